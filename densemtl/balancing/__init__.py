@@ -1,0 +1,1 @@
+"""Loss and gradient balancing: one file a method."""

@@ -1,0 +1,53 @@
+"""What every architecture is: everything between the image and the logits, by one contract.
+
+An architecture is handed a way to make backbones and builds as many as it needs. Hard sharing and
+the decoder-focused methods make one and read its pyramid (`PyramidDecoder`); the encoder-focused
+ones make one a task, or one they drive stage by stage.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from densemtl.models.backbone import Backbone
+from densemtl.tasks.base import Task
+from densemtl.types import FeatureSpec, Predictions
+
+MakeBackbone = Callable[[], Backbone]
+MakeHead = Callable[[FeatureSpec, int], nn.Module]
+"""(features, channels) -> a head: list of NCHW features -> logits at their finest used size."""
+
+
+class Decoder(nn.Module, ABC):
+    """Subclasses take (make_backbone, make_head, tasks) and keyword-only options."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        super().__init__()
+        self.task_names = tuple(task.name for task in tasks)
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Predictions:
+        """Bx3xHxW normalised image, padded as the backbone asks -> logits at feature size."""
+
+    @abstractmethod
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Every parameter once: "shared", one group a task under its name, and "fusion"."""
+
+
+class PyramidDecoder(Decoder):
+    """A decoder that reads one backbone's pyramid."""
+
+    def __init__(self, make_backbone: MakeBackbone, tasks: Sequence[Task]) -> None:
+        super().__init__(tasks)
+        self.backbone = make_backbone()
+
+    def forward(self, image: Tensor) -> Predictions:
+        """Bx3xHxW normalised image -> logits at feature size."""
+        return self.predict(self.backbone(image))
+
+    @abstractmethod
+    def predict(self, features: list[Tensor]) -> Predictions:
+        """The pyramid, finest first -> logits at feature size."""

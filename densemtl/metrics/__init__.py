@@ -1,0 +1,1 @@
+"""Metrics with sum-reducible state: one file a metric."""

@@ -1,0 +1,1 @@
+"""Backbone, shared layers and the whole model."""

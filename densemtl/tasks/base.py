@@ -1,0 +1,73 @@
+"""What every task is: one object that knows its labels, loss, decoding, metric and colours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densemtl.types import ProtocolName, Size
+
+if TYPE_CHECKING:
+    from densemtl.data.geometry import Geometry
+    from densemtl.metrics.base import TaskMetric
+
+
+class Task(ABC):
+    """One task of one run. Subclasses take `name` and keyword-only options.
+
+    Attributes:
+        name: the task's name in the run, and the name of its label in the dataset.
+        channels: number of logit channels.
+        weight: the usual loss weight (Vandenhende et al. 2021, "MTL for dense prediction").
+        primary: the metric that Delta_m reads.
+        higher_is_better: direction of the primary metric.
+    """
+
+    weight: ClassVar[float] = 1.0
+    primary: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Number of logit channels."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss over valid pixels; exactly 0, with a graph, when there is none.
+
+        Args:
+            logits: BxCxHxW, at the target's size.
+            target: as in `Batch.targets`.
+        """
+
+    @abstractmethod
+    def decode(self, logits: Tensor) -> Tensor:
+        """BxCxHxW logits -> the prediction people use (ids, probabilities, metres, vectors)."""
+
+    @abstractmethod
+    def valid(self, target: Tensor) -> Tensor:
+        """BxHxW bool mask of the pixels that count."""
+
+    @abstractmethod
+    def metric(self, protocol: ProtocolName) -> TaskMetric:
+        """A fresh metric, updated with (decoded prediction, target)."""
+
+    @abstractmethod
+    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+        """The label of a warped image: resampled without blending, and geometrically true."""
+
+    @abstractmethod
+    def void(self, size: Size) -> NDArray[np.generic]:
+        """A label map in which no pixel counts, in a `Sample`'s layout."""
+
+    @abstractmethod
+    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """A decoded prediction or label in a `Sample`'s layout -> HxWx3 uint8 RGB; void black."""
