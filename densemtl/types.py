@@ -82,6 +82,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; torch's DataLoader calls this by name."""
+        targets = {task: target.pin_memory() for task, target in self.targets.items()}
+        return Batch(self.image.pin_memory(), targets, self.ids, self.frames)
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device, copied asynchronously from pinned memory."""
         move = {task: target.to(device, non_blocking=True) for task, target in self.targets.items()}

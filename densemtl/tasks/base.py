@@ -23,12 +23,10 @@ class Task(ABC):
         name: the task's name in the run, and the name of its label in the dataset.
         channels: number of logit channels.
         weight: the usual loss weight (Vandenhende et al. 2021, "MTL for dense prediction").
-        primary: the metric that Delta_m reads.
-        higher_is_better: direction of the primary metric.
+        higher_is_better: direction of the primary metric, the same under every protocol.
     """
 
     weight: ClassVar[float] = 1.0
-    primary: ClassVar[str]
     higher_is_better: ClassVar[bool]
 
     def __init__(self, name: str) -> None:
@@ -61,8 +59,17 @@ class Task(ABC):
         """A fresh metric, updated with (decoded prediction, target)."""
 
     @abstractmethod
+    def primary(self, protocol: ProtocolName) -> str:
+        """Name of the metric that Delta_m reads, a key of `metric(protocol).scores()`."""
+
+    @abstractmethod
     def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
-        """The label of a warped image: resampled without blending, and geometrically true."""
+        """The label of a warped image: resampled without blending, and geometrically true.
+
+        Args:
+            target: a label in a `Sample`'s layout.
+            geometry: the one applied to the image.
+        """
 
     @abstractmethod
     def void(self, size: Size) -> NDArray[np.generic]:

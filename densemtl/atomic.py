@@ -1,0 +1,70 @@
+"""Writing so that a reader, or a run killed at any moment, never sees half a file or folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A temporary name to write to; takes the file's place when the block ends without error."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, since some writers choose the format by it.
+    draft = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
+    try:
+        yield draft
+        _flush(draft)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """A JSON file, written whole or not at all."""
+    with replacing(file) as draft:
+        draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill; takes the place of `folder` when the block ends without error.
+
+    A folder cannot be swapped in one step. `.new` exists only whole, and `.old` only until the
+    swap is over, so at any moment `find_folder` finds the newest whole one.
+    """
+    draft, new, old = (_beside(folder, suffix) for suffix in ("draft", "new", "old"))
+    recovered = find_folder(folder)
+    if recovered is not None and recovered != folder:
+        recovered.rename(folder)
+    for leftover in (draft, new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft.mkdir(parents=True)
+    yield draft
+    for file in draft.iterdir():
+        _flush(file)
+    draft.rename(new)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_folder(folder: Path) -> Path | None:
+    """Where the newest whole version of a folder lies, if there is one."""
+    candidates = (folder, _beside(folder, "new"), _beside(folder, "old"))
+    return next((candidate for candidate in candidates if candidate.is_dir()), None)
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())

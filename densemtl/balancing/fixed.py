@@ -1,0 +1,48 @@
+"""Weights that never change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.errors import ConfigError
+from densemtl.tasks.base import Task
+
+
+class Fixed(LossWeighting):
+    """Sum of the losses, each times its weight; a single task has weight 1.
+
+    Args:
+        tasks: the run's tasks.
+        weights: {task: weight}; tasks left out keep their usual weight (`Task.weight`).
+
+    Raises:
+        ConfigError: a weight is negative or for no task of the run.
+    """
+
+    table: Tensor
+
+    def __init__(self, tasks: Sequence[Task], *, weights: dict[str, float] | None = None) -> None:
+        super().__init__(tasks)
+        given = weights or {}
+        self._check(given)
+        usual = {task.name: task.weight if len(tasks) > 1 else 1.0 for task in tasks}
+        table = torch.tensor([given.get(task, usual[task]) for task in self.task_names])
+        self.register_buffer("table", table, persistent=False)
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+        """Weighted sum."""
+        weights = dict(zip(self.task_names, self.table, strict=True))
+        total = torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
+        return Balance(total, weights)
+
+    def _check(self, weights: Mapping[str, float]) -> None:
+        known = ", ".join(self.task_names)
+        for task, weight in weights.items():
+            if task not in self.task_names:
+                raise ConfigError(f"balancing.weights: no task '{task}' in this run; has {known}.")
+            if weight < 0:
+                raise ConfigError(f"balancing.weights.{task}: {weight} must not be negative.")

@@ -1,0 +1,43 @@
+"""Weights learned from each task's own noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.tasks.base import Task
+from densemtl.tasks.regression import Regression
+from densemtl.tasks.unit_vectors import UnitVectors
+
+
+class Uncertainty(LossWeighting):
+    """Homoscedastic uncertainty: Kendall et al. 2018, "MTL using uncertainty", section 3.2.
+
+    Each task learns s = log(variance). Its loss L becomes exp(-s) L + s/2 where it classifies and
+    exp(-s) L / 2 + s/2 where it regresses. A loss of exactly 0 (no label in the batch) says nothing
+    about the noise and leaves s alone.
+
+    Args:
+        tasks: the run's tasks.
+        initial: s at the start; 0 gives weights 1 (classification) and 1/2 (regression).
+    """
+
+    factor: Tensor
+
+    def __init__(self, tasks: Sequence[Task], *, initial: float = 0.0) -> None:
+        super().__init__(tasks)
+        regresses = [isinstance(task, (Regression, UnitVectors)) for task in tasks]
+        factor = torch.where(torch.tensor(regresses), 0.5, 1.0)
+        self.register_buffer("factor", factor, persistent=False)
+        self.log_variance = nn.Parameter(torch.full((len(tasks),), float(initial)))
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+        """Weighted sum plus the log variances that keep the weights from vanishing."""
+        weights = self.factor * torch.exp(-self.log_variance)
+        values = torch.stack([losses[task] for task in self.task_names])
+        penalty = torch.where(values == 0, 0.0, self.log_variance / 2)
+        total = (weights * values + penalty).sum()
+        return Balance(total, dict(zip(self.task_names, weights, strict=True)))

@@ -1,0 +1,143 @@
+"""From a name in a configuration to a class: the file of that name, and nothing else, is imported.
+
+`densemtl/<package>/<name>.py` holds the class of the same name (mti_net.py holds MTINet). A user's
+own class is `package.module:Class`. What a user may set are the constructor's keyword-only
+parameters; they are checked against its annotations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from densemtl.errors import ConfigError
+
+PACKAGES = ("tasks", "data", "heads", "decoders", "balancing")
+
+
+def names(package: str) -> list[str]:
+    """The components of a package, found by reading file names and class lines; imports none."""
+    folder = Path(__file__).parent / package
+    files = sorted(file for file in folder.glob("*.py") if file.stem not in ("__init__", "base"))
+    return [file.stem for file in files if _holds_component(file)]
+
+
+def _holds_component(file: Path) -> bool:
+    classes = re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return any(_same(name, file.stem) for name in classes)
+
+
+def _same(class_name: str, file_name: str) -> bool:
+    return class_name.lower() == file_name.replace("_", "").lower()
+
+
+def find(package: str, name: str) -> type[Any]:
+    """The class of a component.
+
+    Raises:
+        ConfigError: no such component; names the nearest.
+    """
+    if ":" in name:
+        return _find_own(name)
+    known = names(package)
+    if name not in known:
+        raise ConfigError(f"no {name!r} in {package}: {suggest(name, known)}")
+    module = importlib.import_module(f"densemtl.{package}.{name}")
+    return next(
+        value
+        for key, value in vars(module).items()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and _same(key, name)
+    )
+
+
+def _find_own(path: str) -> type[Any]:
+    module_name, _, class_name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cannot import {path!r}: {error}") from error
+    if not inspect.isclass(found):
+        raise ConfigError(f"{path!r} is not a class")
+    return found
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` for a near miss, else the list of what there is."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+
+
+def options_model(cls: type[Any]) -> type[BaseModel]:
+    """A strict pydantic model of a constructor's keyword-only parameters."""
+    hints = get_type_hints(cls.__init__)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[name] = (hints[name], Field(default))
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(cls.__name__, __config__=config, **fields)
+
+
+def parse_options(cls: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the right types for `cls(..., **options)`; only those that were given.
+
+    Raises:
+        pydantic.ValidationError: an unknown option or a wrong type.
+    """
+    parsed = options_model(cls).model_validate(dict(options))
+    return {name: getattr(parsed, name) for name in parsed.model_fields_set}
+
+
+def make(package: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
+    """Build a component from what the framework gives and what the user set.
+
+    Raises:
+        ConfigError: no such component, or options that it does not take.
+    """
+    cls = find(package, name)
+    try:
+        return cls(*given, **parse_options(cls, options))
+    except ValidationError as error:
+        raise ConfigError("\n".join(describe(error, name, options_model(cls)))) from error
+
+
+def describe(error: ValidationError, where: str, model: type[BaseModel]) -> list[str]:
+    """One line an error: where, what, and the nearest valid name of an unknown key."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
+        if item["type"] == "extra_forbidden":
+            known = known_keys(model, item["loc"][:-1])
+            lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), known)}")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: must be given")
+        else:
+            lines.append(f"{path}: {item['msg']}, not {item['input']!r}")
+    return lines
+
+
+def known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys that are valid at a path inside a model."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        nested = _nested_model(field.annotation) if field else None
+        if nested is None:
+            return []
+        model = nested
+    return list(model.model_fields)
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next(
+        (item for item in candidates if inspect.isclass(item) and issubclass(item, BaseModel)), None
+    )

@@ -1,0 +1,151 @@
+"""YAML files to one plain mapping: single inheritance by `base:`, then overrides; nothing is run.
+
+Numbers follow YAML 1.2 (PyYAML alone reads 1e-4 as a string). Every value remembers the file it
+came from, so that an error can say where to look.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from densemtl.errors import ConfigError
+
+COMMAND_LINE = "command line"
+Origins = dict[str, str]
+"""{dotted path: file that set it}."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads floats as YAML 1.2 does and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ConfigError(f"line {node.start_mark.line + 1}: {twice[0]!r} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A merged configuration and where each of its values came from."""
+
+    values: dict[str, Any]
+    origins: Origins = field(default_factory=dict)
+
+    def origin(self, path: str) -> str:
+        """The file that set a path, or its nearest ancestor that was set."""
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            found = self.origins.get(".".join(parts[:end]))
+            if found:
+                return found
+        return next(iter(self.origins.values()), COMMAND_LINE)
+
+
+def load(file: Path, overrides: Sequence[str] = ()) -> Document:
+    """Read a file, its bases, and `a.b=value` overrides.
+
+    Raises:
+        ConfigError: a missing or malformed file, a circle of bases, a malformed override.
+    """
+    document = _load_with_bases(file, ())
+    for override in overrides:
+        document = _merge(document, parse_override(override), COMMAND_LINE)
+    return document
+
+
+def _load_with_bases(file: Path, below: tuple[Path, ...]) -> Document:
+    file = Path(file)
+    if file.resolve() in below:
+        raise ConfigError(f"{file}: base leads back to itself")
+    values = read_yaml(file)
+    base = values.pop("base", None)
+    if base is None:
+        return _merge(Document({}), values, str(file))
+    if not isinstance(base, str):
+        raise ConfigError(f"{file}: base: give the name of one file, not {base!r}")
+    parent = _load_with_bases(file.parent / base, (*below, file.resolve()))
+    return _merge(parent, values, str(file))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping with text keys."""
+    try:
+        values = _parse(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
+        raise ConfigError(f"{file}: cannot be read: {reason}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: must hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`optim.lr=2e-5` -> {"optim": {"lr": 2e-5}}; the value is YAML."""
+    path, sign, value = text.partition("=")
+    parts = path.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError(f"{COMMAND_LINE}: {text!r} is not of the form key.key=value")
+    try:
+        nested: Any = _parse(value)
+    except ConfigError as error:
+        raise ConfigError(f"{COMMAND_LINE}: {path}: {error}") from error
+    for part in reversed(parts):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _merge(below: Document, values: dict[Any, Any], source: str) -> Document:
+    merged, origins = dict(below.values), dict(below.origins)
+    _merge_into(merged, values, source, "", origins)
+    return Document(merged, origins)
+
+
+def _merge_into(
+    target: dict[str, Any], values: dict[Any, Any], source: str, prefix: str, origins: Origins
+) -> None:
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        old = target.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and not _renames(old, value):
+            target[key] = dict(old)
+        elif isinstance(value, dict):
+            target[key] = {}
+        else:
+            target[key] = value
+            origins[path] = source
+            continue
+        origins.setdefault(path, source)
+        _merge_into(target[key], value, source, f"{path}.", origins)
+
+
+def _renames(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """A component under a new name starts afresh: the old one's options are not its own."""
+    return "name" in new and new["name"] != old.get("name")

@@ -1,0 +1,181 @@
+"""From datasets to batches: augmentation in workers, exact order, nothing lost or seen twice.
+
+A training draw is (epoch, index), and all randomness of a sample comes from (seed, epoch, index):
+batches are the same for any number of workers, and a run resumed inside an epoch sees the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from densemtl.data.augment import Augment
+from densemtl.data.base import DenseDataset
+from densemtl.data.geometry import pad_to, resize_to
+from densemtl.data.photometric import Photometric
+from densemtl.errors import DataError
+from densemtl.settings import Fit
+from densemtl.tasks.base import Task
+from densemtl.types import Batch, Frame, Sample, Size
+
+Draw = tuple[int, int]
+"""(epoch, index into the dataset)."""
+
+
+class TrainView(Dataset[tuple[Sample, Frame]]):
+    """A dataset seen through random geometry and colour, at one size."""
+
+    def __init__(
+        self,
+        dataset: DenseDataset,
+        tasks: Sequence[Task],
+        size: Size,
+        fit: Fit,
+        augment: Augment,
+        photometric: Photometric | None,
+        seed: int,
+    ) -> None:
+        self.dataset, self.tasks = dataset, tasks
+        self.size, self.fit = size, fit
+        self.augment, self.photometric, self.seed = augment, photometric, seed
+
+    def __getitem__(self, draw: Draw) -> tuple[Sample, Frame]:
+        epoch, index = draw
+        rng = np.random.default_rng((self.seed, epoch, index))
+        sample = self.dataset[index]
+        geometry = self.augment.draw(sample, self.size, self.fit, rng)
+        image = geometry.image(sample.image)
+        if self.photometric is not None:
+            image = self.photometric(image, rng)
+        targets = {
+            task.name: task.warp(sample.targets[task.name], geometry)
+            for task in self.tasks
+            if task.name in sample.targets
+        }
+        return Sample(image, targets, sample.id), Frame(self.size, (0, 0, *self.size))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class EvalView(Dataset[tuple[Sample, Frame]]):
+    """A dataset whose images fit the network's input and whose labels stay as they are."""
+
+    def __init__(self, dataset: DenseDataset, size: Size, fit: Fit) -> None:
+        self.dataset, self.size, self.fit = dataset, size, fit
+
+    def __getitem__(self, index: int) -> tuple[Sample, Frame]:
+        sample = self.dataset[index]
+        if self.fit == "pad" and (sample.size[0] > self.size[0] or sample.size[1] > self.size[1]):
+            raise DataError(
+                f"image {sample.id} is {sample.size[0]}x{sample.size[1]}, larger than the padded "
+                f"input {self.size[0]}x{self.size[1]}: raise input.size, or set input.fit=resize"
+            )
+        geometry, frame = (resize_to if self.fit == "resize" else pad_to)(sample.size, self.size)
+        return Sample(geometry.image(sample.image), sample.targets, sample.id), frame
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class EpochSampler(Sampler[Draw]):
+    """A fresh shuffle an epoch, from (seed, epoch) alone; can start inside the epoch."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
+        self.epoch = 0
+        self.skip = 0
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        for index in order[self.skip :]:
+            yield self.epoch, int(index)
+
+    def __len__(self) -> int:
+        return self.length - self.skip
+
+
+class Collate:
+    """Samples -> Batch; tasks without a label become all void."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks = tasks
+
+    def __call__(self, items: Sequence[tuple[Sample, Frame]]) -> Batch:
+        """B samples with images of one size -> a batch; smaller labels sit in the top left."""
+        samples = [sample for sample, _ in items]
+        frames = [frame for _, frame in items]
+        size = max(f.size[0] for f in frames), max(f.size[1] for f in frames)
+        image = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        targets = {task.name: self._join(task, samples, size) for task in self.tasks}
+        ids = [sample.id for sample in samples]
+        return Batch(image.permute(0, 3, 1, 2), targets, ids, frames)
+
+    @staticmethod
+    def _join(task: Task, samples: Sequence[Sample], size: Size) -> Tensor:
+        canvas = np.stack([task.void(size)] * len(samples))
+        for row, sample in zip(canvas, samples, strict=True):
+            label = sample.targets.get(task.name)
+            if label is not None:
+                row[: label.shape[0], : label.shape[1]] = label
+        return to_tensor(canvas)
+
+
+def to_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
+    """BxHxW uint8 stays; BxHxW float -> Bx1xHxW; BxHxWxC -> BxCxHxW."""
+    tensor = torch.from_numpy(labels)
+    if tensor.ndim == 4:
+        return tensor.permute(0, 3, 1, 2).contiguous()
+    return tensor.unsqueeze(1) if tensor.is_floating_point() else tensor
+
+
+def train_loader(
+    view: TrainView, batch_size: int, workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Shuffled batches of one size; the last, smaller one is left out.
+
+    Raises:
+        DataError: fewer images than one batch, which would train nothing.
+    """
+    if len(view) < batch_size:
+        raise DataError(
+            f"{len(view)} training images do not fill one batch of {batch_size}: "
+            f"lower loader.batch_size or add images"
+        )
+    return DataLoader(
+        view,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        sampler=EpochSampler(len(view), view.seed),
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        collate_fn=Collate(view.tasks),
+        worker_init_fn=_one_thread,
+    )
+
+
+def eval_loader(
+    view: EvalView, tasks: Sequence[Task], batch_size: int, workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Every image exactly once, in order."""
+    return DataLoader(
+        view,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=Collate(tasks),
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_: int) -> None:
+    """Workers are the parallelism; OpenCV's own threads would fight them for the cores."""
+    import cv2
+
+    cv2.setNumThreads(0)

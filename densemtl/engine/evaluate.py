@@ -1,0 +1,74 @@
+"""Evaluation: every image once, at its original size, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.engine.precision import Precision
+from densemtl.metrics.base import TaskMetric
+from densemtl.tasks.base import Task
+from densemtl.types import Batch, Frame, Predictions, ProtocolName
+
+Scores = dict[str, dict[str, float]]
+"""{task: {metric: value}}."""
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    tasks: Sequence[Task],
+    protocol: ProtocolName,
+    precision: Precision,
+) -> Scores:
+    """All metrics of all tasks over a split.
+
+    Args:
+        model: put into evaluation mode here, and left in it.
+        batches: a split's, each image once.
+        tasks: those to score.
+        protocol: which family of metrics.
+        precision: device, autocast type and memory layout.
+    """
+    model.eval()
+    metrics = {task.name: task.metric(protocol).to(precision.device) for task in tasks}
+    for batch in batches:
+        moved = batch.to(precision.device)
+        predictions = precision.run(model, moved.image)
+        for task in tasks:
+            _update(metrics[task.name], task, predictions, moved)
+    return {name: metric.scores() for name, metric in metrics.items()}
+
+
+def _update(metric: TaskMetric, task: Task, predictions: Predictions, batch: Batch) -> None:
+    """Images of one frame are restored and scored together."""
+    logits, target = predictions.final[task.name], batch.targets[task.name]
+    for rows, frame in _runs(batch.frames):
+        height, width = frame.size
+        prediction = task.decode(restore(logits[rows], frame))
+        metric.update(prediction, target[rows, ..., :height, :width])
+
+
+def _runs(frames: Sequence[Frame]) -> Iterator[tuple[slice, Frame]]:
+    start = 0
+    for frame, group in groupby(frames):
+        stop = start + len(list(group))
+        yield slice(start, stop), frame
+        start = stop
+
+
+def restore(logits: Tensor, frame: Frame) -> Tensor:
+    """BxCxHxW logits at input size -> float32 logits at the original image's size.
+
+    Padding is cut off, then a resized image's logits are resized back.
+    """
+    top, left, height, width = frame.box
+    inside = logits[..., top : top + height, left : left + width].float()
+    if inside.shape[-2:] == frame.size:
+        return inside
+    return F.interpolate(inside, size=frame.size, mode="bilinear", align_corners=False)

@@ -1,0 +1,71 @@
+"""What a run tells while it goes: `log.jsonl`, TensorBoard and one line or bar on the terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from densemtl.atomic import replacing
+
+
+class RunLog:
+    """Scalars by step, to a JSONL file and TensorBoard.
+
+    A run that goes on from an earlier step drops what was logged after it, and a half-written
+    last line, so that the log reads as if the run had never been interrupted.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = folder / "log.jsonl"
+        _keep_until(self._file, step)
+        self._handle = self._file.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """Log named numbers; `kind` is "train", "val" or "results"."""
+        line = {"step": step, "kind": kind, "time": round(time.time(), 3), **values}
+        self._handle.write(json.dumps(line) + "\n")
+        self._handle.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, step: int, name: str, picture: Any) -> None:
+        """Show an HxWx3 uint8 picture in TensorBoard."""
+        self._board.add_image(name, picture, step, dataformats="HWC")
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._handle.close()
+        self._board.close()
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The lines of a `log.jsonl`; a half-written one is left out."""
+    if not file.exists():
+        return []
+    lines = []
+    for text in file.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _keep_until(file: Path, step: int) -> None:
+    kept = [line for line in read_log(file) if line["step"] <= step]
+    with replacing(file) as draft:
+        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

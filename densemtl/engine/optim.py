@@ -1,0 +1,112 @@
+"""Optimiser and learning-rate schedule: timm's, over the parameter groups an architecture names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import timm.optim
+from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from densemtl.components import suggest
+from densemtl.errors import ConfigError
+from densemtl.settings import OptimSettings, ScheduleSettings
+
+BALANCING = "balancing"
+
+
+def make_optimizer(
+    settings: OptimSettings, groups: Mapping[str, list[nn.Parameter]], balancer: nn.Module
+) -> Optimizer:
+    """One optimiser over the model's named groups and what the balancer learns.
+
+    A group's `lr_scale` multiplies its base rate, and timm's schedules scale base rates, so the
+    factor holds through the whole run. What a balancer learns has no weight decay.
+
+    Raises:
+        ConfigError: no such optimiser, or a scale for no group.
+    """
+    every = {name: params for name, params in groups.items() if params}
+    every[BALANCING] = list(balancer.parameters())
+    for name in settings.lr_scale:
+        if name not in every:
+            raise ConfigError(f"optim.lr_scale.{name}: no such group, {suggest(name, every)}")
+    known = [str(name) for name in timm.optim.list_optimizers()]
+    if settings.name not in known:
+        near = suggest(settings.name, known)
+        raise ConfigError(f"optim.name: no optimiser {settings.name!r}, {near}")
+    return timm.optim.create_optimizer_v2(
+        [_group(settings, name, params) for name, params in every.items() if params],
+        opt=settings.name,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+    )
+
+
+def _group(settings: OptimSettings, name: str, params: list[nn.Parameter]) -> dict[str, Any]:
+    rate = settings.lr * settings.lr_scale.get(name, 1.0)
+    decay = 0.0 if name == BALANCING else settings.weight_decay
+    trained = [parameter for parameter in params if parameter.requires_grad]
+    return {"name": name, "params": trained, "lr": rate, "weight_decay": decay}
+
+
+class Schedule:
+    """The learning rate as a function of the number of steps done; nothing else is remembered."""
+
+    def __init__(
+        self,
+        settings: ScheduleSettings,
+        optimizer: Optimizer,
+        epochs: int,
+        steps_per_epoch: int,
+    ) -> None:
+        self._per_epoch = settings.per == "epoch"
+        self._steps_per_epoch = steps_per_epoch
+        unit = 1 if self._per_epoch else steps_per_epoch
+        self._scheduler = _SCHEDULERS[settings.name](
+            settings,
+            optimizer,
+            epochs * unit,
+            {
+                "warmup_t": round(settings.warmup_epochs * unit),
+                "t_in_epochs": self._per_epoch,
+            },
+        )
+
+    def set(self, step: int) -> None:
+        """Set the rates for the step that follows `step` finished ones."""
+        if self._per_epoch:
+            self._scheduler.step(step // self._steps_per_epoch)
+        else:
+            self._scheduler.step_update(step)
+
+
+def _poly(
+    settings: ScheduleSettings, optimizer: Optimizer, total: int, common: dict[str, Any]
+) -> Scheduler:
+    return PolyLRScheduler(
+        optimizer, total, power=settings.power, lr_min=settings.final_lr, **common
+    )
+
+
+def _cosine(
+    settings: ScheduleSettings, optimizer: Optimizer, total: int, common: dict[str, Any]
+) -> Scheduler:
+    return CosineLRScheduler(optimizer, total, lr_min=settings.final_lr, **common)
+
+
+def _constant(
+    _: ScheduleSettings, optimizer: Optimizer, total: int, common: dict[str, Any]
+) -> Scheduler:
+    return StepLRScheduler(optimizer, decay_t=total + 1, decay_rate=1.0, **common)
+
+
+_SCHEDULERS: dict[str, Callable[[ScheduleSettings, Optimizer, int, dict[str, Any]], Scheduler]] = {
+    "poly": _poly,
+    "cosine": _cosine,
+    "constant": _constant,
+}

@@ -1,0 +1,22 @@
+"""Cross-entropy over the pixels that count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100
+
+
+def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Softmax cross-entropy: sum over valid pixels / number of valid pixels, in float32.
+
+    Args:
+        logits: BxCxHxW.
+        target: BxHxW class ids of any integer type.
+        valid: BxHxW bool.
+    """
+    ids = torch.where(valid, target.long(), IGNORED)
+    total = F.cross_entropy(logits.float(), ids, ignore_index=IGNORED, reduction="sum")
+    return total / valid.sum().clamp(min=1)

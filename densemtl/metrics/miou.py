@@ -1,0 +1,56 @@
+"""Mean intersection over union, from one confusion matrix of the whole set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from densemtl.metrics.base import TaskMetric
+from densemtl.types import VOID
+
+
+class MIoU(TaskMetric):
+    """IoU of each class and their mean, pixel accuracy and mean class accuracy, in percent.
+
+    A class that occurs neither in the labels nor in the predictions of the whole set has no IoU
+    (NaN) and stays out of the mean. (The survey's code counts it 0; on the full validation sets,
+    where every class occurs, the two rules agree.) A class predicted but never labelled counts 0.
+
+    Args:
+        class_names: one name a class; they name the `IoU/...` values.
+    """
+
+    confusion: Tensor
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = tuple(class_names)
+        count = len(self.class_names)
+        zeros = torch.zeros(count, count, dtype=torch.int64)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add BxHxW class ids and BxHxW labels, void 255."""
+        self.confusion += multiclass_confusion_matrix(
+            prediction.long(),
+            target.long(),
+            num_classes=len(self.class_names),
+            ignore_index=VOID,
+            validate_args=False,
+        )
+
+    def compute(self) -> dict[str, float]:
+        """mIoU, pixel_accuracy, mean_accuracy and IoU/NAME of every class, in percent."""
+        matrix = self.confusion.double()
+        correct, labelled, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        iou = 100 * correct / (labelled + predicted - correct)
+        values = {
+            "mIoU": iou.nanmean(),
+            "pixel_accuracy": 100 * correct.sum() / matrix.sum(),
+            "mean_accuracy": (100 * correct / labelled).nanmean(),
+        }
+        values |= {f"IoU/{name}": iou[i] for i, name in enumerate(self.class_names)}
+        return {name: value.item() for name, value in values.items()}

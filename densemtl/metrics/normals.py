@@ -1,0 +1,77 @@
+"""Angles between predicted and labelled directions, pooled over the pixels of the whole set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from densemtl.metrics.base import TaskMetric
+
+BIN = 0.005
+"""Width in degrees of the histogram that yields the median, which is thus exact to 0.005."""
+
+BINS = round(180 / BIN)
+
+WITHIN = (11.25, 22.5, 30.0)
+
+
+class Normals(TaskMetric):
+    """Angular errors in degrees over all valid pixels.
+
+    mErr: mean. median. rmse: root of the mean square.
+    within_11.25, within_22.5, within_30: percent of pixels with a smaller angle.
+    """
+
+    pixels: Tensor
+    total: Tensor
+    squared: Tensor
+    within: Tensor
+    histogram: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("pixels", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        for name in ("total", "squared"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("within", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("histogram", torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add BxCxHxW vectors and labels, of any length; a pixel with any NaN channel is void."""
+        valid = target.isfinite().all(1)
+        angle = torch.where(valid, _angle(prediction, target), 0.0)
+        self.pixels += valid.sum()
+        self.total += angle.sum(dtype=torch.float64)
+        self.squared += angle.square().sum(dtype=torch.float64)
+        self.within += torch.stack([((angle < limit) & valid).sum() for limit in WITHIN])
+        index = (angle / BIN).long().clamp(max=BINS - 1)
+        index = torch.where(valid, index, BINS)
+        self.histogram += torch.bincount(index.flatten(), minlength=BINS + 1)[:BINS]
+
+    def compute(self) -> dict[str, float]:
+        """See the class; NaN without any valid pixel."""
+        within = 100 * self.within / self.pixels
+        values = {
+            "mErr": self.total / self.pixels,
+            "median": _median(self.histogram),
+            "rmse": (self.squared / self.pixels).sqrt(),
+        }
+        values |= {f"within_{limit:g}": within[i] for i, limit in enumerate(WITHIN)}
+        return {name: value.item() for name, value in values.items()}
+
+
+def _angle(a: Tensor, b: Tensor) -> Tensor:
+    """BxHxW degrees between BxCxHxW vectors; unlike acos of the dot product exact near 0."""
+    a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+    half = torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
+    return torch.rad2deg(2 * half)
+
+
+def _median(histogram: Tensor) -> Tensor:
+    """The angle with half of the counts below, taking each bin's pixels as evenly spread."""
+    half = histogram.sum() / 2
+    below = histogram.cumsum(0)
+    index = torch.searchsorted(below, half.ceil().long().clamp(min=1)).clamp(max=BINS - 1)
+    inside = histogram[index]
+    return BIN * (index + (half - (below[index] - inside)) / inside)

@@ -1,0 +1,50 @@
+"""Counts of a probability map binarised at many thresholds, in one pass over the pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from densemtl.types import VOID
+
+
+class Counts(NamedTuple):
+    """Pixels of each of B images, at each of T thresholds (ascending), all int64.
+
+    Attributes:
+        hits: BxT labelled positive and predicted positive.
+        predicted: BxT predicted positive.
+        positives: B labelled positive.
+        pixels: B valid.
+    """
+
+    hits: Tensor
+    predicted: Tensor
+    positives: Tensor
+    pixels: Tensor
+
+
+def count_at(probability: Tensor, target: Tensor, thresholds: Tensor, inclusive: bool) -> Counts:
+    """Count BxHxW probabilities against BxHxW labels in {0, 1}, void 255.
+
+    A pixel is predicted positive where its probability is above the threshold, or, if
+    `inclusive`, at it. Each pixel falls into one cell of (image, label, thresholds passed); counts
+    at a threshold are sums over the cells that passed it.
+    """
+    images, bins = len(probability), len(thresholds) + 1
+    passed = torch.bucketize(probability.float(), thresholds, right=inclusive)
+    image = torch.arange(images, device=target.device).view(-1, 1, 1)
+    cell = passed + bins * ((target == 1) + 2 * image)
+    cell = torch.where(target != VOID, cell, 2 * bins * images)
+    cells = torch.bincount(cell.flatten(), minlength=2 * bins * images + 1)[:-1]
+    reached = cells.view(images, 2, bins).flip(-1).cumsum(-1).flip(-1)
+    both, hits = reached.sum(1), reached[:, 1]
+    return Counts(hits[:, 1:], both[:, 1:], hits[:, 0], both[:, 0])
+
+
+def f_measure(precision: Tensor, recall: Tensor, beta_squared: float) -> Tensor:
+    """(1 + b) P R / (b P + R), with b = beta squared; 0 where both are 0."""
+    product = (1 + beta_squared) * precision * recall
+    return product / (beta_squared * precision + recall).clamp(min=1e-12)

@@ -1,0 +1,124 @@
+"""The sections of an experiment: frozen values with their defaults and bounds, nothing else.
+
+Each part of the toolkit is handed its own section; none sees the whole experiment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fit = Literal["resize", "pad"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A strict, frozen section: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InputSettings(Section):
+    """What the network sees: (height, width), and how an image comes to that size."""
+
+    size: tuple[Count, Count] = (480, 640)
+    fit: Fit = Field("resize", description="stretch to size, or keep pixels and pad or crop")
+
+
+class JitterSettings(Section):
+    """Random colour: largest relative changes, and hue shift as a part of the colour circle."""
+
+    brightness: Fraction = 0.125
+    contrast: Fraction = 0.5
+    saturation: Fraction = 0.5
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+
+
+class AugmentSettings(Section):
+    """The distribution of training views.
+
+    Attributes:
+        zooms: bounds of a uniform zoom; above 1 things look nearer, and depth is divided by it.
+        zoom_choices: when given, the zoom is chosen from these with equal chance instead.
+        crop: where the seen box lies when it is smaller or larger than the image.
+        rotate: largest turn in degrees, uniform in both directions.
+        flip: chance of a mirror.
+        max_class_ratio: redraw a crop in which one class of `semseg` covers more than this share
+            of the valid pixels, up to ten times (ATRC's cat_max_ratio); 1 never redraws.
+        jitter: random colour, or null for none.
+    """
+
+    zooms: tuple[Positive, Positive] = (1.0, 1.0)
+    zoom_choices: tuple[Positive, ...] = ()
+    crop: Literal["centre", "random"] = "centre"
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    flip: Fraction = 0.5
+    max_class_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    jitter: JitterSettings | None = None
+
+
+class LoaderSettings(Section):
+    """Batches and workers; `cache` keeps decoded samples in memory."""
+
+    batch_size: Count = 8
+    eval_batch_size: Count = 8
+    workers: Annotated[int, Field(ge=0)] = 2
+    cache: bool = False
+
+
+class OptimSettings(Section):
+    """A timm optimiser by name. `lr_scale` multiplies the rate of a parameter group for good.
+
+    Attributes:
+        lr_scale: {group: factor}; groups are "shared", "fusion", each task's name, "balancing".
+    """
+
+    name: str = "adamw"
+    lr: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    momentum: Fraction = 0.9
+    lr_scale: dict[str, Positive] = {}
+
+
+class ScheduleSettings(Section):
+    """A timm learning-rate schedule over the whole run, with a linear warm-up in epochs."""
+
+    name: Literal["poly", "cosine", "constant"] = "poly"
+    power: Positive = 0.9
+    per: Literal["epoch", "iteration"] = "iteration"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    final_lr: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TrainSettings(Section):
+    """The loop.
+
+    Attributes:
+        epochs: passes over the training set.
+        amp: autocast type; fp16 scales the loss.
+        accumulate: batches whose gradients are added up for one step.
+        clip_norm: largest gradient norm, or null for no clipping.
+        ema: decay of an exponential moving average of the weights, which is then what is
+            evaluated and saved; null for none.
+        eval_every: epochs between validations; the last epoch is always validated.
+        panels_every: epochs between pictures of predictions; 0 draws them at the end alone.
+        panels: images in a picture.
+        checkpoint_steps: steps between checkpoints inside an epoch; each epoch ends with one.
+        channels_last: the memory layout that convolutions are fastest in.
+        non_finite: stop at a loss that is not finite, or skip its step with a warning.
+    """
+
+    epochs: Count = 100
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    accumulate: Count = 1
+    clip_norm: Positive | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    eval_every: Count = 10
+    panels_every: Annotated[int, Field(ge=0)] = 10
+    panels: Count = 6
+    checkpoint_steps: Count | None = None
+    channels_last: bool = True
+    non_finite: Literal["stop", "skip"] = "stop"

@@ -1,0 +1,78 @@
+"""Tasks that ask yes or no of every pixel."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densemtl.colours import glow
+from densemtl.data.geometry import Geometry
+from densemtl.errors import ConfigError
+from densemtl.losses.balanced_bce import balanced_bce
+from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.binary import Binary as BinaryMetric
+from densemtl.tasks.base import Task
+from densemtl.types import VOID, ProtocolName, Size
+
+
+class Binary(Task):
+    """One logit a pixel: balanced cross-entropy, decoded by the sigmoid, scored by pixels.
+
+    Args:
+        name: the task's name.
+        positive_weight: w in [0, 1] of the positive pixels' loss, 1 - w of the negative ones';
+            None takes the share of negatives in each batch, so that both sides count alike.
+
+    Raises:
+        ConfigError: the weight is not in [0, 1].
+    """
+
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, name: str, *, positive_weight: float | None = None) -> None:
+        super().__init__(name)
+        if positive_weight is not None and not 0 <= positive_weight <= 1:
+            raise ConfigError(
+                f"tasks.{name}.positive_weight: {positive_weight} must lie between 0 and 1."
+            )
+        self.positive_weight = positive_weight
+
+    @property
+    def channels(self) -> int:
+        """One."""
+        return 1
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Balanced binary cross-entropy, mean over valid pixels."""
+        return balanced_bce(logits, target, self.valid(target), self.positive_weight)
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Bx1xHxW logits -> BxHxW float32 probabilities."""
+        return logits.float().squeeze(1).sigmoid()
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Pixels that are not 255."""
+        return target != VOID
+
+    def metric(self, protocol: ProtocolName) -> TaskMetric:
+        """Pixel-wise scores, the same under every protocol."""
+        return BinaryMetric()
+
+    def primary(self, protocol: ProtocolName) -> str:
+        """F-measure of the pixels at the best threshold."""
+        return "pixel_maxF"
+
+    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+        """Nearest pixel; outside void."""
+        return geometry.labels(target, VOID)
+
+    def void(self, size: Size) -> NDArray[np.generic]:
+        """HxW uint8 of 255."""
+        return np.full(size, VOID, np.uint8)
+
+    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """HxW probabilities or labels -> dark to bright; void black, no darker than 0."""
+        return glow(np.where(prediction == VOID, np.nan, prediction))

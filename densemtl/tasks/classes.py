@@ -1,0 +1,86 @@
+"""Tasks that give every pixel one class of several."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densemtl.colours import BLACK, palette
+from densemtl.data.geometry import Geometry
+from densemtl.errors import ConfigError
+from densemtl.losses.cross_entropy import cross_entropy
+from densemtl.metrics.miou import MIoU
+from densemtl.tasks.base import Task
+from densemtl.types import VOID, ProtocolName, Size
+
+
+class Classes(Task):
+    """Pixel classification: cross-entropy, decoded by argmax, scored by mIoU.
+
+    Args:
+        name: the task's name.
+        class_names: one a class, in the order of the label ids 0, 1, ..; at most 255.
+        colours: one RGB colour (0..255) a class; by default a fixed palette.
+
+    Raises:
+        ConfigError: no, too many or repeated class names, or colours that do not match them.
+    """
+
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        class_names: list[str],
+        colours: list[tuple[int, int, int]] | None = None,
+    ) -> None:
+        super().__init__(name)
+        if not 1 <= len(class_names) <= VOID or len(set(class_names)) < len(class_names):
+            raise ConfigError(f"tasks.{name}.class_names: needs 1 to {VOID} different names.")
+        if colours is not None and len(colours) != len(class_names):
+            found = f"{len(colours)} colours for {len(class_names)} classes"
+            raise ConfigError(f"tasks.{name}.colours: {found}; give one a class, or none.")
+        self.class_names = tuple(class_names)
+        self._table = np.tile(BLACK, (VOID + 1, 1))
+        self._table[: self.channels] = palette(self.channels) if colours is None else colours
+
+    @property
+    def channels(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy, sum over valid pixels / their number."""
+        return cross_entropy(logits, target, self.valid(target))
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """BxCxHxW logits -> BxHxW int64 class ids."""
+        return logits.argmax(dim=1)
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Pixels that are not 255."""
+        return target != VOID
+
+    def metric(self, protocol: ProtocolName) -> MIoU:
+        """The same under every protocol."""
+        return MIoU(self.class_names)
+
+    def primary(self, protocol: ProtocolName) -> str:
+        """MIoU."""
+        return "mIoU"
+
+    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+        """Nearest pixel; outside void."""
+        return geometry.labels(target, VOID)
+
+    def void(self, size: Size) -> NDArray[np.generic]:
+        """HxW uint8 of 255."""
+        return np.full(size, VOID, np.uint8)
+
+    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """HxW class ids -> each class's colour."""
+        return self._table[prediction.astype(np.intp)]

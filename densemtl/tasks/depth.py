@@ -1,0 +1,29 @@
+"""Depth in metres from one image."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.depth import Depth as DepthMetric
+from densemtl.tasks.regression import LossName, Regression
+from densemtl.types import ProtocolName
+
+
+class Depth(Regression):
+    """Metres; zooming in brings things nearer.
+
+    Args:
+        name: the task's name.
+        loss: "l1" (survey), "log_l1", "berhu" or "silog".
+        max_depth: metres at which colours end, so that pictures compare with each other.
+    """
+
+    weight: ClassVar[float] = 1.0
+
+    def __init__(self, name: str, *, loss: LossName = "l1", max_depth: float = 10.0) -> None:
+        super().__init__(name, loss=loss, scales_with_zoom=True, low=0.0, high=max_depth)
+
+    def metric(self, protocol: ProtocolName) -> TaskMetric:
+        """Errors of depth, the same under every protocol."""
+        return DepthMetric()

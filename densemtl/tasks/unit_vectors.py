@@ -1,0 +1,113 @@
+"""Tasks that predict a direction."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densemtl.colours import BLACK
+from densemtl.data.geometry import Geometry
+from densemtl.errors import ConfigError
+from densemtl.losses import vectors
+from densemtl.losses.vectors import Divisor
+from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.normals import Normals as AngleMetric
+from densemtl.tasks.base import Task
+from densemtl.types import ProtocolName, Size
+
+
+class UnitVectors(Task):
+    """Directions in the camera's axes (x right, y down, z forward), scored by their mean angle.
+
+    Args:
+        name: the task's name.
+        channels: 3, or 2 for directions within the image plane.
+        loss: "l1" of the differences to the unit prediction, or "cosine": 1 - cos of the angle.
+        divisor: what the sum of "l1" is divided by: valid "elements" (survey) or valid "pixels"
+            (ATRC), `channels` times larger. "cosine" has one value a pixel.
+
+    Raises:
+        ConfigError: channels is neither 2 nor 3.
+    """
+
+    higher_is_better: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        channels: int = 3,
+        loss: Literal["l1", "cosine"] = "l1",
+        divisor: Divisor = "elements",
+    ) -> None:
+        super().__init__(name)
+        if channels not in (2, 3):
+            raise ConfigError(f"tasks.{name}.channels: {channels} must be 2 or 3.")
+        self._channels = channels
+        self.loss_name = loss
+        self.divisor = divisor
+
+    @property
+    def channels(self) -> int:
+        """Components of a vector."""
+        return self._channels
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The chosen loss over valid pixels."""
+        if self.loss_name == "cosine":
+            return vectors.cosine(logits, target, self.valid(target))
+        return vectors.l1(logits, target, self.valid(target), self.divisor)
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """BxCxHxW logits -> the same of length 1, in float32."""
+        return vectors.unit(logits)
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Pixels without NaN in any component."""
+        return target.isfinite().all(dim=1)
+
+    def metric(self, protocol: ProtocolName) -> TaskMetric:
+        """Angles, the same under every protocol."""
+        return AngleMetric()
+
+    def primary(self, protocol: ProtocolName) -> str:
+        """Mean angle in degrees."""
+        return "mErr"
+
+    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+        """Nearest pixel, turned and mirrored with the picture; outside void.
+
+        With y down, turning the picture counter-clockwise by a takes (x, y) to
+        (x cos a + y sin a, y cos a - x sin a): right becomes up at 90 degrees.
+        """
+        warped = geometry.labels(target, np.nan).astype(np.float32, copy=False)
+        if geometry.angle:
+            cos, sin = (
+                math.cos(math.radians(geometry.angle)),
+                math.sin(math.radians(geometry.angle)),
+            )
+            turn = np.array([[cos, -sin], [sin, cos]], np.float32)
+            warped[..., :2] = warped[..., :2] @ turn
+        if geometry.flip:
+            warped[..., 0] *= -1
+        return warped
+
+    def void(self, size: Size) -> NDArray[np.generic]:
+        """HxWxC float32 of NaN."""
+        return np.full((*size, self.channels), np.nan, np.float32)
+
+    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Right red, up green, towards the viewer blue: floors green, facing walls light blue.
+
+        The usual look of normal maps; each component from -1..1 to 0..255, so 128 is 0.
+        """
+        vector = np.zeros((*prediction.shape[:2], 3), np.float32)
+        vector[..., : self.channels] = prediction
+        shown = 127.5 * (1 + vector * np.array([1, -1, -1], np.float32))
+        picture = np.nan_to_num(shown).clip(0, 255).round().astype(np.uint8)
+        picture[np.isnan(vector).any(-1)] = BLACK
+        return picture
