@@ -1,0 +1,51 @@
+# make train   install, train on synthetic rooms, print the table, draw predictions
+# make test    install, run all tests
+# make lint    install, ruff and mypy
+# make benchmark   install, measure speeds as ratios
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CONFIG ?= configs/synthetic/quick.yaml
+
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: train test lint format benchmark install clean
+
+train: $(INSTALLED)
+	$(BIN)/python tools/train.py $(CONFIG) $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(INSTALLED)
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+install: $(INSTALLED)
+
+# uv where it is there or can be had, else pip. The headless OpenCV is laid down last: it shares the
+# folder cv2/ with opencv-python and, unlike it, needs no libGL.
+$(INSTALLED): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv || true
+	set -e; if command -v uv >/dev/null; then UV=uv; else UV=$(BIN)/uv; fi; \
+	if command -v $$UV >/dev/null; \
+	then install="$$UV pip install --quiet --python $(BIN)/python"; again="--reinstall"; \
+	else install="$(BIN)/python -m pip install --quiet"; again="--force-reinstall"; fi; \
+	$$install -e ".[dev]"; \
+	$$install $$again --no-deps "opencv-python-headless$$($(BIN)/python -c \
+	'from importlib.metadata import version; print("==" + version("opencv-python-headless"))')"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
