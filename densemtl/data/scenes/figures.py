@@ -18,6 +18,9 @@ HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG = range(
 
 SIDES = (-1, 1)
 
+_INSTEP = 1.5
+"""Angle between shank and foot."""
+
 
 @dataclass(frozen=True)
 class Posture:
@@ -101,11 +104,11 @@ def figure(
     A person stands with the lower foot on the floor, or sits with the pelvis at the assembly's
     origin on a seat of the given height. Proportions: Drillis and Contini 1966.
     """
-    thick = 0.05 * height
-    hip = seat + 0.9 * thick if seat is not None else _hip_height(height, posture)
+    hip = seat + 0.045 * height if seat is not None else _hip_height(height, posture)
     _trunk(it, height, hip, posture.lean, clothes)
     for number, side in enumerate(SIDES):
-        _leg(it, height, hip, side, (posture.hip[number], posture.knee[number]), clothes)
+        thigh, shank = posture.hip[number], posture.hip[number] - posture.knee[number]
+        _leg(it, height, hip, side, (_lifted(thigh, shank, hip / height), shank), clothes)
         angles = (posture.shoulder[number], posture.elbow[number], posture.spread[number])
         top = _lean((side * 0.112 * height, 0.29 * height, 0), hip, posture.lean)
         _arm(it, height, top, side, angles, clothes)
@@ -113,11 +116,20 @@ def figure(
 
 def _hip_height(height: float, posture: Posture) -> float:
     """Height of the hips at which the lower foot's sole touches the floor."""
-    reach = [
-        0.245 * math.cos(hip) + 0.235 * math.cos(hip - knee)
-        for hip, knee in zip(posture.hip, posture.knee, strict=True)
-    ]
-    return height * (max(reach) + 0.025)
+    legs = zip(posture.hip, posture.knee, strict=True)
+    return height * max(0.245 * math.cos(hip) + _below_knee(hip - knee) for hip, knee in legs)
+
+
+def _below_knee(shank: float) -> float:
+    """How far the sole reaches below the knee, in body heights."""
+    toes = max(0.09 * math.cos(shank + _INSTEP), 0)
+    return 0.235 * math.cos(shank) + toes + 0.025
+
+
+def _lifted(thigh: float, shank: float, hip: float) -> float:
+    """The thigh's angle, raised if need be so that the foot stays above the floor."""
+    highest = (hip - _below_knee(shank)) / 0.245
+    return max(thigh, math.acos(min(max(highest, -1), 1)))
 
 
 def _lean(point: Vector, hip: float, lean: float) -> Vector:
@@ -150,11 +162,11 @@ def _leg(
     angles: tuple[float, float],
     clothes: Clothes,
 ) -> None:
-    thigh, shank = angles[0], angles[0] - angles[1]
+    thigh, shank = angles
     top = (side * 0.05 * height, hip, 0.0)
     knee = _step(top, thigh, 0.245 * height)
     ankle = _step(knee, shank, 0.235 * height)
-    toes = _step(ankle, shank + 1.5, 0.09 * height)
+    toes = _step(ankle, shank + _INSTEP, 0.09 * height)
     it.limb(top, knee, 0.046 * height, clothes.trousers, part=UPPER_LEG)
     it.limb(knee, ankle, 0.034 * height, clothes.trousers, part=LOWER_LEG)
     it.limb(ankle, toes, 0.025 * height, clothes.shoes, part=LOWER_LEG)

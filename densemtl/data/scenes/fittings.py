@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from densemtl.data.scenes.palette import art, hsv, outdoors, paint, pick, shade, wood
+from densemtl.data.scenes.palette import art, enamel, hsv, outdoors, pick, shade, wood
 from densemtl.data.scenes.primitives import Assembly
 from densemtl.data.scenes.textures import Surface
 
@@ -16,7 +16,7 @@ _METAL = Surface(hsv(0.12, 0.3, 0.7))
 
 def door(it: Assembly, rng: np.random.Generator, width: float) -> None:
     """A leaf with two panels, a knob and a frame; 2.1 m high."""
-    leaf = wood(rng) if rng.random() < 0.6 else paint(rng, (0.6, 0.95))
+    leaf = wood(rng) if rng.random() < 0.6 else enamel(rng)
     panel = Surface(shade(leaf.colour, 0.82), leaf.accent, leaf.pattern, leaf.period)
     frame = Surface(shade(leaf.colour, 1.15))
     it.box((0, 1.03, -0.02), (width, 2.06, 0.04), leaf)
@@ -28,9 +28,7 @@ def door(it: Assembly, rng: np.random.Generator, width: float) -> None:
     it.ellipsoid((width * 0.42, 1.0, -0.08), (0.07, 0.07, 0.07), _METAL)
 
 
-def window(
-    it: Assembly, rng: np.random.Generator, sill: float, size: tuple[float, float]
-) -> None:
+def window(it: Assembly, rng: np.random.Generator, sill: float, size: tuple[float, float]) -> None:
     """A bright pane in a frame with a cross; size is (width, height) above the sill."""
     width, height = size
     middle = sill + height / 2

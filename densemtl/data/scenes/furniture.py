@@ -50,15 +50,14 @@ def sofa(it: Assembly, rng: np.random.Generator, width: float) -> None:
     arm = Surface(shade(cloth.colour, 0.9), cloth.accent, cloth.pattern, cloth.period)
     it.box((0, 0.17, 0), (width, 0.26, 0.88), arm)
     it.box((0, 0.55, 0.34), (width - 0.3, 0.5, 0.2), cloth)
-    for x in (-1, 1):
-        it.box((x * (width / 2 - 0.09), 0.4, 0), (0.18, 0.3, 0.88), arm)
+    for side in (-1, 1):
+        it.box((side * (width / 2 - 0.09), 0.4, 0), (0.18, 0.3, 0.88), arm)
     count = 2 if width < 1.9 else 3
     pad = (width - 0.36) / count
     for number in range(count):
         x = (number + 0.5) * pad - (width - 0.36) / 2
         it.box((x, 0.36, -0.1), (pad - 0.02, 0.12, 0.68), cloth)
-    side = pick(rng, -0.3, 0.3) * width
-    it.ellipsoid((side, 0.56, 0.18), (0.42, 0.34, 0.16), fabric(rng))
+    it.ellipsoid((pick(rng, -0.3, 0.3) * width, 0.56, 0.18), (0.42, 0.34, 0.16), fabric(rng))
 
 
 def bed(it: Assembly, rng: np.random.Generator, width: float) -> None:
@@ -67,7 +66,7 @@ def bed(it: Assembly, rng: np.random.Generator, width: float) -> None:
     it.box((0, 0.16, 0), (width, 0.22, 2.0), frame)
     it.box((0, 0.5, 0.98), (width + 0.06, 1.0, 0.06), frame)
     it.box((0, 0.36, -0.03), (width - 0.06, 0.2, 1.92), _LINEN)
-    it.box((0, 0.385, -0.31), (width + 0.02, 0.19, 1.36), blanket)
+    it.box((0, 0.385, -0.32), (width + 0.02, 0.19, 1.37), blanket)
     places = (0.0,) if width < 1.2 else (-width / 4, width / 4)
     for x in places:
         it.ellipsoid((x, 0.5, 0.7), (0.62, 0.2, 0.4), _LINEN)
@@ -112,23 +111,26 @@ def _books(
     for side in (-1, 1):
         long, high = width * pick(rng, 0.25, 0.45), height * pick(rng, 0.55, 0.8)
         cover = fabric(rng)._replace(period=0.09)
-        it.box((side * (width - long) / 2, level + high / 2, 0.02), (long, high, depth * 0.7), cover)
+        it.box(
+            (side * (width - long) / 2, level + high / 2, 0.02), (long, high, depth * 0.7), cover
+        )
 
 
-def floor_lamp(it: Assembly, rng: np.random.Generator, height: float) -> None:
-    """A foot, a pole and a glowing shade."""
-    it.cylinder((0, 0.015, 0), 0.15, 0.03, _METAL)
+def lamp(it: Assembly, rng: np.random.Generator, height: float) -> None:
+    """A foot, a pole and a glowing shade, for the floor or a table."""
+    wide = min(0.3, 0.15 + 0.12 * height)
+    it.cylinder((0, 0.015, 0), wide / 2, 0.03, _METAL)
     it.cylinder((0, height / 2, 0), 0.018, height - 0.1, _METAL)
     shine = Surface(hsv(pick(rng, 0.05, 0.15), 0.25, 0.98), glow=0.85)
     if rng.random() < 0.5:
-        it.cylinder((0, height - 0.15, 0), 0.2, 0.3, shine)
+        it.cylinder((0, height - wide / 2, 0), 0.65 * wide, wide, shine)
     else:
-        it.ellipsoid((0, height - 0.15, 0), (0.34, 0.34, 0.34), shine)
+        it.ellipsoid((0, height - wide / 2, 0), (1.1 * wide,) * 3, shine)
 
 
 def plant(it: Assembly, rng: np.random.Generator, height: float) -> None:
     """A pot with a stem and a crown of leaves."""
-    radius = 0.1 + 0.06 * height
+    radius = 0.06 + 0.09 * height
     it.cylinder((0, radius, 0), radius, 2 * radius, paint(rng))
     green = hsv(pick(rng, 0.22, 0.4), pick(rng, 0.5, 0.8), pick(rng, 0.35, 0.65))
     leaf = Surface(green, shade(green, 0.5), Pattern.WEAVE, pick(rng, 0.06, 0.12))

@@ -93,7 +93,9 @@ def _compare(depth: Float, column: Float, row: Float, limit: Float) -> Float:
     return upper * (1 - down) + lower * down
 
 
-def expose(radiance: Float, edges: NDArray[np.bool_], rng: np.random.Generator | None) -> Float:
+def expose(
+    radiance: Float, edges: NDArray[np.bool_], rng: np.random.Generator | None
+) -> NDArray[np.uint8]:
     """HxWx3 linear light to 8 bits: lens, vignetting, tone curve and, given `rng`, noise."""
     size = (radiance.shape[0], radiance.shape[1])
     soft = cv2.GaussianBlur(radiance, (3, 3), 0.7)

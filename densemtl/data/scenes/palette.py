@@ -77,7 +77,7 @@ def flooring(rng: np.random.Generator) -> Surface:
 
 def wallpaper(rng: np.random.Generator) -> Surface:
     """Light paint, striped or patterned paper, or bricks."""
-    colour = tint(rng, (0, 1), (0.05, 0.35), (0.75, 0.95))
+    colour = tint(rng, (0, 1), (0.02, 0.22), (0.78, 0.97))
     which = rng.random()
     if which < 0.5:
         return Surface(colour, shade(colour, 0.92), Pattern.CLOUDS, 0.5)
@@ -117,3 +117,8 @@ def hair(rng: np.random.Generator) -> Surface:
 def paint(rng: np.random.Generator, value: Range = (0.3, 0.9)) -> Surface:
     """A plain coat of any colour."""
     return Surface(tint(rng, (0, 1), (0.1, 0.75), value))
+
+
+def enamel(rng: np.random.Generator) -> Surface:
+    """A light coat, as on doors."""
+    return Surface(tint(rng, (0, 1), (0.02, 0.22), (0.6, 0.9)))

@@ -52,7 +52,7 @@ class Wall:
 
     def at(self, along: float, away: float) -> tuple[float, float]:
         """World (x, z) at a place along the wall (0 is its middle), away from it."""
-        cos, sin = math.cos(self.yaw), math.sin(self.yaw)
+        cos, sin = round(math.cos(self.yaw)), round(math.sin(self.yaw))
         return (self.x + cos * along - sin * away, self.z - sin * along - cos * away)
 
     def footprint(self, along: float, width: float, depth: float) -> Rect:
@@ -63,7 +63,7 @@ class Wall:
 
 @dataclass
 class Plan:
-    """The room's floor and its three walls in view: ahead, left and right.
+    """The room's floor, the rugs on it, and its three walls in view: ahead, left and right.
 
     Attributes:
         size: (width, height, depth) of the room.
@@ -74,6 +74,7 @@ class Plan:
     def __post_init__(self) -> None:
         width, height, depth = self.size
         self.floor = Area((-width / 2, 0, width / 2, depth))
+        self.rugs = Area(self.floor.bounds)
         self.walls = [
             Wall(x, z, yaw, long, Area((-long / 2, 0, long / 2, height)))
             for x, z, yaw, long in (

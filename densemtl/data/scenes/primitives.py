@@ -68,6 +68,8 @@ class Assembly:
         label: semantic class.
         instance: number of the object in its scene.
         shadow: whether it casts one.
+        level: height of what the object stands on.
+        primitives: where its shapes go.
     """
 
     x: float
@@ -76,20 +78,27 @@ class Assembly:
     label: int
     instance: int
     shadow: bool = True
+    level: float = 0.0
     primitives: list[Primitive] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._cos, self._sin = math.cos(self.yaw), math.sin(self.yaw)
         self._axes = (self._cos, 0.0, -self._sin, 0.0, 1.0, 0.0, self._sin, 0.0, self._cos)
 
+    @property
+    def place(self) -> tuple[float, float]:
+        """World (x, z) of the origin."""
+        return (self.x, self.z)
+
+    def beside(self, x: float, z: float) -> tuple[float, float]:
+        """World (x, z) of an own place."""
+        return (self.x + self._cos * x + self._sin * z, self.z - self._sin * x + self._cos * z)
+
     def world(self, point: Vector) -> Vector:
         """An own point (x, height, z) in the world."""
         x, height, z = point
-        return (
-            self.x + self._cos * x + self._sin * z,
-            -height,
-            self.z - self._sin * x + self._cos * z,
-        )
+        world_x, world_z = self.beside(x, z)
+        return (world_x, -height - self.level, world_z)
 
     def box(self, centre: Vector, size: Vector, surface: Surface) -> None:
         """Add a box of full size (width, height, depth)."""
@@ -116,8 +125,9 @@ class Assembly:
         """Add a capsule between two points; `flat` < 1 thins it in depth."""
         (ax, ay, az), (bx, by, bz) = self.world(start), self.world(end)
         down = _unit((bx - ax, by - ay, bz - az))
-        side = (self._cos, 0.0, -self._sin)
-        back = _unit(_cross(side, down))
+        sideways = abs(self._cos * down[0] - self._sin * down[2]) > 0.9
+        across = (0.0, -1.0, 0.0) if sideways else (self._cos, 0.0, -self._sin)
+        back = _unit(_cross(across, down))
         axes = (*_cross(down, back), *down, *back)
         middle = ((ax + bx) / 2, (ay + by) / 2, (az + bz) / 2)
         length = math.dist((ax, ay, az), (bx, by, bz)) / 2 / radius

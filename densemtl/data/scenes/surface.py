@@ -58,7 +58,7 @@ def _positions(camera: Camera, hits: Hits) -> tuple[Float, Float]:
     columns, rows = camera.rays((hits.depth.shape[0], hits.depth.shape[1]))
     turn = camera.rotation().astype(np.float32)
     down = turn[:, 1, None] * rows + turn[:, 2, None]
-    ray = ((turn[:, 0, None] * columns)[:, None, :] + down[:, :, None]).reshape(3, -1)
+    ray: Float = ((turn[:, 0, None] * columns)[:, None, :] + down[:, :, None]).reshape(3, -1)
     start = np.array(camera.position, np.float32)[:, None]
     return ray, start + ray * hits.depth.ravel()
 

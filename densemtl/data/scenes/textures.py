@@ -86,8 +86,8 @@ def _tiles(u: Float, v: Float) -> Float:
 
 
 def _bricks(u: Float, v: Float) -> Float:
-    row = np.floor(v * 3)
-    return _tiles(u + 0.5 * (row % 2), v * 3)
+    odd = (np.floor(v * 3) % 2).astype(np.float32)
+    return _tiles(u + np.float32(0.5) * odd, v * 3)
 
 
 def _weave(u: Float, v: Float) -> Float:

@@ -1,0 +1,145 @@
+"""Write synthetic rooms to disk in the layout of NYUD-v2 or of PASCAL-Context.
+
+The folder then serves wherever the real archive would, with the real loaders. The same command
+goes on after an interruption. For training on synthetic rooms no file is needed: data.name is
+`synthetic`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densemtl.errors import DataError
+
+if TYPE_CHECKING:
+    from densemtl.data.base import Split
+    from densemtl.data.scenes.export import Job
+
+FORMATS = ("nyud", "pascal_context")
+
+NOTE = "synthetic.json"
+"""Says in the folder how it was made."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, check the folder, render what is missing, then write the split lists.
+
+    Raises:
+        ConfigError: a size or seed that is too small.
+        DataError: the folder holds something else, or rooms made with other options.
+    """
+    args = _parser().parse_args(argv)
+    jobs = _jobs(args)
+    _claim(args.output, _options(args))
+    _run(jobs, args.workers)
+    from densemtl.data.scenes.export import LAYOUTS
+
+    for split, numbers in _numbers(args).items():
+        LAYOUTS[args.format].save_split(args.output, split, numbers)
+    print(f"{args.output}: {args.train} training and {args.val} validation images")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("format", choices=FORMATS, help="whose layout")
+    parser.add_argument("output", type=Path, help="a new folder, or one to complete")
+    parser.add_argument("--train", type=_count, default=1000, metavar="N", help="images (1000)")
+    parser.add_argument("--val", type=_count, default=200, metavar="N", help="images (200)")
+    parser.add_argument(
+        "--size", type=_count, nargs=2, default=(128, 160), metavar=("H", "W"), help="(128 160)"
+    )
+    parser.add_argument("--seed", type=_count, default=0, help="another gives other rooms (0)")
+    parser.add_argument("--workers", type=_count, default=0, help="processes; 0: in this one (0)")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the files' content."""
+    return {
+        "format": args.format,
+        "train": args.train,
+        "val": args.val,
+        "size": list(args.size),
+        "seed": args.seed,
+    }
+
+
+def _numbers(args: argparse.Namespace) -> dict[Split, range]:
+    """The numbers of each split's images, from 1."""
+    return {
+        "train": range(1, args.train + 1),
+        "val": range(args.train + 1, args.train + args.val + 1),
+    }
+
+
+def _claim(folder: Path, options: dict[str, Any]) -> None:
+    """Mark a new folder as made with these options, or check that it was."""
+    from densemtl.atomic import write_json
+
+    note = folder / NOTE
+    if note.exists():
+        made = json.loads(note.read_text(encoding="utf-8"))
+        if made != options:
+            changed = [key for key in options if made.get(key) != options[key]]
+            raise DataError(
+                f"{folder}: made with another {', '.join(changed)}; "
+                f"give the options in {note.name}, or another folder"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: exists and holds something else; give a new folder")
+    else:
+        write_json(note, options)
+
+
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    """What is still to do; images are numbered from 1 over both splits."""
+    from densemtl.data.scenes.export import LAYOUTS, Job
+    from densemtl.data.synthetic import Synthetic
+
+    layout, size = LAYOUTS[args.format], (args.size[0], args.size[1])
+    jobs = []
+    for split, numbers in _numbers(args).items():
+        counts = {"train_images": args.train, "val_images": args.val}
+        rooms = Synthetic(split, (), size=size, seed=args.seed, **counts)
+        for index, number in enumerate(numbers):
+            if not layout.done(args.output, number):
+                jobs.append(Job(layout, args.output, number, partial(rooms.view, index)))
+    return jobs
+
+
+def _run(jobs: Sequence[Job], workers: int) -> None:
+    from rich.progress import track
+
+    for _ in track(_results(jobs, workers), "rendering", total=len(jobs)):
+        pass
+
+
+def _results(jobs: Sequence[Job], workers: int) -> Iterator[None]:
+    """Run jobs here or in other processes; yields as each ends, in order."""
+    from densemtl.data.scenes.export import Job
+
+    if workers == 0:
+        yield from map(Job.run, jobs)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(Job.run, jobs, chunksize=4)
+
+
+if __name__ == "__main__":
+    from densemtl.cli import run
+
+    run(main)
