@@ -1,0 +1,32 @@
+"""Hard parameter sharing (Caruana 1997): one backbone, one head a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.tasks.base import Task
+from densemtl.types import Predictions
+
+
+class HardSharing(PyramidDecoder):
+    """All tasks read one backbone's pyramid, each by its own head, and never meet again."""
+
+    def __init__(
+        self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
+    ) -> None:
+        super().__init__(make_backbone, tasks)
+        self.heads = nn.ModuleDict(
+            {task.name: make_head(self.backbone.spec, task.channels) for task in tasks}
+        )
+
+    def predict(self, features: list[Tensor]) -> Predictions:
+        """The pyramid, finest first -> logits of every task at feature size."""
+        return Predictions({task: head(features) for task, head in self.heads.items()})
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """The backbone is shared; each head is its task's."""
+        own = {task: list(head.parameters()) for task, head in self.heads.items()}
+        return {"shared": list(self.backbone.parameters()), **own}

@@ -1,0 +1,73 @@
+"""From an image of any size to logits of that size, around any architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.decoders.base import Decoder
+from densemtl.models.backbone import Backbone
+from densemtl.models.layers import resize, size_of
+from densemtl.types import Predictions, Size
+
+
+class DenseModel(nn.Module):
+    """Normalises, pads, predicts, and brings logits back to the image.
+
+    Args:
+        decoder: the architecture, with at least one backbone inside; if several, all of one kind.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+        backbone = next(module for module in decoder.modules() if isinstance(module, Backbone))
+        self._multiple = backbone.multiple
+        self.register_buffer("mean", _levels(backbone.mean), persistent=False)
+        self.register_buffer("std", _levels(backbone.std), persistent=False)
+
+    def forward(self, image: Tensor) -> Predictions:
+        """Predict all tasks.
+
+        Args:
+            image: Bx3xHxW RGB in 0..255, uint8 or float, of any size.
+
+        Returns:
+            Final logits at HxW. Auxiliary logits at their own resolution, unless the image had to
+            be padded: then at HxW as well, because only there can the padding be cut off exactly.
+        """
+        size = size_of(image)
+        padded = self._padded((image.float() - self.mean) / self.std)
+        predictions = self.decoder(padded)
+        whole = size_of(padded)
+        final = _crop(predictions.final, whole, size)
+        if whole == size:
+            return Predictions(final, predictions.aux, predictions.terms)
+        aux = [_crop(each, whole, size) for each in predictions.aux]
+        return Predictions(final, aux, predictions.terms)
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Every parameter once, by what it serves: see `Decoder.parameter_groups`."""
+        return self.decoder.parameter_groups()
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """Zeros, the mean colour, at the right and the bottom."""
+        height, width = size_of(image)
+        return F.pad(image, (0, -width % self._multiple, 0, -height % self._multiple))
+
+
+def _crop(logits: Mapping[str, Tensor], whole: Size, size: Size) -> dict[str, Tensor]:
+    """Logits of a padded image -> at the image's size, without the padding."""
+    height, width = size
+    return {task: resize(each, whole)[..., :height, :width] for task, each in logits.items()}
+
+
+def _levels(colour: tuple[float, ...]) -> Tensor:
+    """0..1 a channel -> 1x3x1x1 in 0..255."""
+    return 255 * torch.tensor(colour).view(1, -1, 1, 1)
