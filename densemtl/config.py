@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densemtl import components, configfile
 from densemtl.configfile import Document
@@ -22,6 +24,19 @@ from densemtl.settings import (
     TrainSettings,
 )
 from densemtl.types import ProtocolName
+
+PACKAGES = {"data": "data", "decoder": "decoders", "head": "heads", "balancing": "balancing"}
+"""{section: package of its components}."""
+
+SHARED = "shared"
+"""The parameter group of what all tasks use."""
+
+HARMLESS = {
+    "data": ("root",),
+    "loader": ("workers", "eval_batch_size", "cache"),
+    "train": ("panels", "panels_every", "log_every", "checkpoint_steps"),
+}
+"""{section: keys that change where, how fast or how visibly a run goes, but no number of it}."""
 
 Baselines = Literal["auto", "none"] | dict[str, Path]
 
@@ -53,7 +68,7 @@ class TaskEntry(Component):
 class Experiment(Section):
     """One run: what is learnt, from what, by which network, how."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     protocol: ProtocolName = "survey"
     tasks: tuple[TaskEntry, ...]
     data: Component
@@ -72,6 +87,35 @@ class Experiment(Section):
     def task_names(self) -> list[str]:
         """The tasks' names in the order given."""
         return [task.name for task in self.tasks]
+
+    def single_task(self, name: str) -> Experiment:
+        """The experiment that is this one's reference for a task: the same, with nothing shared."""
+        scales = {
+            group: self.optim.lr_scale[group]
+            for group in (SHARED, name)
+            if group in self.optim.lr_scale
+        }
+        alone = {
+            "tasks": tuple(task for task in self.tasks if task.name == name),
+            "decoder": Component(name="single_task"),
+            "balancing": Component(name="fixed"),
+            "optim": self.optim.model_copy(update={"lr_scale": scales}),
+            "baselines": "none",
+        }
+        return self.model_copy(update=alone)
+
+    def material(self) -> dict[str, Any]:
+        """The values that can change a number, whatever machine and folder the run is on."""
+        values = self.model_dump(mode="json")
+        for section, keys in HARMLESS.items():
+            values[section] = {k: v for k, v in values[section].items() if k not in keys}
+        values.pop("baselines")
+        return values
+
+    def fingerprint(self) -> str:
+        """A short hash of `material()`."""
+        text = json.dumps(self.material(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that reads back to an equal experiment."""
@@ -110,13 +154,8 @@ def _structure_errors(values: Mapping[str, Any]) -> list[str]:
 
 
 def _component_errors(values: Mapping[str, Any]) -> Iterator[str]:
-    for section, package in (
-        ("data", "data"),
-        ("decoder", "decoders"),
-        ("head", "heads"),
-        ("balancing", "balancing"),
-    ):
-        entry = values.get(section)
+    for section, package in PACKAGES.items():
+        entry: Any = values.get(section)
         if _names_component(entry):
             yield from _option_errors(section, package, entry["name"], _without(entry, "name"))
     backbone = values.get("backbone")
@@ -161,16 +200,23 @@ def _task_errors(values: Mapping[str, Any]) -> Iterator[str]:
         if name in seen:
             yield f"tasks.{index}: {name!r} is named twice"
         seen.add(name)
-        if offered is not None and name not in offered:
+        if offered is None:
+            continue
+        if name in offered:
+            yield from _task_option_errors(f"tasks.{index}", entry, offered[name])
+        else:
             known = components.suggest(name, offered)
             yield f"tasks.{index}: the dataset offers no {name!r}, {known}"
-        else:
-            defaults = (offered or {}).get(name, {})
-            own = _without(entry, "name")
-            merged = {**defaults, **own}
-            kind = merged.pop("kind", None) or name
-            yield from _option_errors(f"tasks.{index}", "tasks", kind, merged)
     yield from _weight_errors(values.get("balancing"), seen)
+
+
+def _task_option_errors(
+    where: str, entry: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Iterator[str]:
+    kind = entry.get("kind") or defaults.get("kind") or entry["name"]
+    if isinstance(kind, str):
+        options = {**defaults, **_without(entry, "name")}
+        yield from _option_errors(where, "tasks", kind, _without(options, "kind"))
 
 
 def _weight_errors(balancing: Any, tasks: set[str]) -> Iterator[str]:
@@ -204,22 +250,33 @@ def _without(entry: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON schema for editors, with the names and options of every component."""
+    """A JSON schema for editors, with the names and options of every component.
+
+    What a file inherits it need not say: without a `base` alone all sections are asked for.
+    """
+    from densemtl.models.backbone import Backbone
+
     schema = Experiment.model_json_schema()
-    for section, package in (
-        ("data", "data"),
-        ("decoder", "decoders"),
-        ("head", "heads"),
-        ("balancing", "balancing"),
-    ):
-        variants = [_component_schema(package, name) for name in components.names(package)]
-        schema["properties"][section] = {"anyOf": variants}
+    own: dict[str, Any] = {"type": "object", "properties": {"name": {"pattern": ":"}}}
+    for section, package in PACKAGES.items():
+        variants = [
+            _component_schema(schema, components.find(package, name), {"const": name})
+            for name in components.names(package)
+        ]
+        schema["properties"][section] = {"anyOf": [*variants, {**own, "required": ["name"]}]}
+    schema["properties"]["backbone"] = _component_schema(schema, Backbone, {"type": "string"})
+    entry = schema["properties"]["tasks"]["items"]
+    schema["properties"]["tasks"]["items"] = {"anyOf": [{"type": "string"}, entry]}
     schema["properties"]["base"] = {"type": "string", "description": "a file to inherit from"}
+    schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required")}]
     return schema
 
 
-def _component_schema(package: str, name: str) -> dict[str, Any]:
-    options = components.options_model(components.find(package, name)).model_json_schema()
-    options["properties"] = {"name": {"const": name}, **options.get("properties", {})}
-    options["required"] = ["name", *options.get("required", [])]
-    return {**options, "title": name}
+def _component_schema(
+    schema: dict[str, Any], cls: type[Any], name: dict[str, Any]
+) -> dict[str, Any]:
+    """A component's section; what its options refer to is added to the whole schema's `$defs`."""
+    options = components.options_model(cls).model_json_schema()
+    schema["$defs"].update(options.pop("$defs", {}))
+    options.pop("required", None)
+    return {**options, "properties": {"name": name, **options.get("properties", {})}}

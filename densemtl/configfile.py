@@ -17,8 +17,9 @@ import yaml
 from densemtl.errors import ConfigError
 
 COMMAND_LINE = "command line"
+ROOT = ""
 Origins = dict[str, str]
-"""{dotted path: file that set it}."""
+"""{dotted path: file that set it}; at `ROOT` the file that was asked for."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,13 +48,13 @@ class Document:
     origins: Origins = field(default_factory=dict)
 
     def origin(self, path: str) -> str:
-        """The file that set a path, or its nearest ancestor that was set."""
+        """The file that set a path or its nearest ancestor, else the file that was asked for."""
         parts = path.split(".")
         for end in range(len(parts), 0, -1):
             found = self.origins.get(".".join(parts[:end]))
             if found:
                 return found
-        return next(iter(self.origins.values()), COMMAND_LINE)
+        return self.origins.get(ROOT, COMMAND_LINE)
 
 
 def load(file: Path, overrides: Sequence[str] = ()) -> Document:
@@ -62,10 +63,24 @@ def load(file: Path, overrides: Sequence[str] = ()) -> Document:
     Raises:
         ConfigError: a missing or malformed file, a circle of bases, a malformed override.
     """
-    document = _load_with_bases(file, ())
-    for override in overrides:
-        document = _merge(document, parse_override(override), COMMAND_LINE)
-    return document
+    return _overridden(_load_with_bases(file, ()), overrides)
+
+
+def override(values: dict[str, Any], overrides: Sequence[str], source: str) -> Document:
+    """A configuration that was saved whole, with `a.b=value` overrides.
+
+    Raises:
+        ConfigError: a malformed override.
+    """
+    return _overridden(_merge(Document({}), values, source), overrides)
+
+
+def _overridden(document: Document, overrides: Sequence[str]) -> Document:
+    """Overrides are merged with each other first, so that their order does not matter."""
+    asked = Document({})
+    for text in overrides:
+        asked = _merge(asked, parse_override(text), COMMAND_LINE)
+    return _merge(document, asked.values, COMMAND_LINE)
 
 
 def _load_with_bases(file: Path, below: tuple[Path, ...]) -> Document:
@@ -124,6 +139,8 @@ def _parse(text: str) -> Any:
 
 def _merge(below: Document, values: dict[Any, Any], source: str) -> Document:
     merged, origins = dict(below.values), dict(below.origins)
+    if source != COMMAND_LINE:
+        origins[ROOT] = source
     _merge_into(merged, values, source, "", origins)
     return Document(merged, origins)
 
@@ -132,20 +149,19 @@ def _merge_into(
     target: dict[str, Any], values: dict[Any, Any], source: str, prefix: str, origins: Origins
 ) -> None:
     for key, value in values.items():
-        path = f"{prefix}{key}"
-        old = target.get(key)
-        if isinstance(value, dict) and isinstance(old, dict) and not _renames(old, value):
+        path, old = f"{prefix}{key}", target.get(key)
+        if not isinstance(value, dict) or not isinstance(old, dict) or _renames(old, value):
+            old = {}
+            for stale in [below for below in origins if below.startswith(f"{path}.")]:
+                del origins[stale]
+            origins[path] = source
+        if isinstance(value, dict):
             target[key] = dict(old)
-        elif isinstance(value, dict):
-            target[key] = {}
+            _merge_into(target[key], value, source, f"{path}.", origins)
         else:
             target[key] = value
-            origins[path] = source
-            continue
-        origins.setdefault(path, source)
-        _merge_into(target[key], value, source, f"{path}.", origins)
 
 
 def _renames(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """A component under a new name starts afresh: the old one's options are not its own."""
-    return "name" in new and new["name"] != old.get("name")
+    return "name" in old and "name" in new and new["name"] != old["name"]

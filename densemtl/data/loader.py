@@ -157,6 +157,7 @@ def train_loader(
         pin_memory=pin_memory,
         collate_fn=Collate(view.tasks),
         worker_init_fn=_one_thread,
+        generator=_own_generator(),
     )
 
 
@@ -171,7 +172,13 @@ def eval_loader(
         pin_memory=pin_memory,
         collate_fn=Collate(tasks),
         worker_init_fn=_one_thread,
+        generator=_own_generator(),
     )
+
+
+def _own_generator() -> torch.Generator:
+    """A loader draws a seed whenever it starts; not from the numbers that training goes on from."""
+    return torch.Generator()
 
 
 def _one_thread(_: int) -> None:

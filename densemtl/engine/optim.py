@@ -55,7 +55,11 @@ def _group(settings: OptimSettings, name: str, params: list[nn.Parameter]) -> di
 
 
 class Schedule:
-    """The learning rate as a function of the number of steps done; nothing else is remembered."""
+    """The learning rate as a function of the number of steps done; nothing else is remembered.
+
+    Warm-up goes step by step even where the rest of the schedule goes by epochs, whose first would
+    otherwise be spent at a rate of 0.
+    """
 
     def __init__(
         self,
@@ -66,23 +70,26 @@ class Schedule:
     ) -> None:
         self._per_epoch = settings.per == "epoch"
         self._steps_per_epoch = steps_per_epoch
+        self._warmup_epochs = settings.warmup_epochs
         unit = 1 if self._per_epoch else steps_per_epoch
         self._scheduler = _SCHEDULERS[settings.name](
             settings,
             optimizer,
             epochs * unit,
             {
-                "warmup_t": round(settings.warmup_epochs * unit),
+                "warmup_t": settings.warmup_epochs * unit,
                 "t_in_epochs": self._per_epoch,
             },
         )
 
     def set(self, step: int) -> None:
         """Set the rates for the step that follows `step` finished ones."""
-        if self._per_epoch:
-            self._scheduler.step(step // self._steps_per_epoch)
-        else:
+        if not self._per_epoch:
             self._scheduler.step_update(step)
+            return
+        epoch = step / self._steps_per_epoch
+        # timm annotates an int, but its formulas take fractions.
+        self._scheduler.step(max(int(epoch), min(epoch, self._warmup_epochs)))  # type: ignore[arg-type]
 
 
 def _poly(

@@ -34,7 +34,7 @@ class Precision:
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, with its convolutions in the chosen layout."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return model.to(self.device, memory_format=layout)
+        return model.to(self.device).to(memory_format=layout)
 
 
 def make_precision(settings: TrainSettings, device: str | None) -> Precision:

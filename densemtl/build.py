@@ -1,0 +1,126 @@
+"""From an experiment to its parts: the only file that knows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader
+
+from densemtl import components
+from densemtl.balancing.base import Balancer
+from densemtl.config import Component, Experiment, TaskEntry
+from densemtl.data.augment import Augment
+from densemtl.data.base import DenseDataset, Split
+from densemtl.data.cache import Cached
+from densemtl.data.loader import EvalView, TrainView, eval_loader, train_loader
+from densemtl.data.photometric import Photometric
+from densemtl.models.backbone import Backbone
+from densemtl.models.model import DenseModel
+from densemtl.tasks.base import Task
+from densemtl.types import Batch, FeatureSpec
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The two halves of an experiment's data."""
+
+    train: DenseDataset
+    val: DenseDataset
+
+
+def build_tasks(experiment: Experiment) -> list[Task]:
+    """One object a task: the dataset's defaults for it, and on top what the user set."""
+    data = components.find("data", experiment.data.name)
+    offered = data.offers(**components.parse_options(data, experiment.data.options))
+    return [_build_task(entry, offered.get(entry.name, {})) for entry in experiment.tasks]
+
+
+def _build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
+    options = {**defaults, **entry.options}
+    kind = entry.kind or options.pop("kind", None) or entry.name
+    options.pop("kind", None)
+    task: Task = components.make("tasks", kind, entry.name, options=options)
+    return task
+
+
+def build_dataset(experiment: Experiment, split: Split) -> DenseDataset:
+    """A split, its decoded samples kept in memory if the experiment asks for it.
+
+    Raises:
+        DataError: the data is not there, or not as expected.
+    """
+    name, options = experiment.data.name, experiment.data.options
+    dataset = components.make("data", name, split, experiment.task_names(), options=options)
+    return Cached(dataset, experiment.loader.workers) if experiment.loader.cache else dataset
+
+
+def build_splits(experiment: Experiment) -> Splits:
+    """Both splits."""
+    return Splits(build_dataset(experiment, "train"), build_dataset(experiment, "val"))
+
+
+def build_train_loader(
+    experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
+) -> DataLoader[Batch]:
+    """Shuffled, augmented batches."""
+    jitter = experiment.augment.jitter
+    view = TrainView(
+        dataset,
+        tasks,
+        experiment.input.size,
+        experiment.input.fit,
+        Augment(experiment.augment),
+        Photometric(jitter) if jitter else None,
+        experiment.seed,
+    )
+    loader = experiment.loader
+    return train_loader(view, loader.batch_size, loader.workers, pin_memory)
+
+
+def build_eval_loader(
+    experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
+) -> DataLoader[Batch]:
+    """Every image once, untouched but for its fit into the input."""
+    view = EvalView(dataset, experiment.input.size, experiment.input.fit)
+    loader = experiment.loader
+    return eval_loader(view, tasks, loader.eval_batch_size, loader.workers, pin_memory)
+
+
+def build_model(
+    experiment: Experiment, tasks: Sequence[Task], pretrained: bool | None = None
+) -> DenseModel:
+    """The network.
+
+    Args:
+        experiment: names backbone, decoder and head.
+        tasks: what to predict.
+        pretrained: overrules the backbone's own option; False before a checkpoint is loaded.
+
+    Raises:
+        ModelError: backbone, decoder and head do not go together, or weights cannot be had.
+    """
+    options = dict(experiment.backbone.options)
+    if pretrained is not None:
+        options["pretrained"] = pretrained
+
+    def make_backbone() -> Backbone:
+        return Backbone(experiment.backbone.name, **components.parse_options(Backbone, options))
+
+    def make_head(features: FeatureSpec, channels: int) -> nn.Module:
+        return _make("heads", experiment.head, features, channels)
+
+    decoder = _make("decoders", experiment.decoder, make_backbone, make_head, tasks)
+    return DenseModel(decoder)
+
+
+def build_balancer(experiment: Experiment, tasks: Sequence[Task]) -> Balancer:
+    """The rule that weighs the tasks' losses or gradients."""
+    balancer: Balancer = _make("balancing", experiment.balancing, tasks)
+    return balancer
+
+
+def _make(package: str, component: Component, *given: Any) -> Any:
+    return components.make(package, component.name, *given, options=component.options)

@@ -1,0 +1,45 @@
+"""What all command-line tools share: errors as one clear line, exit codes, common arguments."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from densemtl.errors import UserError
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a tool's `main`: 0 when it returns, 2 and one `error:` line a fault for the user's own.
+
+    Anything else is a bug of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Positional `key=value` arguments that change single values of the configuration."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="change a value of the configuration, such as data.root=/data/NYUDv2 optim.lr=2e-4",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """`--device`."""
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")

@@ -1,0 +1,39 @@
+"""Which of two validations is better, when tasks disagree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from densemtl.tasks.base import Task
+from densemtl.types import ProtocolName
+
+Primaries = dict[str, float]
+"""{task: value of its primary metric}."""
+
+
+def primaries(
+    scores: Mapping[str, Mapping[str, float]], tasks: Sequence[Task], protocol: ProtocolName
+) -> Primaries:
+    """The one number of each task that Delta_m reads."""
+    return {task.name: scores[task.name][task.primary(protocol)] for task in tasks}
+
+
+def is_better(new: Primaries, old: Primaries | None, tasks: Sequence[Task]) -> bool:
+    """Whether the mean relative gain over the tasks is positive; anything beats nothing.
+
+    As Delta_m against the best so far, but relative to the larger of both values, so that a
+    metric near 0 at the start of training does not drown the other tasks.
+    """
+    if old is None:
+        return True
+    gains = [_gain(new[task.name], old[task.name], task.higher_is_better) for task in tasks]
+    return sum(gains) > 0
+
+
+def _gain(new: float, old: float, higher_is_better: bool) -> float:
+    if not (math.isfinite(new) and math.isfinite(old)):
+        return float(math.isfinite(new)) - float(math.isfinite(old))
+    scale = max(abs(new), abs(old))
+    change = (new - old) / scale if scale else 0.0
+    return change if higher_is_better else -change

@@ -1,0 +1,205 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from densemtl.data.base import DenseDataset
+from densemtl.data.loader import EpochSampler
+from densemtl.engine.best import is_better, primaries
+from densemtl.engine.checkpoint import save_weights, weights_hash
+from densemtl.engine.evaluate import evaluate
+from densemtl.engine.log import RunLog
+from densemtl.engine.monitor import LossMonitor, Means
+from densemtl.engine.optim import Schedule
+from densemtl.engine.panels import Predictor, draw_panels
+from densemtl.engine.progress import ProgressBar
+from densemtl.engine.state import TrainState
+from densemtl.engine.step import Stepper
+from densemtl.errors import DataError
+from densemtl.media import write_picture
+from densemtl.settings import InputSettings, TrainSettings
+from densemtl.types import Batch, ProtocolName
+
+BEST = "best.safetensors"
+PANELS = "panels"
+
+
+@dataclass
+class Job:
+    """A run, built and ready to start or to go on.
+
+    Attributes:
+        title: its name on the terminal.
+        folder: where everything is written.
+        config: resolved configuration (YAML), saved with the weights.
+        stepper: takes the steps.
+        state: what they change.
+        schedule: sets the learning rate.
+        train_loader: batches of the training set.
+        val_loader: batches of the validation set.
+        val_set: its samples, for pictures.
+        input: size and fit, for pictures.
+        protocol: which family of metrics.
+        settings: the loop's.
+    """
+
+    title: str
+    folder: Path
+    config: str
+    stepper: Stepper
+    state: TrainState
+    schedule: Schedule
+    train_loader: DataLoader[Batch]
+    val_loader: DataLoader[Batch]
+    val_set: DenseDataset
+    input: InputSettings
+    protocol: ProtocolName
+    settings: TrainSettings
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.settings.epochs * self.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch; what does not fill a step is left out."""
+        return count_steps(self.train_loader, self.settings.accumulate)
+
+
+def count_steps(loader: DataLoader[Batch], accumulate: int) -> int:
+    """Optimiser steps an epoch.
+
+    Raises:
+        DataError: the training set is too small for a single one.
+    """
+    images, batch = len(loader.dataset), loader.batch_size or 1  # type: ignore[arg-type]
+    steps = images // batch // accumulate
+    if steps == 0:
+        raise DataError(
+            f"{images} training images do not fill one step of {accumulate} batches of {batch}: "
+            f"lower train.accumulate or loader.batch_size"
+        )
+    return steps
+
+
+def train(job: Job, max_steps: int | None = None) -> None:
+    """Train from where `job.state` stands to the end, or to `max_steps` steps in all.
+
+    After it `best.safetensors` holds the best validated weights and `last/` all that another call
+    goes on from.
+
+    Raises:
+        NonFiniteLossError: a loss became NaN or infinite; names task and step.
+    """
+    record, end = job.state.record, min(job.steps, max_steps or job.steps)
+    images = (job.train_loader.batch_size or 1) * job.settings.accumulate
+    title = ProgressBar(job.title, record.step, end, images)
+    with title as bar, RunLog(job.folder, record.step) as log:
+        while record.step < end:
+            _train_epoch(job, end, bar, log)
+            epoch = record.step // job.steps_per_epoch
+            finished = record.step == end
+            if finished or epoch % job.settings.eval_every == 0:
+                _validate(job, bar, log)
+            every = job.settings.panels_every
+            if finished or (every and epoch % every == 0):
+                _draw(job, log)
+            job.state.save(job.folder, job.config)
+            bar.pause()
+
+
+def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
+    """The rest of the present epoch, up to step `end`."""
+    record, settings = job.state.record, job.settings
+    monitor, means = LossMonitor(settings.non_finite == "skip", bar.say), Means()
+    started = time.monotonic()
+    for batches in _rest_of_epoch(job):
+        job.schedule.set(record.step)
+        report = job.stepper.step(batches)
+        means.add(monitor.push(record.step + 1, report))
+        if record.step % settings.log_every == 0:
+            _log_losses(job, means, bar, log)
+        record.step += 1
+        record.images += sum(len(batch) for batch in batches)
+        if job.state.ema is not None:
+            job.state.ema.update(job.stepper.model)
+        bar.advance(record.step)
+        if settings.checkpoint_steps and record.step % settings.checkpoint_steps == 0:
+            means.add(monitor.drain())
+            _log_losses(job, means, bar, log)
+            started = _clock(job, started)
+            job.state.save(job.folder, job.config)
+        if record.step == end:
+            break
+    means.add(monitor.drain())
+    _log_losses(job, means, bar, log)
+    _clock(job, started)
+
+
+def _clock(job: Job, started: float) -> float:
+    """Add the time since `started` to the record; gives back the time now."""
+    now = time.monotonic()
+    job.state.record.train_seconds += now - started
+    job.state.record.seconds += now - started
+    return now
+
+
+def _rest_of_epoch(job: Job) -> Iterator[list[Batch]]:
+    """The batches of each remaining step of the epoch that the record stands in."""
+    epoch, done = divmod(job.state.record.step, job.steps_per_epoch)
+    accumulate, sampler = job.settings.accumulate, job.train_loader.sampler
+    assert isinstance(sampler, EpochSampler)
+    sampler.epoch = epoch
+    sampler.skip = done * accumulate * (job.train_loader.batch_size or 1)
+    batches = iter(job.train_loader)
+    for _ in range(job.steps_per_epoch - done):
+        yield [next(batches) for _ in range(accumulate)]
+
+
+def _log_losses(job: Job, means: Means, bar: ProgressBar, log: RunLog) -> None:
+    losses = means.take()
+    if not losses:
+        return
+    names = [task.name for task in job.stepper.tasks]
+    rate = bar.report({name: losses[name] for name in names if name in losses})
+    rates = {f"lr/{group['name']}": group["lr"] for group in job.stepper.optimizer.param_groups}
+    values = {**losses, **rates, "images_per_second": rate}
+    log.scalars(job.state.record.step, "train", values)
+
+
+def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
+    """Score the split; keep the weights if they are the best so far."""
+    started, record, tasks = time.monotonic(), job.state.record, job.stepper.tasks
+    model = job.state.evaluated
+    record.scores = evaluate(model, job.val_loader, tasks, job.protocol, job.stepper.precision)
+    values = primaries(record.scores, tasks, job.protocol)
+    if is_better(values, record.best, tasks):
+        save_weights(job.folder / BEST, model, job.config)
+        record.best, record.best_step = values, record.step
+        record.best_scores, record.best_weights = record.scores, weights_hash(model)
+    flat = {
+        f"{task}/{name}": value
+        for task in record.scores
+        for name, value in record.scores[task].items()
+    }
+    log.scalars(record.step, "val", flat)
+    record.seconds += time.monotonic() - started
+    numbers = "  ".join(
+        f"{task.name} {task.primary(job.protocol)} {values[task.name]:.4g}" for task in tasks
+    )
+    bar.say(f"epoch {record.step / job.steps_per_epoch:g}/{job.settings.epochs}  {numbers}")
+
+
+def _draw(job: Job, log: RunLog) -> None:
+    predictor = Predictor(job.state.evaluated, job.stepper.tasks, job.input, job.stepper.precision)
+    picture = draw_panels(predictor, job.val_set, job.settings.panels)
+    step = job.state.record.step
+    write_picture(job.folder / PANELS / f"step_{step:06d}.png", picture)
+    log.picture(step, PANELS, picture)

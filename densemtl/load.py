@@ -1,0 +1,72 @@
+"""From a run's folder or a weights file back to a working model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from densemtl import configfile
+from densemtl.build import build_model, build_tasks
+from densemtl.config import Experiment, check
+from densemtl.engine.checkpoint import apply_weights, load_weights, weights_hash
+from densemtl.engine.panels import Predictor
+from densemtl.engine.precision import Precision, make_precision
+from densemtl.engine.train import BEST
+from densemtl.errors import CheckpointError
+from densemtl.models.model import DenseModel
+from densemtl.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model and the experiment that made it.
+
+    Attributes:
+        file: the weights.
+        experiment: as saved with them, with the overrides given.
+        tasks: what the model predicts.
+        model: with the weights, on the device.
+        precision: where and how it runs.
+        weights: their hash.
+    """
+
+    file: Path
+    experiment: Experiment
+    tasks: list[Task]
+    model: DenseModel
+    precision: Precision
+    weights: str
+
+    def predictor(self) -> Predictor:
+        """Takes single images."""
+        return Predictor(self.model, self.tasks, self.experiment.input, self.precision)
+
+
+def load(path: Path, overrides: Sequence[str] = (), device: str | None = None) -> Loaded:
+    """Load a run's best weights, or the weights of a file.
+
+    Args:
+        path: a run's folder, or a `.safetensors` file that this project wrote.
+        overrides: `key=value` changes to the saved configuration, such as data.root=...
+        device: "cpu", "cuda" ..; None for a GPU where there is one.
+
+    Raises:
+        CheckpointError: missing, corrupt, or the overrides ask for another model.
+        ConfigError: a wrong override.
+    """
+    file = path / BEST if path.is_dir() else path
+    if not file.exists():
+        hint = "no finished validation there yet" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{file}: {hint}; give a run's folder or a .safetensors file")
+    weights = load_weights(file)
+    saved = yaml.safe_load(weights.config)
+    experiment = check(configfile.override(saved, overrides, str(file)))
+    tasks = build_tasks(experiment)
+    model = build_model(experiment, tasks, pretrained=False)
+    apply_weights(model, weights.tensors, file)
+    precision = make_precision(experiment.train, device)
+    precision.place(model)
+    return Loaded(file, experiment, tasks, model, precision, weights_hash(model))

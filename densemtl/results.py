@@ -1,0 +1,201 @@
+"""`results.json`: everything that must be known to believe, compare and repeat a number."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import densemtl
+from densemtl.atomic import write_json
+from densemtl.errors import ResultsError
+from densemtl.metrics.delta_m import delta_m, task_deltas
+from densemtl.types import ProtocolName
+
+RESULTS = "results.json"
+FORMAT = 1
+
+
+class TaskResult(BaseModel):
+    """One task's metrics; null stands for a metric that had nothing to score.
+
+    Attributes:
+        primary: name of the metric that Delta_m reads.
+        higher_is_better: its direction.
+        metrics: {metric: value}.
+        delta: percent better than the single-task reference, if there is one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    primary: str
+    higher_is_better: bool
+    metrics: dict[str, float | None]
+    delta: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The primary metric; NaN where it had nothing to score."""
+        value = self.metrics[self.primary]
+        return math.nan if value is None else value
+
+
+class Baseline(BaseModel):
+    """The single-task result that a task was compared with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    value: float
+    weights: str
+
+
+class Results(BaseModel):
+    """One evaluated set of weights.
+
+    Attributes:
+        format: version of this layout.
+        run: what was evaluated: decoder, backbone, head, balancing, dataset, by name.
+        tasks: {task: its result}.
+        delta_m: multi-task performance in percent, with the baselines it is relative to.
+        baselines: {task: single-task reference}.
+        protocol: family of metrics.
+        split: which part of the dataset was scored.
+        split_fingerprint: hash of dataset, split and image ids.
+        images: how many were scored.
+        weights: hash of the scored weights.
+        seed: of the run.
+        step: of the scored weights.
+        complete: whether the run went to its end, not only to --max-steps.
+        latest: {task: primary metric} of the last validation, where another one was the best.
+        seconds: training and validation took.
+        images_per_second: training speed, validation left out.
+        fingerprint: hash of all of the configuration that can change a number.
+        versions: of code and libraries.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    run: dict[str, str]
+    tasks: dict[str, TaskResult]
+    delta_m: float | None = None
+    baselines: dict[str, Baseline] = {}
+    protocol: ProtocolName
+    split: str
+    split_fingerprint: str
+    images: int
+    weights: str
+    seed: int
+    step: int | None = None
+    complete: bool = True
+    latest: dict[str, float | None] = {}
+    seconds: float | None = None
+    images_per_second: float | None = None
+    fingerprint: str
+    versions: dict[str, str]
+
+    def save(self, file: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_json(file, self.model_dump(mode="json"))
+
+
+def load_results(file: Path) -> Results:
+    """Read a results file, or that of a run's folder.
+
+    Raises:
+        ResultsError: missing, corrupt or of another format.
+    """
+    file = file / RESULTS if file.is_dir() else file
+    try:
+        return Results.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ResultsError(f"{file}: cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ResultsError(f"{file}: not a results file of this project: {reason}") from error
+
+
+def compare(results: Results, singles: Mapping[str, Path]) -> Results:
+    """The same results with Delta_m and each task's delta against single-task results.
+
+    Args:
+        results: the multi-task run's.
+        singles: {task: results file or run folder} of one single-task run a task.
+
+    Raises:
+        ResultsError: a reference is missing, unfinished, or from another protocol, dataset,
+            split, backbone or task.
+    """
+    loaded = {task: load_results(file) for task, file in singles.items()}
+    for task, single in loaded.items():
+        _check_comparable(results, task, single, singles[task])
+    multi = {task: result.value for task, result in results.tasks.items()}
+    single_values = {task: single.tasks[task].value for task, single in loaded.items()}
+    directions = {task: result.higher_is_better for task, result in results.tasks.items()}
+    deltas = task_deltas(multi, single_values, directions)
+    tasks = {
+        task: result.model_copy(update={"delta": deltas[task]})
+        for task, result in results.tasks.items()
+    }
+    baselines = {
+        task: Baseline(file=str(singles[task]), value=single_values[task], weights=single.weights)
+        for task, single in loaded.items()
+    }
+    total = delta_m(multi, single_values, directions)
+    return results.model_copy(update={"tasks": tasks, "baselines": baselines, "delta_m": total})
+
+
+def _check_comparable(results: Results, task: str, single: Results, file: Path) -> None:
+    if list(single.tasks) != [task]:
+        found = ", ".join(single.tasks)
+        raise ResultsError(f"{file}: not a single-task run of {task!r} but of: {found}")
+    if not single.complete and results.complete:
+        raise ResultsError(f"{file}: the run stopped early; finish it before comparing with it")
+    pairs = {
+        "protocol": (single.protocol, results.protocol),
+        "dataset": (single.run["dataset"], results.run["dataset"]),
+        "split": (single.split_fingerprint, results.split_fingerprint),
+        "backbone": (single.run["backbone"], results.run["backbone"]),
+        "metric": (single.tasks[task].primary, results.tasks[task].primary),
+    }
+    for what, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise ResultsError(
+                f"{file}: cannot be the reference of {task!r}: its {what} is {theirs}, this run's "
+                f"is {ours}; Delta_m compares like with like"
+            )
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics as JSON can hold them: NaN becomes null."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def versions() -> dict[str, str]:
+    """What computed the numbers."""
+    found = {"densemtl": _code_version(), "python": platform.python_version()}
+    for package in ("torch", "torchvision", "timm", "numpy", "albumentations"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _code_version() -> str:
+    """The release, and in a checkout the commit, marked where files differ from it."""
+    root = Path(densemtl.__file__).parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return densemtl.__version__
+    commit = done.stdout.strip()
+    return f"{densemtl.__version__}+{commit}" if done.returncode == 0 else densemtl.__version__

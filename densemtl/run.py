@@ -1,0 +1,217 @@
+"""A whole run: its single-task references, training, results and table, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from timm.utils import ModelEmaV3
+
+from densemtl.atomic import replacing
+from densemtl.build import (
+    Splits,
+    build_balancer,
+    build_eval_loader,
+    build_model,
+    build_splits,
+    build_tasks,
+    build_train_loader,
+)
+from densemtl.config import Experiment
+from densemtl.engine.best import primaries
+from densemtl.engine.evaluate import Scores
+from densemtl.engine.optim import Schedule, make_optimizer
+from densemtl.engine.precision import Precision, make_precision
+from densemtl.engine.state import TrainState
+from densemtl.engine.step import Stepper
+from densemtl.engine.train import Job, count_steps, train
+from densemtl.errors import ConfigError
+from densemtl.results import RESULTS, Results, TaskResult, compare, finite, load_results, versions
+from densemtl.tasks.base import Task
+
+CONFIG = "config.yaml"
+BASELINES = "baselines"
+
+
+def run(
+    experiment: Experiment, folder: Path, device: str | None = None, max_steps: int | None = None
+) -> Results:
+    """Train, or go on with, an experiment and the single-task runs it is to be compared with.
+
+    Args:
+        experiment: what to train.
+        folder: of the run; references go beside it, to `baselines/`.
+        device: "cpu", "cuda" ..; None for a GPU where there is one.
+        max_steps: optimiser steps after which each run stops, to be gone on with later.
+
+    Raises:
+        UserError: whatever the user can mend; the folder keeps all that was done.
+    """
+    precision = make_precision(experiment.train, device)
+    tasks = build_tasks(experiment)
+    build_model(experiment, tasks)
+    splits = build_splits(experiment)
+    singles = _single_task_runs(experiment, splits, folder.parent, precision, max_steps)
+    results = _train(experiment, splits, folder, precision, max_steps)
+    if singles:
+        results = compare(results, singles)
+        results.save(folder / RESULTS)
+    return results
+
+
+def _single_task_runs(
+    experiment: Experiment,
+    splits: Splits,
+    beside: Path,
+    precision: Precision,
+    max_steps: int | None,
+) -> Mapping[str, Path]:
+    """{task: run folder or results file}; those that are missing are trained here first."""
+    if experiment.baselines == "none":
+        return {}
+    if isinstance(experiment.baselines, dict):
+        for file in experiment.baselines.values():
+            load_results(file)
+        return experiment.baselines
+    folders = {}
+    for name in experiment.task_names():
+        single = experiment.single_task(name)
+        data = splits if experiment.loader.cache else build_splits(single)
+        folder = beside / BASELINES / f"{experiment.data.name}-{name}-{_identity(single, data)}"
+        _train(single, data, folder, precision, max_steps)
+        folders[name] = folder
+    return folders
+
+
+def _identity(experiment: Experiment, splits: Splits) -> str:
+    """Hash of what a run learns from and how, so that an equal one need not be repeated."""
+    images = f"{splits.train.fingerprint()[:4]}{splits.val.fingerprint()[:4]}"
+    return f"{experiment.fingerprint()}-{images}"
+
+
+def _train(
+    experiment: Experiment,
+    splits: Splits,
+    folder: Path,
+    precision: Precision,
+    max_steps: int | None,
+) -> Results:
+    _claim(folder, experiment)
+    job = make_job(experiment, splits, folder, precision)
+    train(job, max_steps)
+    results = _results(experiment, splits, job)
+    results.save(folder / RESULTS)
+    return results
+
+
+def _claim(folder: Path, experiment: Experiment) -> None:
+    """Save the configuration, unless the folder holds another experiment.
+
+    Raises:
+        ConfigError: it does; names the values that differ.
+    """
+    file = folder / CONFIG
+    if file.exists():
+        theirs = Experiment.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        different = list(_differences(theirs.material(), experiment.material()))
+        if different:
+            raise ConfigError(
+                f"{folder}: holds another experiment; {'; '.join(different[:4])}: "
+                f"choose another --output, or remove the folder"
+            )
+    with replacing(file) as draft:
+        draft.write_text(experiment.to_yaml(), encoding="utf-8")
+
+
+def _differences(theirs: Any, ours: Any, path: str = "") -> Iterator[str]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted({*theirs, *ours}):
+            yield from _differences(theirs.get(key), ours.get(key), f"{path}.{key}".lstrip("."))
+    elif theirs != ours:
+        yield f"{path} is {theirs} there, {ours} here"
+
+
+def make_job(experiment: Experiment, splits: Splits, folder: Path, precision: Precision) -> Job:
+    """Build a run's parts, and restore what an earlier call left in its folder."""
+    settings, pin = experiment.train, precision.device.type == "cuda"
+    tasks = build_tasks(experiment)
+    train_loader = build_train_loader(experiment, splits.train, tasks, pin)
+    steps_per_epoch = count_steps(train_loader, settings.accumulate)
+    torch.manual_seed(experiment.seed)
+    model = build_model(experiment, tasks)
+    precision.place(model)
+    balancer = build_balancer(experiment, tasks).to(precision.device)
+    optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
+    scaler = torch.amp.GradScaler(precision.device.type, enabled=settings.amp == "fp16")
+    ema = ModelEmaV3(model, decay=settings.ema) if settings.ema else None
+    state = TrainState(model, ema, optimizer, balancer, scaler)
+    state.restore(folder)
+    return Job(
+        title=_title(experiment),
+        folder=folder,
+        config=experiment.to_yaml(),
+        stepper=Stepper(model, tasks, balancer, optimizer, precision, settings, scaler),
+        state=state,
+        schedule=Schedule(experiment.schedule, optimizer, settings.epochs, steps_per_epoch),
+        train_loader=train_loader,
+        val_loader=build_eval_loader(experiment, splits.val, tasks, pin),
+        val_set=splits.val,
+        input=experiment.input,
+        protocol=experiment.protocol,
+        settings=settings,
+    )
+
+
+def _title(experiment: Experiment) -> str:
+    names = "+".join(experiment.task_names())
+    return f"{experiment.decoder.name} {names}"
+
+
+def _results(experiment: Experiment, splits: Splits, job: Job) -> Results:
+    record, tasks = job.state.record, job.stepper.tasks
+    return Results(
+        run=describe(experiment),
+        tasks=task_results(record.best_scores, tasks, experiment),
+        protocol=experiment.protocol,
+        split=splits.val.split,
+        split_fingerprint=splits.val.fingerprint(),
+        images=len(splits.val),
+        weights=record.best_weights,
+        seed=experiment.seed,
+        step=record.best_step,
+        complete=record.step >= job.steps,
+        latest=finite(primaries(record.scores, tasks, experiment.protocol)),
+        seconds=round(record.seconds, 1),
+        images_per_second=round(record.images / max(record.train_seconds, 1e-9), 2),
+        fingerprint=experiment.fingerprint(),
+        versions=versions(),
+    )
+
+
+def describe(experiment: Experiment) -> dict[str, str]:
+    """A run's parts by name, for `Results.run`."""
+    parts = {
+        "dataset": experiment.data,
+        "backbone": experiment.backbone,
+        "decoder": experiment.decoder,
+        "head": experiment.head,
+        "balancing": experiment.balancing,
+    }
+    return {what: part.name for what, part in parts.items()}
+
+
+def task_results(
+    scores: Scores, tasks: Sequence[Task], experiment: Experiment
+) -> dict[str, TaskResult]:
+    """Scores with the names and directions of the primary metrics."""
+    return {
+        task.name: TaskResult(
+            primary=task.primary(experiment.protocol),
+            higher_is_better=task.higher_is_better,
+            metrics=finite(scores[task.name]),
+        )
+        for task in tasks
+    }

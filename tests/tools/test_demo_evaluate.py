@@ -1,0 +1,114 @@
+"""evaluate.py and demo.py on a run that train.py made."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from experiments import tiny
+
+from densemtl.errors import CheckpointError, DataError
+from densemtl.results import load_results
+from densemtl.run import run
+
+TOOLS = Path(__file__).parents[2] / "tools"
+Main = Callable[[list[str]], None]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    run(tiny("train.epochs=1", "tasks=[semseg, depth, normals, edge]"), folder, "cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluate() -> Main:
+    return runpy.run_path(str(TOOLS / "evaluate.py"))["main"]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Main:
+    return runpy.run_path(str(TOOLS / "demo.py"))["main"]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    file = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (37, 61, 3), dtype=np.uint8)
+    cv2.imwrite(str(file), noise)
+    return file
+
+
+def test_evaluating_a_run_repeats_its_results(
+    trained: Path, evaluate: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "again.json"
+    evaluate([str(trained), "--device", "cpu", "--output", str(file)])
+    ours, theirs = load_results(file), load_results(trained)
+    assert ours.weights == theirs.weights
+    assert ours.tasks["depth"].value == pytest.approx(theirs.tasks["depth"].value, rel=1e-6)
+    assert "abs_rel" in capsys.readouterr().out
+
+
+def test_another_split_and_dataset_by_override(
+    trained: Path, evaluate: Main, tmp_path: Path
+) -> None:
+    file = tmp_path / "train.json"
+    evaluate([str(trained), "data.train_images=3", "--split", "train", "--output", str(file)])
+    assert load_results(file).images == 3
+    assert load_results(file).split == "train"
+
+
+def test_an_image_becomes_a_panel_and_raw_maps(
+    trained: Path, demo: Main, photo: Path, tmp_path: Path
+) -> None:
+    demo([str(trained), str(photo), "--output", str(tmp_path / "out"), "--raw", "--device", "cpu"])
+    panel = cv2.imread(str(tmp_path / "out" / "photo.png"))
+    assert panel.shape[1] > 5 * 61
+    maps = tmp_path / "out" / "maps"
+    assert cv2.imread(str(maps / "photo_semseg.png"), cv2.IMREAD_UNCHANGED).shape == (37, 61)
+    assert np.load(maps / "photo_depth.npy").shape == (37, 61)
+    normals = np.load(maps / "photo_normals.npy")
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
+
+
+def test_a_folder_and_the_dataset(trained: Path, demo: Main, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    demo(
+        [str(trained), str(photo.parent), "--dataset", "val", "--count", "2", "--output", str(out)]
+    )
+    assert sorted(file.name for file in out.glob("*.png")) == [
+        "photo.png",
+        "val00000.png",
+        "val00003.png",
+    ]
+
+
+def test_a_video_becomes_a_video(trained: Path, demo: Main, tmp_path: Path) -> None:
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (48, 32))
+    for shade in (0, 90, 180):
+        writer.write(np.full((32, 48, 3), shade, np.uint8))
+    writer.release()
+    demo([str(trained), str(film), "--output", str(tmp_path / "out")])
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert capture.get(cv2.CAP_PROP_FPS) == 10
+
+
+def test_mistakes_are_told(trained: Path, demo: Main, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.jpg: no such file"):
+        demo([str(trained), str(tmp_path / "nowhere.jpg")])
+    with pytest.raises(CheckpointError, match="no finished validation there yet"):
+        demo([str(tmp_path), "--dataset", "val"])
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((trained / "best.safetensors").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors: not a readable"):
+        demo([str(broken), "--dataset", "val"])
+    with pytest.raises(CheckpointError, match="does not fit the configured model"):
+        demo([str(trained), "head.width=16", "--dataset", "val"])

@@ -1,0 +1,32 @@
+#!/usr/bin/env python
+"""Compare finished runs in one table; runs that differ by their seed alone become one row."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from densemtl import cli
+
+FORMATS = ("markdown", "latex", "csv")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders or results files")
+    parser.add_argument("--format", choices=FORMATS, default="markdown")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
+    args = parse(argv)
+    from densemtl.results import load_results
+    from densemtl.tables import WRITERS, rows
+
+    print(WRITERS[args.format](rows([load_results(path) for path in args.runs])), end="")
+
+
+if __name__ == "__main__":
+    cli.run(main)

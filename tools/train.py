@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Train a network, after the single-task runs that it is compared with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from densemtl import cli
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="A run that was stopped, or killed, goes on when the same command is given again.",
+    )
+    parser.add_argument("config", type=Path, nargs="?", help="a YAML file of configs/ or your own")
+    cli.add_overrides(parser)
+    parser.add_argument("--output", type=Path, help="folder of the run (default: runs/CONFIG)")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="stop each run after N steps")
+    cli.add_device(parser)
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved configuration and stop"
+    )
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON schema of configurations and stop"
+    )
+    args = parser.parse_intermixed_args(argv)
+    if args.config is None and not args.schema:
+        parser.error("give a configuration, such as configs/synthetic/quick.yaml")
+    if args.max_steps is not None and args.max_steps < 1:
+        parser.error("--max-steps: give a number above 0")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, print the table, and say where everything lies."""
+    args = parse(argv)
+    from densemtl.config import json_schema, load_experiment
+
+    if args.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return
+    experiment = load_experiment(args.config, args.overrides)
+    if args.print_config:
+        print(experiment.to_yaml(), end="")
+        return
+    from rich import print as show
+
+    from densemtl.run import run
+    from densemtl.tables import run_table
+
+    folder = args.output or Path("runs") / args.config.parent.name / args.config.stem
+    results = run(experiment, folder, args.device, args.max_steps)
+    show(run_table(results))
+    print(f"weights, results and pictures: {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
