@@ -36,7 +36,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill; takes the place of `folder` when the block ends without error.
 
     A folder cannot be swapped in one step. `.new` exists only whole, and `.old` only until the
-    swap is over, so at any moment `find_folder` finds the newest whole one.
+    swap is over, so at any moment `find_folder` finds a whole one.
     """
     draft, new, old = (_beside(folder, suffix) for suffix in ("draft", "new", "old"))
     recovered = find_folder(folder)
@@ -56,7 +56,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def find_folder(folder: Path) -> Path | None:
-    """Where the newest whole version of a folder lies, if there is one."""
+    """Where a whole version of a folder lies, also after a killed swap; None if there is none."""
     candidates = (folder, _beside(folder, "new"), _beside(folder, "old"))
     return next((candidate for candidate in candidates if candidate.is_dir()), None)
 

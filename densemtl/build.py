@@ -102,7 +102,7 @@ def build_model(
     Raises:
         ModelError: backbone, decoder and head do not go together, or weights cannot be had.
     """
-    options = dict(experiment.backbone.options)
+    options = {"img_size": experiment.input.size, **experiment.backbone.options}
     if pretrained is not None:
         options["pretrained"] = pretrained
 

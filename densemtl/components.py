@@ -61,7 +61,7 @@ def _find_own(path: str) -> type[Any]:
     module_name, _, class_name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"cannot import {path!r}: {error}") from error
     if not inspect.isclass(found):
         raise ConfigError(f"{path!r} is not a class")
@@ -71,6 +71,8 @@ def _find_own(path: str) -> type[Any]:
 def suggest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for a near miss, else the list of what there is."""
     known = sorted(known)
+    if not known:
+        return "there are none"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import yaml
-from timm.utils import ModelEmaV3
 
 from densemtl.atomic import replacing
 from densemtl.build import (
@@ -25,7 +24,7 @@ from densemtl.engine.best import primaries
 from densemtl.engine.evaluate import Scores
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
-from densemtl.engine.state import TrainState
+from densemtl.engine.state import TrainState, make_average
 from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job, count_steps, train
 from densemtl.errors import ConfigError
@@ -146,8 +145,7 @@ def make_job(experiment: Experiment, splits: Splits, folder: Path, precision: Pr
     balancer = build_balancer(experiment, tasks).to(precision.device)
     optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
     scaler = torch.amp.GradScaler(precision.device.type, enabled=settings.amp == "fp16")
-    ema = ModelEmaV3(model, decay=settings.ema) if settings.ema else None
-    state = TrainState(model, ema, optimizer, balancer, scaler)
+    state = TrainState(model, make_average(model, settings), optimizer, balancer, scaler)
     state.restore(folder)
     return Job(
         title=_title(experiment),

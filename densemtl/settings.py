@@ -102,7 +102,7 @@ class TrainSettings(Section):
         accumulate: batches whose gradients are added up for one step.
         clip_norm: largest gradient norm, or null for no clipping.
         ema: decay of an exponential moving average of the weights, which is then what is
-            evaluated and saved; null for none.
+            evaluated and saved; null for none. It starts lower and rises to this with the steps.
         eval_every: epochs between validations; the last epoch is always validated.
         panels_every: epochs between pictures of predictions; 0 draws them at the end alone.
         panels: images in a picture.

@@ -8,11 +8,16 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from densemtl.results import Results
 
 ARROWS = {True: "↑", False: "↓"}
+COMPARISON = ["single task", "delta %"]
+DELTA_M = "Delta_m % ↑"
+
 Cell = tuple[float, ...]
 """One number a seed."""
 
@@ -32,37 +37,42 @@ class Row:
     cells: dict[str, Cell]
 
 
-def run_table(results: Results) -> Table:
-    """One run on the terminal: a line a task, its reference and how much better it is."""
-    table = Table(title=f"{describe(results)} · {results.protocol} protocol", title_justify="left")
-    for name in ("task", "metric", "value", "single task", "delta %"):
-        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+def run_table(results: Results) -> Group:
+    """One run on the terminal: a line a task, and beside it its single-task reference."""
+    compared = bool(results.baselines)
+    table = _table(["task", "metric", "value", *COMPARISON * compared])
     for task, result in results.tasks.items():
-        single = results.baselines.get(task)
-        table.add_row(
-            task,
-            f"{result.primary} {ARROWS[result.higher_is_better]}",
-            f"{result.value:.4g}",
-            f"{single.value:.4g}" if single else "",
-            f"{result.delta:+.2f}" if result.delta is not None else "",
-        )
+        cells = [task, f"{result.primary} {ARROWS[result.higher_is_better]}", f"{result.value:.4g}"]
+        if compared:
+            cells += [f"{results.baselines[task].value:.4g}", f"{result.delta:+.2f}"]
+        table.add_row(*cells)
     if results.delta_m is not None:
-        table.add_row("[bold]Delta_m[/bold]", "", "", "", f"[bold]{results.delta_m:+.2f}[/bold]")
-    return table
+        table.add_section()
+        table.add_row("Delta_m", "", "", "", f"{results.delta_m:+.2f}", style="bold")
+    return _titled(results, table)
 
 
-def metrics_table(results: Results) -> Table:
+def metrics_table(results: Results) -> Group:
     """One evaluation on the terminal: every metric of every task."""
-    table = Table(title=f"{describe(results)} · {results.protocol} protocol", title_justify="left")
-    table.add_column("task")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
+    table = _table(["task", "metric", "value"])
     for task, result in results.tasks.items():
         for name, value in result.metrics.items():
             bold = "bold" if name == result.primary else ""
             table.add_row(task, name, "" if value is None else f"{value:.4g}", style=bold)
         table.add_section()
+    return _titled(results, table)
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table()
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
     return table
+
+
+def _titled(results: Results, table: Table) -> Group:
+    below = f"{results.images} images, {results.protocol} protocol"
+    return Group(Text(describe(results), style="bold"), table, Text(below, style="dim"))
 
 
 def describe(results: Results) -> str:
@@ -96,9 +106,6 @@ def _row(name: str, group: Sequence[Results]) -> Row:
         if results.delta_m is not None:
             cells.setdefault(DELTA_M, []).append(results.delta_m)
     return Row(name, len(group), {column: tuple(values) for column, values in cells.items()})
-
-
-DELTA_M = "Delta_m % ↑"
 
 
 def columns(rows: Sequence[Row]) -> list[str]:

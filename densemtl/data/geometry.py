@@ -19,6 +19,9 @@ from densemtl.types import Frame, Size
 BORDER = (124.0, 116.0, 104.0)
 """What an image shows outside its source: the ImageNet mean, 0 after normalisation."""
 
+_MAX_CHANNELS = 4
+"""OpenCV fills borders of no more."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -47,6 +50,8 @@ class Geometry:
 
     def labels(self, labels: NDArray[np.generic], void: float) -> NDArray[np.generic]:
         """HxW or HxWxC map -> size, by nearest pixel, never blended; outside the source void."""
+        if labels.ndim == 3 and labels.shape[2] > _MAX_CHANNELS:
+            return np.dstack([self.labels(plane, void) for plane in np.moveaxis(labels, 2, 0)])
         fill = (void,) * (labels.shape[2] if labels.ndim == 3 else 1)
         return self._resample(labels, cv2.INTER_NEAREST_EXACT, fill)
 

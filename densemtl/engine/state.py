@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from densemtl.engine.best import Primaries
 from densemtl.engine.checkpoint import load_last, save_last
 from densemtl.engine.evaluate import Scores
+from densemtl.settings import TrainSettings
 
 
 @dataclass
@@ -87,6 +88,11 @@ class TrainState:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         _set_random_state(state["rng"])
+
+
+def make_average(model: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
+    """The moving average of a model's weights that the settings ask for, if they do."""
+    return ModelEmaV3(model, settings.ema, use_warmup=True) if settings.ema else None
 
 
 def _random_state() -> dict[str, Any]:

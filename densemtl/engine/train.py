@@ -129,7 +129,7 @@ def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
         record.step += 1
         record.images += sum(len(batch) for batch in batches)
         if job.state.ema is not None:
-            job.state.ema.update(job.stepper.model)
+            job.state.ema.update(job.stepper.model, record.step)
         bar.advance(record.step)
         if settings.checkpoint_steps and record.step % settings.checkpoint_steps == 0:
             means.add(monitor.drain())

@@ -69,9 +69,8 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _median(histogram: Tensor) -> Tensor:
-    """The angle with half of the counts below, taking each bin's pixels as evenly spread."""
-    half = histogram.sum() / 2
+    """Mean of the two middle angles (one and the same if their number is odd); NaN without any."""
     below = histogram.cumsum(0)
-    index = torch.searchsorted(below, half.ceil().long().clamp(min=1)).clamp(max=BINS - 1)
-    inside = histogram[index]
-    return BIN * (index + (half - (below[index] - inside)) / inside)
+    count = below[-1]
+    middle = torch.searchsorted(below, torch.stack([(count + 1) // 2, count // 2 + 1]))
+    return torch.where(count > 0, BIN * (middle.double().mean() + 0.5), torch.nan)

@@ -34,7 +34,7 @@ def count_at(probability: Tensor, target: Tensor, thresholds: Tensor, inclusive:
     at a threshold are sums over the cells that passed it.
     """
     images, bins = len(probability), len(thresholds) + 1
-    passed = torch.bucketize(probability.float(), thresholds, right=inclusive)
+    passed = torch.bucketize(probability.float().contiguous(), thresholds, right=inclusive)
     image = torch.arange(images, device=target.device).view(-1, 1, 1)
     cell = passed + bins * ((target == 1) + 2 * image)
     cell = torch.where(target != VOID, cell, 2 * bins * images)

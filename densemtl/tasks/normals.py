@@ -9,7 +9,7 @@ from densemtl.tasks.unit_vectors import UnitVectors
 
 
 class Normals(UnitVectors):
-    """Unit normals of visible surfaces, z < 0; a floor is about (0, -1, 0).
+    """Unit normals of visible surfaces, facing the camera; a floor is about (0, -1, 0).
 
     Args:
         name: the task's name.

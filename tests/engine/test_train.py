@@ -64,9 +64,9 @@ def test_results_are_those_of_the_best_weights(tmp_path: Path) -> None:
 
 
 def test_losses_fall(tmp_path: Path) -> None:
-    run(tiny("train.epochs=6", "train.eval_every=6"), tmp_path, "cpu")
+    run(tiny("train.epochs=12", "train.eval_every=12", "optim.lr=1e-2"), tmp_path, "cpu")
     lines = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "train"]
-    assert lines[-1]["total"] < 0.8 * lines[0]["total"]
+    assert lines[-1]["total"] < 0.6 * lines[0]["total"]
 
 
 SETTINGS = [

@@ -34,8 +34,8 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
     config = write_tiny(tmp_path)
     command = [
         str(config),
-        "train.epochs=12",
-        "train.eval_every=12",
+        "train.epochs=5",
+        "train.eval_every=5",
         "train.checkpoint_steps=3",
         "head={name: deeplab}",
         "--device",

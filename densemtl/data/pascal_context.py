@@ -1,0 +1,184 @@
+"""PASCAL-Context: VOC 2010 images with classes, body parts, edges, saliency and normals.
+
+    PASCAL_MT (ASTMT, survey) and PASCALContext (ATRC)
+      JPEGImages/ID.jpg
+      ImageSets/Context/{train,val}.txt
+      semseg/VOC12/ID.png, or else semseg/pascal-context/ID.png      0..20, 255 void
+      pascal-context/trainval/ID.mat     LabelMap of 459 labels: edges, valid normals
+      human_parts/ID.mat                 PASCAL-Part annotations
+      normals_distill/ID.png, sal_distill/ID.png
+
+Where there is no LabelMap, ready maps are taken from edge/ID.png; where there is no sal_distill,
+saliency comes from sal/ID.png (255 object, 128 void).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.data import derive, files, labels
+from densemtl.data.base import Split
+from densemtl.data.disk import DiskDataset, Labels
+from densemtl.data.labels import CAMERA_AXES, Axes
+from densemtl.data.pascal_facts import CLASSES, LABELS_WITH_NORMALS, PARTS
+from densemtl.data.pascal_parts import read_parts
+from densemtl.errors import DataError
+from densemtl.types import VOID
+
+LABEL_MAPS = Path("pascal-context", "trainval")
+
+LISTS = Path("ImageSets", "Context")
+
+EDGES: dict[Split, Callable[[NDArray[np.integer]], NDArray[np.uint8]]] = {
+    "train": derive.laplacian_edges,
+    "val": derive.boundaries,
+}
+"""How edges follow from a LabelMap: for training, and as the ground truth of the evaluation."""
+
+SAL_VOID = (128,)
+
+
+class PascalContext(DiskDataset):
+    """A split of PASCAL-Context.
+
+    Args:
+        split: "train" or "val".
+        tasks: of semseg, human_parts, edge, saliency, normals.
+        root: the folder that holds JPEGImages/.
+        train_list: the list ImageSets/Context/NAME.txt that is the training split.
+        val_list: the same for validation.
+        cache: a folder of edges and parts made by `datasets/prepare_pascal_context.py`; without
+            it they are derived each time an image is read.
+        normals_axes: the direction in which each stored channel of the normals grows.
+
+    Raises:
+        DataError: no such layout at `root`, or files that are missing.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        tasks: Sequence[str],
+        *,
+        root: Path,
+        train_list: str = "train",
+        val_list: str = "val",
+        cache: Path | None = None,
+        normals_axes: Axes = CAMERA_AXES,
+    ) -> None:
+        self._root = root.expanduser()
+        self._cache = None if cache is None else cache.expanduser()
+        self._axes = normals_axes
+        source = self._root / LISTS / f"{train_list if split == 'train' else val_list}.txt"
+        if not source.parent.is_dir():
+            looked = f"{LISTS}/{source.name} and JPEGImages/"
+            raise DataError(f"{root}: no PASCAL-Context here, looked for {looked}; set data.root")
+        if self._cache is not None and not self._cache.is_dir():
+            command = f"python datasets/prepare_pascal_context.py {root} --output {cache}"
+            raise DataError(f"{cache}: no such cache; make it by `{command}`, or leave it out")
+        images = files.index(self._root / "JPEGImages")
+        super().__init__(split, tasks, files.read_ids(source), images, source)
+
+    @classmethod
+    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+        """The five tasks of Maninis et al. (2019)."""
+        return {
+            "semseg": {"class_names": list(CLASSES)},
+            "human_parts": {"class_names": list(PARTS)},
+            "edge": {},
+            "saliency": {},
+            "normals": {},
+        }
+
+    def labels(self, task: str) -> Labels:
+        """The files of a task, and how to read them."""
+        sources: dict[str, Callable[[], Labels]] = {
+            "semseg": self._semseg,
+            "human_parts": self._human_parts,
+            "edge": self._edge,
+            "saliency": self._saliency,
+            "normals": self._normals,
+        }
+        return sources[task]()
+
+    def _semseg(self) -> Labels:
+        folder = self._root / "semseg"
+        found = files.index(folder / "pascal-context") | files.index(folder / "VOC12")
+        return Labels(found, _read_semseg, folder)
+
+    def _human_parts(self) -> Labels:
+        folder = self._root / "human_parts"
+        return Labels(files.index(folder) | self._cached("human_parts"), _read_human_parts, folder)
+
+    def _edge(self) -> Labels:
+        maps = files.index(self._root / LABEL_MAPS) or files.index(self._root / "edge")
+        cached = self._cached(f"edge_{self.split}")
+        read = partial(_read_edge, rule=EDGES[self.split])
+        return Labels(maps | cached, read, self._root / LABEL_MAPS)
+
+    def _saliency(self) -> Labels:
+        distilled = files.index(self._root / "sal_distill")
+        if distilled:
+            return Labels(distilled, _read_saliency, self._root / "sal_distill")
+        derived = files.index(self._root / "sal")
+        read = partial(_read_saliency, void=SAL_VOID)
+        return Labels(derived, read, self._root / "sal_distill")
+
+    def _normals(self) -> Labels:
+        folder = self._root / "normals_distill"
+        maps = self._root / LABEL_MAPS
+        return Labels(
+            files.index(folder), partial(_read_normals, axes=self._axes, maps=maps), folder
+        )
+
+    def _cached(self, name: str) -> dict[str, Path]:
+        return {} if self._cache is None else files.index(self._cache / name)
+
+
+def read_label_map(file: Path) -> NDArray[np.integer]:
+    """HxW labels 0..459 of an image."""
+    return files.read_array(file, "LabelMap")
+
+
+_SEMSEG = {VOID: VOID, **{label: label for label in range(len(CLASSES))}}
+_PARTS = {VOID: VOID, **{part: part for part in range(len(PARTS))}}
+
+
+def _read_semseg(file: Path) -> NDArray[np.uint8]:
+    return labels.to_classes(files.read_array(file), _SEMSEG, file)
+
+
+def _read_human_parts(file: Path) -> NDArray[np.uint8] | None:
+    if file.suffix == ".mat":
+        return read_parts(file)
+    return labels.to_classes(files.read_array(file), _PARTS, file)
+
+
+def _read_edge(
+    file: Path, rule: Callable[[NDArray[np.integer]], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    if file.suffix == ".mat":
+        return rule(read_label_map(file))
+    return labels.to_binary(files.read_array(file), file, full=255)
+
+
+def _read_saliency(file: Path, void: Sequence[int] = ()) -> NDArray[np.uint8]:
+    return labels.to_binary(files.read_array(file), file, full=255, void=void)
+
+
+def _read_normals(file: Path, axes: Axes, maps: Path) -> NDArray[np.float32]:
+    """Normals where the network that they come from knew the label; all of them without a map."""
+    normals = labels.to_normals(files.read_array(file), file, axes)
+    label_map = maps / f"{file.stem}.mat"
+    if label_map.exists():
+        known = np.isin(read_label_map(label_map), LABELS_WITH_NORMALS)
+        if known.shape != normals.shape[:2]:
+            raise DataError(f"{label_map}: its LabelMap is of another size than {file}")
+        normals[~known] = np.nan
+    return normals

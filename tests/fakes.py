@@ -1,0 +1,263 @@
+"""Tiny datasets on disk in the layouts of the real archives, with random but valid content.
+
+Each writer fills a folder: four images, two a split, unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import savemat
+
+from densemtl.types import Size
+
+Array = NDArray[Any]
+SIZE = (48, 64)
+LIKE_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
+
+
+class Scene:
+    """Random labels of one image that fit together: blocks of classes on a slanted floor."""
+
+    def __init__(self, seed: int, size: Size) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.size = size
+        self.image = self.rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+        self.blocks = self.ids(5)
+        rows = np.linspace(4, 2, size[0])[:, None]
+        self.depth = (rows - 0.1 * self.blocks).astype(np.float32)
+        self.depth[0, 0] = 0
+        self.edge = np.zeros(size, np.uint8)
+        self.edge[:, 1:] |= self.blocks[:, 1:] != self.blocks[:, :-1]
+        self.normals = self.rng.normal([0, 0, -2], 0.5, (*size, 3))
+        self.normals /= np.linalg.norm(self.normals, axis=-1, keepdims=True)
+        self.normals[0, 0] = 0
+
+    def ids(self, count: int, first: int = 0) -> Array:
+        """Blocks of ids first..first + count - 1."""
+        coarse = self.rng.integers(first, first + count, (3, 4)).astype(np.uint8)
+        return cv2.resize(coarse, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+
+    def normals_as_bytes(self, void: int = 128) -> Array:
+        """Normals as 8-bit pictures store them; void is grey in some archives, black in others."""
+        levels = np.rint((self.normals + 1) * 127.5).astype(np.uint8)
+        levels[0, 0] = void
+        return levels
+
+
+def picture(file: Path, array: Array) -> None:
+    """HxW or HxWx3 RGB, by the file's suffix."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(file), array[..., ::-1] if array.ndim == 3 else array, LIKE_JPEG)
+
+
+def array(file: Path, values: Array) -> None:
+    """A .npy file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file, values)
+
+
+def matlab(file: Path, **variables: Any) -> None:
+    """A .mat file of version 5."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    savemat(file, variables)
+
+
+def lists(folder: Path, ids: list[str]) -> None:
+    """train.txt with the first half of the ids, val.txt with the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = len(ids) // 2
+    for split, own in (("train", ids[:half]), ("val", ids[half:])):
+        (folder / f"{split}.txt").write_text("\n".join(own) + "\n")
+
+
+def _nyud(
+    root: Path, count: int, size: Size, write: Callable[[Path, str, Scene], None]
+) -> list[str]:
+    ids = [f"{number:04d}" for number in range(1, count + 1)]
+    for number, name in enumerate(ids):
+        write(root, name, Scene(number, size))
+    lists(root / "gt_sets", ids)
+    return ids
+
+
+def nyud_survey(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+    """NYUD_MT of the survey: JPEG, PNG and NumPy files."""
+
+    def write(root: Path, name: str, scene: Scene) -> None:
+        picture(root / "images" / f"{name}.jpg", scene.image)
+        picture(root / "segmentation" / f"{name}.png", scene.ids(41))
+        array(root / "depth" / f"{name}.npy", scene.depth)
+        array(root / "normals" / f"{name}.npy", scene.normals.astype(np.float32))
+        array(root / "edge" / f"{name}.npy", scene.edge.astype(np.float32))
+
+    return _nyud(root, count, size, write)
+
+
+def nyud_astmt(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+    """NYUD_MT of ASTMT: classes and depth in .mat files, normals as JPEG."""
+
+    def write(root: Path, name: str, scene: Scene) -> None:
+        picture(root / "images" / f"{name}.jpg", scene.image)
+        matlab(root / "segmentation" / f"{name}.mat", segmentation=scene.ids(41))
+        matlab(root / "depth" / f"{name}.mat", depth=scene.depth)
+        facing = np.tile(np.array([128, 128, 0], np.uint8), (*size, 1))
+        picture(root / "normals" / f"{name}.jpg", facing)
+        picture(root / "edge" / f"{name}.png", scene.edge * 255)
+
+    return _nyud(root, count, size, write)
+
+
+def nyud_atrc(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+    """NYUDv2 of ATRC: everything but depth as PNG."""
+
+    def write(root: Path, name: str, scene: Scene) -> None:
+        picture(root / "images" / f"{name}.png", scene.image)
+        picture(root / "segmentation" / f"{name}.png", scene.ids(41))
+        array(root / "depth" / f"{name}.npy", scene.depth)
+        picture(root / "normals" / f"{name}.png", scene.normals_as_bytes())
+        picture(root / "edge" / f"{name}.png", scene.edge * 255)
+
+    return _nyud(root, count, size, write)
+
+
+def nyud_png_depth(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+    """The survey's folders with depth as 16-bit millimetres; the last image has no normals."""
+
+    def write(root: Path, name: str, scene: Scene) -> None:
+        picture(root / "images" / f"{name}.jpg", scene.image)
+        picture(root / "segmentation" / f"{name}.png", scene.ids(41))
+        picture(root / "depth" / f"{name}.png", np.rint(scene.depth * 1000).astype(np.uint16))
+        picture(root / "edge" / f"{name}.png", scene.edge * 255)
+        if name != f"{count:04d}":
+            picture(root / "normals" / f"{name}.png", scene.normals_as_bytes(void=0))
+
+    return _nyud(root, count, size, write)
+
+
+def nyud_mtan(root: Path, count: int = 4, size: Size = SIZE, *, first: bool = False) -> None:
+    """MTAN's 13 classes, half of the images a split; `first` puts channels before rows."""
+
+    def laid_out(values: Array) -> Array:
+        return np.moveaxis(values, -1, 0) if first else values
+
+    for number in range(count):
+        scene = Scene(number, size)
+        folder = root / ("train" if number < count // 2 else "val")
+        name = f"{number % (count // 2)}.npy"
+        array(folder / "image" / name, laid_out(scene.image / 255))
+        array(folder / "label" / name, scene.ids(14).astype(np.float64) - 1)
+        array(folder / "depth" / name, laid_out(scene.depth[..., None]))
+        array(folder / "normal" / name, laid_out(scene.normals))
+
+
+def official_nyud(folder: Path, count: int = 4, size: Size = (480, 640)) -> tuple[Path, Path]:
+    """(nyu_depth_v2_labeled.mat, splits.mat) with axes reversed as MATLAB writes HDF5."""
+    import h5py
+
+    scenes = [Scene(number, size) for number in range(count)]
+    stacks = {
+        "images": np.stack([scene.image for scene in scenes]),
+        "depths": np.stack([np.maximum(scene.depth, 1) for scene in scenes]),
+        "labels": np.stack([scene.ids(20).astype(np.uint16) for scene in scenes]),
+        "instances": np.stack([scene.blocks for scene in scenes]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "w") as file:
+        for name, stack in stacks.items():
+            file[name] = np.stack([np.transpose(values) for values in stack])
+    half = count // 2
+    numbers = np.arange(1, count + 1, dtype=np.uint16)[:, None]
+    matlab(folder / "splits.mat", trainNdxs=numbers[:half], testNdxs=numbers[half:])
+    return folder / "nyu_depth_v2_labeled.mat", folder / "splits.mat"
+
+
+def pascal_context(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+    """PASCAL_MT; the last image of each split shows no person."""
+    ids = [f"2008_{number:06d}" for number in range(1, count + 1)]
+    lists(root / "ImageSets" / "Context", ids)
+    for number, name in enumerate(ids):
+        scene = Scene(number, size)
+        picture(root / "JPEGImages" / f"{name}.jpg", scene.image)
+        classes = scene.ids(21)
+        classes[:3] = 255
+        picture(root / "semseg" / "VOC12" / f"{name}.png", classes)
+        label_map = root / "pascal-context" / "trainval" / f"{name}.mat"
+        matlab(label_map, LabelMap=scene.ids(200).astype(np.uint16) + 200)
+        picture(root / "normals_distill" / f"{name}.png", scene.normals_as_bytes())
+        picture(root / "sal_distill" / f"{name}.png", scene.ids(2) * 255)
+        category = 8 if number % (count // 2) == count // 2 - 1 else 15
+        matlab(root / "human_parts" / f"{name}.mat", anno=annotation(name, scene, category))
+    return ids
+
+
+def annotation(name: str, scene: Scene, category: int) -> dict[str, Any]:
+    """PASCAL-Part's record of an image with one object."""
+    names = ["head", "neck", "luarm", "rhand", "ruleg", "lfoot"]
+    parts = [
+        {"part_name": part, "mask": (scene.blocks == index).astype(np.uint8)}
+        for index, part in enumerate(names[: scene.blocks.max() + 1])
+    ]
+    one = {
+        "class": "person" if category == 15 else "cat",
+        "class_ind": float(category),
+        "mask": (scene.blocks > 0).astype(np.uint8),
+        "parts": _struct(parts),
+    }
+    return {"imname": name, "objects": _struct([one])}
+
+
+def _struct(records: list[dict[str, Any]]) -> Array:
+    """A 1xN MATLAB struct array."""
+    result = np.empty((1, len(records)), [(key, object) for key in records[0]])
+    for column, record in enumerate(records):
+        result[0, column] = tuple(record.values())
+    return result
+
+
+def pascal_ready_maps(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+    """PASCAL with ready edge/ and sal/ (128 void) instead of LabelMaps and distilled labels."""
+    ids = [f"2008_{number:06d}" for number in range(1, count + 1)]
+    lists(root / "ImageSets" / "Context", ids)
+    for number, name in enumerate(ids):
+        scene = Scene(number, size)
+        picture(root / "JPEGImages" / f"{name}.jpg", scene.image)
+        picture(root / "semseg" / "VOC12" / f"{name}.png", scene.ids(21))
+        picture(root / "edge" / f"{name}.png", scene.edge * 255)
+        salient = np.array([0, 128, 255], np.uint8)[scene.ids(3)]
+        picture(root / "sal" / f"{name}.png", salient)
+    return ids
+
+
+def folder(root: Path, count: int = 4, size: Size = SIZE) -> dict[str, Any]:
+    """One's own data; returns the options that describe it."""
+    ids = [f"shot{number}" for number in range(1, count + 1)]
+    lists(root, ids)
+    for number, name in enumerate(ids):
+        scene = Scene(number, size)
+        picture(root / "images" / f"{name}.png", scene.image)
+        picture(root / "masks" / f"{name}_mask.png", scene.ids(4))
+        picture(root / "depth" / f"{name}.png", np.rint(scene.depth * 1000).astype(np.uint16))
+        picture(root / "water" / f"{name}.png", scene.ids(2))
+        array(root / "flow" / f"{name}.npy", scene.normals[..., :2].astype(np.float32))
+    return {
+        "root": str(root),
+        "images": "images",
+        "splits": {"train": "train.txt", "val": "val.txt"},
+        "labels": {
+            "semseg": {
+                "files": "masks/{id}_mask.png",
+                "class_names": ["road", "car", "sky"],
+                "first": 1,
+                "void": [0],
+            },
+            "depth": {"files": "depth"},
+            "water": {"files": "water", "kind": "binary"},
+            "flow": {"files": "flow", "kind": "regression", "channels": 2},
+        },
+    }

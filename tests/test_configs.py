@@ -1,0 +1,75 @@
+"""Every file in configs/ builds, and takes a step on fake data of the real layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fakes
+import pytest
+
+from densemtl.config import Experiment, load_experiment
+from densemtl.run import run
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+RUNNABLE = [file for file in FILES if file.name != "base.yaml"]
+SMALL = [
+    "backbone.pretrained=false",
+    "input.size=[64, 64]",
+    "loader={batch_size: 2, eval_batch_size: 2, workers: 0, cache: false}",
+    "train.panels=1",
+    "baselines=none",
+]
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(CONFIGS).with_suffix(""))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """{dataset: overrides that put a fake in its place}."""
+    nyud, pascal, own = (tmp_path_factory.mktemp(kind) for kind in ("nyud", "pascal", "own"))
+    fakes.nyud_survey(nyud)
+    fakes.pascal_context(pascal)
+    fakes.folder(own)
+    return {
+        "synthetic": ["data={size: [64, 64], train_images: 2, val_images: 2}"],
+        "nyud": [f"data.root={nyud}"],
+        "pascal_context": [f"data.root={pascal}"],
+        "folder": [f"data.root={own}"],
+    }
+
+
+@pytest.mark.parametrize("file", RUNNABLE, ids=name)
+def test_takes_a_step(file: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
+    dataset = load_experiment(file, SMALL).data.name
+    overrides = [*SMALL, *data[dataset]]
+    if "derived_normals" in load_experiment(file).data.options:
+        overrides.append("data.derived_normals=null")
+    results = run(load_experiment(file, overrides), tmp_path, "cpu", max_steps=1)
+    assert set(results.tasks) == set(load_experiment(file).task_names())
+    assert (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize("file", RUNNABLE, ids=name)
+def test_survives_its_own_yaml(file: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(file)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(experiment.to_yaml())
+    assert load_experiment(copy) == experiment
+    assert isinstance(experiment, Experiment)
+
+
+@pytest.mark.parametrize("dataset", ["nyud", "pascal_context"])
+def test_the_survey_recipe(dataset: str) -> None:
+    """Vandenhende et al. 2021, section 4, and its supplement."""
+    recipe = load_experiment(CONFIGS / dataset / "hrnet18" / "hard_sharing.yaml")
+    assert (recipe.optim.name, recipe.optim.lr, recipe.optim.weight_decay) == ("adam", 1e-4, 1e-4)
+    assert (recipe.schedule.name, recipe.schedule.power, recipe.schedule.per) == (
+        "poly",
+        0.9,
+        "epoch",
+    )
+    assert (recipe.train.epochs, recipe.loader.batch_size) == (100, 8)
+    assert recipe.backbone.options.get("pretrained", True)
