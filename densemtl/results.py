@@ -7,6 +7,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -178,8 +179,9 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
+@cache
 def versions() -> dict[str, str]:
-    """What computed the numbers."""
+    """What computes the numbers; asked once, since files may change while a long run goes on."""
     found = {"densemtl": _code_version(), "python": platform.python_version()}
     for package in ("torch", "torchvision", "timm", "numpy", "albumentations"):
         try:

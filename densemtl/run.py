@@ -49,6 +49,7 @@ def run(
     Raises:
         UserError: whatever the user can mend; the folder keeps all that was done.
     """
+    versions()
     precision = make_precision(experiment.train, device)
     tasks = build_tasks(experiment)
     build_model(experiment, tasks)

@@ -18,7 +18,6 @@ from densemtl.types import Size
 
 Array = NDArray[Any]
 SIZE = (48, 64)
-LIKE_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
 class Scene:
@@ -53,7 +52,7 @@ class Scene:
 def picture(file: Path, array: Array) -> None:
     """HxW or HxWx3 RGB, by the file's suffix."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(file), array[..., ::-1] if array.ndim == 3 else array, LIKE_JPEG)
+    assert cv2.imwrite(str(file), array[..., ::-1] if array.ndim == 3 else array)
 
 
 def array(file: Path, values: Array) -> None:

@@ -1,0 +1,88 @@
+"""Shared by all tests: one thread, reproducible hypothesis, every task in small."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from numpy.typing import NDArray
+
+from densemtl import components
+from densemtl.tasks.base import Task
+from densemtl.types import VOID, Size
+
+settings.register_profile("densemtl", derandomize=True, deadline=None, database=None)
+settings.load_profile("densemtl")
+
+THREE = {"class_names": ["wall", "floor", "chair"]}
+SMALL_TASKS: dict[str, dict[str, Any]] = {
+    "semseg": THREE,
+    "human_parts": THREE,
+    "depth": {},
+    "normals": {},
+    "edge": {},
+    "saliency": {},
+    "classes": THREE,
+    "binary": {},
+    "regression": {"channels": 2},
+    "unit_vectors": {"channels": 2},
+}
+"""The six tasks and the four generic kinds, with the options they need."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def make_task() -> Callable[..., Task]:
+    """`make_task("depth", loss="berhu")`: a task by name, its missing options filled in."""
+
+    def make(name: str, **options: Any) -> Task:
+        return components.make("tasks", name, name, options=SMALL_TASKS[name] | options)
+
+    return make
+
+
+@pytest.fixture(params=SMALL_TASKS)
+def any_task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Task:
+    """Each of the six tasks and four kinds in turn."""
+    return make_task(request.param)
+
+
+@pytest.fixture
+def draw_label() -> Callable[..., NDArray[np.generic]]:
+    """`draw_label(task, size, rng, void=.2)`: a random label in a `Sample`'s layout."""
+
+    def draw(
+        task: Task, size: Size, rng: np.random.Generator, void: float = 0.2
+    ) -> NDArray[np.generic]:
+        label = task.void(size)
+        if label.dtype == np.uint8:
+            label = rng.integers(0, max(task.channels, 2), size).astype(np.uint8)
+            label[rng.random(size) < void] = VOID
+            return label
+        label = rng.normal(size=label.shape).astype(np.float32)
+        if hasattr(task, "divisor"):
+            label /= np.linalg.norm(label, axis=-1, keepdims=True)
+        else:
+            label = np.abs(label) + np.float32(0.5)
+        label[rng.random(size) < void] = np.nan
+        return label
+
+    return draw

@@ -1,0 +1,159 @@
+"""Checkpoints: whole or not at all, of this model or an error that names the file."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from densemtl.engine import checkpoint
+from densemtl.engine.checkpoint import (
+    apply_weights,
+    load_last,
+    load_weights,
+    save_last,
+    save_weights,
+    weights_hash,
+)
+from densemtl.errors import CheckpointError
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class Net(nn.Module):
+    """Convolution, batch statistics, a scalar, two names for one tensor, channels-last."""
+
+    def __init__(self, seed: int = 0, width: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = nn.Conv2d(3, width, 3).to(memory_format=torch.channels_last)
+        self.norm = nn.BatchNorm2d(width)
+        self.scale = nn.Parameter(torch.randn(()))
+        self.twin = self.scale
+        self.register_buffer("small", torch.randn(3).bfloat16())
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_weights_and_configuration_come_back(tmp_path):
+    model, fresh = Net(), Net(seed=1)
+    save_weights(tmp_path / "best.safetensors", model, "tasks: [dépth]\n")
+    weights = load_weights(tmp_path / "best.safetensors")
+    assert weights.config == "tasks: [dépth]\n"
+    assert not same(model, fresh)
+    apply_weights(fresh, weights.tensors, tmp_path)
+    assert same(model, fresh)
+
+
+@pytest.mark.parametrize("cut", ["empty", "header", "tensors", "text"])
+def test_a_corrupt_file_is_one_error_that_names_it(tmp_path, cut):
+    file = tmp_path / "best.safetensors"
+    save_weights(file, Net(), "x: 1")
+    whole = file.read_bytes()
+    file.write_bytes(
+        {"empty": b"", "header": whole[:50], "tensors": whole[:-10], "text": b"hello" * 9}[cut]
+    )
+    with pytest.raises(CheckpointError, match=r"best.safetensors: not a readable"):
+        load_weights(file)
+
+
+def test_a_missing_file_and_one_without_configuration(tmp_path):
+    with pytest.raises(CheckpointError, match=r"gone.safetensors"):
+        load_weights(tmp_path / "gone.safetensors")
+    checkpoint.save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"other.safetensors: holds no configuration"):
+        load_weights(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("change", ["shape", "missing", "more"])
+def test_weights_of_another_model_are_refused(tmp_path, change):
+    tensors = dict(Net(width=5 if change == "shape" else 4).state_dict())
+    if change == "missing":
+        del tensors["scale"]
+    if change == "more":
+        tensors["head.weight"] = torch.ones(2)
+    with pytest.raises(CheckpointError, match="run/best: does not fit the configured model"):
+        apply_weights(Net(), tensors, "run/best")
+
+
+def test_an_interrupted_save_leaves_the_old_weights(tmp_path, monkeypatch):
+    file = tmp_path / "best.safetensors"
+    save_weights(file, Net(), "old")
+
+    def half(tensors, draft, metadata):
+        draft.write_bytes(b"half")
+        raise KilledError
+
+    monkeypatch.setattr(checkpoint, "save_file", half)
+    with pytest.raises(KilledError):
+        save_weights(file, Net(seed=1), "new")
+    assert load_weights(file).config == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_last_restores_the_model_and_the_loops_state(tmp_path):
+    model, fresh = Net(), Net(seed=1)
+    optimizer = torch.optim.Adam(model.parameters())
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()
+    state = {"step": 7, "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    assert load_last(tmp_path, fresh) is None
+    for step in (3, 7):
+        save_last(tmp_path, model, state | {"step": step}, "x: 1")
+    found = load_last(tmp_path, fresh)
+    assert same(model, fresh)
+    assert found["step"] == 7
+    assert torch.equal(found["rng"], state["rng"])
+    again = torch.optim.Adam(fresh.parameters())
+    again.load_state_dict(found["optimizer"])
+    assert torch.equal(
+        again.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"]
+    )
+
+
+def test_an_interrupted_last_leaves_the_one_before(tmp_path, monkeypatch):
+    model, fresh = Net(), Net(seed=1)
+    save_last(tmp_path, model, {"step": 1}, "x: 1")
+
+    def killed(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", killed)
+        with pytest.raises(KilledError):
+            save_last(tmp_path, Net(seed=2), {"step": 2}, "x: 1")
+    assert load_last(tmp_path, fresh) == {"step": 1}
+    assert same(model, fresh)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_corrupt_last_says_which_file_and_what_to_do(tmp_path, content):
+    save_last(tmp_path, Net(), {"step": 1}, "x: 1")
+    file = tmp_path / "last" / "state.pt"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last/state.pt: corrupt .*to start over"):
+        load_last(tmp_path, Net())
+
+
+def test_state_is_never_unpickled_into_code(tmp_path):
+    save_last(tmp_path, Net(), {"step": 1}, "x: 1")
+    torch.save({"step": print}, tmp_path / "last" / "state.pt")
+    with pytest.raises(CheckpointError, match=r"state.pt"):
+        load_last(tmp_path, Net())
+
+
+def test_the_hash_is_of_values_and_names(tmp_path):
+    model = Net()
+    assert weights_hash(model) == weights_hash(Net())
+    assert weights_hash(model) == weights_hash(Net().to(memory_format=torch.contiguous_format))
+    with torch.no_grad():
+        model.small[1] += 1
+    assert weights_hash(model) != weights_hash(Net())
+    linear, named = nn.Sequential(nn.Linear(2, 2)), nn.ModuleDict({"a": nn.Linear(2, 2)})
+    named["a"].load_state_dict(linear[0].state_dict())
+    assert weights_hash(linear) != weights_hash(named)

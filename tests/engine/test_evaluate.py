@@ -1,0 +1,107 @@
+"""Evaluation: every image once, at its original size, padding and void never counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from densemtl.data.base import DenseDataset
+from densemtl.data.loader import EvalView, eval_loader
+from densemtl.engine.evaluate import evaluate, restore
+from densemtl.engine.precision import Precision
+from densemtl.types import Frame, Predictions, Sample
+
+CPU = Precision(torch.device("cpu"))
+SIZES = [(12, 16), (8, 16), (8, 16), (12, 10), (12, 16)]
+
+
+class Painted(DenseDataset):
+    """Images whose red channel is the class id times 100 and whose green is ten times the depth."""
+
+    def __init__(self) -> None:
+        super().__init__("val", ["semseg", "depth"])
+        self.ids = [str(index) for index in range(len(SIZES))]
+
+    @classmethod
+    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng(index)
+        semseg = rng.integers(0, 3, SIZES[index]).astype(np.uint8)
+        metres = rng.integers(1, 9, SIZES[index])
+        image = np.stack([semseg * 100, metres * 10, 0 * semseg], -1).astype(np.uint8)
+        depth = metres.astype(np.float32)
+        semseg[rng.random(SIZES[index]) < 0.2] = 255
+        depth[rng.random(SIZES[index]) < 0.2] = np.nan
+        targets = {"semseg": semseg} | ({"depth": depth} if index != 1 else {})
+        return Sample(image, targets, self.ids[index])
+
+
+class Reader(nn.Module):
+    """Reads class and depth off the image's colours; off by a known error in metres."""
+
+    def __init__(self, error: float = 0.0) -> None:
+        super().__init__()
+        self.error = error
+        self.modes: list[bool] = []
+
+    def forward(self, image: torch.Tensor) -> Predictions:
+        self.modes.append(self.training)
+        classes = torch.arange(3).view(1, 3, 1, 1) * 100.0
+        semseg = -(image[:, :1].float() - classes).abs()
+        return Predictions({"semseg": semseg, "depth": image[:, 1:2] / 10 + self.error})
+
+
+@pytest.fixture
+def tasks(make_task):
+    return [make_task("semseg"), make_task("depth")]
+
+
+def run(tasks, fit="pad", batch_size=3, error=0.0, size=(12, 16)):
+    batches = eval_loader(EvalView(Painted(), size, fit), tasks, batch_size, 0)
+    return evaluate(Reader(error), batches, tasks, "modern", CPU)
+
+
+def test_a_perfect_model_is_perfect_at_original_size(tasks):
+    scores = run(tasks)
+    assert scores["semseg"]["mIoU"] == 100
+    assert scores["depth"]["rmse"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("fit", ["pad", "resize"])
+def test_batch_size_does_not_matter(tasks, fit):
+    """Rounding apart; batches mix images of several sizes, and one that has no depth."""
+    one, other = run(tasks, fit, 1, 0.25), run(tasks, fit, 5, 0.25)
+    for task, scores in one.items():
+        assert other[task] == pytest.approx(scores, rel=1e-6)
+
+
+def test_a_known_error_is_what_is_reported(tasks):
+    assert run(tasks, error=0.5)["depth"]["rmse"] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_resized_images_are_scored_at_their_own_size(tasks):
+    """Twice the size and back: each pixel is the mean of its four, dominated by itself."""
+    scores = run(tasks[:1], "resize", 5, size=(24, 32))
+    assert scores["semseg"]["mIoU"] > 60
+
+
+def test_the_model_is_evaluated_without_gradient_and_in_evaluation_mode(tasks):
+    model = Reader().train()
+    batches = eval_loader(EvalView(Painted(), (12, 16), "pad"), tasks, 5, 0)
+    evaluate(model, batches, tasks, "survey", CPU)
+    assert model.modes == [False]
+
+
+def test_restoring_cuts_padding_before_it_resizes():
+    logits = torch.full((2, 3, 10, 12), 1000.0)
+    logits[..., 2:8, 3:9] = 1.0
+    back = restore(logits.half(), Frame((12, 12), (2, 3, 6, 6)))
+    assert back.shape == (2, 3, 12, 12)
+    assert back.dtype == torch.float32
+    assert (back == 1).all()

@@ -1,0 +1,50 @@
+"""Multi-task performance: signs, mean and refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from densemtl.errors import ResultsError
+from densemtl.metrics.delta_m import delta_m, task_deltas
+
+UP = {"semseg": True, "depth": False}
+SINGLE = {"semseg": 40.0, "depth": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("multi", "expected"),
+    [
+        ({"semseg": 40.0, "depth": 0.5}, {"semseg": 0, "depth": 0}),
+        ({"semseg": 44.0, "depth": 0.5}, {"semseg": 10, "depth": 0}),
+        ({"semseg": 40.0, "depth": 0.6}, {"semseg": 0, "depth": -20}),
+        ({"semseg": 36.0, "depth": 0.4}, {"semseg": -10, "depth": 20}),
+    ],
+)
+def test_better_is_positive_whichever_way_a_metric_points(multi, expected):
+    assert task_deltas(multi, SINGLE, UP) == pytest.approx(expected)
+    assert delta_m(multi, SINGLE, UP) == pytest.approx(sum(expected.values()) / 2)
+
+
+def test_published_numbers():
+    """Hard sharing on NYUD, ResNet-50 (Vandenhende et al. 2021): +0.41 from rounded metrics."""
+    value = delta_m({"semseg": 44.4, "depth": 0.587}, {"semseg": 43.9, "depth": 0.585}, UP)
+    assert value == pytest.approx(0.41, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("multi", "single", "message"),
+    [
+        ({}, {}, "at least one task"),
+        ({"semseg": 1.0, "depth": 1.0}, {"semseg": 1.0}, "single-task result for: depth"),
+        ({"semseg": 1.0}, SINGLE, "multi-task run lacks depth"),
+        ({"normals": 1.0}, {"normals": 1.0}, "direction for: normals"),
+        ({"semseg": math.nan}, {"semseg": 1.0}, "cannot compare nan with 1.0 for 'semseg'"),
+        ({"semseg": 1.0}, {"semseg": math.inf}, "cannot compare 1.0 with inf"),
+        ({"semseg": 1.0}, {"semseg": 0.0}, "cannot compare 1.0 with 0.0"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(multi, single, message):
+    with pytest.raises(ResultsError, match=message):
+        delta_m(multi, single, UP)

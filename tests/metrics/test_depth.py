@@ -1,0 +1,91 @@
+"""Depth errors and those of any real-valued map, against numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from densemtl.metrics.depth import Depth
+from densemtl.metrics.regression import Regression
+
+
+def scores(metric, prediction, target) -> dict[str, float]:
+    metric.update(torch.as_tensor(prediction), torch.as_tensor(target))
+    return metric.scores()
+
+
+def draw(seed: int, channels: int = 1):
+    rng = np.random.default_rng(seed)
+    prediction, target = rng.uniform(0.4, 9, (2, 3, channels, 8, 6)).astype(np.float32)
+    target[:, 0][rng.random((3, 8, 6)) < [[[0.1]], [[0.5]], [[0.9]]]] = np.nan
+    return prediction, target
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_depth_errors_as_restated(seed):
+    prediction, target = draw(seed)
+    found = scores(Depth(), prediction, target)
+    valid = np.isfinite(target)
+    p, t = prediction[valid].astype(float), target[valid].astype(float)
+    ratio = np.maximum(p / t, t / p)
+    per_image = [
+        np.sqrt(np.mean((one[mask] - other[mask]) ** 2))
+        for one, other, mask in zip(prediction, target, valid, strict=True)
+    ]
+    expected = {
+        "rmse": np.sqrt(np.mean((p - t) ** 2)),
+        "rmse_per_image": np.mean(per_image),
+        "abs_rel": np.mean(np.abs(p - t) / t),
+        "log10": np.mean(np.abs(np.log10(p) - np.log10(t))),
+        "rmse_log": np.sqrt(np.mean((np.log(p) - np.log(t)) ** 2)),
+    } | {f"delta{k}": 100 * np.mean(ratio < 1.25**k) for k in (1, 2, 3)}
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found["rmse"] != pytest.approx(found["rmse_per_image"], rel=1e-3)
+
+
+def test_a_perfect_depth():
+    _, target = draw(0)
+    found = scores(Depth(), np.nan_to_num(target, nan=5.0), target)
+    assert found["rmse"] == found["abs_rel"] == found["log10"] == found["rmse_log"] == 0
+    assert found["delta1"] == 100
+
+
+def test_an_image_without_labels_does_not_count():
+    prediction, target = draw(1)
+    target[1] = np.nan
+    kept = scores(Depth(), prediction[[0, 2]], target[[0, 2]])
+    assert scores(Depth(), prediction, target) == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("metres", [0.0, -3.0])
+def test_depth_that_is_not_positive_stays_finite(metres):
+    found = scores(Depth(), np.full((1, 1, 2, 2), metres), np.full((1, 1, 2, 2), 2.0))
+    assert all(math.isfinite(value) for value in found.values())
+    assert found["rmse"] == 2.0 - metres
+    assert found["delta3"] == 0
+
+
+@pytest.mark.parametrize("metric", [Depth, Regression])
+@pytest.mark.parametrize("shape", [(0, 1, 3, 3), (2, 1, 3, 3)])
+def test_nothing_to_score_is_nan(metric, shape):
+    found = scores(metric(), np.ones(shape), np.full(shape, np.nan))
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_one_pixel():
+    found = scores(Depth(), np.full((1, 1, 1, 1), 3.0), np.full((1, 1, 1, 1), 2.0))
+    assert (found["rmse"], found["abs_rel"]) == (1.0, 0.5)
+    assert (found["delta1"], found["delta2"]) == (0, 100)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_map_as_restated(channels):
+    """A pixel with one void channel is void throughout."""
+    prediction, target = draw(2, channels)
+    valid = np.isfinite(target).all(1)
+    error = np.moveaxis(prediction - target, 1, -1)[valid].astype(float)
+    expected = {"rmse": np.sqrt(np.mean(error**2)), "mae": np.mean(np.abs(error))}
+    assert scores(Regression(), prediction, target) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,90 @@
+"""MIoU against torchmetrics and against counting in numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from densemtl.metrics.miou import MIoU
+from densemtl.types import VOID
+
+NAMES = ["a", "b", "c", "d"]
+
+
+def scores(prediction, target, names=NAMES) -> dict[str, float]:
+    metric = MIoU(names)
+    metric.update(torch.as_tensor(prediction), torch.as_tensor(target))
+    return metric.scores()
+
+
+def draw(seed: int, void: float = 0.3, classes: int = 4):
+    rng = np.random.default_rng(seed)
+    prediction, target = rng.integers(0, classes, (2, 3, 9, 7))
+    target[rng.random(target.shape) < void] = VOID
+    return prediction, target.astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_torchmetrics_and_with_counting(seed):
+    prediction, target = draw(seed)
+    found = scores(prediction, target)
+    jaccard = MulticlassJaccardIndex(4, average="macro", ignore_index=VOID)
+    other = 100 * jaccard(torch.as_tensor(prediction), torch.as_tensor(target).long()).item()
+    assert found["mIoU"] == pytest.approx(other, rel=1e-5)
+    valid = target != VOID
+    p, t = prediction[valid], target[valid]
+    for index, name in enumerate(NAMES):
+        both, either = ((p == index) & (t == index)).sum(), ((p == index) | (t == index)).sum()
+        assert found[f"IoU/{name}"] == pytest.approx(100 * both / either)
+    accuracies = [100 * (p[t == index] == index).mean() for index in range(4)]
+    assert found["pixel_accuracy"] == pytest.approx(100 * (p == t).mean())
+    assert found["mean_accuracy"] == pytest.approx(np.mean(accuracies))
+
+
+def test_a_perfect_prediction_scores_100():
+    _, target = draw(0)
+    found = scores(np.where(target == VOID, 0, target), target)
+    assert found["mIoU"] == found["pixel_accuracy"] == found["mean_accuracy"] == 100
+
+
+def test_always_wrong_scores_0():
+    _, target = draw(0)
+    assert scores((target + 1) % 4, target)["mIoU"] == 0
+
+
+def test_a_class_that_occurs_nowhere_stays_out_of_the_mean():
+    target = np.array([[[0, 0, 1, 1]]], np.uint8)
+    found = scores(np.array([[[0, 0, 1, 1]]]), target)
+    assert found["mIoU"] == 100
+    assert math.isnan(found["IoU/c"])
+
+
+def test_a_class_predicted_but_never_labelled_counts_0():
+    target = np.array([[[0, 0, 1, 1]]], np.uint8)
+    found = scores(np.array([[[0, 0, 1, 2]]]), target)
+    assert found["IoU/c"] == 0
+    assert found["mIoU"] == pytest.approx((100 + 50 + 0) / 3)
+    assert found["mean_accuracy"] == pytest.approx((100 + 50) / 2)
+
+
+def test_predictions_on_void_pixels_do_not_count():
+    target = np.array([[[0, 1, VOID]]], np.uint8)
+    values = [scores(np.array([[[0, 0, wrong]]]), target)["mIoU"] for wrong in range(4)]
+    assert values == [25.0] * 4
+
+
+@pytest.mark.parametrize("target", [np.zeros((0, 4, 4), np.uint8), np.full((2, 4, 4), VOID)])
+def test_nothing_to_score_is_nan(target):
+    found = scores(np.zeros(target.shape, np.int64), target)
+    assert math.isnan(found["mIoU"])
+    assert math.isnan(found["pixel_accuracy"])
+
+
+def test_one_pixel_and_one_class():
+    assert scores(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.uint8))["mIoU"] == 100
+    target = np.array([[[0, VOID]]], np.uint8)
+    assert scores(np.zeros((1, 1, 2), np.int64), target, ["only"])["IoU/only"] == 100

@@ -1,0 +1,176 @@
+"""Saliency and binary scores, against loops over images and thresholds in numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from densemtl.metrics.binary import Binary
+from densemtl.metrics.saliency import Saliency
+from densemtl.types import VOID
+
+
+def scores(metric, probability, target) -> dict[str, float]:
+    metric.update(torch.as_tensor(probability), torch.as_tensor(target))
+    return metric.scores()
+
+
+def draw(seed: int, images: int = 4):
+    rng = np.random.default_rng(seed)
+    target = (rng.random((images, 8, 7)) < 0.3).astype(np.uint8)
+    noise = rng.random(target.shape)
+    probability = (0.55 * noise + 0.45 * target * rng.random(target.shape)).astype(np.float32)
+    target[rng.random(target.shape) < 0.2] = VOID
+    return probability, target
+
+
+def counts(probability, target, threshold, inclusive):
+    valid = target != VOID
+    found = (probability >= threshold if inclusive else probability > threshold) & valid
+    truth = (target == 1) & valid
+    return (found & truth).sum(), found.sum(), truth.sum()
+
+
+def ratio(part, whole):
+    return part / whole if whole else 0.0
+
+
+def f_measure(precision, recall, beta_squared):
+    bottom = beta_squared * precision + recall
+    return (1 + beta_squared) * precision * recall / bottom if bottom else 0.0
+
+
+def numpy_survey(probability, target):
+    best_f, best_iou = 0.0, 0.0
+    for percent in range(20, 91, 5):
+        rows = []
+        for image, label in zip(probability, target, strict=True):
+            hits, found, truth = counts(image, label, np.float32(percent / 100), False)
+            union = found + truth - hits
+            iou = hits / union if union else 1.0
+            rows.append((ratio(hits, found), ratio(hits, truth), iou))
+        precision, recall, iou = np.mean(rows, axis=0)
+        best_f, best_iou = max(best_f, f_measure(precision, recall, 1.0)), max(best_iou, iou)
+    return {"maxF": 100 * best_f, "mIoU": 100 * best_iou}
+
+
+def numpy_modern(probability, target):
+    best_f, best_iou = 0.0, 0.0
+    for percent in range(5, 96, 5):
+        threshold = np.float32(percent / 100)
+        hits, found, truth = counts(probability, target, threshold, True)
+        best_f = max(best_f, f_measure(ratio(hits, found), ratio(hits, truth), 0.3))
+        each = [counts(*pair, threshold, True) for pair in zip(probability, target, strict=True)]
+        ious = [hit / (f + t - hit) if f + t - hit else 1.0 for hit, f, t in each]
+        best_iou = max(best_iou, np.mean(ious))
+    return {"maxF": 100 * best_f, "mIoU": 100 * best_iou}
+
+
+RESTATED = {"survey": numpy_survey, "modern": numpy_modern}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("protocol", RESTATED)
+def test_both_protocols_as_restated(protocol, seed):
+    drawn = draw(seed)
+    found = scores(Saliency(protocol), *drawn)
+    assert found == pytest.approx(RESTATED[protocol](*drawn), rel=1e-9)
+
+
+def test_the_protocols_differ():
+    drawn = draw(0)
+    found = [scores(Saliency(protocol), *drawn)["maxF"] for protocol in RESTATED]
+    assert abs(found[0] - found[1]) > 0.5
+
+
+@pytest.mark.parametrize(("protocol", "at_threshold"), [("survey", 0), ("modern", 100)])
+def test_probabilities_exactly_at_a_threshold(protocol, at_threshold):
+    """.2 is the lowest threshold of survey, which asks for more; .95 the highest of modern."""
+    value = {"survey": 0.2, "modern": 0.95}[protocol]
+    probability = np.full((1, 2, 2), value, np.float32)
+    found = scores(Saliency(protocol), probability, np.ones((1, 2, 2), np.uint8))
+    assert found["maxF"] == at_threshold
+
+
+@pytest.mark.parametrize(
+    ("protocol", "object_at", "rest_at"),
+    [
+        ("survey", 0.21, 0.19),
+        ("survey", 0.91, 0.89),
+        ("modern", 0.06, 0.04),
+        ("modern", 0.96, 0.94),
+    ],
+)
+def test_the_outermost_thresholds_are_tried(protocol, object_at, rest_at):
+    target = np.array([[[1, 0]]], np.uint8)
+    probability = np.array([[[object_at, rest_at]]], np.float32)
+    assert scores(Saliency(protocol), probability, target) == {"maxF": 100, "mIoU": 100}
+
+
+@pytest.mark.parametrize("protocol", RESTATED)
+def test_perfect_and_inverted_predictions(protocol):
+    _, target = draw(1)
+    perfect = (target == 1).astype(np.float32)
+    assert scores(Saliency(protocol), perfect, target) == {"maxF": 100, "mIoU": 100}
+    assert scores(Saliency(protocol), 1 - perfect, target) == {"maxF": 0, "mIoU": 0}
+
+
+@pytest.mark.parametrize("protocol", RESTATED)
+def test_an_image_without_object_and_without_prediction_has_iou_1(protocol):
+    empty = np.zeros((1, 3, 3))
+    assert scores(Saliency(protocol), empty, empty.astype(np.uint8))["mIoU"] == 100
+
+
+@pytest.mark.parametrize("protocol", RESTATED)
+def test_void_images_and_pixels_do_not_count(protocol):
+    probability, target = draw(2)
+    kept = scores(Saliency(protocol), probability, target)
+    nowhere = np.full((1, *target.shape[1:]), VOID, np.uint8)
+    more = np.concatenate([probability, np.ones_like(probability[:1])])
+    assert scores(Saliency(protocol), more, np.concatenate([target, nowhere])) == kept
+    other = np.where(target == VOID, 1 - probability, probability)
+    assert scores(Saliency(protocol), other, target) == kept
+
+
+@pytest.mark.parametrize("metric", [lambda: Saliency("survey"), lambda: Saliency("modern"), Binary])
+@pytest.mark.parametrize("images", [0, 2])
+def test_nothing_to_score_is_nan(metric, images):
+    found = scores(metric(), np.ones((images, 3, 3)), np.full((images, 3, 3), VOID, np.uint8))
+    assert all(math.isnan(value) for value in found.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_binary_scores_as_restated(seed):
+    probability, target = draw(seed)
+    best = 0.0
+    for percent in range(1, 100):
+        hits, found, truth = counts(probability, target, np.float32(percent / 100), True)
+        best = max(best, f_measure(ratio(hits, found), ratio(hits, truth), 1.0))
+    p = probability.astype(float)
+    surprise = (-np.log(p[target == 1]).mean() - np.log(1 - p[target == 0]).mean()) / 2
+    expected = {"pixel_maxF": 100 * best, "balanced_nll": surprise}
+    assert scores(Binary(), probability, target) == pytest.approx(expected, rel=1e-5)
+
+
+def test_binary_extremes():
+    _, target = draw(0)
+    perfect = (target == 1).astype(np.float32)
+    found = scores(Binary(), perfect, target)
+    assert found["pixel_maxF"] == 100
+    assert found["balanced_nll"] == pytest.approx(0, abs=1e-5)
+    inverted = scores(Binary(), 1 - perfect, target)
+    assert math.isfinite(inverted["balanced_nll"])
+    assert inverted["pixel_maxF"] == 0
+
+
+def test_binary_without_one_side():
+    ones, zeros = np.ones((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8)
+    half = np.full((1, 2, 2), 0.5, np.float32)
+    only_positive, only_negative = scores(Binary(), half, ones), scores(Binary(), half, zeros)
+    assert only_positive["pixel_maxF"] == 100
+    assert math.isnan(only_negative["pixel_maxF"])
+    assert math.isnan(only_positive["balanced_nll"])
+    assert math.isnan(only_negative["balanced_nll"])

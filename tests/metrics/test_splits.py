@@ -1,0 +1,104 @@
+"""What holds for every metric: any split of the images gives the same values, so do ranks."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics.utilities import dim_zero_sum
+
+from densemtl import components
+from densemtl.types import VOID
+
+IMAGES = 6
+KINDS = [
+    ("semseg", {"class_names": ["a", "b", "c"]}),
+    ("depth", {}),
+    ("normals", {}),
+    ("edge", {}),
+    ("saliency", {}),
+    ("regression", {"channels": 2}),
+]
+
+
+def make(name, options):
+    return components.make("tasks", name, name, options=options)
+
+
+def draw(task, seed=0):
+    """(decoded predictions, targets) of a few images, one of them without any label."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(IMAGES, task.channels, 5, 7, generator=generator)
+    void = torch.rand(IMAGES, 5, 7, generator=generator) < 0.3
+    void[2] = True
+    if task.void((1, 1)).dtype == np.uint8:
+        target = torch.randint(0, max(task.channels, 2), (IMAGES, 5, 7), generator=generator).byte()
+        target[void] = VOID
+    else:
+        target = torch.rand(logits.shape, generator=generator) + 0.5
+        target[void.unsqueeze(1).expand_as(target)] = torch.nan
+    return task.decode(logits), target
+
+
+def in_parts(task, protocol, cuts):
+    prediction, target = draw(task)
+    metric = task.metric(protocol)
+    bounds = [0, *sorted(cuts), IMAGES]
+    for start, stop in pairwise(bounds):
+        metric.update(prediction[start:stop], target[start:stop])
+    return metric
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+@pytest.mark.parametrize(("name", "options"), KINDS)
+@settings(max_examples=12)
+@given(cuts=st.lists(st.integers(0, IMAGES), max_size=4))
+def test_any_split_into_batches_gives_the_same_value(name, options, protocol, cuts):
+    task = make(name, options)
+    whole, parts = in_parts(task, protocol, []).scores(), in_parts(task, protocol, cuts).scores()
+    assert all(math.isfinite(value) for value in whole.values())
+    assert parts == pytest.approx(whole, rel=1e-9)
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+@pytest.mark.parametrize(("name", "options"), KINDS)
+def test_states_of_two_ranks_add_up(name, options, protocol):
+    task = make(name, options)
+    prediction, target = draw(task)
+    ranks = [task.metric(protocol) for _ in range(2)]
+    for rank, metric in enumerate(ranks):
+        metric.update(prediction[rank::2], target[rank::2])
+    total = task.metric(protocol)
+    assert set(total._reductions.values()) == {dim_zero_sum}
+    total.update(prediction[:0], target[:0])
+    for state in total._defaults:
+        setattr(total, state, sum(getattr(metric, state) for metric in ranks))
+    assert total.scores() == pytest.approx(in_parts(task, protocol, []).scores(), rel=1e-9)
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+@pytest.mark.parametrize(("name", "options"), KINDS)
+def test_reset_forgets_everything_and_the_primary_metric_is_there(name, options, protocol):
+    task = make(name, options)
+    prediction, target = draw(task)
+    metric = task.metric(protocol)
+    metric.update(prediction.flip(-1), target)
+    metric.reset()
+    metric.update(prediction, target)
+    assert metric.scores() == in_parts(task, protocol, []).scores()
+    assert task.primary(protocol) in metric.scores()
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+@pytest.mark.parametrize(("name", "options"), KINDS)
+def test_targets_and_predictions_are_left_alone(name, options, protocol):
+    task = make(name, options)
+    prediction, target = draw(task)
+    kept = prediction.clone(), target.clone()
+    task.metric(protocol).update(prediction, target)
+    torch.testing.assert_close((prediction, target), kept, rtol=0, atol=0, equal_nan=True)

@@ -1,0 +1,211 @@
+"""The contract of every task, and a user's own task in a few lines."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from densemtl import components
+from densemtl.data.geometry import Geometry
+from densemtl.errors import ConfigError
+from densemtl.tasks.base import Task
+from densemtl.tasks.classes import Classes
+from densemtl.types import VOID
+
+SIZE = (6, 9)
+PROTOCOLS = ["survey", "modern"]
+
+
+def as_target(label: np.ndarray) -> torch.Tensor:
+    """A label in a `Sample`'s layout -> a batch of one."""
+    target = torch.from_numpy(label)[None]
+    if not target.is_floating_point():
+        return target
+    return target.unsqueeze(1) if target.ndim == 3 else target.permute(0, 3, 1, 2)
+
+
+def logits_of(task: Task, batch: int = 2, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, task.channels, *SIZE, generator=generator).to(dtype)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_decoding_has_the_targets_layout_and_full_precision(any_task, batch, dtype):
+    decoded = any_task.decode(logits_of(any_task, batch, dtype))
+    target = as_target(any_task.void(SIZE))
+    assert decoded.shape == (batch, *target.shape[1:])
+    assert decoded.dtype in (torch.int64, torch.float32)
+
+
+def test_void_is_nowhere_valid_and_black(any_task):
+    void = any_task.void(SIZE)
+    assert void.shape[:2] == SIZE
+    assert void.dtype in (np.uint8, np.float32)
+    valid = any_task.valid(as_target(void))
+    assert valid.shape == (1, *SIZE)
+    assert valid.dtype == torch.bool
+    assert not valid.any()
+    assert not any_task.colour(void).any()
+
+
+def test_valid_is_where_a_label_is(any_task, draw_label, rng):
+    label = draw_label(any_task, SIZE, rng)
+    empty = label == VOID if label.dtype == np.uint8 else np.isnan(label)
+    expected = ~empty if empty.ndim == 2 else ~empty.any(-1)
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(any_task.valid(as_target(label))[0], expected)
+
+
+def test_labels_and_predictions_have_colours_and_only_void_is_black(any_task, draw_label, rng):
+    label = draw_label(any_task, SIZE, rng)
+    picture = any_task.colour(label)
+    assert picture.shape == (*SIZE, 3)
+    assert picture.dtype == np.uint8
+    valid = any_task.valid(as_target(label))[0].numpy()
+    np.testing.assert_array_equal(picture.any(-1), valid)
+    decoded = any_task.decode(logits_of(any_task, 1))[0].numpy()
+    layout = decoded if decoded.ndim == 2 else np.moveaxis(decoded, 0, -1)
+    assert any_task.colour(layout.squeeze()).any(-1).all()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_decoded_predictions_are_what_the_metric_takes(any_task, draw_label, rng, protocol):
+    target = as_target(draw_label(any_task, SIZE, rng)).repeat_interleave(2, 0)
+    metric = any_task.metric(protocol)
+    metric.update(any_task.decode(logits_of(any_task)), target)
+    scores = metric.scores()
+    assert np.isfinite(scores[any_task.primary(protocol)])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_primary_metric_points_where_the_task_says(any_task, draw_label, rng, protocol):
+    """Logits that say the label score better than logits that say the opposite."""
+    label = as_target(draw_label(any_task, SIZE, rng, void=0.0))
+    if label.is_floating_point():
+        right = label
+    elif any_task.channels == 1:
+        right = 20.0 * (2.0 * label.unsqueeze(1) - 1)
+    else:
+        right = 20.0 * torch.nn.functional.one_hot(label.long()).permute(0, 3, 1, 2)
+    values = []
+    for logits in (right, -right):
+        metric = any_task.metric(protocol)
+        metric.update(any_task.decode(logits), label)
+        values.append(metric.scores()[any_task.primary(protocol)])
+    better, worse = values if any_task.higher_is_better else values[::-1]
+    assert better > worse
+
+
+def test_a_step_against_the_gradient_lowers_the_loss(any_task, draw_label, rng):
+    target = as_target(draw_label(any_task, SIZE, rng))
+    logits = logits_of(any_task, 1).requires_grad_()
+    loss = any_task.loss(logits, target)
+    loss.backward()
+    assert any_task.loss(logits - 0.1 * logits.grad, target) < loss
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        *(("semseg", 1), ("human_parts", 2), ("saliency", 5), ("normals", 10), ("edge", 50)),
+        *(("depth", 1), ("classes", 1), ("binary", 1), ("regression", 1), ("unit_vectors", 1)),
+    ],
+)
+def test_usual_loss_weights(make_task, name, weight):
+    assert make_task(name).weight == weight
+
+
+def test_saliency_reports_what_its_protocol_reports(make_task):
+    task = make_task("saliency")
+    assert [task.primary(protocol) for protocol in PROTOCOLS] == ["mIoU", "maxF"]
+
+
+def test_decoded_values(make_task):
+    one = torch.tensor([[[[0.0]], [[3.0]], [[4.0]]]])
+    assert make_task("semseg").decode(one).tolist() == [[[2]]]
+    torch.testing.assert_close(
+        make_task("normals").decode(one).flatten(), torch.tensor([0.0, 0.6, 0.8])
+    )
+    assert make_task("edge").decode(one[:, :1]).tolist() == [[[0.5]]]
+    assert make_task("depth").decode(one[:, 1:2]).tolist() == [[[[3.0]]]]
+
+
+def test_options_reach_the_loss(make_task, draw_label, rng):
+    label = as_target(draw_label(make_task("normals"), SIZE, rng))
+    logits = torch.randn(1, 3, *SIZE)
+    elements, pixels, cosine = (
+        make_task("normals", **options).loss(logits, label).item()
+        for options in ({}, {"divisor": "pixels"}, {"loss": "cosine"})
+    )
+    assert pixels == pytest.approx(3 * elements, rel=1e-5)
+    assert cosine not in (elements, pixels)
+    label = as_target(draw_label(make_task("edge"), SIZE, rng))
+    values = [
+        make_task("edge", positive_weight=weight).loss(logits[:, :1], label).item()
+        for weight in (0.95, 0.5, None)
+    ]
+    assert len(set(values)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("semseg", {"class_names": []}, "semseg.class_names"),
+        ("semseg", {"class_names": ["a", "a"]}, "different names"),
+        ("semseg", {"class_names": [str(i) for i in range(256)]}, "1 to 255"),
+        ("classes", {"class_names": ["a"], "colours": [(1, 2, 3)] * 2}, "2 colours for 1 classes"),
+        ("edge", {"positive_weight": 1.5}, "edge.positive_weight: 1.5"),
+        ("regression", {"low": 2.0, "high": 1.0}, "low: 2.0 must be below high"),
+        ("unit_vectors", {"channels": 4}, "channels: 4 must be 2 or 3"),
+        ("depth", {"loss": "l3"}, "depth.loss"),
+        ("depth", {"channel": 2}, "channel: unknown key"),
+    ],
+)
+def test_options_that_make_no_sense(make_task, name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_task(name, **options)
+
+
+def test_own_colours_and_palette(make_task):
+    task = make_task("classes", class_names=["sea", "land"], colours=[(0, 0, 255), (0, 255, 0)])
+    picture = task.colour(np.array([[0, 1, VOID]], np.uint8))
+    assert picture.tolist() == [[[0, 0, 255], [0, 255, 0], [0, 0, 0]]]
+
+
+def test_pictures_say_near_and_far_and_up(make_task):
+    near, far = make_task("depth").colour(np.float32([[0.2, 9.8]]))[0].astype(int)
+    assert near.sum() > far.sum() + 100
+    floor = make_task("normals").colour(np.float32([[[0, -1, 0]]]))[0, 0].astype(int)
+    assert floor.argmax() == 1
+    no, yes = make_task("saliency").colour(np.float32([[0, 1]]))[0].astype(int)
+    assert yes.sum() > no.sum() + 300
+
+
+class Materials(Classes):
+    """What a user writes for a task of their own."""
+
+    weight: ClassVar[float] = 3.0
+
+    def __init__(self, name: str, *, shiny: bool = False) -> None:
+        names = ["wood", "metal", "glass"] if shiny else ["wood", "metal"]
+        super().__init__(name, class_names=names)
+
+
+def test_an_own_task_is_a_few_lines(monkeypatch):
+    module = ModuleType("toybox")
+    module.Materials = Materials
+    monkeypatch.setitem(sys.modules, "toybox", module)
+    task = components.make("tasks", "toybox:Materials", "material", options={"shiny": True})
+    assert (task.name, task.channels, task.weight) == ("material", 3, 3.0)
+    label = np.array([[0, 2], [VOID, 1]], np.uint8)
+    mirrored = task.warp(label, Geometry((0, 0, 2, 2), (2, 2), flip=True))
+    assert mirrored.tolist() == [[2, 0], [1, VOID]]
+    metric = task.metric("modern")
+    metric.update(torch.from_numpy(label)[None], torch.from_numpy(label)[None])
+    assert metric.scores()["IoU/glass"] == 100
