@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.utils.data import DataLoader
 
 from densemtl import components
 from densemtl.balancing.base import Balancer
@@ -17,6 +16,7 @@ from densemtl.data.base import DenseDataset, Split
 from densemtl.data.cache import Cached
 from densemtl.data.loader import EvalView, TrainView, eval_loader, train_loader
 from densemtl.data.photometric import Photometric
+from densemtl.data.workers import Loader
 from densemtl.models.backbone import Backbone
 from densemtl.models.model import DenseModel
 from densemtl.tasks.base import Task
@@ -64,7 +64,7 @@ def build_splits(experiment: Experiment) -> Splits:
 
 def build_train_loader(
     experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
-) -> DataLoader[Batch]:
+) -> Loader[Batch]:
     """Shuffled, augmented batches."""
     jitter = experiment.augment.jitter
     view = TrainView(
@@ -82,7 +82,7 @@ def build_train_loader(
 
 def build_eval_loader(
     experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
-) -> DataLoader[Batch]:
+) -> Loader[Batch]:
     """Every image once, untouched but for its fit into the input."""
     view = EvalView(dataset, experiment.input.size, experiment.input.fit)
     loader = experiment.loader

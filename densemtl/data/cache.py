@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from densemtl.data.base import DenseDataset
+from densemtl.data.workers import Loader
 from densemtl.types import Sample
 
 
@@ -36,14 +35,9 @@ class Cached(DenseDataset):
         return self._fingerprint
 
 
-def _read_all(dataset: DenseDataset, workers: int) -> DataLoader[Sample]:
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_is,
-    )
+def _read_all(dataset: DenseDataset, workers: int) -> Loader[Sample]:
+    return Loader(dataset, _as_is, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
 
 
-def _as_is(sample: Any) -> Any:
+def _as_is(sample: Sample) -> Sample:
     return sample

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from densemtl.data.augment import Augment
 from densemtl.data.base import DenseDataset
 from densemtl.data.geometry import pad_to, resize_to
 from densemtl.data.photometric import Photometric
+from densemtl.data.workers import Loader
 from densemtl.errors import DataError
 from densemtl.settings import Fit
 from densemtl.tasks.base import Task
@@ -136,7 +137,7 @@ def to_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
 
 def train_loader(
     view: TrainView, batch_size: int, workers: int, pin_memory: bool = False
-) -> DataLoader[Batch]:
+) -> Loader[Batch]:
     """Shuffled batches of one size; the last, smaller one is left out.
 
     Raises:
@@ -147,42 +148,26 @@ def train_loader(
             f"{len(view)} training images do not fill one batch of {batch_size}: "
             f"lower loader.batch_size or add images"
         )
-    return DataLoader(
-        view,  # type: ignore[arg-type]
+    return Loader(
+        view,
+        Collate(view.tasks),
         batch_size=batch_size,
         sampler=EpochSampler(len(view), view.seed),
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        collate_fn=Collate(view.tasks),
-        worker_init_fn=_one_thread,
-        generator=_own_generator(),
     )
 
 
 def eval_loader(
     view: EvalView, tasks: Sequence[Task], batch_size: int, workers: int, pin_memory: bool = False
-) -> DataLoader[Batch]:
+) -> Loader[Batch]:
     """Every image exactly once, in order."""
-    return DataLoader(
-        view,  # type: ignore[arg-type]
+    return Loader(
+        view,
+        Collate(tasks),
         batch_size=batch_size,
         num_workers=workers,
         pin_memory=pin_memory,
-        collate_fn=Collate(tasks),
-        worker_init_fn=_one_thread,
-        generator=_own_generator(),
     )
-
-
-def _own_generator() -> torch.Generator:
-    """A loader draws a seed whenever it starts; not from the numbers that training goes on from."""
-    return torch.Generator()
-
-
-def _one_thread(_: int) -> None:
-    """Workers are the parallelism; OpenCV's own threads would fight them for the cores."""
-    import cv2
-
-    cv2.setNumThreads(0)

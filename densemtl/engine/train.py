@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.data import DataLoader
-
 from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EpochSampler
+from densemtl.data.workers import Loader
 from densemtl.engine.best import is_better, primaries
 from densemtl.engine.checkpoint import save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
@@ -55,8 +54,8 @@ class Job:
     stepper: Stepper
     state: TrainState
     schedule: Schedule
-    train_loader: DataLoader[Batch]
-    val_loader: DataLoader[Batch]
+    train_loader: Loader[Batch]
+    val_loader: Loader[Batch]
     val_set: DenseDataset
     input: InputSettings
     protocol: ProtocolName
@@ -73,7 +72,7 @@ class Job:
         return count_steps(self.train_loader, self.settings.accumulate)
 
 
-def count_steps(loader: DataLoader[Batch], accumulate: int) -> int:
+def count_steps(loader: Loader[Batch], accumulate: int) -> int:
     """Optimiser steps an epoch.
 
     Raises:

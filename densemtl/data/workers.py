@@ -1,0 +1,74 @@
+"""A DataLoader whose workers fail as clearly as the main process, and keep to one thread each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from densemtl.errors import UserError
+
+T = TypeVar("T")
+
+
+class Loader(DataLoader[T], Generic[T]):
+    """As torch's, but a `UserError` in a worker arrives as it was raised.
+
+    torch would hand it over as a text with the worker's traceback. Whatever else goes wrong in a
+    worker is a bug and keeps that traceback.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], collate_fn: Callable[[Any], T], **options: Any
+    ) -> None:
+        super().__init__(
+            _Carrying(dataset),
+            collate_fn=_Joining(collate_fn),
+            worker_init_fn=_one_thread,
+            # A loader draws a seed whenever it starts: not from those that training goes on from.
+            generator=torch.Generator(),
+            **options,
+        )
+
+    def __iter__(self) -> Iterator[T]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class _Carrying(Dataset[Any]):
+    """A dataset that gives a user's error back instead of raising it."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.dataset[index]
+        except UserError as error:
+            return error.with_traceback(None)
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+
+class _Joining:
+    """A collate function that lets the first error of a batch through."""
+
+    def __init__(self, collate: Callable[[Any], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, items: Any) -> Any:
+        found: Sequence[Any] = items if isinstance(items, list) else [items]
+        errors = (item for item in found if isinstance(item, UserError))
+        return next(errors, None) or self._collate(items)
+
+
+def _one_thread(_: int) -> None:
+    """Workers are the parallelism; OpenCV's own threads would fight them for the cores."""
+    import cv2
+
+    cv2.setNumThreads(0)
