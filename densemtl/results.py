@@ -7,6 +7,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,6 +58,27 @@ class Baseline(BaseModel):
     weights: str
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What two results must share for Delta_m to mean something.
+
+    Attributes:
+        protocol: family of metrics.
+        dataset: its name.
+        split_fingerprint: hash of dataset, split and image ids.
+        backbone: its name.
+        metrics: {task: primary metric}.
+        complete: whether the run goes to its end.
+    """
+
+    protocol: ProtocolName
+    dataset: str
+    split_fingerprint: str
+    backbone: str
+    metrics: dict[str, str]
+    complete: bool = True
+
+
 class Results(BaseModel):
     """One evaluated set of weights.
 
@@ -102,6 +124,17 @@ class Results(BaseModel):
     fingerprint: str
     versions: dict[str, str]
 
+    def terms(self) -> Terms:
+        """What it may be compared with."""
+        return Terms(
+            protocol=self.protocol,
+            dataset=self.run["dataset"],
+            split_fingerprint=self.split_fingerprint,
+            backbone=self.run["backbone"],
+            metrics={task: result.primary for task, result in self.tasks.items()},
+            complete=self.complete,
+        )
+
     def save(self, file: Path) -> None:
         """Write as JSON, whole or not at all."""
         write_json(file, self.model_dump(mode="json"))
@@ -134,9 +167,7 @@ def compare(results: Results, singles: Mapping[str, Path]) -> Results:
         ResultsError: a reference is missing, unfinished, or from another protocol, dataset,
             split, backbone or task.
     """
-    loaded = {task: load_results(file) for task, file in singles.items()}
-    for task, single in loaded.items():
-        _check_comparable(results, task, single, singles[task])
+    loaded = load_references(results.terms(), singles)
     multi = {task: result.value for task, result in results.tasks.items()}
     single_values = {task: single.tasks[task].value for task, single in loaded.items()}
     directions = {task: result.higher_is_better for task, result in results.tasks.items()}
@@ -153,24 +184,44 @@ def compare(results: Results, singles: Mapping[str, Path]) -> Results:
     return results.model_copy(update={"tasks": tasks, "baselines": baselines, "delta_m": total})
 
 
-def _check_comparable(results: Results, task: str, single: Results, file: Path) -> None:
+def load_references(terms: Terms, singles: Mapping[str, Path]) -> dict[str, Results]:
+    """Read single-task results, and refuse those that a run on these terms cannot be held against.
+
+    Raises:
+        ResultsError: one is missing, unfinished, or from another protocol, dataset, split,
+            backbone or task.
+    """
+    lacking = [task for task in terms.metrics if task not in singles]
+    if lacking:
+        raise ResultsError(f"baselines: no single-task result for {', '.join(lacking)}")
+    surplus = [task for task in singles if task not in terms.metrics]
+    if surplus:
+        raise ResultsError(f"baselines: {', '.join(surplus)}: no such task in this run")
+    loaded = {task: load_results(file) for task, file in singles.items()}
+    for task, single in loaded.items():
+        _check_comparable(terms, task, single, singles[task])
+    return loaded
+
+
+def _check_comparable(terms: Terms, task: str, single: Results, file: Path) -> None:
     if list(single.tasks) != [task]:
         found = ", ".join(single.tasks)
         raise ResultsError(f"{file}: not a single-task run of {task!r} but of: {found}")
-    if not single.complete and results.complete:
+    if not single.complete and terms.complete:
         raise ResultsError(f"{file}: the run stopped early; finish it before comparing with it")
+    theirs = single.terms()
     pairs = {
-        "protocol": (single.protocol, results.protocol),
-        "dataset": (single.run["dataset"], results.run["dataset"]),
-        "split": (single.split_fingerprint, results.split_fingerprint),
-        "backbone": (single.run["backbone"], results.run["backbone"]),
-        "metric": (single.tasks[task].primary, results.tasks[task].primary),
+        "protocol": (theirs.protocol, terms.protocol),
+        "dataset": (theirs.dataset, terms.dataset),
+        "split": (theirs.split_fingerprint, terms.split_fingerprint),
+        "backbone": (theirs.backbone, terms.backbone),
+        "metric": (theirs.metrics[task], terms.metrics[task]),
     }
-    for what, (theirs, ours) in pairs.items():
-        if theirs != ours:
+    for what, (found, wanted) in pairs.items():
+        if found != wanted:
             raise ResultsError(
-                f"{file}: cannot be the reference of {task!r}: its {what} is {theirs}, this run's "
-                f"is {ours}; Delta_m compares like with like"
+                f"{file}: cannot be the reference of {task!r}: its {what} is {found}, this run's "
+                f"is {wanted}; Delta_m compares like with like"
             )
 
 

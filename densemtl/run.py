@@ -28,7 +28,16 @@ from densemtl.engine.state import TrainState, make_average
 from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job, count_steps, train
 from densemtl.errors import ConfigError
-from densemtl.results import RESULTS, Results, TaskResult, compare, finite, load_results, versions
+from densemtl.results import (
+    RESULTS,
+    Results,
+    TaskResult,
+    Terms,
+    compare,
+    finite,
+    load_references,
+    versions,
+)
 from densemtl.tasks.base import Task
 
 CONFIG = "config.yaml"
@@ -73,8 +82,7 @@ def _single_task_runs(
     if experiment.baselines == "none":
         return {}
     if isinstance(experiment.baselines, dict):
-        for file in experiment.baselines.values():
-            load_results(file)
+        load_references(_terms(experiment, splits, max_steps), experiment.baselines)
         return experiment.baselines
     folders = {}
     for name in experiment.task_names():
@@ -84,6 +92,19 @@ def _single_task_runs(
         _train(single, data, folder, precision, max_steps)
         folders[name] = folder
     return folders
+
+
+def _terms(experiment: Experiment, splits: Splits, max_steps: int | None) -> Terms:
+    """What given references are held against before hours are spent on training."""
+    protocol = experiment.protocol
+    return Terms(
+        protocol=protocol,
+        dataset=experiment.data.name,
+        split_fingerprint=splits.val.fingerprint(),
+        backbone=experiment.backbone.name,
+        metrics={task.name: task.primary(protocol) for task in build_tasks(experiment)},
+        complete=max_steps is None,
+    )
 
 
 def _identity(experiment: Experiment, splits: Splits) -> str:

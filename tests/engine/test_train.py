@@ -16,7 +16,7 @@ from densemtl.engine.log import read_log
 from densemtl.engine.monitor import NonFiniteLossError
 from densemtl.engine.precision import make_precision
 from densemtl.engine.train import Job, train
-from densemtl.errors import ConfigError, DataError
+from densemtl.errors import ConfigError, DataError, ResultsError
 from densemtl.results import load_results
 from densemtl.run import make_job, run
 
@@ -171,3 +171,19 @@ def test_results_hold_no_nan(tmp_path: Path) -> None:
     text = (tmp_path / "results.json").read_text()
     assert "NaN" not in text
     assert not json.loads(text)["complete"]
+
+
+def test_given_references_are_checked_before_training(tmp_path: Path) -> None:
+    for task in ("semseg", "depth"):
+        run(tiny("train.epochs=1").single_task(task), tmp_path / task, "cpu")
+    given = f"baselines={{semseg: {tmp_path}/semseg, depth: {tmp_path}/depth/results.json}}"
+    assert run(tiny("train.epochs=1", given), tmp_path / "multi", "cpu").delta_m is not None
+    for changes, told in (
+        (("protocol=modern",), "its protocol is survey, this run's is modern"),
+        (("data.seed=1",), "its split is"),
+        (("tasks=[semseg]",), "depth: no such task in this run"),
+        (("tasks=[semseg, depth, edge]",), "no single-task result for edge"),
+    ):
+        with pytest.raises(ResultsError, match=told):
+            run(tiny("train.epochs=1", given, *changes), tmp_path / "never", "cpu")
+        assert not (tmp_path / "never").exists()
