@@ -20,8 +20,10 @@ from densemtl.build import (
     build_train_loader,
 )
 from densemtl.config import Experiment
+from densemtl.curves import draw_curves
 from densemtl.engine.best import primaries
 from densemtl.engine.evaluate import Scores
+from densemtl.engine.log import LOG, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
 from densemtl.engine.state import TrainState, make_average
@@ -42,6 +44,7 @@ from densemtl.tasks.base import Task
 
 CONFIG = "config.yaml"
 BASELINES = "baselines"
+CURVES = "curves.png"
 
 
 def run(
@@ -125,6 +128,7 @@ def _train(
     train(job, max_steps)
     results = _results(experiment, splits, job)
     results.save(folder / RESULTS)
+    draw_curves(folder / CURVES, read_log(folder / LOG), results.terms().metrics)
     return results
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from densemtl.atomic import replacing
 
+LOG = "log.jsonl"
+
 
 class RunLog:
     """Scalars by step, to a JSONL file and TensorBoard.
@@ -22,7 +24,7 @@ class RunLog:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._file = folder / "log.jsonl"
+        self._file = folder / LOG
         _keep_until(self._file, step)
         self._handle = self._file.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -41,7 +41,14 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     run(tiny(), tmp_path, "cpu")
     names = {path.name for path in tmp_path.iterdir()}
-    assert names >= {"config.yaml", "best.safetensors", "last", "results.json", "log.jsonl"}
+    assert names >= {
+        "config.yaml",
+        "best.safetensors",
+        "last",
+        "results.json",
+        "log.jsonl",
+        "curves.png",
+    }
     assert list((tmp_path / "panels").glob("*.png"))
     results = load_results(tmp_path)
     assert results.complete
