@@ -18,6 +18,9 @@ from densemtl.errors import ConfigError
 
 COMMAND_LINE = "command line"
 ROOT = ""
+NAMED_ALIKE = ("optim", "schedule")
+"""Sections that have the same keys whatever their `name` is, and keep them when it changes."""
+
 Origins = dict[str, str]
 """{dotted path: file that set it}; at `ROOT` the file that was asked for."""
 
@@ -150,7 +153,7 @@ def _merge_into(
 ) -> None:
     for key, value in values.items():
         path, old = f"{prefix}{key}", target.get(key)
-        if not isinstance(value, dict) or not isinstance(old, dict) or _renames(old, value):
+        if not isinstance(value, dict) or not isinstance(old, dict) or _renames(path, old, value):
             old = {}
             for stale in [below for below in origins if below.startswith(f"{path}.")]:
                 del origins[stale]
@@ -162,6 +165,7 @@ def _merge_into(
             target[key] = value
 
 
-def _renames(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _renames(path: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """A component under a new name starts afresh: the old one's options are not its own."""
-    return "name" in old and "name" in new and new["name"] != old["name"]
+    named = path not in NAMED_ALIKE and "name" in old and "name" in new
+    return named and new["name"] != old["name"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from densemtl.configfile import COMMAND_LINE, load, parse_override, read_yaml
+from densemtl.configfile import COMMAND_LINE, load, override, parse_override, read_yaml
 from densemtl.errors import ConfigError
 
 
@@ -152,3 +152,15 @@ def test_what_is_no_text_file_is_told(tmp_path, write):
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         read_yaml(tmp_path)
     assert read_yaml(write("empty.yaml", "# nothing yet")) == {}
+
+
+def test_another_optimiser_or_schedule_keeps_its_numbers() -> None:
+    saved = {
+        "optim": {"name": "adam", "lr": 1e-4},
+        "schedule": {"name": "poly", "warmup_epochs": 2},
+    }
+    changed = override(saved, ["optim.name=adamw", "schedule.name=cosine"], "saved")
+    assert changed.values == {
+        "optim": {"name": "adamw", "lr": 1e-4},
+        "schedule": {"name": "cosine", "warmup_epochs": 2},
+    }
