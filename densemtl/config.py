@@ -247,36 +247,3 @@ def _names_component(entry: Any) -> bool:
 
 def _without(entry: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {str(name): value for name, value in entry.items() if name != key}
-
-
-def json_schema() -> dict[str, Any]:
-    """A JSON schema for editors, with the names and options of every component.
-
-    What a file inherits it need not say: without a `base` alone all sections are asked for.
-    """
-    from densemtl.models.backbone import Backbone
-
-    schema = Experiment.model_json_schema()
-    own: dict[str, Any] = {"type": "object", "properties": {"name": {"pattern": ":"}}}
-    for section, package in PACKAGES.items():
-        variants = [
-            _component_schema(schema, components.find(package, name), {"const": name})
-            for name in components.names(package)
-        ]
-        schema["properties"][section] = {"anyOf": [*variants, {**own, "required": ["name"]}]}
-    schema["properties"]["backbone"] = _component_schema(schema, Backbone, {"type": "string"})
-    entry = schema["properties"]["tasks"]["items"]
-    schema["properties"]["tasks"]["items"] = {"anyOf": [{"type": "string"}, entry]}
-    schema["properties"]["base"] = {"type": "string", "description": "a file to inherit from"}
-    schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required")}]
-    return schema
-
-
-def _component_schema(
-    schema: dict[str, Any], cls: type[Any], name: dict[str, Any]
-) -> dict[str, Any]:
-    """A component's section; what its options refer to is added to the whole schema's `$defs`."""
-    options = components.options_model(cls).model_json_schema()
-    schema["$defs"].update(options.pop("$defs", {}))
-    options.pop("required", None)
-    return {**options, "properties": {"name": name, **options.get("properties", {})}}

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from densemtl import components, config
-from densemtl.config import Experiment, json_schema, load_experiment
+from densemtl.config import Experiment, load_experiment
 from densemtl.errors import ConfigError
+from densemtl.schema import json_schema
 
 
 @pytest.fixture

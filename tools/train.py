@@ -35,14 +35,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def default_folder(config: Path) -> Path:
+    """`configs/nyud/hrnet18/pad_net.yaml` -> `runs/nyud/hrnet18/pad_net`."""
+    parts = config.resolve().with_suffix("").parts
+    below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+    return Path("runs", *below)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train, print the table, and say where everything lies."""
     args = parse(argv)
-    from densemtl.config import json_schema, load_experiment
-
     if args.schema:
+        from densemtl.schema import json_schema
+
         print(json.dumps(json_schema(), indent=2))
         return
+    from densemtl.config import load_experiment
+
     experiment = load_experiment(args.config, args.overrides)
     if args.print_config:
         print(experiment.to_yaml(), end="")
@@ -52,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     from densemtl.run import run
     from densemtl.tables import run_table
 
-    folder = args.output or Path("runs") / args.config.parent.name / args.config.stem
+    folder = args.output or default_folder(args.config)
     results = run(experiment, folder, args.device, args.max_steps)
     show(run_table(results))
     print(f"weights, results and pictures: {folder}")

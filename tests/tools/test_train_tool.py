@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from experiments import write_tiny
 
@@ -93,3 +95,16 @@ def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.strip() == (
         "error: --device cuda: no usable GPU here; leave it out or say --device cpu"
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "folder"),
+    [
+        ("configs/nyud/hrnet18/pad_net.yaml", "runs/nyud/hrnet18/pad_net"),
+        ("/somewhere/configs/nyud/small.yaml", "runs/nyud/small"),
+        ("/home/me/mine.yaml", "runs/mine"),
+    ],
+)
+def test_runs_lie_as_their_configurations_do(config: str, folder: str) -> None:
+    default_folder = runpy.run_path(TRAIN[1])["default_folder"]
+    assert default_folder(Path(config)) == Path(folder)

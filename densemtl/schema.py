@@ -1,0 +1,41 @@
+"""A JSON schema of configurations, for editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from densemtl import components
+from densemtl.config import PACKAGES, Experiment
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema for editors, with the names and options of every component.
+
+    What a file inherits it need not say: without a `base` alone all sections are asked for.
+    """
+    from densemtl.models.backbone import Backbone
+
+    schema = Experiment.model_json_schema()
+    own: dict[str, Any] = {"type": "object", "properties": {"name": {"pattern": ":"}}}
+    for section, package in PACKAGES.items():
+        variants = [
+            _component_schema(schema, components.find(package, name), {"const": name})
+            for name in components.names(package)
+        ]
+        schema["properties"][section] = {"anyOf": [*variants, {**own, "required": ["name"]}]}
+    schema["properties"]["backbone"] = _component_schema(schema, Backbone, {"type": "string"})
+    entry = schema["properties"]["tasks"]["items"]
+    schema["properties"]["tasks"]["items"] = {"anyOf": [{"type": "string"}, entry]}
+    schema["properties"]["base"] = {"type": "string", "description": "a file to inherit from"}
+    schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required")}]
+    return schema
+
+
+def _component_schema(
+    schema: dict[str, Any], cls: type[Any], name: dict[str, Any]
+) -> dict[str, Any]:
+    """A component's section; what its options refer to is added to the whole schema's `$defs`."""
+    options = components.options_model(cls).model_json_schema()
+    schema["$defs"].update(options.pop("$defs", {}))
+    options.pop("required", None)
+    return {**options, "properties": {"name": name, **options.get("properties", {})}}
