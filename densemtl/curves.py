@@ -34,7 +34,8 @@ def draw_curves(file: Path, lines: Sequence[Line], metrics: Mapping[str, str]) -
 
 
 def _plot(axis: Any, lines: Sequence[Line], kind: str, key: str, title: str, marker: str) -> None:
-    points = [(line["step"], line[key]) for line in lines if line["kind"] == kind and key in line]
+    told = [line for line in lines if line["kind"] == kind and line.get(key) is not None]
+    points = [(line["step"], line[key]) for line in told]
     axis.plot([step for step, _ in points], [value for _, value in points], marker=marker)
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +31,9 @@ class RunLog:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Log named numbers; `kind` is "train", "val" or "results"."""
-        line = {"step": step, "kind": kind, "time": round(time.time(), 3), **values}
+        """Log named numbers, NaN as null; `kind` is "train" or "val"."""
+        told = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = {"step": step, "kind": kind, "time": round(time.time(), 3), **told}
         self._handle.write(json.dumps(line) + "\n")
         self._handle.flush()
         for name, value in values.items():
