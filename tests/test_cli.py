@@ -1,0 +1,43 @@
+"""How tools end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from densemtl.cli import INTERRUPTED, run
+from densemtl.errors import ConfigError
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
+
+
+def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(lambda: None)
+    assert end.value.code == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_each_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(raising(ConfigError("a.yaml: x: unknown\nb.yaml: y: missing")))
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: a.yaml: x: unknown\nerror: b.yaml: y: missing\n"
+
+
+def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(raising(KeyboardInterrupt()))
+    assert end.value.code == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(raising(ZeroDivisionError()))
