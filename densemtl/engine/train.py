@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from densemtl.engine.optim import Schedule
 from densemtl.engine.panels import Predictor, draw_panels
 from densemtl.engine.progress import ProgressBar
 from densemtl.engine.state import TrainState
-from densemtl.engine.step import Stepper
+from densemtl.engine.step import Report, Stepper
 from densemtl.errors import DataError
 from densemtl.media import write_picture
 from densemtl.settings import InputSettings, TrainSettings
@@ -119,27 +119,38 @@ def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
     record, settings = job.state.record, job.settings
     monitor, means = LossMonitor(settings.non_finite == "skip", bar.say), Means()
     started = time.monotonic()
-    for batches in _rest_of_epoch(job):
-        job.schedule.set(record.step)
-        report = job.stepper.step(batches)
+    for batches in _rest_of_epoch(job, end):
+        report = _step(job, batches)
         means.add(monitor.push(record.step + 1, report))
         if record.step % settings.log_every == 0:
             _log_losses(job, means, bar, log)
         record.step += 1
-        record.images += sum(len(batch) for batch in batches)
-        if job.state.ema is not None:
-            job.state.ema.update(job.stepper.model, record.step)
         bar.advance(record.step)
-        if settings.checkpoint_steps and record.step % settings.checkpoint_steps == 0:
+        if _checkpoint_is_due(job, end):
             means.add(monitor.drain())
             _log_losses(job, means, bar, log)
             started = _clock(job, started)
             job.state.save(job.folder, job.config)
-        if record.step == end:
-            break
     means.add(monitor.drain())
     _log_losses(job, means, bar, log)
     _clock(job, started)
+
+
+def _step(job: Job, batches: Sequence[Batch]) -> Report:
+    state = job.state
+    job.schedule.set(state.record.step)
+    report = job.stepper.step(batches)
+    if state.ema is not None:
+        state.ema.update(job.stepper.model, state.record.step)
+    state.record.images += sum(len(batch) for batch in batches)
+    return report
+
+
+def _checkpoint_is_due(job: Job, end: int) -> bool:
+    """Inside an epoch alone: at its end, and at the run's, validation comes before it is saved."""
+    step, every = job.state.record.step, job.settings.checkpoint_steps
+    validated = step == end or step % job.steps_per_epoch == 0
+    return every is not None and step % every == 0 and not validated
 
 
 def _clock(job: Job, started: float) -> float:
@@ -150,15 +161,16 @@ def _clock(job: Job, started: float) -> float:
     return now
 
 
-def _rest_of_epoch(job: Job) -> Iterator[list[Batch]]:
-    """The batches of each remaining step of the epoch that the record stands in."""
+def _rest_of_epoch(job: Job, end: int) -> Iterator[list[Batch]]:
+    """The batches of each remaining step, up to `end`, of the epoch that the record stands in."""
     epoch, done = divmod(job.state.record.step, job.steps_per_epoch)
     accumulate, sampler = job.settings.accumulate, job.train_loader.sampler
     assert isinstance(sampler, EpochSampler)
     sampler.epoch = epoch
     sampler.skip = done * accumulate * (job.train_loader.batch_size or 1)
     batches = iter(job.train_loader)
-    for _ in range(job.steps_per_epoch - done):
+    left = min(job.steps_per_epoch - done, end - job.state.record.step)
+    for _ in range(left):
         yield [next(batches) for _ in range(accumulate)]
 
 

@@ -95,6 +95,26 @@ def test_stopped_and_gone_on_equals_never_stopped(
     assert_equal_runs(whole, parts)
 
 
+def test_a_kill_while_validating_loses_no_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint inside the epoch falls on its last step, where validation is still to come."""
+    settings = ("train.epochs=2", "train.checkpoint_steps=2")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("densemtl.engine.train._validate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(job(tmp_path / "parts", *settings))
+    train(job(tmp_path / "parts", *settings))
+    train(job(tmp_path / "whole", *settings))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    kinds = [line["kind"] for line in read_log(tmp_path / "parts" / "log.jsonl")]
+    assert kinds.count("val") == 2
+
+
 def test_a_seed_decides_everything(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(job(tmp_path / name, f"seed={seed}"), max_steps=2)
