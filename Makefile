@@ -36,16 +36,19 @@ install: $(INSTALLED)
 # uv where it is there or can be had, else pip. The headless OpenCV is laid down last: it shares the
 # folder cv2/ with opencv-python and, unlike it, needs no libGL.
 $(INSTALLED): setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv || true
-	set -e; if command -v uv >/dev/null; then UV=uv; else UV=$(BIN)/uv; fi; \
-	if command -v $$UV >/dev/null; \
-	then install="$$UV pip install --quiet --python $(BIN)/python"; again="--reinstall"; \
-	else install="$(BIN)/python -m pip install --quiet"; again="--force-reinstall"; fi; \
+	@echo "installing into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv || true
+	@set -e; \
+	uv=$$(command -v uv || command -v $(BIN)/uv || true); \
+	if [ -n "$$uv" ]; \
+	then install="$$uv pip install --quiet --python $(BIN)/python"; again=--reinstall; \
+	else install="$(BIN)/python -m pip install --quiet"; again=--force-reinstall; fi; \
 	$$install -e ".[dev]"; \
-	$$install $$again --no-deps "opencv-python-headless$$($(BIN)/python -c \
-	'from importlib.metadata import version; print("==" + version("opencv-python-headless"))')"
-	touch $@
+	version=$$($(BIN)/python -c \
+	'from importlib.metadata import version; print(version("opencv-python-headless"))'); \
+	$$install $$again --no-deps "opencv-python-headless==$$version"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
