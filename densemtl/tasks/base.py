@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.types import ProtocolName, Size
+from densemtl.types import VOID, ProtocolName, Size
 
 if TYPE_CHECKING:
     from densemtl.data.geometry import Geometry
@@ -78,3 +78,19 @@ class Task(ABC):
     @abstractmethod
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """A decoded prediction or label in a `Sample`'s layout -> HxWx3 uint8 RGB; void black."""
+
+
+class LabelMap(Task):
+    """A task whose label is one number a pixel that cannot be blended: HxW uint8, void 255."""
+
+    def valid(self, target: Tensor) -> Tensor:
+        """Pixels that are not 255."""
+        return target != VOID
+
+    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+        """Nearest pixel; outside void."""
+        return geometry.labels(target, VOID)
+
+    def void(self, size: Size) -> NDArray[np.generic]:
+        """HxW uint8 of 255."""
+        return np.full(size, VOID, np.uint8)

@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.colours import glow
-from densemtl.data.geometry import Geometry
 from densemtl.errors import ConfigError
 from densemtl.losses.balanced_bce import balanced_bce
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.binary import Binary as BinaryMetric
-from densemtl.tasks.base import Task
-from densemtl.types import VOID, ProtocolName, Size
+from densemtl.tasks.base import LabelMap
+from densemtl.types import VOID, ProtocolName
 
 
-class Binary(Task):
+class Binary(LabelMap):
     """One logit a pixel: balanced cross-entropy, decoded by the sigmoid, scored by pixels.
 
     Args:
@@ -53,10 +52,6 @@ class Binary(Task):
         """Bx1xHxW logits -> BxHxW float32 probabilities."""
         return logits.float().squeeze(1).sigmoid()
 
-    def valid(self, target: Tensor) -> Tensor:
-        """Pixels that are not 255."""
-        return target != VOID
-
     def metric(self, protocol: ProtocolName) -> TaskMetric:
         """Pixel-wise scores, the same under every protocol."""
         return BinaryMetric()
@@ -64,14 +59,6 @@ class Binary(Task):
     def primary(self, protocol: ProtocolName) -> str:
         """F-measure of the pixels at the best threshold."""
         return "pixel_maxF"
-
-    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
-        """Nearest pixel; outside void."""
-        return geometry.labels(target, VOID)
-
-    def void(self, size: Size) -> NDArray[np.generic]:
-        """HxW uint8 of 255."""
-        return np.full(size, VOID, np.uint8)
 
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """HxW probabilities or labels -> dark to bright; void black, no darker than 0."""

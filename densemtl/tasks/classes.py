@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.colours import BLACK, palette
-from densemtl.data.geometry import Geometry
 from densemtl.errors import ConfigError
 from densemtl.losses.cross_entropy import cross_entropy
 from densemtl.metrics.miou import MIoU
-from densemtl.tasks.base import Task
-from densemtl.types import VOID, ProtocolName, Size
+from densemtl.tasks.base import LabelMap
+from densemtl.types import VOID, ProtocolName
 
 
-class Classes(Task):
+class Classes(LabelMap):
     """Pixel classification: cross-entropy, decoded by argmax, scored by mIoU.
 
     Args:
@@ -61,10 +60,6 @@ class Classes(Task):
         """BxCxHxW logits -> BxHxW int64 class ids."""
         return logits.argmax(dim=1)
 
-    def valid(self, target: Tensor) -> Tensor:
-        """Pixels that are not 255."""
-        return target != VOID
-
     def metric(self, protocol: ProtocolName) -> MIoU:
         """The same under every protocol."""
         return MIoU(self.class_names)
@@ -72,14 +67,6 @@ class Classes(Task):
     def primary(self, protocol: ProtocolName) -> str:
         """MIoU."""
         return "mIoU"
-
-    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
-        """Nearest pixel; outside void."""
-        return geometry.labels(target, VOID)
-
-    def void(self, size: Size) -> NDArray[np.generic]:
-        """HxW uint8 of 255."""
-        return np.full(size, VOID, np.uint8)
 
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """HxW class ids -> each class's colour."""
