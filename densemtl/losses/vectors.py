@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from densemtl import directions
 from densemtl.losses.masked import fill_void, masked_mean
 
 Divisor = Literal["elements", "pixels"]
@@ -20,7 +20,7 @@ SHORTEST = 1e-4
 
 def unit(vectors: Tensor) -> Tensor:
     """BxCxHxW vectors -> the same of length 1, in float32."""
-    return F.normalize(vectors.float(), dim=1, eps=SHORTEST)
+    return directions.unit(vectors, SHORTEST)
 
 
 def l1(logits: Tensor, target: Tensor, valid: Tensor, divisor: Divisor) -> Tensor:

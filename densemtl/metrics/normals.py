@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from densemtl.directions import length, unit
 from densemtl.metrics.base import TaskMetric
 
 BIN = 0.005
 """Width in degrees of the histogram that yields the median, which is thus exact to 0.005."""
 
 BINS = round(180 / BIN)
+
+SHORTEST = 1e-12
+"""A vector below this length has no direction: it is 90 degrees off."""
 
 WITHIN = (11.25, 22.5, 30.0)
 
@@ -63,8 +66,9 @@ class Normals(TaskMetric):
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
     """BxHxW degrees between BxCxHxW vectors; unlike acos of the dot product exact near 0."""
-    a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
-    half = torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))
+    a, b = unit(a, SHORTEST), unit(b, SHORTEST)
+    # In float64, since torch's vectorised atan2 and that of what is left over differ in float32.
+    half = torch.atan2(length(a - b).double(), length(a + b).double())
     return torch.rad2deg(2 * half)
 
 
