@@ -244,8 +244,10 @@ def versions() -> dict[str, str]:
 
 def _code_version() -> str:
     """The release, and in a checkout the commit, marked where files differ from it."""
-    root = Path(densemtl.__file__).parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    checkout = Path(densemtl.__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return densemtl.__version__
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
