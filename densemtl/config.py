@@ -31,6 +31,9 @@ PACKAGES = {"data": "data", "decoder": "decoders", "head": "heads", "balancing":
 SHARED = "shared"
 """The parameter group of what all tasks use."""
 
+RESERVED = (SHARED, "fusion", "balancing")
+"""Parameter groups that are no task's."""
+
 HARMLESS = {
     "data": ("root",),
     "loader": ("workers", "eval_batch_size", "cache"),
@@ -200,6 +203,8 @@ def _task_errors(values: Mapping[str, Any]) -> Iterator[str]:
         if name in seen:
             yield f"tasks.{index}: {name!r} is named twice"
         seen.add(name)
+        if not _can_name_a_module(name):
+            yield f"tasks.{index}: {name!r} cannot name a task: take another word of a-z, 0-9, _"
         if offered is None:
             continue
         if name in offered:
@@ -208,6 +213,14 @@ def _task_errors(values: Mapping[str, Any]) -> Iterator[str]:
             known = components.suggest(name, offered)
             yield f"tasks.{index}: the dataset offers no {name!r}, {known}"
     yield from _weight_errors(values.get("balancing"), seen)
+
+
+def _can_name_a_module(name: str) -> bool:
+    """Heads and parameter groups bear their task's name, so it must not be one of torch's own."""
+    from torch.nn import ModuleDict
+
+    taken = name in RESERVED or hasattr(ModuleDict, name) or name == "training"
+    return name.isidentifier() and not taken
 
 
 def _task_option_errors(

@@ -228,3 +228,14 @@ def test_the_single_task_reference_shares_nothing_else(write):
     assert (alone.seed, alone.optim.lr, alone.head) == (4, 1e-4, experiment.head)
     again = load_experiment(write(alone.to_yaml(), "alone.yaml"))
     assert again == alone
+
+
+@pytest.mark.parametrize("name", ["shared", "fusion", "balancing", "a.b", "keys", "training", "2d"])
+def test_a_name_that_no_module_can_bear(write, monkeypatch, name):
+    monkeypatch.setattr(
+        Rooms, "offers", classmethod(lambda cls, **options: {name: {"kind": "depth"}})
+    )
+    file = write(GOOD.replace("[semseg, {name: depth, loss: berhu}]", f"['{name}']"))
+    assert errors(file) == [
+        f"{file}: tasks.0: {name!r} cannot name a task: take another word of a-z, 0-9, _"
+    ]
