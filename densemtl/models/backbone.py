@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.errors import ModelError
-from densemtl.models.stages import cut
+from densemtl.models.stages import cut, last_block
 from densemtl.types import FeatureSpec, Size
 
 Colour = tuple[float, ...]
@@ -103,6 +103,29 @@ class Backbone(nn.Module):
         """
         return self._run(index + 1, self._from_nchw(feature))
 
+    def run_stage_watched(self, index: int, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """As `run_stage`, and what enters the stage's last block besides.
+
+        Returns:
+            (input of the last block, output of the stage), both NCHW.
+
+        Raises:
+            ModelError: a model that cannot be cut into stages, or whose blocks see no maps.
+        """
+        seen: list[Tensor] = []
+        block = last_block(self.stage_modules(index)[-1])
+        watch = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            leaving = self.run_stage(index, feature)
+        finally:
+            watch.remove()
+        if seen[0].ndim != leaving.ndim:
+            raise ModelError(
+                f"backbone {self.name!r}: its blocks see tokens, not maps; choose e.g. a ResNet,"
+                " ConvNeXt, EfficientNet or Swin"
+            )
+        return self._to_nchw(seen[0]), leaving
+
     def stage_modules(self, index: int) -> list[nn.Module]:
         """The modules that `run_stage(index)` runs, one after the other.
 
@@ -110,6 +133,10 @@ class Backbone(nn.Module):
             ModelError: a model that cannot be cut into stages.
         """
         return self._modules_of(index + 1)
+
+    def blank(self) -> Tensor:
+        """A black 1x3xHxW image of the smallest size that the model takes, to try it out."""
+        return torch.zeros(1, 3, *(self._only_size or (self.multiple, self.multiple)))
 
     def _run(self, part: int, feature: Any) -> Tensor:
         for module in self._modules_of(part):

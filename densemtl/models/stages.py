@@ -33,6 +33,14 @@ def cut(net: nn.Module, levels: Sequence[str]) -> list[list[str]]:
     return [names[start:stop] for start, stop in pairwise(starts)]
 
 
+def last_block(stage: nn.Module) -> nn.Module:
+    """The last link of a stage that is a chain of blocks, or has one under the name `blocks`."""
+    blocks = getattr(stage, "blocks", stage)
+    if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0:
+        return blocks[-1]
+    return stage
+
+
 def _chain(net: nn.Module, levels: Sequence[str]) -> Iterator[str]:
     for name, child in net.named_children():
         inside = any(level.startswith(f"{name}.") for level in levels)

@@ -1,0 +1,58 @@
+"""Cross-stitch networks (Misra et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.decoders.base import MakeBackbone, MakeHead
+from densemtl.decoders.parallel import STEM, ParallelNetworks, own_share
+from densemtl.errors import ConfigError
+from densemtl.tasks.base import Task
+
+
+class CrossStitch(ParallelNetworks):
+    """After every stage each task's channel becomes a learned mixture of all tasks' (eq. 1).
+
+    Args:
+        make_backbone: makes one network a task.
+        make_head: makes one head a task.
+        tasks: the run's.
+        alpha: share of its own that a task starts with; the others have equal parts of the rest,
+            so that a row sums to 1 (section 3.2). The survey has .9 for two tasks, .8 for five.
+
+    Raises:
+        ConfigError: alpha is not in 0..1.
+        ModelError: a backbone that cannot be run stage by stage.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        alpha: float = 0.9,
+    ) -> None:
+        super().__init__(make_backbone, make_head, tasks)
+        if not 0 <= alpha <= 1:
+            raise ConfigError(f"decoder.alpha: {alpha} must lie between 0 and 1")
+        own, other = own_share(alpha, len(tasks))
+        start = torch.full((len(tasks), len(tasks)), other).fill_diagonal_(own)
+        self.units = nn.ParameterList(
+            start[:, :, None].repeat(1, 1, channels) for channels in self.spec.channels
+        )
+
+    def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
+        """A weighted sum over tasks, with a weight a channel."""
+        if level == STEM:
+            return features
+        stacked = torch.stack(features)
+        weights = self.units[level - 1][:, :, None, :, None, None]
+        return [(mixture * stacked).sum(0) for mixture in weights]
+
+    def fusion(self) -> list[nn.Parameter]:
+        """One TxTxC unit a stage."""
+        return list(self.units)

@@ -1,0 +1,119 @@
+"""MTAN: multi-task attention network (Liu et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead
+from densemtl.models.blocks import bottleneck
+from densemtl.models.layers import BatchNorm, resize, size_of
+from densemtl.tasks.base import Task
+from densemtl.types import Predictions
+
+SQUEEZE = 4
+"""An attention module is this much narrower inside than its stage."""
+
+
+class MTAN(Decoder):
+    """One shared backbone; each task picks from every stage by a soft mask of its own.
+
+    A task's mask is made of the input of the stage's last block and of what the task attended to
+    in the stage before, refined by a block that all tasks share; it weighs the last block's output
+    (eq. 1 and 2).
+
+    Raises:
+        ModelError: a backbone that cannot be run stage by stage.
+    """
+
+    def __init__(
+        self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
+    ) -> None:
+        super().__init__(tasks)
+        self.backbone = make_backbone()
+        widths = self.backbone.spec.channels
+        before = (0, *widths[1:])
+        entering = self._entering_widths()
+        self.attention = nn.ModuleDict(
+            {
+                task.name: nn.ModuleList(
+                    _attention(enter + refined, width)
+                    for enter, refined, width in zip(entering, before, widths, strict=True)
+                )
+                for task in tasks
+            }
+        )
+        self.refine = nn.ModuleList(bottleneck(*pair) for pair in pairwise(widths))
+        self.heads = nn.ModuleDict(
+            {task.name: make_head(self.backbone.spec, task.channels) for task in tasks}
+        )
+
+    def forward(self, image: Tensor) -> Predictions:
+        """Bx3xHxW normalised image -> logits at feature size."""
+        stages = self._run_stages(image)
+        final = {}
+        for task, head in self.heads.items():
+            final[task] = head(self._attend(self.attention[task], stages))
+        return Predictions(final)
+
+    def _attend(self, modules: nn.Module, stages: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """A task's attended feature of every stage, from (entering, leaving) the last blocks."""
+        assert isinstance(modules, nn.ModuleList)
+        attended: list[Tensor] = []
+        for stage, (entering, leaving) in enumerate(stages):
+            size = size_of(leaving)
+            seen = [resize(entering, size)]
+            if attended:
+                seen.append(_shrink(self.refine[stage - 1](attended[-1]), size_of(leaving)))
+            attended.append(modules[stage](torch.cat(seen, dim=1)) * leaving)
+        return attended
+
+    def _run_stages(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(entering, leaving) each stage's last block, NCHW."""
+        feature, stages = self.backbone.run_stem(image), []
+        for stage in range(len(self.backbone.spec)):
+            entering, feature = self.backbone.run_stage_watched(stage, feature)
+            stages.append((entering, feature))
+        return stages
+
+    def _entering_widths(self) -> list[int]:
+        """Channels of what enters the stages' last blocks: tried out."""
+        training = self.backbone.training
+        self.backbone.eval()
+        with torch.no_grad():
+            stages = self._run_stages(self.backbone.blank())
+        self.backbone.train(training)
+        return [entering.shape[1] for entering, _ in stages]
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Backbone and refinement are shared; attention and head are each task's."""
+        own = {
+            task: [*self.attention[task].parameters(), *self.heads[task].parameters()]
+            for task in self.task_names
+        }
+        shared = [*self.backbone.parameters(), *self.refine.parameters()]
+        return {"shared": shared, **own}
+
+
+def _attention(channels: int, width: int) -> nn.Sequential:
+    """Two 1x1 with bias, BN; a mask in 0..1 (Fig. 3)."""
+    inner = width // SQUEEZE
+    return nn.Sequential(
+        nn.Conv2d(channels, inner, 1),
+        BatchNorm(inner),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(inner, width, 1),
+        BatchNorm(width),
+        nn.Sigmoid(),
+    )
+
+
+def _shrink(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    """To the next stage's size, by the largest of each 2x2 where that halves it."""
+    if size_of(feature) == size:
+        return feature
+    return F.adaptive_max_pool2d(feature, size)

@@ -1,0 +1,132 @@
+"""MTI-Net: multi-scale task interaction networks (Vandenhende et al., ECCV 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.models.blocks import SqueezeExcite, basic_block
+from densemtl.models.distillation import Distillation
+from densemtl.models.layers import resize, size_of
+from densemtl.tasks.base import Task
+from densemtl.types import Predictions
+
+Softmax = Literal["published_code", "paper"]
+
+REDUCTION = 4
+"""The propagation's mask is made in this part of the width."""
+
+
+class MTINet(PyramidDecoder):
+    """PAD-Net's distillation at every scale, the coarser scales' features handed on to the finer.
+
+    Args:
+        make_backbone: makes the one backbone.
+        make_head: makes each task's head, which reads its distilled features of all scales.
+        tasks: the run's.
+        softmax: over what the propagation's mask sums to 1: the "paper" says over tasks; the
+            "published_code" views the same channels in another order, so that they are as many
+            neighbouring channels of one task, and the published numbers are of that.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        softmax: Softmax = "published_code",
+    ) -> None:
+        super().__init__(make_backbone, tasks)
+        widths, names = self.backbone.spec.channels, self.task_names
+        below = (*widths[1:], 0)
+        self.initial = nn.ModuleList(
+            nn.ModuleDict({name: _features(width + more, width) for name in names})
+            for width, more in zip(widths, below, strict=True)
+        )
+        self.guess = nn.ModuleList(
+            nn.ModuleDict({task.name: nn.Conv2d(width, task.channels, 1) for task in tasks})
+            for width in widths
+        )
+        self.propagate = nn.ModuleList(Propagation(names, width, softmax) for width in widths[1:])
+        self.distil = nn.ModuleList(Distillation(names, names, width) for width in widths)
+        self.heads = nn.ModuleDict(
+            {task.name: make_head(self.backbone.spec, task.channels) for task in tasks}
+        )
+
+    def predict(self, features: list[Tensor]) -> Predictions:
+        """The pyramid, finest first -> final logits, and those of every scale as auxiliary."""
+        initial: dict[int, dict[str, Tensor]] = {}
+        handed: dict[str, Tensor] = {}
+        for scale in reversed(range(len(features))):
+            initial[scale] = self._initial(scale, features[scale], handed)
+            handed = self.propagate[scale - 1](initial[scale]) if scale else {}
+        scales = [initial[scale] for scale in range(len(features))]
+        refined = [distil(own) for distil, own in zip(self.distil, scales, strict=True)]
+        final = {task: head([own[task] for own in refined]) for task, head in self.heads.items()}
+        return Predictions(final, aux=[self._guesses(*pair) for pair in enumerate(scales)])
+
+    def _initial(
+        self, scale: int, feature: Tensor, handed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Each task's feature of a scale, from the backbone's and what the coarser scale handed."""
+        size, modules = size_of(feature), self.initial[scale]
+        assert isinstance(modules, nn.ModuleDict)
+        return {
+            task: module(torch.cat([feature, resize(handed[task], size)], 1) if handed else feature)
+            for task, module in modules.items()
+        }
+
+    def _guesses(self, scale: int, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        modules = self.guess[scale]
+        assert isinstance(modules, nn.ModuleDict)
+        return {task: module(own[task]) for task, module in modules.items()}
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Only the backbone is shared; propagation and distillation are fusion."""
+        own = {task: list(self.heads[task].parameters()) for task in self.task_names}
+        for part in (*self.initial, *self.guess):
+            assert isinstance(part, nn.ModuleDict)
+            for task, module in part.items():
+                own[task] += module.parameters()
+        fusion = [*self.propagate.parameters(), *self.distil.parameters()]
+        return {"shared": list(self.backbone.parameters()), **own, "fusion": fusion}
+
+
+class Propagation(nn.Module):
+    """Features of all tasks at one scale -> what each hands to the finer one (section 3.4)."""
+
+    def __init__(self, tasks: Sequence[str], width: int, softmax: Softmax) -> None:
+        super().__init__()
+        self.tasks, self.softmax = tuple(tasks), softmax
+        joined = len(tasks) * width
+        inner = joined // REDUCTION
+        self.mask = nn.Sequential(
+            basic_block(joined, inner), basic_block(inner, inner), nn.Conv2d(inner, joined, 1)
+        )
+        self.reduce = basic_block(joined, width)
+        self.excite = nn.ModuleDict({task: SqueezeExcite(width) for task in tasks})
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{task: BxCxHxW} -> {task: BxCxHxW}."""
+        joined = torch.cat([features[task] for task in self.tasks], dim=1)
+        shared = self.reduce(joined * self._attend(self.mask(joined)))
+        return {task: excite(shared) + features[task] for task, excite in self.excite.items()}
+
+    def _attend(self, mask: Tensor) -> Tensor:
+        """BxNCxHxW -> the same in 0..1, summing to 1 over N of them."""
+        batch, channels, height, width = mask.shape
+        count = len(self.tasks)
+        if self.softmax == "paper":
+            view = mask.view(batch, count, channels // count, height, width).softmax(dim=1)
+        else:
+            view = mask.view(batch, channels // count, count, height, width).softmax(dim=2)
+        return view.view(mask.shape)
+
+
+def _features(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(basic_block(channels, width), basic_block(width, width))

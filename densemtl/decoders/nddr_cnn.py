@@ -1,0 +1,98 @@
+"""NDDR-CNN: neural discriminative dimensionality reduction (Gao et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.decoders.base import MakeBackbone, MakeHead
+from densemtl.decoders.parallel import ParallelNetworks, own_share
+from densemtl.errors import ConfigError
+from densemtl.models.backbone import Backbone
+from densemtl.models.layers import resize, size_of
+from densemtl.tasks.base import Task
+
+MOMENTUM = 0.05
+"""Of the layers' batch normalisation, as published."""
+
+
+class NDDRCNN(ParallelNetworks):
+    """After the stem and every stage all tasks' channels are joined and, per task, reduced again.
+
+    Args:
+        make_backbone: makes one network a task.
+        make_head: makes one head a task.
+        tasks: the run's.
+        alpha: share of its own channels that a task's reduction starts with; the others have equal
+            parts of the rest (section 3.3). The survey has .9 for two tasks, .8 for five.
+        shortcut: the paper's: the head's last feature is reduced from all stages', resized to it.
+
+    Raises:
+        ConfigError: alpha is not in 0..1.
+        ModelError: a backbone that cannot be run stage by stage.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        alpha: float = 0.9,
+        shortcut: bool = False,
+    ) -> None:
+        super().__init__(make_backbone, make_head, tasks)
+        if not 0 <= alpha <= 1:
+            raise ConfigError(f"decoder.alpha: {alpha} must lie between 0 and 1")
+        count, spec = len(tasks), self.spec
+        widths = (_stem_width(self._first()), *spec.channels)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(_reduction(own, count, width, alpha) for own in range(count))
+            for width in widths
+        )
+        joined, last = sum(spec.channels), spec.channels[-1]
+        self.shortcuts = nn.ModuleList(
+            nn.Conv2d(joined, last, 1) for _ in range(count * int(shortcut))
+        )
+
+    def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
+        """Join, then reduce for each task."""
+        joined = torch.cat(features, dim=1)
+        reductions = self.layers[level]
+        assert isinstance(reductions, nn.ModuleList)
+        return [reduce(joined) for reduce in reductions]
+
+    def predict(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
+        """Each task's pyramid, its last level through the shortcut if there is one -> logits."""
+        for pyramid, reduce in zip(pyramids, self.shortcuts, strict=False):
+            size = size_of(pyramid[-1])
+            pyramid[-1] = reduce(torch.cat([resize(level, size) for level in pyramid], dim=1))
+        return super().predict(pyramids)
+
+    def fusion(self) -> list[nn.Parameter]:
+        """The reductions, of stages and of shortcuts."""
+        return [*self.layers.parameters(), *self.shortcuts.parameters()]
+
+
+def _reduction(own: int, count: int, width: int, alpha: float) -> nn.Sequential:
+    """1x1 without bias, BN, ReLU; starts as a mixture of all tasks' equal channels."""
+    convolution = nn.Conv2d(count * width, width, 1, bias=False)
+    keep, take = own_share(alpha, count)
+    shares = [keep if task == own else take for task in range(count)]
+    with torch.no_grad():
+        blocks = [share * torch.eye(width) for share in shares]
+        convolution.weight.copy_(torch.cat(blocks, dim=1)[:, :, None, None])
+    return nn.Sequential(
+        convolution, nn.BatchNorm2d(width, momentum=MOMENTUM), nn.ReLU(inplace=True)
+    )
+
+
+def _stem_width(backbone: Backbone) -> int:
+    """Channels of the stem's output, which no specification tells: tried out."""
+    training = backbone.training
+    with torch.no_grad():
+        width = backbone.eval().run_stem(backbone.blank()).shape[1]
+    backbone.train(training)
+    return width

@@ -1,0 +1,85 @@
+"""PAD-Net: prediction-and-distillation network (Xu et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.models.blocks import bottleneck
+from densemtl.models.distillation import Distillation
+from densemtl.models.layers import conv_bn_relu, resize, size_of
+from densemtl.tasks.base import Task
+from densemtl.types import Predictions
+
+
+class PADNet(PyramidDecoder):
+    """Each task is predicted once, then again from its features and, gated, the other tasks'.
+
+    Args:
+        make_backbone: makes the one backbone.
+        make_head: not used; both predictions have heads of their own, two bottlenecks and a 1x1.
+        tasks: the run's.
+        feature: what all tasks start from: "all" levels resized to the finest and mixed by a 1x1
+            (HRNet), or the "last" one (a dilated ResNet).
+        width: channels of every task's feature.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        feature: Literal["all", "last"] = "all",
+        width: int = 256,
+    ) -> None:
+        super().__init__(make_backbone, tasks)
+        channels = self.backbone.spec.channels
+        start = sum(channels) if feature == "all" else channels[-1]
+        self.mix = conv_bn_relu(start, start, 1, bias=True) if feature == "all" else None
+        self.initial = nn.ModuleDict({task.name: _features(start, width) for task in tasks})
+        self.guess = nn.ModuleDict({t.name: nn.Conv2d(width, t.channels, 1) for t in tasks})
+        self.distil = Distillation(self.task_names, self.task_names, width)
+        self.final = nn.ModuleDict(
+            {
+                task.name: nn.Sequential(
+                    _features(width, width), nn.Conv2d(width, task.channels, 1)
+                )
+                for task in tasks
+            }
+        )
+
+    def predict(self, features: list[Tensor]) -> Predictions:
+        """The pyramid, finest first -> final logits, and the initial ones as auxiliary."""
+        shared = self._start(features)
+        initial = {task: module(shared) for task, module in self.initial.items()}
+        guesses = {task: module(initial[task]) for task, module in self.guess.items()}
+        distilled = self.distil(initial)
+        final = {task: module(distilled[task]) for task, module in self.final.items()}
+        return Predictions(final, aux=[guesses])
+
+    def _start(self, features: list[Tensor]) -> Tensor:
+        if self.mix is None:
+            return features[-1]
+        size = size_of(features[0])
+        mixed: Tensor = self.mix(torch.cat([resize(level, size) for level in features], dim=1))
+        return mixed
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Backbone and its mixing are shared; everything after is a task's own but the messages."""
+        shared = list(self.backbone.parameters())
+        shared += [] if self.mix is None else list(self.mix.parameters())
+        parts = (self.initial, self.guess, self.final)
+        own = {
+            task: [parameter for part in parts for parameter in part[task].parameters()]
+            for task in self.task_names
+        }
+        return {"shared": shared, **own, "fusion": list(self.distil.parameters())}
+
+
+def _features(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(bottleneck(channels, width), bottleneck(width, width))

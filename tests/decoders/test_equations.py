@@ -1,0 +1,267 @@
+"""Each method against an independent restatement of its equations, with given weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.decoders.base import Decoder
+from densemtl.decoders.cross_stitch import CrossStitch
+from densemtl.decoders.hard_sharing import HardSharing
+from densemtl.decoders.mtan import MTAN
+from densemtl.decoders.mti_net import MTINet, Propagation
+from densemtl.decoders.nddr_cnn import NDDRCNN
+from densemtl.decoders.pad_net import PADNet
+from densemtl.heads.linear import Linear
+from densemtl.models.backbone import Backbone
+from densemtl.models.distillation import Distillation
+from densemtl.tasks.base import Task
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def backbone() -> Backbone:
+    return Backbone("test_resnet", pretrained=False)
+
+
+@pytest.fixture
+def tasks(make_task: Callable[..., Task]) -> list[Task]:
+    torch.manual_seed(0)
+    return [make_task("semseg"), make_task("depth")]
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def lively(decoder: Decoder) -> Decoder:
+    """Statistics and affine maps of batch normalisation that are not the identity."""
+    for module in decoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.1)
+    return decoder.eval()
+
+
+def image() -> Tensor:
+    return torch.randn(2, 3, 64, 96)
+
+
+def norm(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+    scale = bn.weight / (bn.running_var + bn.eps).sqrt()
+    return (x - bn.running_mean[:, None, None]) * scale[:, None, None] + bn.bias[:, None, None]
+
+
+def conv(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    return F.conv2d(x, layer.weight, layer.bias, padding=layer.padding)
+
+
+def residual(x: Tensor, block: nn.Module) -> Tensor:
+    """Any residual block, walked layer by layer."""
+    out = x
+    for layer in (each for each in block.body.modules() if not list(each.children())):
+        if isinstance(layer, nn.Conv2d):
+            out = conv(out, layer)
+        elif isinstance(layer, nn.BatchNorm2d):
+            out = norm(out, layer)
+        else:
+            out = out.clamp(min=0)
+    short = x
+    if not isinstance(block.skip, nn.Identity):
+        short = norm(conv(x, block.skip[0]), block.skip[1])
+    return (out + short).clamp(min=0)
+
+
+def up(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def test_cross_stitch(tasks: list[Task]) -> None:
+    decoder, x = lively(CrossStitch(backbone, Linear, tasks)), image()
+    for unit in decoder.units:
+        unit.normal_()
+    nets = list(decoder.backbones.values())
+    features = [net.run_stem(x) for net in nets]
+    pyramid: list[list[Tensor]] = [[], []]
+    for stage, unit in enumerate(decoder.units):
+        own = [net.run_stage(stage, each) for net, each in zip(nets, features, strict=True)]
+        features = [torch.zeros_like(own[0]) for _ in own]
+        for i in range(2):
+            for j in range(2):
+                features[i] += unit[i, j][None, :, None, None] * own[j]
+            pyramid[i].append(features[i])
+    for task, levels in zip(tasks, pyramid, strict=True):
+        wanted = decoder.heads[task.name](levels)
+        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+
+
+def test_cross_stitch_starts_with_rows_that_sum_to_one(tasks: list[Task]) -> None:
+    unit = CrossStitch(backbone, Linear, tasks, alpha=0.8).units[0]
+    torch.testing.assert_close(unit.sum(1), torch.ones_like(unit.sum(1)))
+    assert unit[0, 0, 0] == pytest.approx(0.8)
+
+
+def single(decoder: Decoder, task: Task) -> HardSharing:
+    """A single-task network with the weights of one of the parallel networks."""
+    alone = HardSharing(backbone, Linear, [task]).eval()
+    alone.backbone.load_state_dict(decoder.backbones[task.name].state_dict())
+    alone.heads[task.name].load_state_dict(decoder.heads[task.name].state_dict())
+    return alone
+
+
+def test_cross_stitch_with_identity_mixing_is_single_tasks(tasks: list[Task]) -> None:
+    decoder, x = lively(CrossStitch(backbone, Linear, tasks, alpha=1.0)), image()
+    for task in tasks:
+        wanted = single(decoder, task)(x).final[task.name]
+        assert torch.equal(decoder(x).final[task.name], wanted)
+
+
+def test_nddr_with_nothing_taken_is_single_tasks_up_to_its_normalisation(
+    tasks: list[Task],
+) -> None:
+    """BN divides by sqrt(1 + eps) at the start, and the ReLU changes no feature after a ReLU."""
+    decoder, x = NDDRCNN(backbone, Linear, tasks, alpha=1.0).eval(), image()
+    for task in tasks:
+        wanted = single(decoder, task)(x).final[task.name]
+        torch.testing.assert_close(decoder(x).final[task.name], wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_nddr(tasks: list[Task], shortcut: bool) -> None:
+    decoder, x = lively(NDDRCNN(backbone, Linear, tasks, shortcut=shortcut)), image()
+
+    def reduced(level: int, features: list[Tensor]) -> list[Tensor]:
+        joined = torch.cat(features, 1)
+        return [norm(conv(joined, r[0]), r[1]).clamp(min=0) for r in decoder.layers[level]]
+
+    nets = list(decoder.backbones.values())
+    features = reduced(0, [net.run_stem(x) for net in nets])
+    pyramid: list[list[Tensor]] = [[], []]
+    for stage in range(4):
+        own = [net.run_stage(stage, each) for net, each in zip(nets, features, strict=True)]
+        features = reduced(stage + 1, own)
+        for levels, feature in zip(pyramid, features, strict=True):
+            levels.append(feature)
+    for index, task in enumerate(tasks):
+        levels = pyramid[index]
+        if shortcut:
+            joined = torch.cat([up(level, levels[-1]) for level in levels], 1)
+            levels[-1] = conv(joined, decoder.shortcuts[index])
+        wanted = decoder.heads[task.name](levels)
+        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+
+
+def test_nddr_starts_as_a_mixture_of_equal_channels(tasks: list[Task]) -> None:
+    weight = NDDRCNN(backbone, Linear, tasks).layers[1][1][0].weight[:, :, 0, 0]
+    width = len(weight)
+    torch.testing.assert_close(weight[:, width:], 0.9 * torch.eye(width))
+    torch.testing.assert_close(weight[:, :width], 0.1 * torch.eye(width), rtol=1e-5, atol=1e-6)
+
+
+def test_mtan(tasks: list[Task]) -> None:
+    """test_resnet has one block a stage, so what enters the last block enters the stage."""
+    decoder, x = lively(MTAN(backbone, Linear, tasks)), image()
+    entering = [decoder.backbone.run_stem(x)]
+    for stage in range(4):
+        entering.append(decoder.backbone.run_stage(stage, entering[-1]))
+    for task in tasks:
+        attended: list[Tensor] = []
+        for stage, mask in enumerate(decoder.attention[task.name]):
+            leaving = entering[stage + 1]
+            seen = [up(entering[stage], leaving)]
+            if stage:
+                refined = residual(attended[-1], decoder.refine[stage - 1])
+                seen.append(F.max_pool2d(refined, 2))
+            hidden = norm(conv(torch.cat(seen, 1), mask[0]), mask[1]).clamp(min=0)
+            attended.append(norm(conv(hidden, mask[3]), mask[4]).sigmoid() * leaving)
+        wanted = decoder.heads[task.name](attended)
+        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+
+
+def distilled(module: Distillation, features: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {}
+    for target in features:
+        out[target] = features[target].clone()
+        for source, message in module.messages[target].items():
+            assert source != target
+            content = conv(features[source], message.content)
+            out[target] += content * conv(features[source], message.gate).sigmoid()
+    return out
+
+
+@pytest.mark.parametrize("feature", ["all", "last"])
+def test_pad_net(tasks: list[Task], feature: str) -> None:
+    decoder, x = lively(PADNet(backbone, Linear, tasks, feature=feature, width=16)), image()
+    levels = decoder.backbone(x)
+    start = levels[-1]
+    if feature == "all":
+        joined = torch.cat([up(level, levels[0]) for level in levels], 1)
+        start = norm(conv(joined, decoder.mix[0]), decoder.mix[1]).clamp(min=0)
+    initial = {}
+    for task in tasks:
+        first, second = decoder.initial[task.name]
+        initial[task.name] = residual(residual(start, first), second)
+    refined = distilled(decoder.distil, initial)
+    made = decoder(x)
+    for task in tasks:
+        guess = conv(initial[task.name], decoder.guess[task.name])
+        torch.testing.assert_close(made.aux[0][task.name], guess, **CLOSE)
+        (first, second), output = decoder.final[task.name]
+        wanted = conv(residual(residual(refined[task.name], first), second), output)
+        torch.testing.assert_close(made.final[task.name], wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("softmax", ["published_code", "paper"])
+def test_propagation(softmax: str) -> None:
+    names, width = ["a", "b", "c"], 16
+    module = lively(Propagation(names, width, softmax))
+    features = {name: torch.randn(2, width, 4, 5) for name in names}
+    joined = torch.cat([features[name] for name in names], 1)
+    mask = conv(residual(residual(joined, module.mask[0]), module.mask[1]), module.mask[2]).exp()
+    weights = torch.empty_like(mask)
+    for channel in range(mask.shape[1]):
+        if softmax == "paper":
+            rivals = [channel % width + width * task for task in range(3)]
+        else:
+            rivals = [3 * (channel // 3) + step for step in range(3)]
+        weights[:, channel] = mask[:, channel] / mask[:, rivals].sum(1)
+    shared = residual(joined * weights, module.reduce)
+    handed = module(features)
+    for name in names:
+        squeeze, _, excite, _ = module.excite[name].gate
+        hidden = F.linear(shared.mean((2, 3)), squeeze.weight, squeeze.bias).clamp(min=0)
+        gate = F.linear(hidden, excite.weight, excite.bias).sigmoid()
+        wanted = shared * gate[:, :, None, None] + features[name]
+        torch.testing.assert_close(handed[name], wanted, **CLOSE)
+
+
+def test_mti_net(tasks: list[Task]) -> None:
+    decoder, x = lively(MTINet(backbone, Linear, tasks)), image()
+    levels = decoder.backbone(x)
+    handed: dict[str, Tensor] = {}
+    scales: list[dict[str, Tensor]] = [{} for _ in levels]
+    for scale in (3, 2, 1, 0):
+        for task in tasks:
+            given = [levels[scale]]
+            if handed:
+                given.append(up(handed[task.name], levels[scale]))
+            first, second = decoder.initial[scale][task.name]
+            scales[scale][task.name] = residual(residual(torch.cat(given, 1), first), second)
+        if scale:
+            handed = decoder.propagate[scale - 1](scales[scale])
+    refined = [distilled(*pair) for pair in zip(decoder.distil, scales, strict=True)]
+    made = decoder(x)
+    for task in tasks:
+        for scale in range(4):
+            guess = conv(scales[scale][task.name], decoder.guess[scale][task.name])
+            torch.testing.assert_close(made.aux[scale][task.name], guess, **CLOSE)
+        wanted = decoder.heads[task.name]([each[task.name] for each in refined])
+        torch.testing.assert_close(made.final[task.name], wanted, **CLOSE)
