@@ -42,6 +42,10 @@ HARMLESS = {
 """{section: keys that change where, how fast or how visibly a run goes, but no number of it}."""
 
 Baselines = Literal["auto", "none"] | dict[str, Path]
+"""Single-task references: trained where they are missing, none, or {task: run or results file}."""
+
+InitFrom = Literal["none", "baselines"] | dict[str, Path]
+"""Where networks of one task each start from: the baselines' weights, or {task: run or file}."""
 
 
 class Component(BaseModel):
@@ -86,6 +90,7 @@ class Experiment(Section):
     schedule: ScheduleSettings = ScheduleSettings()
     train: TrainSettings = TrainSettings()
     baselines: Baselines = "none"
+    init_from: InitFrom = "none"
 
     def task_names(self) -> list[str]:
         """The tasks' names in the order given."""
@@ -104,6 +109,7 @@ class Experiment(Section):
             "balancing": Component(name="fixed"),
             "optim": self.optim.model_copy(update={"lr_scale": scales}),
             "baselines": "none",
+            "init_from": "none",
         }
         return self.model_copy(update=alone)
 

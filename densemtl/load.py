@@ -11,11 +11,9 @@ import yaml
 from densemtl import configfile
 from densemtl.build import build_model, build_tasks
 from densemtl.config import Experiment, check
-from densemtl.engine.checkpoint import apply_weights, load_weights, weights_hash
+from densemtl.engine.checkpoint import apply_weights, load_weights, weights_file, weights_hash
 from densemtl.engine.panels import Predictor
 from densemtl.engine.precision import Precision, make_precision
-from densemtl.engine.train import BEST
-from densemtl.errors import CheckpointError
 from densemtl.models.model import DenseModel
 from densemtl.tasks.base import Task
 
@@ -57,10 +55,7 @@ def load(path: Path, overrides: Sequence[str] = (), device: str | None = None) -
         CheckpointError: missing, corrupt, or the overrides ask for another model.
         ConfigError: a wrong override.
     """
-    file = path / BEST if path.is_dir() else path
-    if not file.exists():
-        hint = "no finished validation there yet" if path.is_dir() else "no such file"
-        raise CheckpointError(f"{file}: {hint}; give a run's folder or a .safetensors file")
+    file = weights_file(path)
     weights = load_weights(file)
     saved = yaml.safe_load(weights.config)
     experiment = check(configfile.override(saved, overrides, str(file)))

@@ -41,6 +41,7 @@ from densemtl.results import (
     versions,
 )
 from densemtl.tasks.base import Task
+from densemtl.warm_start import parallel_networks, warm_start
 
 CONFIG = "config.yaml"
 BASELINES = "baselines"
@@ -64,14 +65,24 @@ def run(
     versions()
     precision = make_precision(experiment.train, device)
     tasks = build_tasks(experiment)
-    build_model(experiment, tasks)
+    _try_out(experiment, tasks)
     splits = build_splits(experiment)
     singles = _single_task_runs(experiment, splits, folder.parent, precision, max_steps)
-    results = _train(experiment, splits, folder, precision, max_steps)
+    start = _starting_points(experiment, singles)
+    results = _train(experiment, splits, folder, precision, max_steps, start)
     if singles:
         results = compare(results, singles)
         results.save(folder / RESULTS)
     return results
+
+
+def _try_out(experiment: Experiment, tasks: Sequence[Task]) -> None:
+    """Build the network once, so that what cannot be is told before hours of single-task runs."""
+    model = build_model(experiment, tasks)
+    if isinstance(experiment.init_from, dict):
+        warm_start(model, experiment.init_from)
+    elif experiment.init_from == "baselines":
+        parallel_networks(model)
 
 
 def _single_task_runs(
@@ -95,6 +106,21 @@ def _single_task_runs(
         _train(single, data, folder, precision, max_steps)
         folders[name] = folder
     return folders
+
+
+def _starting_points(experiment: Experiment, singles: Mapping[str, Path]) -> Mapping[str, Path]:
+    """{task: run that its network starts from}, empty for a start of its own.
+
+    Raises:
+        ConfigError: to start from baselines there must be some.
+    """
+    if experiment.init_from == "none":
+        return {}
+    if isinstance(experiment.init_from, dict):
+        return experiment.init_from
+    if not singles:
+        raise ConfigError("init_from: baselines: there are none; set baselines=auto, or name runs")
+    return singles
 
 
 def _terms(experiment: Experiment, splits: Splits, max_steps: int | None) -> Terms:
@@ -122,9 +148,10 @@ def _train(
     folder: Path,
     precision: Precision,
     max_steps: int | None,
+    start: Mapping[str, Path] | None = None,
 ) -> Results:
     _claim(folder, experiment)
-    job = make_job(experiment, splits, folder, precision)
+    job = make_job(experiment, splits, folder, precision, start)
     train(job, max_steps)
     results = _results(experiment, splits, job)
     results.save(folder / RESULTS)
@@ -159,14 +186,30 @@ def _differences(theirs: Any, ours: Any, path: str = "") -> Iterator[str]:
         yield f"{path} is {theirs} there, {ours} here"
 
 
-def make_job(experiment: Experiment, splits: Splits, folder: Path, precision: Precision) -> Job:
-    """Build a run's parts, and restore what an earlier call left in its folder."""
+def make_job(
+    experiment: Experiment,
+    splits: Splits,
+    folder: Path,
+    precision: Precision,
+    start: Mapping[str, Path] | None = None,
+) -> Job:
+    """Build a run's parts, and restore what an earlier call left in its folder.
+
+    Args:
+        experiment: what to train.
+        splits: its data.
+        folder: of the run.
+        precision: where and how it runs.
+        start: {task: single-task run} that networks of one task each start from.
+    """
     settings, pin = experiment.train, precision.device.type == "cuda"
     tasks = build_tasks(experiment)
     train_loader = build_train_loader(experiment, splits.train, tasks, pin)
     steps_per_epoch = count_steps(train_loader, settings.accumulate)
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, tasks)
+    if start:
+        warm_start(model, start)
     precision.place(model)
     balancer = build_balancer(experiment, tasks).to(precision.device)
     optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)

@@ -58,6 +58,21 @@ class ParallelNetworks(Decoder):
         heads = zip(self.heads.items(), pyramids, strict=True)
         return {task: head(pyramid) for (task, head), pyramid in heads}
 
+    def start_from(self, task: str, single: Mapping[str, Tensor]) -> None:
+        """Give a task's network the weights of a single-task one.
+
+        Args:
+            task: whose.
+            single: the state of a `SingleTask` decoder.
+
+        Raises:
+            RuntimeError: names or shapes differ.
+        """
+        own = {"backbone.": self.backbones[task], f"heads.{task}.": self.heads[task]}
+        for prefix, module in own.items():
+            tensors = {name: each for name, each in single.items() if name.startswith(prefix)}
+            module.load_state_dict({name[len(prefix) :]: each for name, each in tensors.items()})
+
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Each network is its task's; nothing is shared but the exchange."""
         own = {

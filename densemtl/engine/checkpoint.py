@@ -21,6 +21,7 @@ from densemtl.errors import CheckpointError
 
 CONFIG = "config"
 LAST = "last"
+BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,20 @@ class Weights:
 
     tensors: dict[str, Tensor]
     config: str
+
+
+def weights_file(path: Path) -> Path:
+    """A run's best weights, those beside a results file, or the weights file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = path.parent if path.suffix == ".json" else path
+    file = folder / BEST if folder.is_dir() else path
+    if not file.exists():
+        hint = "no finished validation there yet" if folder.is_dir() else "no such file"
+        raise CheckpointError(f"{file}: {hint}; give a run's folder or a .safetensors file")
+    return file
 
 
 def save_weights(file: Path, model: nn.Module, config: str) -> None:

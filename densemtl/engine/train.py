@@ -11,7 +11,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EpochSampler
 from densemtl.data.workers import Loader
 from densemtl.engine.best import is_better, primaries
-from densemtl.engine.checkpoint import save_weights, weights_hash
+from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
 from densemtl.engine.log import RunLog
 from densemtl.engine.monitor import LossMonitor, Means
@@ -25,7 +25,6 @@ from densemtl.media import write_picture
 from densemtl.settings import InputSettings, TrainSettings
 from densemtl.types import Batch, ProtocolName
 
-BEST = "best.safetensors"
 PANELS = "panels"
 
 
