@@ -19,6 +19,7 @@ SMALL = [
     "loader={batch_size: 2, eval_batch_size: 2, workers: 0, cache: false}",
     "train.panels=1",
     "baselines=none",
+    "init_from=none",
 ]
 
 
