@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.atomic import replacing
+from densemtl.data.write import write_array, write_picture
 from densemtl.errors import DataError
 from densemtl.visualize import Picture
 
@@ -42,25 +43,13 @@ def is_video(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in VIDEOS
 
 
-def write_picture(file: Path, picture: Picture) -> None:
-    """HxWx3 uint8 RGB to an image file, whole or not at all."""
-    _write(file, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-
 def write_maps(folder: Path, name: str, maps: Mapping[str, NDArray[np.generic]]) -> None:
     """Raw predictions as NAME_TASK: class ids as 8-bit PNG, everything else as float32 NPY."""
     for task, values in maps.items():
         if np.issubdtype(values.dtype, np.integer):
-            _write(folder / f"{name}_{task}.png", values.astype(np.uint8))
-            continue
-        with replacing(folder / f"{name}_{task}.npy") as draft:
-            np.save(draft, values.astype(np.float32))
-
-
-def _write(file: Path, picture: NDArray[np.uint8]) -> None:
-    with replacing(file) as draft:
-        if not cv2.imwrite(str(draft), picture):
-            raise DataError(f"{file}: cannot be written")
+            write_picture(folder / f"{name}_{task}.png", values.astype(np.uint8))
+        else:
+            write_array(folder / f"{name}_{task}.npy", values.astype(np.float32))
 
 
 class Video:

@@ -31,9 +31,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "decoders": ("errors", "models", "tasks.base", "types"),
     "balancing": ("errors", "losses", "tasks"),
     "visualize": ("colours", "tasks.base", "types"),
-    "media": ("atomic", "errors", "visualize"),
+    "media": ("atomic", "data.write", "errors", "visualize"),
     "engine": (
-        *("atomic", "balancing.base", "components", "data", "errors", "losses.objective", "media"),
+        *("atomic", "balancing.base", "components", "data", "errors", "losses.objective"),
         *("metrics.base", "settings", "tasks.base", "types", "visualize"),
     ),
 }

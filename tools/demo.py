@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
 def show_image(predictor: Predictor, file: Path, output: Path, raw: bool) -> None:
     """One image -> NAME.png, and its raw maps if asked for."""
     from densemtl.data.files import read_image
-    from densemtl.media import write_maps, write_picture
+    from densemtl.data.write import write_picture
+    from densemtl.media import write_maps
     from densemtl.visualize import panel
 
     image = read_image(file)
@@ -90,8 +91,9 @@ def show_dataset(
     predictor: Predictor, dataset: DenseDataset, count: int, output: Path, raw: bool
 ) -> None:
     """Evenly spaced samples of a split, predictions above ground truth."""
+    from densemtl.data.write import write_picture
     from densemtl.engine.panels import spread_out
-    from densemtl.media import write_maps, write_picture
+    from densemtl.media import write_maps
     from densemtl.visualize import panel
 
     for index in spread_out(len(dataset), count):

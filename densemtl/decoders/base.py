@@ -21,6 +21,11 @@ MakeHead = Callable[[FeatureSpec, int], nn.Module]
 """(features, channels) -> a head: list of NCHW features -> logits at their finest used size."""
 
 
+def make_heads(make_head: MakeHead, features: FeatureSpec, tasks: Sequence[Task]) -> nn.ModuleDict:
+    """{task: its own head on these features}."""
+    return nn.ModuleDict({task.name: make_head(features, task.channels) for task in tasks})
+
+
 class Decoder(nn.Module, ABC):
     """Subclasses take (make_backbone, make_head, tasks) and keyword-only options."""
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import STEM, ParallelNetworks, own_share
-from densemtl.errors import ConfigError
 from densemtl.tasks.base import Task
 
 
@@ -37,8 +36,6 @@ class CrossStitch(ParallelNetworks):
         alpha: float = 0.9,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks)
-        if not 0 <= alpha <= 1:
-            raise ConfigError(f"decoder.alpha: {alpha} must lie between 0 and 1")
         own, other = own_share(alpha, len(tasks))
         start = torch.full((len(tasks), len(tasks)), other).fill_diagonal_(own)
         self.units = nn.ParameterList(

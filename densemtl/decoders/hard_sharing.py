@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions
 
@@ -18,9 +18,7 @@ class HardSharing(PyramidDecoder):
         self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
     ) -> None:
         super().__init__(make_backbone, tasks)
-        self.heads = nn.ModuleDict(
-            {task.name: make_head(self.backbone.spec, task.channels) for task in tasks}
-        )
+        self.heads = make_heads(make_head, self.backbone.spec, tasks)
 
     def predict(self, features: list[Tensor]) -> Predictions:
         """The pyramid, finest first -> logits of every task at feature size."""

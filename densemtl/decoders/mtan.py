@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead
+from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
 from densemtl.models.blocks import bottleneck
 from densemtl.models.layers import BatchNorm, resize, size_of
 from densemtl.tasks.base import Task
@@ -48,9 +48,7 @@ class MTAN(Decoder):
             }
         )
         self.refine = nn.ModuleList(bottleneck(*pair) for pair in pairwise(widths))
-        self.heads = nn.ModuleDict(
-            {task.name: make_head(self.backbone.spec, task.channels) for task in tasks}
-        )
+        self.heads = make_heads(make_head, self.backbone.spec, tasks)
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
@@ -68,7 +66,7 @@ class MTAN(Decoder):
             size = size_of(leaving)
             seen = [resize(entering, size)]
             if attended:
-                seen.append(_shrink(self.refine[stage - 1](attended[-1]), size_of(leaving)))
+                seen.append(_shrink(self.refine[stage - 1](attended[-1]), size))
             attended.append(modules[stage](torch.cat(seen, dim=1)) * leaving)
         return attended
 
@@ -82,11 +80,8 @@ class MTAN(Decoder):
 
     def _entering_widths(self) -> list[int]:
         """Channels of what enters the stages' last blocks: tried out."""
-        training = self.backbone.training
-        self.backbone.eval()
-        with torch.no_grad():
-            stages = self._run_stages(self.backbone.blank())
-        self.backbone.train(training)
+        with self.backbone.trial() as blank:
+            stages = self._run_stages(blank)
         return [entering.shape[1] for entering, _ in stages]
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:

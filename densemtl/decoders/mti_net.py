@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
 from densemtl.models.blocks import SqueezeExcite, basic_block
 from densemtl.models.distillation import Distillation
 from densemtl.models.layers import resize, size_of
@@ -54,9 +54,7 @@ class MTINet(PyramidDecoder):
         )
         self.propagate = nn.ModuleList(Propagation(names, width, softmax) for width in widths[1:])
         self.distil = nn.ModuleList(Distillation(names, names, width) for width in widths)
-        self.heads = nn.ModuleDict(
-            {task.name: make_head(self.backbone.spec, task.channels) for task in tasks}
-        )
+        self.heads = make_heads(make_head, self.backbone.spec, tasks)
 
     def predict(self, features: list[Tensor]) -> Predictions:
         """The pyramid, finest first -> final logits, and those of every scale as auxiliary."""

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import ParallelNetworks, own_share
-from densemtl.errors import ConfigError
 from densemtl.models.backbone import Backbone
 from densemtl.models.layers import resize, size_of
 from densemtl.tasks.base import Task
@@ -44,8 +43,6 @@ class NDDRCNN(ParallelNetworks):
         shortcut: bool = False,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks)
-        if not 0 <= alpha <= 1:
-            raise ConfigError(f"decoder.alpha: {alpha} must lie between 0 and 1")
         count, spec = len(tasks), self.spec
         widths = (_stem_width(self._first()), *spec.channels)
         self.layers = nn.ModuleList(
@@ -91,8 +88,5 @@ def _reduction(own: int, count: int, width: int, alpha: float) -> nn.Sequential:
 
 def _stem_width(backbone: Backbone) -> int:
     """Channels of the stem's output, which no specification tells: tried out."""
-    training = backbone.training
-    with torch.no_grad():
-        width = backbone.eval().run_stem(backbone.blank()).shape[1]
-    backbone.train(training)
-    return width
+    with backbone.trial() as blank:
+        return backbone.run_stem(blank).shape[1]

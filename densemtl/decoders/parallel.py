@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead
+from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
+from densemtl.errors import ConfigError
 from densemtl.models.backbone import Backbone
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions
@@ -30,9 +31,7 @@ class ParallelNetworks(Decoder):
         self.backbones = nn.ModuleDict({task.name: make_backbone() for task in tasks})
         self.spec = self._first().spec
         self._first().stage_modules(0)
-        self.heads = nn.ModuleDict(
-            {task.name: make_head(self.spec, task.channels) for task in tasks}
-        )
+        self.heads = make_heads(make_head, self.spec, tasks)
 
     @abstractmethod
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
@@ -88,6 +87,12 @@ class ParallelNetworks(Decoder):
         return self._networks()[0]
 
 
-def own_share(share: float, tasks: int) -> tuple[float, float]:
-    """(what a task keeps of its own, what it takes of each other): together 1."""
-    return (share, (1 - share) / (tasks - 1)) if tasks > 1 else (1.0, 0.0)
+def own_share(alpha: float, tasks: int) -> tuple[float, float]:
+    """(what a task keeps of its own, what it takes of each other), over all tasks together 1.
+
+    Raises:
+        ConfigError: alpha, the first of them where there are several tasks, is not in 0..1.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"decoder.alpha: {alpha} must lie between 0 and 1")
+    return (alpha, (1 - alpha) / (tasks - 1)) if tasks > 1 else (1.0, 0.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EpochSampler
 from densemtl.data.workers import Loader
+from densemtl.data.write import write_picture
 from densemtl.engine.best import is_better, primaries
 from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
@@ -21,7 +22,6 @@ from densemtl.engine.progress import ProgressBar
 from densemtl.engine.state import TrainState
 from densemtl.engine.step import Report, Stepper
 from densemtl.errors import DataError
-from densemtl.media import write_picture
 from densemtl.settings import InputSettings, TrainSettings
 from densemtl.types import Batch, ProtocolName
 

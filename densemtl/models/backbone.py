@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any, Literal
 
@@ -134,9 +135,19 @@ class Backbone(nn.Module):
         """
         return self._modules_of(index + 1)
 
-    def blank(self) -> Tensor:
-        """A black 1x3xHxW image of the smallest size that the model takes, to try it out."""
-        return torch.zeros(1, 3, *(self._only_size or (self.multiple, self.multiple)))
+    @contextmanager
+    def trial(self) -> Iterator[Tensor]:
+        """Try the model out without a trace, on the blank 1x3xHxW image that this gives.
+
+        It has the smallest size that the model takes.
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield torch.zeros(1, 3, *(self._only_size or (self.multiple, self.multiple)))
+        finally:
+            self.train(training)
 
     def _run(self, part: int, feature: Any) -> Tensor:
         for module in self._modules_of(part):

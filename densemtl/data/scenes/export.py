@@ -15,7 +15,7 @@ from densemtl.atomic import replacing
 from densemtl.data.scenes.classes import CLASSES, part_id
 from densemtl.data.scenes.labels import main_object, object_edges
 from densemtl.data.scenes.render import View
-from densemtl.data.write import write_array, write_lines, write_picture
+from densemtl.data.write import write_array, write_lines, write_normals, write_picture
 from densemtl.types import VOID
 
 
@@ -86,8 +86,7 @@ def _write_pascal_context(root: Path, name: str, view: View) -> None:
     write_picture(root / "semseg" / "VOC12" / f"{name}.png", _VOC21[view.semseg])
     context = root / "pascal-context" / "trainval" / f"{name}.mat"
     _matlab(context, {"LabelMap": _CONTEXT459[view.semseg]})
-    normals = np.round((view.normals + 1) * 127.5).astype(np.uint8)
-    write_picture(root / "normals_distill" / f"{name}.png", normals)
+    write_normals(root / "normals_distill" / f"{name}.png", view.normals, bits=8)
     salient = main_object(view)
     if not (salient == VOID).all():
         write_picture(root / "sal_distill" / f"{name}.png", salient * np.uint8(255))
