@@ -119,3 +119,18 @@ class Predictions:
     final: dict[str, Tensor]
     aux: list[dict[str, Tensor]] = field(default_factory=list)
     terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How much each task takes from each source, at one place of a network.
+
+    Attributes:
+        takers: names of the rows: tasks.
+        sources: names of the columns: tasks, experts, stages ..., or one quantity such as entropy.
+        weights: takers x sources, detached.
+    """
+
+    takers: tuple[str, ...]
+    sources: tuple[str, ...]
+    weights: Tensor

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from densemtl.models.backbone import Backbone
 from densemtl.tasks.base import Task
-from densemtl.types import FeatureSpec, Predictions
+from densemtl.types import FeatureSpec, Predictions, Sharing
 
 MakeBackbone = Callable[[], Backbone]
 MakeHead = Callable[[FeatureSpec, int], nn.Module]
@@ -40,6 +40,17 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Every parameter once: "shared", one group a task under its name, and "fusion"."""
+
+    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+        """What was learnt about sharing: {place: weights}; nothing where nothing is learnt.
+
+        Called in evaluation mode, without gradients, between training steps.
+
+        Args:
+            image: Bx3xHxW as for `forward`, to measure gates and masks on; methods whose mixture
+                does not depend on the image need not look at it.
+        """
+        return {}
 
 
 class PyramidDecoder(Decoder):

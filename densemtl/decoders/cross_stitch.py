@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import STEM, ParallelNetworks, own_share
 from densemtl.tasks.base import Task
+from densemtl.types import Sharing
 
 
 class CrossStitch(ParallelNetworks):
@@ -53,3 +54,11 @@ class CrossStitch(ParallelNetworks):
     def fusion(self) -> list[nn.Parameter]:
         """One TxTxC unit a stage."""
         return list(self.units)
+
+    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+        """Each unit's weights, their mean over channels."""
+        names = self.task_names
+        return {
+            f"stage {stage}": Sharing(names, names, unit.detach().mean(dim=2))
+            for stage, unit in enumerate(self.units, start=1)
+        }

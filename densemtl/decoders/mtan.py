@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
 from densemtl.models.blocks import bottleneck
 from densemtl.models.layers import BatchNorm, resize, size_of
+from densemtl.models.watch import watch
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions
+from densemtl.types import Predictions, Sharing
 
 SQUEEZE = 4
 """An attention module is this much narrower inside than its stage."""
@@ -83,6 +84,14 @@ class MTAN(Decoder):
         with self.backbone.trial() as blank:
             stages = self._run_stages(blank)
         return [entering.shape[1] for entering, _ in stages]
+
+    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+        """Mean of each task's mask on every stage."""
+        stages = tuple(f"stage {i + 1}" for i in range(len(self.backbone.spec)))
+        masks = [mask for task in self.task_names for mask in self.attention[task].children()]
+        means = [mask.mean() for mask in watch(masks, lambda: self(image))]
+        weights = torch.stack(means).view(len(self.task_names), len(stages))
+        return {"attention": Sharing(self.task_names, stages, weights)}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Backbone and refinement are shared; attention and head are each task's."""

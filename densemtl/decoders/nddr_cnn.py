@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from densemtl.decoders.parallel import ParallelNetworks, own_share
 from densemtl.models.backbone import Backbone
 from densemtl.models.layers import resize, size_of
 from densemtl.tasks.base import Task
+from densemtl.types import Sharing
 
 MOMENTUM = 0.05
 """Of the layers' batch normalisation, as published."""
@@ -72,6 +73,16 @@ class NDDRCNN(ParallelNetworks):
         """The reductions, of stages and of shortcuts."""
         return [*self.layers.parameters(), *self.shortcuts.parameters()]
 
+    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+        """Norm of every task's block in each reduction, over that of the identity."""
+        names = self.task_names
+        places = ("stem", *(f"stage {stage + 1}" for stage in range(len(self.spec))))
+        return {
+            place: Sharing(names, names, torch.stack([_norms(reduction) for reduction in layer]))
+            for place, layer in zip(places, self.layers, strict=True)
+            if isinstance(layer, nn.ModuleList)
+        }
+
 
 def _reduction(own: int, count: int, width: int, alpha: float) -> nn.Sequential:
     """1x1 without bias, BN, ReLU; starts as a mixture of all tasks' equal channels."""
@@ -84,6 +95,14 @@ def _reduction(own: int, count: int, width: int, alpha: float) -> nn.Sequential:
     return nn.Sequential(
         convolution, nn.BatchNorm2d(width, momentum=MOMENTUM), nn.ReLU(inplace=True)
     )
+
+
+def _norms(reduction: nn.Module) -> Tensor:
+    """Frobenius norm of what is taken from each task; 1 where that is the identity."""
+    assert isinstance(reduction, nn.Sequential)
+    weight = reduction[0].weight.detach()[:, :, 0, 0]
+    width = len(weight)
+    return weight.view(width, -1, width).norm(dim=(0, 2)) / width**0.5
 
 
 def _stem_width(backbone: Backbone) -> int:

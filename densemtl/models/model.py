@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from densemtl.decoders.base import Decoder
 from densemtl.models.backbone import Backbone
 from densemtl.models.layers import resize, size_of
-from densemtl.types import Predictions, Size
+from densemtl.types import Predictions, Sharing, Size
 
 
 class DenseModel(nn.Module):
@@ -43,7 +43,7 @@ class DenseModel(nn.Module):
             be padded: then at HxW as well, because only there can the padding be cut off exactly.
         """
         size = size_of(image)
-        padded = self._padded((image.float() - self.mean) / self.std)
+        padded = self._prepared(image)
         predictions = self.decoder(padded)
         whole = size_of(padded)
         final = _crop(predictions.final, whole, size)
@@ -56,10 +56,19 @@ class DenseModel(nn.Module):
         """Every parameter once, by what it serves: see `Decoder.parameter_groups`."""
         return self.decoder.parameter_groups()
 
-    def _padded(self, image: Tensor) -> Tensor:
-        """Zeros, the mean colour, at the right and the bottom."""
+    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+        """What the architecture learnt about sharing: see `Decoder.sharing`.
+
+        Args:
+            image: as for `forward`.
+        """
+        return self.decoder.sharing(self._prepared(image))
+
+    def _prepared(self, image: Tensor) -> Tensor:
+        """Normalised, with zeros, the mean colour, at the right and the bottom."""
         height, width = size_of(image)
-        return F.pad(image, (0, -width % self._multiple, 0, -height % self._multiple))
+        normalised = (image.float() - self.mean) / self.std
+        return F.pad(normalised, (0, -width % self._multiple, 0, -height % self._multiple))
 
 
 def _crop(logits: Mapping[str, Tensor], whole: Size, size: Size) -> dict[str, Tensor]:
