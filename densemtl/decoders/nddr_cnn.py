@@ -99,8 +99,7 @@ def _reduction(own: int, count: int, width: int, alpha: float) -> nn.Sequential:
 
 def _norms(reduction: nn.Module) -> Tensor:
     """Frobenius norm of what is taken from each task; 1 where that is the identity."""
-    assert isinstance(reduction, nn.Sequential)
-    weight = reduction[0].weight.detach()[:, :, 0, 0]
+    weight = next(reduction.parameters()).detach()[:, :, 0, 0]
     width = len(weight)
     return weight.view(width, -1, width).norm(dim=(0, 2)) / width**0.5
 
