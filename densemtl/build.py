@@ -33,9 +33,18 @@ class Splits:
 
 def build_tasks(experiment: Experiment) -> list[Task]:
     """One object a task: the dataset's defaults for it, and on top what the user set."""
+    return _build_tasks(experiment, experiment.tasks)
+
+
+def build_auxiliary_tasks(experiment: Experiment) -> list[Task]:
+    """Likewise of those that are learnt besides, so that the tasks profit from them."""
+    return _build_tasks(experiment, experiment.auxiliary_tasks)
+
+
+def _build_tasks(experiment: Experiment, entries: Sequence[TaskEntry]) -> list[Task]:
     data = components.find("data", experiment.data.name)
     offered = data.offers(**components.parse_options(data, experiment.data.options))
-    return [_build_task(entry, offered.get(entry.name, {})) for entry in experiment.tasks]
+    return [_build_task(entry, offered.get(entry.name, {})) for entry in entries]
 
 
 def _build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
@@ -49,11 +58,14 @@ def _build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
 def build_dataset(experiment: Experiment, split: Split) -> DenseDataset:
     """A split, its decoded samples kept in memory if the experiment asks for it.
 
+    Labels of auxiliary tasks are read for training alone.
+
     Raises:
         DataError: the data is not there, or not as expected.
     """
     name, options = experiment.data.name, experiment.data.options
-    dataset = components.make("data", name, split, experiment.task_names(), options=options)
+    labels = experiment.learnt_names() if split == "train" else experiment.task_names()
+    dataset = components.make("data", name, split, labels, options=options)
     return Cached(dataset, experiment.loader.workers) if experiment.loader.cache else dataset
 
 
@@ -65,7 +77,7 @@ def build_splits(experiment: Experiment) -> Splits:
 def build_train_loader(
     experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
 ) -> Loader[Batch]:
-    """Shuffled, augmented batches."""
+    """Shuffled, augmented batches with the labels of `tasks`."""
     jitter = experiment.augment.jitter
     view = TrainView(
         dataset,
@@ -96,7 +108,7 @@ def build_model(
 
     Args:
         experiment: names backbone, decoder and head.
-        tasks: what to predict.
+        tasks: what to predict; auxiliary tasks come from the experiment.
         pretrained: overrules the backbone's own option; False before a checkpoint is loaded.
 
     Raises:
@@ -112,7 +124,9 @@ def build_model(
     def make_head(features: FeatureSpec, channels: int) -> nn.Module:
         return _make("heads", experiment.head, features, channels)
 
-    decoder = _make("decoders", experiment.decoder, make_backbone, make_head, tasks)
+    auxiliary = build_auxiliary_tasks(experiment)
+    given = [make_backbone, make_head, tasks, *([auxiliary] if auxiliary else [])]
+    decoder = _make("decoders", experiment.decoder, *given)
     return DenseModel(decoder)
 
 

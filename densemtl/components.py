@@ -89,6 +89,11 @@ def options_model(cls: type[Any]) -> type[BaseModel]:
     return create_model(cls.__name__, __config__=config, **fields)
 
 
+def takes(cls: type[Any], name: str) -> bool:
+    """Whether a constructor has a parameter of that name."""
+    return name in inspect.signature(cls.__init__).parameters
+
+
 def parse_options(cls: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the right types for `cls(..., **options)`; only those that were given.
 

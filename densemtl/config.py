@@ -28,6 +28,9 @@ from densemtl.types import ProtocolName
 PACKAGES = {"data": "data", "decoder": "decoders", "head": "heads", "balancing": "balancing"}
 """{section: package of its components}."""
 
+AUXILIARY = "auxiliary_tasks"
+"""What a decoder that can learn further tasks calls the parameter for them, as the section does."""
+
 SHARED = "shared"
 """The parameter group of what all tasks use."""
 
@@ -78,6 +81,7 @@ class Experiment(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     protocol: ProtocolName = "survey"
     tasks: tuple[TaskEntry, ...]
+    auxiliary_tasks: tuple[TaskEntry, ...] = ()
     data: Component
     input: InputSettings = InputSettings()
     augment: AugmentSettings = AugmentSettings()
@@ -96,6 +100,10 @@ class Experiment(Section):
         """The tasks' names in the order given."""
         return [task.name for task in self.tasks]
 
+    def learnt_names(self) -> list[str]:
+        """The tasks, then the auxiliary ones, which are learnt but neither scored nor shown."""
+        return [task.name for task in (*self.tasks, *self.auxiliary_tasks)]
+
     def single_task(self, name: str) -> Experiment:
         """The experiment that is this one's reference for a task: the same, with nothing shared."""
         scales = {
@@ -105,6 +113,7 @@ class Experiment(Section):
         }
         alone = {
             "tasks": tuple(task for task in self.tasks if task.name == name),
+            "auxiliary_tasks": (),
             "decoder": Component(name="single_task"),
             "balancing": Component(name="fixed"),
             "optim": self.optim.model_copy(update={"lr_scale": scales}),
@@ -194,31 +203,52 @@ def _invalid(cls: type[Any], where: str, options: Mapping[str, Any]) -> list[str
 
 
 def _task_errors(values: Mapping[str, Any]) -> Iterator[str]:
-    entries = values.get("tasks")
-    if not isinstance(entries, list | tuple):
-        return
-    if not entries:
+    if values.get("tasks") in ([], ()):
         yield "tasks: name at least one task"
     offered = _offered(values.get("data"))
     seen: set[str] = set()
-    for index, raw in enumerate(entries):
-        entry = {"name": raw} if isinstance(raw, str) else raw
-        if not _names_component(entry):
-            continue
+    for where, entry in _task_entries(values):
         name = entry["name"]
         if name in seen:
-            yield f"tasks.{index}: {name!r} is named twice"
+            yield f"{where}: {name!r} is named twice"
         seen.add(name)
         if not _can_name_a_module(name):
-            yield f"tasks.{index}: {name!r} cannot name a task: take another word of a-z, 0-9, _"
+            yield f"{where}: {name!r} cannot name a task: take another word of a-z, 0-9, _"
         if offered is None:
             continue
         if name in offered:
-            yield from _task_option_errors(f"tasks.{index}", entry, offered[name])
+            yield from _task_option_errors(where, entry, offered[name])
         else:
             known = components.suggest(name, offered)
-            yield f"tasks.{index}: the dataset offers no {name!r}, {known}"
-    yield from _weight_errors(values.get("balancing"), seen)
+            yield f"{where}: the dataset offers no {name!r}, {known}"
+    if isinstance(values.get("tasks"), list | tuple):
+        yield from _weight_errors(values.get("balancing"), seen)
+    yield from _auxiliary_errors(values)
+
+
+def _task_entries(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, entry) of every task that has a name, auxiliary ones included."""
+    for section in ("tasks", AUXILIARY):
+        entries = values.get(section)
+        for index, raw in enumerate(entries if isinstance(entries, list | tuple) else ()):
+            entry = {"name": raw} if isinstance(raw, str) else raw
+            if _names_component(entry):
+                yield f"{section}.{index}", entry
+
+
+def _auxiliary_errors(values: Mapping[str, Any]) -> Iterator[str]:
+    """Only some architectures can learn more tasks than they are asked for."""
+    decoder = values.get("decoder")
+    name = decoder.get("name") if isinstance(decoder, dict) else None
+    if not values.get(AUXILIARY) or not isinstance(name, str):
+        return
+    try:
+        cls = components.find("decoders", name)
+    except ConfigError:
+        return
+    if not components.takes(cls, AUXILIARY):
+        able = "use pad_net or mti_net, or leave them out"
+        yield f"{AUXILIARY}: decoder {name!r} takes none: {able}"
 
 
 def _can_name_a_module(name: str) -> bool:

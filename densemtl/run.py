@@ -12,6 +12,7 @@ import yaml
 from densemtl.atomic import replacing
 from densemtl.build import (
     Splits,
+    build_auxiliary_tasks,
     build_balancer,
     build_eval_loader,
     build_model,
@@ -30,6 +31,7 @@ from densemtl.engine.state import TrainState, make_average
 from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job, count_steps, train
 from densemtl.errors import ConfigError
+from densemtl.heatmaps import draw_sharing
 from densemtl.results import (
     RESULTS,
     Results,
@@ -46,6 +48,7 @@ from densemtl.warm_start import parallel_networks, warm_start
 CONFIG = "config.yaml"
 BASELINES = "baselines"
 CURVES = "curves.png"
+SHARING_PICTURE = "sharing.png"
 
 
 def run(
@@ -155,7 +158,9 @@ def _train(
     train(job, max_steps)
     results = _results(experiment, splits, job)
     results.save(folder / RESULTS)
-    draw_curves(folder / CURVES, read_log(folder / LOG), results.terms().metrics)
+    lines = read_log(folder / LOG)
+    draw_curves(folder / CURVES, lines, results.terms().metrics)
+    draw_sharing(folder / SHARING_PICTURE, lines)
     return results
 
 
@@ -204,14 +209,15 @@ def make_job(
     """
     settings, pin = experiment.train, precision.device.type == "cuda"
     tasks = build_tasks(experiment)
-    train_loader = build_train_loader(experiment, splits.train, tasks, pin)
+    learnt = [*tasks, *build_auxiliary_tasks(experiment)]
+    train_loader = build_train_loader(experiment, splits.train, learnt, pin)
     steps_per_epoch = count_steps(train_loader, settings.accumulate)
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, tasks)
     if start:
         warm_start(model, start)
     precision.place(model)
-    balancer = build_balancer(experiment, tasks).to(precision.device)
+    balancer = build_balancer(experiment, learnt).to(precision.device)
     optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
     scaler = torch.amp.GradScaler(precision.device.type, enabled=settings.amp == "fp16")
     state = TrainState(model, make_average(model, settings), optimizer, balancer, scaler)
@@ -220,7 +226,8 @@ def make_job(
         title=_title(experiment),
         folder=folder,
         config=experiment.to_yaml(),
-        stepper=Stepper(model, tasks, balancer, optimizer, precision, settings, scaler),
+        tasks=tasks,
+        stepper=Stepper(model, learnt, balancer, optimizer, precision, settings, scaler),
         state=state,
         schedule=Schedule(experiment.schedule, optimizer, settings.epochs, steps_per_epoch),
         train_loader=train_loader,
@@ -238,7 +245,7 @@ def _title(experiment: Experiment) -> str:
 
 
 def _results(experiment: Experiment, splits: Splits, job: Job) -> Results:
-    record, tasks = job.state.record, job.stepper.tasks
+    record, tasks = job.state.record, job.tasks
     return Results(
         run=describe(experiment),
         tasks=task_results(record.best_scores, tasks, experiment),

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "media": ("atomic", "data.write", "errors", "visualize"),
     "engine": (
         *("atomic", "balancing.base", "components", "data", "errors", "losses.objective"),
-        *("metrics.base", "settings", "tasks.base", "types", "visualize"),
+        *("metrics.base", "models.model", "settings", "tasks.base", "types", "visualize"),
     ),
 }
 """{file or package: what of densemtl it may import}. Files left out stand above all of these."""

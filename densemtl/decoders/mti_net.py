@@ -28,6 +28,7 @@ class MTINet(PyramidDecoder):
         make_backbone: makes the one backbone.
         make_head: makes each task's head, which reads its distilled features of all scales.
         tasks: the run's.
+        auxiliary_tasks: predicted at every scale and distilled from, but not refined.
         softmax: over what the propagation's mask sums to 1: the "paper" says over tasks; the
             "published_code" views the same channels in another order, so that they are as many
             neighbouring channels of one task, and the published numbers are of that.
@@ -38,22 +39,24 @@ class MTINet(PyramidDecoder):
         make_backbone: MakeBackbone,
         make_head: MakeHead,
         tasks: Sequence[Task],
+        auxiliary_tasks: Sequence[Task] = (),
         *,
         softmax: Softmax = "published_code",
     ) -> None:
         super().__init__(make_backbone, tasks)
-        widths, names = self.backbone.spec.channels, self.task_names
+        every = (*tasks, *auxiliary_tasks)
+        widths, names = self.backbone.spec.channels, [task.name for task in every]
         below = (*widths[1:], 0)
         self.initial = nn.ModuleList(
             nn.ModuleDict({name: _features(width + more, width) for name in names})
             for width, more in zip(widths, below, strict=True)
         )
         self.guess = nn.ModuleList(
-            nn.ModuleDict({task.name: nn.Conv2d(width, task.channels, 1) for task in tasks})
+            nn.ModuleDict({task.name: nn.Conv2d(width, task.channels, 1) for task in every})
             for width in widths
         )
         self.propagate = nn.ModuleList(Propagation(names, width, softmax) for width in widths[1:])
-        self.distil = nn.ModuleList(Distillation(names, names, width) for width in widths)
+        self.distil = nn.ModuleList(Distillation(self.task_names, names, width) for width in widths)
         self.heads = make_heads(make_head, self.backbone.spec, tasks)
 
     def predict(self, features: list[Tensor]) -> Predictions:
@@ -86,11 +89,11 @@ class MTINet(PyramidDecoder):
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Only the backbone is shared; propagation and distillation are fusion."""
-        own = {task: list(self.heads[task].parameters()) for task in self.task_names}
-        for part in (*self.initial, *self.guess):
+        own: dict[str, list[nn.Parameter]] = {}
+        for part in (*self.initial, *self.guess, self.heads):
             assert isinstance(part, nn.ModuleDict)
             for task, module in part.items():
-                own[task] += module.parameters()
+                own.setdefault(task, []).extend(module.parameters())
         fusion = [*self.propagate.parameters(), *self.distil.parameters()]
         return {"shared": list(self.backbone.parameters()), **own, "fusion": fusion}
 

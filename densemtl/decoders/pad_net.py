@@ -23,6 +23,7 @@ class PADNet(PyramidDecoder):
         make_backbone: makes the one backbone.
         make_head: not used; both predictions have heads of their own, two bottlenecks and a 1x1.
         tasks: the run's.
+        auxiliary_tasks: predicted initially and distilled from, but not refined.
         feature: what all tasks start from: "all" levels resized to the finest and mixed by a 1x1
             (HRNet), or the "last" one (a dilated ResNet).
         width: channels of every task's feature.
@@ -33,17 +34,19 @@ class PADNet(PyramidDecoder):
         make_backbone: MakeBackbone,
         make_head: MakeHead,
         tasks: Sequence[Task],
+        auxiliary_tasks: Sequence[Task] = (),
         *,
         feature: Literal["all", "last"] = "all",
         width: int = 256,
     ) -> None:
         super().__init__(make_backbone, tasks)
+        every = (*tasks, *auxiliary_tasks)
         channels = self.backbone.spec.channels
         start = sum(channels) if feature == "all" else channels[-1]
         self.mix = conv_bn_relu(start, start, 1, bias=True) if feature == "all" else None
-        self.initial = nn.ModuleDict({task.name: _features(start, width) for task in tasks})
-        self.guess = nn.ModuleDict({t.name: nn.Conv2d(width, t.channels, 1) for t in tasks})
-        self.distil = Distillation(self.task_names, self.task_names, width)
+        self.initial = nn.ModuleDict({task.name: _features(start, width) for task in every})
+        self.guess = nn.ModuleDict({t.name: nn.Conv2d(width, t.channels, 1) for t in every})
+        self.distil = Distillation(self.task_names, [task.name for task in every], width)
         self.final = nn.ModuleDict(
             {
                 task.name: nn.Sequential(
@@ -75,8 +78,8 @@ class PADNet(PyramidDecoder):
         shared += [] if self.mix is None else list(self.mix.parameters())
         parts = (self.initial, self.guess, self.final)
         own = {
-            task: [parameter for part in parts for parameter in part[task].parameters()]
-            for task in self.task_names
+            task: [each for part in parts if task in part for each in part[task].parameters()]
+            for task in self.initial
         }
         return {"shared": shared, **own, "fusion": list(self.distil.parameters())}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from densemtl.errors import UserError
 from densemtl.settings import TrainSettings
-from densemtl.types import Predictions
+
+Output = TypeVar("Output")
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,14 +25,13 @@ class Precision:
     autocast: torch.dtype | None = None
     channels_last: bool = True
 
-    def run(self, model: nn.Module, image: Tensor) -> Predictions:
+    def run(self, model: Callable[[Tensor], Output], image: Tensor) -> Output:
         """A forward pass; the model's own dtype is kept, only its operations are cast."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         image = image.contiguous(memory_format=layout)
         enabled = self.autocast is not None
         with torch.autocast(self.device.type, self.autocast, enabled=enabled):
-            predictions: Predictions = model(image)
-        return predictions
+            return model(image)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, with its convolutions in the chosen layout."""

@@ -14,15 +14,17 @@ from densemtl.data.write import write_picture
 from densemtl.engine.best import is_better, primaries
 from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
-from densemtl.engine.log import RunLog
+from densemtl.engine.log import SHARING, RunLog
 from densemtl.engine.monitor import LossMonitor, Means
 from densemtl.engine.optim import Schedule
 from densemtl.engine.panels import Predictor, draw_panels
 from densemtl.engine.progress import ProgressBar
+from densemtl.engine.sharing import Probe, make_probe
 from densemtl.engine.state import TrainState
 from densemtl.engine.step import Report, Stepper
 from densemtl.errors import DataError
 from densemtl.settings import InputSettings, TrainSettings
+from densemtl.tasks.base import Task
 from densemtl.types import Batch, ProtocolName
 
 PANELS = "panels"
@@ -36,6 +38,7 @@ class Job:
         title: its name on the terminal.
         folder: where everything is written.
         config: resolved configuration (YAML), saved with the weights.
+        tasks: those that are scored; the stepper may learn auxiliary ones besides.
         stepper: takes the steps.
         state: what they change.
         schedule: sets the learning rate.
@@ -50,6 +53,7 @@ class Job:
     title: str
     folder: Path
     config: str
+    tasks: Sequence[Task]
     stepper: Stepper
     state: TrainState
     schedule: Schedule
@@ -99,9 +103,13 @@ def train(job: Job, max_steps: int | None = None) -> None:
     record, end = job.state.record, min(job.steps, max_steps or job.steps)
     images = (job.train_loader.batch_size or 1) * job.settings.accumulate
     title = ProgressBar(job.title, record.step, end, images)
+    probe = make_probe(job.val_loader.dataset, job.stepper.precision)
     with title as bar, RunLog(job.folder, record.step) as log:
+        if record.step == 0:
+            _log_sharing(job, probe, log)
         while record.step < end:
             _train_epoch(job, end, bar, log)
+            _log_sharing(job, probe, log)
             epoch = record.step // job.steps_per_epoch
             finished = record.step == end
             if finished or epoch % job.settings.eval_every == 0:
@@ -184,9 +192,15 @@ def _log_losses(job: Job, means: Means, bar: ProgressBar, log: RunLog) -> None:
     log.scalars(job.state.record.step, "train", values)
 
 
+def _log_sharing(job: Job, probe: Probe, log: RunLog) -> None:
+    weights = probe.measure(job.state.evaluated)
+    if weights:
+        log.scalars(job.state.record.step, SHARING, weights)
+
+
 def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
     """Score the split; keep the weights if they are the best so far."""
-    started, record, tasks = time.monotonic(), job.state.record, job.stepper.tasks
+    started, record, tasks = time.monotonic(), job.state.record, job.tasks
     model = job.state.evaluated
     record.scores = evaluate(model, job.val_loader, tasks, job.protocol, job.stepper.precision)
     values = primaries(record.scores, tasks, job.protocol)
@@ -208,7 +222,7 @@ def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
 
 
 def _draw(job: Job, log: RunLog) -> None:
-    predictor = Predictor(job.state.evaluated, job.stepper.tasks, job.input, job.stepper.precision)
+    predictor = Predictor(job.state.evaluated, job.tasks, job.input, job.stepper.precision)
     picture = draw_panels(predictor, job.val_set, job.settings.panels)
     step = job.state.record.step
     write_picture(job.folder / PANELS / f"step_{step:06d}.png", picture)

@@ -1,0 +1,76 @@
+"""Tasks that are learnt beside those asked for: predicted, distilled from, not refined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import tiny
+
+from densemtl import components
+from densemtl.engine.log import read_log
+from densemtl.errors import ConfigError
+from densemtl.heads.linear import Linear
+from densemtl.models.backbone import Backbone
+from densemtl.run import run
+from densemtl.tasks.base import Task
+
+ABLE = {"pad_net": 1, "mti_net": 4}
+"""{architecture: how often it predicts all tasks on the way}."""
+
+
+@pytest.mark.parametrize("architecture", ABLE)
+def test_only_targets_are_final(make_task: Callable[..., Task], architecture: str) -> None:
+    targets, further = [make_task("semseg"), make_task("depth")], [make_task("edge")]
+    decoder: torch.nn.Module = components.make(
+        "decoders",
+        architecture,
+        lambda: Backbone("test_resnet", pretrained=False),
+        Linear,
+        targets,
+        further,
+        options={"width": 16} if architecture == "pad_net" else {},
+    )
+    predictions = decoder(torch.randn(2, 3, 64, 64))
+    assert set(predictions.final) == {"semseg", "depth"}
+    assert [set(aux) for aux in predictions.aux] == [{"semseg", "depth", "edge"}] * ABLE[
+        architecture
+    ]
+    predictions.final["depth"].square().mean().backward()
+    gradients = [each.grad for each in decoder.parameter_groups()["edge"]]
+    assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients)
+
+
+@pytest.mark.parametrize("architecture", ABLE)
+def test_a_run_learns_them_and_scores_the_targets(tmp_path: Path, architecture: str) -> None:
+    options = (f"decoder.name={architecture}", "auxiliary_tasks=[edge, normals]")
+    results = run(tiny(*options, "train.epochs=1"), tmp_path, "cpu")
+    assert set(results.tasks) == {"semseg", "depth"}
+    first = next(line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "train")
+    assert first["edge"] > 0
+    assert first["normals"] > 0
+    assert first["weight/edge"] == 50
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["decoder.name=mtan"], "auxiliary_tasks: decoder 'mtan' takes none: use pad_net"),
+        (["decoder.name=pad_net", "auxiliary_tasks=[depth]"], "'depth' is named twice"),
+        (["decoder.name=pad_net", "auxiliary_tasks=[egde]"], "auxiliary_tasks.0: .*'edge'"),
+        (
+            ["decoder.name=pad_net", "auxiliary_tasks=[{name: edge, wieght: 1}]"],
+            "auxiliary_tasks.0.wieght: unknown key",
+        ),
+    ],
+)
+def test_mistakes_are_told(overrides: list[str], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        tiny("auxiliary_tasks=[edge]", *overrides)
+
+
+def test_the_single_task_references_know_nothing_of_them() -> None:
+    experiment = tiny("decoder.name=pad_net", "auxiliary_tasks=[edge]")
+    assert experiment.single_task("depth") == tiny().single_task("depth")
