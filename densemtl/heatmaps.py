@@ -39,10 +39,10 @@ def draw_sharing(file: Path, lines: Sequence[Line]) -> None:
     tallest = max(len(course) for course in places.values())
     size = (3.6 * count, rows * (1.1 + 0.17 * tallest))
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, count, squeeze=False).flat
+    axes = list(figure.subplots(rows, count, squeeze=False).flat)
     for axis, (place, course) in zip(axes, places.items(), strict=False):
         _draw(figure, axis, place, course, list(told))
-    for axis in list(axes)[len(places) :]:
+    for axis in axes[len(places) :]:
         axis.set_axis_off()
     with replacing(file) as draft:
         figure.savefig(draft, dpi=110)

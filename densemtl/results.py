@@ -99,6 +99,9 @@ class Results(BaseModel):
         latest: {task: primary metric} of the last validation, where another one was the best.
         seconds: training and validation took.
         images_per_second: training speed, validation left out.
+        seconds_per_step: of training, likewise.
+        parameters: of the whole network.
+        gflop: of one forward pass at input size, batch 1, two a multiply-add.
         fingerprint: hash of all of the configuration that can change a number.
         versions: of code and libraries.
     """
@@ -121,6 +124,9 @@ class Results(BaseModel):
     latest: dict[str, float | None] = {}
     seconds: float | None = None
     images_per_second: float | None = None
+    seconds_per_step: float | None = None
+    parameters: int | None = None
+    gflop: float | None = None
     fingerprint: str
     versions: dict[str, str]
 

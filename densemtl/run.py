@@ -22,8 +22,6 @@ from densemtl.build import (
 )
 from densemtl.config import Experiment
 from densemtl.curves import draw_curves
-from densemtl.engine.best import primaries
-from densemtl.engine.evaluate import Scores
 from densemtl.engine.log import LOG, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
@@ -32,18 +30,17 @@ from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job, count_steps, train
 from densemtl.errors import ConfigError
 from densemtl.heatmaps import draw_sharing
+from densemtl.record import record_run
 from densemtl.results import (
     RESULTS,
     Results,
-    TaskResult,
     Terms,
     compare,
-    finite,
     load_references,
     versions,
 )
 from densemtl.tasks.base import Task
-from densemtl.warm_start import parallel_networks, warm_start
+from densemtl.warm_start import own_networks, warm_start
 
 CONFIG = "config.yaml"
 BASELINES = "baselines"
@@ -85,7 +82,7 @@ def _try_out(experiment: Experiment, tasks: Sequence[Task]) -> None:
     if isinstance(experiment.init_from, dict):
         warm_start(model, experiment.init_from)
     elif experiment.init_from == "baselines":
-        parallel_networks(model)
+        own_networks(model)
 
 
 def _single_task_runs(
@@ -156,7 +153,7 @@ def _train(
     _claim(folder, experiment)
     job = make_job(experiment, splits, folder, precision, start)
     train(job, max_steps)
-    results = _results(experiment, splits, job)
+    results = record_run(experiment, splits, job)
     results.save(folder / RESULTS)
     lines = read_log(folder / LOG)
     draw_curves(folder / CURVES, lines, results.terms().metrics)
@@ -242,50 +239,3 @@ def make_job(
 def _title(experiment: Experiment) -> str:
     names = "+".join(experiment.task_names())
     return f"{experiment.decoder.name} {names}"
-
-
-def _results(experiment: Experiment, splits: Splits, job: Job) -> Results:
-    record, tasks = job.state.record, job.tasks
-    return Results(
-        run=describe(experiment),
-        tasks=task_results(record.best_scores, tasks, experiment),
-        protocol=experiment.protocol,
-        split=splits.val.split,
-        split_fingerprint=splits.val.fingerprint(),
-        images=len(splits.val),
-        weights=record.best_weights,
-        seed=experiment.seed,
-        step=record.best_step,
-        complete=record.step >= job.steps,
-        latest=finite(primaries(record.scores, tasks, experiment.protocol)),
-        seconds=round(record.seconds, 1),
-        images_per_second=round(record.images / max(record.train_seconds, 1e-9), 2),
-        fingerprint=experiment.fingerprint(),
-        versions=versions(),
-    )
-
-
-def describe(experiment: Experiment) -> dict[str, str]:
-    """A run's parts by name, for `Results.run`."""
-    parts = {
-        "dataset": experiment.data,
-        "backbone": experiment.backbone,
-        "decoder": experiment.decoder,
-        "head": experiment.head,
-        "balancing": experiment.balancing,
-    }
-    return {what: part.name for what, part in parts.items()}
-
-
-def task_results(
-    scores: Scores, tasks: Sequence[Task], experiment: Experiment
-) -> dict[str, TaskResult]:
-    """Scores with the names and directions of the primary metrics."""
-    return {
-        task.name: TaskResult(
-            primary=task.primary(experiment.protocol),
-            higher_is_better=task.higher_is_better,
-            metrics=finite(scores[task.name]),
-        )
-        for task in tasks
-    }

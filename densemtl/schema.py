@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from densemtl import components
-from densemtl.config import PACKAGES, Experiment
+from densemtl.checks import PACKAGES
+from densemtl.config import Experiment
 
 
 def json_schema() -> dict[str, Any]:

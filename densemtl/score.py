@@ -6,8 +6,8 @@ from densemtl.build import build_dataset, build_eval_loader
 from densemtl.data.base import Split
 from densemtl.engine.evaluate import evaluate
 from densemtl.load import Loaded
+from densemtl.record import describe, task_results
 from densemtl.results import Results, versions
-from densemtl.run import describe, task_results
 
 
 def score(loaded: Loaded, split: Split) -> Results:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group
@@ -18,6 +18,13 @@ ARROWS = {True: "↑", False: "↓"}
 COMPARISON = ["single task", "delta %"]
 DELTA_M = "Delta_m % ↑"
 
+COSTS: dict[str, Callable[[Results], float | None]] = {
+    "parameters M": lambda results: _scaled(results.parameters, 1e-6),
+    "GFLOP": lambda results: results.gflop,
+    "s/step": lambda results: results.seconds_per_step,
+}
+"""{column: what a run costs}."""
+
 Cell = tuple[float, ...]
 """One number a seed."""
 
@@ -29,7 +36,7 @@ class Row:
     Attributes:
         name: decoder, backbone and balancing.
         seeds: how many.
-        cells: {column: numbers}; a column is (task, metric, direction) or Delta_m.
+        cells: {column: numbers}; a column is (task, metric, direction), Delta_m, or a cost.
     """
 
     name: str
@@ -81,13 +88,18 @@ def describe(results: Results) -> str:
     return f"{run['decoder']}, {run['backbone']}, {run['dataset']} {results.split}"
 
 
-def rows(results: Sequence[Results]) -> list[Row]:
-    """Group results that differ by their seed alone, in order of appearance."""
+def rows(results: Sequence[Results], costs: bool = False) -> list[Row]:
+    """Group results that differ by their seed alone, in order of appearance.
+
+    Args:
+        results: of any runs.
+        costs: add columns of what they cost.
+    """
     groups: dict[str, list[Results]] = {}
     for each in results:
         name = ", ".join([*_names(each), *([] if each.complete else ["stopped early"])])
         groups.setdefault(name, []).append(each)
-    return [_row(name, group) for name, group in groups.items()]
+    return [_row(name, group, COSTS if costs else {}) for name, group in groups.items()]
 
 
 def _names(results: Results) -> list[str]:
@@ -97,7 +109,9 @@ def _names(results: Results) -> list[str]:
     return [run["decoder"], *single, run["backbone"], *balancing]
 
 
-def _row(name: str, group: Sequence[Results]) -> Row:
+def _row(
+    name: str, group: Sequence[Results], costs: Mapping[str, Callable[[Results], float | None]]
+) -> Row:
     cells: dict[str, list[float]] = {}
     for results in group:
         for task, result in results.tasks.items():
@@ -105,13 +119,25 @@ def _row(name: str, group: Sequence[Results]) -> Row:
             cells.setdefault(column, []).append(result.value)
         if results.delta_m is not None:
             cells.setdefault(DELTA_M, []).append(results.delta_m)
+        for column, cost in costs.items():
+            value = cost(results)
+            if value is not None:
+                cells.setdefault(column, []).append(value)
     return Row(name, len(group), {column: tuple(values) for column, values in cells.items()})
 
 
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
 def columns(rows: Sequence[Row]) -> list[str]:
-    """Every column that some row fills, Delta_m last."""
+    """Every column that some row fills: the tasks', Delta_m, costs."""
     found = dict.fromkeys(column for row in rows for column in row.cells)
-    return [*(column for column in found if column != DELTA_M), *found.keys() & {DELTA_M}]
+    last = [DELTA_M, *COSTS]
+    return [
+        *(column for column in found if column not in last),
+        *(column for column in last if column in found),
+    ]
 
 
 def spread(cell: Cell, sign: str) -> str:

@@ -19,6 +19,9 @@ from torch import Tensor
 VOID = 255
 """Void in integer label maps; float label maps use NaN."""
 
+SHARED, FUSION = "shared", "fusion"
+"""The parameter groups that are no task's: what all tasks use, and what they meet in."""
+
 Size = tuple[int, int]
 """(height, width) in pixels."""
 

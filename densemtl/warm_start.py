@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from densemtl.decoders.parallel import ParallelNetworks
+from densemtl.decoders.separate import OwnNetworks
 from densemtl.engine.checkpoint import load_weights, weights_file
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.models.model import DenseModel
@@ -14,13 +14,13 @@ INSIDE = "decoder."
 """Where a model keeps its decoder."""
 
 
-def parallel_networks(model: DenseModel) -> ParallelNetworks:
+def own_networks(model: DenseModel) -> OwnNetworks:
     """The decoder, if it has a network a task that can be started from another.
 
     Raises:
         ConfigError: it has not.
     """
-    if not isinstance(model.decoder, ParallelNetworks):
+    if not isinstance(model.decoder, OwnNetworks):
         name = type(model.decoder).__name__
         raise ConfigError(f"init_from: {name} has no network a task to start; leave it out")
     return model.decoder
@@ -30,14 +30,14 @@ def warm_start(model: DenseModel, singles: Mapping[str, Path]) -> None:
     """Copy backbone and head of each single-task run into its task's network.
 
     Args:
-        model: of parallel networks.
+        model: with a network a task.
         singles: {task: a run's folder or a weights file}.
 
     Raises:
         ConfigError: the model has no network a task, or there is none for some task.
         CheckpointError: weights that are missing, corrupt, or of another network.
     """
-    decoder = parallel_networks(model)
+    decoder = own_networks(model)
     for task in decoder.task_names:
         if task not in singles:
             raise ConfigError(f"init_from: no single-task run for {task!r}")

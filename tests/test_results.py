@@ -125,6 +125,15 @@ def test_seeds_are_one_row_with_mean_and_deviation() -> None:
     assert text.splitlines()[0].endswith("| semseg mIoU ↑ | Delta_m % ↑ |")
 
 
+def test_costs_are_columns_of_their_own_if_asked_for() -> None:
+    run = results("semseg", parameters=11_500_000, gflop=3.25, seconds_per_step=0.5)
+    header, _, line = tables.markdown(tables.rows([run], costs=True)).splitlines()
+    assert header.endswith("| parameters M | GFLOP | s/step |")
+    assert line.endswith("| 11.5 | 3.25 | 0.5 |")
+    assert "GFLOP" not in tables.markdown(tables.rows([run]))
+    assert "GFLOP" not in tables.markdown(tables.rows([results("semseg")], costs=True))
+
+
 def test_latex_escapes_and_csv_keeps_all_digits() -> None:
     made = tables.rows(seeds())
     latex = tables.latex(made)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from densemtl import components, config
+from densemtl import checks, components
 from densemtl.config import Experiment, load_experiment
 from densemtl.errors import ConfigError
 from densemtl.schema import json_schema
@@ -130,7 +130,7 @@ def test_the_schema_asks_for_all_sections_of_a_file_without_base(schema):
 
 
 def test_the_schema_names_every_component(schema):
-    for section, package in config.PACKAGES.items():
+    for section, package in checks.PACKAGES.items():
         variants = schema["properties"][section]["anyOf"]
         named = {variant["properties"]["name"].get("const") for variant in variants}
         assert named >= set(components.names(package))

@@ -16,6 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders or results files")
     parser.add_argument("--format", choices=FORMATS, default="markdown")
+    parser.add_argument("--costs", action="store_true", help="parameters, GFLOP, s/step as well")
     return parser.parse_args(argv)
 
 
@@ -25,7 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     from densemtl.results import load_results
     from densemtl.tables import WRITERS, rows
 
-    print(WRITERS[args.format](rows([load_results(path) for path in args.runs])), end="")
+    results = [load_results(path) for path in args.runs]
+    print(WRITERS[args.format](rows(results, args.costs)), end="")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.parallel import STEM, ParallelNetworks, own_share
+from densemtl.decoders.parallel import STEM, ParallelNetworks
+from densemtl.decoders.separate import own_share
 from densemtl.tasks.base import Task
 from densemtl.types import Sharing
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions
+from densemtl.types import SHARED, Predictions
 
 
 class HardSharing(PyramidDecoder):
@@ -27,4 +27,4 @@ class HardSharing(PyramidDecoder):
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """The backbone is shared; each head is its task's."""
         own = {task: list(head.parameters()) for task, head in self.heads.items()}
-        return {"shared": list(self.backbone.parameters()), **own}
+        return {SHARED: list(self.backbone.parameters()), **own}

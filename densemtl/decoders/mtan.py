@@ -14,7 +14,7 @@ from densemtl.models.blocks import bottleneck
 from densemtl.models.layers import BatchNorm, resize, size_of
 from densemtl.models.watch import watch
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions, Sharing
+from densemtl.types import SHARED, Predictions, Sharing
 
 SQUEEZE = 4
 """An attention module is this much narrower inside than its stage."""
@@ -73,16 +73,17 @@ class MTAN(Decoder):
 
     def _run_stages(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(entering, leaving) each stage's last block, NCHW."""
-        feature, stages = self.backbone.run_stem(image), []
+        midway, stages = self.backbone.run_stem(image), []
         for stage in range(len(self.backbone.spec)):
-            entering, feature = self.backbone.run_stage_watched(stage, feature)
-            stages.append((entering, feature))
+            entering, midway = self.backbone.run_stage_watched(stage, midway)
+            stages.append((entering, midway.feature))
         return stages
 
     def _entering_widths(self) -> list[int]:
         """Channels of what enters the stages' last blocks: tried out."""
-        with self.backbone.trial() as blank:
-            stages = self._run_stages(blank)
+        self.backbone.check_stages()
+        with self.backbone.trial() as noise:
+            stages = self._run_stages(noise)
         return [entering.shape[1] for entering, _ in stages]
 
     def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
@@ -100,7 +101,7 @@ class MTAN(Decoder):
             for task in self.task_names
         }
         shared = [*self.backbone.parameters(), *self.refine.parameters()]
-        return {"shared": shared, **own}
+        return {SHARED: shared, **own}
 
 
 def _attention(channels: int, width: int) -> nn.Sequential:

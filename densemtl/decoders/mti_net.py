@@ -12,8 +12,9 @@ from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_
 from densemtl.models.blocks import SqueezeExcite, basic_block
 from densemtl.models.distillation import Distillation
 from densemtl.models.layers import resize, size_of
+from densemtl.models.simple_pyramid import with_scales
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions
+from densemtl.types import FUSION, SHARED, Predictions
 
 Softmax = Literal["published_code", "paper"]
 
@@ -32,6 +33,8 @@ class MTINet(PyramidDecoder):
         softmax: over what the propagation's mask sums to 1: the "paper" says over tasks; the
             "published_code" views the same channels in another order, so that they are as many
             neighbouring channels of one task, and the published numbers are of that.
+        pyramid_width: channels of the scales that are made where the backbone has only one, as a
+            ViT; not used with other backbones.
     """
 
     def __init__(
@@ -42,10 +45,12 @@ class MTINet(PyramidDecoder):
         auxiliary_tasks: Sequence[Task] = (),
         *,
         softmax: Softmax = "published_code",
+        pyramid_width: int = 256,
     ) -> None:
         super().__init__(make_backbone, tasks)
         every = (*tasks, *auxiliary_tasks)
-        widths, names = self.backbone.spec.channels, [task.name for task in every]
+        self.pyramid, spec = with_scales(self.backbone.spec, pyramid_width)
+        widths, names = spec.channels, [task.name for task in every]
         below = (*widths[1:], 0)
         self.initial = nn.ModuleList(
             nn.ModuleDict({name: _features(width + more, width) for name in names})
@@ -57,10 +62,11 @@ class MTINet(PyramidDecoder):
         )
         self.propagate = nn.ModuleList(Propagation(names, width, softmax) for width in widths[1:])
         self.distil = nn.ModuleList(Distillation(self.task_names, names, width) for width in widths)
-        self.heads = make_heads(make_head, self.backbone.spec, tasks)
+        self.heads = make_heads(make_head, spec, tasks)
 
     def predict(self, features: list[Tensor]) -> Predictions:
         """The pyramid, finest first -> final logits, and those of every scale as auxiliary."""
+        features = self.pyramid(features)
         initial: dict[int, dict[str, Tensor]] = {}
         handed: dict[str, Tensor] = {}
         for scale in reversed(range(len(features))):
@@ -88,14 +94,15 @@ class MTINet(PyramidDecoder):
         return {task: module(own[task]) for task, module in modules.items()}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Only the backbone is shared; propagation and distillation are fusion."""
+        """Only the backbone and its pyramid are shared; propagation and distillation are fusion."""
         own: dict[str, list[nn.Parameter]] = {}
         for part in (*self.initial, *self.guess, self.heads):
             assert isinstance(part, nn.ModuleDict)
             for task, module in part.items():
                 own.setdefault(task, []).extend(module.parameters())
         fusion = [*self.propagate.parameters(), *self.distil.parameters()]
-        return {"shared": list(self.backbone.parameters()), **own, "fusion": fusion}
+        shared = [*self.backbone.parameters(), *self.pyramid.parameters()]
+        return {SHARED: shared, **own, FUSION: fusion}
 
 
 class Propagation(nn.Module):

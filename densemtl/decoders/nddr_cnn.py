@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.parallel import ParallelNetworks, own_share
+from densemtl.decoders.parallel import ParallelNetworks
+from densemtl.decoders.separate import own_share
 from densemtl.models.backbone import Backbone
+from densemtl.models.join import block_norms, mixture
 from densemtl.models.layers import resize, size_of
 from densemtl.tasks.base import Task
 from densemtl.types import Sharing
@@ -78,7 +80,7 @@ class NDDRCNN(ParallelNetworks):
         names = self.task_names
         places = ("stem", *(f"stage {stage + 1}" for stage in range(len(self.spec))))
         return {
-            place: Sharing(names, names, torch.stack([_norms(reduction) for reduction in layer]))
+            place: Sharing(names, names, torch.stack([block_norms(each) for each in layer]))
             for place, layer in zip(places, self.layers, strict=True)
             if isinstance(layer, nn.ModuleList)
         }
@@ -86,25 +88,15 @@ class NDDRCNN(ParallelNetworks):
 
 def _reduction(own: int, count: int, width: int, alpha: float) -> nn.Sequential:
     """1x1 without bias, BN, ReLU; starts as a mixture of all tasks' equal channels."""
-    convolution = nn.Conv2d(count * width, width, 1, bias=False)
     keep, take = own_share(alpha, count)
-    shares = [keep if task == own else take for task in range(count)]
-    with torch.no_grad():
-        blocks = [share * torch.eye(width) for share in shares]
-        convolution.weight.copy_(torch.cat(blocks, dim=1)[:, :, None, None])
     return nn.Sequential(
-        convolution, nn.BatchNorm2d(width, momentum=MOMENTUM), nn.ReLU(inplace=True)
+        mixture(width, [keep if task == own else take for task in range(count)]),
+        nn.BatchNorm2d(width, momentum=MOMENTUM),
+        nn.ReLU(inplace=True),
     )
-
-
-def _norms(reduction: nn.Module) -> Tensor:
-    """Frobenius norm of what is taken from each task; 1 where that is the identity."""
-    weight = next(reduction.parameters()).detach()[:, :, 0, 0]
-    width = len(weight)
-    return weight.view(width, -1, width).norm(dim=(0, 2)) / width**0.5
 
 
 def _stem_width(backbone: Backbone) -> int:
     """Channels of the stem's output, which no specification tells: tried out."""
-    with backbone.trial() as blank:
-        return backbone.run_stem(blank).shape[1]
+    with backbone.trial() as noise:
+        return backbone.run_stem(noise).feature.shape[1]

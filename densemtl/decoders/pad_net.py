@@ -13,7 +13,7 @@ from densemtl.models.blocks import bottleneck
 from densemtl.models.distillation import Distillation
 from densemtl.models.layers import conv_bn_relu, resize, size_of
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions
+from densemtl.types import FUSION, SHARED, Predictions
 
 
 class PADNet(PyramidDecoder):
@@ -81,7 +81,7 @@ class PADNet(PyramidDecoder):
             task: [each for part in parts if task in part for each in part[task].parameters()]
             for task in self.initial
         }
-        return {"shared": shared, **own, "fusion": list(self.distil.parameters())}
+        return {SHARED: shared, **own, FUSION: list(self.distil.parameters())}
 
 
 def _features(channels: int, width: int) -> nn.Sequential:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from densemtl.data.loader import EvalView
 from densemtl.engine.panels import spread_out
 from densemtl.engine.precision import Precision
 from densemtl.models.model import DenseModel
@@ -38,8 +38,12 @@ class Probe:
         return _flat(self.precision.run(model.sharing, self.image))
 
 
-def make_probe(view: Any, precision: Precision) -> Probe:
-    """Evenly spaced images of an `EvalView`."""
+def make_probe(view: EvalView, precision: Precision) -> Probe:
+    """Evenly spaced images.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
     chosen = [view[index][0].image for index in spread_out(len(view), IMAGES)]
     image = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
     return Probe(image.to(precision.device), precision)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.loader import EpochSampler
+from densemtl.data.loader import EpochSampler, EvalView
 from densemtl.data.workers import Loader
 from densemtl.data.write import write_picture
 from densemtl.engine.best import is_better, primaries
@@ -103,7 +103,8 @@ def train(job: Job, max_steps: int | None = None) -> None:
     record, end = job.state.record, min(job.steps, max_steps or job.steps)
     images = (job.train_loader.batch_size or 1) * job.settings.accumulate
     title = ProgressBar(job.title, record.step, end, images)
-    probe = make_probe(job.val_loader.dataset, job.stepper.precision)
+    view = EvalView(job.val_set, job.input.size, job.input.fit)
+    probe = make_probe(view, job.stepper.precision)
     with title as bar, RunLog(job.folder, record.step) as log:
         if record.step == 0:
             _log_sharing(job, probe, log)

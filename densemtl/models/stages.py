@@ -1,39 +1,129 @@
-"""Cutting a timm feature network into the stages of its pyramid."""
+"""Running a timm feature network stage by stage, and what flows between the stages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from densemtl.errors import ModelError
+from densemtl.models.layers import size_of
+from densemtl.types import Size
 
 
-def cut(net: nn.Module, levels: Sequence[str]) -> list[list[str]]:
-    """The modules to run, one after the other, for the stem and then for every level.
+@dataclass(frozen=True)
+class Midway:
+    """Where a network stands between two of its stages.
 
-    Works wherever a network is a chain of its children, or of the children of those that are
-    `nn.Sequential`, and a level is what one link of the chain gives: true of timm's
-    `FeatureListNet`, `EfficientNetFeatures` and `MobileNetV3Features`. The stem is everything
-    before the link that gives the first level.
+    `dataclasses.replace(midway, feature=...)` puts another map in its place.
 
-    Args:
-        net: a feature network.
-        levels: dotted module names of its levels as its `feature_info` tells, finest first.
-
-    Returns:
-        len(levels) + 1 lists of module names inside `net`; empty where it is no such chain.
+    Attributes:
+        feature: BxCxHxW map.
+        prefix: BxPxC tokens beside the map (class, registers); None where the network has maps.
+        image: size of the network's input.
+        args: what every block is given after the feature, by position: sizes ...
+        kwargs: likewise by name: rotary embeddings, masks, biases ...
     """
-    links = [(name, name.replace("_", ".")) for name in _chain(net, levels)]
-    wanted = [level.replace("_", ".") for level in levels]
-    ends = [i for i, (_, level) in enumerate(links) if level in wanted]
-    if len(ends) != len(levels):
-        return []
-    starts = [0, ends[0], *(end + 1 for end in ends)]
-    names = [name for name, _ in links]
-    return [names[start:stop] for start, stop in pairwise(starts)]
+
+    feature: Tensor
+    prefix: Tensor | None
+    image: Size
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
 
 
-def last_block(stage: nn.Module) -> nn.Module:
+@dataclass(frozen=True)
+class Stages:
+    """How a feature network is run stage by stage.
+
+    Attributes:
+        names: of each stage's modules inside the network, which run one after the other.
+        strides: of each stage's map.
+        nhwc: whether the modules' maps are BxHxWxC.
+    """
+
+    names: Sequence[Sequence[str]]
+    strides: Sequence[int]
+    nhwc: bool
+
+    def modules(self, net: nn.Module, index: int) -> list[nn.Module]:
+        """A stage's modules."""
+        return [net.get_submodule(name) for name in self.names[index]]
+
+    def start(self, net: nn.Module, image: Tensor) -> Midway:
+        """All that the network does with Bx3xHxW before its first stage."""
+        (given, *args), kwargs = _called_with(self.modules(net, 0)[0], lambda: net(image))
+        size = size_of(image)
+        feature, prefix = self._as_map(given, _grid(size, self.strides[0]))
+        return Midway(feature, prefix, size, args, kwargs)
+
+    def run(self, net: nn.Module, index: int, midway: Midway) -> Midway:
+        """One stage."""
+        feature = self._as_given(midway)
+        for module in self.modules(net, index):
+            feature = module(feature, *midway.args, **midway.kwargs)
+        feature, prefix = self._as_map(feature, _grid(midway.image, self.strides[index]))
+        return replace(midway, feature=feature, prefix=prefix)
+
+    def run_watched(self, net: nn.Module, index: int, midway: Midway) -> tuple[Tensor, Midway]:
+        """As `run`; and the map that enters the stage's last block before it.
+
+        Raises:
+            ModelError: the block sees no map.
+        """
+        seen: list[Tensor] = []
+        block = _last_block(self.modules(net, index)[-1])
+        watch = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            leaving = self.run(net, index, midway)
+        finally:
+            watch.remove()
+        return self._inner_map(seen[0], [leaving, midway]), leaving
+
+    def _inner_map(self, feature: Tensor, around: Sequence[Midway]) -> Tensor:
+        """What a block inside a stage sees, whose layout need not be the stage's own, as a map.
+
+        The layout is told by the size, which is that of what leaves or enters the stage.
+        """
+        grids = [size_of(each.feature) for each in around]
+        if feature.ndim == 3:
+            beside = 0 if around[0].prefix is None else around[0].prefix.shape[1]
+            counts = [height * width + beside for height, width in grids]
+            if feature.shape[1] in counts:
+                return self._as_map(feature, grids[counts.index(feature.shape[1])])[0]
+        elif feature.ndim == 4:
+            nchw = size_of(feature) in grids
+            nhwc = (feature.shape[1], feature.shape[2]) in grids
+            if nhwc and (self.nhwc or not nchw):
+                return feature.permute(0, 3, 1, 2)
+            if nchw:
+                return feature
+        raise ModelError(f"its last block sees features of shape {tuple(feature.shape)}, no map")
+
+    def _as_map(self, feature: Any, grid: Size) -> tuple[Tensor, Tensor | None]:
+        """What a block takes or gives -> (NCHW map, tokens that come before it)."""
+        if not isinstance(feature, Tensor) or feature.ndim not in (3, 4):
+            raise ModelError("its blocks exchange more than one feature")
+        if feature.ndim == 4:
+            return (feature.permute(0, 3, 1, 2) if self.nhwc else feature), None
+        height, width = grid
+        beside = feature.shape[1] - height * width
+        if beside < 0:
+            raise ModelError(f"{feature.shape[1]} tokens are no map of {grid}")
+        tokens = feature[:, beside:].transpose(1, 2)
+        return tokens.unflatten(2, grid), feature[:, :beside]
+
+    def _as_given(self, midway: Midway) -> Tensor:
+        """The inverse of `_as_map`."""
+        if midway.prefix is not None:
+            return torch.cat([midway.prefix, midway.feature.flatten(2).transpose(1, 2)], dim=1)
+        return midway.feature.permute(0, 2, 3, 1) if self.nhwc else midway.feature
+
+
+def _last_block(stage: nn.Module) -> nn.Module:
     """The last link of a stage that is a chain of blocks, or has one under the name `blocks`."""
     blocks = getattr(stage, "blocks", stage)
     if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0:
@@ -41,10 +131,30 @@ def last_block(stage: nn.Module) -> nn.Module:
     return stage
 
 
-def _chain(net: nn.Module, levels: Sequence[str]) -> Iterator[str]:
-    for name, child in net.named_children():
-        inside = any(level.startswith(f"{name}.") for level in levels)
-        if inside and isinstance(child, nn.Sequential):
-            yield from (f"{name}.{key}" for key, _ in child.named_children())
-        else:
-            yield name
+def _grid(image: Size, stride: int) -> Size:
+    height, width = image
+    return height // stride, width // stride
+
+
+class _ReachedError(Exception):
+    """A forward pass came to where it is to stop."""
+
+
+def _called_with(
+    module: nn.Module, run: Callable[[], object]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a module is called with when `run` runs, which goes no further."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append((args, kwargs))
+        raise _ReachedError
+
+    hook = module.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        run()
+    except _ReachedError:
+        pass
+    finally:
+        hook.remove()
+    return calls[0]

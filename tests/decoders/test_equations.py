@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from densemtl.decoders.pad_net import PADNet
 from densemtl.heads.linear import Linear
 from densemtl.models.backbone import Backbone
 from densemtl.models.distillation import Distillation
+from densemtl.models.stages import Midway
 from densemtl.tasks.base import Task
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -84,20 +86,26 @@ def up(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def put(midways: list[Midway], features: list[Tensor]) -> list[Midway]:
+    return [replace(m, feature=each) for m, each in zip(midways, features, strict=True)]
+
+
 def test_cross_stitch(tasks: list[Task]) -> None:
     decoder, x = lively(CrossStitch(backbone, Linear, tasks)), image()
     for unit in decoder.units:
         unit.normal_()
     nets = list(decoder.backbones.values())
-    features = [net.run_stem(x) for net in nets]
+    midways = [net.run_stem(x) for net in nets]
     pyramid: list[list[Tensor]] = [[], []]
     for stage, unit in enumerate(decoder.units):
-        own = [net.run_stage(stage, each) for net, each in zip(nets, features, strict=True)]
+        midways = [net.run_stage(stage, each) for net, each in zip(nets, midways, strict=True)]
+        own = [midway.feature for midway in midways]
         features = [torch.zeros_like(own[0]) for _ in own]
         for i in range(2):
             for j in range(2):
                 features[i] += unit[i, j][None, :, None, None] * own[j]
             pyramid[i].append(features[i])
+        midways = put(midways, features)
     for task, levels in zip(tasks, pyramid, strict=True):
         wanted = decoder.heads[task.name](levels)
         torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
@@ -143,11 +151,13 @@ def test_nddr(tasks: list[Task], shortcut: bool) -> None:
         return [norm(conv(joined, r[0]), r[1]).clamp(min=0) for r in decoder.layers[level]]
 
     nets = list(decoder.backbones.values())
-    features = reduced(0, [net.run_stem(x) for net in nets])
+    midways = [net.run_stem(x) for net in nets]
+    midways = put(midways, reduced(0, [midway.feature for midway in midways]))
     pyramid: list[list[Tensor]] = [[], []]
     for stage in range(4):
-        own = [net.run_stage(stage, each) for net, each in zip(nets, features, strict=True)]
-        features = reduced(stage + 1, own)
+        midways = [net.run_stage(stage, each) for net, each in zip(nets, midways, strict=True)]
+        features = reduced(stage + 1, [midway.feature for midway in midways])
+        midways = put(midways, features)
         for levels, feature in zip(pyramid, features, strict=True):
             levels.append(feature)
     for index, task in enumerate(tasks):
@@ -169,9 +179,10 @@ def test_nddr_starts_as_a_mixture_of_equal_channels(tasks: list[Task]) -> None:
 def test_mtan(tasks: list[Task]) -> None:
     """test_resnet has one block a stage, so what enters the last block enters the stage."""
     decoder, x = lively(MTAN(backbone, Linear, tasks)), image()
-    entering = [decoder.backbone.run_stem(x)]
+    midways = [decoder.backbone.run_stem(x)]
     for stage in range(4):
-        entering.append(decoder.backbone.run_stage(stage, entering[-1]))
+        midways.append(decoder.backbone.run_stage(stage, midways[-1]))
+    entering = [midway.feature for midway in midways]
     for task in tasks:
         attended: list[Tensor] = []
         for stage, mask in enumerate(decoder.attention[task.name]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -24,7 +25,15 @@ CHAINS = (
     "mobilenetv3_small_050",
     "pvt_v2_b0",
 )
-OTHERS = ("test_vit", "test_vit3", "hrnet_w18_small")
+TOKENS = (
+    "test_vit",
+    "test_vit3",
+    "test_vit4",
+    "vit_tiny_patch16_224",
+    "eva02_tiny_patch14_224",
+    "vit_small_patch16_dinov3",
+)
+OTHERS = ("hrnet_w18_small",)
 
 
 def make(name: str, **options: object) -> Backbone:
@@ -38,14 +47,14 @@ def image(backbone: Backbone, cells: tuple[int, int] = (2, 3)) -> Tensor:
 
 
 def by_stages(backbone: Backbone, x: Tensor) -> list[Tensor]:
-    feature, features = backbone.run_stem(x), []
+    midway, features = backbone.run_stem(x), []
     for index in range(len(backbone.spec)):
-        feature = backbone.run_stage(index, feature)
-        features.append(feature)
+        midway = backbone.run_stage(index, midway)
+        features.append(midway.feature)
     return features
 
 
-@pytest.mark.parametrize("name", [*CHAINS, *OTHERS])
+@pytest.mark.parametrize("name", [*CHAINS, *TOKENS, *OTHERS])
 def test_forward_keeps_the_promise_of_the_spec(name: str) -> None:
     backbone = make(name)
     x = image(backbone)
@@ -59,7 +68,7 @@ def test_forward_keeps_the_promise_of_the_spec(name: str) -> None:
         assert feature.shape == (2, channels, x.shape[2] // stride, x.shape[3] // stride)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", [*CHAINS, *TOKENS])
 def test_stage_by_stage_equals_forward(name: str) -> None:
     backbone = make(name)
     x = image(backbone)
@@ -68,17 +77,111 @@ def test_stage_by_stage_equals_forward(name: str) -> None:
         assert all(torch.equal(whole, staged) for whole, staged in pairs)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit3", "test_mambaout"])
+def test_stage_by_stage_trains_as_forward_does(name: str) -> None:
+    backbone = make(name).train()
+    x, gradients = image(backbone), []
+    for run in (backbone, lambda x: by_stages(backbone, x)):
+        torch.manual_seed(0)  # for drop paths
+        backbone.zero_grad()
+        sum((torch.randn(feature.shape) * feature).sum() for feature in run(x)).backward()
+        gradients.append([each.grad.clone() for each in backbone.parameters()])
+    largest = max(each.abs().max().item() for each in gradients[0])
+    assert largest > 1
+    for whole, staged in zip(*gradients, strict=True):
+        torch.testing.assert_close(staged, whole, rtol=1e-3, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_an_exchanged_map_is_what_the_next_stage_sees(name: str) -> None:
+    backbone = make(name)
+    with torch.no_grad():
+        first, second = (backbone.run_stem(x) for x in image(backbone).split(1))
+        handed = replace(first, feature=second.feature)
+        own, other, mixed = (
+            backbone.run_stage(0, midway).feature for midway in (first, second, handed)
+        )
+    torch.testing.assert_close(mixed, other)  # what is beside the map is the same for all images
+    assert not torch.allclose(mixed, own)
+
+
+def test_what_is_beside_the_map_is_carried() -> None:
+    backbone = make("vit_small_patch16_dinov3")
+    with torch.no_grad():
+        midway = backbone.run_stage(0, backbone.run_stem(image(backbone)))
+    assert midway.prefix is not None
+    assert midway.prefix.shape == (2, 5, 384)  # the class and four registers
+    assert midway.kwargs["rope"].shape[-2] == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("vit_tiny_patch16_224", (192, 2, 3)),  # tokens
+        ("pvt_v2_b0", (256, 2, 3)),  # tokens inside a stage of maps
+        ("swin_tiny_patch4_window7_224", (768, 2, 3)),  # NHWC
+        ("resnet18", (512, 2, 3)),
+    ],
+)
+def test_what_enters_the_last_block_is_a_map(name: str, shape: tuple[int, ...]) -> None:
+    backbone = make(name)
+    stage = len(backbone.spec) - 1
+    with torch.no_grad():
+        midway = backbone.run_stem(image(backbone))
+        for index in range(stage):
+            midway = backbone.run_stage(index, midway)
+        entering, leaving = backbone.run_stage_watched(stage, midway)
+        assert torch.equal(leaving.feature, backbone.run_stage(stage, midway).feature)
+    assert entering.shape == (2, *shape)
+
+
+def test_what_enters_the_last_block_of_a_vit_is_what_the_block_before_gives() -> None:
+    backbone, outputs = make("vit_tiny_patch16_224"), []
+    backbone.net.model.blocks[-2].register_forward_hook(lambda _, __, out: outputs.append(out))
+    with torch.no_grad():
+        midway = backbone.run_stem(image(backbone))
+        for index in range(4):
+            entering, midway = backbone.run_stage_watched(index, midway)
+    assert torch.equal(entering.flatten(2).transpose(1, 2), outputs[-1][:, 1:])
+
+
 def test_stages_run_every_module_once() -> None:
     backbone = make("test_resnet")
     modules = [module for i in range(4) for module in backbone.stage_modules(i)]
     assert len(set(modules)) == len(modules) == 4
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_what_is_no_chain_says_so(name: str) -> None:
-    backbone = make(name)
-    with pytest.raises(ModelError, match="cannot be run stage by stage"):
-        backbone.run_stem(image(backbone))
+def test_trying_it_out_leaves_no_trace() -> None:
+    backbone = make("test_resnet").train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    state = torch.get_rng_state()
+    backbone.check_stages()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    assert backbone.net.training
+    assert all(each.grad is None for each in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("hrnet_w18_small", "side by side"),
+        ("hiera_tiny_224", "more than a chain"),  # tokens in another order
+        ("convit_tiny", "more than a chain"),  # the class joins between blocks
+        ("vit_small_patch16_rope_mixed_224", "more than a chain"),  # each block has its embedding
+        ("pit_ti_224", "more than a chain"),
+    ],
+)
+def test_what_cannot_be_cut_says_why(name: str, reason: str) -> None:
+    backbone = make(name, img_size=(64, 64) if name.startswith("hiera") else None)
+    with pytest.raises(ModelError, match=f"stage by stage.*{reason}") as caught:
+        backbone.check_stages()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_takes_no_small_image_says_so() -> None:
+    with pytest.raises(ModelError, match="on a small image RuntimeError"):
+        make("inception_v3").check_stages()
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
@@ -119,8 +222,9 @@ def test_patch_14_sets_the_multiple() -> None:
         assert backbone(torch.randn(1, 3, 28, 42))[0].shape == (1, 384, 2, 3)
 
 
-def test_swin_takes_any_size_and_gives_nchw_in_stages_too() -> None:
-    backbone = make("swin_tiny_patch4_window7_224")
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "hieradet_small"])
+def test_maps_with_channels_last_inside_are_nchw_in_stages_too(name: str) -> None:
+    backbone = make(name)
     x = image(backbone)[:1]
     with torch.no_grad():
         whole, staged = backbone(x), by_stages(backbone, x)

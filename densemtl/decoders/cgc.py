@@ -1,0 +1,71 @@
+"""CGC: customized gate control (Tang et al., RecSys 2020, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from densemtl.decoders.base import MakeBackbone, MakeHead
+from densemtl.decoders.gated import GatedExperts, at_least
+from densemtl.models.experts import Gating, Wiring, named
+from densemtl.tasks.base import Task
+from densemtl.types import SHARED
+
+
+class CGC(GatedExperts):
+    """Some experts are shared and some a task's own; its gate mixes both kinds (eq. 2 to 5).
+
+    Every level of the pyramid has its own experts, bottlenecks, and gates. All experts are the
+    identity at first, so that training starts as hard sharing does.
+
+    Args:
+        make_backbone: makes the one backbone.
+        make_head: makes each task's head.
+        tasks: the run's.
+        shared_experts: how many all tasks use, a level.
+        own_experts: how many each task has besides, a level; may be 0.
+        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
+        width: channels inside every expert; a quarter of its level's if left out.
+        load_balance: weight of a loss that keeps all experts in use; the paper has none.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        shared_experts: int = 1,
+        own_experts: int = 1,
+        gate: Gating = "pixel",
+        width: int | None = None,
+        load_balance: float = 0.0,
+    ) -> None:
+        super().__init__(
+            make_backbone,
+            make_head,
+            tasks,
+            [customized(tasks, shared_experts, own_experts)],
+            gate=gate,
+            width=width,
+            load_balance=load_balance,
+        )
+
+
+def customized(tasks: Sequence[Task], shared_experts: int, own_experts: int) -> Wiring:
+    """Each task's gate mixes the shared experts and its own.
+
+    Raises:
+        ConfigError: no shared expert, or less than none of a task's own.
+    """
+    at_least(1, shared_experts=shared_experts)
+    at_least(0, own_experts=own_experts)
+    shared = named(SHARED, shared_experts)
+    own = {task.name: named(task.name, own_experts) for task in tasks}
+    reads = {expert: task for task, experts in own.items() for expert in experts}
+    return Wiring(
+        experts={**dict.fromkeys(shared, SHARED), **reads},
+        gates={task: (*shared, *experts) for task, experts in own.items()},
+    )

@@ -1,0 +1,70 @@
+"""Customized sharing (Tang et al., RecSys 2020, "Progressive Layered Extraction", Fig. 1c)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.decoders.base import MakeBackbone, MakeHead
+from densemtl.decoders.separate import OwnNetworks, own_share
+from densemtl.models.join import Join
+from densemtl.tasks.base import Task
+from densemtl.types import SHARED, Predictions, Sharing
+
+
+class CustomizedSharing(OwnNetworks):
+    """One backbone for all tasks and one of its own a task; each head reads both, joined.
+
+    They meet in the pyramid alone, each level by a 1x1, so that any backbone will do.
+
+    Args:
+        make_backbone: makes the shared network and one a task.
+        make_head: makes one head a task.
+        tasks: the run's.
+        alpha: share of its own features that a task starts with; the shared ones have the rest.
+            At 1 the start is one network a task, at 0 hard sharing.
+
+    Raises:
+        ConfigError: alpha is not in 0..1.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        alpha: float = 0.5,
+    ) -> None:
+        shares = own_share(alpha, 2)
+        super().__init__(make_backbone, make_head, tasks)
+        self.shared, widths = make_backbone(), self.spec.channels
+        self.joins = nn.ModuleDict({task.name: Join(widths, shares) for task in tasks})
+
+    def forward(self, image: Tensor) -> Predictions:
+        """Bx3xHxW normalised image -> logits at feature size."""
+        shared = self.shared(image)
+        final = {}
+        for task, head in self.heads.items():
+            own = self.backbones[task](image)
+            final[task] = head(self.joins[task]([own, shared]))
+        return Predictions(final)
+
+    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+        """Norm of each join's block for own and for shared features, over that of the identity."""
+        joins = [join for join in self.joins.values() if isinstance(join, Join)]
+        levels = torch.stack([join.norms() for join in joins], dim=1)
+        return {
+            f"level {level}": Sharing(self.task_names, ("own", "shared"), weights)
+            for level, weights in enumerate(levels, start=1)
+        }
+
+    def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """One backbone is shared besides."""
+        return {SHARED: list(self.shared.parameters()), **super().parameter_groups()}
+
+    def fusion(self) -> list[nn.Parameter]:
+        """Every task's join."""
+        return list(self.joins.parameters())

@@ -1,0 +1,60 @@
+"""ML-MMoE: multi-level MMoE (Ma et al., AAAI 2019, "SNR", experiments; Fig. 1h of PLE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from densemtl.decoders.base import MakeBackbone, MakeHead
+from densemtl.decoders.gated import GatedExperts, at_least
+from densemtl.models.experts import Gating, Wiring, named
+from densemtl.tasks.base import Task
+from densemtl.types import SHARED
+
+
+class MLMMoE(GatedExperts):
+    """Layers of MMoE, in which an expert is to the layer below what a task is to the last.
+
+    Each expert above the first layer has a gate of its own over all experts below, and reads what
+    that mixes; tasks have gates over the last layer alone. All gates look at the backbone's
+    feature. With one layer it is MMoE.
+
+    Args:
+        make_backbone: makes the one backbone.
+        make_head: makes each task's head.
+        tasks: the run's.
+        layers: how many, on every level of the pyramid.
+        experts: how many there are in a layer of a level.
+        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
+        width: channels inside every expert; a quarter of its level's if left out.
+        load_balance: weight of a loss that keeps all experts in use; the paper has none.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        layers: int = 2,
+        experts: int = 4,
+        gate: Gating = "pixel",
+        width: int | None = None,
+        load_balance: float = 0.0,
+    ) -> None:
+        at_least(1, layers=layers, experts=experts)
+        names = named(SHARED, experts)
+        own_stream = {name: name for name in names}
+        below = Wiring(own_stream, dict.fromkeys(names, names), gates_read_input=True)
+        last = Wiring(own_stream, {task.name: names for task in tasks}, gates_read_input=True)
+        super().__init__(
+            make_backbone,
+            make_head,
+            tasks,
+            [*[below] * (layers - 1), last],
+            gate=gate,
+            width=width,
+            load_balance=load_balance,
+        )

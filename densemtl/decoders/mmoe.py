@@ -1,0 +1,58 @@
+"""MMoE: multi-gate mixture of experts (Ma et al., KDD 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from densemtl.decoders.base import MakeBackbone, MakeHead
+from densemtl.decoders.gated import GatedExperts, at_least
+from densemtl.models.experts import Gating, Wiring, named
+from densemtl.tasks.base import Task
+from densemtl.types import SHARED
+
+
+class MMoE(GatedExperts):
+    """All tasks have the same experts, and each a gate of its own over them (eq. 6 to 8).
+
+    Every level of the pyramid has its own experts, bottlenecks, and gates. All experts are the
+    identity at first, so that training starts as hard sharing does.
+
+    Args:
+        make_backbone: makes the one backbone.
+        make_head: makes each task's head.
+        tasks: the run's.
+        experts: how many there are a level.
+        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
+        width: channels inside every expert; a quarter of its level's if left out.
+        load_balance: weight of a loss that keeps all experts in use; the paper has none.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        make_backbone: MakeBackbone,
+        make_head: MakeHead,
+        tasks: Sequence[Task],
+        *,
+        experts: int = 4,
+        gate: Gating = "pixel",
+        width: int | None = None,
+        load_balance: float = 0.0,
+    ) -> None:
+        at_least(1, experts=experts)
+        names = named(SHARED, experts)
+        layer = Wiring(
+            experts=dict.fromkeys(names, SHARED),
+            gates={task.name: names for task in tasks},
+        )
+        super().__init__(
+            make_backbone,
+            make_head,
+            tasks,
+            [layer],
+            gate=gate,
+            width=width,
+            load_balance=load_balance,
+        )

@@ -1,0 +1,143 @@
+"""Asymmetric sharing: some tasks read other tasks' encoders besides their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from decoders.test_equations import CLOSE, backbone, conv, image, lively, single
+
+from densemtl.decoders.asymmetric_sharing import AsymmetricSharing
+from densemtl.errors import ConfigError
+from densemtl.heads.linear import Linear
+from densemtl.tasks.base import Task
+
+NAMES = ("semseg", "depth", "normals")
+READS = {"semseg": ["normals", "depth"], "normals": ["depth"]}
+
+
+@pytest.fixture
+def tasks(make_task: Callable[..., Task]) -> list[Task]:
+    torch.manual_seed(0)
+    return [make_task(name) for name in NAMES]
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def randomised(decoder: AsymmetricSharing) -> AsymmetricSharing:
+    for weight in decoder.joins.parameters():
+        weight.normal_(0, 0.1)
+    return lively(decoder)
+
+
+@pytest.mark.parametrize(
+    ("given", "reads"), [(READS, READS), (None, {"normals": ["semseg", "depth"]}), ({}, {})]
+)
+def test_equations(
+    tasks: list[Task], given: dict[str, list[str]] | None, reads: dict[str, list[str]]
+) -> None:
+    decoder = randomised(AsymmetricSharing(backbone, Linear, tasks, reads=given))
+    x = image()
+    pyramids = {task: net(x) for task, net in decoder.backbones.items()}
+    final = decoder(x).final
+    for task in NAMES:
+        levels = list(pyramids[task])
+        if task in reads:
+            for level, layer in enumerate(decoder.joins[task].levels):
+                read = [pyramids[name][level] for name in (task, *reads[task])]
+                levels[level] = conv(torch.cat(read, 1), layer)
+        torch.testing.assert_close(final[task], decoder.heads[task](levels), **CLOSE)
+
+
+@pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
+def test_nothing_read_is_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
+    chosen, x = [task for task in tasks if task.name in names], image()
+    decoder = lively(AsymmetricSharing(backbone, Linear, chosen, alpha=1.0))
+    for task in chosen:
+        wanted = single(decoder, task)(x).final[task.name]
+        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+
+
+def test_one_task_alone_has_nothing_to_learn_about_sharing(tasks: list[Task]) -> None:
+    decoder = AsymmetricSharing(backbone, Linear, tasks[:1])
+    assert decoder.parameter_groups()["fusion"] == []
+    assert decoder.sharing(image()) == {}
+
+
+def test_joins_start_as_mixtures_of_equal_channels(tasks: list[Task]) -> None:
+    decoder = AsymmetricSharing(backbone, Linear, tasks, alpha=0.8)
+    weight = decoder.joins["normals"].levels[0].weight[:, :, 0, 0]
+    eye = torch.eye(len(weight))
+    torch.testing.assert_close(weight, torch.cat([0.8 * eye, 0.1 * eye, 0.1 * eye], 1))
+
+
+def test_the_order_of_tasks_does_not_matter_where_it_is_said_who_reads(tasks: list[Task]) -> None:
+    one, x = randomised(AsymmetricSharing(backbone, Linear, tasks, reads=READS)), image()
+    other = AsymmetricSharing(backbone, Linear, tasks[::-1], reads=READS).eval()
+    other.load_state_dict(one.state_dict())
+    expected = one(x).final
+    assert all(torch.equal(logits, expected[task]) for task, logits in other(x).final.items())
+
+
+@pytest.mark.parametrize(
+    ("task", "trained"),
+    [("semseg", set(NAMES)), ("depth", {"depth"}), ("normals", {"normals", "depth"})],
+)
+def test_a_loss_trains_the_encoders_that_its_task_reads(
+    tasks: list[Task], task: str, trained: set[str]
+) -> None:
+    decoder = AsymmetricSharing(backbone, Linear, tasks, reads=READS)
+    with torch.enable_grad():
+        decoder(image()).final[task].square().mean().backward()
+    touched = {
+        name
+        for name, net in decoder.backbones.items()
+        if any(each.grad is not None and each.grad.any() for each in net.parameters())
+    }
+    assert touched == trained
+
+
+def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
+    decoder = AsymmetricSharing(backbone, Linear, tasks, reads=READS, alpha=0.6)
+    decoder.joins["normals"].levels[3].weight.mul_(3)
+    sharing = decoder.sharing(image())
+    assert list(sharing) == ["level 1", "level 2", "level 3", "level 4"]
+    last = sharing["level 4"]
+    assert (last.takers, last.sources) == (("semseg", "normals"), NAMES)
+    torch.testing.assert_close(last.weights, torch.tensor([[0.6, 0.2, 0.2], [0.0, 1.2, 1.8]]))
+
+
+@pytest.mark.parametrize(
+    ("reads", "lines"),
+    [
+        (
+            {"depht": ["semseg"], "semseg": ["normal", "semseg"], "normals": ["depth", "depth"]},
+            [
+                "decoder.reads: no task 'depht', did you mean 'depth'?",
+                "decoder.reads.semseg.0: no task 'normal', did you mean 'normals'?",
+                "decoder.reads.semseg.1: a task always reads its own encoder; leave 'semseg' out",
+                "decoder.reads.normals.1: 'depth' is named twice",
+            ],
+        ),
+        (
+            {"depth": ["xyz"]},
+            ["decoder.reads.depth.0: no task 'xyz', choose from semseg, depth, normals"],
+        ),
+    ],
+)
+def test_mistakes_are_told_all_at_once(
+    tasks: list[Task], reads: dict[str, list[str]], lines: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as told:
+        AsymmetricSharing(backbone, Linear, tasks, reads=reads)
+    assert str(told.value).splitlines() == lines
+
+
+def test_a_share_out_of_range_is_told(tasks: list[Task]) -> None:
+    with pytest.raises(ConfigError, match=r"decoder.alpha: 2"):
+        AsymmetricSharing(backbone, Linear, tasks, alpha=2.0)

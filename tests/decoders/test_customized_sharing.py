@@ -1,0 +1,118 @@
+"""Customized sharing: a shared and a private encoder a task, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from decoders.test_equations import CLOSE, backbone, conv, image, lively, single
+from torch import Tensor
+
+from densemtl.decoders.customized_sharing import CustomizedSharing
+from densemtl.decoders.hard_sharing import HardSharing
+from densemtl.errors import ConfigError
+from densemtl.heads.linear import Linear
+from densemtl.models.join import Join
+from densemtl.tasks.base import Task
+
+NAMES = ("semseg", "depth")
+
+
+@pytest.fixture
+def tasks(make_task: Callable[..., Task]) -> list[Task]:
+    torch.manual_seed(0)
+    return [make_task(name) for name in NAMES]
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def randomised(decoder: CustomizedSharing) -> CustomizedSharing:
+    for weight in decoder.joins.parameters():
+        weight.normal_(0, 0.1)
+    return lively(decoder)
+
+
+def test_equations(tasks: list[Task]) -> None:
+    decoder, x = randomised(CustomizedSharing(backbone, Linear, tasks)), image()
+    shared, final = decoder.shared(x), decoder(x).final
+    for task in tasks:
+        own = decoder.backbones[task.name](x)
+        joined: list[Tensor] = []
+        for level, (first, other) in enumerate(zip(own, shared, strict=True)):
+            layer = decoder.joins[task.name].levels[level]
+            joined.append(conv(torch.cat([first, other], 1), layer))
+        wanted = decoder.heads[task.name](joined)
+        torch.testing.assert_close(final[task.name], wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
+def test_own_features_alone_are_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
+    chosen, x = [task for task in tasks if task.name in names], image()
+    decoder = lively(CustomizedSharing(backbone, Linear, chosen, alpha=1.0))
+    for task in chosen:
+        wanted = single(decoder, task)(x).final[task.name]
+        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+
+
+def test_shared_features_alone_are_hard_sharing(tasks: list[Task]) -> None:
+    decoder, x = lively(CustomizedSharing(backbone, Linear, tasks, alpha=0.0)), image()
+    hard = HardSharing(backbone, Linear, tasks).eval()
+    hard.backbone.load_state_dict(decoder.shared.state_dict())
+    hard.heads.load_state_dict(decoder.heads.state_dict())
+    for task, wanted in hard(x).final.items():
+        torch.testing.assert_close(decoder(x).final[task], wanted, **CLOSE)
+
+
+def test_equal_backbones_start_as_one(tasks: list[Task]) -> None:
+    decoder, x = lively(CustomizedSharing(backbone, Linear, tasks)), image()
+    for own in decoder.backbones.values():
+        own.load_state_dict(decoder.shared.state_dict())
+    levels = decoder.shared(x)
+    for task in NAMES:
+        for got, wanted in zip(decoder.joins[task]([levels, levels]), levels, strict=True):
+            torch.testing.assert_close(got, wanted, **CLOSE)
+
+
+def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
+    one, x = randomised(CustomizedSharing(backbone, Linear, tasks)), image()
+    other = CustomizedSharing(backbone, Linear, tasks[::-1]).eval()
+    other.load_state_dict(one.state_dict())
+    expected = one(x).final
+    assert all(torch.equal(logits, expected[task]) for task, logits in other(x).final.items())
+
+
+def test_a_loss_trains_what_its_task_reads(tasks: list[Task]) -> None:
+    decoder = CustomizedSharing(backbone, Linear, tasks)
+    with torch.enable_grad():
+        decoder(image()).final["depth"].square().mean().backward()
+    groups = decoder.parameter_groups()
+    trained = {name: any(p.grad is not None for p in group) for name, group in groups.items()}
+    assert trained == {"shared": True, "semseg": False, "depth": True, "fusion": True}
+
+
+def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
+    decoder = CustomizedSharing(backbone, Linear, tasks, alpha=0.7)
+    decoder.joins["depth"].levels[1].weight.mul_(2)
+    sharing = decoder.sharing(image())
+    assert list(sharing) == ["level 1", "level 2", "level 3", "level 4"]
+    second = sharing["level 2"]
+    assert (second.takers, second.sources) == (NAMES, ("own", "shared"))
+    torch.testing.assert_close(second.weights, torch.tensor([[0.7, 0.3], [1.4, 0.6]]))
+
+
+def test_a_share_out_of_range_is_told(tasks: list[Task]) -> None:
+    with pytest.raises(ConfigError, match=r"decoder.alpha: -0.1"):
+        CustomizedSharing(backbone, Linear, tasks, alpha=-0.1)
+
+
+def test_the_norm_of_a_block_is_that_of_its_pyramid_s_channels() -> None:
+    join = Join([3], [0.5, 0.25])
+    weight = torch.arange(18.0).view(3, 6)
+    join.levels[0].weight.copy_(weight[:, :, None, None])
+    wanted = [(weight[:, :3] ** 2).sum() / 3, (weight[:, 3:] ** 2).sum() / 3]
+    torch.testing.assert_close(join.norms(), torch.stack(wanted).sqrt()[None])

@@ -1,0 +1,207 @@
+"""Sluice networks: their equations, where they start, and their penalty."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from decoders.test_equations import CLOSE, backbone, conv, image, lively
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.decoders.sluice import Sluice, overlap
+from densemtl.errors import ConfigError, ModelError
+from densemtl.heads.deeplab import DeepLab
+from densemtl.heads.linear import Linear
+from densemtl.tasks.base import Task
+
+NAMES = ("semseg", "depth", "normals")
+
+
+@pytest.fixture
+def tasks(make_task: Callable[..., Task]) -> list[Task]:
+    torch.manual_seed(0)
+    return [make_task(name) for name in NAMES]
+
+
+def mixed(decoder: Sluice, x: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """(each task's own outputs, what it goes on with) of every stage of a ResNet."""
+    parts = decoder.subspaces
+    nets = [list(net.net.children()) for net in decoder.backbones.values()]
+    features = [nn.Sequential(*layers[:-4])(x) for layers in nets]
+    made: list[list[Tensor]] = [[] for _ in nets]
+    pyramids: list[list[Tensor]] = [[] for _ in nets]
+    for stage, alpha in enumerate(decoder.alphas):
+        own = [layers[stage - 4](each) for layers, each in zip(nets, features, strict=True)]
+        width = own[0].shape[1] // parts
+        features = [torch.zeros_like(each) for each in own]
+        for row in range(len(alpha)):
+            to = slice(row % parts * width, (row % parts + 1) * width)
+            for column in range(len(alpha)):
+                start = column % parts * width
+                taken = own[column // parts][:, start : start + width]
+                features[row // parts][:, to] += alpha[row, column] * taken
+        for index in range(len(nets)):
+            made[index].append(own[index])
+            pyramids[index].append(features[index])
+    return made, pyramids
+
+
+@torch.no_grad()
+def randomised(decoder: Sluice) -> Sluice:
+    for weights in (*decoder.alphas, decoder.betas):
+        weights.normal_(0, 0.3)
+    return lively(decoder)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", [Linear, DeepLab])
+@pytest.mark.parametrize("subspaces", [1, 2, 4])
+def test_equations(tasks: list[Task], subspaces: int, head: type[Linear] | type[DeepLab]) -> None:
+    decoder, x = randomised(Sluice(backbone, head, tasks, subspaces=subspaces)), image()
+    _, pyramids = mixed(decoder, x)
+    final = decoder(x).final
+    for index, task in enumerate(tasks):
+        *earlier, last = pyramids[index]
+        summed = decoder.betas[index, -1] * last
+        for stage, level in enumerate(earlier):
+            pooled = F.avg_pool2d(level, level.shape[-1] // last.shape[-1])
+            projection = decoder.projections[index][stage]
+            summed += decoder.betas[index, stage] * conv(pooled, projection)
+        wanted = decoder.heads[task.name]([*earlier, summed])
+        torch.testing.assert_close(final[task.name], wanted, **CLOSE)
+
+
+@torch.no_grad()
+def test_starts_as_cross_stitch_in_each_subspace(tasks: list[Task]) -> None:
+    decoder = Sluice(backbone, Linear, tasks, alpha=0.8)
+    for alpha in decoder.alphas:
+        for row in range(6):
+            for column in range(6):
+                share = 0.8 if row == column else 0.1 if row % 2 == column % 2 else 0.0
+                assert alpha[row, column].item() == pytest.approx(share)
+    assert decoder.betas.tolist() == [[0, 0, 0, 1]] * 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", [Linear, DeepLab])
+@pytest.mark.parametrize(("names", "alpha"), [(NAMES, 1.0), (("depth",), 0.9)])
+def test_nothing_taken_is_single_tasks(
+    make_task: Callable[..., Task],
+    names: tuple[str, ...],
+    alpha: float,
+    head: type[Linear] | type[DeepLab],
+) -> None:
+    tasks, x = [make_task(name) for name in names], image()
+    decoder = lively(Sluice(backbone, head, tasks, alpha=alpha))
+    final = decoder(x).final
+    for task in tasks:
+        alone = decoder.heads[task.name](decoder.backbones[task.name](x))
+        torch.testing.assert_close(final[task.name], alone, **CLOSE)
+
+
+@torch.no_grad()
+def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
+    one, x = randomised(Sluice(backbone, Linear, tasks)), image()
+    order = [2, 0, 1]
+    other = Sluice(backbone, Linear, [tasks[index] for index in order]).eval()
+    parts = [2 * index + part for index in order for part in range(2)]
+    state = one.state_dict()
+    moved = {name: each for name, each in state.items() if name.startswith(("backbones", "heads"))}
+    moved |= {f"alphas.{stage}": alpha[parts][:, parts] for stage, alpha in enumerate(one.alphas)}
+    moved["betas"] = one.betas[order]
+    for to, index in enumerate(order):
+        for stage in range(3):
+            weight = state[f"projections.{index}.{stage}.weight"]
+            moved[f"projections.{to}.{stage}.weight"] = weight
+    other.load_state_dict(moved)
+    expected = one(x).final
+    for task, logits in other(x).final.items():
+        torch.testing.assert_close(logits, expected[task], **CLOSE)
+
+
+@pytest.mark.parametrize("subspaces", [2, 4])
+def test_the_penalty_by_hand(tasks: list[Task], subspaces: int) -> None:
+    decoder = Sluice(backbone, Linear, tasks, subspaces=subspaces, orthogonality=0.3)
+    nn.init.normal_(decoder.alphas[0])
+    x = image()
+    with torch.no_grad():
+        made, _ = mixed(decoder, x)
+    wanted = 0.0
+    for feature in (stage for task in made for stage in task):
+        rows = feature.double().permute(0, 2, 3, 1).flatten(0, 2)
+        width = rows.shape[1] // subspaces
+        for i in range(subspaces):
+            for j in range(i + 1, subspaces):
+                first, other = rows[:, i * width :][:, :width], rows[:, j * width :][:, :width]
+                gram = (first.T @ other) / len(rows)
+                wanted += 0.3 * (gram**2).sum().item() / width**2
+    terms = decoder(x).terms
+    assert list(terms) == ["orthogonality"]
+    assert terms["orthogonality"].item() == pytest.approx(wanted, rel=1e-4)
+    terms["orthogonality"].backward()
+    first = next(decoder.backbones["depth"].parameters())
+    assert first.grad is not None
+    assert first.grad.abs().sum() > 0
+
+
+def test_the_penalty_is_for_training_and_for_those_who_ask(tasks: list[Task]) -> None:
+    assert Sluice(backbone, Linear, tasks)(image()).terms == {}
+    assert Sluice(backbone, Linear, tasks, orthogonality=1.0).eval()(image()).terms == {}
+
+
+def test_a_forward_pass_leaves_nothing_behind(tasks: list[Task]) -> None:
+    decoder, x = Sluice(backbone, Linear, tasks, orthogonality=1.0), image()
+    once = decoder(x).terms["orthogonality"].item()
+    assert copy.deepcopy(decoder)(x).terms["orthogonality"].item() == pytest.approx(once)
+
+
+def test_the_overlap_knows_no_resolution_and_no_batch_size() -> None:
+    feature = torch.randn(2, 8, 4, 6)
+    wanted = overlap(feature, 2)
+    assert wanted > 0
+    torch.testing.assert_close(overlap(feature.repeat(1, 1, 3, 2), 2), wanted)
+    torch.testing.assert_close(overlap(feature.repeat(3, 1, 1, 1), 2), wanted)
+
+
+def test_subspaces_that_never_meet_do_not_overlap() -> None:
+    feature = torch.rand(2, 8, 4, 6)
+    feature[:, :4, :, :3] = 0
+    feature[:, 4:, :, 3:] = 0
+    assert overlap(feature, 2) == 0
+
+
+def test_the_overlap_of_large_half_precision_maps_is_finite() -> None:
+    feature = torch.full((1, 4, 120, 160), 10.0)
+    torch.testing.assert_close(overlap(feature.half(), 2), overlap(feature, 2), rtol=1e-2, atol=0)
+
+
+def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
+    decoder = randomised(Sluice(backbone, Linear, tasks))
+    sharing = decoder.sharing(image())
+    assert list(sharing) == ["stage 1", "stage 2", "stage 3", "stage 4", "beta"]
+    third = sharing["stage 3"]
+    assert third.takers == third.sources
+    assert third.takers[:3] == ("semseg.1", "semseg.2", "depth.1")
+    assert torch.equal(third.weights, decoder.alphas[2])
+    assert (sharing["beta"].takers, len(sharing["beta"].sources)) == (NAMES, 4)
+    assert torch.equal(sharing["beta"].weights, decoder.betas)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "told"),
+    [
+        ({"subspaces": 5}, ModelError, r"5 does not divide .*\[32, 48, 192, 96\].*divisor of 16"),
+        ({"subspaces": 0}, ConfigError, "decoder.subspaces: 0 must be 1 or more"),
+        ({"orthogonality": -1.0}, ConfigError, "decoder.orthogonality: -1.0"),
+        ({"orthogonality": 1.0, "subspaces": 1}, ConfigError, "with 2 subspaces or more, not 1"),
+        ({"alpha": 1.5}, ConfigError, "decoder.alpha: 1.5"),
+    ],
+)
+def test_mistakes_are_told(
+    tasks: list[Task], options: dict[str, float], kind: type[Exception], told: str
+) -> None:
+    with pytest.raises(kind, match=told):
+        Sluice(backbone, Linear, tasks, **options)

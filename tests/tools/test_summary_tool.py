@@ -1,0 +1,81 @@
+"""tools/summary.py as people and programs use it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from experiments import tiny, write_tiny
+
+from densemtl import cli
+from densemtl.summary import summarise
+
+TOOL = Path(__file__).parents[2] / "tools" / "summary.py"
+Main = Callable[[list[str]], None]
+
+
+@pytest.fixture(scope="module")
+def main() -> Main:
+    return runpy.run_path(str(TOOL))["main"]
+
+
+def test_json_is_the_summary(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(write_tiny(tmp_path))
+    main([config, "decoder.name=pad_net", "--json", "--size", "64", "96"])
+    told = json.loads(capsys.readouterr().out)
+    summary = summarise(tiny("decoder.name=pad_net", "input.size=[64, 96]"))
+    assert told == json.loads(json.dumps(summary.record()))
+    assert told["input"] == [64, 96]
+    assert [*told["groups"]] == ["shared", "semseg", "depth", "fusion"]
+
+
+def test_every_key_is_documented(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(write_tiny(tmp_path)), "--json"])
+    keys = json.loads(capsys.readouterr().out).keys()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    described = capsys.readouterr().out.split("--json prints one object:")[1]
+    assert {line.split()[0] for line in described.strip().splitlines()} == keys
+
+
+def test_people_see_a_table_and_a_wall(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(write_tiny(tmp_path))])
+    shown = capsys.readouterr().out
+    summary = summarise(tiny())
+    assert f"{summary.whole.parameters:,}" in shown
+    assert "," in f"{summary.whole.parameters:,}"
+    assert f"{summary.activation_mib:,.1f} MiB" in shown
+    assert "hard_sharing, test_resnet, fpn, 32 x 40" in shown
+    assert shown.endswith(f"\n\n{summary.sketch}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["decoder.name=hard_shring"], "no 'hard_shring' in decoders: did you mean"),
+        (["--size", "0", "64"], "input.size.0: "),
+        (["decoder.name=mtan", "backbone.name=hrnet_w18_small_v2"], "cannot be run stage by stage"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    main: Main,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda: main([str(write_tiny(tmp_path)), *arguments]))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert line.startswith("error: ")
+    assert told in line
