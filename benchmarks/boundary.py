@@ -1,0 +1,160 @@
+#!/usr/bin/env python
+"""Measure what the boundary F-measure costs: CPU seconds an image, and which part takes them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl import cli
+
+if TYPE_CHECKING:
+    from densemtl.metrics.boundary.protocols import Protocol
+
+T = TypeVar("T")
+FloatMap = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image: what it shows, a prediction, and true boundaries."""
+
+    kind: str
+    probability: FloatMap
+    truth: Mask
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, nargs=2, default=(425, 560), metavar=("H", "W"))
+    parser.add_argument("--max-dist", type=float, default=0.011)
+    parser.add_argument("--maps", type=Path, metavar="DIR", help="edge maps to jitter and blur")
+    parser.add_argument("--images", type=int, default=3, help="of these maps (default: 3)")
+    parser.add_argument("--hard", action="store_true", help="patterns made to be slow as well")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print one table."""
+    args = parse(argv)
+    cv2.setNumThreads(1)
+    from rich import print as show
+    from rich.table import Table
+
+    from densemtl.metrics.boundary.protocols import PROTOCOLS
+
+    table = Table(title=f"{args.size[0]}x{args.size[1]}, distance {args.max_dist}, one core")
+    for column in ("image", "protocol", "s", "nms", "thinning", "matching", "odsF"):
+        table.add_column(column)
+    for case in cases(args):
+        for name, protocol in PROTOCOLS.items():
+            table.add_row(case.kind, name, *measure(case, protocol, args.max_dist))
+    show(table)
+
+
+def measure(case: Case, protocol: Protocol, max_distance: float) -> list[str]:
+    """Seconds in all, the share of each part, and odsF."""
+    from densemtl.metrics.boundary.counts import count
+    from densemtl.metrics.boundary.curve import best, summary
+    from densemtl.metrics.boundary.nms import suppress
+    from densemtl.metrics.boundary.thinning import thin
+
+    probability = case.probability
+    whole, counts = seconds(lambda: count(probability, [case.truth], protocol, max_distance))
+    ridges, strength = seconds(lambda: suppress(probability) if protocol.nms else probability)
+    thinning, _ = seconds(lambda: [thin(strength > level) for level in protocol.thresholds])
+    parts = ridges, thinning, max(whole - ridges - thinning, 0)
+    shares = [f"{part / whole:.0%}" for part in parts]
+    return [f"{whole:.2f}", *shares, f"{summary(counts, best(counts))['odsF']:.1f}"]
+
+
+def seconds(work: Callable[[], T]) -> tuple[float, T]:
+    """CPU time of this process, and what came out."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def cases(args: argparse.Namespace) -> Iterator[Case]:
+    """Like pictures, and if asked unlike any."""
+    rng = np.random.default_rng(0)
+    size = tuple(args.size)
+    for regions in (20, 60, 200):
+        truth = partition(rng, size, regions)
+        yield Case(f"{regions} regions", predicted(rng, truth), truth)
+    files = sorted(args.maps.glob("*.png"))[: args.images] if args.maps else []
+    for file in files:
+        truth = edge_map(file, size)
+        yield Case(file.name, predicted(rng, truth), truth)
+    if args.hard:
+        yield from hard(rng, size)
+
+
+def partition(rng: np.random.Generator, size: tuple[int, int], regions: int) -> Mask:
+    """Boundaries between the cells of random points."""
+    from densemtl.metrics.boundary.partition import boundaries
+
+    seeds = np.ones(size, np.uint8)
+    seeds[tuple(rng.integers(0, size, (regions, 2)).T)] = 0
+    _, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5)
+    return boundaries(cells)
+
+
+def edge_map(file: Path, size: tuple[int, int]) -> Mask:
+    """A stored edge map, resized and read as regions, as `modern` does on NYUD."""
+    from densemtl.data.files import read_array
+    from densemtl.metrics.boundary.partition import boundaries
+
+    stored = cv2.resize(read_array(file), size[::-1], interpolation=cv2.INTER_NEAREST)
+    return boundaries(stored)
+
+
+def predicted(rng: np.random.Generator, truth: Mask) -> FloatMap:
+    """A prediction: boundaries out of place, blurred, of uneven strength, among false ones."""
+    size = truth.shape
+    offsets = [2.5 * smooth(rng, size, 12) for _ in range(2)]
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    moved = cv2.remap(truth.astype(np.float32), x + offsets[0], y + offsets[1], cv2.INTER_LINEAR)
+    blurred = cv2.GaussianBlur(moved, (0, 0), 2)
+    clutter = np.exp(-((smooth(rng, size, 6) / 0.15) ** 2))
+    strength = 1 / (1 + np.exp(-smooth(rng, size, 25)))
+    mixed = 0.8 * strength * blurred / blurred.max() + 0.35 * (1 - strength) * clutter
+    return np.clip(mixed / mixed.max(), 0, 1).astype(np.float32)
+
+
+def smooth(rng: np.random.Generator, size: tuple[int, ...], sigma: float) -> FloatMap:
+    """Smooth noise of mean 0 and deviation 1."""
+    noise = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), sigma)
+    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+
+
+def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
+    """Noise and stripes at every pixel, against a picture's boundaries and against each other."""
+    from densemtl.metrics.boundary.thinning import thin
+
+    y, x = np.indices(size)
+    noise = rng.random(size).astype(np.float32)
+    waves = (0.5 + 0.5 * np.sin(2.1 * x) * np.sin(1.7 * y)).astype(np.float32)
+    truths = {
+        "60 regions": partition(rng, size, 60),
+        "columns, every 2nd": x % 2 == 0,
+        "halves of rows": np.where(x < size[1] // 2, y % 2 == 0, y % 4 == 0),
+        "noise": thin(rng.random(size) < 0.5),
+    }
+    for prediction, probability in (("noise", noise), ("waves", waves)):
+        for name, truth in truths.items():
+            yield Case(f"{prediction} on {name}", probability, truth)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,71 @@
+"""What is counted of one image: matched and all pixels, predicted and true, at each threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.metrics.boundary.matching import Matcher
+from densemtl.metrics.boundary.nms import suppress
+from densemtl.metrics.boundary.protocols import Protocol
+from densemtl.metrics.boundary.thinning import thin
+
+Mask = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+"""...x4: predicted pixels that are matched, all predicted; true ones that are matched, all true."""
+
+
+def count(
+    probability: NDArray[np.floating],
+    truths: Sequence[Mask],
+    protocol: Protocol,
+    max_distance: float,
+    valid: Mask | None = None,
+) -> Counts:
+    """Match the boundaries of one image at every threshold with each annotator's.
+
+    Args:
+        probability: HxW in [0, 1].
+        truths: one HxW map of thin boundaries an annotator. A predicted pixel is matched if it is
+            with any of them; matched and all true pixels are summed over them.
+        protocol: how the probabilities become boundaries.
+        max_distance: between matched pixels, as a share of the image's diagonal.
+        valid: HxW, elsewhere nothing is predicted and nothing true.
+
+    Returns:
+        Tx4 int64, see `Counts`.
+    """
+    valid = np.ones(probability.shape, bool) if valid is None else valid
+    radius = max_distance * float(np.hypot(*probability.shape))
+    matchers = [Matcher(truth & valid, radius) for truth in truths]
+    true = sum(_size(truth & valid) for truth in truths)
+    strength = _strength(probability, protocol)
+    rows: list[tuple[int, int, int, int]] = []
+    before: Mask | None = None
+    # From strict to lax: each map holds about all of the one before, and starts from its matching.
+    for threshold in reversed(protocol.thresholds):
+        binary = strength >= threshold if protocol.inclusive else strength > threshold
+        if before is None or not np.array_equal(binary, before):
+            row = (*_match(thin(binary) & valid, matchers), true)
+        rows.append(row)
+        before = binary
+    return np.array(rows[::-1], np.int64)
+
+
+def _strength(probability: NDArray[np.floating], protocol: Protocol) -> NDArray[np.floating]:
+    if protocol.levels:
+        probability = np.rint(probability.astype(np.float64) * protocol.levels) / protocol.levels
+    return suppress(probability) if protocol.nms else probability
+
+
+def _match(found: Mask, matchers: Sequence[Matcher]) -> tuple[int, int, int]:
+    """Pixels of `found` that any annotator matches, all of them, and matches summed."""
+    matched = [matcher.match(found) for matcher in matchers]
+    union = np.logical_or.reduce(matched) if matched else np.zeros_like(found)
+    return _size(union), _size(found), sum(_size(one) for one in matched)
+
+
+def _size(mask: Mask) -> int:
+    return int(np.count_nonzero(mask))

@@ -1,0 +1,42 @@
+"""The ways in which boundary F-measures are published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Spares processes that only score files the import of torch.
+    from densemtl.types import ProtocolName
+
+MAX_DISTANCES = {"nyud": 0.011, "pascal": 0.0075}
+"""How far apart matched pixels may lie, as a share of the image's diagonal."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a map of probabilities becomes one binary map a threshold.
+
+    Attributes:
+        thresholds: ascending, in [0, 1].
+        nms: whether only ridges stay, before binarising.
+        inclusive: whether a probability at the threshold is a boundary.
+        levels: probabilities are first rounded to multiples of 1 / levels, as a picture of 8 bits
+            rounds them to 1 / 255; 0 leaves them as they are.
+    """
+
+    thresholds: tuple[float, ...]
+    nms: bool
+    inclusive: bool
+    levels: int
+
+
+def even(number: int) -> tuple[float, ...]:
+    """`number` thresholds that cut [0, 1] into equal parts: 99 are .01, .02 .. .99."""
+    return tuple(k / (number + 1) for k in range(1, number + 1))
+
+
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    "survey": Protocol(even(99), nms=False, inclusive=True, levels=0),
+    "modern": Protocol((0.001, *even(99), 0.999), nms=True, inclusive=False, levels=255),
+}
