@@ -67,7 +67,7 @@ def measure(case: Case, protocol: Protocol, max_distance: float) -> list[str]:
     from densemtl.metrics.boundary.counts import count
     from densemtl.metrics.boundary.curve import best, summary
     from densemtl.metrics.boundary.nms import suppress
-    from densemtl.metrics.boundary.thinning import thin
+    from densemtl.thinning import thin
 
     probability = case.probability
     whole, counts = seconds(lambda: count(probability, [case.truth], protocol, max_distance))
@@ -102,7 +102,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
 
 def partition(rng: np.random.Generator, size: tuple[int, int], regions: int) -> Mask:
     """Boundaries between the cells of random points."""
-    from densemtl.metrics.boundary.partition import boundaries
+    from densemtl.partition import boundaries
 
     seeds = np.ones(size, np.uint8)
     seeds[tuple(rng.integers(0, size, (regions, 2)).T)] = 0
@@ -113,7 +113,7 @@ def partition(rng: np.random.Generator, size: tuple[int, int], regions: int) -> 
 def edge_map(file: Path, size: tuple[int, int]) -> Mask:
     """A stored edge map, resized and read as regions, as `modern` does on NYUD."""
     from densemtl.data.files import read_array
-    from densemtl.metrics.boundary.partition import boundaries
+    from densemtl.partition import boundaries
 
     stored = cv2.resize(read_array(file), size[::-1], interpolation=cv2.INTER_NEAREST)
     return boundaries(stored)
@@ -140,7 +140,7 @@ def smooth(rng: np.random.Generator, size: tuple[int, ...], sigma: float) -> Flo
 
 def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
     """Noise and stripes at every pixel, against a picture's boundaries and against each other."""
-    from densemtl.metrics.boundary.thinning import thin
+    from densemtl.thinning import thin
 
     y, x = np.indices(size)
     noise = rng.random(size).astype(np.float32)

@@ -108,7 +108,7 @@ def _write_frame(root: Path, name: str, frame: Frame) -> None:
 
     depth = to_depth(frame.depth, root / "depth" / f"{name}.npy")
     normals = derive.normals(depth, intrinsics(depth.shape))
-    edges = derive.boundaries(frame.regions) * 255
+    edges = derive.region_edges(frame.regions) * 255
     write.write_picture(root / "segmentation" / f"{name}.png", frame.classes)
     write.write_array(root / "depth" / f"{name}.npy", frame.depth)
     write.write_normals(root / "normals" / f"{name}.png", normals, bits=16)

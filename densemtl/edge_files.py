@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from densemtl.data import files
 from densemtl.errors import DataError
-from densemtl.metrics.boundary.partition import boundaries
+from densemtl.partition import boundaries
 
 Mask = NDArray[np.bool_]
 

@@ -49,7 +49,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_task() -> Callable[..., Task]:
     """`make_task("depth", loss="berhu")`: a task by name, its missing options filled in."""
 

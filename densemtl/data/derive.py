@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from densemtl.partition import boundaries
+from densemtl.thinning import thin
+
 SLAB = 0.07
 """Thickness of the slabs that normals are fitted in, in log depth; neighbours lie within two."""
 
@@ -120,16 +123,9 @@ def _plane_normals(sums: NDArray[np.float32]) -> NDArray[np.float64]:
     return unit
 
 
-def boundaries(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """HxW region ids -> uint8 1 where a pixel differs from its east, south or south-east one.
-
-    The rule of seg2bmap of the Berkeley benchmark (Martin et al. 2004), here thinned to 1 pixel.
-    """
-    differs = np.zeros(regions.shape, bool)
-    differs[:, :-1] |= regions[:, :-1] != regions[:, 1:]
-    differs[:-1] |= regions[:-1] != regions[1:]
-    differs[:-1, :-1] |= regions[:-1, :-1] != regions[1:, 1:]
-    return _thin(differs)
+def region_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """HxW region ids -> uint8 1 on their `boundaries`."""
+    return boundaries(regions).astype(np.uint8)
 
 
 def laplacian_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -137,10 +133,5 @@ def laplacian_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
 
     The training label of the edge task on PASCAL-Context (Maninis et al., CVPR 2019).
     """
-    return _thin(cv2.Laplacian(regions.astype(np.float64), cv2.CV_64F) != 0)
-
-
-def _thin(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    from skimage.morphology import thin
-
-    return thin(mask).astype(np.uint8)
+    differs = cv2.Laplacian(regions.astype(np.float64), cv2.CV_64F) != 0
+    return thin(differs).astype(np.uint8)

@@ -37,7 +37,7 @@ LISTS = Path("ImageSets", "Context")
 
 EDGES: dict[Split, Callable[[NDArray[np.integer]], NDArray[np.uint8]]] = {
     "train": derive.laplacian_edges,
-    "val": derive.boundaries,
+    "val": derive.region_edges,
 }
 """How edges follow from a LabelMap: for training, and as the ground truth of the evaluation."""
 

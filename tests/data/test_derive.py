@@ -94,14 +94,14 @@ def test_boundaries_of_a_square() -> None:
     expected = np.zeros((8, 9), np.uint8)
     expected[2, 3:8] = expected[2:6, 3] = 1
     expected[5, 3:8] = expected[2:6, 7] = 1
-    edges = derive.boundaries(regions)
+    edges = derive.region_edges(regions)
     assert edges.dtype == np.uint8
     assert edges[~expected.astype(bool)].sum() == 0
     assert edges.sum() >= expected.sum() - 4, "thinning cuts corners, nothing else"
-    assert derive.boundaries(np.full((5, 5), 3)).sum() == 0
+    assert derive.region_edges(np.full((5, 5), 3)).sum() == 0
 
 
-@pytest.mark.parametrize("rule", [derive.boundaries, derive.laplacian_edges])
+@pytest.mark.parametrize("rule", [derive.region_edges, derive.laplacian_edges])
 def test_edges_are_one_pixel_wide_and_near_the_border(rule) -> None:
     regions = np.zeros((20, 30), np.uint16)
     regions[:, 13:] = 400

@@ -53,7 +53,7 @@ def test_each_split_has_its_own_rule_of_edges(tmp_path: Path) -> None:
     fakes.pascal_context(tmp_path)
     for split, number, rule in (
         ("train", 0, derive.laplacian_edges),
-        ("val", 2, derive.boundaries),
+        ("val", 2, derive.region_edges),
     ):
         scene = fakes.Scene(number, fakes.SIZE)
         scene.ids(21)

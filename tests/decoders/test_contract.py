@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ CASES = [
 Build = Callable[..., DenseModel]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def build(make_task: Callable[..., Task]) -> Build:
     def make(
         architecture: str, backbone: str, names: list[str] = NAMES, **options: Any
@@ -50,6 +51,18 @@ def build(make_task: Callable[..., Task]) -> Build:
     return make
 
 
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """(architecture, backbone)."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(build: Build, case: tuple[str, str]) -> DenseModel:
+    """Built once for all tests of a case; none of them changes its weights."""
+    return build(*case)
+
+
 def image(batch: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
@@ -60,13 +73,9 @@ def predict(model: DenseModel, x: torch.Tensor) -> Predictions:
         return model.eval()(x)
 
 
-@pytest.mark.parametrize(("architecture", "backbone"), CASES)
-def test_trains_every_parameter_and_predicts_every_task(
-    build: Build, architecture: str, backbone: str
-) -> None:
-    model = build(architecture, backbone)
-    size = (61, 83)
-    predictions = model(image(2, size))
+def test_trains_every_parameter_and_predicts_every_task(model: DenseModel) -> None:
+    trained, size = deepcopy(model).train(), (61, 83)
+    predictions = trained(image(2, size))
     assert {t: tuple(each.shape) for t, each in predictions.final.items()} == {
         "semseg": (2, 3, *size),
         "depth": (2, 1, *size),
@@ -74,21 +83,18 @@ def test_trains_every_parameter_and_predicts_every_task(
     }
     outputs = [*predictions.final.values(), *(o for aux in predictions.aux for o in aux.values())]
     sum(output.square().mean() for output in outputs).backward()
-    missing = [name for name, each in model.named_parameters() if each.grad is None]
+    missing = [name for name, each in trained.named_parameters() if each.grad is None]
     assert missing == []
 
 
-@pytest.mark.parametrize(("architecture", "backbone"), CASES)
-def test_every_parameter_is_in_one_group(build: Build, architecture: str, backbone: str) -> None:
-    model = build(architecture, backbone)
+def test_every_parameter_is_in_one_group(model: DenseModel) -> None:
     grouped = [id(each) for group in model.parameter_groups().values() for each in group]
     assert sorted(grouped) == sorted(id(each) for each in model.parameters())
     assert set(model.parameter_groups()) <= {"shared", "fusion", *NAMES}
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_batch_mates_do_not_matter(build: Build, architecture: str) -> None:
-    model, x = build(architecture, "test_resnet"), image(3)
+def test_batch_mates_do_not_matter(model: DenseModel) -> None:
+    x = image(3)
     whole = predict(model, x).final
     for row in range(3):
         alone = predict(model, x[row : row + 1]).final
@@ -96,24 +102,34 @@ def test_batch_mates_do_not_matter(build: Build, architecture: str) -> None:
             torch.testing.assert_close(alone[task][0], whole[task][row], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_weights_carry_everything(build: Build, architecture: str) -> None:
-    one = build(architecture, "test_resnet")
-    other = build(architecture, "test_resnet")
+def test_weights_carry_everything_and_runs_repeat(
+    build: Build, case: tuple[str, str], model: DenseModel
+) -> None:
+    other = build(*case)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1)
-    other.load_state_dict(one.state_dict())
-    a, b = predict(one, image(1)), predict(other, image(1))
-    assert all(torch.equal(a.final[task], b.final[task]) for task in NAMES)
+    other.load_state_dict(model.state_dict())
+    once, again, carried = (predict(each, image(1)) for each in (model, model, other))
+    for task in NAMES:
+        assert torch.equal(once.final[task], again.final[task])
+        assert torch.equal(once.final[task], carried.final[task])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("names", [["depth"], ["normals", "depth"]])
 def test_any_number_of_tasks_in_any_order(
-    build: Build, architecture: str, names: list[str]
+    build: Build, case: tuple[str, str], names: list[str]
 ) -> None:
-    assert list(predict(build(architecture, "test_resnet", names), image(1)).final) == names
+    assert list(predict(build(*case, names), image(1)).final) == names
+
+
+def test_sharing_is_told_of_tasks_in_numbers(model: DenseModel) -> None:
+    with torch.no_grad():
+        places = model.eval().sharing(image(2, (61, 83)))
+    for sharing in places.values():
+        assert sharing.weights.shape == (len(sharing.takers), len(sharing.sources))
+        assert sharing.weights.isfinite().all()
+        assert not sharing.weights.requires_grad
 
 
 @pytest.mark.parametrize("architecture", sorted(NEED_STAGES))

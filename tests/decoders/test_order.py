@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from decoders.test_contract import ARCHITECTURES, BACKBONES, NEED_STAGES, UNCUT
 from torch import Tensor
 
 from densemtl import components
@@ -15,7 +16,6 @@ from densemtl.heads.linear import Linear
 from densemtl.models.backbone import Backbone
 from densemtl.tasks.base import Task
 
-ARCHITECTURES = sorted({*components.names("decoders")} - {"single_task"})
 NAMES = ["semseg", "depth", "normals"]
 ORDER = [2, 0, 1]
 """The new order, as indices into the old."""
@@ -28,10 +28,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 channels, whatever tasks they belong to, and without `reads` the last task is the reader."""
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_other_order_same_predictions(make_task: Callable[..., Task], architecture: str) -> None:
-    old = build(make_task, architecture, NAMES)
-    new = build(make_task, architecture, [NAMES[index] for index in ORDER])
+def test_other_order_same_predictions(
+    make_task: Callable[..., Task], architecture: str, backbone: str
+) -> None:
+    if architecture in NEED_STAGES and backbone in UNCUT:
+        pytest.skip(f"{backbone} cannot be cut into the stages that {architecture} needs")
+    old = build(make_task, architecture, NAMES, backbone)
+    new = build(make_task, architecture, [NAMES[index] for index in ORDER], backbone)
     state = old.state_dict()
     new.load_state_dict({key: moved(architecture, key, state) for key in state})
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -53,12 +58,17 @@ def test_the_same_seed_makes_the_same_network(
     assert all(torch.equal(one[task], other[task]) for task in NAMES)
 
 
-def build(make_task: Callable[..., Task], architecture: str, names: list[str]) -> Decoder:
+def build(
+    make_task: Callable[..., Task],
+    architecture: str,
+    names: list[str],
+    backbone: str = "test_resnet",
+) -> Decoder:
     torch.manual_seed(0)
     decoder: Decoder = components.make(
         "decoders",
         architecture,
-        lambda: Backbone("test_resnet", pretrained=False),
+        lambda: Backbone(backbone, pretrained=False),
         Linear,
         [make_task(name) for name in names],
         options=OPTIONS.get(architecture, {}),

@@ -19,9 +19,9 @@ from densemtl.metrics.boundary.curve import average_precision, best, curve, summ
 from densemtl.metrics.boundary.metric import Boundary
 from densemtl.metrics.boundary.nms import suppress
 from densemtl.metrics.boundary.parallel import in_order
-from densemtl.metrics.boundary.partition import boundaries
 from densemtl.metrics.boundary.protocols import PROTOCOLS, even
-from densemtl.metrics.boundary.thinning import thin
+from densemtl.partition import boundaries
+from densemtl.thinning import thin
 from densemtl.types import VOID
 
 SURVEY, MODERN = PROTOCOLS["survey"], PROTOCOLS["modern"]

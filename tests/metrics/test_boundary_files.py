@@ -12,7 +12,7 @@ from scipy.io import savemat
 from densemtl import edges
 from densemtl.edge_files import pair_up, read_prediction, read_truths
 from densemtl.errors import ConfigError, DataError
-from densemtl.metrics.boundary.partition import boundaries
+from densemtl.partition import boundaries
 
 SIZE = (40, 56)
 

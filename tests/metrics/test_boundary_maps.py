@@ -7,8 +7,8 @@ import pytest
 from scipy.ndimage import label
 
 from densemtl.metrics.boundary.nms import across, suppress
-from densemtl.metrics.boundary.partition import boundaries
-from densemtl.metrics.boundary.thinning import thin
+from densemtl.partition import boundaries
+from densemtl.thinning import thin
 
 EIGHT = np.ones((3, 3), int)
 

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from densemtl.metrics.boundary import matching
 from densemtl.metrics.boundary.matching import Matcher
 from densemtl.metrics.boundary.reach import Reach, connect
-from densemtl.metrics.boundary.thinning import thin
+from densemtl.thinning import thin
 
 RADII = [0.0, 1.0, 1.5, 2.3, 5.0]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from densemtl.metrics.boundary.matching import Matcher
 from densemtl.metrics.boundary.nms import suppress
 from densemtl.metrics.boundary.protocols import Protocol
-from densemtl.metrics.boundary.thinning import thin
+from densemtl.thinning import thin
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]

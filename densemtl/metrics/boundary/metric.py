@@ -9,8 +9,8 @@ from torch import Tensor
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.boundary.counts import count
 from densemtl.metrics.boundary.curve import best, summary
-from densemtl.metrics.boundary.partition import boundaries
 from densemtl.metrics.boundary.protocols import PROTOCOLS
+from densemtl.partition import boundaries
 from densemtl.types import VOID, ProtocolName
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.metrics.boundary.thinning import thin
+from densemtl.thinning import thin
 
 
 def boundaries(regions: NDArray[np.integer], void: int | None = None) -> NDArray[np.bool_]:
     """HxW region ids -> where a pixel differs from its east, south or south-east one, thinned.
+
+    The rule of the Berkeley benchmark (Martin et al. 2004).
 
     Args:
         regions: any ids; a binary map of lines counts as regions too (NYUD under `modern`).
