@@ -4,36 +4,67 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 from pathlib import Path
 
 from densemtl import cli
 
+COMMANDS = {"predictions": "densemtl.predictions", "edges": "densemtl.edges"}
+"""{first word: module whose `main` takes the rest}."""
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+OTHERS = """
+without the network:
+  evaluate.py predictions DIR CONFIG   every metric of predictions in files, whoever made them
+  evaluate.py edges                    the boundary F-measure of two folders of edge maps
+each has its own --help
+"""
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=OTHERS, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=Path, help="a run's folder or a .safetensors file")
     cli.add_overrides(parser)
     parser.add_argument("--split", choices=("train", "val"), default="val")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    text = "write every prediction: DIR/TASK/IMAGE.png, or .npy for depth and normals"
+    parser.add_argument("--save-predictions", type=Path, metavar="DIR", help=text)
     cli.add_device(parser)
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate and print every metric."""
-    args = parse(argv)
+    """Evaluate and print every metric, or hand over to a command."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        importlib.import_module(COMMANDS[argv[0]]).main(argv[1:])
+    else:
+        score_network(parse(argv))
+
+
+def score_network(args: argparse.Namespace) -> None:
+    """Evaluate a run or weights."""
+    from functools import partial
+
     from rich import print as show
 
+    from densemtl import prediction_files
     from densemtl.load import load
     from densemtl.score import score
     from densemtl.tables import metrics_table
 
-    results = score(load(args.checkpoint, args.overrides, args.device), args.split)
+    folder = args.save_predictions
+    keep = None if folder is None else partial(prediction_files.write, folder)
+    results = score(load(args.checkpoint, args.overrides, args.device), args.split, keep)
     show(metrics_table(results))
     if args.output:
         results.save(args.output)
         print(f"results: {args.output}")
+    if folder is not None:
+        print(f"predictions: {folder}")
 
 
 if __name__ == "__main__":

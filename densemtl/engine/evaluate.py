@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,9 +15,13 @@ from densemtl.engine.precision import Precision
 from densemtl.metrics.base import TaskMetric
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, Frame, Predictions, ProtocolName
+from densemtl.visualize import to_sample_layout
 
 Scores = dict[str, dict[str, float]]
 """{task: {metric: value}}."""
+
+Keep = Callable[[Task, str, NDArray[np.generic]], None]
+"""Takes (task, image's name, decoded prediction at original size, in a `Sample`'s layout)."""
 
 
 @torch.inference_mode()
@@ -25,6 +31,7 @@ def evaluate(
     tasks: Sequence[Task],
     protocol: ProtocolName,
     precision: Precision,
+    keep: Keep | None = None,
 ) -> Scores:
     """All metrics of all tasks over a split.
 
@@ -34,6 +41,7 @@ def evaluate(
         tasks: those to score.
         protocol: which family of metrics.
         precision: device, autocast type and memory layout.
+        keep: is given every prediction besides, of images without a label too.
     """
     model.eval()
     metrics = {task.name: task.metric(protocol).to(precision.device) for task in tasks}
@@ -41,17 +49,22 @@ def evaluate(
         moved = batch.to(precision.device)
         predictions = precision.run(model, moved.image)
         for task in tasks:
-            _update(metrics[task.name], task, predictions, moved)
+            _update(metrics[task.name], task, predictions, moved, keep)
     return {name: metric.scores() for name, metric in metrics.items()}
 
 
-def _update(metric: TaskMetric, task: Task, predictions: Predictions, batch: Batch) -> None:
+def _update(
+    metric: TaskMetric, task: Task, predictions: Predictions, batch: Batch, keep: Keep | None
+) -> None:
     """Images of one frame are restored and scored together."""
     logits, target = predictions.final[task.name], batch.targets[task.name]
     for rows, frame in _runs(batch.frames):
         height, width = frame.size
         prediction = task.decode(restore(logits[rows], frame))
         metric.update(prediction, target[rows, ..., :height, :width])
+        if keep is not None:
+            for name, one in zip(batch.ids[rows], prediction, strict=True):
+                keep(task, name, to_sample_layout(one))
 
 
 def _runs(frames: Sequence[Frame]) -> Iterator[tuple[slice, Frame]]:

@@ -16,11 +16,13 @@ class Depth(TaskMetric):
 
     rmse: root of the mean squared error over all pixels of the set, in metres.
     rmse_per_image: mean over images of each image's rmse (as ASTMT reports it), in metres.
-    abs_rel: mean |error| / label.
+    abs_rel: mean |error| / label. sq_rel: mean squared error / label, in metres.
     log10: mean |log10 prediction - log10 label|.
     rmse_log: root of the mean squared error of natural logarithms.
     delta1, delta2, delta3: percent of pixels whose ratio to the label, the larger over the smaller,
     is below 1.25, 1.25^2, 1.25^3.
+
+    A prediction below 0 counts as 0, as both families of published code have it.
     """
 
     pixels: Tensor
@@ -28,6 +30,7 @@ class Depth(TaskMetric):
     squared: Tensor
     image_rmse: Tensor
     relative: Tensor
+    squared_relative: Tensor
     log10: Tensor
     squared_log: Tensor
     within: Tensor
@@ -36,14 +39,15 @@ class Depth(TaskMetric):
         super().__init__()
         for name in ("pixels", "images"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        for name in ("squared", "image_rmse", "relative", "log10", "squared_log"):
+        sums = ("squared", "image_rmse", "relative", "squared_relative", "log10", "squared_log")
+        for name in sums:
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("within", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add Bx1xHxW metres and Bx1xHxW labels in metres, void NaN."""
         valid = target.isfinite().flatten(1)
-        prediction = torch.where(valid, prediction.flatten(1).double(), 1.0)
+        prediction = torch.where(valid, prediction.flatten(1).double().clamp(min=0), 1.0)
         target = torch.where(valid, target.flatten(1).double(), 1.0)
         self._add_errors(prediction, target, valid)
         self._add_ratios(prediction.clamp(min=NEAREST), target.clamp(min=NEAREST), valid)
@@ -57,8 +61,9 @@ class Depth(TaskMetric):
         self.image_rmse += (squared / pixels.clamp(min=1)).sqrt().sum()
 
     def _add_ratios(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
-        log_error = prediction.log() - target.log()
-        self.relative += ((prediction - target).abs() / target).sum()
+        log_error, error = prediction.log() - target.log(), prediction - target
+        self.relative += (error.abs() / target).sum()
+        self.squared_relative += (error.square() / target).sum()
         self.log10 += log_error.abs().sum() / torch.tensor(10.0, dtype=torch.float64).log()
         self.squared_log += log_error.square().sum()
         ratio = torch.maximum(prediction / target, target / prediction)
@@ -72,6 +77,7 @@ class Depth(TaskMetric):
             "rmse": (self.squared / self.pixels).sqrt(),
             "rmse_per_image": self.image_rmse / self.images,
             "abs_rel": self.relative / self.pixels,
+            "sq_rel": self.squared_relative / self.pixels,
             "log10": self.log10 / self.pixels,
             "rmse_log": (self.squared_log / self.pixels).sqrt(),
         }

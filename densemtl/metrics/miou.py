@@ -16,8 +16,9 @@ class MIoU(TaskMetric):
     """IoU of each class and their mean, pixel accuracy and mean class accuracy, in percent.
 
     A class that occurs neither in the labels nor in the predictions of the whole set has no IoU
-    (NaN) and stays out of the mean. (The survey's code counts it 0; on the full validation sets,
-    where every class occurs, the two rules agree.) A class predicted but never labelled counts 0.
+    (NaN) and stays out of the mean. (Published code of both families counts it 0; on the full
+    validation sets, where every class occurs, the two rules agree.) A class predicted but never
+    labelled counts 0.
 
     Args:
         class_names: one name a class; they name the `IoU/...` values.

@@ -73,6 +73,13 @@ def predict(model: DenseModel, x: torch.Tensor) -> Predictions:
         return model.eval()(x)
 
 
+def assert_same_map(made: torch.Tensor, wanted: torch.Tensor) -> None:
+    """To single precision of the map's largest value, which may be thousands in a deep network
+    whose normalisation has seen no data."""
+    scale = max(1.0, wanted.abs().max().item())
+    torch.testing.assert_close(made / scale, wanted / scale, rtol=1e-4, atol=1e-5)
+
+
 def test_trains_every_parameter_and_predicts_every_task(model: DenseModel) -> None:
     trained, size = deepcopy(model).train(), (61, 83)
     predictions = trained(image(2, size))
@@ -99,7 +106,7 @@ def test_batch_mates_do_not_matter(model: DenseModel) -> None:
     for row in range(3):
         alone = predict(model, x[row : row + 1]).final
         for task in NAMES:
-            torch.testing.assert_close(alone[task][0], whole[task][row], rtol=1e-4, atol=1e-5)
+            assert_same_map(alone[task][0], whole[task][row])
 
 
 def test_weights_carry_everything_and_runs_repeat(

@@ -39,6 +39,7 @@ def test_depth_errors_as_restated(seed):
         "rmse": np.sqrt(np.mean((p - t) ** 2)),
         "rmse_per_image": np.mean(per_image),
         "abs_rel": np.mean(np.abs(p - t) / t),
+        "sq_rel": np.mean((p - t) ** 2 / t),
         "log10": np.mean(np.abs(np.log10(p) - np.log10(t))),
         "rmse_log": np.sqrt(np.mean((np.log(p) - np.log(t)) ** 2)),
     } | {f"delta{k}": 100 * np.mean(ratio < 1.25**k) for k in (1, 2, 3)}
@@ -49,7 +50,7 @@ def test_depth_errors_as_restated(seed):
 def test_a_perfect_depth():
     _, target = draw(0)
     found = scores(Depth(), np.nan_to_num(target, nan=5.0), target)
-    assert found["rmse"] == found["abs_rel"] == found["log10"] == found["rmse_log"] == 0
+    assert all(found[name] == 0 for name in ("rmse", "abs_rel", "sq_rel", "log10", "rmse_log"))
     assert found["delta1"] == 100
 
 
@@ -61,10 +62,10 @@ def test_an_image_without_labels_does_not_count():
 
 
 @pytest.mark.parametrize("metres", [0.0, -3.0])
-def test_depth_that_is_not_positive_stays_finite(metres):
+def test_depth_that_is_not_positive_counts_as_0(metres):
     found = scores(Depth(), np.full((1, 1, 2, 2), metres), np.full((1, 1, 2, 2), 2.0))
     assert all(math.isfinite(value) for value in found.values())
-    assert found["rmse"] == 2.0 - metres
+    assert found["rmse"] == 2.0
     assert found["delta3"] == 0
 
 
