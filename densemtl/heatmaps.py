@@ -1,4 +1,4 @@
-"""What was learnt about sharing as a picture: heat maps over training."""
+"""What was learnt about sharing as a picture: heat maps of its course over training."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ Course = dict[str, list[float]]
 """{"taker<-source": weight at each step told}."""
 
 COLUMNS = 4
+
+LEAST = 1e-3
+"""The colours' range is at least this far on both sides of no change."""
+
 NOT_WEIGHTS = ("step", "kind", "time")
 
 
 def draw_sharing(file: Path, lines: Sequence[Line]) -> None:
     """Write a picture with a map a place, or none where nothing of sharing was logged.
 
-    Steps go from left to right; each row is what one task takes from one source.
+    Each row is what one task takes from one source: beside it the first and the last value, in the
+    map how far it moved since the start, step by step from left to right.
 
     Args:
         file: an image file.
@@ -37,7 +42,7 @@ def draw_sharing(file: Path, lines: Sequence[Line]) -> None:
     count = min(COLUMNS, len(places))
     rows = -(-len(places) // count)
     tallest = max(len(course) for course in places.values())
-    size = (3.6 * count, rows * (1.1 + 0.17 * tallest))
+    size = (4.4 * count, rows * (1.1 + 0.17 * tallest))
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, count, squeeze=False).flat)
     for axis, (place, course) in zip(axes, places.items(), strict=False):
@@ -66,10 +71,19 @@ def _number(value: float | None) -> float:
 
 
 def _draw(figure: Any, axis: Any, place: str, course: Course, steps: Sequence[int]) -> None:
-    values = list(course.values())
-    image = axis.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis")
+    moved = [[value - values[0] for value in values] for values in course.values()]
+    furthest = max([LEAST, *(abs(value) for row in moved for value in row if value == value)])
+    image = axis.imshow(
+        moved,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="RdBu_r",
+        vmin=-furthest,
+        vmax=furthest,
+    )
     axis.set_title(place, fontsize=10)
-    axis.set_yticks(range(len(course)), list(course), fontsize=7)
+    names = [f"{pair}  {values[0]:.3f} → {values[-1]:.3f}" for pair, values in course.items()]
+    axis.set_yticks(range(len(course)), names, fontsize=7)
     shown = sorted({0, (len(steps) - 1) // 2, len(steps) - 1})
     axis.set_xticks(shown, [steps[index] for index in shown], fontsize=7)
     axis.set_xlabel("step", fontsize=8)

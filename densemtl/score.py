@@ -15,7 +15,7 @@ from densemtl.config import Experiment
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.loader import to_tensor
 from densemtl.data.workers import Loader
-from densemtl.engine.evaluate import Keep, Scores, evaluate
+from densemtl.engine.evaluate import Keep, Scorer, Scores, evaluate
 from densemtl.errors import DataError
 from densemtl.load import Loaded
 from densemtl.prediction_values import Map, Rules
@@ -164,7 +164,7 @@ class _Pairs(Dataset[dict[str, tuple[Map, Map, bytes]]]):
 def _score(
     pairs: _Pairs, tasks: Sequence[Task], experiment: Experiment, hash_in: Callable[[bytes], None]
 ) -> Scores:
-    metrics = {task.name: task.metric(experiment.protocol) for task in tasks}
+    scorer = Scorer(tasks, experiment.protocol)
     workers = experiment.loader.workers
     items: Iterator[Any] = iter(Loader(pairs, _as_is, batch_size=None, num_workers=workers))
     for item in items:
@@ -172,9 +172,9 @@ def _score(
             if task.name in item:
                 prediction, target, digest = item[task.name]
                 decoded = prediction_files.to_decoded(task, prediction)
-                metrics[task.name].update(decoded, to_tensor(target[None]))
+                scorer.update(task, decoded, to_tensor(target[None]))
                 hash_in(digest)
-    return {name: metric.scores() for name, metric in metrics.items()}
+    return scorer.scores()
 
 
 def _as_is(item: Any) -> Any:

@@ -12,16 +12,44 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.engine.precision import Precision
-from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.labelled import Labelled
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, Frame, Predictions, ProtocolName
 from densemtl.visualize import to_sample_layout
 
 Scores = dict[str, dict[str, float]]
-"""{task: {metric: value}}."""
+"""{task: {metric: value}}; besides a task's own metrics "images", how many have a label."""
 
 Keep = Callable[[Task, str, NDArray[np.generic]], None]
 """Takes (task, image's name, decoded prediction at original size, in a `Sample`'s layout)."""
+
+
+class Scorer:
+    """The metrics of several tasks.
+
+    Args:
+        tasks: those to score.
+        protocol: which family of metrics.
+        device: of predictions and targets.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], protocol: ProtocolName, device: torch.device | None = None
+    ) -> None:
+        self._metrics = {task.name: task.metric(protocol).to(device) for task in tasks}
+        self._labelled = {task.name: Labelled().to(device) for task in tasks}
+
+    def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
+        """Add a task's decoded predictions and targets at original size."""
+        self._metrics[task.name].update(prediction, target)
+        self._labelled[task.name].update(task.valid(target))
+
+    def scores(self) -> Scores:
+        """Of all that was added."""
+        return {
+            name: {**metric.scores(), "images": self._labelled[name].compute().item()}
+            for name, metric in self._metrics.items()
+        }
 
 
 @torch.inference_mode()
@@ -44,24 +72,24 @@ def evaluate(
         keep: is given every prediction besides, of images without a label too.
     """
     model.eval()
-    metrics = {task.name: task.metric(protocol).to(precision.device) for task in tasks}
+    scorer = Scorer(tasks, protocol, precision.device)
     for batch in batches:
         moved = batch.to(precision.device)
         predictions = precision.run(model, moved.image)
         for task in tasks:
-            _update(metrics[task.name], task, predictions, moved, keep)
-    return {name: metric.scores() for name, metric in metrics.items()}
+            _update(scorer, task, predictions, moved, keep)
+    return scorer.scores()
 
 
 def _update(
-    metric: TaskMetric, task: Task, predictions: Predictions, batch: Batch, keep: Keep | None
+    scorer: Scorer, task: Task, predictions: Predictions, batch: Batch, keep: Keep | None
 ) -> None:
     """Images of one frame are restored and scored together."""
     logits, target = predictions.final[task.name], batch.targets[task.name]
     for rows, frame in _runs(batch.frames):
         height, width = frame.size
         prediction = task.decode(restore(logits[rows], frame))
-        metric.update(prediction, target[rows, ..., :height, :width])
+        scorer.update(task, prediction, target[rows, ..., :height, :width])
         if keep is not None:
             for name, one in zip(batch.ids[rows], prediction, strict=True):
                 keep(task, name, to_sample_layout(one))
