@@ -1,4 +1,4 @@
-"""What was learnt about sharing as a picture: heat maps of its course over training."""
+"""The course of matrices over training as a picture of heat maps."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from densemtl.atomic import replacing
-from densemtl.engine.log import SHARING
 
 Line = Mapping[str, Any]
 """One line of a `log.jsonl`."""
 
 Course = dict[str, list[float]]
-"""{"taker<-source": weight at each step told}."""
+"""{pair: number at each step told}."""
 
 COLUMNS = 4
 
@@ -23,17 +22,18 @@ LEAST = 1e-3
 NOT_WEIGHTS = ("step", "kind", "time")
 
 
-def draw_sharing(file: Path, lines: Sequence[Line]) -> None:
-    """Write a picture with a map a place, or none where nothing of sharing was logged.
+def draw_course(file: Path, lines: Sequence[Line], kind: str) -> None:
+    """Write a picture with a map a place, or none where nothing of the kind was logged.
 
-    Each row is what one task takes from one source: beside it the first and the last value, in the
-    map how far it moved since the start, step by step from left to right.
+    Each row is a pair, such as a task and what it takes from: beside it the first and the last
+    value, in the map how far it moved since the start, step by step from left to right.
 
     Args:
         file: an image file.
         lines: a run's log.
+        kind: of the lines to draw, whose keys are "place/pair".
     """
-    told = {line["step"]: line for line in lines if line["kind"] == SHARING}
+    told = {line["step"]: line for line in lines if line["kind"] == kind}
     if not told:
         return
     from matplotlib.figure import Figure

@@ -22,14 +22,14 @@ from densemtl.build import (
 )
 from densemtl.config import Experiment
 from densemtl.curves import draw_curves
-from densemtl.engine.log import LOG, read_log
+from densemtl.engine.log import LOG, RELATIONS, SHARING, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
 from densemtl.engine.state import TrainState, make_average
 from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job, count_steps, train
 from densemtl.errors import ConfigError
-from densemtl.heatmaps import draw_sharing
+from densemtl.heatmaps import draw_course
 from densemtl.record import record_run
 from densemtl.results import (
     RESULTS,
@@ -45,7 +45,6 @@ from densemtl.warm_start import own_networks, warm_start
 CONFIG = "config.yaml"
 BASELINES = "baselines"
 CURVES = "curves.png"
-SHARING_PICTURE = "sharing.png"
 
 
 def run(
@@ -157,7 +156,8 @@ def _train(
     results.save(folder / RESULTS)
     lines = read_log(folder / LOG)
     draw_curves(folder / CURVES, lines, results.terms().metrics)
-    draw_sharing(folder / SHARING_PICTURE, lines)
+    for kind in (SHARING, RELATIONS):
+        draw_course(folder / f"{kind}.png", lines, kind)
     return results
 
 

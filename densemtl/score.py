@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,7 @@ def score(loaded: Loaded, split: Split, keep: Keep | None = None) -> Results:
     pin = loaded.precision.device.type == "cuda"
     batches = build_eval_loader(experiment, dataset, tasks, pin)
     scores = evaluate(loaded.model, batches, tasks, experiment.protocol, loaded.precision, keep)
-    results = _results(experiment, dataset, tasks, scores)
-    return results.model_copy(update={"weights": loaded.weights})
+    return _results(experiment, dataset, tasks, scores, loaded.weights)
 
 
 def score_files(
@@ -62,7 +61,8 @@ def score_files(
 ) -> Results:
     """Likewise of the predictions in a folder; see `prediction_files`.
 
-    Only images with a label are scored, and only they need a prediction.
+    Only images with a label are scored, and only they need a prediction. In place of a network the
+    results name the folder, and in place of its weights the hash of the files.
 
     Args:
         experiment: names dataset, tasks and protocol; its network is not built.
@@ -75,14 +75,13 @@ def score_files(
         DataError: predictions are missing or not as expected, or the data is.
     """
     found = _find(folder, experiment.task_names(), tell)
-    kept = tuple(task for task in experiment.tasks if task.name in found)
-    experiment = experiment.model_copy(update={"tasks": kept, "auxiliary_tasks": ()})
+    experiment = _only(experiment, found)
     tasks, dataset = build_tasks(experiment), build_dataset(experiment, split)
     for task, own in found.items():
         _check_names(own, dataset, task, tell)
     digest = hashlib.sha256()
     scores = _score(_Pairs(dataset, tasks, found, rules), tasks, experiment, digest.update)
-    results = _results(experiment, dataset, tasks, scores)
+    results = _results(experiment, dataset, tasks, scores, digest.hexdigest()[:16])
     run = {
         **dict.fromkeys(results.run, FILES),
         "dataset": results.run["dataset"],
@@ -90,11 +89,15 @@ def score_files(
         "balancing": "fixed",
         "predictions": str(folder),
     }
-    return results.model_copy(update={"run": run, "weights": digest.hexdigest()[:16]})
+    return results.model_copy(update={"run": run})
 
 
 def _results(
-    experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], scores: Scores
+    experiment: Experiment,
+    dataset: DenseDataset,
+    tasks: Sequence[Task],
+    scores: Scores,
+    weights: str,
 ) -> Results:
     return Results(
         run=describe(experiment),
@@ -103,7 +106,7 @@ def _results(
         split=dataset.split,
         split_fingerprint=dataset.fingerprint(),
         images=len(dataset),
-        weights="",
+        weights=weights,
         seed=experiment.seed,
         fingerprint=experiment.fingerprint(),
         versions=versions(),
@@ -119,6 +122,14 @@ def _find(folder: Path, tasks: Sequence[str], tell: Callable[[str], None]) -> Fo
     if left_out:
         tell(f"not scored, having no folder in {folder}: {', '.join(left_out)}")
     return found
+
+
+def _only(experiment: Experiment, tasks: Collection[str]) -> Experiment:
+    """Some of the tasks, each label of which is read once."""
+    kept = tuple(task for task in experiment.tasks if task.name in tasks)
+    loader = experiment.loader.model_copy(update={"cache": False})
+    changed = {"tasks": kept, "auxiliary_tasks": (), "loader": loader}
+    return experiment.model_copy(update=changed)
 
 
 def _check_names(

@@ -106,6 +106,7 @@ class TrainSettings(Section):
         eval_every: epochs between validations; the last epoch is always validated.
         panels_every: epochs between pictures of predictions; 0 draws them at the end alone.
         panels: images in a picture.
+        relations_every: epochs between measurements of the tasks' gradient cosines; 0 for none.
         log_every: steps whose mean losses make one line of the log.
         checkpoint_steps: steps between checkpoints inside an epoch; each epoch ends with one.
         channels_last: the memory layout that convolutions are fastest in.
@@ -120,6 +121,7 @@ class TrainSettings(Section):
     eval_every: Count = 10
     panels_every: Annotated[int, Field(ge=0)] = 10
     panels: Count = 6
+    relations_every: Annotated[int, Field(ge=0)] = 0
     log_every: Count = 20
     checkpoint_steps: Count | None = None
     channels_last: bool = True

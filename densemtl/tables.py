@@ -70,6 +70,15 @@ def metrics_table(results: Results) -> Group:
     return _titled(results, table)
 
 
+def matrix_table(title: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> Table:
+    """A square matrix on the terminal, rows and columns of the same names."""
+    table = _table(["task", *names])
+    table.title = title
+    for name, row in zip(names, rows, strict=True):
+        table.add_row(name, *(f"{value:+.3g}" for value in row))
+    return table
+
+
 def _table(columns: Sequence[str]) -> Table:
     table = Table()
     for name in columns:

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "media": ("atomic", "data.write", "errors", "visualize"),
     "engine": (
         *("atomic", "balancing.base", "components", "data", "errors", "losses.objective"),
-        *("metrics.labelled", "models.model", "settings", "tasks.base", "types", "visualize"),
+        *("metrics.labelled", "models", "settings", "tasks.base", "types", "visualize"),
     ),
 }
 """{file or package: what of densemtl it may import}. Files left out stand above all of these."""

@@ -13,8 +13,8 @@ from densemtl.atomic import replacing
 
 LOG = "log.jsonl"
 
-SHARING = "sharing"
-"""The kind of lines that tell what was learnt about sharing."""
+SHARING, RELATIONS = "sharing", "relations"
+"""Kinds of lines: what was learnt about sharing, and how tasks' gradients get on."""
 
 
 class RunLog:
@@ -33,7 +33,7 @@ class RunLog:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Log named numbers, NaN as null; `kind` is "train", "val" or "sharing"."""
+        """Log named numbers, NaN as null; `kind` is "train", "val", "sharing" .."""
         told = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = {"step": step, "kind": kind, "time": round(time.time(), 3), **told}
         self._handle.write(json.dumps(line) + "\n")

@@ -14,15 +14,17 @@ from densemtl.data.write import write_picture
 from densemtl.engine.best import is_better, primaries
 from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
-from densemtl.engine.log import SHARING, RunLog
+from densemtl.engine.log import RELATIONS, SHARING, RunLog
 from densemtl.engine.monitor import LossMonitor, Means
 from densemtl.engine.optim import Schedule
 from densemtl.engine.panels import Predictor, draw_panels
 from densemtl.engine.progress import ProgressBar
+from densemtl.engine.relations import Relations, pairs_of
 from densemtl.engine.sharing import Probe, make_probe
 from densemtl.engine.state import TrainState
 from densemtl.engine.step import Report, Stepper
 from densemtl.errors import DataError
+from densemtl.models.model import DenseModel
 from densemtl.settings import InputSettings, TrainSettings
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, ProtocolName
@@ -105,6 +107,7 @@ def train(job: Job, max_steps: int | None = None) -> None:
     title = ProgressBar(job.title, record.step, end, images)
     view = EvalView(job.val_set, job.input.size, job.input.fit)
     probe = make_probe(view, job.stepper.precision)
+    relations = _Relating(job) if job.settings.relations_every else None
     with title as bar, RunLog(job.folder, record.step) as log:
         if record.step == 0:
             _log_sharing(job, probe, log)
@@ -113,6 +116,8 @@ def train(job: Job, max_steps: int | None = None) -> None:
             _log_sharing(job, probe, log)
             epoch = record.step // job.steps_per_epoch
             finished = record.step == end
+            if relations and epoch % job.settings.relations_every == 0:
+                relations.log(log)
             if finished or epoch % job.settings.eval_every == 0:
                 _validate(job, bar, log)
             every = job.settings.panels_every
@@ -172,14 +177,19 @@ def _clock(job: Job, started: float) -> float:
 def _rest_of_epoch(job: Job, end: int) -> Iterator[list[Batch]]:
     """The batches of each remaining step, up to `end`, of the epoch that the record stands in."""
     epoch, done = divmod(job.state.record.step, job.steps_per_epoch)
-    accumulate, sampler = job.settings.accumulate, job.train_loader.sampler
-    assert isinstance(sampler, EpochSampler)
-    sampler.epoch = epoch
-    sampler.skip = done * accumulate * (job.train_loader.batch_size or 1)
+    _start_epoch(job, epoch, done)
     batches = iter(job.train_loader)
     left = min(job.steps_per_epoch - done, end - job.state.record.step)
     for _ in range(left):
-        yield [next(batches) for _ in range(accumulate)]
+        yield [next(batches) for _ in range(job.settings.accumulate)]
+
+
+def _start_epoch(job: Job, epoch: int, done: int) -> None:
+    """Let the loader go on from the step that follows `done` finished ones."""
+    sampler = job.train_loader.sampler
+    assert isinstance(sampler, EpochSampler)
+    sampler.epoch = epoch
+    sampler.skip = done * job.settings.accumulate * (job.train_loader.batch_size or 1)
 
 
 def _log_losses(job: Job, means: Means, bar: ProgressBar, log: RunLog) -> None:
@@ -197,6 +207,23 @@ def _log_sharing(job: Job, probe: Probe, log: RunLog) -> None:
     weights = probe.measure(job.state.evaluated)
     if weights:
         log.scalars(job.state.record.step, SHARING, weights)
+
+
+class _Relating:
+    """Gradient cosines on the run's first batch, the same throughout."""
+
+    def __init__(self, job: Job) -> None:
+        stepper = job.stepper
+        assert isinstance(stepper.model, DenseModel)
+        self._job = job
+        self._relations = Relations(stepper.model, stepper.tasks, stepper.precision)
+        _start_epoch(job, 0, 0)
+        self._batch = next(iter(job.train_loader))
+
+    def log(self, log: RunLog) -> None:
+        names = [task.name for task in self._job.stepper.tasks]
+        cosines = pairs_of(self._relations.cosines(self._batch), names)
+        log.scalars(self._job.state.record.step, RELATIONS, cosines)
 
 
 def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:

@@ -62,8 +62,8 @@ def tasks(make_task):
     return [make_task("semseg"), make_task("depth")]
 
 
-def run(tasks, fit="pad", batch_size=3, error=0.0, size=(12, 16)):
-    batches = eval_loader(EvalView(Painted(), size, fit), tasks, batch_size, 0)
+def run(tasks, fit="pad", batch_size=3, error=0.0, size=(12, 16), workers=0):
+    batches = eval_loader(EvalView(Painted(), size, fit), tasks, batch_size, workers)
     return evaluate(Reader(error), batches, tasks, "modern", CPU)
 
 
@@ -79,6 +79,10 @@ def test_batch_size_does_not_matter(tasks, fit):
     one, other = run(tasks, fit, 1, 0.25), run(tasks, fit, 5, 0.25)
     for task, scores in one.items():
         assert other[task] == pytest.approx(scores, rel=1e-6)
+
+
+def test_the_number_of_workers_does_not_matter(tasks):
+    assert run(tasks, error=0.25, workers=2) == run(tasks, error=0.25)
 
 
 def test_a_known_error_is_what_is_reported(tasks):
@@ -105,3 +109,21 @@ def test_restoring_cuts_padding_before_it_resizes():
     assert back.shape == (2, 3, 12, 12)
     assert back.dtype == torch.float32
     assert (back == 1).all()
+
+
+def test_every_prediction_can_be_kept(tasks):
+    """Each image once, at its own size, in a sample's layout; also the one that has no depth."""
+    kept: dict[tuple[str, str], np.ndarray] = {}
+    batches = eval_loader(EvalView(Painted(), (12, 16), "pad"), tasks, 3, 0)
+
+    def keep(task, name, prediction) -> None:
+        assert (task.name, name) not in kept
+        kept[task.name, name] = prediction
+
+    evaluate(Reader(), batches, tasks, "modern", CPU, keep)
+    assert {key: prediction.shape for key, prediction in kept.items()} == {
+        (task.name, str(index)): size for task in tasks for index, size in enumerate(SIZES)
+    }
+    depth = Painted()[4].targets["depth"]
+    known = np.isfinite(depth)
+    np.testing.assert_allclose(kept["depth", "4"][known], depth[known], rtol=1e-6)

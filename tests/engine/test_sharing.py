@@ -9,7 +9,7 @@ import pytest
 from experiments import tiny
 
 from densemtl.engine.log import read_log
-from densemtl.heatmaps import draw_sharing
+from densemtl.heatmaps import draw_course
 from densemtl.run import run
 
 
@@ -56,5 +56,5 @@ def test_nothing_is_said_where_nothing_is_learnt(tmp_path: Path) -> None:
 def test_places_with_slashes_and_gaps_are_drawn(tmp_path: Path) -> None:
     told = {"kind": "sharing", "time": 0.0, "layer 1/entropy/depth<-entropy": None, "a/x<-y": 0.5}
     file = tmp_path / "sharing.png"
-    draw_sharing(file, [{"step": 0, **told}, {"step": 0, **told}])
+    draw_course(file, [{"step": 0, **told}, {"step": 0, **told}], "sharing")
     assert cv2.imread(str(file)) is not None

@@ -1,0 +1,78 @@
+"""Two processes that share the images of a split arrive at the values of one."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+from torch.multiprocessing import spawn
+
+from densemtl import components
+from densemtl.types import VOID
+
+IMAGES, SHARE = 5, (slice(0, 1), slice(1, 5))
+"""So many images, and those that each rank takes: of unequal number, the first without a label."""
+
+KINDS = {
+    "semseg": {"class_names": ["a", "b", "c"]},
+    "depth": {},
+    "normals": {},
+    "edge": {},
+    "saliency": {},
+    "regression": {"channels": 2},
+}
+PROTOCOLS = ("survey", "modern")
+
+
+def scores(own: slice) -> dict[str, dict[str, float]]:
+    """Of some of the images; under torch.distributed of those of all ranks."""
+    tasks = [components.make("tasks", name, name, options=KINDS[name]) for name in KINDS]
+    return {f"{task.name} {p}": score(task, own, p) for task in tasks for p in PROTOCOLS}
+
+
+def score(task, own, protocol) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(IMAGES, task.channels, 12, 15, generator=generator)
+    label = torch.randn(IMAGES, task.channels, 12, 15, generator=generator)
+    if task.void((1, 1)).dtype.kind == "u":
+        target = (label.argmax(1) if task.channels > 1 else (label > 1)[:, 0]).byte()
+        target[0] = VOID
+    else:
+        target = label.abs() + 0.5
+        target[0] = torch.nan
+    metric = task.metric(protocol)
+    metric.update(task.decode(logits)[own], target[own])
+    return metric.scores()
+
+
+def share(rank: int, folder: Path) -> dict[str, dict[str, float]]:
+    """What one of two ranks arrives at."""
+    store = f"file://{folder / 'store'}"
+    patience = timedelta(seconds=60)
+    distributed.init_process_group(
+        "gloo", init_method=store, rank=rank, world_size=2, timeout=patience
+    )
+    try:
+        return scores(SHARE[rank])
+    finally:
+        distributed.destroy_process_group()
+
+
+def other_rank(_: int, folder: Path) -> None:
+    """A process of its own."""
+    torch.set_num_threads(1)
+    (folder / "other.json").write_text(json.dumps(share(1, folder)))
+
+
+def test_two_ranks_arrive_at_the_values_of_one_process(tmp_path: Path) -> None:
+    process = spawn(other_rank, (tmp_path,), nprocs=1, join=False)
+    first = share(0, tmp_path)
+    process.join()
+    alone, other = scores(slice(None)), json.loads((tmp_path / "other.json").read_text())
+    assert first.keys() == other.keys() == alone.keys()
+    for name, values in alone.items():
+        assert first[name] == other[name] == pytest.approx(values, rel=1e-9), name

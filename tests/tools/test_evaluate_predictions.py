@@ -1,0 +1,206 @@
+"""evaluate.py on files: what a run saves, and what others would."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import fakes
+import numpy as np
+import pytest
+import yaml
+from experiments import TINY, tiny
+
+from densemtl import prediction_files
+from densemtl.build import build_dataset, build_tasks
+from densemtl.config import check
+from densemtl.configfile import override
+from densemtl.errors import ConfigError, DataError
+from densemtl.results import Results, load_results
+from densemtl.run import run
+from densemtl.tables import comma_separated, rows
+
+TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
+TASKS = ["semseg", "human_parts", "depth", "normals", "edge", "saliency"]
+Evaluate = Callable[..., Results]
+
+
+@pytest.fixture(scope="module")
+def tool() -> Callable[[list[str]], None]:
+    return runpy.run_path(str(TOOL))["main"]
+
+
+@pytest.fixture
+def evaluate(tool, tmp_path) -> Evaluate:
+    """`evaluate(*arguments)`: the results that the tool writes."""
+
+    def call(*arguments: str | Path) -> Results:
+        file = tmp_path / "out.json"
+        tool([*map(str, arguments), "--output", str(file)])
+        return load_results(file)
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    """Rooms of an odd size, all six tasks."""
+    changed = {"tasks": TASKS, "data": {**TINY["data"], "size": [41, 53]}}
+    file = tmp_path / "rooms.yaml"
+    file.write_text(yaml.safe_dump({**TINY, **changed}))
+    return file
+
+
+@pytest.fixture
+def labels(config, tmp_path) -> Path:
+    """The labels of the rooms as predictions; where they are void, something else."""
+    folder = tmp_path / "oracle"
+    experiment = check(override(yaml.safe_load(config.read_text()), [], "test"))
+    dataset = build_dataset(experiment, "val")
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        for task in build_tasks(experiment):
+            if task.name in sample.targets:
+                filled = np.nan_to_num(sample.targets[task.name], nan=0.5)
+                filled[filled == 255] = 1
+                prediction_files.write(folder, task, sample.id, filled)
+    return folder
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+def test_labels_score_perfectly(evaluate, labels, config, protocol):
+    results = evaluate("predictions", labels, config, f"protocol={protocol}")
+    values = {task: result.value for task, result in results.tasks.items()}
+    assert values["semseg"] == values["human_parts"] == values["saliency"] == 100
+    assert values["depth"] == 0
+    assert values["normals"] < 0.02
+    assert (results.protocol, results.images, results.split) == (protocol, 4, "val")
+
+
+def test_results_say_where_they_come_from(evaluate, labels, config):
+    results = evaluate("predictions", labels, config, "seed=3", "--split", "val")
+    assert results.run == {
+        "dataset": "synthetic",
+        "backbone": "oracle",
+        "decoder": "files",
+        "head": "files",
+        "balancing": "fixed",
+        "predictions": str(labels),
+    }
+    named = evaluate("predictions", labels, config, "--name", "theirs")
+    assert "files, theirs" in comma_separated(rows([named]))
+    assert named.weights == results.weights
+    np.save(labels / "depth" / "val00002.npy", np.ones((41, 53), np.float32))
+    assert evaluate("predictions", labels, config).weights != results.weights
+
+
+def test_workers_change_nothing(evaluate, labels, config):
+    np.save(labels / "depth" / "val00002.npy", np.ones((41, 53), np.float32))
+    one = evaluate("predictions", labels, config, "loader.workers=0")
+    other = evaluate("predictions", labels, config, "loader.workers=2")
+    assert one.tasks == other.tasks
+    assert one.weights == other.weights
+
+
+def test_saved_predictions_score_as_the_network_did(evaluate, tmp_path):
+    """At another size than the network's input, so that they are what was scored, restored."""
+    folder, saved = tmp_path / "runs" / "tiny", tmp_path / "saved"
+    run(tiny("train.epochs=1", f"tasks=[{', '.join(TASKS)}]", "data.size=[41, 53]"), folder, "cpu")
+    own = evaluate(folder, "--device", "cpu", "--save-predictions", saved)
+    assert sorted(path.name for path in saved.iterdir()) == sorted(TASKS)
+    assert [len(list((saved / task).iterdir())) for task in TASKS] == [4] * 6
+    again = evaluate("predictions", saved, folder)
+    for task, result in own.tasks.items():
+        found, bound = again.tasks[task].metrics, 0.1 if task in ("edge", "saliency") else 1e-6
+        assert found == pytest.approx(result.metrics, abs=bound, nan_ok=True), task
+    assert again.split_fingerprint == own.split_fingerprint
+
+
+def test_files_of_another_project(evaluate, tmp_path):
+    """As the survey's code saves them: PNG of 8 bits, depth in .mat; the ids count from 1 here."""
+    root, theirs = tmp_path / "nyud", tmp_path / "theirs"
+    ids = fakes.nyud_survey(root)[2:]
+    for name in ids:
+        scene = cv2.imread(str(root / "segmentation" / f"{name}.png"), -1)
+        fakes.picture(theirs / "semseg" / f"{name}.png", np.where(scene == 0, 7, scene))
+        depth = np.load(root / "depth" / f"{name}.npy")
+        fakes.matlab(theirs / "depth" / f"{name}.mat", depth=depth, size=np.array([[48, 64]]))
+        normals = np.load(root / "normals" / f"{name}.npy") * [-1, 1, 1]
+        fakes.picture(
+            theirs / "normals" / f"{name}.png", np.rint((normals + 1) * 127.5).astype(np.uint8)
+        )
+    changes = {"data": {"name": "nyud", "root": str(root)}, "tasks": ["semseg", "depth", "normals"]}
+    config = tmp_path / "nyud.yaml"
+    config.write_text(yaml.safe_dump({**TINY, **changes}))
+    options = ["--first-class", "1", "--mat-key", "depth", "--normals-axes", "left", "down"]
+    results = evaluate("predictions", theirs, config, *options, "forward")
+    assert results.tasks["semseg"].value == 100
+    assert results.tasks["depth"].value == 0
+    assert 0.01 < results.tasks["normals"].value < 0.4
+
+
+def test_tasks_without_a_folder_are_left_out_and_files_too_many_told(
+    evaluate, labels, config, capsys
+):
+    for task in ("edge", "normals"):
+        shutil.rmtree(labels / task)
+    (labels / "saliency").rename(labels / "sal")
+    shutil.copy(labels / "depth" / "val00000.npy", labels / "depth" / "val99999.npy")
+    results = evaluate("predictions", labels, config)
+    assert list(results.tasks) == ["semseg", "human_parts", "depth", "saliency"]
+    told = capsys.readouterr().out
+    assert "not scored, having no folder" in told
+    assert "normals, edge" in told
+    assert "depth: 1 of 5 files are of no image in 'val': val99999" in told
+
+
+def test_missing_predictions_are_counted_and_named(evaluate, labels, config, tmp_path):
+    for name in ("val00001", "val00003"):
+        (labels / "semseg" / f"{name}.png").unlink()
+    with pytest.raises(DataError, match="semseg: no prediction for 2 of 4 images: val00001, val0"):
+        evaluate("predictions", labels, config)
+    with pytest.raises(DataError, match=r"none of the folders semseg, .* is here"):
+        evaluate("predictions", tmp_path / "nowhere", config)
+
+
+def test_an_image_without_a_label_needs_no_prediction(evaluate, labels, config):
+    """Those without people are the only ones that have no file; nothing of them is asked for."""
+    names = {file.stem for file in (labels / "human_parts").iterdir()}
+    assert 0 < len(names) < 4
+    results = evaluate("predictions", labels, config)
+    assert results.tasks["human_parts"].value == 100
+    images = [results.tasks[task].metrics["images"] for task in ("human_parts", "depth")]
+    assert images == [len(names), 4]
+
+
+def test_another_size_is_told_or_resized(evaluate, labels, config):
+    file = labels / "depth" / "val00001.npy"
+    np.save(file, np.load(file)[:-1])
+    with pytest.raises(DataError, match=r"val00001\.npy: the prediction is 40x53 pixels, .* 41x53"):
+        evaluate("predictions", labels, config)
+    resized = evaluate("predictions", labels, config, "--resize")
+    assert 0 < resized.tasks["depth"].value < 1
+
+
+def test_mistakes_on_the_command_line(evaluate, labels, config, tmp_path):
+    for wrong in ("sideways", "left"):
+        axes = ["--normals-axes", "right", wrong, "forward"]
+        with pytest.raises(ConfigError, match=f"right {wrong} forward: give one each of right or"):
+            evaluate("predictions", labels, config, *axes)
+    with pytest.raises(ConfigError, match=r"nothing\.yaml: cannot be read"):
+        evaluate("predictions", labels, tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("command", ["predictions", "edges"])
+def test_help_of_the_commands_is_light(command):
+    call = [sys.executable, "-X", "importtime", str(TOOL), command, "--help"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert f"usage: evaluate.py {command}" in done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "timm", "cv2", "torchmetrics", "scipy", "matplotlib"}
