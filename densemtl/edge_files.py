@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.data import files
+from densemtl.data.labels import to_probabilities
 from densemtl.errors import DataError
 from densemtl.partition import boundaries
 
@@ -70,21 +71,12 @@ def read_pair(pair: Pair, regions: bool) -> tuple[NDArray[np.float32], list[Mask
 
 
 def read_prediction(file: Path) -> NDArray[np.float32]:
-    """HxW float32 in [0, 1] from 8 or 16 bits (the largest value is 1), or from floats.
+    """HxW float32 in 0..1 from a stored map.
 
     Raises:
         DataError: missing, corrupt, of more than one channel, or out of range.
     """
-    array = _plane(files.read_array(file), file)
-    if array.dtype in (np.uint8, np.uint16):
-        return (array / np.iinfo(array.dtype).max).astype(np.float32)
-    values = array.astype(np.float32)
-    if array.dtype.kind not in "bf" or not ((values >= 0) & (values <= 1)).all():
-        raise DataError(
-            f"{file}: probabilities are uint8, uint16, or floats from 0 to 1; this is "
-            f"{array.dtype} from {array.min()} to {array.max()}"
-        )
-    return values
+    return to_probabilities(files.read_array(file), file)
 
 
 def read_truths(file: Path, regions: bool = False) -> list[Mask]:

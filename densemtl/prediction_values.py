@@ -78,15 +78,7 @@ def _classes(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
 
 
 def _probabilities(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
-    plane = _plane(array, file)
-    if plane.dtype in (np.uint8, np.uint16):
-        return (plane / np.iinfo(plane.dtype).max).astype(np.float32)
-    if plane.dtype.kind not in "bf" or plane.min() < 0 or plane.max() > 1:
-        raise DataError(
-            f"{file}: probabilities are floats from 0 to 1, or of 8 or 16 bits; this is "
-            f"{plane.dtype} from {plane.min()} to {plane.max()}"
-        )
-    return plane.astype(np.float32)
+    return labels.to_probabilities(array, file)
 
 
 def _depth(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:

@@ -128,8 +128,11 @@ def to_normals(
         axes: the direction in which each stored channel grows.
 
     Raises:
-        DataError: not three channels, values beyond -1..1, or surfaces that face away.
+        DataError: not three channels, values beyond -1..1, surfaces that face away, or axes of
+            which two are one.
     """
+    if len({_AXES[axis][0] for axis in axes}) < len(axes):
+        raise DataError(f"data.normals_axes: {', '.join(axes)} leave one axis out; name each once")
     vectors = to_unit_vectors(array, 3, file)
     normals = np.empty_like(vectors)
     for channel, axis in enumerate(axes):
@@ -171,6 +174,30 @@ def to_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArray[n
     length[~valid] = np.nan
     unit: NDArray[np.float32] = vectors / length[..., None]
     return unit
+
+
+def to_probabilities(array: NDArray[Any], file: Path) -> NDArray[np.float32]:
+    """One number a pixel -> HxW float32 in 0..1.
+
+    Args:
+        array: integers of 8 or 16 bits, whose largest value is 1, or floats from 0 to 1.
+        file: named in errors.
+
+    Raises:
+        DataError: more than one channel, or out of range.
+    """
+    plane = channels_last(array)
+    if plane.ndim != 2 or not plane.size or plane.dtype.kind not in "buif":
+        raise DataError(f"{file}: needs one number a pixel, this is {array.dtype} {array.shape}")
+    if plane.dtype in (np.uint8, np.uint16):
+        return (plane / np.iinfo(plane.dtype).max).astype(np.float32)
+    values = plane.astype(np.float32)
+    if plane.dtype.kind not in "bf" or not ((values >= 0) & (values <= 1)).all():
+        raise DataError(
+            f"{file}: probabilities are floats from 0 to 1, or of 8 or 16 bits; this is "
+            f"{plane.dtype} from {plane.min()} to {plane.max()}"
+        )
+    return values
 
 
 def to_binary(

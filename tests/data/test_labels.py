@@ -104,6 +104,11 @@ def test_normals_in_other_axes() -> None:
     )
 
 
+def test_axes_that_leave_one_out_are_told() -> None:
+    with pytest.raises(DataError, match=r"data\.normals_axes: right, left, forward leave one"):
+        labels.to_normals(np.zeros((2, 2, 3), np.float32), FILE, ("right", "left", "forward"))
+
+
 def test_surfaces_that_face_away_are_refused() -> None:
     with pytest.raises(DataError, match=r"file\.png.*face away.*normals_axes"):
         labels.to_normals(-facing(), FILE)
