@@ -1,17 +1,19 @@
 # make train   install, train on synthetic rooms, print the table, draw predictions
 # make test    install, run all tests
 # make lint    install, ruff and mypy
-# make benchmark   install, measure speeds as ratios
+# make benchmark   install, train all architectures on small synthetic rooms, write a report
+# make speed   install, measure speeds as ratios
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CONFIG ?= configs/synthetic/quick.yaml
+SUITE ?= benchmarks/quick.yaml
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: train test lint format benchmark install clean
+.PHONY: train test lint format benchmark speed install clean
 
 train: $(INSTALLED)
 	$(BIN)/python tools/train.py $(CONFIG) $(ARGS)
@@ -29,6 +31,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 benchmark: $(INSTALLED)
+	$(BIN)/python tools/benchmark.py $(SUITE) $(ARGS)
+
+speed: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 install: $(INSTALLED)

@@ -90,7 +90,7 @@ class MTAN(Decoder):
         """Mean of each task's mask on every stage."""
         stages = tuple(f"stage {i + 1}" for i in range(len(self.backbone.spec)))
         masks = [mask for task in self.task_names for mask in self.attention[task].children()]
-        means = [mask.mean() for mask in watch(masks, lambda: self(image))]
+        means = [mask.float().mean() for mask in watch(masks, lambda: self(image))]
         weights = torch.stack(means).view(len(self.task_names), len(stages))
         return {"attention": Sharing(self.task_names, stages, weights)}
 
