@@ -140,13 +140,11 @@ def _scaled(value: float | None, factor: float) -> float | None:
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """Every column that some row fills: the tasks', Delta_m, costs."""
+    """Every column that some row fills: the tasks', Delta_m, costs, which have no direction."""
     found = dict.fromkeys(column for row in rows for column in row.cells)
-    last = [DELTA_M, *COSTS]
-    return [
-        *(column for column in found if column not in last),
-        *(column for column in last if column in found),
-    ]
+    costs = [column for column in found if not column.endswith(tuple(ARROWS.values()))]
+    measured = [column for column in found if column not in (*costs, DELTA_M)]
+    return [*measured, *([DELTA_M] if DELTA_M in found else []), *costs]
 
 
 def spread(cell: Cell, sign: str) -> str:

@@ -1,0 +1,208 @@
+"""The report, from runs whose numbers are known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from base64 import b64decode
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from densemtl.atomic import write_json
+from densemtl.benchmark.grid import Plan
+from densemtl.benchmark.outcome import MEMORY, write_failure
+from densemtl.benchmark.report import write_report
+from densemtl.errors import ResultsError
+from tests.benchmark.stand_ins import finish, planned
+
+VALUES = {"hard_sharing": (0.5, 0.52), "cross_stitch": (0.6, 0.64)}
+
+
+def trained(folder: Path, **values: Any) -> Plan:
+    """Two architectures, two seeds, and references whose semseg is 0.5, whose depth 1."""
+    plan = planned(folder, overrides=["baselines=auto"], seeds=[0, 1], **values)
+    for run in plan.references:
+        finish(run, {run.experiment.task_names()[0]: 0.5 if "semseg" in run.title else 1.0})
+    for run in plan.cells:
+        semseg = VALUES[run.experiment.decoder.name][run.experiment.seed]
+        finish(run, {"semseg": semseg, "depth": 0.9 + 0.1 * run.experiment.seed})
+        write_json(run.folder / MEMORY, {"peak_rss_mib": 100.0 + run.experiment.seed})
+    return plan
+
+
+def written(plan: Plan, folder: Path, panels: bool = False) -> dict[str, str]:
+    """{file: text} of the report."""
+    write_report(plan, folder, "a <title>", panels)
+    return {file.name: file.read_text() for file in folder.iterdir() if file.suffix != ".png"}
+
+
+def grid(markdown: str) -> list[dict[str, str]]:
+    """A Markdown table as a dictionary a line."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(header, line, strict=True)) for line in body]
+
+
+class Page(HTMLParser):
+    """Everything that a page refers to, and the text of its table cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.open: list[str] = []
+        self.cells: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+        assert tag not in ("script", "link", "iframe")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells.append(data)
+
+
+def test_means_and_deviations(tmp_path: Path) -> None:
+    single, hard, cross = grid(written(trained(tmp_path), tmp_path / "report")["table.md"])
+    assert [line["run"] for line in (single, hard, cross)] == [
+        "single tasks",
+        "hard_sharing",
+        "cross_stitch",
+    ]
+    assert cross["semseg s ↑"] == f"0.62 ± {statistics.stdev([0.6, 0.64]):.2g}"
+    assert cross["peak RSS MiB"] == "100.5 ± 0.71"
+    assert hard["depth d ↓"] == "0.95 ± 0.071"
+    assert hard["seeds"] == "2"
+    assert hard["GFLOP"] == "0.5 ± 0"
+    # Each task's gain in percent: semseg 0 and 4, depth 10 and 0; Delta_m is their mean.
+    assert hard["Delta_m % ↑"] == f"3.5 ± {statistics.stdev([5, 2]):.2g}"
+
+
+def test_single_tasks_are_one_row_whose_costs_add_up(tmp_path: Path) -> None:
+    single = grid(written(trained(tmp_path), tmp_path / "report")["table.md"])[0]
+    assert single["semseg s ↑"] == "0.5 ± 0"
+    assert single["depth d ↓"] == "1 ± 0"
+    assert single["GFLOP"] == "1 ± 0"
+    assert single["parameters M"] == "2 ± 0"
+    assert single["Delta_m % ↑"] == single["peak RSS MiB"] == ""
+
+
+def test_the_other_tables_hold_the_same(tmp_path: Path) -> None:
+    texts = written(trained(tmp_path), tmp_path / "report")
+    cross = list(csv.DictReader(io.StringIO(texts["table.csv"])))[2]
+    assert float(cross["semseg s ↑ mean"]) == pytest.approx(0.62)
+    assert float(cross["semseg s ↑ std"]) == pytest.approx(statistics.stdev([0.6, 0.64]))
+    assert r"cross\_stitch & 2 & 0.62 $\pm$ 0.028" in texts["table.tex"]
+    cells = Page(texts["report.html"]).cells
+    for line in (*grid(texts["table.md"]), *grid(texts["differences.md"])):
+        for cell in line.values():
+            assert not cell or cell in cells
+
+
+def test_differences_are_paired(tmp_path: Path) -> None:
+    """0.6 - 0.5 and 0.64 - 0.52: mean 0.11, s = 0.0141, and t(1) = 12.706."""
+    texts = written(trained(tmp_path), tmp_path / "report")
+    lines = {line["metric"]: line for line in grid(texts["differences.md"])}
+    assert set(lines) == {"semseg s ↑", "depth d ↓", "Delta_m % ↑"}
+    semseg = lines["semseg s ↑"]
+    assert (semseg["run"], semseg["against"]) == ("cross_stitch", "hard_sharing")
+    assert (semseg["seeds"], semseg["difference"]) == ("2", "+0.11")
+    assert semseg["95 % t"] == "-0.01706 to +0.2371"
+    assert semseg["95 % bootstrap-t"] == ""
+    assert semseg["verdict"] == "inside the noise"
+    assert "9 times its standard deviation" in texts["differences.md"]
+    first = next(csv.DictReader(io.StringIO(texts["differences.csv"])))
+    assert float(first["t low"]) == pytest.approx(0.11 - 12.7062 * 0.01, abs=1e-5)
+
+
+def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
+    plan = trained(tmp_path)
+    (plan.groups[0].runs[1].folder / "results.json").unlink()
+    texts = written(plan, tmp_path / "report")
+    (semseg, *_) = grid(texts["differences.md"])
+    assert (semseg["seeds"], semseg["difference"]) == ("1", "+0.1")
+    assert semseg["verdict"] == "one seed: no spread known"
+    assert "One seed tells nothing of the spread" in texts["report.html"]
+    assert grid(texts["table.md"])[1]["seeds"] == "1"
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    text = written(trained(tmp_path), tmp_path / "report")["report.html"]
+    page = Page(text)
+    assert page.open == []
+    assert len(page.references) == 2
+    assert all(each.startswith("data:image/png;base64,") for each in page.references)
+    assert "url(" not in text
+    assert "://" not in text
+    assert "@import" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "a &lt;title&gt;" in text
+    assert "synthetic val, 4 images, survey protocol" in text
+
+
+def test_panels_are_shown_only_where_they_may_be(tmp_path: Path) -> None:
+    plan = trained(tmp_path)
+    for step in (1, 12):
+        folder = plan.cells[0].folder / "panels"
+        folder.mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f"step_{step:06d}.png"), np.full((4, 4, 3), step, np.uint8))
+    without = Page(written(plan, tmp_path / "report")["report.html"]).references
+    shown = Page(written(plan, tmp_path / "report", panels=True)["report.html"]).references
+    assert shown[: len(without)] == without
+    (panel,) = shown[len(without) :]
+    last = plan.cells[0].folder / "panels" / "step_000012.png"
+    assert b64decode(panel.partition(",")[2]) == last.read_bytes()
+
+
+def test_failures_are_shown(tmp_path: Path) -> None:
+    plan = trained(tmp_path)
+    failed = plan.groups[1].runs[1]
+    (failed.folder / "results.json").unlink()
+    (failed.folder / "output.txt").write_text("epoch 1\nValueError: <odd>\n")
+    write_failure(failed, "exit code 1")
+    text = written(plan, tmp_path / "report")["report.html"]
+    assert "Not finished: 1 of 8 runs" in text
+    assert "exit code 1\nepoch 1\nValueError: &lt;odd&gt;" in text
+
+
+def test_groups_of_several_backbones_have_references_of_their_own(tmp_path: Path) -> None:
+    plan = trained(tmp_path, backbones=["test_resnet", "test_convnext"])
+    lines = grid(written(plan, tmp_path / "report")["table.md"])
+    assert [line["run"] for line in lines][:3] == [
+        "single tasks-test_resnet",
+        "single tasks-test_convnext",
+        "hard_sharing-test_resnet",
+    ]
+
+
+def test_without_references_there_is_no_gain_to_draw(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    for run in plan.cells:
+        finish(run)
+    texts = written(plan, tmp_path / "report")
+    assert "Delta_m" not in texts["table.md"]
+    assert len(Page(texts["report.html"]).references) == 1
+
+
+def test_the_curves_show_every_group(tmp_path: Path) -> None:
+    plan = trained(tmp_path)
+    written(plan, tmp_path / "report")
+    picture = cv2.imread(str(tmp_path / "report" / "curves.png"))
+    for colour in ((180, 119, 31), (232, 199, 174)):
+        assert (picture == colour).all(axis=2).sum() > 20
+
+
+def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no run of the suite is finished"):
+        write_report(planned(tmp_path), tmp_path / "report", "empty")
