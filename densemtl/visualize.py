@@ -56,6 +56,12 @@ def panel(
     return _framed(np.hstack(columns))
 
 
+def side_by_side(pictures: Mapping[str, Picture]) -> Picture:
+    """Titled pictures in a row, at the first one's size."""
+    size = next(iter(pictures.values())).shape[:2]
+    return _framed(np.hstack([_titled(title, each, size) for title, each in pictures.items()]))
+
+
 def contact_sheet(pictures: Sequence[Picture]) -> Picture:
     """Pictures of any widths below each other, on paper as wide as the widest."""
     width = max(picture.shape[1] for picture in pictures)

@@ -24,10 +24,12 @@ class Task(ABC):
         channels: number of logit channels.
         weight: the usual loss weight (Vandenhende et al. 2021, "MTL for dense prediction").
         higher_is_better: direction of the primary metric, the same under every protocol.
+        error_unit: of what `errors` gives.
     """
 
     weight: ClassVar[float] = 1.0
     higher_is_better: ClassVar[bool]
+    error_unit: ClassVar[str]
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -74,6 +76,17 @@ class Task(ABC):
     @abstractmethod
     def void(self, size: Size) -> NDArray[np.generic]:
         """A label map in which no pixel counts, in a `Sample`'s layout."""
+
+    @abstractmethod
+    def errors(
+        self, prediction: NDArray[np.generic], target: NDArray[np.generic]
+    ) -> NDArray[np.float32]:
+        """How wrong a decoded prediction is at each pixel, HxW from 0 on; NaN where void.
+
+        Args:
+            prediction: in a `Sample`'s layout.
+            target: a label in a `Sample`'s layout.
+        """
 
     @abstractmethod
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -30,6 +30,7 @@ class Binary(LabelMap):
     """
 
     higher_is_better: ClassVar[bool] = True
+    error_unit: ClassVar[str] = "probability"
 
     def __init__(self, name: str, *, positive_weight: float | None = None) -> None:
         super().__init__(name)
@@ -59,6 +60,13 @@ class Binary(LabelMap):
     def primary(self, protocol: ProtocolName) -> str:
         """F-measure of the pixels at the best threshold."""
         return "pixel_maxF"
+
+    def errors(
+        self, prediction: NDArray[np.generic], target: NDArray[np.generic]
+    ) -> NDArray[np.float32]:
+        """How far the probability is from the label: near 1 at false and at missed pixels."""
+        off = np.abs(prediction.astype(np.float32) - target.astype(np.float32))
+        return np.where(target == VOID, np.nan, off).astype(np.float32)
 
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """HxW probabilities or labels -> dark to bright; void black, no darker than 0."""

@@ -29,6 +29,7 @@ class Classes(LabelMap):
     """
 
     higher_is_better: ClassVar[bool] = True
+    error_unit: ClassVar[str] = "wrong"
 
     def __init__(
         self,
@@ -67,6 +68,12 @@ class Classes(LabelMap):
     def primary(self, protocol: ProtocolName) -> str:
         """MIoU."""
         return "mIoU"
+
+    def errors(
+        self, prediction: NDArray[np.generic], target: NDArray[np.generic]
+    ) -> NDArray[np.float32]:
+        """1 where the class is wrong."""
+        return np.where(target == VOID, np.nan, prediction != target).astype(np.float32)
 
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """HxW class ids -> each class's colour."""

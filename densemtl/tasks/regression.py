@@ -36,6 +36,7 @@ class Regression(Task):
     """
 
     higher_is_better: ClassVar[bool] = False
+    error_unit: ClassVar[str] = "off"
 
     def __init__(
         self,
@@ -89,6 +90,13 @@ class Regression(Task):
         """HxW, or HxWxC for several channels, float32 of NaN."""
         shape = size if self.channels == 1 else (*size, self.channels)
         return np.full(shape, np.nan, np.float32)
+
+    def errors(
+        self, prediction: NDArray[np.generic], target: NDArray[np.generic]
+    ) -> NDArray[np.float32]:
+        """Absolute difference, its mean over channels."""
+        off = np.abs(prediction.astype(np.float32) - target.astype(np.float32))
+        return off if off.ndim == 2 else off.mean(axis=-1)
 
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Viridis from `low` (bright) to `high` (dark); of several channels the first."""

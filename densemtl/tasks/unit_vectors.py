@@ -35,6 +35,7 @@ class UnitVectors(Task):
     """
 
     higher_is_better: ClassVar[bool] = False
+    error_unit: ClassVar[str] = "degrees"
 
     def __init__(
         self,
@@ -99,6 +100,14 @@ class UnitVectors(Task):
     def void(self, size: Size) -> NDArray[np.generic]:
         """HxWxC float32 of NaN."""
         return np.full((*size, self.channels), np.nan, np.float32)
+
+    def errors(
+        self, prediction: NDArray[np.generic], target: NDArray[np.generic]
+    ) -> NDArray[np.float32]:
+        """Angle in degrees, as 2 atan2(|a - b|, |a + b|)."""
+        one, other = prediction.astype(np.float32), target.astype(np.float32)
+        apart, along = (np.linalg.norm(each, axis=-1) for each in (one - other, one + other))
+        return np.degrees(2 * np.arctan2(apart, along)).astype(np.float32)
 
     def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Right red, up green, towards the viewer blue: floors green, facing walls light blue.

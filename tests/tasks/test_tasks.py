@@ -54,6 +54,28 @@ def test_void_is_nowhere_valid_and_black(any_task):
     assert not any_task.colour(void).any()
 
 
+def test_errors_are_0_where_right_and_nan_where_void(any_task, draw_label, rng):
+    label = draw_label(any_task, SIZE, rng)
+    valid = any_task.valid(as_target(label))[0].numpy()
+    errors = any_task.errors(label, label)
+    assert errors.shape == SIZE
+    assert errors.dtype == np.float32
+    assert np.isnan(errors[~valid]).all()
+    np.testing.assert_allclose(errors[valid], 0, atol=1e-3)
+
+
+def test_errors_by_hand(make_task):
+    def errors(name, prediction, label):
+        return make_task(name).errors(np.array(prediction), np.array(label)).ravel().tolist()
+
+    assert errors("semseg", [[0, 1, 2]], np.array([[0, 2, 1]], np.uint8)) == [0, 1, 1]
+    assert errors("edge", [[0.25, 0.25]], np.array([[0, 1]], np.uint8)) == [0.25, 0.75]
+    assert errors("depth", [[2.0, 1.0]], np.array([[1.5, 3.0]], np.float32)) == [0.5, 2]
+    right, up = [1.0, 0, 0], [0, -1.0, 0]
+    label = np.array([[right, right]], np.float32)
+    assert errors("normals", [[right, up]], label) == pytest.approx([0, 90])
+
+
 def test_valid_is_where_a_label_is(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
     empty = label == VOID if label.dtype == np.uint8 else np.isnan(label)

@@ -1,0 +1,45 @@
+#!/usr/bin/env python
+"""Tell where a trained network fails: classes, the worst images with error maps, calibration."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from densemtl import cli
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="a run's folder or a .safetensors file")
+    cli.add_overrides(parser)
+    parser.add_argument("--split", choices=("train", "val"), default="val")
+    parser.add_argument("--worst", type=int, default=8, metavar="N", help="images a task")
+    text = "where everything goes (default: RUN/diagnosis)"
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help=text)
+    cli.add_device(parser)
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Diagnose, write the files, name the worst."""
+    args = parse(argv)
+    from densemtl.diagnosis import diagnose
+    from densemtl.diagnosis_files import write_diagnosis
+    from densemtl.load import load
+
+    loaded = load(args.checkpoint, args.overrides, args.device)
+    folder = args.output or loaded.file.parent / "diagnosis"
+    diagnosis = diagnose(loaded, args.split)
+    write_diagnosis(folder, diagnosis, loaded, args.split, args.worst)
+    for task in loaded.tasks:
+        primary = task.primary(loaded.experiment.protocol)
+        worst = ", ".join(diagnosis.worst(task, 3)) or "none has a label"
+        value = diagnosis.scores[task.name][primary]
+        print(f"{task.name}: {primary} {value:.4g}; worst images: {worst}")
+    print(f"tables and pictures: {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
