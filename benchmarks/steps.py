@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""CPU seconds of a training step of several configurations, on synthetic rooms.
+
+The rooms take the place of the data, so none is needed. CPU time of one thread is hardly changed by
+what else runs on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from densemtl import cli
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("configs", type=Path, nargs="+", help="YAML files, of tasks rooms have")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a Markdown table, the quickest first."""
+    args = parse(argv)
+    import torch
+
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder:
+        found = {file.stem: timed(file, Path(folder), args.repeats) for file in args.configs}
+    print("| configuration | CPU s/step |\n| --- | ---: |")
+    for name, seconds in sorted(found.items(), key=lambda item: item[1]):
+        print(f"| {name} | {seconds:.2f} |")
+
+
+def timed(file: Path, folder: Path, repeats: int) -> float:
+    """Median after one step that does not count."""
+    step = make_step(file, folder / file.stem)
+    step()
+    return statistics.median(cpu_seconds(step) for _ in range(repeats))
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """What the process spends on it."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def make_step(file: Path, folder: Path) -> Callable[[], object]:
+    """One optimiser step on one batch in memory."""
+    from densemtl.build import build_splits
+    from densemtl.config import load_experiment
+    from densemtl.engine.precision import make_precision
+    from densemtl.run import make_job
+
+    plain = load_experiment(file)
+    rooms = [
+        f"data={{name: synthetic, size: {list(plain.input.size)}}}",
+        f"data.train_images={plain.loader.batch_size}",
+        *("baselines=none", "init_from=none", "loader.workers=0", "loader.cache=false"),
+    ]
+    run = load_experiment(file, rooms)
+    folder.mkdir()
+    job = make_job(run, build_splits(run), folder, make_precision(run.train, "cpu"))
+    batch = next(iter(job.train_loader))
+    return lambda: job.stepper.step([batch])
+
+
+if __name__ == "__main__":
+    cli.run(main)
