@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from densemtl.build import Splits, build_model, build_tasks
 from densemtl.config import Experiment
-from densemtl.costs import count_flop
 from densemtl.engine.best import primaries
 from densemtl.engine.evaluate import Scores
 from densemtl.engine.train import Job
+from densemtl.introspection.costs import count_flop
 from densemtl.results import Results, TaskResult, finite, versions
 from densemtl.tasks.base import Task
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from densemtl import prediction_files
 from densemtl.build import build_dataset, build_eval_loader, build_tasks
 from densemtl.config import Experiment
 from densemtl.data.base import DenseDataset, Split
@@ -18,7 +17,8 @@ from densemtl.data.workers import Loader
 from densemtl.engine.evaluate import Keep, Scorer, Scores, evaluate
 from densemtl.errors import DataError
 from densemtl.load import Loaded
-from densemtl.prediction_values import Map, Rules
+from densemtl.predictions import files
+from densemtl.predictions.values import Map, Rules
 from densemtl.record import describe, task_results
 from densemtl.results import Results, versions
 from densemtl.tasks.base import Task
@@ -59,7 +59,7 @@ def score_files(
     rules: Rules,
     tell: Callable[[str], None] = print,
 ) -> Results:
-    """Likewise of the predictions in a folder; see `prediction_files`.
+    """Likewise of the predictions in a folder; see `predictions.files`.
 
     Only images with a label are scored, and only they need a prediction. In place of a network the
     results name the folder, and in place of its weights the hash of the files.
@@ -114,7 +114,7 @@ def _results(
 
 
 def _find(folder: Path, tasks: Sequence[str], tell: Callable[[str], None]) -> Found:
-    looked = {task: prediction_files.find(folder, task) for task in tasks}
+    looked = {task: files.find(folder, task) for task in tasks}
     found = {task: own for task, own in looked.items() if own is not None}
     if not found:
         raise DataError(f"{folder}: none of the folders {', '.join(tasks)} is here")
@@ -163,7 +163,7 @@ class _Pairs(Dataset[dict[str, tuple[Map, Map, bytes]]]):
         for task in self.tasks:
             if task.name in sample.targets:
                 file = self.found[task.name][sample.id]
-                prediction = prediction_files.read(file, task, sample.size, self.rules)
+                prediction = files.read(file, task, sample.size, self.rules)
                 digest = hashlib.sha256(file.read_bytes()).digest()
                 pairs[task.name] = prediction, sample.targets[task.name], digest
         return pairs
@@ -182,7 +182,7 @@ def _score(
         for task in tasks:
             if task.name in item:
                 prediction, target, digest = item[task.name]
-                decoded = prediction_files.to_decoded(task, prediction)
+                decoded = files.to_decoded(task, prediction)
                 scorer.update(task, decoded, to_tensor(target[None]))
                 hash_in(digest)
     return scorer.scores()

@@ -33,9 +33,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "heads": ("errors", "models.layers", "types"),
     "decoders": ("errors", "models", "tasks.base", "types"),
     "balancing": ("errors", "losses", "tasks"),
-    "costs": ("models.model", "types"),
-    "wall": (),
-    "sketch": ("costs", "models.model", "types", "wall"),
+    "introspection.costs": ("models.model", "types"),
+    "introspection.wall": (),
+    "introspection.sketch": (
+        *("introspection.costs", "introspection.wall", "models.model", "types"),
+    ),
     "visualize": ("colours", "tasks.base", "types"),
     "media": ("atomic", "data.write", "errors", "visualize"),
     "engine": (

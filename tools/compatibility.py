@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table, or write it."""
     args = parse(argv)
     from densemtl.atomic import replacing
-    from densemtl.compatibility import FAMILIES, architectures, compare, markdown
+    from densemtl.introspection.compatibility import FAMILIES, architectures, compare, markdown
 
     verdicts = compare(
         args.models or FAMILIES, architectures(), lambda model: print(model, file=sys.stderr)

@@ -25,8 +25,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Diagnose, write the files, name the worst."""
     args = parse(argv)
-    from densemtl.diagnosis import diagnose
-    from densemtl.diagnosis_files import write_diagnosis
+    from densemtl.diagnosis.diagnose import diagnose
+    from densemtl.diagnosis.files import write_diagnosis
     from densemtl.load import load
 
     loaded = load(args.checkpoint, args.overrides, args.device)

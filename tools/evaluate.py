@@ -10,7 +10,7 @@ from pathlib import Path
 
 from densemtl import cli
 
-COMMANDS = {"predictions": "densemtl.predictions", "edges": "densemtl.edges"}
+COMMANDS = {"predictions": "densemtl.predictions.command", "edges": "densemtl.edges.command"}
 """{first word: module whose `main` takes the rest}."""
 
 OTHERS = """
@@ -51,13 +51,13 @@ def score_network(args: argparse.Namespace) -> None:
 
     from rich import print as show
 
-    from densemtl import prediction_files
     from densemtl.load import load
+    from densemtl.predictions import files
     from densemtl.score import score
     from densemtl.tables import metrics_table
 
     folder = args.save_predictions
-    keep = None if folder is None else partial(prediction_files.write, folder)
+    keep = None if folder is None else partial(files.write, folder)
     results = score(load(args.checkpoint, args.overrides, args.device), args.split, keep)
     show(metrics_table(results))
     if args.output:

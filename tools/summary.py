@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     from rich import print as show
 
     from densemtl.config import load_experiment
-    from densemtl.summary import cost_table, summarise
+    from densemtl.introspection.summary import cost_table, summarise
 
     summary = summarise(load_experiment(args.config, [*args.overrides, *size]))
     if args.json:

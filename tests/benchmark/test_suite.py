@@ -9,8 +9,8 @@ import pytest
 
 from densemtl.benchmark.grid import plan
 from densemtl.benchmark.suite import load_suite
-from densemtl.compatibility import architectures
 from densemtl.errors import ConfigError
+from densemtl.introspection.compatibility import architectures
 from tests.benchmark.stand_ins import planned
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from densemtl import compatibility
-from densemtl.compatibility import WORKS, architectures, compare, markdown, try_out
+from densemtl.introspection import compatibility
+from densemtl.introspection.compatibility import WORKS, architectures, compare, markdown, try_out
 from tools.compatibility import main
 
 HRNET = "hrnet_w18_small_v2"

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from experiments import TINY, tiny
 
-from densemtl import prediction_files
 from densemtl.build import build_dataset, build_tasks
 from densemtl.config import check
 from densemtl.configfile import override
 from densemtl.errors import ConfigError, DataError
+from densemtl.predictions import files
 from densemtl.results import Results, load_results
 from densemtl.run import run
 from densemtl.tables import comma_separated, rows
@@ -68,7 +68,7 @@ def labels(config, tmp_path) -> Path:
             if task.name in sample.targets:
                 filled = np.nan_to_num(sample.targets[task.name], nan=0.5)
                 filled[filled == 255] = 1
-                prediction_files.write(folder, task, sample.id, filled)
+                files.write(folder, task, sample.id, filled)
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 from experiments import tiny, write_tiny
 
 from densemtl import cli
-from densemtl.summary import summarise
+from densemtl.introspection.summary import summarise
 
 TOOL = Path(__file__).parents[2] / "tools" / "summary.py"
 Main = Callable[[list[str]], None]

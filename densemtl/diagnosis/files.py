@@ -14,7 +14,7 @@ from densemtl.build import build_dataset
 from densemtl.colours import ramp
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.write import write_picture
-from densemtl.diagnosis import Diagnosis
+from densemtl.diagnosis.diagnose import Diagnosis
 from densemtl.load import Loaded
 from densemtl.metrics.reliability import Reliability
 from densemtl.results import finite

@@ -26,7 +26,7 @@ from densemtl.data import files
 from densemtl.data.loader import to_tensor
 from densemtl.data.write import write_array, write_picture
 from densemtl.errors import DataError
-from densemtl.prediction_values import Map, Rules, decode
+from densemtl.predictions.values import Map, Rules, decode
 from densemtl.tasks.base import LabelMap, Task
 from densemtl.tasks.binary import Binary
 from densemtl.tasks.classes import Classes

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from densemtl import edges
-from densemtl.edge_files import pair_up, read_prediction, read_truths
+from densemtl.edges import command
+from densemtl.edges.files import pair_up, read_prediction, read_truths
 from densemtl.errors import ConfigError, DataError
 from densemtl.partition import boundaries
 
@@ -56,8 +56,8 @@ def folders(tmp_path):
 
 def run(folders, *options):
     out = folders[0].parent / "out.json"
-    command = ["--predictions", str(folders[0]), "--ground-truth", str(folders[1])]
-    edges.main([*command, "--json", str(out), *options])
+    given = ["--predictions", str(folders[0]), "--ground-truth", str(folders[1])]
+    command.main([*given, "--json", str(out), *options])
     return json.loads(out.read_text())
 
 

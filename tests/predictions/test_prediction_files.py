@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from densemtl.errors import DataError
-from densemtl.prediction_files import find, read, to_decoded, write
-from densemtl.prediction_values import Rules
+from densemtl.predictions.files import find, read, to_decoded, write
+from densemtl.predictions.values import Rules
 from densemtl.visualize import to_sample_layout
 
 SIZE = (13, 9)

@@ -7,9 +7,9 @@ from textwrap import dedent
 from experiments import tiny
 
 from densemtl.build import build_model, build_tasks
-from densemtl.costs import train_pass
-from densemtl.sketch import sketch
-from densemtl.wall import wall
+from densemtl.introspection.costs import train_pass
+from densemtl.introspection.sketch import sketch
+from densemtl.introspection.wall import wall
 
 
 def draw(*overrides: str) -> str:

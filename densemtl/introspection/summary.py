@@ -11,8 +11,8 @@ from rich.text import Text
 
 from densemtl.build import build_model, build_tasks
 from densemtl.config import Experiment
-from densemtl.costs import count_flop, train_pass
-from densemtl.sketch import sketch
+from densemtl.introspection.costs import count_flop, train_pass
+from densemtl.introspection.sketch import sketch
 from densemtl.types import Size
 
 GIGA = 1e9

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from densemtl.errors import DataError
-from densemtl.prediction_values import Rules, decode
+from densemtl.predictions.values import Rules, decode
 
 FILE = Path("any") / "0001.png"
 

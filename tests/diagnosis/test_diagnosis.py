@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from experiments import tiny
 
-from densemtl.diagnosis import Diagnosis, diagnose
+from densemtl.diagnosis.diagnose import Diagnosis, diagnose
 from densemtl.load import Loaded, load
 from densemtl.run import run
 from densemtl.tasks.depth import Depth
 from densemtl.tasks.edge import Edge
 
-TOOL = Path(__file__).parents[1] / "tools" / "diagnose.py"
+TOOL = Path(__file__).parents[2] / "tools" / "diagnose.py"
 TASKS = ["semseg", "depth", "edge"]
 
 

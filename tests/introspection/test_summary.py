@@ -12,15 +12,15 @@ from torch.profiler import ProfilerActivity, profile
 from densemtl import components
 from densemtl.build import build_model, build_tasks
 from densemtl.config import Experiment, load_experiment
-from densemtl.costs import count_flop, train_pass
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.heads.linear import Linear
+from densemtl.introspection.costs import count_flop, train_pass
+from densemtl.introspection.summary import summarise
 from densemtl.models.backbone import Backbone
 from densemtl.models.model import DenseModel
-from densemtl.summary import summarise
 from densemtl.types import Predictions
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 DECODERS = [name for name in components.names("decoders") if name != "single_task"]
 SIZE = (64, 96)
 

@@ -17,7 +17,7 @@ from densemtl.errors import ConfigError
 from densemtl.metrics.boundary.protocols import MAX_DISTANCES, PROTOCOLS, Protocol, even
 
 if TYPE_CHECKING:
-    from densemtl.edge_files import Pair
+    from densemtl.edges.files import Pair
     from densemtl.metrics.boundary.counts import Counts
 
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = parse(argv)
     rules = make_rules(args)
-    from densemtl.edge_files import pair_up
+    from densemtl.edges.files import pair_up
 
     pairs = pair_up(args.predictions, args.ground_truth, args.list)
     report = make_report(pairs, score(pairs, rules, args.workers), rules)
@@ -95,7 +95,7 @@ def score(pairs: Sequence[Pair], rules: Rules, workers: int = 1) -> list[Counts]
 
 def score_pair(pair: Pair, rules: Rules) -> Counts:
     """Read and count one pair; see `count`."""
-    from densemtl.edge_files import read_pair
+    from densemtl.edges.files import read_pair
     from densemtl.metrics.boundary.counts import count
 
     prediction, truths = read_pair(pair, rules.regions)

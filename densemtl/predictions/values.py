@@ -48,7 +48,7 @@ def decode(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
     """Stored numbers -> what `Task.decode` gives, in a `Sample`'s layout and of any size.
 
     Args:
-        array: channels last or first; `prediction_files` tells how each kind of task is stored.
+        array: channels last or first; `predictions.files` tells how each kind of task is stored.
         task: whose prediction it is.
         file: named in errors.
         rules: what the file does not say.

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from densemtl.costs import owners
+from densemtl.introspection.costs import owners
+from densemtl.introspection.wall import wall
 from densemtl.models.model import DenseModel
 from densemtl.types import FUSION, SHARED, Predictions
-from densemtl.wall import wall
 
 SPANNING = (SHARED, FUSION)
 """Groups of no column."""

@@ -15,7 +15,7 @@ from densemtl.data.loader import to_tensor
 from densemtl.engine.evaluate import Scores, evaluate
 from densemtl.load import Loaded
 from densemtl.metrics.reliability import Reliability
-from densemtl.prediction_files import to_decoded
+from densemtl.predictions.files import to_decoded
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
 from densemtl.types import ProtocolName, Sample

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     from rich import print as show
 
-    from densemtl.prediction_values import Rules
+    from densemtl.predictions.values import Rules
     from densemtl.score import score_files
     from densemtl.tables import metrics_table
 

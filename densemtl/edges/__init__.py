@@ -1,0 +1,1 @@
+"""The boundary F-measure of stored maps."""

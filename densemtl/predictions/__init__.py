@@ -1,0 +1,1 @@
+"""Predictions as files: written, read, and scored whoever made them."""
