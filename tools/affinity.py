@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from rich import print as show
 
-    from densemtl.affinity import AFFINITY, draw_affinity, measure
+    from densemtl.diagnosis.affinity import AFFINITY, draw_affinity, measure
     from densemtl.load import load
     from densemtl.tables import matrix_table
 

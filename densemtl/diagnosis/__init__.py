@@ -1,1 +1,1 @@
-"""Where a trained network fails."""
+"""Where a trained network fails, and how its tasks get on with each other."""
