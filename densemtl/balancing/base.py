@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ class Balancer(nn.Module, ABC):
     rest: parameters belong into the optimiser, without weight decay.
     """
 
+    looks_again: ClassVar[bool] = False
+    """Whether a step's batches run through the network once more after it, for `look_again`."""
+
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.task_names = tuple(task.name for task in tasks)
@@ -49,6 +53,17 @@ class Balancer(nn.Module, ABC):
             model: what was trained; losses were computed with it.
             scale: applied to whatever `.backward()` is called on.
         """
+
+    def look_again(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+        """Learn from what a step did, if `looks_again`.
+
+        Args:
+            before: {task: mean loss over the step's batches}, detached.
+            after: the same of the updated network, on the same batches and random numbers.
+        """
+
+    def end_epoch(self) -> None:
+        """Called after the last step of each epoch."""
 
 
 class LossWeighting(Balancer):

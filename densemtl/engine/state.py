@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from densemtl.engine.best import Primaries
 from densemtl.engine.checkpoint import load_last, save_last
 from densemtl.engine.evaluate import Scores
+from densemtl.engine.randomness import random_state, set_random_state
 from densemtl.settings import TrainSettings
 
 
@@ -68,7 +68,7 @@ class TrainState:
             "balancer": self.balancer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "rng": _random_state(),
+            "rng": random_state(),
         }
         save_last(folder, self.model, state, config)
 
@@ -87,19 +87,9 @@ class TrainState:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        _set_random_state(state["rng"])
+        set_random_state(state["rng"])
 
 
 def make_average(model: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
     """The moving average of a model's weights that the settings ask for, if they do."""
     return ModelEmaV3(model, settings.ema, use_warmup=True) if settings.ema else None
-
-
-def _random_state() -> dict[str, Any]:
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])

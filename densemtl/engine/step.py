@@ -1,4 +1,4 @@
-"""One optimisation step: forward, losses, balanced backward, clip, update."""
+"""One optimisation step: forward, losses, balanced backward, clip, update, second look if asked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balance, Balancer
 from densemtl.engine.precision import Precision
+from densemtl.engine.second_look import SecondLook
 from densemtl.losses.objective import Losses, objective
 from densemtl.settings import TrainSettings
 from densemtl.tasks.base import Task
@@ -36,10 +37,14 @@ class Stepper:
         """Add up the gradients of some batches and take one step along their mean."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        asked = self.balancer.looks_again
+        look = SecondLook(self.model, self.tasks, self.precision) if asked else None
         reports = [self._backward(batch, len(batches)) for batch in batches]
         report = {name: torch.stack([each[name] for each in reports]).mean() for name in reports[0]}
         if self.settings.non_finite == "stop" or bool(report["total"].isfinite()):
             self._update()
+            if look is not None:
+                self.balancer.look_again(report, look.losses(batches))
         return report
 
     def _backward(self, batch: Batch, parts: int) -> Report:

@@ -144,6 +144,8 @@ def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
             _log_losses(job, means, bar, log)
             started = _clock(job, started)
             job.state.save(job.folder, job.config)
+    if record.step % job.steps_per_epoch == 0:
+        job.stepper.balancer.end_epoch()
     means.add(monitor.drain())
     _log_losses(job, means, bar, log)
     _clock(job, started)
