@@ -1,0 +1,59 @@
+"""More weight to the tasks that are still hard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.options import demand
+from densemtl.balancing.reduce import labelled, stack
+from densemtl.tasks.base import Task
+
+LEAST = 1e-6
+
+
+class DTP(LossWeighting):
+    """Dynamic task prioritisation: Guo et al. 2018, section 3.2.
+
+    A task weighs -(1 - k)^gamma log k, the focal loss of its key performance indicator k, a number
+    that goes to 1 as the task is learnt (eq. 3); k is a running mean (eq. 2). The paper takes the
+    accuracy; here k is the running mean of exp(-loss), at least 1e-6, which costs no metric in the
+    step. For cross-entropy that is the geometric mean of the probabilities given to the right
+    classes; for a regression it depends on the unit of its loss. A batch without label leaves a
+    task's k alone; before its first label it weighs 0.
+
+    Args:
+        tasks: the run's tasks.
+        gamma: at least 0; the higher, the less counts what is already easy.
+        alpha: share of the present batch in the running mean, above 0 and at most 1.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    indicator: Tensor
+
+    def __init__(self, tasks: Sequence[Task], *, gamma: float = 1.0, alpha: float = 0.1) -> None:
+        super().__init__(tasks)
+        demand(gamma >= 0, "gamma", gamma, "at least 0")
+        demand(0 < alpha <= 1, "alpha", alpha, "above 0 and at most 1")
+        self.gamma, self.alpha = gamma, alpha
+        self.register_buffer("indicator", torch.zeros(len(tasks)))
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+        """Weighted sum, by indicators that this batch is part of."""
+        values = stack(losses, self.task_names)
+        self._follow(values.detach())
+        known = self.indicator.clamp(min=LEAST)
+        focal = -((1 - known) ** self.gamma) * known.log()
+        weights = torch.where(self.indicator > 0, focal, 0.0)
+        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+
+    def _follow(self, values: Tensor) -> None:
+        now = torch.exp(-values).clamp(LEAST, 1.0)
+        before = torch.where(self.indicator > 0, self.indicator, now)
+        moved = self.alpha * now + (1 - self.alpha) * before
+        self.indicator = torch.where(labelled(values), moved, self.indicator)

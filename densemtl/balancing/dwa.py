@@ -1,0 +1,54 @@
+"""More weight to the task whose loss falls the slowest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.epochs import EpochMean
+from densemtl.balancing.options import demand
+from densemtl.balancing.reduce import stack
+from densemtl.tasks.base import Task
+
+
+class DWA(LossWeighting):
+    """Dynamic weight average: Liu et al. 2019, "End-to-end MTL with attention", section 3.3.
+
+    In epoch t task k of K weighs K softmax(r / temperature)_k, where r_k is its mean loss in epoch
+    t - 1 over that in t - 2 (eq. 7): weights are positive and sum to K. They are 1 in the first two
+    epochs. A batch without label of a task does not count for its mean; after a whole epoch without
+    one its r stays as it was.
+
+    Args:
+        tasks: the run's tasks.
+        temperature: above 0; the higher, the closer to equal weights.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    means: Tensor
+
+    def __init__(self, tasks: Sequence[Task], *, temperature: float = 2.0) -> None:
+        super().__init__(tasks)
+        demand(temperature > 0, "temperature", temperature, "above 0")
+        self.temperature = temperature
+        self.epoch = EpochMean(len(tasks))
+        self.register_buffer("means", torch.full((2, len(tasks)), torch.nan))
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+        """Weighted sum, by the weights of this epoch."""
+        values = stack(losses, self.task_names)
+        self.epoch.add(values)
+        ratios = (self.means[1] / self.means[0]).nan_to_num(nan=1.0)
+        weights = len(ratios) * torch.softmax(ratios / self.temperature, dim=0)
+        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+
+    def end_epoch(self) -> None:
+        """The last epoch becomes the last but one, for each task that it had labels of."""
+        latest = self.epoch.take()
+        moved = torch.stack([self.means[1], latest])
+        self.means = torch.where(latest.isnan(), self.means, moved)

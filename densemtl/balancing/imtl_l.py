@@ -1,0 +1,38 @@
+"""Weights learned so that all weighted losses are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.reduce import stack
+from densemtl.tasks.base import Task
+
+
+class IMTLL(LossWeighting):
+    """Impartial loss balance: Liu et al. 2021, "Towards impartial MTL", section 3.2.
+
+    Each task learns s; its loss L becomes exp(s) L - s (eq. 8), which is least where exp(s) L = 1:
+    all weighted losses become 1, whatever their scales, without a word on what kind of loss they
+    are. A loss of exactly 0 (no label in the batch) leaves s alone.
+
+    A short run moves s too little at the network's learning rate; raise its own by
+    `optim.lr_scale: {balancing: 10}`.
+
+    Args:
+        tasks: the run's tasks.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        super().__init__(tasks)
+        self.log_scale = nn.Parameter(torch.zeros(len(tasks)))
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+        """Weighted sum, less the logarithms that keep the weights from vanishing."""
+        values = stack(losses, self.task_names)
+        weights = torch.exp(self.log_scale)
+        total = (weights * values - torch.where(values == 0, 0.0, self.log_scale)).sum()
+        return Balance(total, dict(zip(self.task_names, weights, strict=True)))

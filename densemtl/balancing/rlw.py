@@ -1,0 +1,55 @@
+"""Weights by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.reduce import from_first_rank, stack
+from densemtl.tasks.base import Task
+
+
+class RLW(LossWeighting):
+    """Random loss weighting: Lin et al. 2022, "Reasonable effectiveness of random weighting".
+
+    For every batch anew, weights are the softmax of normal numbers, or Dirichlet(1, .., 1), that is
+    uniform on the simplex (section 3), times the number of tasks, so that their mean is 1. All
+    tasks take part in the draw, with or without labels in the batch. The numbers follow from the
+    run's seed, disturb no others, and are those of the first rank on all ranks.
+
+    Args:
+        tasks: the run's tasks.
+        distribution: what they are drawn from.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], *, distribution: Literal["normal", "dirichlet"] = "normal"
+    ) -> None:
+        super().__init__(tasks)
+        self.distribution = distribution
+        self._generator = torch.Generator().manual_seed(torch.initial_seed())
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+        """Weighted sum, by fresh weights."""
+        values = stack(losses, self.task_names)
+        weights = from_first_rank(self._draw().to(values.device, non_blocking=True))
+        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+
+    def _draw(self) -> Tensor:
+        count = len(self.task_names)
+        if self.distribution == "dirichlet":
+            parts = torch.empty(count).exponential_(generator=self._generator)
+            return count * parts / parts.sum()
+        return count * torch.softmax(torch.randn(count, generator=self._generator), dim=0)
+
+    def get_extra_state(self) -> Tensor:
+        """Where the random numbers stand; part of `state_dict`."""
+        return self._generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from there."""
+        self._generator.set_state(state)

@@ -1,0 +1,72 @@
+"""The smooth maximum of what each loss has kept of its first size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.epochs import EpochMean
+from densemtl.balancing.options import demand
+from densemtl.balancing.reduce import labelled, stack
+from densemtl.tasks.base import Task
+
+
+class STCH(LossWeighting):
+    """Smooth Tchebycheff scalarisation: Lin et al. 2024 (ICML), section 3.
+
+    The objective is mu log sum exp((f - z) / mu), which goes to the largest f - z as mu goes to 0.
+    As its authors train networks, f is the logarithm of a task's loss and z that of a reference:
+    the mean loss over the last epoch of a warm-up in which the sum of all f is minimised instead.
+    Before and after, multiplying a loss by any number changes no gradient. Tasks that have no label
+    in the batch take no part, those without any in that epoch have reference 1.
+
+    Args:
+        tasks: the run's tasks.
+        mu: above 0; the smaller, the closer to learning from the worst task alone.
+        warmup_epochs: at least 0; without a warm-up all references are 1.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    reference: Tensor
+    epochs: Tensor
+
+    def __init__(self, tasks: Sequence[Task], *, mu: float = 1.0, warmup_epochs: int = 4) -> None:
+        super().__init__(tasks)
+        demand(mu > 0, "mu", mu, "above 0")
+        demand(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "at least 0")
+        self.mu, self.warmup_epochs = mu, warmup_epochs
+        self.epoch = EpochMean(len(tasks))
+        self.register_buffer("reference", torch.ones(len(tasks)))
+        self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+        """The smooth maximum, written as p f + mu entropy(p) with p = softmax(f / mu).
+
+        The two have the same value and gradient, and this one is right for tasks left out (p = 0)
+        and for the warm-up (p = 1).
+        """
+        values = stack(losses, self.task_names)
+        self.epoch.add(values)
+        present = labelled(values)
+        logs = torch.where(values == 0, 1.0, values / self.reference).log()
+        shares = torch.where(present, self._shares(logs.detach(), present), 0.0)
+        total = (shares * logs + self.mu * torch.special.entr(shares)).sum()
+        weights = torch.where(present, shares / values.detach(), 0.0)
+        return Balance(total, dict(zip(self.task_names, weights, strict=True)))
+
+    def end_epoch(self) -> None:
+        """The warm-up's last epoch gives the references, which then stay."""
+        self.epochs += 1
+        means = self.epoch.take()
+        means = torch.where(means.isnan(), self.reference, means)
+        self.reference = torch.where(self.epochs == self.warmup_epochs, means, self.reference)
+
+    def _shares(self, logs: Tensor, present: Tensor) -> Tensor:
+        """Each task's derivative by f."""
+        worst = torch.softmax((logs / self.mu).masked_fill(~present, -torch.inf), dim=0)
+        return torch.where(self.epochs < self.warmup_epochs, 1.0, worst)
