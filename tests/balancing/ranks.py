@@ -1,0 +1,88 @@
+"""Rules in two processes, each with losses of its own: what test_state.py starts and compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from densemtl import components
+from densemtl.balancing.base import LossWeighting
+
+NAMES = ("semseg", "depth", "normals")
+RULES: dict[str, dict[str, Any]] = {
+    "equal": {},
+    "dwa": {},
+    "rlw": {},
+    "gls": {},
+    "dtp": {},
+    "imtl_l": {},
+    "stch": {"warmup_epochs": 1},
+    "famo": {},
+}
+STEPS, STEPS_PER_EPOCH = 7, 2
+OPTIONS = {"semseg": {"class_names": ["wall", "floor"]}, "depth": {}, "normals": {}}
+
+
+def make(name: str) -> LossWeighting:
+    """A rule for the three tasks."""
+    tasks = [components.make("tasks", task, task, options=OPTIONS[task]) for task in NAMES]
+    return components.make("balancing", name, tasks, options=RULES[name])
+
+
+def losses_of(step: int, rank: int) -> list[float]:
+    """Of a rank; the second has no label of normals in every third step."""
+    base = [2.0 / (1 + step), 0.5 + 0.1 * step, 4.0 - 0.3 * step]
+    values = [loss * (1.0 + 0.5 * rank * (i + 1)) for i, loss in enumerate(base)]
+    return [*values[:2], 0.0] if rank == 1 and step % 3 == 0 else values
+
+
+def together(step: int) -> list[float]:
+    """Of one process that has both ranks' batches: means over those with labels."""
+    pairs = zip(losses_of(step, 0), losses_of(step, 1), strict=True)
+    return [sum(pair) / sum(value != 0 for value in pair) for pair in pairs]
+
+
+class Course:
+    """A rule over several steps of one slope a task: loss = slope * given number."""
+
+    def __init__(self, rule: LossWeighting) -> None:
+        self.rule = rule
+        self.slopes = nn.Parameter(torch.ones(len(NAMES)))
+        learnt = list(rule.parameters())
+        self.optimizer = torch.optim.SGD(learnt, lr=0.1) if learnt else None
+
+    def step(self, number: int, values: Sequence[float]) -> Tensor:
+        """Take one -> 2xT: weights, and the slopes' gradients."""
+        self.slopes.grad = None
+        self.rule.zero_grad()
+        losses = dict(zip(NAMES, self.slopes * torch.tensor(values), strict=True))
+        balance = self.rule.combine(losses)
+        balance.total.backward()
+        if self.optimizer:
+            self.optimizer.step()
+        before = {task: loss.detach() for task, loss in losses.items()}
+        fallen = {task: loss * (0.9 - 0.1 * i) for i, (task, loss) in enumerate(before.items())}
+        self.rule.look_again(before, fallen)
+        if (number + 1) % STEPS_PER_EPOCH == 0:
+            self.rule.end_epoch()
+        weights = torch.stack([balance.weights[task].detach() for task in NAMES])
+        assert self.slopes.grad is not None
+        return torch.stack([weights, self.slopes.grad.clone()])
+
+
+def work(rank: int, folder: Path) -> None:
+    """All rules on one of two ranks, which are seeded differently; saves {rule: steps x 2 x T}."""
+    torch.set_num_threads(1)
+    meeting = f"file://{folder / 'meeting'}"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    found = {}
+    for name in RULES:
+        course = Course(make(name))
+        found[name] = torch.stack([course.step(i, losses_of(i, rank)) for i in range(STEPS)])
+    torch.save(found, folder / f"{rank}.pt")
+    distributed.destroy_process_group()

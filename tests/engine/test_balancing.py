@@ -1,0 +1,67 @@
+"""Every balancing rule in the loop: it trains, its weights are logged, and it resumes exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from experiments import tiny
+
+from densemtl import components
+from densemtl.build import build_splits
+from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.log import read_log
+from densemtl.engine.precision import make_precision
+from densemtl.engine.train import Job, train
+from densemtl.errors import ConfigError
+from densemtl.run import make_job, run
+
+STEPS = 6
+SMALL = ("data.train_images=4", "data.val_images=2", "train.epochs=3", "train.eval_every=3")
+OPTIONS = {"stch": ", warmup_epochs: 1"}
+RULES = components.names("balancing")
+
+
+def job(folder: Path, rule: str) -> Job:
+    balancing = f"balancing={{name: {rule}{OPTIONS.get(rule, '')}}}"
+    experiment = tiny(*SMALL, balancing)
+    precision = make_precision(experiment.train, "cpu")
+    return make_job(experiment, build_splits(experiment), folder, precision)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_stopped_inside_an_epoch_and_gone_on_equals_never_stopped(
+    tmp_path: Path, rule: str
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(job(whole, rule))
+    train(job(parts, rule), max_steps=3)
+    train(job(parts, rule))
+    ours, theirs = (load_weights(each / "last" / "model.safetensors") for each in (whole, parts))
+    assert all(torch.equal(ours.tensors[name], theirs.tensors[name]) for name in ours.tensors)
+    lines = [line for line in read_log(whole / "log.jsonl") if line["kind"] == "train"]
+    assert len(lines) == STEPS
+    assert all(line["weight/semseg"] >= 0 <= line["weight/depth"] for line in lines)
+
+
+def test_epochs_are_told_at_their_end(tmp_path: Path) -> None:
+    """DWA weighs alike in two epochs of two steps; STCH, for one, such that weighted losses are."""
+    course: dict[str, list[float]] = {}
+    for rule in ("dwa", "stch"):
+        train(job(tmp_path / rule, rule))
+        lines = read_log(tmp_path / rule / "log.jsonl")
+        steps = [line for line in lines if line["kind"] == "train"]
+        factors = [1.0 if rule == "dwa" else line["depth"] for line in steps]
+        course[rule] = [
+            factor * line["weight/depth"] for factor, line in zip(factors, steps, strict=True)
+        ]
+    assert [each == pytest.approx(1) for each in course["dwa"]] == [True] * 4 + [False] * 2
+    assert [each == pytest.approx(1) for each in course["stch"]] == [True] * 2 + [False] * 4
+
+
+def test_bad_options_are_told_before_any_training(tmp_path: Path) -> None:
+    settings = ("baselines=auto", "balancing={name: famo, lr: 0}")
+    with pytest.raises(ConfigError, match=r"^balancing.lr: 0.0 must be above 0$"):
+        run(tiny(*settings), tmp_path / "run", "cpu")
+    assert list(tmp_path.iterdir()) == []
