@@ -96,15 +96,19 @@ def plan(suite: Suite, file: Path, output: Path) -> Plan:
 
 def _combinations(suite: Suite) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """(name, backbone, rival's name, {section: entry}) of every group."""
-    reference = suite.reference or labels(suite.decoders)[0]
+    reference = suite.reference or labels(getattr(suite, suite.compared))[0]
     for backbone, net in _axis("backbone", suite.backbones):
         for balancing, weighting in _axis("balancing", suite.balancing):
             for decoder, entry in zip(labels(suite.decoders), suite.decoders, strict=True):
-                name, rival = (
-                    "-".join(part for part in (first, backbone, balancing) if part)
-                    for first in (decoder, reference)
-                )
+                by_rule = suite.compared == "balancing"
+                other = (decoder, reference) if by_rule else (reference, balancing)
+                name = _joined(decoder, backbone, balancing)
+                rival = _joined(other[0], backbone, other[1])
                 yield name, backbone, rival, {"decoder": entry.model_dump(), **net, **weighting}
+
+
+def _joined(*parts: str) -> str:
+    return "-".join(part for part in parts if part)
 
 
 def _axis(section: str, entries: Entries) -> list[tuple[str, dict[str, Any]]]:

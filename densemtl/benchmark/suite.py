@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -38,7 +38,8 @@ class Suite(Section):
         backbones: to combine them with; the base's where none is given.
         balancing: likewise.
         seeds: of every combination.
-        reference: the architecture that the others are held against; the first if not given.
+        reference: what the others are held against, the first if not given: an architecture, or,
+            where there is one of them and several of balancing, a rule.
         workers: runs at once.
         output: folder of the runs and the report; runs/benchmark/NAME if not given.
         panels: whether pictures of the dataset may be shown in the report.
@@ -54,6 +55,12 @@ class Suite(Section):
     workers: Count = 1
     output: Path | None = None
     panels: bool = False
+
+    @property
+    def compared(self) -> Literal["decoders", "balancing"]:
+        """Along what groups are held against each other."""
+        only_rules = len(self.decoders) == 1 and len(self.balancing) > 1
+        return "balancing" if only_rules else "decoders"
 
 
 def load_suite(file: Path) -> Suite:
@@ -79,10 +86,10 @@ def _errors(suite: Suite) -> Iterator[str]:
             yield f"{section}: name at least one"
     if len(set(suite.seeds)) < len(suite.seeds):
         yield f"seeds: {list(suite.seeds)} names one twice"
-    known = labels(suite.decoders)
+    known = labels(getattr(suite, suite.compared))
     if suite.reference is not None and suite.reference not in known:
         near = components.suggest(suite.reference, known)
-        yield f"reference: {suite.reference!r} is no entry of decoders, {near}"
+        yield f"reference: {suite.reference!r} is no entry of {suite.compared}, {near}"
     for section in ("decoders", "backbones", "balancing"):
         found = labels(getattr(suite, section))
         twice = [label for label in found if found.count(label) > 1]

@@ -126,6 +126,19 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     assert float(first["t low"]) == pytest.approx(0.11 - 12.7062 * 0.01, abs=1e-5)
 
 
+def test_rules_are_held_against_a_rule(tmp_path: Path) -> None:
+    plan = planned(tmp_path, decoders=["hard_sharing"], balancing=["gls", "fixed"], seeds=[0, 1])
+    for run in plan.cells:
+        gain = 0.25 if run.experiment.balancing.name == "gls" else 0.0
+        finish(run, {"semseg": 0.5 + gain, "depth": 1.0 + run.experiment.seed})
+    texts = written(plan, tmp_path / "report")
+    lines = grid(texts["differences.md"])
+    assert {(line["run"], line["against"]) for line in lines} == {
+        ("hard_sharing-fixed", "hard_sharing-gls")
+    }
+    assert [line["difference"] for line in lines] == ["-0.25", "+0"]
+
+
 def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
     plan = trained(tmp_path)
     (plan.groups[0].runs[1].folder / "results.json").unlink()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from densemtl import components
 from densemtl.benchmark.grid import plan
 from densemtl.benchmark.suite import load_suite
 from densemtl.errors import ConfigError
@@ -15,6 +16,7 @@ from tests.benchmark.stand_ins import planned
 
 ROOT = Path(__file__).parents[2]
 QUICK = ROOT / "benchmarks" / "quick.yaml"
+BALANCING = ROOT / "benchmarks" / "balancing.yaml"
 
 
 def test_the_grid(tmp_path: Path) -> None:
@@ -46,6 +48,31 @@ def test_options_tell_equal_names_apart(tmp_path: Path) -> None:
     assert [group.name for group in grid.groups] == ["pad_net-width=8", "pad_net-width=16", "mtan"]
     assert {group.rival for group in grid.groups} == {"pad_net-width=16"}
     assert grid.groups[1].runs[0].experiment.decoder.options == {"width": 16}
+
+
+def test_one_architecture_has_its_rules_compared(tmp_path: Path) -> None:
+    grid = planned(
+        tmp_path,
+        decoders=["hard_sharing"],
+        backbones=["test_resnet", "test_convnext"],
+        balancing=["equal", {"name": "dwa", "temperature": 1.0}, {"name": "dwa"}],
+        reference="dwa-temperature=1.0",
+    )
+    rivals = {group.name: group.rival for group in grid.groups}
+    for backbone in ("test_resnet", "test_convnext"):
+        for rule in ("equal", "dwa-temperature=1.0", "dwa"):
+            name = f"hard_sharing-{backbone}-{rule}"
+            assert rivals[name] == f"hard_sharing-{backbone}-dwa-temperature=1.0"
+
+
+def test_the_first_is_the_reference(tmp_path: Path) -> None:
+    rules = planned(tmp_path, decoders=["mtan"], balancing=["dwa", "fixed"])
+    assert [group.rival for group in rules.groups] == ["mtan-dwa", "mtan-dwa"]
+    architectures = planned(tmp_path, balancing=["dwa", "fixed"])
+    assert {group.rival for group in architectures.groups} == {
+        "hard_sharing-dwa",
+        "hard_sharing-fixed",
+    }
 
 
 def test_references_are_shared_by_all_that_can_share_them(tmp_path: Path) -> None:
@@ -91,6 +118,11 @@ def test_overrides_change_the_base(tmp_path: Path) -> None:
         ({"decoders": [{"name": "pad_net", "widht": 8}]}, "unknown key, did you mean 'width'?"),
         ({"decoders": ["mtan", "mtan"]}, "suite.yaml: decoders: 'mtan' is given twice"),
         ({"reference": "cross_stich"}, "suite.yaml: reference: 'cross_stich' is no entry of dec"),
+        (
+            {"decoders": ["mtan"], "balancing": ["dwa", "gls"], "reference": "glz"},
+            "suite.yaml: reference: 'glz' is no entry of balancing, did you mean 'gls'?",
+        ),
+        ({"balancing": ["dwa", "gls"], "reference": "gls"}, "'gls' is no entry of decoders"),
         ({"seeds": []}, "suite.yaml: seeds: name at least one"),
         ({"seeds": [1, 1]}, "suite.yaml: seeds: [1, 1] names one twice"),
         ({"seeds": [-1]}, "suite.yaml: seeds.0: Input should be greater than or equal to 0"),
@@ -110,5 +142,14 @@ def test_a_mistake_is_one_line(tmp_path: Path, values: dict[str, Any], told: str
 def test_the_quick_suite_has_every_architecture() -> None:
     grid = plan(load_suite(QUICK), QUICK, Path("out"))
     assert sorted(group.name for group in grid.groups) == sorted(architectures())
+    assert {len(group.runs) for group in grid.groups} == {2}
+    assert len(grid.references) == 2 * 3
+
+
+def test_the_balancing_suite_has_every_rule() -> None:
+    grid = plan(load_suite(BALANCING), BALANCING, Path("out"))
+    chosen = [group.runs[0].experiment.balancing.name for group in grid.groups]
+    assert sorted(chosen) == components.names("balancing")
+    assert {group.rival for group in grid.groups} == {"hard_sharing-fixed"}
     assert {len(group.runs) for group in grid.groups} == {2}
     assert len(grid.references) == 2 * 3
