@@ -15,10 +15,10 @@ from densemtl.tasks.base import Task
 
 
 class DWA(LossWeighting):
-    """Dynamic weight average: Liu et al. 2019, "End-to-end MTL with attention", section 3.3.
+    """Dynamic weight average: Liu et al. 2019 (CVPR), "End-to-end MTL with attention".
 
     In epoch t task k of K weighs K softmax(r / temperature)_k, where r_k is its mean loss in epoch
-    t - 1 over that in t - 2 (eq. 7): weights are positive and sum to K. They are 1 in the first two
+    t - 1 over that in t - 2: weights are positive and sum to K. They are 1 in the first two
     epochs. A batch without label of a task does not count for its mean; after a whole epoch without
     one its r stays as it was.
 

@@ -22,7 +22,7 @@ class FAMO(LossWeighting):
     With shares z = softmax(logits), loss L weighs c z / L, c such that weights sum to 1. After the
     update the same batches are looked at again; how much log L fell, d, tells which task lags, and
     Adam with weight decay takes the logits down the slope J d, J the Jacobian of the softmax, so
-    that tasks whose loss fell little gain share (eq. 8 and 9). Tasks without label in a step share
+    that tasks whose loss fell little gain share. Tasks without label in a step share
     nothing, and their logits have no slope. Losses must not be negative.
 
     The second look is a forward pass, about a quarter to a third of a step's time.

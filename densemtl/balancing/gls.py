@@ -12,7 +12,7 @@ from densemtl.balancing.reduce import labelled, stack
 
 
 class GLS(LossWeighting):
-    """Geometric loss strategy: Chennupati et al. 2019, "MultiNet++", section 3.2.
+    """Geometric loss strategy: Chennupati et al. 2019, "MultiNet++".
 
     The n-th root of the product of the n losses. Its gradient weighs loss L by (mean / n) / L, so
     multiplying a loss by any number leaves the direction of descent as it is. The mean is over the

@@ -13,9 +13,9 @@ from densemtl.tasks.base import Task
 
 
 class IMTLL(LossWeighting):
-    """Impartial loss balance: Liu et al. 2021, "Towards impartial MTL", section 3.2.
+    """Impartial loss balance: Liu et al. 2021, "Towards impartial MTL" (IMTL-L).
 
-    Each task learns s; its loss L becomes exp(s) L - s (eq. 8), which is least where exp(s) L = 1:
+    Each task learns s; its loss L becomes exp(s) L - s, which is least where exp(s) L = 1:
     all weighted losses become 1, whatever their scales, without a word on what kind of loss they
     are. A loss of exactly 0 (no label in the batch) leaves s alone.
 

@@ -17,7 +17,7 @@ class RLW(LossWeighting):
     """Random loss weighting: Lin et al. 2022, "Reasonable effectiveness of random weighting".
 
     For every batch anew, weights are the softmax of normal numbers, or Dirichlet(1, .., 1), that is
-    uniform on the simplex (section 3), times the number of tasks, so that their mean is 1. All
+    uniform on the simplex, times the number of tasks, so that their mean is 1. All
     tasks take part in the draw, with or without labels in the batch. The numbers follow from the
     run's seed, disturb no others, and are those of the first rank on all ranks.
 

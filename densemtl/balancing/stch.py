@@ -15,7 +15,7 @@ from densemtl.tasks.base import Task
 
 
 class STCH(LossWeighting):
-    """Smooth Tchebycheff scalarisation: Lin et al. 2024 (ICML), section 3.
+    """Smooth Tchebycheff scalarisation: Lin et al. 2024 (ICML).
 
     The objective is mu log sum exp((f - z) / mu), which goes to the largest f - z as mu goes to 0.
     As its authors train networks, f is the logarithm of a task's loss and z that of a reference:

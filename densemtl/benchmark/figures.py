@@ -15,7 +15,7 @@ from densemtl.tables import ARROWS, DELTA_M
 
 DPI = 110
 COLOURS = "tab20"
-MARKERS = "os^Dv"
+MARKERS = "os^DvPX"
 
 
 def draw_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
