@@ -19,7 +19,7 @@ class DTP(LossWeighting):
     """Dynamic task prioritisation: Guo et al. 2018 (ECCV).
 
     A task weighs -(1 - k)^gamma log k, the focal loss of its key performance indicator k, a number
-    that goes to 1 as the task is learnt; k is a running mean. The paper takes the
+    that goes to 1 as the task is learnt, averaged over the batches so far. The paper takes the
     accuracy; here k is the running mean of exp(-loss), at least 1e-6, which costs no metric in the
     step. For cross-entropy that is the geometric mean of the probabilities given to the right
     classes; for a regression it depends on the unit of its loss. A batch without label leaves a
