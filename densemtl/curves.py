@@ -1,4 +1,4 @@
-"""The course of a run as a picture: each task's loss above its primary metric."""
+"""The course of a run as a picture: each task's loss above its metric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def draw_curves(file: Path, lines: Sequence[Line], metrics: Mapping[str, str]) -
     Args:
         file: an image file.
         lines: a run's log.
-        metrics: {task: name of its primary metric}.
+        metrics: {task: name of the metric that its validations are judged by}.
     """
     # The object-oriented way leaves pyplot and its choice of a window system alone.
     from matplotlib.figure import Figure

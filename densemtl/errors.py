@@ -25,3 +25,7 @@ class CheckpointError(UserError):
 
 class ResultsError(UserError):
     """Result files that are missing or cannot be compared with each other."""
+
+
+class WorkerError(UserError):
+    """A process that was to help ended before its work was done."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from densemtl.build import Splits, build_model, build_tasks
 from densemtl.config import Experiment
-from densemtl.engine.best import primaries
+from densemtl.engine.best import selection
 from densemtl.engine.evaluate import Scores
 from densemtl.engine.train import Job
 from densemtl.introspection.costs import count_flop
@@ -30,7 +30,7 @@ def record_run(experiment: Experiment, splits: Splits, job: Job) -> Results:
         seed=experiment.seed,
         step=record.best_step,
         complete=record.step >= job.steps,
-        latest=finite(primaries(record.scores, tasks, experiment.protocol)),
+        latest=finite(selection(record.scores, tasks, experiment.protocol)),
         seconds=round(record.seconds, 1),
         images_per_second=round(record.images / max(record.train_seconds, 1e-9), 2),
         seconds_per_step=round(record.train_seconds / max(record.step, 1), 4),
@@ -65,6 +65,7 @@ def task_results(
     return {
         task.name: TaskResult(
             primary=task.primary(experiment.protocol),
+            selection=task.selection(experiment.protocol),
             higher_is_better=task.higher_is_better,
             metrics=finite(scores[task.name]),
         )

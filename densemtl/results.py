@@ -30,6 +30,7 @@ class TaskResult(BaseModel):
     Attributes:
         primary: name of the metric that Delta_m reads.
         higher_is_better: its direction.
+        selection: the metric that the weights were chosen by; None in older files.
         metrics: {metric: value}.
         delta: percent better than the single-task reference, if there is one.
     """
@@ -38,6 +39,7 @@ class TaskResult(BaseModel):
 
     primary: str
     higher_is_better: bool
+    selection: str | None = None
     metrics: dict[str, float | None]
     delta: float | None = None
 
@@ -46,6 +48,11 @@ class TaskResult(BaseModel):
         """The primary metric; NaN where it had nothing to score."""
         value = self.metrics[self.primary]
         return math.nan if value is None else value
+
+    @property
+    def course(self) -> str:
+        """The metric whose course over training is known."""
+        return self.selection or self.primary
 
 
 class Baseline(BaseModel):
@@ -96,7 +103,7 @@ class Results(BaseModel):
         seed: of the run.
         step: of the scored weights.
         complete: whether the run went to its end, not only to --max-steps.
-        latest: {task: primary metric} of the last validation, where another one was the best.
+        latest: {task: what weights are chosen by} of the last validation, be it the best or not.
         seconds: training and validation took.
         images_per_second: training speed, validation left out.
         seconds_per_step: of training, likewise.
@@ -174,6 +181,8 @@ def compare(results: Results, singles: Mapping[str, Path]) -> Results:
             split, backbone or task.
     """
     loaded = load_references(results.terms(), singles)
+    for task, single in loaded.items():
+        _check_images(results.tasks[task], single.tasks[task], singles[task])
     multi = {task: result.value for task, result in results.tasks.items()}
     single_values = {task: single.tasks[task].value for task, single in loaded.items()}
     directions = {task: result.higher_is_better for task, result in results.tasks.items()}
@@ -229,6 +238,17 @@ def _check_comparable(terms: Terms, task: str, single: Results, file: Path) -> N
                 f"{file}: cannot be the reference of {task!r}: its {what} is {found}, this run's "
                 f"is {wanted}; Delta_m compares like with like"
             )
+
+
+def _check_images(ours: TaskResult, theirs: TaskResult, file: Path) -> None:
+    """A task may be scored on a part of the split alone, as PASCAL-Context's edges are."""
+    counts = [result.metrics.get("images") for result in (theirs, ours)]
+    if None not in counts and counts[0] != counts[1]:
+        found, wanted = (f"{count:g} images" for count in counts)
+        raise ResultsError(
+            f"{file}: cannot be a reference: it was scored on {found}, this run on {wanted}; "
+            "Delta_m compares like with like"
+        )
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:

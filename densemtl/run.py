@@ -22,6 +22,7 @@ from densemtl.build import (
 )
 from densemtl.config import Experiment
 from densemtl.curves import draw_curves
+from densemtl.engine.final import score_best
 from densemtl.engine.log import LOG, RELATIONS, SHARING, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
@@ -153,10 +154,12 @@ def _train(
     _claim(folder, experiment)
     job = make_job(experiment, splits, folder, precision, start)
     train(job, max_steps)
+    score_best(job)
     results = record_run(experiment, splits, job)
     results.save(folder / RESULTS)
     lines = read_log(folder / LOG)
-    draw_curves(folder / CURVES, lines, results.terms().metrics)
+    courses = {name: result.course for name, result in results.tasks.items()}
+    draw_curves(folder / CURVES, lines, courses)
     for kind in (SHARING, RELATIONS):
         draw_course(folder / f"{kind}.png", lines, kind)
     return results

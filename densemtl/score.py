@@ -14,7 +14,8 @@ from densemtl.config import Experiment
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.loader import to_tensor
 from densemtl.data.workers import Loader
-from densemtl.engine.evaluate import Keep, Scorer, Scores, evaluate
+from densemtl.engine.evaluate import Keep, Scores
+from densemtl.engine.final import FinalScorer, evaluate_fully
 from densemtl.errors import DataError
 from densemtl.load import Loaded
 from densemtl.predictions import files
@@ -48,7 +49,8 @@ def score(loaded: Loaded, split: Split, keep: Keep | None = None) -> Results:
     dataset = build_dataset(experiment, split)
     pin = loaded.precision.device.type == "cuda"
     batches = build_eval_loader(experiment, dataset, tasks, pin)
-    scores = evaluate(loaded.model, batches, tasks, experiment.protocol, loaded.precision, keep)
+    what = loaded.model, batches, tasks, experiment.protocol, loaded.precision
+    scores = evaluate_fully(*what, experiment.loader.workers, keep)
     return _results(experiment, dataset, tasks, scores, loaded.weights)
 
 
@@ -175,17 +177,17 @@ class _Pairs(Dataset[dict[str, tuple[Map, Map, bytes]]]):
 def _score(
     pairs: _Pairs, tasks: Sequence[Task], experiment: Experiment, hash_in: Callable[[bytes], None]
 ) -> Scores:
-    scorer = Scorer(tasks, experiment.protocol)
     workers = experiment.loader.workers
     items: Iterator[Any] = iter(Loader(pairs, _as_is, batch_size=None, num_workers=workers))
-    for item in items:
-        for task in tasks:
-            if task.name in item:
-                prediction, target, digest = item[task.name]
-                decoded = files.to_decoded(task, prediction)
-                scorer.update(task, decoded, to_tensor(target[None]))
-                hash_in(digest)
-    return scorer.scores()
+    with FinalScorer(tasks, experiment.protocol, workers=workers) as scorer:
+        for item in items:
+            for task in tasks:
+                if task.name in item:
+                    prediction, target, digest = item[task.name]
+                    decoded = files.to_decoded(task, prediction)
+                    scorer.update(task, decoded, to_tensor(target[None]))
+                    hash_in(digest)
+        return scorer.scores()
 
 
 def _as_is(item: Any) -> Any:

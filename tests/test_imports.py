@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "config": ("checks", "components", "configfile", "errors", "settings", "types"),
     "directions": (),
     "thinning": (),
+    "parallel": ("errors",),
     "partition": ("thinning",),
     "metrics": ("directions", "errors", "partition", "thinning", "types"),
     "losses": ("directions", "errors", "tasks.base", "types"),
@@ -42,7 +43,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "media": ("atomic", "data.write", "errors", "visualize"),
     "engine": (
         *("atomic", "balancing.base", "components", "data", "errors", "losses.objective"),
-        *("metrics.labelled", "models", "settings", "tasks.base", "types", "visualize"),
+        *("metrics.base", "metrics.labelled", "models", "parallel", "settings", "tasks.base"),
+        *("types", "visualize"),
     ),
 }
 """{file or package: what of densemtl it may import}. Files left out stand above all of these."""

@@ -34,10 +34,10 @@ def main(argv: list[str] | None = None) -> None:
     diagnosis = diagnose(loaded, args.split)
     write_diagnosis(folder, diagnosis, loaded, args.split, args.worst)
     for task in loaded.tasks:
-        primary = task.primary(loaded.experiment.protocol)
+        metric = task.selection(loaded.experiment.protocol)
         worst = ", ".join(diagnosis.worst(task, 3)) or "none has a label"
-        value = diagnosis.scores[task.name][primary]
-        print(f"{task.name}: {primary} {value:.4g}; worst images: {worst}")
+        value = diagnosis.scores[task.name][metric]
+        print(f"{task.name}: {metric} {value:.4g}; worst images: {worst}")
     print(f"tables and pictures: {folder}")
 
 

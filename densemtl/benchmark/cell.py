@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from multiprocessing import parent_process
 from pathlib import Path
 from threading import Thread
 
@@ -16,6 +15,7 @@ from densemtl import cli
 from densemtl.atomic import write_json
 from densemtl.benchmark.outcome import MEMORY, OUTPUT, read_memory
 from densemtl.config import Experiment
+from densemtl.parallel import end_with_parent
 from densemtl.run import run
 
 MEBI = 2**20
@@ -31,7 +31,8 @@ def work(experiment: Experiment, folder: Path, device: str | None, threads: int)
         threads: that it may compute with.
     """
     _write_to(folder / OUTPUT)
-    Thread(target=_end_with_parent, daemon=True).start()
+    # A suite that was killed must not leave runs behind that its next start would meet.
+    Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     try:
@@ -52,14 +53,6 @@ def _write_to(file: Path) -> None:
         stream.flush()
         os.dup2(handle, stream.fileno())
     os.close(handle)
-
-
-def _end_with_parent() -> None:
-    """A suite that was killed must not leave runs behind that its next start would meet."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _record_memory(folder: Path) -> None:

@@ -19,7 +19,7 @@ MARKERS = "os^DvPX"
 
 
 def draw_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
-    """Each task's primary metric: mean over seeds, and a band of one standard deviation."""
+    """Each task's metric in validations: mean over seeds, and a band of one standard deviation."""
     from matplotlib.figure import Figure
 
     first = next(iter(outcomes[0].results.values()))
@@ -27,8 +27,8 @@ def draw_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
     axes = figure.subplots(1, len(first.tasks), squeeze=False)[0]
     for axis, (task, result) in zip(axes, first.tasks.items(), strict=True):
         for index, outcome in enumerate(outcomes):
-            _plot(axis, _course(outcome, f"{task}/{result.primary}"), outcome.group.name, index)
-        axis.set_title(f"{task}: {result.primary} {ARROWS[result.higher_is_better]}", fontsize=10)
+            _plot(axis, _course(outcome, f"{task}/{result.course}"), outcome.group.name, index)
+        axis.set_title(f"{task}: {result.course} {ARROWS[result.higher_is_better]}", fontsize=10)
         axis.set_xlabel("step")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

@@ -25,7 +25,7 @@ from densemtl.data import files, labels
 from densemtl.data.base import Split
 from densemtl.data.disk import DiskDataset, Labels
 from densemtl.data.labels import CAMERA_AXES, Axes
-from densemtl.data.nyud_facts import CLASSES_13, CLASSES_40, TO_13
+from densemtl.data.nyud_facts import CLASSES_13, CLASSES_40, EDGE_DISTANCE, TO_13
 from densemtl.errors import DataError
 from densemtl.types import VOID
 
@@ -84,9 +84,10 @@ class NYUD(DiskDataset):
 
     @classmethod
     def offers(cls, *, classes: Literal[40, 13] = 40, **options: Any) -> dict[str, dict[str, Any]]:
-        """Semseg of 40 or 13 classes, depth, normals, edge."""
+        """Semseg of 40 or 13 classes, depth, normals, edge as it is published."""
         names = list(CLASSES_40 if classes == 40 else CLASSES_13)
-        return {"semseg": {"class_names": names}, "depth": {}, "normals": {}, "edge": {}}
+        edge = {"max_distance": EDGE_DISTANCE, "regions_under": ["modern"]}
+        return {"semseg": {"class_names": names}, "depth": {}, "normals": {}, "edge": edge}
 
     def labels(self, task: str) -> Labels:
         """The files in a task's folder, and how to read them."""

@@ -30,6 +30,9 @@ TO_13 = (
 )
 """The class 1..13 of each class 1..40."""
 
+EDGE_DISTANCE = 0.011
+"""How far apart matched edges may lie, as a share of the diagonal."""
+
 FULL: Size = (480, 640)
 
 CROP = (45, 41, 425, 560)

@@ -26,8 +26,8 @@ from densemtl.data import derive, files, labels
 from densemtl.data.base import Split
 from densemtl.data.disk import DiskDataset, Labels
 from densemtl.data.labels import CAMERA_AXES, Axes
-from densemtl.data.pascal_facts import CLASSES, LABELS_WITH_NORMALS, PARTS
-from densemtl.data.pascal_parts import read_parts
+from densemtl.data.pascal_facts import CLASSES, EDGE_DISTANCE, LABELS_WITH_NORMALS, PARTS
+from densemtl.data.pascal_parts import read_parts, shows_a_part
 from densemtl.errors import DataError
 from densemtl.types import VOID
 
@@ -53,6 +53,8 @@ class PascalContext(DiskDataset):
         root: the folder that holds JPEGImages/.
         train_list: the list ImageSets/Context/NAME.txt that is the training split.
         val_list: the same for validation.
+        edge_val_list: the list ImageSets/Context/NAME.txt of the validation images whose edges are
+            scored, of which there are 2498 in published results; by default all that have edges.
         cache: a folder of edges and parts made by `datasets/prepare_pascal_context.py`; without
             it they are derived each time an image is read.
         normals_axes: the direction in which each stored channel of the normals grows.
@@ -69,13 +71,15 @@ class PascalContext(DiskDataset):
         root: Path,
         train_list: str = "train",
         val_list: str = "val",
+        edge_val_list: str | None = None,
         cache: Path | None = None,
         normals_axes: Axes = CAMERA_AXES,
     ) -> None:
         self._root = root.expanduser()
         self._cache = None if cache is None else cache.expanduser()
         self._axes = normals_axes
-        source = self._root / LISTS / f"{train_list if split == 'train' else val_list}.txt"
+        source = self._list(train_list if split == "train" else val_list)
+        self._edge_list = None if edge_val_list is None else self._list(edge_val_list)
         if not source.parent.is_dir():
             looked = f"{LISTS}/{source.name} and JPEGImages/"
             raise DataError(f"{root}: no PASCAL-Context here, looked for {looked}; set data.root")
@@ -91,7 +95,7 @@ class PascalContext(DiskDataset):
         return {
             "semseg": {"class_names": list(CLASSES)},
             "human_parts": {"class_names": list(PARTS)},
-            "edge": {},
+            "edge": {"max_distance": EDGE_DISTANCE},
             "saliency": {},
             "normals": {},
         }
@@ -118,9 +122,17 @@ class PascalContext(DiskDataset):
 
     def _edge(self) -> Labels:
         maps = files.index(self._root / LABEL_MAPS) or files.index(self._root / "edge")
-        cached = self._cached(f"edge_{self.split}")
+        found = maps | self._cached(f"edge_{self.split}")
         read = partial(_read_edge, rule=EDGES[self.split])
-        return Labels(maps | cached, read, self._root / LABEL_MAPS)
+        if self.split == "train" or self._edge_list is None:
+            return Labels(found, read, self._root / LABEL_MAPS)
+        scored = set(files.read_ids(self._edge_list))
+        lacking = scored.intersection(self.ids) - found.keys()
+        if lacking:
+            count = f"{len(lacking)} of its {len(scored)} images"
+            raise DataError(f"{self._edge_list}: {count} have no edges, such as {min(lacking)!r}")
+        own = {name: file for name, file in found.items() if name in scored}
+        return Labels(own, read, self._edge_list)
 
     def _saliency(self) -> Labels:
         distilled = files.index(self._root / "sal_distill")
@@ -136,6 +148,9 @@ class PascalContext(DiskDataset):
         return Labels(
             files.index(folder), partial(_read_normals, axes=self._axes, maps=maps), folder
         )
+
+    def _list(self, name: str) -> Path:
+        return self._root / LISTS / f"{name}.txt"
 
     def _cached(self, name: str) -> dict[str, Path]:
         return {} if self._cache is None else files.index(self._cache / name)
@@ -157,7 +172,8 @@ def _read_semseg(file: Path) -> NDArray[np.uint8]:
 def _read_human_parts(file: Path) -> NDArray[np.uint8] | None:
     if file.suffix == ".mat":
         return read_parts(file)
-    return labels.to_classes(files.read_array(file), _PARTS, file)
+    parts = labels.to_classes(files.read_array(file), _PARTS, file)
+    return parts if shows_a_part(parts) else None
 
 
 def _read_edge(

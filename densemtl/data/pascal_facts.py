@@ -13,6 +13,9 @@ person pottedplant sheep sofa train tvmonitor
 
 CLASSES = tuple(_NAMES.split())
 
+EDGE_DISTANCE = 0.0075
+"""How far apart matched edges may lie, as a share of the diagonal."""
+
 PERSON = 15
 """The class whose parts count."""
 

@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from densemtl.data import files
 from densemtl.data.pascal_facts import PART_OF_NAME, PERSON
 from densemtl.errors import DataError
+from densemtl.types import VOID
 
 
 def read_parts(file: Path) -> NDArray[np.uint8] | None:
-    """HxW uint8, 0 background, 1..6 parts of all people; None if the image shows none.
+    """HxW uint8, 0 background, 1..6 parts of all people.
+
+    None if it shows no part, be there nobody or people without annotated parts: such an image is
+    void throughout, so it is not scored.
 
     Raises:
         DataError: missing, corrupt, or no annotation of PASCAL-Part.
@@ -22,9 +26,15 @@ def read_parts(file: Path) -> NDArray[np.uint8] | None:
     try:
         objects = files.read_mat(file)["anno"][0, 0]["objects"].ravel()
         people = [found for found in objects if int(found["class_ind"].item()) == PERSON]
-        return _draw(people) if people else None
+        parts = _draw(people) if people else None
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise DataError(f"{file}: not a PASCAL-Part annotation ({error!r})") from error
+    return parts if parts is not None and shows_a_part(parts) else None
+
+
+def shows_a_part(parts: NDArray[np.uint8]) -> bool:
+    """Whether a map of parts holds more than background and void."""
+    return bool(((parts > 0) & (parts != VOID)).any())
 
 
 def _draw(people: list[Any]) -> NDArray[np.uint8]:

@@ -30,7 +30,8 @@ class Diagnosis:
 
     Attributes:
         scores: all metrics, of the whole split.
-        images: {task: {image: primary metric of it alone}}; images without a label are left out.
+        images: {task: {image: the metric that weights are chosen by, of it alone}}; images without
+            a label are left out.
         reliability: of every task that gives probabilities.
     """
 
@@ -73,7 +74,7 @@ class _Observer:
         decoded, label = to_decoded(task, prediction), to_tensor(target[None])
         metric = task.metric(self._protocol)
         metric.update(decoded, label)
-        value = metric.scores()[task.primary(self._protocol)]
+        value = metric.scores()[task.selection(self._protocol)]
         if math.isfinite(value):
             self._result.images.setdefault(task.name, {})[name] = value
         if isinstance(task, Binary):

@@ -85,7 +85,7 @@ def _write_csv(file: Path, rows: Sequence[Sequence[str]]) -> None:
 def _draw_worst(
     task: Task, names: Sequence[str], diagnosis: Diagnosis, loaded: Loaded, dataset: DenseDataset
 ) -> Picture:
-    predictor, primary = loaded.predictor(), task.primary(loaded.experiment.protocol)
+    predictor, metric = loaded.predictor(), task.selection(loaded.experiment.protocol)
     index = {name: number for number, name in enumerate(dataset.ids)}
     rows = []
     for name in names:
@@ -95,7 +95,7 @@ def _draw_worst(
         errors = task.errors(prediction, target)
         most = max(float(np.nanpercentile(errors, HIGHEST)), 1e-6)
         titled = {
-            f"{name}: {primary} {diagnosis.images[task.name][name]:.4g}": sample.image,
+            f"{name}: {metric} {diagnosis.images[task.name][name]:.4g}": sample.image,
             task.name: task.colour(prediction),
             f"{task.name}, label": task.colour(target),
             f"error, dark: {most:.3g} {task.error_unit}": ramp(errors, 0, most),

@@ -14,7 +14,7 @@ import numpy as np
 
 from densemtl.atomic import replacing, write_json
 from densemtl.errors import ConfigError
-from densemtl.metrics.boundary.protocols import MAX_DISTANCES, PROTOCOLS, Protocol, even
+from densemtl.metrics.boundary.protocols import MAX_DISTANCE, PROTOCOLS, Protocol, even
 
 if TYPE_CHECKING:
     from densemtl.edges.files import Pair
@@ -39,9 +39,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--list", type=Path, metavar="FILE", help="names of the images to score, one a line")
     add("--json", type=Path, required=True, metavar="OUT", help="where the results go")
     add("--plot", type=Path, metavar="PNG", help="draw the precision-recall curve")
-    distance = MAX_DISTANCES["pascal"]
     text = "share of the diagonal within which pixels match (default: %(default)s; NYUD: .011)"
-    add("--max-dist", type=float, default=distance, metavar="D", help=text)
+    add("--max-dist", type=float, default=MAX_DISTANCE, metavar="D", help=text)
     add("--thresholds", type=int, metavar="N", help="evenly spaced (default: the protocol's)")
     text = "binarise the maps as they are (the survey's protocol); by default only ridges stay"
     add("--no-nms", action="store_true", help=text)
@@ -88,9 +87,14 @@ def make_rules(args: argparse.Namespace) -> Rules:
 
 def score(pairs: Sequence[Pair], rules: Rules, workers: int = 1) -> list[Counts]:
     """Counts of each pair, in order."""
-    from densemtl.metrics.boundary.parallel import in_order
+    from densemtl.parallel import InOrder
 
-    return list(in_order(partial(score_pair, rules=rules), pairs, workers))
+    counts: list[Counts] = []
+    with InOrder(partial(score_pair, rules=rules), counts.append, workers) as work:
+        for pair in pairs:
+            work.put(pair)
+        work.finish()
+    return counts
 
 
 def score_pair(pair: Pair, rules: Rules) -> Counts:

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from densemtl.tasks.base import Task
 from densemtl.types import ProtocolName
 
-Primaries = dict[str, float]
-"""{task: value of its primary metric}."""
+Selection = dict[str, float]
+"""{task: the value that its weights are chosen by}."""
 
 
-def primaries(
+def selection(
     scores: Mapping[str, Mapping[str, float]], tasks: Sequence[Task], protocol: ProtocolName
-) -> Primaries:
-    """The one number of each task that Delta_m reads."""
-    return {task.name: scores[task.name][task.primary(protocol)] for task in tasks}
+) -> Selection:
+    """The one number of each task that tells which weights are best."""
+    return {task.name: scores[task.name][task.selection(protocol)] for task in tasks}
 
 
-def is_better(new: Primaries, old: Primaries | None, tasks: Sequence[Task]) -> bool:
+def is_better(new: Selection, old: Selection | None, tasks: Sequence[Task]) -> bool:
     """Whether the mean relative gain over the tasks is positive; anything beats nothing.
 
     As Delta_m against the best so far, but relative to the larger of both values, so that a

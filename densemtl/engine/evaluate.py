@@ -60,8 +60,9 @@ def evaluate(
     protocol: ProtocolName,
     precision: Precision,
     keep: Keep | None = None,
+    scorer: Scorer | None = None,
 ) -> Scores:
-    """All metrics of all tasks over a split.
+    """All metrics of all tasks over a split, final ones left out.
 
     Args:
         model: put into evaluation mode here, and left in it.
@@ -70,9 +71,10 @@ def evaluate(
         protocol: which family of metrics.
         precision: device, autocast type and memory layout.
         keep: is given every prediction besides, of images without a label too.
+        scorer: a fresh one of the tasks, of another kind than `Scorer`.
     """
     model.eval()
-    scorer = Scorer(tasks, protocol, precision.device)
+    scorer = scorer or Scorer(tasks, protocol, precision.device)
     for batch in batches:
         moved = batch.to(precision.device)
         predictions = precision.run(model, moved.image)

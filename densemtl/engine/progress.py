@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
+
+Item = TypeVar("Item")
 
 
 class ProgressBar:
@@ -56,3 +66,12 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+
+def watched(items: Iterable[Item], count: int, title: str) -> Iterable[Item]:
+    """The items with a bar of how many have been taken, or a line where output is piped."""
+    console = Console()
+    if not console.is_terminal:
+        console.print(f"[bold]{title}[/bold]", highlight=False, soft_wrap=True)
+        return items
+    return track(items, title, count, console=console)

@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
-from densemtl.engine.best import Primaries
+from densemtl.engine.best import Selection
 from densemtl.engine.checkpoint import load_last, save_last
 from densemtl.engine.evaluate import Scores
 from densemtl.engine.randomness import random_state, set_random_state
@@ -27,9 +27,9 @@ class Record:
         train_seconds: those of training steps alone.
         images: seen in training.
         scores: of the latest validation.
-        best: primary metrics of the best validation, None before the first.
+        best: what the weights are chosen by, of the best validation; None before the first.
         best_step: when it was.
-        best_scores: all of its metrics.
+        best_scores: all of its metrics, and in the end the final ones.
         best_weights: hash of its weights.
     """
 
@@ -38,7 +38,7 @@ class Record:
     train_seconds: float = 0.0
     images: int = 0
     scores: Scores = field(default_factory=dict)
-    best: Primaries | None = None
+    best: Selection | None = None
     best_step: int = 0
     best_scores: Scores = field(default_factory=dict)
     best_weights: str = ""

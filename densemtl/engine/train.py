@@ -11,7 +11,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EpochSampler, EvalView
 from densemtl.data.workers import Loader
 from densemtl.data.write import write_picture
-from densemtl.engine.best import is_better, primaries
+from densemtl.engine.best import is_better, selection
 from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
 from densemtl.engine.log import RELATIONS, SHARING, RunLog
@@ -233,7 +233,7 @@ def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
     started, record, tasks = time.monotonic(), job.state.record, job.tasks
     model = job.state.evaluated
     record.scores = evaluate(model, job.val_loader, tasks, job.protocol, job.stepper.precision)
-    values = primaries(record.scores, tasks, job.protocol)
+    values = selection(record.scores, tasks, job.protocol)
     if is_better(values, record.best, tasks):
         save_weights(job.folder / BEST, model, job.config)
         record.best, record.best_step = values, record.step
@@ -246,7 +246,7 @@ def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
     log.scalars(record.step, "val", flat)
     record.seconds += time.monotonic() - started
     numbers = "  ".join(
-        f"{task.name} {task.primary(job.protocol)} {values[task.name]:.4g}" for task in tasks
+        f"{task.name} {task.selection(job.protocol)} {values[task.name]:.4g}" for task in tasks
     )
     bar.say(f"epoch {record.step / job.steps_per_epoch:g}/{job.settings.epochs}  {numbers}")
 

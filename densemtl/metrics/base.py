@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+"""One image's decoded prediction and its label."""
+
+Counts = NDArray[np.int64]
 
 
 class TaskMetric(Metric):
@@ -29,3 +37,27 @@ class TaskMetric(Metric):
         """`compute()`, typed (torchmetrics wraps `compute` without types)."""
         values: dict[str, Any] = self.compute()
         return {name: float(value) for name, value in values.items()}
+
+
+class ImageMetric(TaskMetric):
+    """A metric that takes long on each image, so that other processes may do the counting.
+
+    Attributes:
+        count: what is added of an image; can be sent to another process.
+    """
+
+    count: Callable[[Pair], Counts]
+
+    @abstractmethod
+    def add(self, counts: Counts) -> None:
+        """Add what `count` gave, here or in another process."""
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add a batch, image by image in this process."""
+        for pair in zip(as_arrays(prediction), as_arrays(target), strict=True):
+            self.add(self.count(pair))
+
+
+def as_arrays(batch: Tensor) -> list[NDArray[Any]]:
+    """The images of a batch on any device."""
+    return list(batch.detach().cpu().numpy())

@@ -13,7 +13,7 @@ from densemtl.types import VOID, ProtocolName, Size
 
 if TYPE_CHECKING:
     from densemtl.data.geometry import Geometry
-    from densemtl.metrics.base import TaskMetric
+    from densemtl.metrics.base import ImageMetric, TaskMetric
 
 
 class Task(ABC):
@@ -60,9 +60,17 @@ class Task(ABC):
     def metric(self, protocol: ProtocolName) -> TaskMetric:
         """A fresh metric, updated with (decoded prediction, target)."""
 
+    def final_metric(self, protocol: ProtocolName) -> ImageMetric | None:
+        """A fresh metric too slow for every validation, for the best weights alone; mostly none."""
+        return None
+
     @abstractmethod
     def primary(self, protocol: ProtocolName) -> str:
-        """Name of the metric that Delta_m reads, a key of `metric(protocol).scores()`."""
+        """Name of the value that Delta_m reads, of the final metric where there is one."""
+
+    def selection(self, protocol: ProtocolName) -> str:
+        """Name of the value of `metric` that tells which weights are best: mostly the primary."""
+        return self.primary(protocol)
 
     @abstractmethod
     def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:

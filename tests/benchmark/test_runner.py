@@ -14,11 +14,11 @@ from threading import Thread
 import pytest
 
 from densemtl.benchmark import runner
-from densemtl.benchmark.cell import _end_with_parent
 from densemtl.benchmark.grid import Plan, Run
 from densemtl.benchmark.outcome import finished, read_failure
 from densemtl.benchmark.runner import Resources, work_off
 from densemtl.errors import ConfigError
+from densemtl.parallel import end_with_parent
 from tests.benchmark.stand_ins import finish, planned
 
 DIARY = "diary.txt"
@@ -179,7 +179,7 @@ def _middle(file: Path) -> None:
 
 
 def _orphan(file: Path) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=end_with_parent, daemon=True).start()
     file.write_text(str(os.getpid()))
     time.sleep(600)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from densemtl.engine.best import is_better, primaries
+from densemtl.engine.best import is_better, selection
 from densemtl.tasks.base import Task
 
 
@@ -43,6 +43,8 @@ def test_anything_beats_nothing(tasks: list[Task]) -> None:
     assert is_better({"semseg": math.nan, "depth": math.nan}, None, tasks)
 
 
-def test_primaries_are_what_delta_m_reads(tasks: list[Task]) -> None:
+def test_one_number_a_task_is_looked_at(tasks: list[Task], make_task: Callable[..., Task]) -> None:
     scores = {"semseg": {"mIoU": 3.0, "x": 1.0}, "depth": {"rmse": 2.0, "rmse_per_image": 5.0}}
-    assert primaries(scores, tasks, "survey") == {"semseg": 3.0, "depth": 2.0}
+    assert selection(scores, tasks, "survey") == {"semseg": 3.0, "depth": 2.0}
+    edges = {"edge": {"pixel_maxF": 4.0}}
+    assert selection(edges, [make_task("edge")], "survey") == {"edge": 4.0}

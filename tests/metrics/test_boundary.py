@@ -18,7 +18,6 @@ from densemtl.metrics.boundary.counts import count
 from densemtl.metrics.boundary.curve import average_precision, best, curve, summary
 from densemtl.metrics.boundary.metric import Boundary
 from densemtl.metrics.boundary.nms import suppress
-from densemtl.metrics.boundary.parallel import in_order
 from densemtl.metrics.boundary.protocols import PROTOCOLS, even
 from densemtl.partition import boundaries
 from densemtl.thinning import thin
@@ -282,10 +281,6 @@ def test_the_same_again():
     metric.reset()
     assert scores(metric, probability, target) == first
     torch.testing.assert_close((probability, target), kept, rtol=0, atol=0)
-
-
-def test_several_processes_keep_the_order():
-    assert list(in_order(math.sqrt, [9, 4, 1], 2)) == list(in_order(math.sqrt, [9, 4, 1], 1))
 
 
 def test_other_thresholds():

@@ -21,7 +21,8 @@ KINDS = {
     "semseg": {"class_names": ["a", "b", "c"]},
     "depth": {},
     "normals": {},
-    "edge": {},
+    "edge": {"max_distance": 0.1},
+    "binary": {},
     "saliency": {},
     "regression": {"channels": 2},
 }
@@ -44,7 +45,7 @@ def score(task, own, protocol) -> dict[str, float]:
     else:
         target = label.abs() + 0.5
         target[0] = torch.nan
-    metric = task.metric(protocol)
+    metric = task.final_metric(protocol) or task.metric(protocol)
     metric.update(task.decode(logits)[own], target[own])
     return metric.scores()
 

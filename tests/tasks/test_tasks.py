@@ -102,7 +102,24 @@ def test_decoded_predictions_are_what_the_metric_takes(any_task, draw_label, rng
     metric = any_task.metric(protocol)
     metric.update(any_task.decode(logits_of(any_task)), target)
     scores = metric.scores()
-    assert np.isfinite(scores[any_task.primary(protocol)])
+    assert np.isfinite(scores[any_task.selection(protocol)])
+    final = any_task.final_metric(protocol)
+    if final is None:
+        assert any_task.selection(protocol) == any_task.primary(protocol)
+        return
+    final.update(any_task.decode(logits_of(any_task)), target)
+    assert np.isfinite(final.scores()[any_task.primary(protocol)])
+
+
+def scored(task, protocol, logits, label) -> dict[str, float]:
+    """The values that weights are chosen by and that Delta_m reads."""
+    final = task.final_metric(protocol)
+    metrics = [task.metric(protocol), *([] if final is None else [final])]
+    values = {}
+    for metric in metrics:
+        metric.update(task.decode(logits), label)
+        values |= metric.scores()
+    return {name: values[name] for name in (task.selection(protocol), task.primary(protocol))}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -115,13 +132,9 @@ def test_the_primary_metric_points_where_the_task_says(any_task, draw_label, rng
         right = 20.0 * (2.0 * label.unsqueeze(1) - 1)
     else:
         right = 20.0 * torch.nn.functional.one_hot(label.long()).permute(0, 3, 1, 2)
-    values = []
-    for logits in (right, -right):
-        metric = any_task.metric(protocol)
-        metric.update(any_task.decode(logits), label)
-        values.append(metric.scores()[any_task.primary(protocol)])
+    values = [scored(any_task, protocol, logits, label) for logits in (right, -right)]
     better, worse = values if any_task.higher_is_better else values[::-1]
-    assert better > worse
+    assert all(better[name] > worse[name] for name in better)
 
 
 def test_a_step_against_the_gradient_lowers_the_loss(any_task, draw_label, rng):
@@ -146,6 +159,22 @@ def test_usual_loss_weights(make_task, name, weight):
 def test_saliency_reports_what_its_protocol_reports(make_task):
     task = make_task("saliency")
     assert [task.primary(protocol) for protocol in PROTOCOLS] == ["mIoU", "maxF"]
+
+
+def test_edges_are_published_by_dataset_and_protocol(make_task):
+    """NYUD-v2's maps are regions under `modern`, whose boundary is up to a pixel away."""
+    label = torch.zeros(1, 20, 20, dtype=torch.uint8)
+    label[0, :, 9:] = 1
+    boundary = torch.zeros(1, 20, 20)
+    boundary[0, :, 8] = 1
+    for protocol, regions in (("survey", False), ("modern", True)):
+        metric = make_task("edge", regions_under=["modern"]).final_metric(protocol)
+        assert metric.count.regions is regions
+        metric.update(boundary, label)
+        # The outer pixels of a line fade under `modern`.
+        assert (metric.scores()["odsF"] > 90) is regions
+    assert make_task("edge", max_distance=0.011).final_metric("survey").count.max_distance == 0.011
+    assert make_task("edge").final_metric("survey").count.max_distance == 0.0075
 
 
 def test_decoded_values(make_task):
@@ -183,6 +212,8 @@ def test_options_reach_the_loss(make_task, draw_label, rng):
         ("semseg", {"class_names": [str(i) for i in range(256)]}, "1 to 255"),
         ("classes", {"class_names": ["a"], "colours": [(1, 2, 3)] * 2}, "2 colours for 1 classes"),
         ("edge", {"positive_weight": 1.5}, "edge.positive_weight: 1.5"),
+        ("edge", {"max_distance": 7.5}, "edge.max_distance: 7.5 must lie between 0 and 1"),
+        ("edge", {"regions_under": ["other"]}, "edge.regions_under"),
         ("regression", {"low": 2.0, "high": 1.0}, "low: 2.0 must be below high"),
         ("unit_vectors", {"channels": 4}, "channels: 4 must be 2 or 3"),
         ("depth", {"loss": "l3"}, "depth.loss"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +12,36 @@ from numpy.typing import NDArray
 from densemtl.metrics.boundary.matching import Matcher
 from densemtl.metrics.boundary.nms import suppress
 from densemtl.metrics.boundary.protocols import Protocol
+from densemtl.partition import boundaries
 from densemtl.thinning import thin
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 """...x4: predicted pixels that are matched, all predicted; true ones that are matched, all true."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """`count` of an image with one label, to be sent to other processes.
+
+    Attributes:
+        protocol: how probabilities become boundaries.
+        max_distance: between matched pixels, as a share of the image's diagonal.
+        regions: whether the label's ids are regions, whose boundaries are the true ones.
+        void: the label of pixels that are neither predicted nor true.
+    """
+
+    protocol: Protocol
+    max_distance: float
+    regions: bool
+    void: int
+
+    def __call__(self, pair: tuple[NDArray[Any], NDArray[Any]]) -> Counts:
+        """HxW probabilities and HxW labels -> Tx4."""
+        probability, label = pair
+        truth = boundaries(label, self.void) if self.regions else label == 1
+        valid = np.asarray(label != self.void)
+        return count(probability, [truth], self.protocol, self.max_distance, valid)
 
 
 def count(

@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.boundary.counts import count
+from densemtl.metrics.base import ImageMetric
+from densemtl.metrics.boundary.counts import Counter, Counts
 from densemtl.metrics.boundary.curve import best, summary
-from densemtl.metrics.boundary.protocols import PROTOCOLS
-from densemtl.partition import boundaries
+from densemtl.metrics.boundary.protocols import MAX_DISTANCE, PROTOCOLS
 from densemtl.types import VOID, ProtocolName
 
 
-class Boundary(TaskMetric):
+class Boundary(ImageMetric):
     """odsF, oisF and AP in percent.
 
     odsF: F-measure at the one threshold that is best for the set. oisF: at the threshold that is
@@ -28,7 +27,7 @@ class Boundary(TaskMetric):
 
     Args:
         protocol: survey or modern.
-        max_distance: between matched pixels, as a share of the diagonal (see `MAX_DISTANCES`).
+        max_distance: between matched pixels, as a share of the image's diagonal.
         regions: the target's ids are regions, whose boundaries are found and thinned first; by
             default it holds thin boundaries. `modern` reads NYUD's edge maps as regions.
     """
@@ -37,24 +36,22 @@ class Boundary(TaskMetric):
     bests: Tensor
 
     def __init__(
-        self, protocol: ProtocolName, *, max_distance: float = 0.0075, regions: bool = False
+        self, protocol: ProtocolName, *, max_distance: float = MAX_DISTANCE, regions: bool = False
     ) -> None:
         super().__init__()
-        self.protocol = PROTOCOLS[protocol]
-        self.max_distance, self.regions = max_distance, regions
-        thresholds = len(self.protocol.thresholds)
+        self.count = Counter(PROTOCOLS[protocol], max_distance, regions, VOID)
+        thresholds = len(self.count.protocol.thresholds)
         self.add_state("total", torch.zeros(thresholds, 4, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("bests", torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255, at original size."""
-        for probability, label in zip(prediction.float(), target, strict=True):
-            truth, valid = label.cpu().numpy(), (label != VOID).cpu().numpy()
-            thin = boundaries(truth, VOID) if self.regions else truth == 1
-            arguments = (probability.cpu().numpy(), [thin], self.protocol, self.max_distance)
-            counts = count(*arguments, valid)
-            self.total += torch.as_tensor(counts, device=self.total.device)
-            self.bests += torch.as_tensor(best(counts), device=self.bests.device)
+        super().update(prediction.float(), target)
+
+    def add(self, counts: Counts) -> None:
+        """Add an image's Tx4 counts."""
+        self.total += torch.as_tensor(counts, device=self.total.device)
+        self.bests += torch.as_tensor(best(counts), device=self.bests.device)
 
     def compute(self) -> dict[str, float]:
         """See the class."""

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     # Spares processes that only score files the import of torch.
     from densemtl.types import ProtocolName
 
-MAX_DISTANCES = {"nyud": 0.011, "pascal": 0.0075}
-"""How far apart matched pixels may lie, as a share of the image's diagonal."""
+MAX_DISTANCE = 0.0075
+"""How far apart matched pixels may lie, as a share of the image's diagonal; NYUD-v2 has .011."""
 
 
 @dataclass(frozen=True)
