@@ -79,6 +79,23 @@ def test_like_is_compared_with_like(
     assert str(singles["depth"]) in str(error.value)
 
 
+def test_scored_on_as_many_images(singles: dict[str, Path]) -> None:
+    """Such as edges on a part of the split."""
+    ours = results("semseg", "depth")
+    depth = ours.tasks["depth"]
+
+    def of(images: int) -> TaskResult:
+        return depth.model_copy(update={"metrics": {**depth.metrics, "images": images}})
+
+    results("depth").model_copy(update={"tasks": {"depth": of(2498)}}).save(singles["depth"])
+    same = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(2498)}})
+    assert compare(same, singles).delta_m is not None
+    other = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(5105)}})
+    told = r"depth\.json: .* scored on 2498 images, this run on 5105"
+    with pytest.raises(ResultsError, match=told):
+        compare(other, singles)
+
+
 def test_a_multi_task_run_is_no_reference(singles: dict[str, Path]) -> None:
     results("semseg", "depth").save(singles["depth"])
     with pytest.raises(ResultsError, match="not a single-task run of 'depth'"):

@@ -97,6 +97,7 @@ def test_offers() -> None:
     assert len(NYUD.offers()["semseg"]["class_names"]) == 40
     assert len(NYUD.offers(classes=13, root=Path())["semseg"]["class_names"]) == 13
     assert set(NYUD.offers()) == set(TASKS)
+    assert NYUD.offers()["edge"] == {"max_distance": 0.011, "regions_under": ["modern"]}
 
 
 def test_only_labels_asked_for_are_touched(tmp_path: Path) -> None:

@@ -87,6 +87,56 @@ def test_ready_maps(tmp_path: Path) -> None:
         PascalContext("train", ["human_parts"], root=tmp_path)
 
 
+def test_edges_of_a_list_alone_are_scored(tmp_path: Path) -> None:
+    """Of the validation set; training sees all, and the other labels stay."""
+    ids = fakes.pascal_context(tmp_path)
+    extra = tmp_path / "ImageSets" / "Edges" / "scored.txt"
+    extra.parent.mkdir()
+    extra.write_text(f"{ids[3]}\n2010_000001\n")
+    options = {"root": tmp_path, "edge_val_list": "../Edges/scored"}
+    val = PascalContext("val", ["edge", "saliency"], **options)
+    assert [set(val[index].targets) for index in (0, 1)] == [{"saliency"}, {"edge", "saliency"}]
+    plain = PascalContext("val", ["edge"], root=tmp_path)
+    np.testing.assert_array_equal(val[1].targets["edge"], plain[1].targets["edge"])
+    train = PascalContext("train", ["edge"], **options)
+    assert all(set(train[index].targets) == {"edge"} for index in (0, 1))
+    assert len(val) == len(plain) == 2
+
+
+def test_faults_of_the_list_of_edges(tmp_path: Path) -> None:
+    ids = fakes.pascal_context(tmp_path)
+    options = {"root": tmp_path, "edge_val_list": "scored"}
+    with pytest.raises(DataError, match=r"scored\.txt: cannot read the split list"):
+        PascalContext("val", ["edge"], **options)
+    scored = tmp_path / "ImageSets" / "Context" / "scored.txt"
+    scored.write_text("\n".join(ids[2:]))
+    (tmp_path / "pascal-context" / "trainval" / f"{ids[2]}.mat").unlink()
+    lacking = rf"scored\.txt: 1 of its 2 images have no edges, such as '{ids[2]}'"
+    with pytest.raises(DataError, match=lacking):
+        PascalContext("val", ["edge"], **options)
+    scored.write_text("2010_000001")
+    with pytest.raises(DataError, match=r"scored\.txt: no edge label for any of the 2 images"):
+        PascalContext("val", ["edge"], **options)
+
+
+def test_people_without_annotated_parts_are_void_throughout(tmp_path: Path) -> None:
+    """As images without people: what is scored shows a part."""
+    ids = fakes.pascal_context(tmp_path)
+    scene = fakes.Scene(0, fakes.SIZE)
+    record = fakes.annotation(ids[0], scene, 15)
+    for part in record["objects"]["parts"][0, 0].ravel():
+        part["mask"] = np.zeros(fakes.SIZE, np.uint8)
+    fakes.matlab(tmp_path / "human_parts" / f"{ids[0]}.mat", anno=record)
+    blank = np.zeros(fakes.SIZE, np.uint8)
+    fakes.picture(tmp_path / "human_parts" / f"{ids[1]}.png", blank)
+    (tmp_path / "human_parts" / f"{ids[1]}.mat").unlink()
+    train = PascalContext("train", ["human_parts"], root=tmp_path)
+    assert [set(train[index].targets) for index in (0, 1)] == [set(), set()]
+    blank[0, 0] = 3
+    fakes.picture(tmp_path / "human_parts" / f"{ids[1]}.png", blank)
+    np.testing.assert_array_equal(train[1].targets["human_parts"], blank)
+
+
 def test_parts_are_grouped_and_later_ones_lie_on_top(tmp_path: Path) -> None:
     scene = fakes.Scene(1, fakes.SIZE)
     record = fakes.annotation("a", scene, 15)
@@ -129,6 +179,7 @@ def test_offers() -> None:
     offered = PascalContext.offers(root=Path())
     assert set(offered) == set(TASKS)
     assert [len(offered[task]["class_names"]) for task in ("semseg", "human_parts")] == [21, 7]
+    assert offered["edge"] == {"max_distance": 0.0075}
 
 
 @pytest.mark.skipif(

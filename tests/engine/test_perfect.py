@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,16 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.data.base import DenseDataset
+from densemtl.data.derive import region_edges
 from densemtl.data.geometry import pad_to
 from densemtl.data.loader import EvalView, eval_loader, to_tensor
 from densemtl.engine.evaluate import evaluate
+from densemtl.engine.final import evaluate_fully
 from densemtl.engine.precision import Precision
-from densemtl.types import Predictions, Sample
+from densemtl.types import VOID, Predictions, Sample
 
 CPU = Precision(torch.device("cpu"))
 NAMES = ["semseg", "human_parts", "depth", "normals", "saliency"]
 MIXED = [(37, 53), (37, 53), (53, 37), (41, 61), (1, 61)]
 ALIKE = [(37, 53)] * 4
+LACKING = ("depth", "human_parts", "edge")
+"""What the second image has no label for."""
 
 
 class Labelled(DenseDataset):
@@ -34,7 +39,7 @@ class Labelled(DenseDataset):
             rng = np.random.default_rng(index)
             targets = {task.name: draw_label(task, size, rng) for task in tasks}
             if index == 1:
-                del targets["depth"], targets["human_parts"]
+                targets = {name: each for name, each in targets.items() if name not in LACKING}
             image = np.full((*size, 3), index, np.uint8)
             self.samples.append(Sample(image, targets, self.ids[index]))
 
@@ -81,13 +86,23 @@ def logits(task, target) -> Tensor:
     if task.name in ("semseg", "human_parts"):
         ids = torch.arange(task.channels).view(1, -1, 1, 1)
         return 30.0 * (target[:, None] == ids)
-    if task.name == "saliency":
+    if task.name in ("saliency", "edge"):
         return 60.0 * target[:, None] - 30
     return 3.7 * target if task.name == "normals" else target
 
 
-@pytest.mark.parametrize("protocol", ["survey", "modern"])
-@pytest.mark.parametrize(
+def outlines(task, size, rng):
+    """Thin closed lines off the border, where `modern` predicts none, and a block of void."""
+    blurred = cv2.GaussianBlur(rng.random(size), (0, 0), 3)
+    inside = np.zeros(size, bool)
+    inside[2:-2, 2:-2] = blurred[2:-2, 2:-2] > np.median(blurred)
+    inside[: size[0] // 3 + 3, : size[1] // 3 + 3] = False
+    label = region_edges(inside.astype(np.uint8))
+    label[: size[0] // 3, : size[1] // 3] = VOID
+    return label
+
+
+FITS = pytest.mark.parametrize(
     ("sizes", "fit", "size"),
     [
         (MIXED, "pad", (61, 75)),
@@ -97,6 +112,10 @@ def logits(task, target) -> Tensor:
     ],
     ids=["padded", "as it is", "same size", "three times the size"],
 )
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+@FITS
 def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size):
     """Made larger by an odd factor, each pixel lies at the middle of its own and comes back."""
     tasks = [make_task(name) for name in NAMES]
@@ -109,3 +128,16 @@ def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size)
     assert scores["normals"]["mErr"] < 0.02
     assert scores["saliency"] == {"maxF": 100, "mIoU": 100, "images": len(sizes)}
     assert scores["depth"]["images"] == scores["human_parts"]["images"] == len(sizes) - 1
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+@FITS
+def test_perfect_edges(make_task, protocol, sizes, fit, size):
+    """Lines that meet the border are told of in `tests/metrics/test_boundary.py`."""
+    tasks, sizes = [make_task("edge")], [each for each in sizes if min(each) > 9]
+    dataset = Labelled(tasks, sizes, outlines)
+    batches = eval_loader(EvalView(dataset, size, fit), tasks, batch_size=3, workers=0)
+    oracle = Oracle(dataset, tasks, fit)
+    scores = evaluate_fully(oracle, batches, tasks, protocol, CPU)["edge"]
+    assert scores["odsF"] == scores["oisF"] == scores["pixel_maxF"] == 100
+    assert scores["images"] == len(sizes) - 1

@@ -105,6 +105,28 @@ def test_a_perfect_prediction_has_100(name, size):
     assert found["odsF"] == found["oisF"] == 100
 
 
+@pytest.mark.parametrize(("name", "lost"), [("survey", 0), ("modern", 2)])
+def test_a_perfect_line_that_meets_the_border(name, lost):
+    """`modern` fades to 0 what is predicted on the outermost pixels, so their truth is missed."""
+    truth = np.zeros((1, 33, 47), np.uint8)
+    truth[0, :, 20] = 1
+    found = scores(Boundary(name), truth.astype(np.float32), truth)
+    recall = (33 - lost) / 33
+    assert found["odsF"] == pytest.approx(100 * 2 * recall / (1 + recall))
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_perfect_prediction_of_regions_is_of_their_boundaries(regions):
+    """Where lines are read as regions, the lines themselves are not what is looked for."""
+    truth = np.zeros((1, 33, 47), np.uint8)
+    truth[0, 8:25, 20] = 1
+    found = scores(Boundary("modern", regions=regions), truth.astype(np.float32), truth)
+    assert (found["odsF"] == 100) is not regions
+    between = boundaries(truth[0])[None]
+    found = scores(Boundary("modern", regions=True), between.astype(np.float32), truth)
+    assert found["odsF"] == 100
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_nothing_predicted(name):
     truth = picture(0)[1][None].astype(np.uint8)
