@@ -30,7 +30,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     cli.add_overrides(parser)
     parser.add_argument("--split", choices=("train", "val"), default="val")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
-    text = "write every prediction: DIR/TASK/IMAGE.png, or .npy for depth and normals"
+    text = "write every prediction: DIR/TASK/IMAGE.npy, or .png for class ids"
     parser.add_argument("--save-predictions", type=Path, metavar="DIR", help=text)
     cli.add_device(parser)
     return parser.parse_intermixed_args(argv)

@@ -2,13 +2,14 @@
 
     kind          written                      read besides
     classes       PNG, 8-bit class ids         PNG with a palette; NPY, MAT of whole numbers
-    binary        PNG, 16 bits, v / 65535      PNG of 8 bits, v / 255; floats from 0 to 1
+    binary        NPY, float32                 PNG of 8 or 16 bits, v / max
     depth         NPY, float32 metres          PNG of 16 bits and other integers, millimetres
     unit vectors  NPY, float32                 PNG of 8 or 16 bits, 2 v / max - 1
     regression    NPY, float32                 any numbers, in the label's unit
 
 All are at the original image's size. Of two files of one name .npy counts before .png and .mat.
-Written files give back the same scores: only probabilities are rounded, to 1/131070 at most.
+Written files give back the same scores. Probabilities are not rounded to levels, since where many
+lie close to a threshold, as in flat maps, thin lines hang on the last digit.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from densemtl.data.write import write_array, write_picture
 from densemtl.errors import DataError
 from densemtl.predictions.values import Map, Rules, decode
 from densemtl.tasks.base import LabelMap, Task
-from densemtl.tasks.binary import Binary
 from densemtl.tasks.classes import Classes
 from densemtl.types import Size
 
@@ -52,9 +52,6 @@ def write(folder: Path, task: Task, name: str, prediction: Map) -> None:
     """
     if isinstance(task, Classes):
         write_picture(_place(folder / task.name, name, ".png"), prediction.astype(np.uint8))
-    elif isinstance(task, Binary):
-        levels = np.rint(65535 * prediction.astype(np.float64)).astype(np.uint16)
-        write_picture(_place(folder / task.name, name, ".png"), levels)
     else:
         write_array(_place(folder / task.name, name, ".npy"), prediction.astype(np.float32))
 

@@ -20,6 +20,10 @@ from densemtl.build import build_dataset, build_tasks
 from densemtl.config import check
 from densemtl.configfile import override
 from densemtl.errors import ConfigError, DataError
+from densemtl.metrics.boundary.counts import count
+from densemtl.metrics.boundary.curve import curve
+from densemtl.metrics.boundary.protocols import PROTOCOLS
+from densemtl.partition import boundaries
 from densemtl.predictions import files
 from densemtl.results import Results, load_results
 from densemtl.run import run
@@ -116,9 +120,46 @@ def test_saved_predictions_score_as_the_network_did(evaluate, tmp_path):
     assert [len(list((saved / task).iterdir())) for task in TASKS] == [4] * 6
     again = evaluate("predictions", saved, folder)
     for task, result in own.tasks.items():
-        found, bound = again.tasks[task].metrics, 0.1 if task in ("edge", "saliency") else 1e-6
-        assert found == pytest.approx(result.metrics, abs=bound, nan_ok=True), task
+        found = again.tasks[task].metrics
+        assert found == pytest.approx(result.metrics, abs=1e-6, nan_ok=True), task
     assert again.split_fingerprint == own.split_fingerprint
+
+
+@pytest.mark.parametrize("protocol", ["survey", "modern"])
+def test_edges_score_as_in_the_run(evaluate, tmp_path, protocol):
+    folder, saved = tmp_path / "runs" / "tiny", tmp_path / "saved"
+    edge = "tasks=[{name: edge, max_distance: 0.03}]"
+    run(tiny("train.epochs=1", edge, f"protocol={protocol}", "data.size=[41, 53]"), folder, "cpu")
+    evaluate(folder, "--device", "cpu", "--save-predictions", saved)
+    found = evaluate("predictions", saved, folder, "loader.workers=2").tasks["edge"]
+    theirs = load_results(folder).tasks["edge"]
+    assert found.primary == "odsF"
+    assert 0 < found.value < 100
+    assert found.metrics == theirs.metrics
+
+
+def test_nyud_edges_are_published_in_two_ways(evaluate, tmp_path):
+    """At the distance of .011, and under `modern` of the maps read as regions."""
+    root, theirs = tmp_path / "nyud", tmp_path / "theirs"
+    ids = fakes.nyud_survey(root, size=(120, 160))[2:]
+    maps = [np.load(root / "edge" / f"{name}.npy").astype(np.uint8) for name in ids]
+    for name, edge in zip(ids, maps, strict=True):
+        blurred = cv2.GaussianBlur(np.roll(edge, 1, 1).astype(np.float32), (0, 0), 1)
+        blurred[60, 20:90] = 1
+        fakes.array(theirs / "edge" / f"{name}.npy", blurred)
+    changes = {"data": {"name": "nyud", "root": str(root)}, "tasks": ["edge"]}
+    config = tmp_path / "nyud.yaml"
+    config.write_text(yaml.safe_dump({**TINY, **changes}))
+    for protocol, truths in (("survey", maps), ("modern", [boundaries(each) for each in maps])):
+        found = evaluate("predictions", theirs, config, f"protocol={protocol}").tasks["edge"]
+        counts = [
+            count(np.load(theirs / "edge" / f"{name}.npy"), [truth > 0], PROTOCOLS[protocol], 0.011)
+            for name, truth in zip(ids, truths, strict=True)
+        ]
+        assert found.value == pytest.approx(100 * curve(sum(counts)).f.max(), rel=1e-12)
+        assert 0 < found.value < 100
+    stricter = evaluate("predictions", theirs, config, "tasks=[{name: edge, max_distance: 0.003}]")
+    assert stricter.tasks["edge"].value < found.value
 
 
 def test_files_of_another_project(evaluate, tmp_path):
