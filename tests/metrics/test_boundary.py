@@ -134,6 +134,15 @@ def test_nothing_predicted(name):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_inverted_map_is_wrong_but_for_what_lies_nearby(name):
+    """Everything else is predicted: thinned to a few lines, none of them a true pixel."""
+    truth = picture(0)[1][None].astype(np.uint8)
+    exact = scores(Boundary(name, max_distance=1e-6), (1 - truth).astype(np.float32), truth)
+    assert exact == {"odsF": 0, "oisF": 0, "AP": 0}
+    assert scores(Boundary(name), (1 - truth).astype(np.float32), truth)["odsF"] < 50
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
 def test_without_true_boundaries_what_is_predicted_is_wrong(name):
     probability, truth = picture(0)
     nothing = np.zeros((1, *truth.shape), np.uint8)
