@@ -1,10 +1,13 @@
 """Lengths of the vectors that a BxCxHxW map holds.
 
 Written over the channels one by one: torch's own norm over a dimension that is not the last takes
-many times as long on a CPU.
+many times as long on a CPU; and over planes, as channels that alternate in memory cannot be taken by
+vectors.
 """
 
 from __future__ import annotations
+
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -17,11 +20,11 @@ def unit(vectors: Tensor, shortest: float) -> Tensor:
         vectors: of any length.
         shortest: what they are divided by at least; bounds the gradient near 0.
     """
-    vectors = vectors.float()
+    vectors = vectors.float().contiguous()
     return vectors / length(vectors, shortest).unsqueeze(1)
 
 
 def length(vectors: Tensor, shortest: float = 0.0) -> Tensor:
     """BxCxHxW vectors -> BxHxW lengths, none below `shortest`."""
     squares = [channel.square() for channel in vectors.unbind(1)]
-    return torch.stack(squares).sum(0).clamp(min=shortest**2).sqrt()
+    return reduce(torch.add, squares).clamp(min=shortest**2).sqrt()

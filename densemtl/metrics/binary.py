@@ -44,12 +44,13 @@ class Binary(TaskMetric):
         counts = count_at(prediction, target, self.thresholds, inclusive=True)
         self.hits += counts.hits.sum(0)
         self.predicted += counts.predicted.sum(0)
+        positives = counts.positives.sum()
+        self.sides += torch.stack([counts.pixels.sum() - positives, positives])
         positive = target == 1
-        masks = torch.stack([(target != VOID) & ~positive, positive])
         truth = torch.where(positive, prediction, 1 - prediction).double()
         surprise = -truth.clamp(CERTAIN, 1 - CERTAIN).log()
-        self.sides += masks.sum((1, 2, 3))
-        self.surprise += torch.where(masks, surprise, 0.0).sum((1, 2, 3))
+        sides = ((target != VOID) & ~positive, positive)
+        self.surprise += torch.stack([torch.where(side, surprise, 0.0).sum() for side in sides])
 
     def compute(self) -> dict[str, float]:
         """See the class."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
+from densemtl.void import known
 
 NEAREST = 1e-3
 """Metres; the logarithmic and relative metrics read a prediction below this as this."""
@@ -46,11 +47,11 @@ class Depth(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add Bx1xHxW metres and Bx1xHxW labels in metres, void NaN."""
-        valid = target.isfinite().flatten(1)
-        prediction = torch.where(valid, prediction.flatten(1).double().clamp(min=0), 1.0)
-        target = torch.where(valid, target.flatten(1).double(), 1.0)
+        valid = known(target).flatten(1)
+        prediction = torch.where(valid, prediction.flatten(1), 1.0).double().clamp(min=0)
+        target = torch.where(valid, target.flatten(1), 1.0).double()
         self._add_errors(prediction, target, valid)
-        self._add_ratios(prediction.clamp(min=NEAREST), target.clamp(min=NEAREST), valid)
+        self._add_ratios(prediction.clamp(min=NEAREST), target.clamp(min=NEAREST), (~valid).sum())
 
     def _add_errors(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
         pixels = valid.sum(1)
@@ -60,15 +61,16 @@ class Depth(TaskMetric):
         self.squared += squared.sum()
         self.image_rmse += (squared / pixels.clamp(min=1)).sqrt().sum()
 
-    def _add_ratios(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
-        log_error, error = prediction.log() - target.log(), prediction - target
+    def _add_ratios(self, prediction: Tensor, target: Tensor, void: Tensor) -> None:
+        """Add what the pixels' ratios yield; `void` of them are there with a perfect 1."""
+        ratio, error = prediction / target, prediction - target
+        log_error = ratio.log()
         self.relative += (error.abs() / target).sum()
         self.squared_relative += (error.square() / target).sum()
         self.log10 += log_error.abs().sum() / torch.tensor(10.0, dtype=torch.float64).log()
         self.squared_log += log_error.square().sum()
-        ratio = torch.maximum(prediction / target, target / prediction)
-        hits = [((ratio < 1.25**power) & valid).sum() for power in (1, 2, 3)]
-        self.within += torch.stack(hits)
+        larger = torch.maximum(ratio, target / prediction)
+        self.within += torch.stack([(larger < 1.25**power).sum() - void for power in (1, 2, 3)])
 
     def compute(self) -> dict[str, float]:
         """See the class; NaN without any valid pixel."""

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from densemtl.directions import length, unit
 from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.counting import count
+from densemtl.void import known
 
 BIN = 0.005
 """Width in degrees of the histogram that yields the median, which is thus exact to 0.005."""
@@ -42,15 +44,15 @@ class Normals(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxCxHxW vectors and labels, of any length; a pixel with any NaN channel is void."""
-        valid = target.isfinite().all(1)
+        valid = known(target)
         angle = torch.where(valid, _angle(prediction, target), 0.0)
-        self.pixels += valid.sum()
-        self.total += angle.sum(dtype=torch.float64)
-        self.squared += angle.square().sum(dtype=torch.float64)
-        self.within += torch.stack([((angle < limit) & valid).sum() for limit in WITHIN])
-        index = (angle / BIN).long().clamp(max=BINS - 1)
-        index = torch.where(valid, index, BINS)
-        self.histogram += torch.bincount(index.flatten(), minlength=BINS + 1)[:BINS]
+        pixels, void = valid.sum(), (~valid).sum()
+        self.pixels += pixels
+        self.total += angle.sum()
+        self.squared += angle.square().sum()
+        self.within += torch.stack([(angle < limit).sum() - void for limit in WITHIN])
+        self.histogram += count((angle / BIN).long().clamp(max=BINS - 1), BINS)
+        self.histogram[0] -= void
 
     def compute(self) -> dict[str, float]:
         """See the class; NaN without any valid pixel."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
+from densemtl.void import known
 
 
 class Regression(TaskMetric):
@@ -23,7 +24,7 @@ class Regression(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxCxHxW values and labels; a pixel with any NaN channel is void."""
-        valid = target.isfinite().all(1, keepdim=True).expand_as(target)
+        valid = known(target).unsqueeze(1).expand_as(target)
         error = torch.where(valid, prediction.double() - target.double(), 0.0)
         self.count += valid.sum()
         self.squared += error.square().sum()

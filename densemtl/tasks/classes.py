@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densemtl.argmax import highest
 from densemtl.colours import BLACK, palette
 from densemtl.errors import ConfigError
 from densemtl.losses.cross_entropy import cross_entropy
@@ -59,7 +60,7 @@ class Classes(LabelMap):
 
     def decode(self, logits: Tensor) -> Tensor:
         """BxCxHxW logits -> BxHxW int64 class ids."""
-        return logits.argmax(dim=1)
+        return highest(logits)
 
     def metric(self, protocol: ProtocolName) -> MIoU:
         """The same under every protocol."""

@@ -16,6 +16,7 @@ from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.regression import Regression as RegressionMetric
 from densemtl.tasks.base import Task
 from densemtl.types import ProtocolName, Size
+from densemtl.void import known
 
 LossName = Literal["l1", "log_l1", "berhu", "silog"]
 
@@ -71,7 +72,7 @@ class Regression(Task):
 
     def valid(self, target: Tensor) -> Tensor:
         """Pixels without NaN in any channel."""
-        return target.isfinite().all(dim=1)
+        return known(target)
 
     def metric(self, protocol: ProtocolName) -> TaskMetric:
         """The same under every protocol."""

@@ -18,6 +18,7 @@ from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.normals import Normals as AngleMetric
 from densemtl.tasks.base import Task
 from densemtl.types import ProtocolName, Size
+from densemtl.void import known
 
 
 class UnitVectors(Task):
@@ -69,7 +70,7 @@ class UnitVectors(Task):
 
     def valid(self, target: Tensor) -> Tensor:
         """Pixels without NaN in any component."""
-        return target.isfinite().all(dim=1)
+        return known(target)
 
     def metric(self, protocol: ProtocolName) -> TaskMetric:
         """Angles, the same under every protocol."""
