@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from functools import reduce
 
-import torch
 from torch import Tensor
 
 
@@ -27,4 +26,4 @@ def unit(vectors: Tensor, shortest: float) -> Tensor:
 def length(vectors: Tensor, shortest: float = 0.0) -> Tensor:
     """BxCxHxW vectors -> BxHxW lengths, none below `shortest`."""
     squares = [channel.square() for channel in vectors.unbind(1)]
-    return reduce(torch.add, squares).clamp(min=shortest**2).sqrt()
+    return reduce(Tensor.add_, squares).clamp(min=shortest**2).sqrt()

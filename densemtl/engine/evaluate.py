@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -75,43 +74,51 @@ def evaluate(
     """
     model.eval()
     scorer = scorer or Scorer(tasks, protocol, precision.device)
+    memory = torch.empty(0, device=precision.device)
     for batch in batches:
         moved = batch.to(precision.device)
         predictions = precision.run(model, moved.image)
         for task in tasks:
-            _update(scorer, task, predictions, moved, keep)
+            _update(scorer, task, predictions, moved, keep, memory)
     return scorer.scores()
 
 
 def _update(
-    scorer: Scorer, task: Task, predictions: Predictions, batch: Batch, keep: Keep | None
+    scorer: Scorer,
+    task: Task,
+    predictions: Predictions,
+    batch: Batch,
+    keep: Keep | None,
+    memory: Tensor,
 ) -> None:
-    """Images of one frame are restored and scored together."""
-    logits, target = predictions.final[task.name], batch.targets[task.name]
-    for rows, frame in _runs(batch.frames):
+    """Images are restored and scored one by one, so that their maps stay in a CPU's cache."""
+    singles = (predictions.final[task.name].split(1), batch.targets[task.name].split(1))
+    for logits, target, frame, name in zip(*singles, batch.frames, batch.ids, strict=True):
         height, width = frame.size
-        prediction = task.decode(restore(logits[rows], frame))
-        scorer.update(task, prediction, target[rows, ..., :height, :width])
+        prediction = task.decode(restore(logits, frame, memory))
+        scorer.update(task, prediction, target[..., :height, :width])
         if keep is not None:
-            for name, one in zip(batch.ids[rows], prediction, strict=True):
-                keep(task, name, to_sample_layout(one))
+            keep(task, name, to_sample_layout(prediction[0].clone()))
 
 
-def _runs(frames: Sequence[Frame]) -> Iterator[tuple[slice, Frame]]:
-    start = 0
-    for frame, group in groupby(frames):
-        stop = start + len(list(group))
-        yield slice(start, stop), frame
-        start = stop
-
-
-def restore(logits: Tensor, frame: Frame) -> Tensor:
+def restore(logits: Tensor, frame: Frame, memory: Tensor | None = None) -> Tensor:
     """BxCxHxW logits at input size -> float32 logits at the original image's size.
 
     Padding is cut off, then a resized image's logits are resized back.
+
+    Args:
+        logits: of B images.
+        frame: of all of them.
+        memory: float32 of any size, may be overwritten by the result and grows to hold it. To ask
+            the system for large memory at every image costs more than to interpolate.
     """
     top, left, height, width = frame.box
     inside = logits[..., top : top + height, left : left + width].float()
     if inside.shape[-2:] == frame.size:
         return inside
-    return F.interpolate(inside, size=frame.size, mode="bilinear", align_corners=False)
+    if memory is None:
+        return F.interpolate(inside, size=frame.size, mode="bilinear", align_corners=False)
+    layout = torch.contiguous_format if inside.is_contiguous() else torch.channels_last
+    out = memory.resize_((*inside.shape[:2], *frame.size), memory_format=layout)
+    torch.ops.aten.upsample_bilinear2d.out(inside, frame.size, False, out=out)
+    return out

@@ -49,9 +49,9 @@ class Depth(TaskMetric):
         """Add Bx1xHxW metres and Bx1xHxW labels in metres, void NaN."""
         valid = known(target).flatten(1)
         prediction = torch.where(valid, prediction.flatten(1), 1.0).double().clamp(min=0)
-        target = torch.where(valid, target.flatten(1), 1.0).double()
+        target = target.flatten(1).nan_to_num(1.0, 1.0, 1.0).double()
         self._add_errors(prediction, target, valid)
-        self._add_ratios(prediction.clamp(min=NEAREST), target.clamp(min=NEAREST), (~valid).sum())
+        self._add_ratios(prediction.clamp(min=NEAREST), target.clamp(min=NEAREST), valid)
 
     def _add_errors(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
         pixels = valid.sum(1)
@@ -61,8 +61,7 @@ class Depth(TaskMetric):
         self.squared += squared.sum()
         self.image_rmse += (squared / pixels.clamp(min=1)).sqrt().sum()
 
-    def _add_ratios(self, prediction: Tensor, target: Tensor, void: Tensor) -> None:
-        """Add what the pixels' ratios yield; `void` of them are there with a perfect 1."""
+    def _add_ratios(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
         ratio, error = prediction / target, prediction - target
         log_error = ratio.log()
         self.relative += (error.abs() / target).sum()
@@ -70,6 +69,7 @@ class Depth(TaskMetric):
         self.log10 += log_error.abs().sum() / torch.tensor(10.0, dtype=torch.float64).log()
         self.squared_log += log_error.square().sum()
         larger = torch.maximum(ratio, target / prediction)
+        void = valid.numel() - valid.sum()
         self.within += torch.stack([(larger < 1.25**power).sum() - void for power in (1, 2, 3)])
 
     def compute(self) -> dict[str, float]:
