@@ -1,8 +1,8 @@
 """Lengths of the vectors that a BxCxHxW map holds.
 
 Written over the channels one by one: torch's own norm over a dimension that is not the last takes
-many times as long on a CPU; and over planes, as channels that alternate in memory cannot be taken by
-vectors.
+many times as long on a CPU. Unit vectors lie in planes, since channels that alternate in memory take
+longer as well.
 """
 
 from __future__ import annotations

@@ -111,6 +111,15 @@ def test_restoring_cuts_padding_before_it_resizes():
     assert (back == 1).all()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_memory_used_again_changes_nothing(layout):
+    memory = torch.empty(0)
+    for channels, size in ((5, (9, 7)), (1, (30, 40)), (3, (4, 4))):
+        logits = torch.randn(1, channels, 12, 16).contiguous(memory_format=layout)
+        frame = Frame(size, (0, 0, 12, 16))
+        assert torch.equal(restore(logits, frame, memory), restore(logits, frame))
+
+
 def test_every_prediction_can_be_kept(tasks):
     """Each image once, at its own size, in a sample's layout; also the one that has no depth."""
     kept: dict[tuple[str, str], np.ndarray] = {}
