@@ -1,7 +1,7 @@
 """Lengths of the vectors that a BxCxHxW map holds.
 
 Written over the channels one by one: torch's own norm over a dimension that is not the last takes
-many times as long on a CPU. Unit vectors lie in planes, since channels that alternate in memory take
+many times as long on a CPU. Unit vectors lie in planes, as channels that alternate in memory take
 longer as well.
 """
 
