@@ -25,7 +25,7 @@ class FAMO(LossWeighting):
     that tasks whose loss fell little gain share. Tasks without label in a step share
     nothing, and their logits have no slope. Losses must not be negative.
 
-    The second look is a forward pass, about a quarter to a third of a step's time.
+    The second look is a forward pass, about a third of a step on top of it.
 
     Args:
         tasks: the run's tasks.
