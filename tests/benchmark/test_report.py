@@ -6,6 +6,7 @@ import csv
 import io
 import statistics
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import numpy as np
 import pytest
 
 from densemtl.atomic import write_json
+from densemtl.benchmark.collect import collect
+from densemtl.benchmark.figures import draw_curves
 from densemtl.benchmark.grid import Plan
 from densemtl.benchmark.outcome import MEMORY, write_failure
 from densemtl.benchmark.report import write_report
 from densemtl.errors import ResultsError
+from densemtl.results import RESULTS, load_results
 from tests.benchmark.stand_ins import finish, planned
 
 VALUES = {"hard_sharing": (0.5, 0.52), "cross_stitch": (0.6, 0.64)}
@@ -219,3 +223,27 @@ def test_the_curves_show_every_group(tmp_path: Path) -> None:
 def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="no run of the suite is finished"):
         write_report(planned(tmp_path), tmp_path / "report", "empty")
+
+
+def test_a_metric_of_the_best_weights_alone_is_in_the_table_and_another_in_the_courses(
+    tmp_path: Path,
+) -> None:
+    """Edges: odsF is reported, and validations know the F-measure of pixels."""
+    plan = trained(tmp_path)
+    for run in (*plan.references, *plan.cells):
+        results = load_results(run.folder)
+        tasks = {}
+        for task, each in results.tasks.items():
+            values = {**each.metrics, "odsF": 7.0}
+            tasks[task] = each.model_copy(
+                update={"primary": "odsF", "selection": each.primary, "metrics": values}
+            )
+        results.model_copy(update={"tasks": tasks}).save(run.folder / RESULTS)
+    files = written(plan, tmp_path / "report")
+    assert {line["semseg odsF ↑"] for line in grid(files["table.md"])} == {"7 ± 0"}
+    outcomes = collect(plan)
+    bare = [replace(outcome, folders={}) for outcome in outcomes]
+    for name, given in (("with", outcomes), ("without", bare)):
+        draw_curves(tmp_path / f"{name}.png", given)
+    drawn, empty = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("with", "without"))
+    assert (drawn != empty).any()
