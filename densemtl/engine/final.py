@@ -52,6 +52,7 @@ class FinalScorer(Scorer):
             return
         # Counts are added one by one as they arrive; torchmetrics asks for an update all the same.
         self._final[task.name].update(prediction[:0], target[:0])
+        # Choosing by a mask copies: a prediction may lie in memory that the next image is put in.
         labelled = task.valid(target).flatten(1).any(1)
         pairs = zip(as_arrays(prediction[labelled]), as_arrays(target[labelled]), strict=True)
         for pair in pairs:
