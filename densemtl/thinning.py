@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-WORD = 64
-ONE, LAST = np.uint64(1), np.uint64(WORD - 1)
+from densemtl.words import Mask, Words, framed, from_left, from_right, pack, unpack
 
-Mask = NDArray[np.bool_]
-Words = NDArray[np.uint64]
 
 
 def thin(mask: Mask) -> Mask:
@@ -19,13 +15,13 @@ def thin(mask: Mask) -> Mask:
     as surveyed by Lam, Lee and Suen, PAMI 1992: two passes in turn peel the east and south, then
     the west and north sides until nothing changes. Outside the image there is nothing.
     """
-    words = _pack(mask)
+    words = pack(framed(mask, 1))
     while True:
         before = words.copy()
         for peels_west in (False, True):
             words[1:-1] ^= _peel(words, peels_west)
         if np.array_equal(before, words):
-            return _unpack(words, mask.shape[1])
+            return unpack(words)[1:-1, : mask.shape[1]].copy()
 
 
 def _peel(image: Words, peels_west: bool) -> Words:
@@ -35,7 +31,7 @@ def _peel(image: Words, peels_west: bool) -> Words:
     one run (`single`), if of the four pairs of neighbours, in either pairing, at least two are set
     (`two`) but in one pairing not all (`four`), and if it lies on the side of this pass.
     """
-    east, west = _from_east(image), _from_west(image)
+    east, west = from_right(image), from_left(image)
     n1, n2, n3, n4 = east[1:-1], east[:-2], image[:-2], west[:-2]
     n5, n6, n7, n8 = west[1:-1], west[2:], image[2:], east[2:]
     a, b, c, d = n2 | n3, n4 | n5, n6 | n7, n8 | n1
@@ -54,34 +50,3 @@ def _exactly_one(a: Words, b: Words, c: Words, d: Words) -> Words:
 
 def _at_least_two(a: Words, b: Words, c: Words, d: Words) -> Words:
     return np.asarray((a & b) | (c & d) | ((a | b) & (c | d)))
-
-
-def _from_east(image: Words) -> Words:
-    """Each pixel's right neighbour in its place.
-
-    The frame's right column is always empty, so that rows may run into each other.
-    """
-    flat = image.ravel()
-    moved = flat >> ONE
-    moved[:-1] |= flat[1:] << LAST
-    return moved.reshape(image.shape)
-
-
-def _from_west(image: Words) -> Words:
-    flat = image.ravel()
-    moved = flat << ONE
-    moved[1:] |= flat[:-1] >> LAST
-    return moved.reshape(image.shape)
-
-
-def _pack(mask: Mask) -> Words:
-    """One bit a pixel, the leftmost lowest, framed by empty rows and at least one empty column."""
-    height, width = mask.shape
-    frame = np.zeros((height + 2, (width // WORD + 1) * WORD), bool)
-    frame[1:-1, :width] = mask
-    return np.packbits(frame, axis=1, bitorder="little").view("<u8").astype(np.uint64, copy=False)
-
-
-def _unpack(image: Words, width: int) -> Mask:
-    octets = image[1:-1].astype("<u8", copy=False).view(np.uint8)
-    return np.unpackbits(octets, axis=1, bitorder="little")[:, :width].astype(bool)
