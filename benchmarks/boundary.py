@@ -139,21 +139,28 @@ def smooth(rng: np.random.Generator, size: tuple[int, ...], sigma: float) -> Flo
 
 
 def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
-    """Noise and stripes at every pixel, against a picture's boundaries and against each other."""
+    """Predictions that fill the image, against a picture's boundaries and truths that fill it."""
     from densemtl.thinning import thin
 
     y, x = np.indices(size)
-    noise = rng.random(size).astype(np.float32)
-    waves = (0.5 + 0.5 * np.sin(2.1 * x) * np.sin(1.7 * y)).astype(np.float32)
+    right = x / size[1]
+    noise = rng.random(size)
+    probabilities = {
+        "noise": noise,
+        "waves": 0.5 + 0.5 * np.sin(2.1 * x) * np.sin(1.7 * y),
+        "rows from right to left": np.where(y % 3 == 0, 0.05 + 0.9 * right, 0),
+    }
     truths = {
         "60 regions": partition(rng, size, 60),
         "columns, every 2nd": x % 2 == 0,
         "halves of rows": np.where(x < size[1] // 2, y % 2 == 0, y % 4 == 0),
+        "ever denser columns": np.cumsum(0.2 + 0.25 * right, 1) % 1 < 0.2 + 0.25 * right,
         "noise": thin(rng.random(size) < 0.5),
+        "all": np.ones(size, bool),
     }
-    for prediction, probability in (("noise", noise), ("waves", waves)):
+    for prediction, probability in probabilities.items():
         for name, truth in truths.items():
-            yield Case(f"{prediction} on {name}", probability, truth)
+            yield Case(f"{prediction} on {name}", probability.astype(np.float32), truth)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import numpy as np
 from densemtl.words import Mask, Words, framed, from_left, from_right, pack, unpack
 
 
-
 def thin(mask: Mask) -> Mask:
     """HxW map -> its skeleton; pieces stay connected as they were (8 neighbours), none vanishes.
 

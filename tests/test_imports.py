@@ -26,10 +26,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bands": (),
     "argmax": ("bands",),
     "void": (),
-    "thinning": (),
+    "words": (),
+    "thinning": ("words",),
     "parallel": ("errors",),
     "partition": ("thinning",),
-    "metrics": ("directions", "errors", "partition", "thinning", "types", "void"),
+    "metrics": ("directions", "errors", "partition", "thinning", "types", "void", "words"),
     "losses": ("directions", "errors", "tasks.base", "types"),
     "tasks": (
         *("argmax", "colours", "data.geometry", "errors", "losses", "metrics", "types", "void"),

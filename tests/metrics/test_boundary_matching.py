@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial.distance import cdist
 
-from densemtl.metrics.boundary import matching
+from densemtl.metrics.boundary import matching, moves
+from densemtl.metrics.boundary.disc import Disc
 from densemtl.metrics.boundary.matching import Matcher
-from densemtl.metrics.boundary.reach import Reach, connect
 from densemtl.thinning import thin
 
 RADII = [0.0, 1.0, 1.5, 2.3, 5.0]
@@ -61,17 +63,26 @@ def test_as_large_as_any_after_other_maps(seed, radius):
         assert is_matchable(matched, truth, radius)
 
 
-@pytest.mark.parametrize("radius", [1.2, 6.2])
-@pytest.mark.parametrize("seed", range(15))
-def test_dense_boundaries_take_another_way_to_the_same_size(seed, radius, monkeypatch):
-    monkeypatch.setattr(matching, "DENSE", 0)
+@pytest.fixture(params=["nearest first", "moves alone"])
+def way(request, monkeypatch):
+    """Few pixels are matched by moves alone; many are first paired with what is nearest."""
+    if request.param == "moves alone":
+        monkeypatch.setattr(matching, "pair_nearest", lambda *_: None)
+        monkeypatch.setattr(moves, "CHUNK", 50)
+
+
+@pytest.mark.parametrize("radius", [1.2, 2.0, 6.2])
+@pytest.mark.parametrize("seed", range(25))
+def test_either_way_leads_to_the_same_size(seed, radius, way):
     rng = np.random.default_rng(seed)
     shape = (19, 23)
     truth = noise(rng, shape, rng.uniform(0.1, 0.6))
     matcher = Matcher(truth, radius)
     for density in (0.1, 0.4, 0.6):
         found = noise(rng, shape, density)
-        assert matcher.match(found).sum() == largest(found, truth, radius)
+        matched = matcher.match(found)
+        assert matched.sum() == largest(found, truth, radius)
+        assert is_matchable(matched, truth, radius)
 
 
 def test_either_side_may_be_the_ground_truth():
@@ -100,12 +111,16 @@ HARD = {
 }
 
 
+@cache
+def largest_of_patterns(found, truth):
+    return largest(HARD[found], HARD[truth], 1.5)
+
+
 @pytest.mark.parametrize("truth", HARD)
 @pytest.mark.parametrize("found", HARD)
-def test_regular_patterns(found, truth):
-    assert Matcher(HARD[truth], 1.5).match(HARD[found]).sum() == largest(
-        HARD[found], HARD[truth], 1.5
-    )
+def test_regular_patterns(found, truth, way):
+    size = largest_of_patterns(*sorted((found, truth)))
+    assert Matcher(HARD[truth], 1.5).match(HARD[found]).sum() == size
 
 
 def test_the_radius_is_inclusive():
@@ -129,13 +144,62 @@ def test_a_long_path_of_pairs_is_turned_over():
     assert matched.sum() == largest(found, truth, 2) == 100
 
 
-def test_candidates_are_those_within_reach():
-    rng = np.random.default_rng(3)
-    truth, found = noise(rng, (13, 17), 0.3), noise(rng, (13, 17), 0.3)
-    graph = connect(Reach(truth, 3.7).spans(np.flatnonzero(found)))
-    near = cdist(np.argwhere(found), np.argwhere(truth)) <= 3.7
-    assert np.array_equal(np.argwhere(near), np.column_stack([graph.sources, graph.targets]))
-    assert np.array_equal(np.diff(graph.starts), near.sum(1))
+@pytest.mark.parametrize("radius", [0.0, 1.0, 3.7, 5.0, 70.3])
+def test_a_disc_dilates_to_what_is_within_its_radius(radius):
+    mask = noise(np.random.default_rng(3), (23, 90), 0.002)
+    disc = Disc(mask.shape, radius)
+    near = cdist(np.argwhere(np.ones_like(mask)), np.argwhere(mask)).min(1) <= radius
+    assert np.array_equal(disc.crop(disc.within(disc.frame(mask))), near.reshape(mask.shape))
+    pixels = np.flatnonzero(disc.frame(mask))
+    by_offset = np.zeros(len(disc.frame(mask)), bool)
+    by_offset[pixels[:, None] + disc.offsets] = True
+    assert np.array_equal(disc.crop(by_offset), near.reshape(mask.shape))
+
+
+def work(truth, maps, radius, monkeypatch):
+    """Dilations, steps of moves and pixels moved in them, of all maps together."""
+    done = {"dilations": 0, "steps": 0, "moves": 0}
+    step, dilate = moves._step, Disc.dilate
+
+    def counted_step(disc, pairs, levels, movers):
+        done["steps"] += 1
+        done["moves"] += len(movers)
+        return step(disc, pairs, levels, movers)
+
+    def counted_dilate(disc, words):
+        done["dilations"] += 1
+        return dilate(disc, words)
+
+    monkeypatch.setattr(moves, "_step", counted_step)
+    monkeypatch.setattr(Disc, "dilate", counted_dilate)
+    matcher = Matcher(truth, radius)
+    for found in maps:
+        matcher.match(found)
+    return done
+
+
+ADVERSARIAL = {
+    "halves": lambda y, x: np.where(x < 80, y % 2 == 0, y % 4 == 0),
+    "columns": lambda y, x: x % 2 == 0,
+    "rings": lambda y, x: np.hypot(y - 60, x - 80).astype(int) % 3 == 0,
+    "denser": lambda y, x: np.cumsum(0.2 + 0.25 * x / 160, 1) % 1 < 0.2 + 0.25 * x / 160,
+    "grid": lambda y, x: (x % 3 == 0) | (y % 3 == 0),
+    "board": lambda y, x: (x + y) % 2 == 0,
+    "all": lambda y, x: x >= 0,
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_no_pattern_takes_long(name, monkeypatch):
+    """Surplus may have to travel across the image, 3.3 pixels a pair; work stays small."""
+    truth = ADVERSARIAL[name](*np.indices((120, 160)))
+    strength = np.random.default_rng(0).random(truth.shape)
+    maps = [thin(strength > level) for level in np.linspace(0.9, 0.1, 9)]
+    maps += [pattern(*np.indices(truth.shape)) for pattern in ADVERSARIAL.values()]
+    done = work(truth, maps, 3.3, monkeypatch)
+    assert done["dilations"] <= 80 * len(maps)
+    assert done["steps"] <= 150 * len(maps)
+    assert done["moves"] <= truth.sum() * len(maps)
 
 
 def test_the_same_maps_give_the_same_pixels():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.words import WORD, Mask, Words, framed, from_left, from_right, pack, unpack
+from densemtl.words import WORD, Mask, Words, framed, pack, spread, unpack
 
 Ints = NDArray[np.integer]
 
@@ -59,7 +59,7 @@ class Disc:
         for half, rows in self._rows:
             while width < half:
                 step = min(half - width, 2 * width + 1, WORD - 1)
-                run = run | from_left(run, step) | from_right(run, step)
+                run = spread(run, step)
                 width += step
             for row in rows:
                 result[row:] |= run[: len(run) - row]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from densemtl.metrics.boundary.disc import Disc, Ints
 from densemtl.metrics.boundary.pairs import FREE, Pairs
-from densemtl.words import Words, pack, unpack
+from densemtl.words import Words, indices, pack, unpack
 
 UNSEEN = np.int32(2**31 - 1)
 
@@ -52,7 +52,7 @@ def search(disc: Disc, pairs: Pairs, found: Words, free: Ints) -> Levels:
         level += 1
         new = unseen & disc.dilate(_words(true, len(of_true)))
         unseen = unseen ^ new
-        pixels = np.flatnonzero(unpack(new))
+        pixels = indices(new)
         true = pairs.true_of[pixels]
         reached.append(pixels[true == FREE])
         true = true[true != FREE]

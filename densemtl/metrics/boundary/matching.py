@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from densemtl.metrics.boundary.disc import Disc
+from densemtl.metrics.boundary.disc import Disc, Ints
 from densemtl.metrics.boundary.levels import search
 from densemtl.metrics.boundary.moves import move, pair_nearest
 from densemtl.metrics.boundary.pairs import Pairs
@@ -42,7 +42,7 @@ class Matcher:
         disc, pairs = self._disc, self._pairs
         near = disc.frame(found) & self._near
         pairs.part(np.flatnonzero(pairs.matched & ~near))
-        free = np.flatnonzero(near & ~pairs.matched)
+        free: Ints = np.flatnonzero(near & ~pairs.matched)
         pair_nearest(disc, pairs, free)
         free, words = free[~pairs.matched[free]], pack(near)
         # It ends: a round matches one more, or all that are left are cut off and dropped.
