@@ -42,12 +42,19 @@ def build_auxiliary_tasks(experiment: Experiment) -> list[Task]:
 
 
 def _build_tasks(experiment: Experiment, entries: Sequence[TaskEntry]) -> list[Task]:
-    data = components.find("data", experiment.data.name)
-    offered = data.offers(**components.parse_options(data, experiment.data.options))
-    return [_build_task(entry, offered.get(entry.name, {})) for entry in entries]
+    offered = offers(experiment.data)
+    return [build_task(entry, offered.get(entry.name, {})) for entry in entries]
 
 
-def _build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
+def offers(data: Component) -> dict[str, dict[str, Any]]:
+    """{task: its default options} of a dataset, without looking at its files."""
+    cls = components.find("data", data.name)
+    offered: dict[str, dict[str, Any]] = cls.offers(**components.parse_options(cls, data.options))
+    return offered
+
+
+def build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
+    """A task of what the user set, on top of defaults."""
     options = {**defaults, **entry.options}
     kind = entry.kind or options.pop("kind", None) or entry.name
     options.pop("kind", None)
@@ -114,20 +121,37 @@ def build_model(
     Raises:
         ModelError: backbone, decoder and head do not go together, or weights cannot be had.
     """
+    auxiliary = build_auxiliary_tasks(experiment)
     options = {"img_size": experiment.input.size, **experiment.backbone.options}
     if pretrained is not None:
         options["pretrained"] = pretrained
+    backbone = Component(name=experiment.backbone.name, **options)
+    return assemble(backbone, experiment.head, experiment.decoder, tasks, auxiliary)
+
+
+def assemble(
+    backbone: Component,
+    head: Component,
+    decoder: Component,
+    tasks: Sequence[Task],
+    auxiliary: Sequence[Task] = (),
+) -> DenseModel:
+    """The network of these parts.
+
+    Raises:
+        ConfigError: no such component, or an option that it does not take.
+        ModelError: they do not go together, or weights cannot be had.
+    """
+    options = components.parse_options(Backbone, backbone.options)
 
     def make_backbone() -> Backbone:
-        return Backbone(experiment.backbone.name, **components.parse_options(Backbone, options))
+        return Backbone(backbone.name, **options)
 
     def make_head(features: FeatureSpec, channels: int) -> nn.Module:
-        return _make("heads", experiment.head, features, channels)
+        return _make("heads", head, features, channels)
 
-    auxiliary = build_auxiliary_tasks(experiment)
     given = [make_backbone, make_head, tasks, *([auxiliary] if auxiliary else [])]
-    decoder = _make("decoders", experiment.decoder, *given)
-    return DenseModel(decoder)
+    return DenseModel(_make("decoders", decoder, *given))
 
 
 def build_balancer(experiment: Experiment, tasks: Sequence[Task]) -> Balancer:

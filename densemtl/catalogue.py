@@ -1,0 +1,30 @@
+"""The names of all components, told without importing any."""
+
+from __future__ import annotations
+
+from densemtl import components
+
+
+def list_decoders() -> list[str]:
+    """Architectures."""
+    return components.names("decoders")
+
+
+def list_heads() -> list[str]:
+    """Task heads."""
+    return components.names("heads")
+
+
+def list_tasks() -> list[str]:
+    """Tasks, and the generic kinds that tasks of one's own are made from."""
+    return components.names("tasks")
+
+
+def list_datasets() -> list[str]:
+    """Datasets."""
+    return components.names("data")
+
+
+def list_balancing() -> list[str]:
+    """Rules that weigh losses or gradients."""
+    return components.names("balancing")

@@ -1,0 +1,106 @@
+"""Tasks and networks by name, for programs that bring their own data and training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from densemtl import components
+from densemtl.build import assemble, build_task, offers
+from densemtl.checks import component_errors, task_errors
+from densemtl.config import Component, TaskEntry
+from densemtl.errors import ConfigError
+from densemtl.models.model import DenseModel
+from densemtl.tasks.base import Task
+from densemtl.types import Size
+
+Named = str | Mapping[str, Any]
+"""A component: its name, or {"name": .., option: ..}; `package.module:Class` for one's own."""
+
+
+def create_tasks(tasks: Sequence[Named | Task], data: Named | None = None) -> list[Task]:
+    """Tasks by name.
+
+    Args:
+        tasks: names, {"name": .., "kind": .., option: ..}, or tasks, which stay as they are.
+        data: a dataset whose definitions (class names, say) they take; it need not be on disk.
+
+    Raises:
+        ConfigError: no such task, or a wrong option; one line each.
+    """
+    named = [_entry(task) for task in tasks if not isinstance(task, Task)]
+    dataset = {} if data is None else {"data": _anywhere(_entry(data))}
+    values = {"tasks": named, **dataset}
+    _refuse([*component_errors(values), *(task_errors(values) if named else ())])
+    offered = offers(Component(**dataset["data"])) if dataset else {}
+    return [
+        task if isinstance(task, Task) else _create_task(_entry(task), offered) for task in tasks
+    ]
+
+
+def create_model(
+    decoder: Named,
+    *,
+    backbone: Named,
+    tasks: Sequence[Named | Task],
+    auxiliary_tasks: Sequence[Named | Task] = (),
+    head: Named = "fpn",
+    data: Named | None = None,
+    img_size: Size | None = None,
+    pretrained: bool = False,
+) -> DenseModel:
+    """A network by the names of its parts.
+
+    Args:
+        decoder: the architecture; see `list_decoders`.
+        backbone: any timm model that gives feature maps.
+        tasks: what is predicted; as for `create_tasks`.
+        auxiliary_tasks: learnt besides, by architectures that can.
+        head: each task's; see `list_heads`.
+        data: as for `create_tasks`.
+        img_size: (height, width) of the input, for backbones that are built for one size.
+        pretrained: start from timm's weights.
+
+    Returns:
+        Takes Bx3xHxW RGB in 0..255, uint8 or float, of any size; gives `Predictions`.
+
+    Raises:
+        ConfigError: no such part, or a wrong option; one line each.
+        ModelError: the parts do not go together, or weights cannot be had.
+    """
+    parts = {"decoder": _entry(decoder), "head": _entry(head), "backbone": _entry(backbone)}
+    named = {"tasks": _entries(tasks), "auxiliary_tasks": _entries(auxiliary_tasks)}
+    _refuse([*component_errors(parts), *task_errors({**parts, **named})])
+    built = create_tasks(tasks, data)
+    size = {} if img_size is None else {"img_size": img_size}
+    options = {**size, "pretrained": pretrained, **parts["backbone"]}
+    return assemble(
+        Component(**options),
+        Component(**parts["head"]),
+        Component(**parts["decoder"]),
+        built,
+        create_tasks(auxiliary_tasks, data),
+    )
+
+
+def _create_task(entry: dict[str, Any], offered: Mapping[str, dict[str, Any]]) -> Task:
+    return build_task(TaskEntry(**entry), offered.get(entry["name"], {}))
+
+
+def _entry(named: Named) -> dict[str, Any]:
+    return {"name": named} if isinstance(named, str) else dict(named)
+
+
+def _entries(tasks: Sequence[Named | Task]) -> list[dict[str, Any]]:
+    return [{"name": task.name} if isinstance(task, Task) else _entry(task) for task in tasks]
+
+
+def _anywhere(data: dict[str, Any]) -> dict[str, Any]:
+    """Datasets on disk must be given a folder, which what they offer does not depend on."""
+    on_disk = components.takes(components.find("data", data["name"]), "root")
+    return {"root": ".", **data} if on_disk else data
+
+
+def _refuse(errors: Sequence[str]) -> None:
+    if errors:
+        raise ConfigError("\n".join(errors))
