@@ -12,7 +12,6 @@ from densemtl import configfile
 from densemtl.build import build_model, build_tasks
 from densemtl.config import Experiment, check
 from densemtl.engine.checkpoint import apply_weights, load_weights, weights_file, weights_hash
-from densemtl.engine.panels import Predictor
 from densemtl.engine.precision import Precision, make_precision
 from densemtl.models.model import DenseModel
 from densemtl.tasks.base import Task
@@ -37,10 +36,6 @@ class Loaded:
     model: DenseModel
     precision: Precision
     weights: str
-
-    def predictor(self) -> Predictor:
-        """Takes single images."""
-        return Predictor(self.model, self.tasks, self.experiment.input, self.precision)
 
 
 def load(path: Path, overrides: Sequence[str] = (), device: str | None = None) -> Loaded:

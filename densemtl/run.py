@@ -31,6 +31,7 @@ from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job, count_steps, train
 from densemtl.errors import ConfigError
 from densemtl.heatmaps import draw_course
+from densemtl.inference.predictor import Predictor
 from densemtl.record import record_run
 from densemtl.results import (
     RESULTS,
@@ -235,6 +236,7 @@ def make_job(
         val_loader=build_eval_loader(experiment, splits.val, tasks, pin),
         val_set=splits.val,
         input=experiment.input,
+        predictor=lambda of: Predictor(of, tasks, experiment.input, device=precision),
         protocol=experiment.protocol,
         settings=settings,
     )

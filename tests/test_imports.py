@@ -47,6 +47,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "visualize": ("colours", "tasks.base", "types"),
     "media": ("atomic", "data.write", "errors", "visualize"),
+    "inference": (
+        *("components", "data.files", "data.geometry", "engine.evaluate", "engine.panels"),
+        *("engine.precision", "errors", "load", "models.fold", "models.model", "settings"),
+        *("tasks.base", "types", "visualize"),
+    ),
     "engine": (
         *("atomic", "balancing.base", "components", "data", "errors", "losses.objective"),
         *("metrics.base", "metrics.labelled", "models", "parallel", "settings", "tasks.base"),

@@ -11,7 +11,7 @@ from densemtl import cli
 
 if TYPE_CHECKING:
     from densemtl.data.base import DenseDataset
-    from densemtl.engine.panels import Predictor
+    from densemtl.inference.predictor import Predictor
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -29,6 +29,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=8, help="images of the dataset (default: 8)")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for the pictures")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored image")
+    text = "average over these sizes relative to the input (default: 1)"
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help=text)
+    text = "cut larger images into overlapping windows of this size at their own resolution"
+    parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help=text)
     parser.add_argument("--raw", action="store_true", help="write the predicted maps as well")
     cli.add_device(parser)
     args = parser.parse_intermixed_args(argv)
@@ -43,13 +48,14 @@ def main(argv: list[str] | None = None) -> None:
     """Predict and write."""
     args = parse(argv)
     from densemtl.build import build_dataset
+    from densemtl.inference.predictor import Predictor
     from densemtl.load import load
     from densemtl.media import find_images, is_video
 
     videos = [path for path in args.inputs if is_video(path)]
     images = [file for path in args.inputs if path not in videos for file in find_images(path)]
     loaded = load(args.checkpoint, args.overrides, args.device)
-    predictor = loaded.predictor()
+    predictor = Predictor.of(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
     for file in images:
         show_image(predictor, file, args.output, args.raw)
     for file in videos:
@@ -62,12 +68,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def show_image(predictor: Predictor, file: Path, output: Path, raw: bool) -> None:
     """One image -> NAME.png, and its raw maps if asked for."""
-    from densemtl.data.files import read_image
     from densemtl.data.write import write_picture
+    from densemtl.inference.images import to_picture
     from densemtl.media import write_maps
     from densemtl.visualize import panel
 
-    image = read_image(file)
+    image = to_picture(file)
     maps = predictor(image)
     write_picture(output / f"{file.stem}.png", panel(image, maps, None, predictor.tasks))
     if raw:

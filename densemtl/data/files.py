@@ -60,13 +60,27 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     """
     if file.suffix.lower() in PICTURES:
         return _decode(file, cv2.IMREAD_COLOR)
-    array = channels_last(read_array(file))
-    if array.ndim != 3 or array.shape[2] != 3:
-        raise DataError(f"{file}: an image needs 3 channels, this array is {array.shape}")
+    return to_image(read_array(file), file)
+
+
+def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
+    """A uint8 or float (0..1) array, channels last or first -> HxWx3 uint8 RGB.
+
+    Args:
+        array: any array.
+        source: named in errors.
+
+    Raises:
+        DataError: no image.
+    """
+    array = channels_last(array)
+    if array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise DataError(f"{source}: an image needs 3 channels, this array is {array.shape}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-        raise DataError(f"{file}: an image is uint8, or float from 0 to 1; this is {_range(array)}")
+        found = _range(array)
+        raise DataError(f"{source}: an image is uint8, or float from 0 to 1; this is {found}")
     return np.round(255 * array).astype(np.uint8)
 
 

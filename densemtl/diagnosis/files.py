@@ -15,6 +15,7 @@ from densemtl.colours import ramp
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.write import write_picture
 from densemtl.diagnosis.diagnose import Diagnosis
+from densemtl.inference.predictor import Predictor
 from densemtl.load import Loaded
 from densemtl.metrics.reliability import Reliability
 from densemtl.results import finite
@@ -85,7 +86,7 @@ def _write_csv(file: Path, rows: Sequence[Sequence[str]]) -> None:
 def _draw_worst(
     task: Task, names: Sequence[str], diagnosis: Diagnosis, loaded: Loaded, dataset: DenseDataset
 ) -> Picture:
-    predictor, metric = loaded.predictor(), task.selection(loaded.experiment.protocol)
+    predictor, metric = Predictor.of(loaded), task.selection(loaded.experiment.protocol)
     index = {name: number for number, name in enumerate(dataset.ids)}
     rows = []
     for name in names:

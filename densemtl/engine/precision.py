@@ -14,7 +14,8 @@ from densemtl.settings import TrainSettings
 
 Output = TypeVar("Output")
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""{name in a configuration: type}; any other name stands for none."""
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,4 @@ def make_precision(settings: TrainSettings, device: str | None) -> Precision:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {name}: no usable GPU here; leave it out or say --device cpu")
-    return Precision(torch.device(name), _AUTOCAST.get(settings.amp), settings.channels_last)
+    return Precision(torch.device(name), AUTOCAST.get(settings.amp), settings.channels_last)

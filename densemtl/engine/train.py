@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import nn
 
 from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EpochSampler, EvalView
@@ -17,7 +19,7 @@ from densemtl.engine.evaluate import evaluate
 from densemtl.engine.log import RELATIONS, SHARING, RunLog
 from densemtl.engine.monitor import LossMonitor, Means
 from densemtl.engine.optim import Schedule
-from densemtl.engine.panels import Predictor, draw_panels
+from densemtl.engine.panels import Predict, draw_panels
 from densemtl.engine.progress import ProgressBar
 from densemtl.engine.relations import Relations, pairs_of
 from densemtl.engine.sharing import Probe, make_probe
@@ -47,7 +49,8 @@ class Job:
         train_loader: batches of the training set.
         val_loader: batches of the validation set.
         val_set: its samples, for pictures.
-        input: size and fit, for pictures.
+        input: size and fit.
+        predictor: makes of a model what draws its predictions.
         protocol: which family of metrics.
         settings: the loop's.
     """
@@ -63,6 +66,7 @@ class Job:
     val_loader: Loader[Batch]
     val_set: DenseDataset
     input: InputSettings
+    predictor: Callable[[nn.Module], Predict]
     protocol: ProtocolName
     settings: TrainSettings
 
@@ -252,8 +256,8 @@ def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
 
 
 def _draw(job: Job, log: RunLog) -> None:
-    predictor = Predictor(job.state.evaluated, job.tasks, job.input, job.stepper.precision)
-    picture = draw_panels(predictor, job.val_set, job.settings.panels)
+    predict = job.predictor(job.state.evaluated)
+    picture = draw_panels(predict, job.tasks, job.val_set, job.settings.panels)
     step = job.state.record.step
     write_picture(job.folder / PANELS / f"step_{step:06d}.png", picture)
     log.picture(step, PANELS, picture)

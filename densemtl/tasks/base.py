@@ -81,6 +81,19 @@ class Task(ABC):
             geometry: the one applied to the image.
         """
 
+    def unwarp(self, logits: Tensor, zoom: float, flip: bool) -> Tensor:
+        """Logits of a warped image -> those of the plain one: what `warp` does to labels, undone.
+
+        Args:
+            logits: BxCxHxW, brought back to the plain image's size already.
+            zoom: how much nearer things look in the warped image.
+            flip: whether it is mirrored left to right.
+
+        Returns:
+            Logits that can be averaged with those of other views.
+        """
+        return logits.flip(-1) if flip else logits
+
     @abstractmethod
     def void(self, size: Size) -> NDArray[np.generic]:
         """A label map in which no pixel counts, in a `Sample`'s layout."""

@@ -87,6 +87,11 @@ class Regression(Task):
         warped = geometry.labels(target, np.nan).astype(np.float32, copy=False)
         return warped / np.float32(geometry.zoom) if self.scales_with_zoom else warped
 
+    def unwarp(self, logits: Tensor, zoom: float, flip: bool) -> Tensor:
+        """Mirrored back; multiplied by the zoom if values scale with it."""
+        straight = super().unwarp(logits, zoom, flip)
+        return straight * zoom if self.scales_with_zoom else straight
+
     def void(self, size: Size) -> NDArray[np.generic]:
         """HxW, or HxWxC for several channels, float32 of NaN."""
         shape = size if self.channels == 1 else (*size, self.channels)

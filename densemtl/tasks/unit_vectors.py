@@ -98,6 +98,12 @@ class UnitVectors(Task):
             warped[..., 0] *= -1
         return warped
 
+    def unwarp(self, logits: Tensor, zoom: float, flip: bool) -> Tensor:
+        """Mirrored back, x too; of length 1, so that every view counts alike."""
+        directions = super().unwarp(self.decode(logits), zoom, flip)
+        sign = [-1.0 if flip else 1.0, *[1.0] * (self.channels - 1)]
+        return directions * directions.new_tensor(sign).view(-1, 1, 1)
+
     def void(self, size: Size) -> NDArray[np.generic]:
         """HxWxC float32 of NaN."""
         return np.full((*size, self.channels), np.nan, np.float32)

@@ -240,6 +240,25 @@ def test_pictures_say_near_and_far_and_up(make_task):
     assert yes.sum() > no.sum() + 300
 
 
+def perfect_logits(task: Task, label: np.ndarray) -> torch.Tensor:
+    """Logits that decode to a label without void."""
+    target = as_target(label)
+    if target.is_floating_point():
+        return target
+    ids = torch.arange(max(task.channels, 2)).view(1, -1, 1, 1)
+    return 9.0 * (ids == target[:, None]).float()[:, -task.channels :]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("zoom", [1.0, 2.0])
+def test_unwarping_undoes_what_warping_does_to_labels(any_task, draw_label, rng, flip, zoom):
+    label = draw_label(any_task, SIZE, rng, void=0)
+    warped = any_task.warp(label, Geometry((0, 0, *SIZE), SIZE, zoom, flip=flip))
+    back = any_task.decode(any_task.unwarp(perfect_logits(any_task, warped), zoom, flip))
+    straight = any_task.decode(perfect_logits(any_task, label))
+    torch.testing.assert_close(back, straight)
+
+
 class Materials(Classes):
     """What a user writes for a task of their own."""
 

@@ -77,6 +77,18 @@ def test_an_image_becomes_a_panel_and_raw_maps(
     np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
 
 
+def test_views_and_windows_change_the_maps(
+    trained: Path, demo: Main, photo: Path, tmp_path: Path
+) -> None:
+    maps = []
+    for name, options in (("a", []), ("b", ["--flip", "--scales", "1", "1.5"])):
+        out = tmp_path / name
+        demo([str(trained), str(photo), "--output", str(out), "--raw", "--device", "cpu", *options])
+        maps.append(np.load(out / "maps" / "photo_depth.npy"))
+    assert maps[0].shape == maps[1].shape
+    assert not np.array_equal(*maps)
+
+
 def test_a_folder_and_the_dataset(trained: Path, demo: Main, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     demo(
