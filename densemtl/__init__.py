@@ -14,6 +14,8 @@ if TYPE_CHECKING:
         list_tasks,
     )
     from densemtl.create import create_model, create_tasks
+    from densemtl.hub.fetch import from_pretrained
+    from densemtl.hub.publish import push_to_hub, save_pretrained
     from densemtl.inference.predictor import Predictor
 
 __version__ = "0.1.0"
@@ -22,11 +24,14 @@ _HOMES = {
     "Predictor": "inference.predictor",
     "create_model": "create",
     "create_tasks": "create",
+    "from_pretrained": "hub.fetch",
     "list_balancing": "catalogue",
     "list_datasets": "catalogue",
     "list_decoders": "catalogue",
     "list_heads": "catalogue",
     "list_tasks": "catalogue",
+    "push_to_hub": "hub.publish",
+    "save_pretrained": "hub.publish",
 }
 """{public name: its module}, imported on first use, so that `import densemtl` itself is light."""
 

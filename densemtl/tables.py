@@ -166,8 +166,13 @@ def _grid(rows: Sequence[Row], sign: str) -> list[list[str]]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """A Markdown table."""
-    header, *body = _grid(rows, "±")
-    rule = ["---", *["---:"] * (len(header) - 1)]
+    return markdown_grid(_grid(rows, "±"))
+
+
+def markdown_grid(lines: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """Lines of cells, the header first, as a Markdown table; after `texts` columns come numbers."""
+    header, *body = lines
+    rule = [*["---"] * texts, *["---:"] * (len(header) - texts)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body)) + "\n"
 
 

@@ -49,7 +49,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "media": ("atomic", "data.write", "errors", "visualize"),
     "inference": (
         *("components", "data.files", "data.geometry", "engine.evaluate", "engine.panels"),
-        *("engine.precision", "errors", "load", "models.fold", "models.model", "settings"),
+        *(
+            "engine.precision",
+            "errors",
+            "hub.fetch",
+            "load",
+            "models.fold",
+            "models.model",
+            "settings",
+        ),
         *("tasks.base", "types", "visualize"),
     ),
     "engine": (
@@ -65,6 +73,7 @@ HOMES = {
     "albumentations": {"data.photometric"},
     "torchmetrics": {"metrics"},
     "safetensors": {"engine.checkpoint"},
+    "huggingface_hub": {"hub"},
 }
 """{library: the only places that know it}."""
 

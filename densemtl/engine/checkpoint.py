@@ -22,6 +22,8 @@ from densemtl.errors import CheckpointError
 CONFIG = "config"
 LAST = "last"
 BEST = "best.safetensors"
+PUBLISHED = "model.safetensors"
+"""What the weights are called where they were published, which is the hub's own name for them."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,15 @@ class Weights:
 
 
 def weights_file(path: Path) -> Path:
-    """A run's best weights, those beside a results file, or the weights file itself.
+    """A run's best weights, published ones, those beside a results file, or the file itself.
 
     Raises:
         CheckpointError: there is none.
     """
     folder = path.parent if path.suffix == ".json" else path
     file = folder / BEST if folder.is_dir() else path
+    if folder.is_dir() and not file.exists() and (folder / PUBLISHED).exists():
+        return folder / PUBLISHED
     if not file.exists():
         hint = "no finished validation there yet" if folder.is_dir() else "no such file"
         raise CheckpointError(f"{file}: {hint}; give a run's folder or a .safetensors file")
@@ -48,8 +52,13 @@ def weights_file(path: Path) -> Path:
 
 def save_weights(file: Path, model: nn.Module, config: str) -> None:
     """Write a model's parameters and buffers with its configuration, whole or not at all."""
+    save_tensors(file, Weights(model.state_dict(), config))
+
+
+def save_tensors(file: Path, weights: Weights) -> None:
+    """Likewise of tensors that are no model's yet."""
     with replacing(file) as draft:
-        save_file(_plain(model.state_dict()), draft, metadata={CONFIG: config})
+        save_file(_plain(weights.tensors), draft, metadata={CONFIG: weights.config})
 
 
 def load_weights(file: Path) -> Weights:
@@ -84,8 +93,13 @@ def apply_weights(model: nn.Module, tensors: dict[str, Tensor], source: Path) ->
 
 def weights_hash(model: nn.Module) -> str:
     """A short SHA-256 over all parameters and buffers, by name."""
+    return tensors_hash(model.state_dict())
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """Likewise of tensors that are no model's yet."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_plain(model.state_dict()).items()):
+    for name, tensor in sorted(_plain(tensors).items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from densemtl.engine.evaluate import restore
 from densemtl.engine.panels import Maps
 from densemtl.engine.precision import AUTOCAST, Precision, make_precision
+from densemtl.hub.fetch import from_pretrained
 from densemtl.inference import windows
 from densemtl.inference.images import Image, to_picture
 from densemtl.inference.settings import InferenceSettings, parse
@@ -80,6 +81,20 @@ class Predictor:
             ConfigError: an unknown option or a wrong value.
         """
         return cls.of(load(Path(path), device=device), **options)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, device: str | None = None, **options: Any
+    ) -> Predictor:
+        """Of a folder that was published, or a hub repository, "owner/name".
+
+        See `from_pretrained` of densemtl for revisions and own components.
+
+        Raises:
+            CheckpointError: not there, not to be had, or corrupt.
+            ConfigError: an unknown option or a wrong value.
+        """
+        return cls.of(from_pretrained(source, device=device), **options)
 
     @overload
     def __call__(self, image: Image) -> Maps: ...

@@ -1,0 +1,249 @@
+"""Networks given away and fetched again: the same bits, nothing of this machine, no code."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+import yaml
+from experiments import tiny
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+import densemtl
+from densemtl.engine.checkpoint import Weights, load_weights, save_tensors
+from densemtl.errors import CheckpointError, ConfigError, ResultsError
+from densemtl.load import load
+from densemtl.results import RESULTS, load_results
+from densemtl.run import run
+from tools.hub import main
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+TINY = ("train.epochs=1", "baselines=auto", "tasks=[semseg, normals]")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home") / "alice" / "tiny"
+    run(tiny(*TINY), folder, "cpu")
+    return folder
+
+
+@pytest.fixture
+def saved(trained: Path, tmp_path: Path) -> Path:
+    return densemtl.save_pretrained(trained, tmp_path / "gift", licence="cc-by-4.0")
+
+
+def test_every_bit_comes_back(trained: Path, saved: Path) -> None:
+    ours, theirs = load(trained, device="cpu"), densemtl.from_pretrained(saved, device="cpu")
+    assert theirs.weights == ours.weights == load_results(saved).weights
+    first, second = ours.model.state_dict(), theirs.model.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    here = densemtl.Predictor.from_run(trained, device="cpu")(PHOTO)
+    there = densemtl.Predictor.from_pretrained(str(saved), device="cpu")(PHOTO)
+    for task, values in here.items():
+        np.testing.assert_array_equal(values, there[task])
+
+
+def test_a_folder_is_for_every_tool_what_a_run_is(saved: Path) -> None:
+    assert load(saved, device="cpu").file.name == "model.safetensors"
+    assert load_results(saved).delta_m is not None
+
+
+def test_nothing_tells_of_this_machine(saved: Path, trained: Path, tmp_path: Path) -> None:
+    weights = load_weights(trained / "best.safetensors")
+    config = yaml.safe_load(weights.config)
+    secret = "/home/alice/secret"
+    config["data"] = {
+        "name": "folder",
+        "root": f"{secret}/mine",
+        "images": "images",
+        "labels": {"semseg": {"files": f"{secret}/masks", "class_names": ["a", "b"]}},
+    }
+    config["init_from"] = {"semseg": f"{secret}/run"}
+    save_tensors(tmp_path / "w.safetensors", Weights(weights.tensors, yaml.safe_dump(config)))
+    densemtl.save_pretrained(tmp_path / "w.safetensors", tmp_path / "other")
+    for file in [*saved.iterdir(), *(tmp_path / "other").iterdir()]:
+        for word in (b"alice", b"secret", str(tmp_path).encode()):
+            assert word not in file.read_bytes(), file
+
+
+def test_the_card_tells_what_results_tell(saved: Path, trained: Path) -> None:
+    card, results = ModelCard.load(saved / "README.md"), load_results(trained)
+    data = card.data.to_dict()
+    assert data["license"] == "cc-by-4.0"
+    assert data["library_name"] == "densemtl"
+    metrics = {
+        metric["name"]: metric["value"]
+        for each in data["model-index"][0]["results"]
+        for metric in each["metrics"]
+    }
+    assert metrics["semseg mIoU"] == results.tasks["semseg"].value
+    assert metrics["normals mErr"] == results.tasks["normals"].value
+    text = card.text
+    for result in results.tasks.values():
+        assert f"{result.value:.4g}" in text
+        assert f"{result.delta:+.2f}" in text
+    assert f"**{results.delta_m:+.2f}**" in text
+    assert "Protocol `survey`" in text
+    assert "on the 4 images of `synthetic` val" in text
+    assert results.weights in text
+    assert 'Predictor.from_pretrained("gift")' in text
+    assert "Weights: cc-by-4.0." in text
+    assert "`hard_sharing`" in text
+    assert "`test_resnet`" in text
+
+
+def test_pictures_only_of_synthetic_scenes_or_when_asked(trained: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a" / "predictions.png"
+    densemtl.save_pretrained(trained, picture.parent)
+    assert picture.exists()
+    assert "](predictions.png)" in (picture.parent / "README.md").read_text()
+    densemtl.save_pretrained(trained, tmp_path / "b", panels=False)
+    assert not (tmp_path / "b" / "predictions.png").exists()
+    real = tmp_path / "real"
+    shutil.copytree(trained, real)
+    weights = load_weights(real / "best.safetensors")
+    config = {**yaml.safe_load(weights.config), "data": {"name": "nyud", "root": "nyud"}}
+    save_tensors(real / "best.safetensors", Weights(weights.tensors, yaml.safe_dump(config)))
+    for panels, shown in ((None, False), (True, True)):
+        folder = densemtl.save_pretrained(real, tmp_path / str(panels), panels=panels)
+        assert (folder / "predictions.png").exists() is shown
+
+
+def test_other_files_of_the_folder_stay(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    densemtl.save_pretrained(trained, tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_scores_of_other_weights_are_refused(trained: Path, tmp_path: Path) -> None:
+    results = load_results(trained).model_copy(update={"weights": "0" * 16})
+    shutil.copy(trained / "best.safetensors", tmp_path)
+    results.save(tmp_path / RESULTS)
+    with pytest.raises(ResultsError, match=r"scores of other weights than best\.safetensors"):
+        densemtl.save_pretrained(tmp_path, tmp_path / "gift")
+    assert not (tmp_path / "gift").exists()
+
+
+def test_weights_without_results_are_not_evaluated(trained: Path, tmp_path: Path) -> None:
+    shutil.copy(trained / "best.safetensors", tmp_path)
+    folder = densemtl.save_pretrained(tmp_path, tmp_path / "gift")
+    assert "Not evaluated." in (folder / "README.md").read_text()
+
+
+def test_missing_and_corrupt_files_are_told(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder, and no hub repository, owner/name"):
+        densemtl.from_pretrained("nowhere")
+    with pytest.raises(CheckpointError, match="no finished validation there yet"):
+        densemtl.from_pretrained(tmp_path / "gift" / "..")
+    whole = (saved / "model.safetensors").read_bytes()
+    for broken in (whole[:-10], whole[:5], b"", b"\xff" * 100):
+        (saved / "model.safetensors").write_bytes(broken)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable") as found:
+            densemtl.from_pretrained(saved)
+        assert "\n" not in str(found.value)
+
+
+def test_own_components_need_leave(saved: Path) -> None:
+    weights = load_weights(saved / "model.safetensors")
+    config = yaml.safe_load(weights.config)
+    config["head"]["name"] = "densemtl.heads.fpn:FPN"
+    save_tensors(saved / "model.safetensors", Weights(weights.tensors, yaml.safe_dump(config)))
+    with pytest.raises(ConfigError, match=r"names densemtl\.heads\.fpn:FPN, code that would be"):
+        densemtl.from_pretrained(saved)
+    assert densemtl.from_pretrained(saved, own_components=True, device="cpu").tasks
+
+
+def test_the_hub_gives_what_was_published(
+    saved: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def snapshot(repository: str, **options: Any) -> str:
+        asked.append(
+            (repository, options["revision"], "model.safetensors" in options["allow_patterns"])
+        )
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    loaded = densemtl.from_pretrained("me/tiny", revision="v1", device="cpu")
+    assert loaded.weights == load_results(trained).weights
+    assert asked == [("me/tiny", "v1", True)]
+
+
+def test_without_a_network_one_line_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match=r"me/tiny: no such folder, and not to be had"
+    ) as found:
+        densemtl.from_pretrained("me/tiny")
+    assert isinstance(found.value.__cause__, LocalEntryNotFoundError)
+    assert "\n" not in str(found.value)
+
+
+class Hub:
+    """What of HfApi is used, keeping what it is given."""
+
+    def __init__(self, **options: Any) -> None:
+        Hub.calls: list[Any] = [options]
+
+    def create_repo(self, repository: str, **options: Any) -> str:
+        self.calls.append((repository, options))
+        return f"https://hub/{repository}"
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, **_: Any) -> None:
+        self.calls.append((repo_id, sorted(file.name for file in Path(folder_path).iterdir())))
+        self.calls.append((Path(folder_path) / "README.md").read_text())
+
+
+def test_pushing_uploads_the_folder(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    main([str(trained), "--push", "me/tiny"])
+    options, made, uploaded, card = Hub.calls
+    assert options == {"token": None}
+    assert made == ("me/tiny", {"private": True, "exist_ok": True})
+    names = ["README.md", "config.yaml", "model.safetensors", "predictions.png", "results.json"]
+    assert uploaded == ("me/tiny", names)
+    assert 'Predictor.from_pretrained("me/tiny")' in card
+    assert "published network: https://hub/me/tiny" in capsys.readouterr().out
+
+
+def test_a_refusal_of_the_hub_is_one_line(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuses(Hub):
+        def create_repo(self, repository: str, **options: Any) -> str:
+            raise ConnectionError("401\nUnauthorized")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Refuses)
+    with pytest.raises(CheckpointError, match=r"me/tiny: not published \(ConnectionError") as found:
+        densemtl.push_to_hub(trained, "me/tiny")
+    assert "\n" not in str(found.value)
+
+
+def test_the_tool_writes_a_folder(trained: Path, tmp_path: Path) -> None:
+    main([str(trained), "--save", str(tmp_path / "gift"), "--licence", "mit"])
+    assert "license: mit" in (tmp_path / "gift" / "README.md").read_text()
+
+
+def test_nothing_in_the_package_unpickles_code() -> None:
+    for file in Path(densemtl.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                assert not {"pickle", "dill", "cloudpickle", "joblib"} & set(names), file
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert given.get("weights_only") == "True", f"{file}:{node.lineno}"
