@@ -172,7 +172,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def markdown_grid(lines: Sequence[Sequence[str]], texts: int = 1) -> str:
     """Lines of cells, the header first, as a Markdown table; after `texts` columns come numbers."""
     header, *body = lines
-    rule = [*["---"] * texts, *["---:"] * (len(header) - texts)]
+    rule = ["---" if column < texts else "---:" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body)) + "\n"
 
 

@@ -19,6 +19,9 @@ class DenseModel(nn.Module):
 
     Args:
         decoder: the architecture, with at least one backbone inside; if several, all of one kind.
+
+    Attributes:
+        multiple: images are padded to heights and widths divisible by it.
     """
 
     mean: Tensor
@@ -28,7 +31,7 @@ class DenseModel(nn.Module):
         super().__init__()
         self.decoder = decoder
         backbone = next(module for module in decoder.modules() if isinstance(module, Backbone))
-        self._multiple = backbone.multiple
+        self.multiple = backbone.multiple
         self.register_buffer("mean", _levels(backbone.mean), persistent=False)
         self.register_buffer("std", _levels(backbone.std), persistent=False)
 
@@ -42,8 +45,16 @@ class DenseModel(nn.Module):
             Final logits at HxW. Auxiliary logits at their own resolution, unless the image had to
             be padded: then at HxW as well, because only there can the padding be cut off exactly.
         """
-        size = size_of(image)
-        padded = self._prepared(image)
+        return self.predict(self.normalise(image))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """RGB in 0..255 -> as the backbone's weights want it."""
+        return (image.float() - self.mean) / self.std
+
+    def predict(self, normalised: Tensor) -> Predictions:
+        """As `forward`, from what `normalise` gives."""
+        size = size_of(normalised)
+        padded = self._padded(normalised)
         predictions = self.decoder(padded)
         whole = size_of(padded)
         final = _crop(predictions.final, whole, size)
@@ -62,13 +73,12 @@ class DenseModel(nn.Module):
         Args:
             image: as for `forward`.
         """
-        return self.decoder.sharing(self._prepared(image))
+        return self.decoder.sharing(self._padded(self.normalise(image)))
 
-    def _prepared(self, image: Tensor) -> Tensor:
-        """Normalised, with zeros, the mean colour, at the right and the bottom."""
-        height, width = size_of(image)
-        normalised = (image.float() - self.mean) / self.std
-        return F.pad(normalised, (0, -width % self._multiple, 0, -height % self._multiple))
+    def _padded(self, normalised: Tensor) -> Tensor:
+        """With zeros, the mean colour, at the right and the bottom."""
+        height, width = size_of(normalised)
+        return F.pad(normalised, (0, -width % self.multiple, 0, -height % self.multiple))
 
 
 def _crop(logits: Mapping[str, Tensor], whole: Size, size: Size) -> dict[str, Tensor]:

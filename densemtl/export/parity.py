@@ -1,0 +1,102 @@
+"""Whether an exported network gives what the original gives, and how fast."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from densemtl.errors import ModelError
+from densemtl.export.network import ExportNetwork
+from densemtl.types import Size
+
+Run = Callable[[Tensor], Sequence[NDArray[Any]]]
+"""An image as the network takes it -> its outputs in order."""
+
+TOLERANCE = 1e-3
+"""Largest difference, relative to the largest value, that is rounding."""
+
+MISSED = 1e-3
+"""Share of the pixels that may get another class, where two are equally likely."""
+
+REPEATS = 5
+
+
+def original(network: ExportNetwork) -> Run:
+    """The network itself."""
+
+    @torch.inference_mode()
+    def run(image: Tensor) -> list[NDArray[Any]]:
+        return [output.numpy() for output in network(image)]
+
+    return run
+
+
+def differences(
+    network: ExportNetwork, exported: Run, images: Sequence[Tensor]
+) -> dict[str, dict[str, float]]:
+    """How far outputs are apart, over all images: {task: ..}.
+
+    Of class ids `differ`, the share of pixels with another class; of numbers `max` and `mean` of
+    the absolute differences, and `largest`, the largest absolute value of the original.
+    """
+    found: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+    theirs = original(network)
+    for image in images:
+        for name, one, other in zip(network.names, theirs(image), exported(image), strict=True):
+            found.setdefault(name, []).append((one, other))
+    return {name: _compare(pairs) for name, pairs in found.items()}
+
+
+def _compare(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, float]:
+    one, other = (np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1))
+    if one.dtype.kind in "iu":
+        return {"differ": float(np.mean(one != other))}
+    apart = np.abs(one.astype(np.float64) - other)
+    return {
+        "max": float(apart.max()),
+        "mean": float(apart.mean()),
+        "largest": float(np.abs(one).max()),
+    }
+
+
+def check(found: dict[str, dict[str, float]]) -> None:
+    """Refuse what is more than rounding.
+
+    Raises:
+        ModelError: names the task and the difference.
+    """
+    for task, values in found.items():
+        if not _is_rounding(values):
+            told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            raise ModelError(f"the exported network gives something else: {task}: {told}")
+
+
+def _is_rounding(values: dict[str, float]) -> bool:
+    if "differ" in values:
+        return values["differ"] <= MISSED
+    return values["max"] <= TOLERANCE * max(values["largest"], 1)
+
+
+def milliseconds(run: Run, image: Tensor) -> float:
+    """CPU time of one run on one core: the median of a few, after a first one."""
+    run(image)
+    return round(1e3 * statistics.median(_times(run, image)), 3)
+
+
+def _times(run: Run, image: Tensor) -> Iterator[float]:
+    for _ in range(REPEATS):
+        started = time.process_time()
+        run(image)
+        yield time.process_time() - started
+
+
+def round_up(size: Size, multiple: int) -> Size:
+    """Sides divisible by `multiple`."""
+    return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
