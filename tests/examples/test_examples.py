@@ -1,0 +1,104 @@
+"""The examples run as their README says, and do what they say."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from densemtl import Predictor
+from densemtl.build import build_balancer, build_dataset, build_tasks
+from densemtl.config import load_experiment
+from densemtl.engine.log import read_log
+from densemtl.load import load
+from densemtl.run import run
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SMALL = [
+    "backbone={name: test_resnet, pretrained: false}",
+    "input.size=[32, 40]",
+    "loader={batch_size: 2, eval_batch_size: 2, workers: 0}",
+    "train={epochs: 1, panels: 1, eval_every: 1, amp: none}",
+    "schedule.warmup_epochs=0",
+]
+ROOMS = ["data={size: [32, 40], train_images: 4, val_images: 2}"]
+DATA = {"own_dataset": ["data={size: [32, 40], count: 4}"]}
+NAMES = sorted(file.stem for file in EXAMPLES.glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+def test_every_example_has_its_file_and_its_line() -> None:
+    assert NAMES == ["own_architecture", "own_balancing", "own_dataset", "own_task"]
+    told = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        assert f"[{name}.py]({name}.py)" in told
+        assert (EXAMPLES / f"{name}.py").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_and_predicts(name: str, tmp_path: Path) -> None:
+    overrides = [*SMALL, *DATA.get(name, ROOMS)]
+    experiment = load_experiment(EXAMPLES / f"{name}.yaml", overrides)
+    results = run(experiment, tmp_path, "cpu")
+    assert results.complete
+    assert set(results.tasks) == set(experiment.task_names())
+    predictor = Predictor.from_run(tmp_path, device="cpu", flip=True, scales=(1, 2))
+    maps = predictor(np.zeros((20, 30, 3), np.uint8))
+    assert all(np.isfinite(each).all() for each in maps.values())
+    if name == "own_task":
+        assert (maps["depth"] > 0).all()
+    if name == "own_architecture":
+        learnt = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "sharing"]
+        assert any("choice/depth<-level 0" in line for line in learnt)
+        assert load(tmp_path, device="cpu").experiment.decoder.options == {"start": 0.8}
+
+
+def test_log_depth_by_hand() -> None:
+    (_, depth) = build_tasks(load_experiment(EXAMPLES / "own_task.yaml"))
+    target = torch.tensor([2.0, 4.0, float("nan")]).view(1, 1, 1, 3)
+    right = torch.tensor([2.0, 4.0, 1.0]).log().view(1, 1, 1, 3)
+    assert depth.loss(right, target).item() == pytest.approx(0, abs=1e-6)
+    assert depth.loss(right + 0.5, target).item() == pytest.approx(0.5)
+    near = right - torch.tensor(2.0).log()
+    torch.testing.assert_close(depth.decode(depth.unwarp(near, 2.0, False)), right.exp())
+
+
+def test_discs_lie_where_their_distance_is_least() -> None:
+    dataset = build_dataset(load_experiment(EXAMPLES / "own_dataset.yaml"), "val")
+    sample = dataset[3]
+    inside = sample.targets["semseg"] > 0
+    distance = sample.targets["centre"]
+    assert distance[inside].max() <= distance[~inside].min()
+    np.testing.assert_array_equal(sample.image, dataset[3].image)
+
+
+def test_running_means_by_hand() -> None:
+    experiment = load_experiment(EXAMPLES / "own_balancing.yaml", ["tasks=[semseg, depth]"])
+    balancer = build_balancer(experiment, build_tasks(experiment))
+    losses = {"semseg": torch.tensor(4.0), "depth": torch.tensor(0.0)}
+    assert balancer.combine(losses).total.item() == pytest.approx(1)
+    balancer.combine({"semseg": torch.tensor(8.0), "depth": torch.tensor(0.5)})
+    assert balancer.means.tolist() == pytest.approx([0.95 * 4 + 0.05 * 8, 0.5])
+    balancer.combine(losses)
+    assert balancer.means[1].item() == pytest.approx(0.5)
+
+
+def test_the_command_of_the_readme(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
+    command = [sys.executable, "tools/train.py", "examples/own_balancing.yaml", "--print-config"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "own_balancing:RunningMean" in done.stdout
+    assert importlib.import_module("own_balancing").RunningMean.__doc__
