@@ -128,7 +128,7 @@ class Sized(nn.Module):
             raise ValueError("not\nthis one")
         if self.batch is not None:
             image = image.reshape(self.batch, 3, image.shape[2], image.shape[3])
-        return (image.float().reshape(-1, 3, 8, 16) * 2,)
+        return (image.float().reshape(image.shape[0], 3, 8, 16) * 2,)
 
 
 def test_what_cannot_be_free_is_told_with_its_reason() -> None:
