@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from densemtl.handover import Handover
 from densemtl.models.backbone import Backbone
 from densemtl.tasks.base import Task
 from densemtl.types import FeatureSpec, Predictions, Sharing
@@ -59,10 +60,11 @@ class PyramidDecoder(Decoder):
     def __init__(self, make_backbone: MakeBackbone, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
         self.backbone = make_backbone()
+        self.handover = Handover()
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
-        return self.predict(self.backbone(image))
+        return self.predict(self.handover(self.backbone(image)))
 
     @abstractmethod
     def predict(self, features: list[Tensor]) -> Predictions:

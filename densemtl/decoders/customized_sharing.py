@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.separate import OwnNetworks, own_share
+from densemtl.handover import Handover
 from densemtl.models.join import Join
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED, Predictions, Sharing
@@ -40,12 +41,13 @@ class CustomizedSharing(OwnNetworks):
     ) -> None:
         shares = own_share(alpha, 2)
         super().__init__(make_backbone, make_head, tasks)
-        self.shared, widths = make_backbone(), self.spec.channels
+        self.shared, self.handover = make_backbone(), Handover()
+        widths = self.spec.channels
         self.joins = nn.ModuleDict({task.name: Join(widths, shares) for task in tasks})
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
-        shared = self.shared(image)
+        shared = self.handover(self.shared(image))
         final = {}
         for task, head in self.heads.items():
             own = self.backbones[task](image)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
+from densemtl.handover import Handover
 from densemtl.models.blocks import bottleneck
 from densemtl.models.layers import BatchNorm, resize, size_of
 from densemtl.models.watch import watch
@@ -35,7 +36,7 @@ class MTAN(Decoder):
         self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
     ) -> None:
         super().__init__(tasks)
-        self.backbone = make_backbone()
+        self.backbone, self.handover = make_backbone(), Handover()
         widths = self.backbone.spec.channels
         before = (0, *widths[1:])
         entering = self._entering_widths()
@@ -53,7 +54,7 @@ class MTAN(Decoder):
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
-        stages = self._run_stages(image)
+        stages = self._handed(self._run_stages(image))
         final = {}
         for task, head in self.heads.items():
             final[task] = head(self._attend(self.attention[task], stages))
@@ -78,6 +79,10 @@ class MTAN(Decoder):
             entering, midway = self.backbone.run_stage_watched(stage, midway)
             stages.append((entering, midway.feature))
         return stages
+
+    def _handed(self, stages: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        maps = self.handover([feature for stage in stages for feature in stage])
+        return list(zip(maps[::2], maps[1::2], strict=True))
 
     def _entering_widths(self) -> list[int]:
         """Channels of what enters the stages' last blocks: tried out."""
