@@ -80,7 +80,8 @@ def run(
 def _try_out(experiment: Experiment, tasks: Sequence[Task]) -> None:
     """Build all once, so that what cannot be is told before hours of single-task runs."""
     model = build_model(experiment, tasks)
-    build_balancer(experiment, [*tasks, *build_auxiliary_tasks(experiment)])
+    learnt = [*tasks, *build_auxiliary_tasks(experiment)]
+    build_balancer(experiment, learnt).check(model)
     if isinstance(experiment.init_from, dict):
         warm_start(model, experiment.init_from)
     elif experiment.init_from == "baselines":

@@ -28,6 +28,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "void": (),
     "words": (),
     "thinning": ("words",),
+    "distributed": (),
+    "handover": (),
+    "thinning": (),
     "parallel": ("errors",),
     "partition": ("thinning",),
     "metrics": ("directions", "errors", "partition", "thinning", "types", "void", "words"),
@@ -38,8 +41,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data": ("atomic", "errors", "partition", "settings", "tasks.base", "thinning", "types"),
     "models": ("decoders.base", "errors", "types"),
     "heads": ("errors", "models.layers", "types"),
-    "decoders": ("errors", "models", "tasks.base", "types"),
-    "balancing": ("errors", "losses", "tasks"),
+    "decoders": ("errors", "handover", "models", "tasks.base", "types"),
+    "balancing": ("distributed", "errors", "handover", "losses", "tasks", "types"),
     "introspection.costs": ("models.model", "types"),
     "introspection.wall": (),
     "introspection.sketch": (
@@ -61,9 +64,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("tasks.base", "types", "visualize"),
     ),
     "engine": (
-        *("atomic", "balancing.base", "components", "data", "errors", "losses.objective"),
-        *("metrics.base", "metrics.labelled", "models", "parallel", "settings", "tasks.base"),
-        *("types", "visualize"),
+        *("atomic", "balancing.base", "components", "data", "distributed", "errors"),
+        *("losses.objective", "metrics.base", "metrics.labelled", "models", "parallel", "settings"),
+        *("tasks.base", "types", "visualize"),
     ),
 }
 """{file or package: what of densemtl it may import}. Files left out stand above all of these."""
@@ -74,6 +77,7 @@ HOMES = {
     "torchmetrics": {"metrics"},
     "safetensors": {"engine.checkpoint"},
     "huggingface_hub": {"hub"},
+    "torchjd": {"balancing.torchjd"},
 }
 """{library: the only places that know it}."""
 

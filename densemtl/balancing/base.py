@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from densemtl.errors import ConfigError
 from densemtl.losses.objective import Losses
 from densemtl.tasks.base import Task
 
 Scale = Callable[[Tensor], Tensor]
 """What the engine does to a loss before its backward pass: loss scaling, gradient accumulation."""
 
+Pass = Callable[[], Losses]
+"""Runs the model forward on one batch."""
+
 
 @dataclass(frozen=True)
 class Balance:
-    """How losses were balanced; from `backward` detached, for the log, still on the device.
+    """How losses were balanced; from a backward pass detached, for the log, still on the device.
 
     Attributes:
         total: the scalar to minimise, before `Scale`.
         weights: {task: scalar by which its loss counts}.
+        measures: {name: further scalar for the log}.
     """
 
     total: Tensor
     weights: dict[str, Tensor]
+    measures: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Balancer(nn.Module, ABC):
@@ -44,13 +50,22 @@ class Balancer(nn.Module, ABC):
         super().__init__()
         self.task_names = tuple(task.name for task in tasks)
 
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that cannot be balanced this way, before it is trained.
+
+        Raises:
+            ConfigError: it cannot; says what can.
+        """
+
     @abstractmethod
-    def backward(self, losses: Losses, model: nn.Module, scale: Scale) -> Balance:
+    def step(self, passes: Sequence[Pass], model: nn.Module, scale: Scale) -> Balance:
         """Accumulate the gradient of the balanced losses in the parameters.
 
         Args:
-            losses: scalars with a graph; a task without label in the batch has loss 0.
-            model: what was trained; losses were computed with it.
+            passes: the batches of one optimiser step, which `scale` makes the mean of; each is to
+                be run once, when the one before has been dealt with. A task without label in a
+                batch has loss 0 there.
+            model: what they run.
             scale: applied to whatever `.backward()` is called on.
         """
 
@@ -73,6 +88,10 @@ class LossWeighting(Balancer):
     def combine(self, losses: Mapping[str, Tensor]) -> Balance:
         """{task: loss} -> the scalar to minimise, with its graph, and each loss's weight in it."""
 
+    def step(self, passes: Sequence[Pass], model: nn.Module, scale: Scale) -> Balance:
+        """Batch after batch; what is told is the mean over them."""
+        return _mean([self.backward(forward(), model, scale) for forward in passes])
+
     def backward(self, losses: Losses, model: nn.Module, scale: Scale) -> Balance:
         """One backward pass of the combined losses and the architecture's own terms."""
         balance = self.combine(losses.tasks)
@@ -80,3 +99,25 @@ class LossWeighting(Balancer):
         scale(total).backward()
         weights = {task: weight.detach() for task, weight in balance.weights.items()}
         return Balance(total.detach(), weights)
+
+
+def _mean(balances: Sequence[Balance]) -> Balance:
+    names = balances[0].weights
+    weights = {
+        name: torch.stack([balance.weights[name] for balance in balances]).mean() for name in names
+    }
+    return Balance(torch.stack([balance.total for balance in balances]).mean(), weights)
+
+
+def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
+    """Check the option `weights` of a balancer.
+
+    Raises:
+        ConfigError: a weight is negative or for none of the tasks named.
+    """
+    for task, weight in weights.items():
+        if task not in names:
+            known = ", ".join(names)
+            raise ConfigError(f"balancing.weights: no task '{task}' in this run; has {known}.")
+        if weight < 0:
+            raise ConfigError(f"balancing.weights.{task}: {weight} must not be negative.")

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
-from densemtl.errors import ConfigError
+from densemtl.balancing.base import Balance, LossWeighting, check_weights
 from densemtl.tasks.base import Task
 
 
@@ -28,7 +27,7 @@ class Fixed(LossWeighting):
     def __init__(self, tasks: Sequence[Task], *, weights: dict[str, float] | None = None) -> None:
         super().__init__(tasks)
         given = weights or {}
-        self._check(given)
+        check_weights(given, self.task_names)
         usual = {task.name: task.weight if len(tasks) > 1 else 1.0 for task in tasks}
         table = torch.tensor([given.get(task, usual[task]) for task in self.task_names])
         self.register_buffer("table", table, persistent=False)
@@ -38,11 +37,3 @@ class Fixed(LossWeighting):
         weights = dict(zip(self.task_names, self.table, strict=True))
         total = torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
         return Balance(total, weights)
-
-    def _check(self, weights: Mapping[str, float]) -> None:
-        known = ", ".join(self.task_names)
-        for task, weight in weights.items():
-            if task not in self.task_names:
-                raise ConfigError(f"balancing.weights: no task '{task}' in this run; has {known}.")
-            if weight < 0:
-                raise ConfigError(f"balancing.weights.{task}: {weight} must not be negative.")

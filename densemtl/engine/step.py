@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balance, Balancer
+from densemtl.distributed import mean_over_ranks
 from densemtl.engine.precision import Precision
 from densemtl.engine.second_look import SecondLook
 from densemtl.losses.objective import Losses, objective
@@ -18,7 +20,7 @@ from densemtl.tasks.base import Task
 from densemtl.types import Batch
 
 Report = dict[str, Tensor]
-"""{name: detached scalar}: each task's loss, each `weight/TASK`, and `total`."""
+"""{name: detached scalar}: each task's loss, `weight/TASK`, the balancer's measures, `total`."""
 
 
 @dataclass
@@ -39,22 +41,29 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         asked = self.balancer.looks_again
         look = SecondLook(self.model, self.tasks, self.precision) if asked else None
-        reports = [self._backward(batch, len(batches)) for batch in batches]
-        report = {name: torch.stack([each[name] for each in reports]).mean() for name in reports[0]}
+        told: list[Losses] = []
+        passes = [partial(self._forward, batch, told) for batch in batches]
+        balance = self.balancer.step(
+            passes, self.model, lambda loss: self.scaler.scale(loss / len(batches))
+        )
+        mean_over_ranks(self._gradients())
+        report = _report(told, balance)
         if self.settings.non_finite == "stop" or bool(report["total"].isfinite()):
             self._update()
             if look is not None:
                 self.balancer.look_again(report, look.losses(batches))
         return report
 
-    def _backward(self, batch: Batch, parts: int) -> Report:
+    def _forward(self, batch: Batch, told: list[Losses]) -> Losses:
         batch = batch.to(self.precision.device)
         predictions = self.precision.run(self.model, batch.image)
         losses = objective(self.tasks, predictions, batch.targets)
-        balance = self.balancer.backward(
-            losses, self.model, lambda loss: self.scaler.scale(loss / parts)
-        )
-        return _report(losses, balance)
+        told.append(_detached(losses))
+        return losses
+
+    def _gradients(self) -> list[Tensor]:
+        learnt = (*self.model.parameters(), *self.balancer.parameters())
+        return [each.grad for each in learnt if each.grad is not None]
 
     def _update(self) -> None:
         if self.settings.clip_norm is not None:
@@ -64,7 +73,14 @@ class Stepper:
         self.scaler.update()
 
 
-def _report(losses: Losses, balance: Balance) -> Report:
-    report = {name: loss.detach() for name, loss in {**losses.tasks, **losses.terms}.items()}
+def _detached(losses: Losses) -> Losses:
+    parts = (losses.tasks, losses.terms)
+    return Losses(*({name: loss.detach() for name, loss in part.items()} for part in parts))
+
+
+def _report(told: Sequence[Losses], balance: Balance) -> Report:
+    """Means over the batches of a step."""
+    each = [{**losses.tasks, **losses.terms} for losses in told]
+    report = {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
     report |= {f"weight/{task}": weight for task, weight in balance.weights.items()}
-    return {**report, "total": balance.total}
+    return {**report, **balance.measures, "total": balance.total}
