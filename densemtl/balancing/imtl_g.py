@@ -1,0 +1,41 @@
+"""IMTL-G: impartial multi-task learning, gradients (Liu et al., ICLR 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from densemtl.balancing.gradient import GradientBalancer, Scope
+from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.balancing.torchjd import weighting
+from densemtl.tasks.base import Task
+
+
+class IMTLG(GradientBalancer):
+    """The combination that has the same projection on every task's gradient (closed form).
+
+    Weights sum to 1 and may be negative. Scaling a loss changes nothing.
+
+    Args:
+        tasks: the run's tasks.
+        scope: where gradients are compared.
+        weights: {task: factor on its loss before anything else}; 1 where left out.
+
+    Raises:
+        ConfigError: the extra `balancing` is not installed.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        scope: Scope = "features",
+        weights: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(tasks, scope=scope, weights=weights)
+        self._weighting = weighting("IMTLGWeighting")
+
+    def weigh(self, seen: TaskGradients) -> Tensor:
+        """Weights of the closed form."""
+        return self._weighting(seen.gramian)
