@@ -21,7 +21,7 @@ from densemtl.build import (
     build_train_loader,
 )
 from densemtl.config import Experiment
-from densemtl.curves import draw_curves
+from densemtl.curves import draw_balancing, draw_curves
 from densemtl.engine.final import score_best
 from densemtl.engine.log import LOG, RELATIONS, SHARING, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
@@ -47,6 +47,7 @@ from densemtl.warm_start import own_networks, warm_start
 CONFIG = "config.yaml"
 BASELINES = "baselines"
 CURVES = "curves.png"
+BALANCING = "balancing.png"
 
 
 def run(
@@ -162,6 +163,7 @@ def _train(
     lines = read_log(folder / LOG)
     courses = {name: result.course for name, result in results.tasks.items()}
     draw_curves(folder / CURVES, lines, courses)
+    draw_balancing(folder / BALANCING, lines)
     for kind in (SHARING, RELATIONS):
         draw_course(folder / f"{kind}.png", lines, kind)
     return results
