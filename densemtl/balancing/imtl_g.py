@@ -15,7 +15,8 @@ from densemtl.tasks.base import Task
 class IMTLG(GradientBalancer):
     """The combination that has the same projection on every task's gradient (closed form).
 
-    Weights sum to 1 and may be negative. Scaling a loss changes nothing.
+    Weights may be negative. The paper's sum to 1; where that would turn the direction against all
+    tasks it is -1 here. The direction does not depend on the scale of any loss.
 
     Args:
         tasks: the run's tasks.
@@ -37,5 +38,6 @@ class IMTLG(GradientBalancer):
         self._weighting = weighting("IMTLGWeighting")
 
     def weigh(self, seen: TaskGradients) -> Tensor:
-        """Weights of the closed form."""
-        return self._weighting(seen.gramian)
+        """Weights of the closed form, turned downhill."""
+        weights = self._weighting(seen.gramian)
+        return weights * (seen.gramian @ weights).sum().sign()
