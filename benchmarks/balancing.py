@@ -1,0 +1,171 @@
+#!/usr/bin/env python
+"""What balancing costs: CPU time of a training step and peak memory, relative to a plain sum.
+
+Hard sharing of three tasks on a ResNet-18, one thread. Steps of all rules take turns, so that what
+else runs on the machine meets all alike; told is the median of the ratios within turns. Peak memory
+is that of a process of its own; it is held against the plain sum and against a loop that runs
+every task's loss backward after another. Memory is read as Linux tells it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from densemtl import cli
+
+STATUS = Path("/proc/self/status")
+PLAIN, LOOP = "fixed", "loop of three backwards"
+GRAMIAN_RULES = (
+    *("upgrad", "mgda", "pcgrad", "gradvac", "cagrad", "imtl_g", "nash_mtl", "aligned_mtl"),
+    *("fairgrad", "dual_proj", "gradnorm", "db_mtl"),
+)
+RULES = {
+    PLAIN: "{name: fixed}",
+    "uncertainty": "{name: uncertainty}",
+    "graddrop, features": "{name: graddrop}",
+    **{
+        f"{rule}, {scope}": f"{{name: {rule}, scope: {scope}}}"
+        for scope in ("features", "parameters")
+        for rule in GRAMIAN_RULES
+    },
+}
+"""{name in the table: section of a configuration}."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rules", nargs="*", metavar="NAME", help="those that begin with NAME")
+    parser.add_argument("--turns", type=int, default=10, metavar="N")
+    parser.add_argument("--batch", type=int, default=4, metavar="N")
+    parser.add_argument("--size", type=int, nargs=2, default=[192, 256], metavar=("H", "W"))
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a Markdown table, or with `--memory-of` one number."""
+    args = parse(argv)
+    import torch
+
+    torch.set_num_threads(1)
+    if args.memory_of:
+        print(json.dumps(peak(args)))
+        return
+    chosen = [name for name in RULES if wanted(name, args.rules)]
+    ratios = timed(chosen, args)
+    memory = {name: measured(name, args) for name in (*chosen, LOOP)}
+    print("| rule | step | memory | memory, of the loop |\n| --- | ---: | ---: | ---: |")
+    for name, used in memory.items():
+        told = f"{ratios[name]:.2f}" if name in ratios else ""
+        print(f"| {name} | {told} | {used / memory[PLAIN]:.2f} | {used / memory[LOOP]:.2f} |")
+
+
+def wanted(name: str, beginnings: Iterable[str] | None) -> bool:
+    """Whether a rule was asked for; the plain sum always is."""
+    return name == PLAIN or beginnings is None or any(name.startswith(each) for each in beginnings)
+
+
+def timed(names: list[str], args: argparse.Namespace) -> dict[str, float]:
+    """{rule: median CPU time of a step over that of the plain sum in the same turn}."""
+    with TemporaryDirectory() as folder:
+        steps = {name: make_step(RULES[name], Path(folder) / name, args) for name in names}
+        for step in steps.values():
+            step()
+        turns = [
+            {name: cpu_seconds(step) for name, step in steps.items()} for _ in range(args.turns)
+        ]
+    return {name: statistics.median(turn[name] / turn[PLAIN] for turn in turns) for name in names}
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """What the process spends on it."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def measured(name: str, args: argparse.Namespace) -> float:
+    """Peak KiB that steps add to a process that has its network and data."""
+    options = ["--batch", args.batch, "--size", *args.size, "--memory-of", name]
+    command = [sys.executable, __file__, *(str(option) for option in options)]
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+
+
+def peak(args: argparse.Namespace) -> int:
+    """Likewise, of this process, over three steps: the first makes room for optimiser state."""
+    with TemporaryDirectory() as folder:
+        if args.memory_of == LOOP:
+            step = make_step(RULES[PLAIN], Path(folder) / "run", args, loop=True)
+        else:
+            step = make_step(RULES[args.memory_of], Path(folder) / "run", args)
+        STATUS.with_name("clear_refs").write_text("5")  # forgets the peak so far
+        before = kibibytes("VmRSS")
+        for _ in range(3):
+            step()
+        return kibibytes("VmHWM") - before
+
+
+def kibibytes(field: str) -> int:
+    """A line of what Linux tells of this process."""
+    lines = STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def make_step(
+    rule: str, folder: Path, args: argparse.Namespace, loop: bool = False
+) -> Callable[[], object]:
+    """One optimiser step on one batch in memory."""
+    from densemtl.build import build_splits
+    from densemtl.config import check
+    from densemtl.configfile import override
+    from densemtl.engine.precision import make_precision
+    from densemtl.run import make_job
+
+    size = list(args.size)
+    values: dict[str, Any] = {
+        "tasks": ["semseg", "depth", "normals"],
+        "data": {"name": "synthetic", "size": size, "train_images": args.batch},
+        "input": {"size": size},
+        "backbone": {"name": "resnet18", "pretrained": False},
+        "decoder": {"name": "hard_sharing"},
+        "head": {"name": "fpn"},
+        "loader": {"batch_size": args.batch, "workers": 0},
+    }
+    run = check(override(values, [f"balancing={rule}"], "benchmark"))
+    folder.mkdir()
+    job = make_job(run, build_splits(run), folder, make_precision(run.train, "cpu"))
+    batch = next(iter(job.train_loader))
+    if loop:
+        job.stepper.balancer = looping(job.stepper.balancer)
+    return lambda: job.stepper.step([batch])
+
+
+def looping(balancer: Any) -> Any:
+    """A plain sum whose losses are run backward one after the other."""
+    import torch
+
+    def backward(losses: Any, _: object, scale: Callable[[Any], Any]) -> Any:
+        balance = balancer.combine(losses.tasks)
+        *others, last = [scale(balance.weights[task] * loss) for task, loss in losses.tasks.items()]
+        for loss in others:
+            loss.backward(retain_graph=True)
+        last.backward()
+        return type(balance)(balance.total.detach(), balance.weights)
+
+    assert isinstance(balancer, torch.nn.Module)
+    balancer.backward = backward  # type: ignore[assignment]
+    return balancer
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,75 @@
+"""Rules that weigh gradients in two processes; what test_gradient_ranks.py starts and compares."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+
+from densemtl.balancing.base import Balance
+from densemtl.balancing.gradient import GradientBalancer
+from densemtl.distributed import mean_over_ranks
+from densemtl.losses.objective import Losses
+from tests.balancing.small_network import RULES, Data, SmallNetwork, as_it_is, draw, make
+
+STEPS, RANKS = 4, 2
+CASES = [(name, scope) for name in RULES for scope in ("features", "parameters")]
+WITHOUT_LABELS = 2
+"""The step in which the second rank has no label of the last task."""
+
+
+def joined(number: int) -> Data:
+    """Both ranks' data of a step."""
+    inputs, targets = draw(seed=number)
+    if number == WITHOUT_LABELS:
+        targets[len(targets) // 2 :, -1] = torch.nan
+    return inputs, targets
+
+
+class Course:
+    """A rule that trains a network; a rank sees its half of the data alone."""
+
+    def __init__(self, rule: GradientBalancer, rank: int | None) -> None:
+        self.rule, self.rank, self.model = rule, rank, SmallNetwork()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
+
+    def step(self, number: int) -> Balance:
+        """One step. The mean of the ranks' losses is that of the joined batch."""
+        self.optimizer.zero_grad()
+        balance = self.rule.step([lambda: self._losses(number)], self.model, as_it_is)
+        mean_over_ranks(each.grad for each in self.model.parameters())
+        self.optimizer.step()
+        return balance
+
+    def _losses(self, number: int) -> Losses:
+        inputs, targets = joined(number)
+        if self.rank is None:
+            return self.model.losses((inputs, targets))
+        counts = (~targets.isnan()).sum(dim=0)
+        own = inputs.chunk(RANKS)[self.rank], targets.chunk(RANKS)[self.rank]
+        losses = self.model.losses(own, whole=1)
+        shares = zip(losses.tasks.items(), counts, strict=True)
+        losses.tasks.update({task: RANKS * loss / count for (task, loss), count in shares})
+        return losses
+
+
+def train(name: str, scope: str, rank: int | None) -> dict[str, Tensor]:
+    """Weights of every step, and the network at the end."""
+    course = Course(make(name, scope=scope), rank)
+    weights = [torch.stack(list(course.step(i).weights.values())) for i in range(STEPS)]
+    parameters = [each.detach().flatten() for each in course.model.parameters()]
+    return {"weights": torch.stack(weights), "parameters": torch.cat(parameters)}
+
+
+def work(rank: int, folder: Path) -> None:
+    """One of the processes: trains every case, saves what it found."""
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    store = distributed.FileStore(str(folder / "store"), RANKS)
+    limit = timedelta(seconds=240)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=limit)
+    found = {f"{name}-{scope}": train(name, scope, rank) for name, scope in CASES}
+    torch.save(found, folder / f"{rank}.pt")
+    distributed.destroy_process_group()

@@ -1,0 +1,168 @@
+"""Gradients of tasks in real networks: every architecture, bf16, checkpointing, frozen stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from densemtl import components
+from densemtl.balancing.gradient import GradientBalancer
+from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.errors import ConfigError
+from densemtl.losses.objective import Losses, objective
+from densemtl.models.backbone import Backbone
+from densemtl.models.model import DenseModel
+from densemtl.tasks.base import Task
+
+NAMES = ["semseg", "depth", "normals"]
+ARCHITECTURES = sorted({*components.names("decoders")} - {"single_task"})
+NOTHING_HANDED = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice"}
+NOTHING_SHARED = {"asymmetric_sharing"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "asymmetric_sharing": {"reads": {"semseg": ["depth"]}},
+    "pad_net": {"width": 16},
+}
+SCOPES = ["features", "parameters"]
+
+
+class Given(GradientBalancer):
+    """The first task's weight is a factor of its own."""
+
+    first = 1.0
+
+    def weigh(self, seen: TaskGradients) -> Tensor:
+        return torch.tensor([self.first] + [1.0] * (len(seen.tasks) - 1))
+
+
+@pytest.fixture(scope="module")
+def tasks(make_task: Callable[..., Task]) -> list[Task]:
+    return [make_task(name) for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def build(tasks: list[Task]) -> Callable[..., DenseModel]:
+    def make(architecture: str, backbone: str = "test_resnet") -> DenseModel:
+        torch.manual_seed(0)
+        decoder = components.make(
+            "decoders",
+            architecture,
+            lambda: Backbone(backbone, pretrained=False, img_size=(32, 32)),
+            lambda spec, channels: components.make("heads", "linear", spec, channels, options={}),
+            tasks,
+            options=OPTIONS.get(architecture, {}),
+        )
+        return DenseModel(decoder).train()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def batch(tasks: list[Task]) -> tuple[Tensor, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (2, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    normals = torch.randn(2, 3, 32, 32, generator=generator)
+    return image, {
+        "semseg": torch.randint(0, 3, (2, 32, 32), generator=generator),
+        "depth": torch.rand(2, 1, 32, 32, generator=generator) + 0.5,
+        "normals": torch.nn.functional.normalize(normals, dim=1),
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tasks: list[Task], batch: tuple[Tensor, dict[str, Tensor]]) -> Callable[..., Any]:
+    def forward(model: DenseModel, bf16: bool) -> Losses:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            predictions = model(batch[0])
+        return objective(tasks, predictions, batch[1])
+
+    def step(model: DenseModel, rule: GradientBalancer, bf16: bool = False) -> Any:
+        model.zero_grad()
+        rule.check(model)
+        return rule.step([lambda: forward(model, bf16)], model, lambda loss: loss)
+
+    step.forward = forward  # type: ignore[attr-defined]
+    return step
+
+
+def gradients(model: DenseModel) -> dict[str, Tensor]:
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """To single precision of the largest."""
+    assert found.keys() == expected.keys()
+    scale = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equal_weights_are_a_plain_backward(build, tasks, run, architecture, scope) -> None:
+    """Of every parameter; and another weight changes what is shared, and no head."""
+    model, rule = build(architecture), Given(tasks, scope=scope)
+    refused = NOTHING_HANDED if scope == "features" else NOTHING_SHARED
+    if architecture in refused:
+        with pytest.raises(ConfigError, match=r"^balancing.scope: (features|parameters): "):
+            run(model, rule)
+        return
+    run(model, rule)
+    found = gradients(model)
+    model.zero_grad()
+    losses = run.forward(model, False)
+    torch.stack([*losses.tasks.values(), *losses.terms.values()]).sum().backward()
+    assert_alike(found, gradients(model))
+    rule.first = 3.0
+    run(model, rule)
+    moved = {name for name, each in gradients(model).items() if differs(each, found[name])}
+    assert moved
+    assert not any(name.startswith("decoder.heads.") for name in moved)
+
+
+def differs(one: Tensor, other: Tensor) -> bool:
+    return not torch.allclose(one, other, rtol=1e-2, atol=1e-7)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_under_bf16_gradients_are_those_of_single_precision_nearly(build, tasks, run, scope):
+    model, rule = build("hard_sharing"), Given(tasks, scope=scope)
+    exact, rough = (run(model, rule, bf16=bf16).measures for bf16 in (False, True))
+    for name in ("norm/semseg", "norm/depth", "norm/normals"):
+        assert float(rough[name]) == pytest.approx(float(exact[name]), rel=0.1)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+def test_activation_checkpointing_changes_nothing(build, tasks, run, backbone, scope):
+    model, rule = build("hard_sharing", backbone), Given(tasks, scope=scope)
+    rule.first = 2.0
+    plain = run(model, rule)
+    expected = gradients(model)
+    net = model.decoder.backbone.net
+    net = getattr(net, "model", net)
+    net.set_grad_checkpointing(True)
+    saved = run(model, rule)
+    assert_alike(gradients(model), expected)
+    for name, value in plain.measures.items():
+        torch.testing.assert_close(saved.measures[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_frozen_stem_and_stage(build, tasks, run, scope):
+    model = build("hard_sharing")
+    frozen = list(model.decoder.backbone.parameters())[:12]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    run(model, Given(tasks, scope=scope))
+    assert all(parameter.grad is None for parameter in frozen)
+    rest = [each for each in model.parameters() if each.requires_grad]
+    assert all(parameter.grad is not None for parameter in rest)

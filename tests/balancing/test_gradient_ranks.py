@@ -1,0 +1,41 @@
+"""Two processes that share each batch train as one, with equal weights."""
+
+from __future__ import annotations
+
+from multiprocessing import get_context
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.balancing.gradient_ranks import CASES, RANKS, WITHOUT_LABELS, train, work
+
+pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
+
+IDS = ["-".join(case) for case in CASES]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+    """What both found."""
+    folder, context = tmp_path_factory.mktemp("ranks"), get_context("spawn")
+    workers = [context.Process(target=work, args=(rank, folder)) for rank in range(RANKS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(300)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_two_ranks_are_one_process(
+    ranks: list[dict[str, dict[str, Tensor]]], case: tuple[str, str]
+) -> None:
+    """Weights are the same bit for bit, and those of the joined batch, in every step."""
+    one, other = (found["-".join(case)] for found in ranks)
+    assert torch.equal(one["weights"], other["weights"])
+    assert torch.equal(one["parameters"], other["parameters"])
+    alone = train(*case, rank=None)
+    torch.testing.assert_close(one["weights"], alone["weights"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one["parameters"], alone["parameters"], rtol=1e-4, atol=1e-5)
+    assert bool((alone["weights"][WITHOUT_LABELS] != 0).all())
