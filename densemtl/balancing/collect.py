@@ -82,8 +82,7 @@ class ParameterGradients:
 
     def gramian(self) -> Tensor:
         """Of the gradients' means over all processes, which take their place."""
-        for row in self._rows:
-            mean_over_ranks(entry for entry in row if entry is not None)
+        mean_over_ranks(each for row in self._rows for each in row if each is not None)
         rows = self._rows[: self._tasks]
         shared = [column for column in zip(*rows, strict=True) if _is_shared(column)]
         if not shared:

@@ -15,7 +15,10 @@ from densemtl.losses.objective import Losses
 from tests.balancing.small_network import RULES, Data, SmallNetwork, as_it_is, draw, make
 
 STEPS, RANKS = 4, 2
-CASES = [(name, scope) for name in RULES for scope in ("features", "parameters")]
+CASES = [
+    *((name, "features") for name in RULES),
+    *((name, "parameters") for name in ("upgrad", "mgda", "gradvac", "gradnorm")),
+]
 WITHOUT_LABELS = 2
 """The step in which the second rank has no label of the last task."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.balancing.gradient_ranks import CASES, RANKS, WITHOUT_LABELS, train, work
+from tests.balancing.gradient_ranks import CASES, RANKS, WITHOUT_LABELS, joined, train, work
 
 pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
 
@@ -38,4 +38,9 @@ def test_two_ranks_are_one_process(
     alone = train(*case, rank=None)
     torch.testing.assert_close(one["weights"], alone["weights"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(one["parameters"], alone["parameters"], rtol=1e-4, atol=1e-5)
-    assert bool((alone["weights"][WITHOUT_LABELS] != 0).all())
+
+
+def test_a_rank_misses_a_task() -> None:
+    """In one of the steps above."""
+    halves = joined(WITHOUT_LABELS)[1].chunk(RANKS)
+    assert [bool(half[:, -1].isnan().all()) for half in halves] == [False, True]
