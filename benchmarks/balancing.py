@@ -53,7 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a Markdown table, or with `--memory-of` one number."""
+    """Print Markdown tables as they are found, or with `--memory-of` one number."""
     args = parse(argv)
     import torch
 
@@ -62,12 +62,14 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(peak(args)))
         return
     chosen = [name for name in RULES if wanted(name, args.rules)]
-    ratios = timed(chosen, args)
-    memory = {name: measured(name, args) for name in (*chosen, LOOP)}
-    print("| rule | step | memory | memory, of the loop |\n| --- | ---: | ---: | ---: |")
-    for name, used in memory.items():
-        told = f"{ratios[name]:.2f}" if name in ratios else ""
-        print(f"| {name} | {told} | {used / memory[PLAIN]:.2f} | {used / memory[LOOP]:.2f} |")
+    print("| rule | step |\n| --- | ---: |")
+    for name, ratio in timed(chosen, args).items():
+        print(f"| {name} | {ratio:.2f} |", flush=True)
+    memory = {name: measured(name, args) for name in (PLAIN, LOOP)}
+    print("\n| rule | memory | memory, of the loop |\n| --- | ---: | ---: |")
+    for name in (*chosen, LOOP):
+        used = memory.get(name) or measured(name, args)
+        print(f"| {name} | {used / memory[PLAIN]:.2f} | {used / memory[LOOP]:.2f} |", flush=True)
 
 
 def wanted(name: str, beginnings: Iterable[str] | None) -> bool:
