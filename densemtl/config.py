@@ -29,7 +29,10 @@ from densemtl.types import SHARED, ProtocolName
 HARMLESS = {
     "data": ("root",),
     "loader": ("workers", "eval_batch_size", "cache"),
-    "train": ("panels", "panels_every", "relations_every", "log_every", "checkpoint_steps"),
+    "train": (
+        *("panels", "panels_every", "relations_every", "log_every", "checkpoint_steps"),
+        "shard",
+    ),
 }
 """{section: keys that change where, how fast or how visibly a run goes, but no number of it}."""
 

@@ -22,7 +22,9 @@ from densemtl.build import (
 )
 from densemtl.config import Experiment
 from densemtl.curves import draw_balancing, draw_curves
+from densemtl.distributed import is_first, wait, world_size
 from densemtl.engine.final import score_best
+from densemtl.engine.fsdp import check_shard, shard
 from densemtl.engine.log import LOG, RELATIONS, SHARING, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
@@ -32,6 +34,7 @@ from densemtl.engine.train import Job, count_steps, train
 from densemtl.errors import ConfigError
 from densemtl.heatmaps import draw_course
 from densemtl.inference.predictor import Predictor
+from densemtl.models.joined_norm import join_norms
 from densemtl.record import record_run
 from densemtl.results import (
     RESULTS,
@@ -74,7 +77,8 @@ def run(
     results = _train(experiment, splits, folder, precision, max_steps, start)
     if singles:
         results = compare(results, singles)
-        results.save(folder / RESULTS)
+        if is_first():
+            results.save(folder / RESULTS)
     return results
 
 
@@ -159,6 +163,13 @@ def _train(
     train(job, max_steps)
     score_best(job)
     results = record_run(experiment, splits, job)
+    if is_first():
+        _write(results, folder)
+    wait()
+    return results
+
+
+def _write(results: Results, folder: Path) -> None:
     results.save(folder / RESULTS)
     lines = read_log(folder / LOG)
     courses = {name: result.course for name, result in results.tasks.items()}
@@ -166,7 +177,6 @@ def _train(
     draw_balancing(folder / BALANCING, lines)
     for kind in (SHARING, RELATIONS):
         draw_course(folder / f"{kind}.png", lines, kind)
-    return results
 
 
 def _claim(folder: Path, experiment: Experiment) -> None:
@@ -184,8 +194,9 @@ def _claim(folder: Path, experiment: Experiment) -> None:
                 f"{folder}: holds another experiment; {'; '.join(different[:4])}: "
                 f"choose another --output, or remove the folder"
             )
-    with replacing(file) as draft:
-        draft.write_text(experiment.to_yaml(), encoding="utf-8")
+    if is_first():
+        with replacing(file) as draft:
+            draft.write_text(experiment.to_yaml(), encoding="utf-8")
 
 
 def _differences(theirs: Any, ours: Any, path: str = "") -> Iterator[str]:
@@ -223,9 +234,17 @@ def make_job(
         warm_start(model, start)
     precision.place(model)
     balancer = build_balancer(experiment, learnt).to(precision.device)
+    average = make_average(model, settings)
+    if world_size() > 1:
+        join_norms(model)
+        if settings.shard:
+            check_shard(settings, balancer)
+            shard(model)
+            if average is not None:
+                shard(average.module)
     optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
     scaler = torch.amp.GradScaler(precision.device.type, enabled=settings.amp == "fp16")
-    state = TrainState(model, make_average(model, settings), optimizer, balancer, scaler)
+    state = TrainState(model, average, optimizer, balancer, scaler)
     state.restore(folder)
     return Job(
         title=_title(experiment),

@@ -109,6 +109,8 @@ class TrainSettings(Section):
         relations_every: epochs between measurements of the tasks' gradient cosines; 0 for none.
         log_every: steps whose mean losses make one line of the log.
         checkpoint_steps: steps between checkpoints inside an epoch; each epoch ends with one.
+        shard: of several processes each keeps a part of the weights, their gradients and the
+            optimiser's state alone (FSDP2).
         channels_last: the memory layout that convolutions are fastest in.
         non_finite: stop at a loss that is not finite, or skip its step with a warning.
     """
@@ -124,5 +126,6 @@ class TrainSettings(Section):
     relations_every: Annotated[int, Field(ge=0)] = 0
     log_every: Count = 20
     checkpoint_steps: Count | None = None
+    shard: bool = False
     channels_last: bool = True
     non_finite: Literal["stop", "skip"] = "stop"

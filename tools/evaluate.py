@@ -42,7 +42,11 @@ def main(argv: list[str] | None = None) -> None:
     if argv and argv[0] in COMMANDS:
         importlib.import_module(COMMANDS[argv[0]]).main(argv[1:])
     else:
-        score_network(parse(argv))
+        args = parse(argv)
+        from densemtl.distributed import together
+
+        with together(args.device):
+            score_network(args)
 
 
 def score_network(args: argparse.Namespace) -> None:
@@ -51,6 +55,7 @@ def score_network(args: argparse.Namespace) -> None:
 
     from rich import print as show
 
+    from densemtl.distributed import is_first
     from densemtl.load import load
     from densemtl.predictions import files
     from densemtl.score import score
@@ -59,6 +64,8 @@ def score_network(args: argparse.Namespace) -> None:
     folder = args.save_predictions
     keep = None if folder is None else partial(files.write, folder)
     results = score(load(args.checkpoint, args.overrides, args.device), args.split, keep)
+    if not is_first():
+        return
     show(metrics_table(results))
     if args.output:
         results.save(args.output)

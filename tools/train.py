@@ -14,7 +14,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="A run that was stopped, or killed, goes on when the same command is given again.",
+        epilog="A run that was stopped, or killed, goes on when the same command is given again. "
+        "torchrun --nproc-per-node=N tools/train.py ... trains with N processes or GPUs.",
     )
     parser.add_argument("config", type=Path, nargs="?", help="a YAML file of configs/ or your own")
     cli.add_overrides(parser)
@@ -50,6 +51,14 @@ def main(argv: list[str] | None = None) -> None:
 
         print(json.dumps(json_schema(), indent=2))
         return
+    from densemtl.distributed import together
+
+    with together(args.device):
+        train(args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train; alone, or each process its part."""
     from densemtl.config import load_experiment
 
     experiment = load_experiment(args.config, args.overrides)
@@ -58,13 +67,15 @@ def main(argv: list[str] | None = None) -> None:
         return
     from rich import print as show
 
+    from densemtl.distributed import is_first
     from densemtl.run import run
     from densemtl.tables import run_table
 
     folder = args.output or default_folder(args.config)
     results = run(experiment, folder, args.device, args.max_steps)
-    show(run_table(results))
-    print(f"weights, results and pictures: {folder}")
+    if is_first():
+        show(run_table(results))
+        print(f"weights, results and pictures: {folder}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 A training draw is (epoch, index), and all randomness of a sample comes from (seed, epoch, index):
 batches are the same for any number of workers, and a run resumed inside an epoch sees the same.
+Ranks share each batch; in evaluation they share the images.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.geometry import pad_to, resize_to
 from densemtl.data.photometric import Photometric
 from densemtl.data.workers import Loader
+from densemtl.distributed import rank, share, world_size
 from densemtl.errors import DataError
 from densemtl.settings import Fit
 from densemtl.tasks.base import Task
@@ -85,7 +87,10 @@ class EvalView(Dataset[tuple[Sample, Frame]]):
 
 
 class EpochSampler(Sampler[Draw]):
-    """A fresh shuffle an epoch, from (seed, epoch) alone; can start inside the epoch."""
+    """A fresh shuffle an epoch, from (seed, epoch) alone; can start inside the epoch.
+
+    Of N ranks each takes every Nth draw, so that what they take makes up the same batches.
+    """
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed = length, seed
@@ -94,11 +99,11 @@ class EpochSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        for index in order[self.skip :]:
+        for index in order[self.skip + rank() :: world_size()]:
             yield self.epoch, int(index)
 
     def __len__(self) -> int:
-        return self.length - self.skip
+        return len(range(self.skip + rank(), self.length, world_size()))
 
 
 class Collate:
@@ -138,10 +143,11 @@ def to_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
 def train_loader(
     view: TrainView, batch_size: int, workers: int, pin_memory: bool = False
 ) -> Loader[Batch]:
-    """Shuffled batches of one size; the last, smaller one is left out.
+    """Shuffled batches of one size, or a rank's share of them; the last, smaller one is left out.
 
     Raises:
         DataError: fewer images than one batch, which would train nothing.
+        ConfigError: ranks cannot share a batch alike.
     """
     if len(view) < batch_size:
         raise DataError(
@@ -151,7 +157,7 @@ def train_loader(
     return Loader(
         view,
         Collate(view.tasks),
-        batch_size=batch_size,
+        batch_size=share(batch_size),
         sampler=EpochSampler(len(view), view.seed),
         drop_last=True,
         num_workers=workers,
@@ -163,11 +169,12 @@ def train_loader(
 def eval_loader(
     view: EvalView, tasks: Sequence[Task], batch_size: int, workers: int, pin_memory: bool = False
 ) -> Loader[Batch]:
-    """Every image exactly once, in order."""
+    """Every image exactly once, in order; of N ranks each takes every Nth image."""
     return Loader(
         view,
         Collate(tasks),
         batch_size=batch_size,
+        sampler=range(rank(), len(view), world_size()),
         num_workers=workers,
         pin_memory=pin_memory,
     )

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import STEM, ParallelNetworks
 from densemtl.decoders.separate import own_share
+from densemtl.distributed import mean_over_batch
 from densemtl.errors import ConfigError, ModelError
 from densemtl.models.layers import size_of
 from densemtl.tasks.base import Task
@@ -129,7 +130,7 @@ def overlap(feature: Tensor, subspaces: int) -> Tensor:
     pixels = feature.shape[2] * feature.shape[3]
     scaled = feature.flatten(2) / pixels**0.5  # before the sum, which half precision cannot hold
     pairs = combinations(scaled.chunk(subspaces, dim=1), 2)
-    products = [(first @ other.mT).mean(dim=0) for first, other in pairs]
+    products = [mean_over_batch((first @ other.mT).mean(dim=0)) for first, other in pairs]
     return torch.stack([product.float().square().mean() for product in products]).sum()
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: weights in safetensors, the rest of the loop's state beside them, never half.
 
 Nothing is unpickled into code: tensors come from safetensors, and the state is read by torch with
-`weights_only=True`.
+`weights_only=True`. Every rank takes part in saving, and the first alone writes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from densemtl.atomic import find_folder, replacing, replacing_folder
+from densemtl.distributed import is_first
+from densemtl.engine.fsdp import parts_of, whole
 from densemtl.errors import CheckpointError
 
 CONFIG = "config"
@@ -57,8 +59,10 @@ def save_weights(file: Path, model: nn.Module, config: str) -> None:
 
 def save_tensors(file: Path, weights: Weights) -> None:
     """Likewise of tensors that are no model's yet."""
-    with replacing(file) as draft:
-        save_file(_plain(weights.tensors), draft, metadata={CONFIG: weights.config})
+    tensors = _plain(weights.tensors)
+    if is_first():
+        with replacing(file) as draft:
+            save_file(tensors, draft, metadata={CONFIG: weights.config})
 
 
 def load_weights(file: Path) -> Weights:
@@ -85,7 +89,7 @@ def apply_weights(model: nn.Module, tensors: dict[str, Tensor], source: Path) ->
         CheckpointError: names or shapes differ.
     """
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(parts_of(tensors, model))
     except RuntimeError as error:
         line = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{source}: does not fit the configured model: {line}") from error
@@ -107,9 +111,11 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
 
 def save_last(folder: Path, model: nn.Module, state: dict[str, Any], config: str) -> None:
     """Replace the run's `last/`: the model, and everything else that the loop goes on from."""
-    with replacing_folder(folder / LAST) as draft:
-        save_file(_plain(model.state_dict()), draft / "model.safetensors", {CONFIG: config})
-        torch.save(state, draft / "state.pt")
+    tensors = _plain(model.state_dict())
+    if is_first():
+        with replacing_folder(folder / LAST) as draft:
+            save_file(tensors, draft / "model.safetensors", {CONFIG: config})
+            torch.save(state, draft / "state.pt")
 
 
 def load_last(folder: Path, model: nn.Module) -> dict[str, Any] | None:
@@ -134,5 +140,5 @@ def load_last(folder: Path, model: nn.Module) -> dict[str, Any] | None:
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies that share no memory, as safetensors asks."""
-    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    """Whole, contiguous copies that share no memory, as safetensors asks."""
+    return {name: tensor.clone().contiguous() for name, tensor in whole(tensors).items()}

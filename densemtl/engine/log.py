@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from densemtl.atomic import replacing
+from densemtl.distributed import is_first
 
 LOG = "log.jsonl"
 
@@ -51,6 +52,27 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self._handle.close()
         self._board.close()
+
+
+class _SilentLog(RunLog):
+    """Takes everything and tells nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def picture(self, step: int, name: str, picture: Any) -> None:
+        """Nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def open_log(folder: Path, step: int) -> RunLog:
+    """The log of a run that stands at a step; of several ranks the first alone writes it."""
+    return RunLog(folder, step) if is_first() else _SilentLog()
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from densemtl.distributed import own_device
 from densemtl.errors import UserError
 from densemtl.settings import TrainSettings
 
@@ -41,7 +42,7 @@ class Precision:
 
 
 def make_precision(settings: TrainSettings, device: str | None) -> Precision:
-    """The device asked for, else a GPU where there is one.
+    """The device asked for, else a GPU where there is one; of several ranks each its own.
 
     Raises:
         UserError: a device that is not there.
@@ -49,4 +50,6 @@ def make_precision(settings: TrainSettings, device: str | None) -> Precision:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {name}: no usable GPU here; leave it out or say --device cpu")
-    return Precision(torch.device(name), AUTOCAST.get(settings.amp), settings.channels_last)
+    return Precision(
+        torch.device(own_device(name)), AUTOCAST.get(settings.amp), settings.channels_last
+    )

@@ -18,12 +18,14 @@ from rich.progress import (
 
 Item = TypeVar("Item")
 
+from densemtl.distributed import is_first
+
 
 class ProgressBar:
-    """Steps, losses by task and images a second."""
+    """Steps, losses by task and images a second; of several ranks the first alone shows them."""
 
     def __init__(self, title: str, step: int, total: int, batch: int) -> None:
-        self._console = Console()
+        self._console = Console(quiet=not is_first())
         self._title, self._step, self._batch = title, step, batch
         self._since = (time.monotonic(), step)
         self._bar = Progress(

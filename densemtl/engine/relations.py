@@ -15,6 +15,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from densemtl.distributed import mean_over_ranks
 from densemtl.engine.precision import Precision
 from densemtl.errors import ModelError
 from densemtl.losses.objective import objective
@@ -126,6 +127,7 @@ class Relations:
             found[task.name] = {
                 each: torch.zeros_like(each) if grad is None else grad for each, grad in pairs
             }
+            mean_over_ranks(found[task.name].values())
         return found
 
     @contextmanager

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
+from densemtl.distributed import gather, rank
 from densemtl.engine.best import Selection
-from densemtl.engine.checkpoint import load_last, save_last
+from densemtl.engine.checkpoint import LAST, load_last, save_last
 from densemtl.engine.evaluate import Scores
+from densemtl.engine.fsdp import optimizer_parts_of, parts_of, whole
 from densemtl.engine.randomness import random_state, set_random_state
+from densemtl.errors import CheckpointError
 from densemtl.settings import TrainSettings
 
 
@@ -64,11 +70,11 @@ class TrainState:
         """Replace `last/` in the run's folder."""
         state = {
             "record": asdict(self.record),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict()),
             "balancer": self.balancer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "rng": random_state(),
+            "ema": None if self.ema is None else whole(self.ema.module.state_dict()),
+            "rng": gather(random_state()),
         }
         save_last(folder, self.model, state, config)
 
@@ -76,18 +82,34 @@ class TrainState:
         """Go on from `last/`, if there is one; the random numbers too.
 
         Raises:
-            CheckpointError: it is corrupt or of another model.
+            CheckpointError: it is corrupt, of another model, or not there for all ranks.
         """
         state = load_last(folder, self.model)
+        record = Record() if state is None else Record(**state["record"])
+        if len(set(gather(record.step))) > 1:
+            raise CheckpointError(
+                f"{folder / LAST}: some processes do not see it: all machines of a job need the "
+                f"same folder, on a file system that they share"
+            )
         if state is None:
+            self._go_on_drawing([])
             return
-        self.record = Record(**state["record"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.record = record
+        parts = optimizer_parts_of(state["optimizer"], self.optimizer)
+        self.optimizer.load_state_dict(parts)
         self.balancer.load_state_dict(state["balancer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        set_random_state(state["rng"])
+            self.ema.module.load_state_dict(parts_of(state["ema"], self.ema.module))
+        self._go_on_drawing(state["rng"])
+
+    def _go_on_drawing(self, states: Sequence[dict[str, Any]]) -> None:
+        """Each rank its own random numbers; one that has none yet starts from (seed, rank, step)."""
+        if rank() < len(states):
+            set_random_state(states[rank()])
+        elif rank() > 0:
+            seeds = np.random.SeedSequence((torch.initial_seed(), rank(), self.record.step))
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
 
 
 def make_average(model: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:

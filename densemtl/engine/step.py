@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balance, Balancer
-from densemtl.distributed import mean_over_ranks
+from densemtl.distributed import average_gradients
 from densemtl.engine.precision import Precision
 from densemtl.engine.second_look import SecondLook
 from densemtl.losses.objective import Losses, objective
@@ -46,7 +46,6 @@ class Stepper:
         balance = self.balancer.step(
             passes, self.model, lambda loss: self.scaler.scale(loss / len(batches))
         )
-        mean_over_ranks(self._gradients())
         report = _report(told, balance)
         if self.settings.non_finite == "stop" or bool(report["total"].isfinite()):
             self._update()
@@ -61,11 +60,10 @@ class Stepper:
         told.append(_detached(losses))
         return losses
 
-    def _gradients(self) -> list[Tensor]:
-        learnt = (*self.model.parameters(), *self.balancer.parameters())
-        return [each.grad for each in learnt if each.grad is not None]
-
     def _update(self) -> None:
+        if not self.settings.shard:  # whose gradients are averaged as they are made
+            average_gradients(self.model)
+        average_gradients(self.balancer)
         if self.settings.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)

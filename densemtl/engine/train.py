@@ -13,10 +13,12 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EpochSampler, EvalView
 from densemtl.data.workers import Loader
 from densemtl.data.write import write_picture
+from densemtl.distributed import is_first, world_size
 from densemtl.engine.best import is_better, selection
 from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
-from densemtl.engine.log import RELATIONS, SHARING, RunLog
+from densemtl.engine.fsdp import gathered
+from densemtl.engine.log import RELATIONS, SHARING, RunLog, open_log
 from densemtl.engine.monitor import LossMonitor, Means
 from densemtl.engine.optim import Schedule
 from densemtl.engine.panels import Predict, draw_panels
@@ -80,6 +82,16 @@ class Job:
         """Optimiser steps an epoch; what does not fill a step is left out."""
         return count_steps(self.train_loader, self.settings.accumulate)
 
+    @property
+    def images_per_step(self) -> int:
+        """Of all ranks together."""
+        return batch_size(self.train_loader) * self.settings.accumulate
+
+
+def batch_size(loader: Loader[Batch]) -> int:
+    """Images in a batch that all ranks share."""
+    return (loader.batch_size or 1) * world_size()
+
 
 def count_steps(loader: Loader[Batch], accumulate: int) -> int:
     """Optimiser steps an epoch.
@@ -87,7 +99,7 @@ def count_steps(loader: Loader[Batch], accumulate: int) -> int:
     Raises:
         DataError: the training set is too small for a single one.
     """
-    images, batch = len(loader.dataset), loader.batch_size or 1  # type: ignore[arg-type]
+    images, batch = len(loader.dataset), batch_size(loader)  # type: ignore[arg-type]
     steps = images // batch // accumulate
     if steps == 0:
         raise DataError(
@@ -107,12 +119,11 @@ def train(job: Job, max_steps: int | None = None) -> None:
         NonFiniteLossError: a loss became NaN or infinite; names task and step.
     """
     record, end = job.state.record, min(job.steps, max_steps or job.steps)
-    images = (job.train_loader.batch_size or 1) * job.settings.accumulate
-    title = ProgressBar(job.title, record.step, end, images)
+    title = ProgressBar(job.title, record.step, end, job.images_per_step)
     view = EvalView(job.val_set, job.input.size, job.input.fit)
     probe = make_probe(view, job.stepper.precision)
     relations = _Relating(job) if job.settings.relations_every else None
-    with title as bar, RunLog(job.folder, record.step) as log:
+    with title as bar, open_log(job.folder, record.step) as log:
         if record.step == 0:
             _log_sharing(job, probe, log)
         while record.step < end:
@@ -161,7 +172,7 @@ def _step(job: Job, batches: Sequence[Batch]) -> Report:
     report = job.stepper.step(batches)
     if state.ema is not None:
         state.ema.update(job.stepper.model, state.record.step)
-    state.record.images += sum(len(batch) for batch in batches)
+    state.record.images += sum(len(batch) for batch in batches) * world_size()
     return report
 
 
@@ -195,7 +206,7 @@ def _start_epoch(job: Job, epoch: int, done: int) -> None:
     sampler = job.train_loader.sampler
     assert isinstance(sampler, EpochSampler)
     sampler.epoch = epoch
-    sampler.skip = done * job.settings.accumulate * (job.train_loader.batch_size or 1)
+    sampler.skip = done * job.images_per_step
 
 
 def _log_losses(job: Job, means: Means, bar: ProgressBar, log: RunLog) -> None:
@@ -236,7 +247,8 @@ def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
     """Score the split; keep the weights if they are the best so far."""
     started, record, tasks = time.monotonic(), job.state.record, job.tasks
     model = job.state.evaluated
-    record.scores = evaluate(model, job.val_loader, tasks, job.protocol, job.stepper.precision)
+    with gathered(model):
+        record.scores = evaluate(model, job.val_loader, tasks, job.protocol, job.stepper.precision)
     values = selection(record.scores, tasks, job.protocol)
     if is_better(values, record.best, tasks):
         save_weights(job.folder / BEST, model, job.config)
@@ -259,5 +271,6 @@ def _draw(job: Job, log: RunLog) -> None:
     predict = job.predictor(job.state.evaluated)
     picture = draw_panels(predict, job.tasks, job.val_set, job.settings.panels)
     step = job.state.record.step
-    write_picture(job.folder / PANELS / f"step_{step:06d}.png", picture)
+    if is_first():
+        write_picture(job.folder / PANELS / f"step_{step:06d}.png", picture)
     log.picture(step, PANELS, picture)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from densemtl.distributed import sum_over_ranks
 from densemtl.losses.masked import masked_mean
 
 
@@ -27,7 +28,8 @@ def balanced_bce(
     positive = (target == 1) & valid
     weight: float | Tensor
     if positive_weight is None:
-        weight = 1 - positive.sum() / valid.sum().clamp(min=1)
+        positives, pixels = sum_over_ranks(positive.sum(), valid.sum())
+        weight = 1 - positives / pixels.clamp(min=1)
     else:
         weight = positive_weight
     loss = F.binary_cross_entropy_with_logits(

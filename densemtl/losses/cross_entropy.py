@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from densemtl.distributed import sum_over_ranks
+
 IGNORED = -100
 
 
@@ -18,5 +20,6 @@ def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         valid: BxHxW bool.
     """
     ids = torch.where(valid, target.long(), IGNORED)
-    total = F.cross_entropy(logits.float(), ids, ignore_index=IGNORED, reduction="sum")
-    return total / valid.sum().clamp(min=1)
+    own = F.cross_entropy(logits.float(), ids, ignore_index=IGNORED, reduction="sum")
+    total, count = sum_over_ranks(own, valid.sum())
+    return total / count.clamp(min=1)

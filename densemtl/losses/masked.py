@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from densemtl.distributed import sum_over_ranks
+
 
 def fill_void(target: Tensor, valid: Tensor, value: float = 0.0) -> Tensor:
     """A float32 label with `value` in place of void.
@@ -16,6 +18,10 @@ def fill_void(target: Tensor, valid: Tensor, value: float = 0.0) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of `values` where `valid` (broadcast to them); 0 with a graph when nothing is."""
+    """Mean of `values` where `valid` (broadcast to them); 0 with a graph when nothing is.
+
+    Over the joined batch of all ranks, as every loss is.
+    """
     valid = valid.expand_as(values)
-    return torch.where(valid, values, 0.0).sum() / valid.sum().clamp(min=1)
+    total, count = sum_over_ranks(torch.where(valid, values, 0.0).sum(), valid.sum())
+    return total / count.clamp(min=1)

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from densemtl.distributed import max_over_ranks
 from densemtl.losses.masked import fill_void, masked_mean
 
 LOG_FLOOR = 0.1
@@ -41,7 +42,7 @@ def berhu(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """
     valid = valid.unsqueeze(1)
     error = (prediction.float() - fill_void(target, valid)).abs()
-    largest = torch.where(valid, error, 0.0).detach().amax()
+    largest = max_over_ranks(torch.where(valid, error, 0.0).detach().amax())
     turn = (BERHU_SHARE * largest).clamp(min=torch.finfo(torch.float32).eps)
     quadratic = (error.square() + turn.square()) / (2 * turn)
     return masked_mean(torch.where(error <= turn, error, quadratic), valid)

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from densemtl.distributed import mean_over_batch
 from densemtl.models.blocks import EXPANSION
 from densemtl.models.layers import BatchNorm, conv_bn_relu
 
@@ -180,6 +181,7 @@ def imbalance(wiring: Wiring, gates: Gates) -> Tensor:
     """
     rivals: dict[tuple[str, ...], list[Tensor]] = {}
     for taker, seen in wiring.gates.items():
-        rivals.setdefault(seen, []).append(gates[taker].mean(dim=(0, 2, 3)))
+        used = mean_over_batch(gates[taker].mean(dim=(0, 2, 3)))
+        rivals.setdefault(seen, []).append(used)
     shares = [torch.stack(group).mean(dim=0) for group in rivals.values()]
     return torch.stack([len(share) * share.square().sum() - 1 for share in shares]).mean()
