@@ -5,10 +5,12 @@ On disk nothing is in shards, so that a run goes on with any number of ranks, sh
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -43,10 +45,13 @@ def shard(model: nn.Module) -> None:
     Blocks of a backbone's stages are gathered one by one, and what is left all at once; so is a
     backbone that cannot be cut into stages.
     """
+    model.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other; images keep theirs
     for backbone in [each for each in model.modules() if isinstance(each, Backbone)]:
         for module in _blocks(backbone):
             fully_shard(module)
     fully_shard(model)
+    # Logits are cut to the image's size, which is a view, but nobody writes into them.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     register_fsdp_forward_method(model, "sharing")
 
 

@@ -114,4 +114,7 @@ class TrainState:
 
 def make_average(model: nn.Module, settings: TrainSettings) -> ModelEmaV3 | None:
     """The moving average of a model's weights that the settings ask for, if they do."""
-    return ModelEmaV3(model, settings.ema, use_warmup=True) if settings.ema else None
+    if not settings.ema:
+        return None
+    # Shards lie beside whole buffers, and a joint operation takes one kind alone.
+    return ModelEmaV3(model, settings.ema, use_warmup=True, foreach=not settings.shard)
