@@ -28,15 +28,19 @@ NO_NUMBERS = {"kind", "time", "images_per_second"}
 FIVE_IMAGES = "data={name: synthetic, size: [32, 40], train_images: 9, val_images: 5}"
 """Of which two ranks take three and two; the ninth of the training images fills no batch."""
 
+SGD = "optim={name: sgd, lr: 1e-2}"
+"""Adam makes steps of full size of gradients that are nothing but rounding."""
+
 RECIPES = {
     "hard_sharing": ("train.accumulate=2", "train.clip_norm=1", "train.ema=0.9"),
-    "pad_net": ("decoder={name: pad_net, width: 8}", "balancing={name: uncertainty}"),
+    "pad_net": ("decoder={name: pad_net, width: 8}", "balancing={name: uncertainty}", SGD),
     "terms": (
         "decoder={name: mmoe, load_balance: 0.1}",
         "tasks=[semseg, {name: depth, loss: berhu}, {name: edge, positive_weight: null}]",
         "loader={batch_size: 4, eval_batch_size: 2, workers: 1}",
+        SGD,
     ),
-    "shards": ("train.shard=true", "train.ema=0.9", "balancing={name: uncertainty}"),
+    "shards": ("train.shard=true", "train.ema=0.9", "balancing={name: uncertainty}", SGD),
 }
 
 
