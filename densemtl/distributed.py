@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ PATIENCE = timedelta(minutes=10)
 
 BUCKET = 32 * 2**20
 """Bytes of gradients that travel together: few enough to hold twice, enough to fill the wire."""
+
+
+LOST = re.compile(r"gloo.*(peer|pipe|time)", re.IGNORECASE | re.DOTALL)
+"""What gloo says, in a plain RuntimeError, when another rank is gone or silent."""
 
 
 class RankError(UserError):
@@ -108,7 +113,7 @@ def _leave_to_the_first(error: UserError, store: dist.Store) -> None:
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
+    return isinstance(error, dist.DistError) or LOST.search(str(error)) is not None
 
 
 def own_device(name: str) -> str:

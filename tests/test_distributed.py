@@ -69,7 +69,7 @@ def normalised(own: slice) -> Told:
 
     def lost(weight: Tensor) -> Tensor:
         mean = (importance * norm(weight * features[own] + features[own].exp()).square()).mean()
-        parts = gather(float(mean))
+        parts = gather(float(mean.detach()))
         return mean + sum(parts) / len(parts) - mean.detach()
 
     value, gradient = told(lost)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import runpy
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -16,9 +15,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from torch.distributed import TCPStore
+
 TOOLS = Path(__file__).parents[1] / "tools"
 PRELOADED = ["densemtl.run", "densemtl.score", "densemtl.tables", "densemtl.predictions.files"]
-TIMEOUT = 240
+TIMEOUT = 600
+"""Seconds; what hangs on a busy machine and what is slow there are not to be told apart sooner."""
 
 _forking = get_context("forkserver")
 _forking.set_forkserver_preload(PRELOADED)
@@ -26,10 +28,11 @@ _forking.set_forkserver_preload(PRELOADED)
 
 @dataclass
 class Rank:
-    """A process that was started, and the file of what it says."""
+    """A process that was started, the file of what it says, and where ranks find each other."""
 
     process: BaseProcess
     output: Path
+    store: TCPStore
 
     def wait(self) -> int:
         """Its exit status."""
@@ -54,15 +57,13 @@ class Rank:
 
 def start(folder: Path, job: Callable[..., None], *arguments: Any) -> list[Rank]:
     """Two ranks of `job(*arguments)`, with their environment set."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = []
     for number in range(2):
         output = folder / f"rank{number}.txt"
-        process = _forking.Process(target=_run, args=(number, port, output, job, *arguments))
+        process = _forking.Process(target=_run, args=(number, store.port, output, job, *arguments))
         process.start()
-        ranks.append(Rank(process, output))
+        ranks.append(Rank(process, output, store))
     return ranks
 
 
@@ -89,11 +90,13 @@ def _run(number: int, port: int, output: Path, job: Callable[..., None], *argume
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    with output.open("w", buffering=1) as file:
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            job(*arguments)
+    file = output.open("w", buffering=1)
+    with file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        job(*arguments)
 
 
 def _tool(folder: Path, name: str, arguments: list[str]) -> None:
