@@ -161,6 +161,13 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def from_first_rank(value: Tensor) -> Tensor:
+    """What the first rank has, in the place of what this one has."""
+    if world_size() > 1:
+        dist.broadcast(value, 0)
+    return value
+
+
 def sum_over_ranks(*values: Tensor) -> tuple[Tensor, ...]:
     """Scalars or equal shapes, each summed over ranks, with a graph.
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
+
+from densemtl.distributed import sum_over_ranks
 
 
 def stack(losses: Mapping[str, Tensor], tasks: Sequence[str]) -> Tensor:
@@ -29,23 +31,8 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
     In one process the values themselves. All ranks get the same bits.
     """
-    if not in_parallel():
-        return values
-    sums = torch.stack([values, (values != 0).to(values.dtype)])
-    distributed.all_reduce(sums)
-    return sums[0] / sums[1].clamp(min=1)
-
-
-def from_first_rank(values: Tensor) -> Tensor:
-    """What the first rank has."""
-    if in_parallel():
-        distributed.broadcast(values, 0)
-    return values
-
-
-def in_parallel() -> bool:
-    """Whether this process is one of several."""
-    return distributed.is_available() and distributed.is_initialized()
+    total, labels = sum_over_ranks(values, (values != 0).to(values.dtype))
+    return total / labels.clamp(min=1)
 
 
 class _Mean(torch.autograd.Function):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from densemtl.balancing.base import Balance, LossWeighting
-from densemtl.balancing.reduce import from_first_rank, stack
+from densemtl.balancing.reduce import stack
+from densemtl.distributed import from_first_rank
 from densemtl.tasks.base import Task
 
 

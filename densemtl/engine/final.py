@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from densemtl.distributed import wait
 from densemtl.engine.checkpoint import BEST, apply_weights, load_weights
 from densemtl.engine.evaluate import Keep, Scorer, Scores, evaluate
+from densemtl.engine.fsdp import gathered
 from densemtl.engine.precision import Precision
 from densemtl.engine.progress import watched
 from densemtl.engine.train import Job
@@ -102,12 +103,16 @@ def score_best(job: Job) -> None:
     lacking = [task for task in job.tasks if names[task.name] not in record.best_scores[task.name]]
     if not lacking:
         return
-    model, file = deepcopy(job.state.evaluated), job.folder / BEST
+    wait()  # the first rank may still be writing them
+    model, file = job.state.evaluated, job.folder / BEST
+    latest = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     apply_weights(model, load_weights(file).tensors, file)
     title = ", ".join(f"{task.name} {names[task.name]}" for task in lacking)
     batches = watched(job.val_loader, len(job.val_loader), f"{job.title}  {title}")
     precision, workers = job.stepper.precision, job.val_loader.num_workers
-    scores = evaluate_fully(model, batches, lacking, job.protocol, precision, workers)
+    with gathered(model):
+        scores = evaluate_fully(model, batches, lacking, job.protocol, precision, workers)
+    model.load_state_dict(latest)
     record.best_scores = {**record.best_scores, **scores}
     record.seconds += time.monotonic() - started
     job.state.save(job.folder, job.config)

@@ -24,7 +24,7 @@ from densemtl.settings import TrainSettings
 
 
 def check_shard(settings: TrainSettings, balancer: Balancer) -> None:
-    """Whether a run needs no whole gradients, of which no rank has any.
+    """Whether a run needs neither whole gradients nor whole weights beside its steps.
 
     Raises:
         ConfigError: it does.
@@ -33,10 +33,11 @@ def check_shard(settings: TrainSettings, balancer: Balancer) -> None:
         "train.amp=fp16: choose bf16": settings.amp == "fp16",
         "train.relations_every: set it to 0": settings.relations_every > 0,
         "balancing by gradients: choose a rule for losses": not isinstance(balancer, LossWeighting),
+        "balancing by a second look at a batch: choose another rule": balancer.looks_again,
     }
     for what, asked in unfit.items():
         if asked:
-            raise ConfigError(f"train.shard: shards of gradients do not go with {what}")
+            raise ConfigError(f"train.shard: a model in shards does not go with {what}")
 
 
 def shard(model: nn.Module) -> None:

@@ -16,9 +16,9 @@ from rich.progress import (
     track,
 )
 
-Item = TypeVar("Item")
-
 from densemtl.distributed import is_first
+
+Item = TypeVar("Item")
 
 
 class ProgressBar:
@@ -72,7 +72,7 @@ class ProgressBar:
 
 def watched(items: Iterable[Item], count: int, title: str) -> Iterable[Item]:
     """The items with a bar of how many have been taken, or a line where output is piped."""
-    console = Console()
+    console = Console(quiet=not is_first())
     if not console.is_terminal:
         console.print(f"[bold]{title}[/bold]", highlight=False, soft_wrap=True)
         return items

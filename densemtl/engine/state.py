@@ -101,10 +101,11 @@ class TrainState:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(parts_of(state["ema"], self.ema.module))
-        self._go_on_drawing(state["rng"])
+        numbers = state["rng"]
+        self._go_on_drawing([numbers] if isinstance(numbers, dict) else numbers)
 
     def _go_on_drawing(self, states: Sequence[dict[str, Any]]) -> None:
-        """Each rank its own random numbers; one that has none yet starts from (seed, rank, step)."""
+        """Each rank its own numbers; one that has none yet starts from (seed, rank, step)."""
         if rank() < len(states):
             set_random_state(states[rank()])
         elif rank() > 0:
