@@ -6,6 +6,7 @@ keeps native pixels, as ATRC and InvPT do. Zoom, rotation, crop place and flip c
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from densemtl.data.geometry import Geometry
@@ -63,5 +64,5 @@ class Augment:
         top, left, height, width = box
         rows = slice(max(top, 0), max(top + height, 0))
         labels = sample.targets["semseg"][rows, max(left, 0) : max(left + width, 0)]
-        counts = np.bincount(labels.ravel(), minlength=VOID + 1)[:VOID]
-        return bool(counts.max() > self.settings.max_class_ratio * max(int(counts.sum()), 1))
+        counts = cv2.calcHist([labels], [0], None, [VOID], [0, VOID])
+        return bool(counts.max() > self.settings.max_class_ratio * max(counts.sum(), 1))

@@ -162,8 +162,13 @@ def _decode(file: Path, flags: int) -> NDArray[Any]:
     picture = _guarded(file, lambda: cv2.imdecode(np.frombuffer(data, np.uint8), flags))
     if picture is None:
         raise DataError(f"{file}: corrupt, it cannot be decoded; {AGAIN}")
-    colour = picture.ndim == 3
-    return np.ascontiguousarray(picture[..., 2::-1]) if colour else picture
+    return _to_rgb(picture) if picture.ndim == 3 else picture
+
+
+def _to_rgb(picture: NDArray[Any]) -> NDArray[Any]:
+    """OpenCV's blue first, with or without alpha -> RGB."""
+    code = cv2.COLOR_BGRA2RGB if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return cv2.cvtColor(picture, code)
 
 
 def _is_whole(data: bytes) -> bool:

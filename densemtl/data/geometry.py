@@ -65,7 +65,7 @@ class Geometry:
         height, width = self.size
         if region.shape[:2] != self.size:
             region = cv2.resize(region, (width, height), interpolation=interpolation)
-        return np.ascontiguousarray(region[:, ::-1] if self.flip else region)
+        return cv2.flip(region, 1) if self.flip else np.ascontiguousarray(region)
 
     def _warp(
         self, array: NDArray[np.generic], interpolation: int, fill: tuple[float, ...]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +48,8 @@ def to_classes(array: NDArray[Any], classes: Mapping[int, int], file: Path) -> N
     plane = _plane(array, "class ids", file)
     if plane.dtype.kind == "f" and not np.array_equal(plane, np.rint(plane)):
         raise DataError(f"{file}: class ids must be whole numbers, these are not")
+    if plane.dtype == np.uint8:
+        return _look_up(plane, classes, file)
     low, high = min(classes), max(classes)
     table = np.full(high - low + 1, _UNKNOWN, np.int16)
     table[[key - low for key in classes]] = list(classes.values())
@@ -54,9 +57,26 @@ def to_classes(array: NDArray[Any], classes: Mapping[int, int], file: Path) -> N
     inside = (ids >= low) & (ids <= high)
     found = np.where(inside, table[np.where(inside, ids - low, 0)], _UNKNOWN)
     if (found == _UNKNOWN).any():
-        wrong = ids[found == _UNKNOWN][0]
-        raise DataError(f"{file}: class id {wrong} is not among the known ids of {low}..{high}")
+        raise _unknown(ids[found == _UNKNOWN][0], classes, file)
     return found.astype(np.uint8)
+
+
+def _look_up(
+    plane: NDArray[np.uint8], classes: Mapping[int, int], file: Path
+) -> NDArray[np.uint8]:
+    """The same of ids of 8 bits, by tables of all that there can be."""
+    table, known = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
+    for key in classes.keys() & range(256):
+        table[key], known[key] = classes[key], 1
+    unknown = cv2.LUT(plane, known) == 0
+    if unknown.any():
+        raise _unknown(plane[unknown][0], classes, file)
+    return cv2.LUT(plane, table)
+
+
+def _unknown(found: Any, classes: Mapping[int, int], file: Path) -> DataError:
+    known = f"{min(classes)}..{max(classes)}"
+    return DataError(f"{file}: class id {found} is not among the known ids of {known}")
 
 
 def to_depth(
@@ -134,14 +154,20 @@ def to_normals(
     if len({_AXES[axis][0] for axis in axes}) < len(axes):
         raise DataError(f"data.normals_axes: {', '.join(axes)} leave one axis out; name each once")
     vectors = to_unit_vectors(array, 3, file)
-    normals = np.empty_like(vectors)
-    for channel, axis in enumerate(axes):
-        to, sign = _AXES[axis]
-        normals[..., to] = sign * vectors[..., channel]
-    depthwards = normals[..., 2][np.isfinite(normals[..., 2])]
-    if depthwards.size and depthwards.mean() > _FACING_AWAY:
+    normals = vectors if axes == CAMERA_AXES else cv2.transform(vectors, _to_camera(axes))
+    depthwards = normals[..., 2]
+    if np.nansum(depthwards) > _FACING_AWAY * np.isfinite(depthwards).sum():
         raise DataError(f"{file}: these surfaces face away from the camera; set data.normals_axes")
     return normals
+
+
+def _to_camera(axes: Axes) -> NDArray[np.float32]:
+    """3x3, from stored to camera axes."""
+    turn = np.zeros((3, 3), np.float32)
+    for channel, axis in enumerate(axes):
+        to, sign = _AXES[axis]
+        turn[to, channel] = sign
+    return turn
 
 
 _FACING_AWAY = 0.3
@@ -167,13 +193,22 @@ def to_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArray[n
     vectors = stored.astype(np.float32)
     if stored.dtype.kind in "iu":
         vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1
-    elif np.abs(vectors[np.isfinite(vectors)]).max(initial=0) > 1.01:
+    elif _largest(vectors) > _LONGEST:
         raise DataError(f"{file}: components must lie in -1..1, some do not")
-    length = np.sqrt(np.einsum("hwc,hwc->hw", vectors, vectors))
-    valid = (length > 0.5) & (length < (1 + np.sqrt(channels)) / 2)
-    length[~valid] = np.nan
-    unit: NDArray[np.float32] = vectors / length[..., None]
-    return unit
+    length = cv2.sqrt(cv2.transform(vectors * vectors, np.ones((1, channels), np.float32)))
+    length[~((length > 0.5) & (length < (1 + np.sqrt(channels)) / 2))] = np.nan
+    np.divide(vectors, length[..., None], out=vectors)
+    return vectors
+
+
+_LONGEST = 1.01
+
+
+def _largest(vectors: NDArray[np.float32]) -> float:
+    """The largest size of a finite component; the finite are picked only where one is not."""
+    if max(-vectors.min(initial=0), vectors.max(initial=0)) <= _LONGEST:
+        return _LONGEST
+    return float(np.abs(vectors[np.isfinite(vectors)]).max(initial=0))
 
 
 def to_probabilities(array: NDArray[Any], file: Path) -> NDArray[np.float32]:
@@ -215,14 +250,15 @@ def to_binary(
         DataError: not one channel, or values outside 0..full.
     """
     plane = _plane(array, "a binary map", file)
-    masked = np.isin(plane, void)
-    rest = plane[~masked]
+    masked = np.isin(plane, void) if void else None
+    rest = plane if masked is None else plane[~masked]
     low, high = (rest.min(), rest.max()) if rest.size else (0, 0)
     whole = full or (1 if high <= 1 else 255)
     if not (low >= 0 and high <= whole):
         raise DataError(f"{file}: a binary map holds 0..{whole} here, found {low} to {high}")
-    found = (plane > whole / 2).astype(np.uint8)
-    found[masked] = VOID
+    found = (plane > whole / 2).view(np.uint8)
+    if masked is not None:
+        found[masked] = VOID
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -124,19 +125,25 @@ class Collate:
 
     @staticmethod
     def _join(task: Task, samples: Sequence[Sample], size: Size) -> Tensor:
-        canvas = np.stack([task.void(size)] * len(samples))
-        for row, sample in zip(canvas, samples, strict=True):
-            label = sample.targets.get(task.name)
-            if label is not None:
-                row[: label.shape[0], : label.shape[1]] = label
-        return to_tensor(canvas)
+        labels = [_fill(sample.targets.get(task.name), task, size) for sample in samples]
+        return to_tensor(np.stack(labels))
+
+
+def _fill(label: NDArray[np.generic] | None, task: Task, size: Size) -> NDArray[np.generic]:
+    """A label in the top left of a map of void, or as it is where it has the size."""
+    if label is not None and label.shape[:2] == size:
+        return label
+    canvas = task.void(size)
+    if label is not None:
+        canvas[: label.shape[0], : label.shape[1]] = label
+    return canvas
 
 
 def to_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
-    """BxHxW uint8 stays; BxHxW float -> Bx1xHxW; BxHxWxC -> BxCxHxW."""
+    """BxHxW uint8 stays; BxHxW float -> Bx1xHxW; BxHxWxC -> BxCxHxW, in memory as before."""
     tensor = torch.from_numpy(labels)
     if tensor.ndim == 4:
-        return tensor.permute(0, 3, 1, 2).contiguous()
+        return tensor.permute(0, 3, 1, 2)
     return tensor.unsqueeze(1) if tensor.is_floating_point() else tensor
 
 

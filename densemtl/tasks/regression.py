@@ -85,7 +85,9 @@ class Regression(Task):
     def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
         """Nearest pixel, divided by the zoom if values scale with it; outside void."""
         warped = geometry.labels(target, np.nan).astype(np.float32, copy=False)
-        return warped / np.float32(geometry.zoom) if self.scales_with_zoom else warped
+        if self.scales_with_zoom and geometry.zoom != 1:
+            return warped / np.float32(geometry.zoom)
+        return warped
 
     def unwarp(self, logits: Tensor, zoom: float, flip: bool) -> Tensor:
         """Mirrored back; multiplied by the zoom if values scale with it."""

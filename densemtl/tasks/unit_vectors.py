@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -87,15 +88,8 @@ class UnitVectors(Task):
         (x cos a + y sin a, y cos a - x sin a): right becomes up at 90 degrees.
         """
         warped = geometry.labels(target, np.nan).astype(np.float32, copy=False)
-        if geometry.angle:
-            cos, sin = (
-                math.cos(math.radians(geometry.angle)),
-                math.sin(math.radians(geometry.angle)),
-            )
-            turn = np.array([[cos, -sin], [sin, cos]], np.float32)
-            warped[..., :2] = warped[..., :2] @ turn
-        if geometry.flip:
-            warped[..., 0] *= -1
+        if geometry.angle or geometry.flip:
+            return cv2.transform(warped, self._turn(geometry))
         return warped
 
     def unwarp(self, logits: Tensor, zoom: float, flip: bool) -> Tensor:
@@ -103,6 +97,14 @@ class UnitVectors(Task):
         directions = super().unwarp(self.decode(logits), zoom, flip)
         sign = [-1.0 if flip else 1.0, *[1.0] * (self.channels - 1)]
         return directions * directions.new_tensor(sign).view(-1, 1, 1)
+
+    def _turn(self, geometry: Geometry) -> NDArray[np.float32]:
+        """CxC, from directions before to those after."""
+        angle = math.radians(geometry.angle)
+        cos, sin, mirror = math.cos(angle), math.sin(angle), -1 if geometry.flip else 1
+        turn = np.eye(self.channels, dtype=np.float32)
+        turn[:2, :2] = [[mirror * cos, mirror * sin], [-sin, cos]]
+        return turn
 
     def void(self, size: Size) -> NDArray[np.generic]:
         """HxWxC float32 of NaN."""
