@@ -61,9 +61,7 @@ def to_classes(array: NDArray[Any], classes: Mapping[int, int], file: Path) -> N
     return found.astype(np.uint8)
 
 
-def _look_up(
-    plane: NDArray[np.uint8], classes: Mapping[int, int], file: Path
-) -> NDArray[np.uint8]:
+def _look_up(plane: NDArray[np.uint8], classes: Mapping[int, int], file: Path) -> NDArray[np.uint8]:
     """The same of ids of 8 bits, by tables of all that there can be."""
     table, known = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
     for key in classes.keys() & range(256):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torchvision.transforms.v2 import functional as reference
 
+from densemtl.data import photometric
 from densemtl.data.photometric import Photometric
 from densemtl.settings import JitterSettings
 
@@ -46,3 +49,49 @@ def test_saturation_leaves_grey_alone():
     grey = np.full((4, 4, 3), 100, np.uint8)
     jitter = Photometric(JitterSettings(**NONE | {"saturation": 1.0, "hue": 0.5}))
     np.testing.assert_array_equal(jitter(grey, np.random.default_rng(0)), grey)
+
+
+@pytest.fixture(scope="module")
+def smooth() -> np.ndarray:
+    """Levels from 60 to 180, so that nothing is clipped."""
+    return np.random.default_rng(2).integers(60, 181, (5, 6, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("change", [-0.3, 0.2])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (photometric.brighten, reference.adjust_brightness),
+        (photometric.stretch, reference.adjust_contrast),
+        (photometric.saturate, reference.adjust_saturation),
+    ],
+)
+def test_changes_are_those_of_torchvision(smooth, ours, theirs, change):
+    mean = float(photometric.GREY @ [*smooth.mean((0, 1)), 1])
+    pixels = np.dstack([smooth, np.ones(smooth.shape[:2])])
+    changed = pixels @ ours(change, mean)[:3].T
+    wanted = theirs(torch.from_numpy(smooth).permute(2, 0, 1) / 255, 1 + change) * 255
+    np.testing.assert_allclose(changed, wanted.permute(1, 2, 0), atol=0.1)
+
+
+def test_hue_turns_about_grey_and_keeps_luma():
+    turn = photometric.turn_hue(0.05)[:3, :3]
+    luma = photometric.GREY[:3]
+    np.testing.assert_allclose(turn @ [1, 1, 1], [1, 1, 1], atol=1e-3)
+    np.testing.assert_allclose(luma @ turn, luma, atol=1e-9)
+    thrice = np.linalg.matrix_power(photometric.turn_hue(1 / 3)[:3, :3], 3)
+    np.testing.assert_allclose(thrice, np.eye(3), atol=1e-9)
+    assert (photometric.turn_hue(1 / 3)[:3, 0]).argmax() == 1, "red becomes green"
+
+
+def test_changes_follow_one_another_without_loss(smooth):
+    """One product of matrices is the changes one by one, and contrast sees the mean in between."""
+    jitter = Photometric(JitterSettings(brightness=0.1, contrast=0.2, saturation=0.2, hue=0.02))
+    rng, again = np.random.default_rng(3), np.random.default_rng(3)
+    changes = [again.uniform(-most, most) for most in (0.1, 0.2, 0.2, 0.02)]
+    steps = (photometric.brighten, photometric.stretch, photometric.saturate, photometric.turn_hue)
+    pixels = np.dstack([smooth, np.ones(smooth.shape[:2])])
+    for index in again.permutation(4):
+        mean = float((pixels @ photometric.GREY).mean())
+        pixels = pixels @ steps[index](changes[index], mean).T
+    np.testing.assert_allclose(jitter(smooth, rng), pixels[..., :3], atol=0.75)
