@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from densemtl import components
+from densemtl import __version__, components
 from densemtl.balancing.base import Balancer
 from densemtl.config import Component, Experiment, TaskEntry
 from densemtl.data.augment import Augment
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.cache import Cached
+from densemtl.data.disk_cache import DiskCached
 from densemtl.data.loader import EvalView, TrainView, eval_loader, train_loader
 from densemtl.data.photometric import Photometric
 from densemtl.data.workers import Loader
@@ -63,7 +66,7 @@ def build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
 
 
 def build_dataset(experiment: Experiment, split: Split) -> DenseDataset:
-    """A split, its decoded samples kept in memory if the experiment asks for it.
+    """A split, its decoded samples kept in memory or on disk if the experiment asks for it.
 
     Labels of auxiliary tasks are read for training alone.
 
@@ -73,7 +76,20 @@ def build_dataset(experiment: Experiment, split: Split) -> DenseDataset:
     name, options = experiment.data.name, experiment.data.options
     labels = experiment.learnt_names() if split == "train" else experiment.task_names()
     dataset = components.make("data", name, split, labels, options=options)
-    return Cached(dataset, experiment.loader.workers) if experiment.loader.cache else dataset
+    if experiment.loader.cache == "memory":
+        return Cached(dataset, experiment.loader.workers)
+    if experiment.loader.cache == "disk":
+        return DiskCached(dataset, _cache_folder(experiment, dataset))
+    return dataset
+
+
+def _cache_folder(experiment: Experiment, dataset: DenseDataset) -> Path:
+    """One of its own for whatever changes the samples."""
+    data = experiment.data.model_dump_json()
+    terms = [__version__, data, dataset.split, *dataset.tasks, dataset.fingerprint()]
+    key = hashlib.sha256("\n".join(terms).encode()).hexdigest()[:16]
+    folder = experiment.loader.cache_folder.expanduser()
+    return folder / f"{experiment.data.name}-{dataset.split}-{key}"
 
 
 def build_splits(experiment: Experiment) -> Splits:

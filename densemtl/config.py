@@ -28,7 +28,7 @@ from densemtl.types import SHARED, ProtocolName
 
 HARMLESS = {
     "data": ("root",),
-    "loader": ("workers", "eval_batch_size", "cache"),
+    "loader": ("workers", "eval_batch_size", "cache", "cache_folder"),
     "train": (
         *("panels", "panels_every", "relations_every", "log_every", "checkpoint_steps"),
         "shard",

@@ -109,7 +109,7 @@ def _single_task_runs(
     folders = {}
     for name in experiment.task_names():
         single = experiment.single_task(name)
-        data = splits if experiment.loader.cache else build_splits(single)
+        data = splits if experiment.loader.cache == "memory" else build_splits(single)
         folder = beside / BASELINES / f"{experiment.data.name}-{name}-{_identity(single, data)}"
         _train(single, data, folder, precision, max_steps)
         folders[name] = folder

@@ -5,9 +5,10 @@ Each part of the toolkit is handed its own section; none sees the whole experime
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Fit = Literal["resize", "pad"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -60,13 +61,28 @@ class AugmentSettings(Section):
     jitter: JitterSettings | None = None
 
 
+def _cache(value: Any) -> Any:
+    """Yes and no, as older files have it."""
+    return {True: "memory", False: "none"}.get(value, value) if isinstance(value, bool) else value
+
+
 class LoaderSettings(Section):
-    """Batches and workers; `cache` keeps decoded samples in memory."""
+    """Batches and workers.
+
+    Attributes:
+        batch_size: images in a batch of training.
+        eval_batch_size: images in a batch of evaluation.
+        workers: processes that read and augment, a split; 0 reads between steps.
+        cache: keep decoded samples in "memory" (or true), read ahead at the start, or on "disk",
+            written as they are first read; "none" (or false) decodes them each time.
+        cache_folder: of the cache on disk, best on a fast local one.
+    """
 
     batch_size: Count = 8
     eval_batch_size: Count = 8
     workers: Annotated[int, Field(ge=0)] = 2
-    cache: bool = False
+    cache: Annotated[Literal["none", "memory", "disk"], BeforeValidator(_cache)] = "none"
+    cache_folder: Path = Path("~/.cache/densemtl")
 
 
 class OptimSettings(Section):

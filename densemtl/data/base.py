@@ -51,3 +51,10 @@ class DenseDataset(ABC):
         """A short hash of what is scored: dataset, split and image ids, in order."""
         text = "\n".join([type(self).__name__, self.split, *self.ids])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def stamp(self, index: int) -> str:
+        """Changes when what a sample is read from changes; at most 64 ASCII characters.
+
+        The same throughout for datasets that are read from no files.
+        """
+        return ""

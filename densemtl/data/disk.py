@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,18 @@ class DiskDataset(DenseDataset):
     @abstractmethod
     def labels(self, task: str) -> Labels:
         """Where the labels of a task lie; called once for each task asked for."""
+
+    def stamp(self, index: int) -> str:
+        """A hash of its files' names, sizes and times of change."""
+        stats = [(str(file), file.stat()) for file in self.files(index) if file.exists()]
+        text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def files(self, index: int) -> list[Path]:
+        """Whatever a sample is read from."""
+        name = self.ids[index]
+        labels = [each.files[name] for each in self._labels.values() if name in each.files]
+        return [self._images[name], *labels]
 
     def _own(self, labels: Labels, task: str) -> Labels:
         own = {name: labels.files[name] for name in self.ids if name in labels.files}

@@ -111,6 +111,10 @@ class PascalContext(DiskDataset):
         }
         return sources[task]()
 
+    def files(self, index: int) -> list[Path]:
+        """Normals depend on the LabelMap besides."""
+        return [*super().files(index), self._root / LABEL_MAPS / f"{self.ids[index]}.mat"]
+
     def _semseg(self) -> Labels:
         folder = self._root / "semseg"
         found = files.index(folder / "pascal-context") | files.index(folder / "VOC12")
