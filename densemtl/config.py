@@ -31,7 +31,7 @@ HARMLESS = {
     "loader": ("workers", "eval_batch_size", "cache", "cache_folder"),
     "train": (
         *("panels", "panels_every", "relations_every", "log_every", "checkpoint_steps"),
-        "shard",
+        *("checkpoint_activations", "compile", "shard"),
     ),
 }
 """{section: keys that change where, how fast or how visibly a run goes, but no number of it}."""

@@ -35,6 +35,7 @@ from densemtl.errors import ConfigError
 from densemtl.heatmaps import draw_course
 from densemtl.inference.predictor import Predictor
 from densemtl.models.joined_norm import join_norms
+from densemtl.models.recompute import recompute_blocks
 from densemtl.record import record_run
 from densemtl.results import (
     RESULTS,
@@ -232,7 +233,11 @@ def make_job(
     model = build_model(experiment, tasks)
     if start:
         warm_start(model, start)
+    if settings.checkpoint_activations:
+        recompute_blocks(model)
     precision.place(model)
+    if settings.compile:
+        model.compile()
     balancer = build_balancer(experiment, learnt).to(precision.device)
     average = make_average(model, settings)
     if world_size() > 1:

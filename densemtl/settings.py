@@ -128,6 +128,9 @@ class TrainSettings(Section):
         shard: of several processes each keeps a part of the weights, their gradients and the
             optimiser's state alone (FSDP2).
         channels_last: the memory layout that convolutions are fastest in.
+        checkpoint_activations: keep what enters a block alone, and compute its inside again in the
+            backward pass: less memory for a third more work, and the same numbers.
+        compile: let torch.compile join operations, which takes a minute at the start; pays on GPUs.
         non_finite: stop at a loss that is not finite, or skip its step with a warning.
     """
 
@@ -144,4 +147,6 @@ class TrainSettings(Section):
     checkpoint_steps: Count | None = None
     shard: bool = False
     channels_last: bool = True
+    checkpoint_activations: bool = False
+    compile: bool = False
     non_finite: Literal["stop", "skip"] = "stop"

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from densemtl.data.augment import Augment
 from densemtl.data.base import DenseDataset
-from densemtl.data.geometry import pad_to, resize_to
+from densemtl.data.geometry import Geometry, pad_to, resize_to
 from densemtl.data.photometric import Photometric
 from densemtl.data.workers import Loader
 from densemtl.distributed import rank, share, world_size
@@ -56,12 +56,16 @@ class TrainView(Dataset[tuple[Sample, Frame]]):
         image = geometry.image(sample.image)
         if self.photometric is not None:
             image = self.photometric(image, rng)
-        targets = {
+        targets = self.warp_labels(sample, geometry)
+        return Sample(image, targets, sample.id), Frame(self.size, (0, 0, *self.size))
+
+    def warp_labels(self, sample: Sample, geometry: Geometry) -> dict[str, NDArray[np.generic]]:
+        """The labels that the sample has of each task, as the geometry shows them."""
+        return {
             task.name: task.warp(sample.targets[task.name], geometry)
             for task in self.tasks
             if task.name in sample.targets
         }
-        return Sample(image, targets, sample.id), Frame(self.size, (0, 0, *self.size))
 
     def __len__(self) -> int:
         return len(self.dataset)

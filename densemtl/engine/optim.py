@@ -9,13 +9,16 @@ import timm.optim
 from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from densemtl.components import suggest
 from densemtl.errors import ConfigError
 from densemtl.settings import OptimSettings, ScheduleSettings
 
 BALANCING = "balancing"
+
+FUSED = (Adam, AdamW, SGD)
+"""torch's optimisers whose fused kernels run on CPU and GPU alike."""
 
 
 def make_optimizer(
@@ -44,7 +47,14 @@ def make_optimizer(
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
+        **_fused(settings.name),
     )
+
+
+def _fused(name: str) -> dict[str, bool]:
+    """One kernel for all parameters, where torch has one for the optimiser."""
+    kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
+    return {"fused": True} if kind in FUSED else {}
 
 
 def _group(settings: OptimSettings, name: str, params: list[nn.Parameter]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What an experiment costs, measured: data, training step, evaluation, inference."""

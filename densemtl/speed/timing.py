@@ -1,0 +1,111 @@
+"""Clocks and peaks: paired, interleaved, medians."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+Work = Callable[[], object]
+
+MATMUL = 2048
+"""Side of the matrices whose product tells the machine's peak."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number.
+
+    Attributes:
+        part: of the toolkit, "data", "step", "evaluation" or "inference".
+        name: what was measured.
+        value: the number.
+        unit: its unit.
+    """
+
+    part: str
+    name: str
+    value: float
+    unit: str
+
+
+def make_clock(device: torch.device) -> Callable[[], float]:
+    """Seconds: of the process's CPU time, or on a GPU the wall's when all of its work is done.
+
+    CPU time is hardly changed by what else runs on the machine.
+    """
+    if device.type != "cuda":
+        return time.process_time
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+def interleaved(
+    works: Mapping[str, Work], repeats: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, list[float]]:
+    """Seconds of each, `repeats` times, in turn, so that a noisy moment hits all alike.
+
+    Each runs once before, which does not count.
+    """
+    for work in works.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            start = clock()
+            work()
+            times[name].append(clock() - start)
+    return times
+
+
+def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """The median of each."""
+    return {name: median(values) for name, values in times.items()}
+
+
+def ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float:
+    """Median of the ratios of neighbours in time."""
+    pairs = zip(times[name], times[reference], strict=True)
+    return median(one / other for one, other in pairs)
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype, repeats: int) -> float:
+    """FLOP a second, 2 a multiply-add, of a product of large matrices."""
+    one, other = (torch.randn(MATMUL, MATMUL, device=device).to(dtype) for _ in range(2))
+    times = interleaved({"matmul": lambda: one @ other}, repeats, make_clock(device))
+    return 2 * MATMUL**3 / min(times["matmul"])
+
+
+class Peak:
+    """The most memory held inside `watching`, in bytes: of the process, or of the GPU's tensors."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.bytes = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            yield
+            self.bytes = torch.cuda.max_memory_allocated(self._device)
+            return
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        yield
+        self.bytes = _highest()
+
+
+def _highest() -> int:
+    """The process's highest resident size since it was last reset, as Linux tells it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return 1024 * int(kibibytes)
