@@ -33,9 +33,10 @@ def find_stages(
         raise ModelError("its levels run side by side, not one after the other")
     names = cut(net, levels, flat=is_flat(spec))
     for nhwc in (False, True) if names else ():
-        stages = Stages(names, spec.strides, nhwc)
-        if _gives(stages, net, image, maps):
-            return stages
+        for stem in (_before(net, names[0][0]), None):
+            stages = Stages(names, spec.strides, nhwc, stem)
+            if _gives(stages, net, image, maps):
+                return stages
     raise ModelError("it is more than a chain of blocks that each hand one map to the next")
 
 
@@ -63,6 +64,12 @@ def cut(net: nn.Module, levels: Sequence[str], *, flat: bool) -> list[list[str]]
             before = [-1 if flat else ends[0] - 1, *ends]
             return [links[last + 1 : end + 1] for last, end in pairwise(before)]
     return []
+
+
+def _before(net: nn.Module, first: str) -> list[str]:
+    """The network's own modules before the one that holds the first stage's start."""
+    names = [name for name, _ in net.named_children()]
+    return names[: names.index(first.split(".")[0])]
 
 
 def _plain(name: str) -> str:

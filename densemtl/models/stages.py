@@ -43,11 +43,14 @@ class Stages:
         names: of each stage's modules inside the network, which run one after the other.
         strides: of each stage's map.
         nhwc: whether the modules' maps are BxHxWxC.
+        stem: of the modules before the first stage, where they are no more than a chain; None
+            where the network has to run to find out what it does first.
     """
 
     names: Sequence[Sequence[str]]
     strides: Sequence[int]
     nhwc: bool
+    stem: Sequence[str] | None = None
 
     def modules(self, net: nn.Module, index: int) -> list[nn.Module]:
         """A stage's modules."""
@@ -55,8 +58,12 @@ class Stages:
 
     def start(self, net: nn.Module, image: Tensor) -> Midway:
         """All that the network does with Bx3xHxW before its first stage."""
-        (given, *args), kwargs = _called_with(self.modules(net, 0)[0], lambda: net(image))
         size = size_of(image)
+        if self.stem is not None:
+            for name in self.stem:
+                image = net.get_submodule(name)(image)
+            return Midway(self._as_map(image, _grid(size, self.strides[0]))[0], None, size, (), {})
+        (given, *args), kwargs = _called_with(self.modules(net, 0)[0], lambda: net(image))
         feature, prefix = self._as_map(given, _grid(size, self.strides[0]))
         return Midway(feature, prefix, size, args, kwargs)
 
@@ -74,6 +81,23 @@ class Stages:
         Raises:
             ModelError: the block sees no map.
         """
+        *before, last = self.modules(net, index)
+        if isinstance(last, nn.Sequential) and not before and midway.prefix is None:
+            return self._run_chain(last, index, midway)
+        return self._run_hooked(net, index, midway)
+
+    def _run_chain(self, chain: nn.Sequential, index: int, midway: Midway) -> tuple[Tensor, Midway]:
+        *before, last = chain
+        feature = self._as_given(midway)
+        for block in before:
+            feature = block(feature, *midway.args, **midway.kwargs)
+        leaving = last(feature, *midway.args, **midway.kwargs)
+        mapped, prefix = self._as_map(leaving, _grid(midway.image, self.strides[index]))
+        after = replace(midway, feature=mapped, prefix=prefix)
+        return self._inner_map(feature, [after, midway]), after
+
+    @torch.compiler.disable
+    def _run_hooked(self, net: nn.Module, index: int, midway: Midway) -> tuple[Tensor, Midway]:
         seen: list[Tensor] = []
         block = _last_block(self.modules(net, index)[-1])
         watch = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -140,6 +164,7 @@ class _ReachedError(Exception):
     """A forward pass came to where it is to stop."""
 
 
+@torch.compiler.disable
 def _called_with(
     module: nn.Module, run: Callable[[], object]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -148,9 +148,7 @@ def bare_step(subject: Subject) -> Work:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         outputs = subject.precision.run(model, subject.batch.image)
-        total = sum(
-            outputs.terms.values(), start=torch.zeros((), device=subject.batch.image.device)
-        )
+        total = sum(outputs.terms.values(), start=subject.batch.image.new_zeros(()).float())
         for task, weight in zip(subject.learnt, weights, strict=True):
             for logits in (outputs.final, *outputs.aux):
                 if task.name in logits:

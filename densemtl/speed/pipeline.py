@@ -28,7 +28,8 @@ def measure_data(experiment: Experiment, repeats: int, images: int = 64) -> list
     dataset = build_dataset(experiment, "train")
     tasks = build_tasks(experiment)
     loader = build_train_loader(experiment, dataset, tasks, pin_memory=False)
-    assert isinstance(view := loader.dataset.dataset, TrainView)  # type: ignore[attr-defined]
+    view = loader.dataset.dataset  # type: ignore[attr-defined]
+    assert isinstance(view, TrainView)
     batches = max(min(images, len(dataset)) // experiment.loader.batch_size, 1)
     times = interleaved({"whole": lambda: _first(loader, batches)}, repeats)
     count = batches * experiment.loader.batch_size

@@ -94,6 +94,7 @@ class Peak:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
+        """What runs inside is what counts."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             yield
