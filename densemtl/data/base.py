@@ -19,9 +19,12 @@ class DenseDataset(ABC):
         split: "train" or "val".
         tasks: names of the labels to read; no others are touched.
         ids: the name of each image, in order.
+        chunks: numbers of images that are stored together, in order; training reads them one
+            after the other. Empty where any image is read as fast as any other.
     """
 
     ids: Sequence[str]
+    chunks: Sequence[int] = ()
 
     def __init__(self, split: Split, tasks: Sequence[str]) -> None:
         self.split = split

@@ -31,7 +31,7 @@ class DiskCached(DenseDataset):
 
     def __init__(self, dataset: DenseDataset, folder: Path) -> None:
         super().__init__(dataset.split, dataset.tasks)
-        self.ids = dataset.ids
+        self.ids, self.chunks = dataset.ids, dataset.chunks
         self._dataset, self._folder = dataset, folder
 
     @classmethod

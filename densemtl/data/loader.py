@@ -27,6 +27,9 @@ from densemtl.settings import Fit
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, Frame, Sample, Size
 
+MIXED = 8
+"""Chunks of a dataset that are shuffled together."""
+
 Draw = tuple[int, int]
 """(epoch, index into the dataset)."""
 
@@ -94,18 +97,26 @@ class EvalView(Dataset[tuple[Sample, Frame]]):
 class EpochSampler(Sampler[Draw]):
     """A fresh shuffle an epoch, from (seed, epoch) alone; can start inside the epoch.
 
-    Of N ranks each takes every Nth draw, so that what they take makes up the same batches.
+    Chunks are shuffled, and then, `MIXED` neighbours at a time, the images in them. Of N ranks each
+    takes every Nth draw, so that what they take makes up the same batches.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed = length, seed
+    def __init__(self, length: int, seed: int, chunks: Sequence[int] = ()) -> None:
+        self.length, self.seed, self.chunks = length, seed, chunks
         self.epoch = 0
         self.skip = 0
 
     def __iter__(self) -> Iterator[Draw]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = self._by_chunks(rng) if self.chunks else rng.permutation(self.length)
         for index in order[self.skip + rank() :: world_size()]:
             yield self.epoch, int(index)
+
+    def _by_chunks(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        chunks = np.split(np.arange(self.length), np.cumsum(self.chunks)[:-1])
+        shuffled = [chunks[index] for index in rng.permutation(len(chunks))]
+        groups = [shuffled[start : start + MIXED] for start in range(0, len(shuffled), MIXED)]
+        return np.concatenate([rng.permutation(np.concatenate(group)) for group in groups])
 
     def __len__(self) -> int:
         return len(range(self.skip + rank(), self.length, world_size()))
@@ -169,7 +180,7 @@ def train_loader(
         view,
         Collate(view.tasks),
         batch_size=share(batch_size),
-        sampler=EpochSampler(len(view), view.seed),
+        sampler=EpochSampler(len(view), view.seed, view.dataset.chunks),
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
