@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import timm.optim
 import torch
 from torch import nn
 
@@ -161,3 +162,30 @@ def test_momentum_and_rate_reach_the_optimiser():
 def test_unknown_names_are_told(settings, message):
     with pytest.raises(ConfigError, match=message):
         optimizer(OptimSettings(**settings))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "momentum", "lamb"])
+def test_fused_steps_are_the_plain_ones(name):
+    """Where torch has a fused kernel it is used, and changes no step by more than rounding."""
+    made = optimizer(OptimSettings(name=name, lr=0.01))
+    assert made.defaults.get("fused", False) == (name != "lamb")
+    params = [param for group in made.param_groups for param in group["params"]]
+    plain = timm.optim.create_optimizer_v2(
+        [
+            {"params": [p.detach().clone() for p in group["params"]], "weight_decay": decay}
+            for group in made.param_groups
+            for decay in [group["weight_decay"]]
+        ],
+        opt=name,
+        lr=0.01,
+    )
+    others = [param for group in plain.param_groups for param in group["params"]]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        for one, other in zip(params, others, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        made.step()
+        plain.step()
+    for one, other in zip(params, others, strict=True):
+        torch.testing.assert_close(one.detach(), other, rtol=1e-6, atol=1e-6)

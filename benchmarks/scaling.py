@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""Cost of a training step as work grows: number of tasks, and size of the image.
+
+CPU seconds of one thread on batches of two images of noise, and activations counted without
+running; a picture and a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densemtl import cli
+
+if TYPE_CHECKING:
+    from densemtl.config import Experiment
+
+DECODERS = ("hard_sharing", "mmoe", "mtan", "pad_net", "mti_net", "cross_stitch")
+TASKS = ("semseg", "depth", "normals", "edge", "saliency", "human_parts")
+AREAS = (1, 2, 3, 4)
+
+Cost = tuple[float, float]
+"""(CPU seconds of a step, MiB of activations of an image)."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="resnet10t", help="a timm model (default: resnet10t)")
+    parser.add_argument("--size", type=int, nargs=2, default=(64, 96), metavar=("H", "W"))
+    parser.add_argument("--decoders", nargs="+", default=DECODERS, metavar="NAME")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--picture", type=Path, default=Path("docs/scaling.png"))
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, draw, print the table."""
+    args = parse(argv)
+    import torch
+
+    torch.set_num_threads(1)
+    height, width = args.size
+    by_tasks, by_area = {}, {}
+    for name in args.decoders:
+        counts = range(1, len(TASKS) + 1)
+        by_tasks[name] = [cost(args, name, TASKS[:count], height, width) for count in counts]
+        sizes = [grown(height, width, area) for area in AREAS]
+        by_area[name] = [cost(args, name, TASKS[:2], *size) for size in sizes]
+        print(row(name, by_tasks[name], by_area[name]), flush=True)
+    draw(args.picture, by_tasks, by_area)
+
+
+def grown(height: int, width: int, area: int) -> tuple[int, int]:
+    """So many times the pixels, in sides that are multiples of 32."""
+    tall = round(height * area**0.5 / 32) * 32
+    return tall, height * width * area // tall // 32 * 32
+
+
+def cost(
+    args: argparse.Namespace, decoder: str, tasks: tuple[str, ...], height: int, width: int
+) -> Cost:
+    """Of one architecture with these tasks at this size."""
+    import torch
+
+    from densemtl.build import build_model, build_tasks
+    from densemtl.engine.precision import make_precision
+    from densemtl.introspection.costs import train_pass
+    from densemtl.speed.network import make_subject, whole_step
+
+    run = experiment(args.backbone, decoder, tasks, (height, width))
+    step = whole_step(make_subject(run, make_precision(run.train, "cpu")))
+    step()
+    times = []
+    for _ in range(args.repeats):
+        started = time.process_time()
+        step()
+        times.append(time.process_time() - started)
+    with torch.device("meta"):
+        model = build_model(run, build_tasks(run), pretrained=False)
+    return min(times), train_pass(model, (height, width)).kept / 2**20
+
+
+def experiment(
+    backbone: str, decoder: str, tasks: tuple[str, ...], size: tuple[int, int]
+) -> Experiment:
+    """On the tasks of synthetic rooms, none of which is rendered."""
+    from densemtl import configfile
+    from densemtl.config import check
+
+    values: dict[str, Any] = {
+        "tasks": list(tasks),
+        "data": {"name": "synthetic"},
+        "input": {"size": list(size)},
+        "backbone": {"name": backbone, "pretrained": False},
+        "decoder": {"name": decoder},
+        "head": {"name": "fpn"},
+        "loader": {"batch_size": 2},
+    }
+    return check(configfile.override(values, [], "scaling"))
+
+
+def row(name: str, by_tasks: list[Cost], by_area: list[Cost]) -> str:
+    """Cost of 6 tasks over that of 1, and of 4 times the pixels over that of 1."""
+    parts = [by_tasks[-1][i] / by_tasks[0][i] for i in (0, 1)]
+    parts += [by_area[-1][i] / by_area[0][i] for i in (0, 1)]
+    base = f"{by_tasks[1][0]:.3f} | {by_tasks[1][1]:.1f}"
+    return f"| {name} | {base} | " + " | ".join(f"{each:.2f}" for each in parts) + " |"
+
+
+def draw(file: Path, by_tasks: dict[str, list[Cost]], by_area: dict[str, list[Cost]]) -> None:
+    """Four panels: time above, memory below."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(8, 5), sharex="col", layout="constrained")
+    labels = ("CPU s a step", "MiB of activations an image")
+    for column, (found, first) in enumerate(((by_tasks, "tasks"), (by_area, "pixels, times"))):
+        for line, label in enumerate(labels):
+            for name, costs in found.items():
+                values = [each[line] for each in costs]
+                axes[line, column].plot(range(1, len(values) + 1), values, marker=".", label=name)
+            axes[line, column].set_ylim(bottom=0)
+            axes[line, 0].set_ylabel(label)
+        axes[1, column].set_xlabel(first)
+    axes[0, 0].legend(fontsize=7)
+    figure.savefig(file, dpi=80)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,29 @@
+"""The speed benchmark's tool: every part, a table and JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from experiments import write_tiny
+
+ROOT = Path(__file__).parents[2]
+PARTS = {"data", "step", "evaluation", "inference"}
+
+
+def test_every_part_is_measured(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("tool", ROOT / "tools" / "benchmark_speed.py")
+    assert spec
+    assert spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    config, file = write_tiny(tmp_path), tmp_path / "speed.json"
+    jitter = "augment.jitter={brightness: 0.1}"
+    tool.main([str(config), "--repeats", "1", "--json", str(file), "--set", jitter])
+    [measures] = json.loads(file.read_text())["configs"].values()
+    assert {each["part"] for each in measures} == PARTS
+    values = {(each["part"], each["name"]): each["value"] for each in measures}
+    assert all(value > 0 for key, value in values.items() if key != ("evaluation", "scores"))
+    assert 0.3 < values["step", "over a bare loop"] < 3
+    assert "over a bare loop" in capsys.readouterr().out
