@@ -33,6 +33,9 @@ INDEX = "shards.json"
 
 IMAGE = "image"
 
+END = bytes(1024)
+"""Of a whole tar file; tarfile itself takes a cut one for a short one."""
+
 OPEN = 64
 """Shards whose table of contents a process remembers."""
 
@@ -164,7 +167,11 @@ def _members(file: Path, _: int) -> dict[str, dict[str, Member]]:
     """{key: {name: member}} of a shard, again when it has changed."""
     found: dict[str, dict[str, Member]] = {}
     try:
-        with tarfile.open(file) as shard:
+        with file.open("rb") as handle, tarfile.open(fileobj=handle) as shard:
+            handle.seek(-len(END), io.SEEK_END)
+            if handle.read() != END:
+                raise ValueError("its end is missing")
+            handle.seek(0)
             for member in shard:
                 key, name, suffix = member.name.split(".")
                 found.setdefault(key, {})[name] = (member.offset_data, member.size, suffix)
@@ -206,7 +213,8 @@ def write_shards(
     """
     index: dict[str, Any] = {}
     for dataset in splits:
-        index[dataset.split] = shards = []
+        shards: list[dict[str, Any]] = []
+        index[dataset.split] = shards
         for start in range(0, len(dataset), images):
             name = f"{dataset.split}-{len(shards):06d}.tar"
             places = range(start, min(start + images, len(dataset)))

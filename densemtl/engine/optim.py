@@ -51,7 +51,7 @@ def make_optimizer(
     )
 
 
-def _fused(name: str) -> dict[str, bool]:
+def _fused(name: str) -> dict[str, Any]:
     """One kernel for all parameters, where torch has one for the optimiser."""
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
     return {"fused": True} if kind in FUSED else {}

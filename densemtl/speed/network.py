@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from densemtl.build import build_auxiliary_tasks, build_balancer, build_model, build_tasks
 from densemtl.config import Experiment
@@ -96,12 +98,14 @@ def noise(tasks: Sequence[Task], size: Size, count: int) -> Batch:
     image = torch.from_numpy(rng.integers(0, 256, (count, *size, 3)).astype(np.uint8))
     targets = {}
     for task in tasks:
-        label = np.stack([task.void(size)] * count)
-        if label.dtype == np.uint8:
-            label = rng.integers(0, max(task.channels, 2), label.shape).astype(np.uint8)
+        void = task.void(size)
+        shape = (count, *void.shape)
+        drawn: NDArray[Any]
+        if void.dtype == np.uint8:
+            drawn = rng.integers(0, max(task.channels, 2), shape)
         else:
-            label = rng.uniform(0.1, 1, label.shape).astype(np.float32)
-        targets[task.name] = to_tensor(label)
+            drawn = rng.uniform(0.1, 1, shape)
+        targets[task.name] = to_tensor(drawn.astype(void.dtype))
     frames = [Frame(size, (0, 0, *size))] * count
     return Batch(image.permute(0, 3, 1, 2), targets, [str(i) for i in range(count)], frames)
 
