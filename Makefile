@@ -2,7 +2,7 @@
 # make test    install, run all tests
 # make lint    install, ruff and mypy
 # make benchmark   install, train all architectures on small synthetic rooms, write a report
-# make speed   install, measure speeds as ratios
+# make speed   install, measure what data, training step, evaluation and inference cost
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,7 +34,7 @@ benchmark: $(INSTALLED)
 	$(BIN)/python tools/benchmark.py $(SUITE) $(ARGS)
 
 speed: $(INSTALLED)
-	$(BIN)/python benchmarks/speed.py $(ARGS)
+	$(BIN)/python tools/benchmark_speed.py $(CONFIG) $(ARGS)
 
 install: $(INSTALLED)
 

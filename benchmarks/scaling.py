@@ -63,23 +63,20 @@ def cost(
     args: argparse.Namespace, decoder: str, tasks: tuple[str, ...], height: int, width: int
 ) -> Cost:
     """Of one architecture with these tasks at this size."""
-    import torch
-
-    from densemtl.build import build_model, build_tasks
     from densemtl.engine.precision import make_precision
     from densemtl.introspection.costs import train_pass
     from densemtl.speed.network import make_subject, whole_step
 
     run = experiment(args.backbone, decoder, tasks, (height, width))
-    step = whole_step(make_subject(run, make_precision(run.train, "cpu")))
+    subject = make_subject(run, make_precision(run.train, "cpu"))
+    step = whole_step(subject)
     step()
     times = []
     for _ in range(args.repeats):
         started = time.process_time()
         step()
         times.append(time.process_time() - started)
-    with torch.device("meta"):
-        model = build_model(run, build_tasks(run), pretrained=False)
+    model = subject.model.to("meta")
     return min(times), train_pass(model, (height, width)).kept / 2**20
 
 

@@ -76,8 +76,7 @@ class Subject:
 
     def flop(self) -> int:
         """Of one training step."""
-        with torch.device("meta"):
-            model = build_model(self.experiment, self.tasks, pretrained=False)
+        model = deepcopy(self.model).to("meta")
         forward = sum(count_flop(model, self.experiment.input.size).values())
         return PASSES * len(self.batch) * forward
 

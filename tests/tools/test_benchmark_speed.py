@@ -20,7 +20,19 @@ def test_every_part_is_measured(tmp_path, capsys):
     spec.loader.exec_module(tool)
     config, file = write_tiny(tmp_path), tmp_path / "speed.json"
     jitter = "augment.jitter={brightness: 0.1}"
-    tool.main([str(config), "--repeats", "1", "--json", str(file), "--set", jitter])
+    tool.main(
+        [
+            str(config),
+            "--repeats",
+            "1",
+            "--json",
+            str(file),
+            "--set",
+            jitter,
+            "--set",
+            "decoder.name=cross_stitch",
+        ]
+    )
     [measures] = json.loads(file.read_text())["configs"].values()
     assert {each["part"] for each in measures} == PARTS
     values = {(each["part"], each["name"]): each["value"] for each in measures}
