@@ -19,7 +19,7 @@ def test_every_part_is_measured(tmp_path, capsys):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     config, file = write_tiny(tmp_path), tmp_path / "speed.json"
-    jitter = "augment.jitter={brightness: 0.1}"
+    changes = ["--set", "augment.jitter={brightness: 0.1}", "--set", "decoder.name=cross_stitch"]
     tool.main(
         [
             str(config),
