@@ -20,19 +20,7 @@ def test_every_part_is_measured(tmp_path, capsys):
     spec.loader.exec_module(tool)
     config, file = write_tiny(tmp_path), tmp_path / "speed.json"
     changes = ["--set", "augment.jitter={brightness: 0.1}", "--set", "decoder.name=cross_stitch"]
-    tool.main(
-        [
-            str(config),
-            "--repeats",
-            "1",
-            "--json",
-            str(file),
-            "--set",
-            jitter,
-            "--set",
-            "decoder.name=cross_stitch",
-        ]
-    )
+    tool.main([str(config), "--repeats", "1", "--json", str(file), *changes])
     [measures] = json.loads(file.read_text())["configs"].values()
     assert {each["part"] for each in measures} == PARTS
     values = {(each["part"], each["name"]): each["value"] for each in measures}
