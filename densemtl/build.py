@@ -19,6 +19,7 @@ from densemtl.data.cache import Cached
 from densemtl.data.disk_cache import DiskCached
 from densemtl.data.loader import EvalView, TrainView, eval_loader, train_loader
 from densemtl.data.photometric import Photometric
+from densemtl.data.pixels import Pixels
 from densemtl.data.workers import Loader
 from densemtl.models.backbone import Backbone
 from densemtl.models.model import DenseModel
@@ -101,14 +102,14 @@ def build_train_loader(
     experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
 ) -> Loader[Batch]:
     """Shuffled, augmented batches with the labels of `tasks`."""
-    jitter = experiment.augment.jitter
+    jitter, pixels = experiment.augment.jitter, experiment.augment.pixels
     view = TrainView(
         dataset,
         tasks,
         experiment.input.size,
         experiment.input.fit,
         Augment(experiment.augment),
-        Photometric(jitter) if jitter else None,
+        [*([Photometric(jitter)] if jitter else []), *([Pixels(pixels)] if pixels else [])],
         experiment.seed,
     )
     loader = experiment.loader

@@ -50,6 +50,8 @@ class AugmentSettings(Section):
         max_class_ratio: redraw a crop in which one class of `semseg` covers more than this share
             of the valid pixels, up to ten times (ATRC's cat_max_ratio); 1 never redraws.
         jitter: random colour, or null for none.
+        pixels: transforms of the image alone, by albumentations, after it: a class by `name`, with
+            its options and its chance `p` beside it.
     """
 
     zooms: tuple[Positive, Positive] = (1.0, 1.0)
@@ -59,6 +61,7 @@ class AugmentSettings(Section):
     flip: Fraction = 0.5
     max_class_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
     jitter: JitterSettings | None = None
+    pixels: tuple[dict[str, Any], ...] = ()
 
 
 def _cache(value: Any) -> Any:

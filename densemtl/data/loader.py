@@ -7,7 +7,7 @@ Ranks share each batch; in evaluation they share the images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from torch.utils.data import Dataset, Sampler
 from densemtl.data.augment import Augment
 from densemtl.data.base import DenseDataset
 from densemtl.data.geometry import Geometry, pad_to, resize_to
-from densemtl.data.photometric import Photometric
 from densemtl.data.workers import Loader
 from densemtl.distributed import rank, share, world_size
 from densemtl.errors import DataError
@@ -33,6 +32,9 @@ MIXED = 8
 Draw = tuple[int, int]
 """(epoch, index into the dataset)."""
 
+Recolour = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+"""HxWx3 RGB -> the same layout, with other colours at the same places."""
+
 
 class TrainView(Dataset[tuple[Sample, Frame]]):
     """A dataset seen through random geometry and colour, at one size."""
@@ -44,12 +46,12 @@ class TrainView(Dataset[tuple[Sample, Frame]]):
         size: Size,
         fit: Fit,
         augment: Augment,
-        photometric: Photometric | None,
+        recolour: Sequence[Recolour],
         seed: int,
     ) -> None:
         self.dataset, self.tasks = dataset, tasks
         self.size, self.fit = size, fit
-        self.augment, self.photometric, self.seed = augment, photometric, seed
+        self.augment, self.recolour, self.seed = augment, recolour, seed
 
     def __getitem__(self, draw: Draw) -> tuple[Sample, Frame]:
         epoch, index = draw
@@ -57,8 +59,8 @@ class TrainView(Dataset[tuple[Sample, Frame]]):
         sample = self.dataset[index]
         geometry = self.augment.draw(sample, self.size, self.fit, rng)
         image = geometry.image(sample.image)
-        if self.photometric is not None:
-            image = self.photometric(image, rng)
+        for recolour in self.recolour:
+            image = recolour(image, rng)
         targets = self.warp_labels(sample, geometry)
         return Sample(image, targets, sample.id), Frame(self.size, (0, 0, *self.size))
 

@@ -18,6 +18,9 @@ from densemtl.types import Batch, Frame, Sample
 
 STAGES = ("decode", "warp image", "warp labels", "colour", "collate")
 
+BATCH = 8
+"""Images joined at once."""
+
 
 def measure_data(experiment: Experiment, repeats: int, images: int = 64) -> list[Measure]:
     """The training set's pipeline in one process, on its first images.
@@ -87,11 +90,9 @@ class Stages:
         return [self._view.warp_labels(sample, geometry) for sample, geometry in self._pairs]
 
     def _colour(self) -> object:
-        photometric, rng = self._view.photometric, np.random.default_rng(0)
-        return photometric and [photometric(image, rng) for image in self._warped]
+        rng, every = np.random.default_rng(0), self._view.recolour
+        return [recolour(image, rng) for image in self._warped for recolour in every]
 
     def _collate(self) -> object:
-        return Collate(self._view.tasks)(self._items[:8]) and [
-            Collate(self._view.tasks)(self._items[start : start + 8])
-            for start in range(8, len(self._items), 8)
-        ]
+        collate, starts = Collate(self._view.tasks), range(0, len(self._items), BATCH)
+        return [collate(self._items[start : start + BATCH]) for start in starts]

@@ -13,6 +13,7 @@ from densemtl.data.augment import Augment
 from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EvalView, TrainView, eval_loader, to_tensor, train_loader
 from densemtl.data.photometric import Photometric
+from densemtl.data.pixels import Pixels
 from densemtl.engine.evaluate import restore
 from densemtl.errors import DataError
 from densemtl.settings import AugmentSettings, JitterSettings
@@ -52,8 +53,8 @@ def tasks(make_task):
 
 
 def train(tasks, workers=0, count=10, batch_size=3, seed=7):
-    photometric = Photometric(JitterSettings())
-    view = TrainView(Rooms(count), tasks, SIZE, "resize", Augment(SETTINGS), photometric, seed)
+    recolour = [Photometric(JitterSettings()), Pixels([{"name": "GaussNoise", "p": 0.5}])]
+    view = TrainView(Rooms(count), tasks, SIZE, "resize", Augment(SETTINGS), recolour, seed)
     return train_loader(view, batch_size, workers)
 
 
