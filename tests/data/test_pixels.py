@@ -1,4 +1,4 @@
-"""Transforms of albumentations: seeded by the sample, of pixels alone, mistakes told in one line."""
+"""Transforms of albumentations: seeded by the sample, of pixels alone; mistakes are one line."""
 
 from __future__ import annotations
 
