@@ -173,7 +173,9 @@ def _called_with(
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((args, kwargs))
-        raise _ReachedError
+        # An exception would unsettle the exporter; it drops by itself what nobody reads.
+        if not torch.compiler.is_exporting():
+            raise _ReachedError
 
     hook = module.register_forward_pre_hook(stop, with_kwargs=True)
     try:
