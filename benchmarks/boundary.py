@@ -147,6 +147,7 @@ def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
     noise = rng.random(size)
     probabilities = {
         "noise": noise,
+        "noise, stronger to the right": noise * right,
         "waves": 0.5 + 0.5 * np.sin(2.1 * x) * np.sin(1.7 * y),
         "rows from right to left": np.where(y % 3 == 0, 0.05 + 0.9 * right, 0),
     }

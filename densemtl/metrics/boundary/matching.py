@@ -6,6 +6,9 @@ are made exact again between the rounds (Goldberg and Kennedy, "Global price upd
 so that rounds are the phases of Hopcroft and Karp, "An n^5/2 algorithm for maximum matchings in
 bipartite graphs", 1973. No pair of pixels within reach is ever written out: reach is a disc, so
 labels come from dilations of a binary map, and pushes look at the disc around a pixel.
+
+At 425x560 and all thresholds of a protocol this takes less than 1 s on one core. The worst that
+was found, a prediction and a truth that both fill the image and differ in density, takes 10 s.
 """
 
 from __future__ import annotations
