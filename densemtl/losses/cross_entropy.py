@@ -20,6 +20,9 @@ def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         valid: BxHxW bool.
     """
     ids = torch.where(valid, target.long(), IGNORED)
+    if logits.is_contiguous(memory_format=torch.channels_last):
+        # As a list of pixels, which takes half the time of maps whose channels lie side by side.
+        logits, ids = logits.permute(0, 2, 3, 1).flatten(0, 2), ids.flatten()
     own = F.cross_entropy(logits.float(), ids, ignore_index=IGNORED, reduction="sum")
     total, count = sum_over_ranks(own, valid.sum())
     return total / count.clamp(min=1)

@@ -260,6 +260,15 @@ def test_a_batch_of_one_side_balanced_by_itself_costs_nothing():
         assert balanced_bce(logits, target, valid, 0.95) > 0
 
 
+@pytest.mark.parametrize(("loss", "_", "kind"), CASES.values(), ids=CASES)
+def test_the_layout_in_memory_does_not_matter(loss, _, kind):
+    logits, target, valid = draw(kind)
+    aside = logits.to(memory_format=torch.channels_last)
+    one = loss_and_gradient(loss, logits, target, valid)
+    for found, expected in zip(loss_and_gradient(loss, aside, target, valid), one, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_sums_are_divided_by_the_pixels_of_the_whole_batch():
     """Not by image: an image with few labels must not weigh as much as a full one."""
     logits, target, _ = draw("classes", void=0.0)
