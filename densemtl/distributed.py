@@ -70,8 +70,9 @@ def together(device: str | None) -> Iterator[None]:
         yield
         return
     store, number, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store = dist.PrefixStore(_attempt(), store)
     try:
-        _start(dist.PrefixStore("group", store), number, size, device)
+        _start(store, number, size, device)
         yield
     except UserError as error:
         _leave_to_the_first(error, store)
@@ -86,6 +87,17 @@ def together(device: str | None) -> Iterator[None]:
         _leave_to_the_first(lost, store)
         raise lost from error
     dist.destroy_process_group()
+
+
+def _attempt() -> str:
+    """Where in the store this start of the job may write.
+
+    torchrun keeps the store when it starts ranks again, and with it where those before could be
+    reached. It counts the starts on each machine for itself, so that the count is good for one
+    alone; of several each start must have a store of its own, see docs/scaling.md.
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if alone else 0}"
 
 
 def _start(store: dist.Store, number: int, size: int, device: str | None) -> None:

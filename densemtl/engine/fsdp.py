@@ -64,6 +64,11 @@ def _blocks(backbone: Backbone) -> list[nn.Module]:
     return [module for modules in stages for module in modules if list(module.parameters())]
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this rank has only a part of it."""
+    return isinstance(tensor, DTensor)
+
+
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
     """Whole parameters on every rank, so that each may run the model as often as it likes."""
@@ -89,13 +94,27 @@ def parts_of(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tens
 
 
 def optimizer_parts_of(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state -> each tensor in the shards of its parameter."""
+    """An optimiser's whole state -> each tensor as its parameter lies here, in shards or whole.
+
+    Whether its kernels are fused stays as it is: what was saved may have had no shards.
+    """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     parts = {
-        index: {name: _part_of(value, parameters[index]) for name, value in values.items()}
+        index: {name: _state_of(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()
     }
-    return {**state, "state": parts}
+    groups = [
+        {**saved, "fused": own["fused"]} if "fused" in own else saved
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {"state": parts, "param_groups": groups}
+
+
+def _state_of(value: Any, parameter: nn.Parameter) -> Any:
+    """In the memory layout of the parameter besides, which fused kernels rely on."""
+    if is_sharded(parameter) or getattr(value, "shape", None) != parameter.shape:
+        return _part_of(value, parameter)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _part_of(value: Any, like: Any) -> Any:

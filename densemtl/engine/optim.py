@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import timm.optim
@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from densemtl.components import suggest
+from densemtl.engine.fsdp import is_sharded
 from densemtl.errors import ConfigError
 from densemtl.settings import OptimSettings, ScheduleSettings
 
@@ -47,14 +48,15 @@ def make_optimizer(
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
-        **_fused(settings.name),
+        **_fused(settings.name, every.values()),
     )
 
 
-def _fused(name: str) -> dict[str, Any]:
-    """One kernel for all parameters, where torch has one for the optimiser."""
+def _fused(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:
+    """One kernel for all parameters, where torch has one for the optimiser, and for whole ones."""
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
-    return {"fused": True} if kind in FUSED else {}
+    sharded = any(is_sharded(each) for params in groups for each in params)
+    return {"fused": True} if kind in FUSED and not sharded else {}
 
 
 def _group(settings: OptimSettings, name: str, params: list[nn.Parameter]) -> dict[str, Any]:

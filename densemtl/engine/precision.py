@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.distributed import own_device
+from densemtl.engine.fsdp import is_sharded
 from densemtl.errors import UserError
 from densemtl.settings import TrainSettings
 
@@ -36,7 +37,12 @@ class Precision:
             return model(image)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device, with its convolutions in the chosen layout."""
+        """Move a model to the device, with its convolutions in the chosen layout.
+
+        One in shards has its place already, and a layout that cannot be chosen.
+        """
+        if any(is_sharded(each) for each in model.parameters()):
+            return model
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(self.device).to(memory_format=layout)
 
