@@ -36,9 +36,9 @@ class MIoU(TaskMetric):
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxHxW class ids and BxHxW labels, void 255."""
         classes = len(self.class_names)
-        row = torch.where(target == VOID, classes, target.long())
-        cells = count(row * classes + prediction, (classes + 1) * classes)
-        self.confusion += cells.view(classes + 1, classes)[:classes]
+        void = classes**2
+        cell = torch.where(target == VOID, void, target.long() * classes + prediction)
+        self.confusion += count(cell, void + 1)[:void].view(classes, classes)
 
     def compute(self) -> dict[str, float]:
         """mIoU, pixel_accuracy, mean_accuracy and IoU/NAME of every class, in percent."""
