@@ -12,7 +12,7 @@ IGNORED = -100
 
 
 def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Softmax cross-entropy: sum over valid pixels / number of valid pixels, in float32.
+    """Softmax cross-entropy: sum over valid pixels / number of valid pixels, in float32 or better.
 
     Args:
         logits: BxCxHxW.
@@ -23,6 +23,7 @@ def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     if logits.is_contiguous(memory_format=torch.channels_last):
         # As a list of pixels, which takes half the time of maps whose channels lie side by side.
         logits, ids = logits.permute(0, 2, 3, 1).flatten(0, 2), ids.flatten()
-    own = F.cross_entropy(logits.float(), ids, ignore_index=IGNORED, reduction="sum")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    own = F.cross_entropy(logits, ids, ignore_index=IGNORED, reduction="sum")
     total, count = sum_over_ranks(own, valid.sum())
     return total / count.clamp(min=1)

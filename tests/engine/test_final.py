@@ -16,6 +16,7 @@ from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.evaluate import Scorer
 from densemtl.engine.final import FinalScorer
 from densemtl.engine.log import read_log
+from densemtl.inference.predictor import Predictor
 from densemtl.load import load
 from densemtl.metrics.boundary.metric import Boundary
 from densemtl.predictions.files import to_decoded
@@ -66,7 +67,7 @@ def test_validations_are_spared(finished: Path) -> None:
 def test_it_is_that_of_the_best_weights(finished: Path) -> None:
     """By the metric itself, one image after the other, of what the saved weights predict."""
     metric, loaded = Boundary("survey", max_distance=0.03), load(finished, device="cpu")
-    dataset, predictor = build_dataset(loaded.experiment, "val"), loaded.predictor()
+    dataset, predictor = build_dataset(loaded.experiment, "val"), Predictor.of(loaded)
     for index in range(len(dataset)):
         sample = dataset[index]
         decoded = to_decoded(loaded.tasks[0], predictor(sample.image)["edge"])

@@ -78,7 +78,7 @@ def test_cosines_are_those_of_whole_backward_passes(tasks: list[Task], batch: Ba
 
 def test_affinity_of_a_small_step_is_its_first_order(tasks: list[Task], batch: Batch) -> None:
     """L_j(w - r g_i) = L_j - r g_i g_j, so 1 - L_j'/L_j = r g_i g_j / L_j."""
-    model, rate = network(tasks, "hard_sharing").double(), 1e-6
+    model, rate = network(tasks, "hard_sharing").double(), 1e-5
     model.mean.data, model.std.data = model.mean.double(), model.std.double()
     batch = Batch(batch.image.double(), batch.targets, batch.ids, batch.frames)
     names = [task.name for task in tasks]
@@ -90,7 +90,7 @@ def test_affinity_of_a_small_step_is_its_first_order(tasks: list[Task], batch: B
     for i, one in enumerate(vectors):
         for j, other in enumerate(vectors):
             wanted = rate * float(one @ other) / losses[names[j]].item()
-            assert float(made[i, j]) == pytest.approx(wanted, rel=0.05, abs=2e-7)
+            assert float(made[i, j]) == pytest.approx(wanted, rel=0.05, abs=4e-7)
 
 
 def test_nothing_is_left_behind(tasks: list[Task], batch: Batch) -> None:
