@@ -2,8 +2,10 @@
 """CPU milliseconds an image that evaluation adds to the forward pass, by task, on one thread.
 
 A real network with random weights sees random images with blocks of random labels, of the sizes and
-channel numbers of NYUD-v2 and PASCAL-Context. What the network itself takes is measured inside the
-same evaluation and taken off.
+channel numbers of NYUD-v2 and PASCAL-Context. Evaluation runs the network to its heads' logits;
+what that takes is measured inside the same evaluation and taken off. Whoever runs a network by
+itself has logits of its input's size, so what making those takes is told as well: the last row is
+what a whole evaluation adds to such a forward pass.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from densemtl import cli, components, configfile
 from densemtl.build import build_model
@@ -27,7 +31,7 @@ from densemtl.engine.evaluate import evaluate
 from densemtl.engine.precision import Precision
 from densemtl.settings import Fit
 from densemtl.tasks.base import Task
-from densemtl.types import VOID, Batch, Predictions, Sample, Size
+from densemtl.types import VOID, Batch, Sample, Size
 
 NYUD = {"semseg": 40, "depth": None, "normals": None}
 PASCAL = {"semseg": 21, "human_parts": 7, "normals": None, "saliency": None, "edge": None}
@@ -41,6 +45,9 @@ CASES: dict[str, tuple[dict[str, int | None], Size, Size, Fit]] = {
 """{what: ({task: classes}, the images' size, the network's input, how they fit)}."""
 
 IMAGES = 2
+ALL = "all"
+UPSAMPLING = "(logits of full size, not made)"
+BEYOND = "all, beyond a forward pass"
 BLOCK = 16
 
 
@@ -76,22 +83,6 @@ def label(task: Task, size: Size, rng: np.random.Generator) -> NDArray[np.generi
     return small.repeat(BLOCK, 0).repeat(BLOCK, 1)[: size[0], : size[1]]
 
 
-class Timed(nn.Module):
-    """A network that adds up the CPU seconds it takes."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.seconds = 0.0
-
-    def forward(self, image: Tensor) -> Predictions:
-        """What the network predicts."""
-        started = time.process_time()
-        predictions: Predictions = self.network(image)
-        self.seconds += time.process_time() - started
-        return predictions
-
-
 def main(argv: list[str] | None = None) -> None:
     """Print a Markdown table: median (minimum) of each task alone, and of all together."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,23 +110,49 @@ def measure(
     """{task or "all": milliseconds of each repeat}, taken in turn."""
     tasks = [make_task(name, count) for name, count in classes.items()]
     precision = Precision(torch.device("cpu"), channels_last=channels_last)
-    network = Timed(precision.place(make_network(args.backbone, tasks)))
+    network = precision.place(make_network(args.backbone, tasks)).eval()
     batches = list(eval_loader(EvalView(Blocks(tasks, size), input_size, fit), tasks, 1, 0))
-    sets = {task.name: [task] for task in tasks} | {"all": tasks}
-    added(network, batches, tasks, precision)
-    found: dict[str, list[float]] = {name: [] for name in sets}
-    for _ in range(args.repeats):
-        for name, some in sets.items():
-            found[name].append(added(network, batches, some, precision))
+    sets = {task.name: [task] for task in tasks} | {ALL: tasks}
+    found: dict[str, list[float]] = {name: [] for name in (*sets, UPSAMPLING, BEYOND)}
+    for repeat in range(args.repeats + 1):
+        times = {
+            name: beyond(network, partial(evaluate, network, batches, some, "modern", precision))
+            for name, some in sets.items()
+        }
+        whole = partial(forward, network, batches, precision)
+        times[UPSAMPLING] = beyond(network.get_submodule("decoder"), whole)
+        times[BEYOND] = times[ALL] - times[UPSAMPLING]
+        for name, several in found.items():
+            several += [times[name]] if repeat else []
     return found
 
 
-def added(network: Timed, batches: list[Batch], tasks: list[Task], precision: Precision) -> float:
-    """Milliseconds an image beyond the forward pass."""
-    network.seconds = 0.0
+def beyond(network: nn.Module, work: Callable[[], object]) -> float:
+    """CPU milliseconds an image of some work, without the network's own part in it."""
+    inside = 0.0
+
+    def enters(*_: object) -> None:
+        nonlocal inside
+        inside -= time.process_time()
+
+    def leaves(*_: object) -> None:
+        nonlocal inside
+        inside += time.process_time()
+
+    hooks = network.register_forward_pre_hook(enters), network.register_forward_hook(leaves)
     started = time.process_time()
-    evaluate(network, batches, tasks, "modern", precision)
-    return 1000 * (time.process_time() - started - network.seconds) / IMAGES
+    work()
+    spent = time.process_time() - started
+    for hook in hooks:
+        hook.remove()
+    return 1000 * (spent - inside) / IMAGES
+
+
+@torch.inference_mode()
+def forward(network: nn.Module, batches: list[Batch], precision: Precision) -> None:
+    """All images through the network, to logits of its input's size."""
+    for batch in batches:
+        precision.run(network, batch.image)
 
 
 def make_task(name: str, classes: int | None) -> Task:

@@ -1,18 +1,17 @@
 """The highest channel of each pixel.
 
 On a CPU torch's own argmax over channels compares one number at a time. Its max-pooling compares as
-many as fit a vector, and tells the place of the maximum besides; so pixels are laid out as the
-channels of a channels-last map, and the channels below each other as its rows.
+many as fit a vector, and tells the place of the maximum besides; so pixels of a row are laid out as
+the channels of a channels-last map, and the channels below each other as its rows.
 """
 
 from __future__ import annotations
 
-import cv2
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.bands import bands
+from densemtl.coarse import BAND, Coarse
 
 
 def highest(logits: Tensor) -> Tensor:
@@ -22,22 +21,19 @@ def highest(logits: Tensor) -> Tensor:
     """
     if logits.device.type != "cpu":
         return logits.argmax(1)
-    if logits.is_contiguous():
-        return _pooled(logits)
-    return torch.cat([_pooled(_planes(band)) for (band,) in bands(logits)], 1)
+    rows = max(BAND // max(logits[:, :, :1].numel(), 1), 1)
+    return torch.cat([_pooled(band.transpose(1, 2)) for band in logits.split(rows, 2)], 1)
 
 
-def _pooled(logits: Tensor) -> Tensor:
-    """Of contiguous logits."""
-    images, channels, height, width = logits.shape
-    pixels_last = logits.flatten(2).unsqueeze(2).permute(0, 3, 1, 2)
-    _, index = F.max_pool2d(pixels_last, (channels, 1), return_indices=True)
-    return index.view(images, height, width)
+def highest_of(coarse: Coarse) -> Tensor:
+    """As `highest` of full-size logits, of one image, which on a CPU are never made."""
+    if coarse.logits.device.type != "cpu":
+        return highest(coarse.whole())
+    return torch.cat([_pooled(band) for band in coarse.bands()]).unsqueeze(0)
 
 
-def _planes(logits: Tensor) -> Tensor:
-    """Contiguous, by OpenCV's transpose: torch's takes twice as long."""
-    images, channels, height, width = logits.shape
-    pixels = logits.detach().float().permute(0, 2, 3, 1).flatten(1, 2)
-    planes = [torch.from_numpy(cv2.transpose(each.numpy())) for each in pixels]
-    return torch.stack(planes).view(images, channels, height, width)
+def _pooled(rows: Tensor) -> Tensor:
+    """..xCxW -> ..xW."""
+    lines = rows.detach().contiguous().flatten(0, -3).unsqueeze(2).permute(0, 3, 1, 2)
+    _, index = F.max_pool2d(lines, (rows.shape[-2], 1), return_indices=True)
+    return index.view(*rows.shape[:-2], rows.shape[-1])

@@ -113,15 +113,18 @@ class Predictions:
 
     Attributes:
         final: {task: BxCxHxW logits}; from a decoder at feature resolution, from the model at
-            input size.
+            input size unless asked otherwise.
         aux: further supervised predictions (deep supervision), each {task: logits} at its own
             resolution and possibly for more tasks than the targets.
         terms: {name: scalar} auxiliary loss terms of the architecture itself.
+        canvas: (height, width) of what `final` shows where a model leaves it at feature resolution:
+            the image, padded at the right and the bottom.
     """
 
     final: dict[str, Tensor]
     aux: list[dict[str, Tensor]] = field(default_factory=list)
     terms: dict[str, Tensor] = field(default_factory=dict)
+    canvas: Size | None = None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "checks": ("components", "errors", "models.backbone", "types"),
     "config": ("checks", "components", "configfile", "errors", "settings", "types"),
     "directions": (),
-    "bands": (),
-    "argmax": ("bands",),
+    "coarse": ("types",),
+    "argmax": ("coarse",),
     "void": (),
     "words": (),
     "handover": (),
@@ -35,7 +35,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": ("directions", "errors", "partition", "thinning", "types", "void", "words"),
     "losses": ("directions", "distributed", "errors", "tasks.base", "types"),
     "tasks": (
-        *("argmax", "colours", "data.geometry", "errors", "losses", "metrics", "types", "void"),
+        *(
+            "argmax",
+            "coarse",
+            "colours",
+            "data.geometry",
+            "errors",
+            "losses",
+            "metrics",
+            "types",
+            "void",
+        ),
     ),
     "data": (
         *("atomic", "components", "distributed", "errors", "partition", "settings", "tasks.base"),
@@ -53,8 +63,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "visualize": ("colours", "tasks.base", "types"),
     "media": ("atomic", "data.write", "errors", "visualize"),
     "inference": (
-        *("components", "data.files", "data.geometry", "engine.evaluate", "engine.panels"),
+        *("coarse", "components", "data.files", "data.geometry", "engine.evaluate"),
         *(
+            "engine.panels",
             "engine.precision",
             "errors",
             "hub.fetch",
@@ -66,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("tasks.base", "types", "visualize"),
     ),
     "engine": (
-        *("atomic", "balancing.base", "components", "data", "distributed", "errors"),
+        *("atomic", "balancing.base", "coarse", "components", "data", "distributed", "errors"),
         *("losses.objective", "metrics.base", "metrics.labelled", "models", "parallel"),
         *("settings", "tasks.base", "types", "visualize"),
     ),

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from densemtl.coarse import Coarse
 from densemtl.engine.precision import Precision
 from densemtl.metrics.labelled import Labelled
+from densemtl.models.model import DenseModel
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, Frame, Predictions, ProtocolName
 from densemtl.visualize import to_sample_layout
@@ -74,51 +75,47 @@ def evaluate(
     """
     model.eval()
     scorer = scorer or Scorer(tasks, protocol, precision.device)
-    memory = torch.empty(0, device=precision.device)
     for batch in batches:
         moved = batch.to(precision.device)
-        predictions = precision.run(model, moved.image)
+        predictions = run_coarse(model, moved.image, precision)
         for task in tasks:
-            _update(scorer, task, predictions, moved, keep, memory)
+            _update(scorer, task, predictions, moved, keep)
     return scorer.scores()
 
 
-def _update(
-    scorer: Scorer,
-    task: Task,
-    predictions: Predictions,
-    batch: Batch,
-    keep: Keep | None,
-    memory: Tensor,
-) -> None:
-    """Images are restored and scored one by one, so that their maps stay in a CPU's cache."""
-    singles = (predictions.final[task.name].split(1), batch.targets[task.name].split(1))
-    for logits, target, frame, name in zip(*singles, batch.frames, batch.ids, strict=True):
-        height, width = frame.size
-        prediction = task.decode(restore(logits, frame, memory))
-        scorer.update(task, prediction, target[..., :height, :width])
-        if keep is not None:
-            keep(task, name, to_sample_layout(prediction[0].clone()))
-
-
-def restore(logits: Tensor, frame: Frame, memory: Tensor | None = None) -> Tensor:
-    """BxCxHxW logits at input size -> float32 logits at the original image's size.
-
-    Padding is cut off, then a resized image's logits are resized back.
+def run_coarse(model: nn.Module, image: Tensor, precision: Precision) -> Predictions:
+    """A forward pass that leaves logits at feature resolution if the model is one of ours.
 
     Args:
-        logits: of B images.
-        frame: of all of them.
-        memory: float32 of any size, may be overwritten by the result and grows to hold it. To ask
-            the system for large memory at every image costs more than to interpolate.
+        model: any module that makes `Predictions` of an image; compiled or not.
+        image: Bx3xHxW.
+        precision: how it runs.
     """
-    top, left, height, width = frame.box
-    inside = logits[..., top : top + height, left : left + width].float()
-    if inside.shape[-2:] == frame.size:
-        return inside
-    if memory is None:
-        return F.interpolate(inside, size=frame.size, mode="bilinear", align_corners=False)
-    layout = torch.contiguous_format if inside.is_contiguous() else torch.channels_last
-    out = memory.resize_((*inside.shape[:2], *frame.size), memory_format=layout)
-    torch.ops.aten.upsample_bilinear2d.out(inside, frame.size, False, out=out)
-    return out
+    ours = isinstance(getattr(model, "_orig_mod", model), DenseModel)
+    return precision.run(model, image, **({"full_size": False} if ours else {}))
+
+
+def _update(
+    scorer: Scorer, task: Task, predictions: Predictions, batch: Batch, keep: Keep | None
+) -> None:
+    """Images are restored and scored one by one, so that their maps stay in a CPU's cache."""
+    targets = batch.targets[task.name].split(1)
+    for row, (target, frame, name) in enumerate(zip(targets, batch.frames, batch.ids, strict=True)):
+        height, width = frame.size
+        prediction = decode(task, predictions, row, frame)
+        scorer.update(task, prediction, target[..., :height, :width])
+        if keep is not None:
+            keep(task, name, to_sample_layout(prediction[0]))
+
+
+def decode(task: Task, predictions: Predictions, row: int, frame: Frame) -> Tensor:
+    """One image's prediction at its original size, as the task decodes it; a batch of one.
+
+    Args:
+        task: which prediction.
+        predictions: of a batch, from `run_coarse`.
+        row: the image's place in the batch.
+        frame: its place in the network's input.
+    """
+    logits = predictions.final[task.name][row : row + 1]
+    return task.decode_coarse(Coarse.of(logits, frame, predictions.canvas))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,13 @@ class Precision:
     autocast: torch.dtype | None = None
     channels_last: bool = True
 
-    def run(self, model: Callable[[Tensor], Output], image: Tensor) -> Output:
+    def run(self, model: Callable[..., Output], image: Tensor, **options: Any) -> Output:
         """A forward pass; the model's own dtype is kept, only its operations are cast."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         image = image.contiguous(memory_format=layout)
         enabled = self.autocast is not None
         with torch.autocast(self.device.type, self.autocast, enabled=enabled):
-            return model(image)
+            return model(image, **options)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, with its convolutions in the chosen layout.

@@ -10,14 +10,15 @@ from typing import Any, cast, overload
 import torch
 from torch import Tensor, nn
 
-from densemtl.engine.evaluate import restore
+from densemtl.coarse import Coarse
+from densemtl.engine.evaluate import decode, run_coarse
 from densemtl.engine.panels import Maps
 from densemtl.engine.precision import AUTOCAST, Precision, make_precision
 from densemtl.hub.fetch import from_pretrained
 from densemtl.inference import windows
 from densemtl.inference.images import Image, to_picture
 from densemtl.inference.settings import InferenceSettings, parse
-from densemtl.inference.views import Canvas, all_views
+from densemtl.inference.views import Canvas, View, all_views
 from densemtl.load import Loaded, load
 from densemtl.models.fold import fold_batch_norm
 from densemtl.models.model import DenseModel
@@ -122,6 +123,28 @@ class Predictor:
         return maps
 
     def _predict(self, pictures: Sequence[Picture]) -> list[Maps]:
+        return self._see(pictures) if self._is_plain else self._merge(pictures)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether one usual view of the whole image is all there is."""
+        return self._views == [View()] and self.settings.tile is None
+
+    def _see(self, pictures: Sequence[Picture]) -> list[Maps]:
+        """Exactly as evaluation does."""
+        found: list[Maps] = []
+        canvases = [View().look(each, self.input, None) for each in pictures]
+        for batch in windows.batches(canvases, self.settings.batch_size):
+            image = windows.stack(batch).to(self.precision.device)
+            predictions = run_coarse(self._model, image, self.precision)
+            for row, canvas in enumerate(batch):
+                frame = canvas.frame
+                maps = {each.name: decode(each, predictions, row, frame) for each in self.tasks}
+                found.append({task: to_sample_layout(each[0]) for task, each in maps.items()})
+        return found
+
+    def _merge(self, pictures: Sequence[Picture]) -> list[Maps]:
+        """Logits of all views and windows averaged."""
         means: list[dict[str, Tensor]] = [{} for _ in pictures]
         tile, settings = self.settings.tile, self.settings
         for view in self._views:
@@ -141,10 +164,8 @@ class Predictor:
         return final
 
     def _bring_back(self, task: Task, logits: Tensor, canvas: Canvas) -> Tensor:
-        """Logits of a view -> at the image's size; untouched, bit for bit, where it is the only."""
-        restored = restore(logits, canvas.frame)
-        if len(self._views) == 1 and canvas.is_usual:
-            return restored
+        """Logits of a view -> at the image's size."""
+        restored = Coarse.of(logits, canvas.frame).whole()
         return task.unwarp(restored, canvas.zoom, canvas.flip)
 
     def _decode(self, logits: dict[str, Tensor]) -> Maps:

@@ -28,11 +28,6 @@ class Canvas:
     zoom: float
     flip: bool
 
-    @property
-    def is_usual(self) -> bool:
-        """Whether things look as they did in training."""
-        return self.zoom == 1 and not self.flip
-
 
 @dataclass(frozen=True)
 class View:

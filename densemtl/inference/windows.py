@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,17 @@ Network = Callable[[Tensor], dict[str, Tensor]]
 """Bx3xHxW uint8 -> {task: BxCxHxW logits}."""
 
 
+class Pictured(Protocol):
+    """Whatever shows a picture."""
+
+    @property
+    def picture(self) -> Picture:
+        """HxWx3 uint8 RGB."""
+
+
+View = TypeVar("View", bound=Pictured)
+
+
 @dataclass(frozen=True)
 class _Window:
     """A part of picture `index`, whose upper left corner lies at (top, left)."""
@@ -26,10 +38,6 @@ class _Window:
     top: int
     left: int
     picture: Picture
-
-    @property
-    def size(self) -> Size:
-        return self.picture.shape[0], self.picture.shape[1]
 
 
 def run(
@@ -56,18 +64,22 @@ def run(
         for height, width in [tile or size]
         for top, left in places(size, (height, width), overlap)
     ]
-    for batch in _batches(windows, batch_size):
-        image = torch.from_numpy(np.stack([window.picture for window in batch]))
-        logits = network(image.permute(0, 3, 1, 2))
+    for batch in batches(windows, batch_size):
+        logits = network(stack(batch))
         for row, window in enumerate(batch):
             own = {task: each[row : row + 1] for task, each in logits.items()}
             blends[window.index].add(own, (window.top, window.left))
     return [blend.result() for blend in blends]
 
 
-def _batches(windows: Sequence[_Window], batch_size: int) -> Iterator[list[_Window]]:
-    """Neighbours of one size."""
-    for _, group in groupby(windows, lambda window: window.size):
+def batches(views: Sequence[View], batch_size: int) -> Iterator[list[View]]:
+    """Neighbours of one size, in their order."""
+    for _, group in groupby(views, lambda view: view.picture.shape):
         alike = list(group)
         for start in range(0, len(alike), batch_size):
             yield alike[start : start + batch_size]
+
+
+def stack(views: Sequence[Pictured]) -> Tensor:
+    """Bx3xHxW uint8 of pictures of one size."""
+    return torch.from_numpy(np.stack([view.picture for view in views])).permute(0, 3, 1, 2)

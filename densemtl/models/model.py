@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -35,28 +36,32 @@ class DenseModel(nn.Module):
         self.register_buffer("mean", _levels(backbone.mean), persistent=False)
         self.register_buffer("std", _levels(backbone.std), persistent=False)
 
-    def forward(self, image: Tensor) -> Predictions:
+    def forward(self, image: Tensor, full_size: bool = True) -> Predictions:
         """Predict all tasks.
 
         Args:
             image: Bx3xHxW RGB in 0..255, uint8 or float, of any size.
+            full_size: False leaves all logits as the decoder made them, of the padded image
+                (`Predictions.canvas`), to whoever needs no map of full size (see `coarse.py`).
 
         Returns:
             Final logits at HxW. Auxiliary logits at their own resolution, unless the image had to
             be padded: then at HxW as well, because only there can the padding be cut off exactly.
         """
-        return self.predict(self.normalise(image))
+        return self.predict(self.normalise(image), full_size)
 
     def normalise(self, image: Tensor) -> Tensor:
         """RGB in 0..255 -> as the backbone's weights want it."""
         return (image.float() - self.mean) / self.std
 
-    def predict(self, normalised: Tensor) -> Predictions:
+    def predict(self, normalised: Tensor, full_size: bool = True) -> Predictions:
         """As `forward`, from what `normalise` gives."""
         size = size_of(normalised)
         padded = self._padded(normalised)
         predictions = self.decoder(padded)
         whole = size_of(padded)
+        if not full_size:
+            return replace(predictions, canvas=whole)
         final = _crop(predictions.final, whole, size)
         if whole == size:
             return Predictions(final, predictions.aux, predictions.terms)

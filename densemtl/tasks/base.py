@@ -12,6 +12,7 @@ from torch import Tensor
 from densemtl.types import VOID, ProtocolName, Size
 
 if TYPE_CHECKING:
+    from densemtl.coarse import Coarse
     from densemtl.data.geometry import Geometry
     from densemtl.metrics.base import ImageMetric, TaskMetric
 
@@ -51,6 +52,14 @@ class Task(ABC):
     @abstractmethod
     def decode(self, logits: Tensor) -> Tensor:
         """BxCxHxW logits -> the prediction people use (ids, probabilities, metres, vectors)."""
+
+    def decode_coarse(self, coarse: Coarse) -> Tensor:
+        """As `decode`, of logits that are not of the image's size yet, nor have to be made so.
+
+        Args:
+            coarse: 1xCxhxw logits of one image, and the way to its size.
+        """
+        return self.decode(coarse.whole())
 
     @abstractmethod
     def valid(self, target: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.argmax import highest
+from densemtl.argmax import highest, highest_of
+from densemtl.coarse import Coarse
 from densemtl.colours import BLACK, palette
 from densemtl.errors import ConfigError
 from densemtl.losses.cross_entropy import cross_entropy
@@ -61,6 +62,10 @@ class Classes(LabelMap):
     def decode(self, logits: Tensor) -> Tensor:
         """BxCxHxW logits -> BxHxW int64 class ids."""
         return highest(logits)
+
+    def decode_coarse(self, coarse: Coarse) -> Tensor:
+        """The same in bands of rows."""
+        return highest_of(coarse)
 
     def metric(self, protocol: ProtocolName) -> MIoU:
         """The same under every protocol."""

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from densemtl.coarse import Coarse
 from densemtl.data.geometry import BORDER, Geometry, pad_to, resize_to
-from densemtl.engine.evaluate import restore
 from densemtl.types import VOID
 
 SIZE = (20, 30)
@@ -195,7 +195,7 @@ def test_padding_and_restoring_give_back_every_pixel(rng):
     padded = geometry.image(image)
     assert padded.shape == (32, 20, 3)
     logits = torch.from_numpy(padded).permute(2, 0, 1)[None].float()
-    back = restore(logits, frame)[0].permute(1, 2, 0).numpy()
+    back = Coarse.of(logits, frame).whole()[0].permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(back, image)
 
 
@@ -205,6 +205,6 @@ def test_resizing_and_restoring_give_back_a_ramp():
     geometry, frame = resize_to((12, 18), (24, 36))
     logits = torch.from_numpy(geometry.image(ramp)).permute(2, 0, 1)[None].float()
     assert logits.shape[-2:] == (24, 36)
-    back = restore(logits, frame)[0, 0].numpy()
+    back = Coarse.of(logits, frame).whole()[0, 0].numpy()
     assert back.shape == (12, 18)
     np.testing.assert_allclose(back[1:-1, 1:-1], ramp[1:-1, 1:-1, 0], atol=0.51)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from densemtl.coarse import Coarse
 from densemtl.data.augment import Augment
 from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EvalView, TrainView, eval_loader, to_tensor, train_loader
 from densemtl.data.photometric import Photometric
 from densemtl.data.pixels import Pixels
-from densemtl.engine.evaluate import restore
 from densemtl.errors import DataError
 from densemtl.settings import AugmentSettings, JitterSettings
 from densemtl.types import VOID, Batch, Sample
@@ -166,7 +166,7 @@ def test_padded_images_come_back_pixel_by_pixel(tasks):
     dataset = Rooms(3)
     batch = next(iter(eval_loader(EvalView(dataset, SIZE, "pad"), tasks, 3, 0)))
     for row, frame in enumerate(batch.frames):
-        back = restore(batch.image[row : row + 1], frame)[0].permute(1, 2, 0)
+        back = Coarse.of(batch.image[row : row + 1], frame).whole()[0].permute(1, 2, 0)
         np.testing.assert_array_equal(back, dataset[row].image)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from experiments import tiny
 from torch import nn
 
+from densemtl.build import build_model
 from densemtl.data.base import DenseDataset
 from densemtl.data.loader import EvalView, eval_loader
-from densemtl.engine.evaluate import evaluate, restore
+from densemtl.engine.evaluate import evaluate
 from densemtl.engine.precision import Precision
-from densemtl.types import Frame, Predictions, Sample
+from densemtl.types import Predictions, Sample
 
 CPU = Precision(torch.device("cpu"))
 SIZES = [(12, 16), (8, 16), (8, 16), (12, 10), (12, 16)]
@@ -102,24 +105,6 @@ def test_the_model_is_evaluated_without_gradient_and_in_evaluation_mode(tasks):
     assert model.modes == [False]
 
 
-def test_restoring_cuts_padding_before_it_resizes():
-    logits = torch.full((2, 3, 10, 12), 1000.0)
-    logits[..., 2:8, 3:9] = 1.0
-    back = restore(logits.half(), Frame((12, 12), (2, 3, 6, 6)))
-    assert back.shape == (2, 3, 12, 12)
-    assert back.dtype == torch.float32
-    assert (back == 1).all()
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_memory_used_again_changes_nothing(layout):
-    memory = torch.empty(0)
-    for channels, size in ((5, (9, 7)), (1, (30, 40)), (3, (4, 4))):
-        logits = torch.randn(1, channels, 12, 16).contiguous(memory_format=layout)
-        frame = Frame(size, (0, 0, 12, 16))
-        assert torch.equal(restore(logits, frame, memory), restore(logits, frame))
-
-
 def test_every_prediction_can_be_kept(tasks):
     """Each image once, at its own size, in a sample's layout; also the one that has no depth."""
     kept: dict[tuple[str, str], np.ndarray] = {}
@@ -136,3 +121,33 @@ def test_every_prediction_can_be_kept(tasks):
     depth = Painted()[4].targets["depth"]
     known = np.isfinite(depth)
     np.testing.assert_allclose(kept["depth", "4"][known], depth[known], rtol=1e-6)
+
+
+class Foreign(nn.Module):
+    """A network that knows nothing of logits at feature resolution."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> Predictions:
+        return self.network(image)
+
+
+@pytest.mark.parametrize(("fit", "size"), [("pad", (33, 47)), ("resize", (40, 50))])
+def test_own_networks_are_scored_as_foreign_ones_are(tasks, fit, size):
+    """From logits at feature resolution, or of the input's size: equal but for rounding."""
+    config = tiny("tasks=[{name: semseg, class_names: [floor, wall, door]}, depth]")
+    model = build_model(config, tasks)
+    found: list[dict[tuple[str, str], np.ndarray]] = []
+    for network in (model, Foreign(model)):
+        kept: dict[tuple[str, str], np.ndarray] = {}
+        batches = eval_loader(EvalView(Painted(), size, fit), tasks, 3, 0)
+        keep = partial(lambda kept, task, name, map: kept.update({(task.name, name): map}), kept)
+        evaluate(network, batches, tasks, "modern", CPU, keep)
+        found.append(kept)
+    for key, expected in found[1].items():
+        if key[0] == "depth":
+            np.testing.assert_allclose(found[0][key], expected, rtol=1e-4, atol=1e-5)
+        else:
+            assert np.mean(found[0][key] != expected) < 0.01

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl import components
+from densemtl.coarse import Coarse
 from densemtl.decoders.base import PyramidDecoder
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.single_task import SingleTask
@@ -18,7 +19,7 @@ from densemtl.models.model import DenseModel
 from densemtl.tasks.base import Task
 from densemtl.tasks.classes import Classes
 from densemtl.tasks.depth import Depth
-from densemtl.types import FeatureSpec, Predictions
+from densemtl.types import FeatureSpec, Frame, Predictions
 
 BACKBONES = (
     "test_resnet",
@@ -97,6 +98,20 @@ def test_odd_sizes_and_a_gradient_for_every_parameter(backbone: str, head: str) 
         # read alone, the coarsest branch leaves the last exchange into the others unused
         missing = [key for key in missing if ".stage4." not in key]
     assert not missing
+
+
+@pytest.mark.parametrize("size", [SIZE, (64, 96)])
+def test_logits_left_at_feature_resolution(size: tuple[int, int]) -> None:
+    """Brought back by the steps that they come with, they are those of full size."""
+    model = make("test_resnet", "fpn", TASKS).eval()
+    with torch.no_grad():
+        full, coarse = model(picture(2, size)), model(picture(2, size), full_size=False)
+    assert coarse.canvas == (96, 96) if size == SIZE else size
+    assert full.canvas is None
+    for task, logits in coarse.final.items():
+        assert logits.shape[-1] == coarse.canvas[1] // 4
+        whole = Coarse.of(logits, Frame(size, (0, 0, *size)), coarse.canvas).whole()
+        assert torch.equal(whole, full.final[task])
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
