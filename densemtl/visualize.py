@@ -35,6 +35,7 @@ def panel(
     predictions: Mapping[str, NDArray[np.generic]],
     targets: Mapping[str, NDArray[np.generic]] | None,
     tasks: Sequence[Task],
+    alpha: float = 1.0,
 ) -> Picture:
     """One image and its predictions side by side, above the labels where there are any.
 
@@ -43,17 +44,26 @@ def panel(
         predictions: {task: decoded prediction in a `Sample`'s layout}; other tasks are left out.
         targets: {task: label in a `Sample`'s layout}; a missing label leaves its place empty.
         tasks: in the order shown.
+        alpha: how much the maps cover the image, see `overlay`; 1 shows them alone.
     """
     shown = [task for task in tasks if task.name in predictions]
     size = image.shape[:2]
     column = [_titled("image", image, size), *([] if targets is None else [_blank(size)])]
     columns = [np.vstack(column)]
     for task in shown:
-        column = [_titled(task.name, task.colour(predictions[task.name]), size)]
+        column = [_shown(task.name, task, predictions[task.name], image, alpha)]
         if targets is not None:
-            column.append(_label(task, targets, size))
+            column.append(_label(task, targets, image, alpha))
         columns.append(np.vstack(column))
     return _framed(np.hstack(columns))
+
+
+def overlay(image: Picture, colours: Picture, alpha: float) -> Picture:
+    """(1 - alpha) image + alpha colours, rounded; of the image's size, whatever the colours' is."""
+    colours = _resized(colours, (image.shape[0], image.shape[1]))
+    if alpha == 1:
+        return colours
+    return np.asarray(cv2.addWeighted(image, 1 - alpha, colours, alpha, 0))
 
 
 def side_by_side(pictures: Mapping[str, Picture]) -> Picture:
@@ -68,10 +78,19 @@ def contact_sheet(pictures: Sequence[Picture]) -> Picture:
     return np.vstack([_widened(picture, width) for picture in pictures])
 
 
-def _label(task: Task, targets: Mapping[str, NDArray[np.generic]], size: Size) -> Picture:
+def _label(
+    task: Task, targets: Mapping[str, NDArray[np.generic]], image: Picture, alpha: float
+) -> Picture:
     if task.name not in targets:
-        return _blank(size)
-    return _titled(f"{task.name}, label", task.colour(targets[task.name]), size)
+        return _blank((image.shape[0], image.shape[1]))
+    return _shown(f"{task.name}, label", task, targets[task.name], image, alpha)
+
+
+def _shown(
+    title: str, task: Task, values: NDArray[np.generic], image: Picture, alpha: float
+) -> Picture:
+    size = image.shape[0], image.shape[1]
+    return _titled(title, overlay(image, task.colour(values), alpha), size)
 
 
 def _blank(size: Size) -> Picture:
@@ -81,13 +100,17 @@ def _blank(size: Size) -> Picture:
 def _titled(title: str, picture: Picture, size: Size) -> Picture:
     """A picture at `size` under its title, with the gap to what follows right and below."""
     height, width = size
-    if picture.shape[:2] != size:
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     cell = _blank(size)
-    cell[_TITLE : _TITLE + height, :width] = picture
+    cell[_TITLE : _TITLE + height, :width] = _resized(picture, size)
     baseline = (1, _TITLE - 7)
     cv2.putText(cell, title, baseline, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, _INK, 1, cv2.LINE_AA)
     return cell
+
+
+def _resized(picture: Picture, size: Size) -> Picture:
+    if picture.shape[:2] == size:
+        return picture
+    return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def _framed(picture: Picture) -> Picture:

@@ -61,7 +61,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("introspection.costs", "introspection.wall", "models.model", "types"),
     ),
     "visualize": ("colours", "tasks.base", "types"),
-    "media": ("atomic", "data.write", "errors", "visualize"),
+    "media": ("errors",),
+    "predictions.files": ("data", "errors", "predictions.values", "tasks", "types"),
+    "demo": (
+        *("atomic", "data", "engine.panels", "errors", "inference", "media", "predictions.files"),
+        *("tasks", "types", "visualize"),
+    ),
+    "web": ("errors", "inference.predictor", "tasks", "visualize"),
     "inference": (
         *("coarse", "components", "data.files", "data.geometry", "engine.evaluate"),
         *(
@@ -90,6 +96,7 @@ HOMES = {
     "torchmetrics": {"metrics"},
     "safetensors": {"engine.checkpoint"},
     "huggingface_hub": {"hub"},
+    "gradio": {"web"},
     "torchjd": {"balancing.torchjd"},
     "torch.distributed": {"distributed", "engine.fsdp"},
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from densemtl import visualize
-from densemtl.visualize import contact_sheet, panel, to_sample_layout
+from densemtl.visualize import contact_sheet, overlay, panel, to_sample_layout
 
 SIZE = (20, 60)
 TITLE, GAP = visualize._TITLE, visualize._GAP
@@ -81,3 +81,23 @@ def test_a_sheet_holds_pictures_of_any_width(image):
     np.testing.assert_array_equal(sheet[: SIZE[0]], image)
     np.testing.assert_array_equal(sheet[SIZE[0] :, :30], image[:, :30])
     assert (sheet[SIZE[0] :, 30:] == visualize._PAPER).all()
+
+
+def test_overlays_blend_by_hand():
+    image = np.array([[[0, 100, 255], [10, 20, 30]]], np.uint8)
+    colours = np.array([[[200, 0, 255], [110, 21, 30]]], np.uint8)
+    np.testing.assert_array_equal(overlay(image, colours, 0), image)
+    np.testing.assert_array_equal(overlay(image, colours, 1), colours)
+    quarter = [[[50, 75, 255], [35, 20, 30]]]
+    np.testing.assert_array_equal(overlay(image, colours, 0.25), quarter)
+    np.testing.assert_array_equal(overlay(image, colours[:, :1], 0.5)[0, 1], [105, 10, 142])
+
+
+def test_predictions_and_labels_lie_over_the_image(image, tasks, draw_label, rng):
+    maps = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
+    picture = panel(image, maps, maps, tasks, 0.5)
+    np.testing.assert_array_equal(cell(picture, 0, 0), image)
+    for column, task in enumerate(tasks, start=1):
+        mean = (image.astype(int) + task.colour(maps[task.name])) / 2
+        for row in (0, 1):
+            np.testing.assert_allclose(cell(picture, row, column), mean, atol=0.5)

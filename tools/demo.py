@@ -1,115 +1,138 @@
 #!/usr/bin/env python
-"""Look at predictions: coloured panels of images, folders, videos, or of the dataset itself."""
+"""Look at predictions: coloured panels of images, videos, a camera, or of the dataset itself.
+
+Inputs are images, folders, patterns such as 'photos/**/*.jpg' (in quotes), and videos. Each image
+becomes a picture and each video a video of the image and its predictions side by side; Ctrl-C ends
+a video early and keeps what was done so far. --web opens a page in the browser's reach instead.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.data.base import DenseDataset
-    from densemtl.inference.predictor import Predictor
+    from densemtl.demo.points import PointMaker
+    from densemtl.tasks.base import Task
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="a run's folder or a .safetensors file")
-    parser.add_argument(
-        "inputs", nargs="*", metavar="input", help="image, folder, video; key=value"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--dataset",
-        choices=("train", "val"),
-        metavar="SPLIT",
-        help="show this split (train or val) of the checkpoint's dataset beside its ground truth",
-    )
-    parser.add_argument("--count", type=int, default=8, help="images of the dataset (default: 8)")
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for the pictures")
-    parser.add_argument("--flip", action="store_true", help="average with the mirrored image")
-    text = "average over these sizes relative to the input (default: 1)"
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help=text)
-    text = "cut larger images into overlapping windows of this size at their own resolution"
-    parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help=text)
-    parser.add_argument("--raw", action="store_true", help="write the predicted maps as well")
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="a run's folder or a .safetensors file")
+    text = "image, folder, pattern, video; key=value"
+    add("inputs", nargs="*", metavar="input", help=text)
+    text = "show this split (train or val) of the checkpoint's dataset beside its ground truth"
+    add("--dataset", choices=("train", "val"), metavar="SPLIT", help=text)
+    add("--count", type=int, default=8, help="images of the dataset (default: 8)")
+    add("--webcam", type=int, metavar="N", help="film camera N, 0 is the first, until Ctrl-C")
     cli.add_device(parser)
+    add_outputs(parser)
+    add_views(parser)
+    add_web(parser)
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.inputs if "=" in text and not Path(text).exists()]
     args.inputs = [Path(text) for text in args.inputs if text not in args.overrides]
-    if not args.inputs and not args.dataset:
-        parser.error("give an image, a folder or a video, or --dataset val")
+    if not args.inputs and not args.dataset and args.webcam is None and not args.web:
+        parser.error("give an image, a folder or a video, --dataset val, --webcam 0 or --web")
+    if args.web and (args.inputs or args.dataset or args.webcam is not None):
+        parser.error("--web: takes no inputs; drop them on the page")
+    if args.intrinsics and not args.points:
+        parser.error("--intrinsics: only --points needs them")
     return args
 
 
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """What is written."""
+    add = parser.add_argument_group("output").add_argument
+    add("--output", type=Path, default=Path("demo"), help="folder for the pictures (default: demo)")
+    text = "lay predictions over the image: 0 shows it alone, 1, the default, the predictions"
+    add("--overlay", type=share, default=1.0, metavar="ALPHA", help=text)
+    text = "write the maps as well: class ids as PNG, all else as .npy, and as 16-bit PNG depth in "
+    add("--raw", action="store_true", help=f"{text}millimetres and normals")
+    text = "write predicted depth as .ply too, coloured by 'image' or a task, such as 'normals'"
+    add("--points", metavar="COLOUR", help=text)
+    text = "focal lengths and centre in pixels for --points; without, a focal length of 0.81 image "
+    text += "widths (63 degrees across) and the middle are assumed"
+    names = ("FX", "FY", "CX", "CY")
+    add("--intrinsics", type=float, nargs=4, metavar=names, help=text)
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """How the network looks."""
+    add = parser.add_argument_group("views").add_argument
+    add("--flip", action="store_true", help="average with the mirrored image")
+    text = "average over these sizes relative to the input (default: 1)"
+    add("--scales", type=float, nargs="+", default=[1.0], metavar="S", help=text)
+    text = "cut larger images into overlapping windows of this size at their own resolution"
+    add("--tile", type=int, nargs=2, metavar=("H", "W"), help=text)
+
+
+def add_web(parser: argparse.ArgumentParser) -> None:
+    """The page."""
+    add = parser.add_argument_group("page").add_argument
+    text = "serve a page: drop an image, read classes and metres under the pointer"
+    add("--web", action="store_true", help=f'{text}; needs pip install "densemtl[web]"')
+    text = "who may reach it: 127.0.0.1, the default, this machine alone; 0.0.0.0 everyone"
+    add("--host", default="127.0.0.1", help=text)
+    add("--port", type=int, default=7860, help="default: 7860; 0 takes a free one")
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Predict and write."""
+    """Predict and write, or serve."""
     args = parse(argv)
     from densemtl.build import build_dataset
+    from densemtl.demo.show import Show
     from densemtl.inference.predictor import Predictor
     from densemtl.load import load
-    from densemtl.media import find_images, is_video
+    from densemtl.media import find_media
 
-    videos = [path for path in args.inputs if is_video(path)]
-    images = [file for path in args.inputs if path not in videos for file in find_images(path)]
+    images, videos = find_media(args.inputs)
     loaded = load(args.checkpoint, args.overrides, args.device)
     predictor = Predictor.of(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
-    for file in images:
-        show_image(predictor, file, args.output, args.raw)
-    for file in videos:
-        show_video(predictor, file, args.output)
+    if args.web:
+        from densemtl.web.serve import serve
+
+        return serve(predictor, args.host, args.port)
+    points = point_maker(predictor.tasks, args.points, args.intrinsics)
+    show = Show(predictor, args.output, args.overlay, args.raw, points)
+    show.images(images)
+    show.videos(videos)
     if args.dataset:
-        dataset = build_dataset(loaded.experiment, args.dataset)
-        show_dataset(predictor, dataset, args.count, args.output, args.raw)
+        show.dataset(build_dataset(loaded.experiment, args.dataset), args.count)
+    if args.webcam is not None:
+        show.webcam(args.webcam)
     print(f"pictures: {args.output}")
+    return None
 
 
-def show_image(predictor: Predictor, file: Path, output: Path, raw: bool) -> None:
-    """One image -> NAME.png, and its raw maps if asked for."""
-    from densemtl.data.write import write_picture
-    from densemtl.inference.images import to_picture
-    from densemtl.media import write_maps
-    from densemtl.visualize import panel
+def point_maker(
+    tasks: Sequence[Task], colour: str | None, intrinsics: list[float] | None
+) -> PointMaker | None:
+    """None where no points are asked for; says what camera is assumed."""
+    if colour is None:
+        return None
+    from densemtl.data.derive import Intrinsics
+    from densemtl.demo.points import FOCAL, PointMaker
 
-    image = to_picture(file)
-    maps = predictor(image)
-    write_picture(output / f"{file.stem}.png", panel(image, maps, None, predictor.tasks))
-    if raw:
-        write_maps(output / "maps", file.stem, maps)
-
-
-def show_video(predictor: Predictor, file: Path, output: Path) -> None:
-    """A video -> a video of panels."""
-    from rich.progress import track
-
-    from densemtl.media import Video, writing_video
-    from densemtl.visualize import panel
-
-    video = Video(file)
-    with writing_video(output / f"{file.stem}.mp4", video.rate) as writer:
-        for frame in track(video, file.name, total=video.length or None):
-            writer.add(panel(frame, predictor(frame), None, predictor.tasks))
-
-
-def show_dataset(
-    predictor: Predictor, dataset: DenseDataset, count: int, output: Path, raw: bool
-) -> None:
-    """Evenly spaced samples of a split, predictions above ground truth."""
-    from densemtl.data.write import write_picture
-    from densemtl.engine.panels import spread_out
-    from densemtl.media import write_maps
-    from densemtl.visualize import panel
-
-    for index in spread_out(len(dataset), count):
-        sample = dataset[index]
-        maps = predictor(sample.image)
-        name = sample.id.replace("/", "_")
-        picture = panel(sample.image, maps, sample.targets, predictor.tasks)
-        write_picture(output / f"{name}.png", picture)
-        if raw:
-            write_maps(output / "maps", name, maps)
+    if intrinsics is None:
+        print(f"points: no --intrinsics given; assuming a focal length of {FOCAL} image widths")
+    return PointMaker(tasks, colour, Intrinsics(*intrinsics) if intrinsics else None)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from experiments import tiny
 
-from densemtl.errors import CheckpointError, DataError
+from densemtl.errors import CheckpointError, ConfigError, DataError
 from densemtl.results import load_results
 from densemtl.run import run
 
@@ -71,9 +71,9 @@ def test_an_image_becomes_a_panel_and_raw_maps(
     panel = cv2.imread(str(tmp_path / "out" / "photo.png"))
     assert panel.shape[1] > 5 * 61
     maps = tmp_path / "out" / "maps"
-    assert cv2.imread(str(maps / "photo_semseg.png"), cv2.IMREAD_UNCHANGED).shape == (37, 61)
-    assert np.load(maps / "photo_depth.npy").shape == (37, 61)
-    normals = np.load(maps / "photo_normals.npy")
+    assert cv2.imread(str(maps / "semseg/photo.png"), cv2.IMREAD_UNCHANGED).shape == (37, 61)
+    assert np.load(maps / "depth/photo.npy").shape == (37, 61)
+    normals = np.load(maps / "normals/photo.npy")
     np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_views_and_windows_change_the_maps(
     for name, options in (("a", []), ("b", ["--flip", "--scales", "1", "1.5"])):
         out = tmp_path / name
         demo([str(trained), str(photo), "--output", str(out), "--raw", "--device", "cpu", *options])
-        maps.append(np.load(out / "maps" / "photo_depth.npy"))
+        maps.append(np.load(out / "maps" / "depth" / "photo.npy"))
     assert maps[0].shape == maps[1].shape
     assert not np.array_equal(*maps)
 
@@ -124,3 +124,49 @@ def test_mistakes_are_told(trained: Path, demo: Main, tmp_path: Path) -> None:
         demo([str(broken), "--dataset", "val"])
     with pytest.raises(CheckpointError, match="does not fit the configured model"):
         demo([str(trained), "head.width=16", "--dataset", "val"])
+
+
+def test_points_overlays_and_patterns(
+    trained: Path, demo: Main, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, pattern = tmp_path / "out", str(tmp_path / "ph*.jpg")
+    demo([str(trained), pattern, "--output", str(out), "--overlay", "0", "--points", "normals"])
+    panel = cv2.imread(str(out / "photo.png"))
+    cells = [panel[30:67, 8 + column * 69 : 69 + column * 69] for column in range(5)]
+    assert all(np.array_equal(cell, cells[0]) for cell in cells)
+    assert (out / "points" / "photo.ply").read_bytes().startswith(b"ply\nformat binary_little")
+    assert "assuming a focal length of 0.81 image widths" in capsys.readouterr().out
+    camera = ["--intrinsics", "50", "50", "30", "18"]
+    demo([str(trained), pattern, "--output", str(out), "--points", "image", *camera])
+    assert b"given: fx 50 fy 50 cx 30 cy 18" in (out / "points" / "photo.ply").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--overlay", "1.5"], "argument --overlay: 1.5 is not between 0 and 1"),
+        (["--intrinsics", "1", "1", "0", "0"], "--intrinsics: only --points needs them"),
+        (["--web"], "--web: takes no inputs"),
+    ],
+)
+def test_options_that_do_not_fit(
+    demo: Main, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        demo(["run", "photo.jpg", *options])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_be_shown_is_told_before_anything_is_written(
+    trained: Path, demo: Main, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    out = ["--output", str(tmp_path / "out")]
+    with pytest.raises(DataError, match="empty: nothing to show in this folder"):
+        demo([str(trained), str(photo), str(tmp_path / "empty"), *out])
+    with pytest.raises(ConfigError, match="no 'height' to colour by; there are image, semseg"):
+        demo([str(trained), str(photo), "--points", "height", *out])
+    with pytest.raises(DataError, match="--webcam 99: no such camera"):
+        demo([str(trained), "--webcam", "99", *out])
+    assert not (tmp_path / "out").exists()

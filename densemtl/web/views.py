@@ -1,0 +1,119 @@
+"""Predictions as a page shows them: pictures, values to read under the pointer, legends.
+
+A view of a task is a dictionary that becomes JSON:
+
+    task      name
+    picture   data address of its colours
+    values    the map itself: base64 of deflated little-endian integers, row by row
+    bits      of each integer, 8 or 16
+    channels  integers a pixel
+    low, high what 0 and the largest integer mean; class ids mean themselves (0, 255)
+    unit      written after a value
+    classes   {name, colour, share} of each class, for class ids; else empty
+    legend    {picture, captions} for numbers; else None
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.tasks.base import Task
+from densemtl.tasks.binary import Binary
+from densemtl.tasks.classes import Classes
+from densemtl.tasks.depth import Depth
+from densemtl.tasks.regression import Regression
+from densemtl.tasks.unit_vectors import UnitVectors
+from densemtl.visualize import Picture
+
+View = dict[str, Any]
+Map = NDArray[np.generic]
+
+_LEGEND = 160
+"""Pixels: the length of a scale, the diameter of a ball."""
+
+
+def describe(image: Picture, maps: Mapping[str, Map], tasks: Sequence[Task]) -> dict[str, Any]:
+    """What the page shows of one image: its size, the image, and a view of each task.
+
+    Args:
+        image: HxWx3 uint8 RGB.
+        maps: {task: decoded prediction in a `Sample`'s layout}.
+        tasks: in the order shown.
+    """
+    height, width = image.shape[:2]
+    views = [_view(task, maps[task.name]) for task in tasks]
+    return {"width": width, "height": height, "image": _address(image, ".jpg"), "views": views}
+
+
+def _view(task: Task, values: Map) -> View:
+    view = _ids(task, values) if isinstance(task, Classes) else _numbers(task, values)
+    return {"task": task.name, "picture": _address(task.colour(values)), **view}
+
+
+def _ids(task: Classes, values: Map) -> View:
+    ids = values.astype(np.uint8)
+    shares = np.bincount(ids.ravel(), minlength=task.channels)[: task.channels] / ids.size
+    colours = task.colour(np.arange(task.channels)[None])[0]
+    classes = [
+        {"name": name, "colour": "#" + bytes(colour).hex(), "share": float(share)}
+        for name, colour, share in zip(task.class_names, colours, shares, strict=True)
+    ]
+    return {**_packed(ids, 0, 255), "unit": "", "classes": classes, "legend": None}
+
+
+def _numbers(task: Task, values: Map) -> View:
+    numbers = values.astype(np.float32)
+    finite = numbers[np.isfinite(numbers)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    levels = np.rint((np.nan_to_num(numbers) - low) * (65535 / max(high - low, 1e-9)))
+    packed = _packed(levels.clip(0, 65535).astype("<u2"), low, high)
+    unit = "m" if isinstance(task, Depth) else ""
+    return {**packed, "unit": unit, "classes": [], "legend": _legend(task, unit)}
+
+
+def _packed(values: NDArray[np.integer], low: float, high: float) -> View:
+    return {
+        "values": base64.b64encode(zlib.compress(values.tobytes(), 6)).decode("ascii"),
+        "bits": 8 * values.itemsize,
+        "channels": 1 if values.ndim == 2 else values.shape[2],
+        "low": low,
+        "high": high,
+    }
+
+
+def _legend(task: Task, unit: str) -> View | None:
+    if isinstance(task, UnitVectors):
+        return {"picture": _address(_ball(task), ".png"), "captions": []}
+    if isinstance(task, Binary):
+        return {"picture": _scale(task, 0, 1), "captions": ["no", "yes"]}
+    if isinstance(task, Regression):
+        captions = [f"{value:g} {unit}".strip() for value in (task.low, task.high)]
+        return {"picture": _scale(task, task.low, task.high), "captions": captions}
+    return None
+
+
+def _scale(task: Task, low: float, high: float) -> str:
+    return _address(task.colour(np.linspace(low, high, _LEGEND, dtype=np.float32)[None]))
+
+
+def _ball(task: UnitVectors) -> Picture:
+    """A ball seen from in front, on white."""
+    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, _LEGEND, dtype=np.float32)])
+    inside = x * x + y * y < 1
+    z = -np.sqrt(np.where(inside, 1 - x * x - y * y, 0))
+    picture = task.colour(np.stack([x, y, z], -1)[..., : task.channels])
+    return np.where(inside[..., None], picture, np.uint8(255))
+
+
+def _address(picture: Picture, suffix: str = ".png") -> str:
+    """A picture as a data address, so that the page fetches nothing else."""
+    _, data = cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]))
+    kind = {".png": "png", ".jpg": "jpeg"}[suffix]
+    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

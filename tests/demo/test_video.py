@@ -1,0 +1,173 @@
+"""Videos in and out: every frame, in order, at its rate, in a file that is whole or not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from densemtl.demo import video
+from densemtl.demo.video import Video, Webcam, fit, in_real_time, write_video
+from densemtl.errors import DataError
+from densemtl.visualize import Picture
+
+
+def shade(value: int, height: int = 48, width: int = 64) -> Picture:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize("rate", [10.0, 23.976, 29.97, 60.0])
+@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+def test_frames_rate_and_size_survive(tmp_path: Path, rate: float, size: tuple[int, int]) -> None:
+    shades = [20 * index for index in range(12)]
+    write_video(tmp_path / "film.mp4", rate, (shade(value, *size) for value in shades))
+    film = Video(tmp_path / "film.mp4")
+    assert film.length == 12
+    assert film.rate == pytest.approx(rate, abs=1e-3)
+    frames = list(film)
+    assert {frame.shape for frame in frames} == {(48, 64, 3)}
+    assert [frame.mean() for frame in frames] == pytest.approx(shades, abs=4)
+    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_colours_stay_red_green_blue(tmp_path: Path) -> None:
+    red = np.tile(np.array([200, 30, 60], np.uint8), (48, 64, 1))
+    write_video(tmp_path / "film.mp4", 25, [red])
+    (frame,) = Video(tmp_path / "film.mp4")
+    np.testing.assert_allclose(frame.mean((0, 1)), [200, 30, 60], atol=6)
+
+
+def test_odd_sides_repeat_their_last_line_and_large_ones_shrink(rng: np.random.Generator) -> None:
+    odd = rng.integers(0, 256, (5, 3, 3)).astype(np.uint8)
+    fitted = fit(odd)
+    assert fitted.shape == (6, 4, 3)
+    np.testing.assert_array_equal(fitted[:5, :3], odd)
+    np.testing.assert_array_equal(fitted[5], fitted[4])
+    np.testing.assert_array_equal(fitted[:, 3], fitted[:, 2])
+    assert fit(np.zeros((100, 10_000, 3), np.uint8)).shape == (42, 4096, 3)
+    assert fit(odd[:4, :2]).shape == (4, 2, 3)
+
+
+def test_ctrl_c_leaves_a_whole_file_of_what_was_done(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Picture]:
+        yield from (shade(value) for value in (0, 100, 200))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / "film.mp4", 25, interrupted())
+    assert len(list(Video(tmp_path / "film.mp4"))) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, DataError])
+def test_nothing_stays_where_nothing_was_done_or_it_failed(
+    tmp_path: Path, fault: type[BaseException]
+) -> None:
+    def failing() -> Iterator[Picture]:
+        if fault is DataError:
+            yield shade(0)
+        raise fault
+
+    old = tmp_path / "film.mp4"
+    old.write_bytes(b"an earlier film")
+    with pytest.raises(fault):
+        write_video(old, 25, failing())
+    assert old.read_bytes() == b"an earlier film"
+    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_frames_are_taken_one_at_a_time(tmp_path: Path) -> None:
+    write_video(tmp_path / "film.mp4", 25, (shade(value) for value in range(0, 200, 10)))
+    alive = []
+
+    def lazily() -> Iterator[Picture]:
+        for count, frame in enumerate(Video(tmp_path / "film.mp4")):
+            alive.append(count)
+            yield frame
+
+    frames = lazily()
+    next(frames)
+    assert alive == [0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all", b"\0\0\0\x18ftypmp42" + bytes(5000)])
+def test_a_corrupt_video_is_one_line(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "film.mp4"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"film\.mp4: not a readable video"):
+        Video(file)
+
+
+def test_ffmpeg_adds_no_lines_of_its_own(tmp_path: Path) -> None:
+    """In a fresh process, since FFmpeg is told once."""
+    file = tmp_path / "film.mp4"
+    file.write_bytes(b"no video at all")
+    lines = [
+        "from pathlib import Path",
+        "from densemtl import cli",
+        "from densemtl.demo import video",
+    ]
+    lines.append(f"cli.run(lambda: video.Video(Path({str(file)!r})))")
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {file}: not a readable video")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_video_that_ends_early_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    file = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(10):
+        writer.write(rng.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    writer.release()
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    film = Video(file)
+    count = len(list(film))
+    assert 0 < count < film.length == 10
+    assert f"{file}: only {count} of 10 frames" in capsys.readouterr().err
+
+
+def test_an_absent_camera_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match="--webcam 99: no such camera"):
+        Webcam(99)
+    assert capfd.readouterr() == ("", "")
+
+
+class StandIn:
+    """A camera of three frames whose driver tells no rate."""
+
+    def __init__(self, source: int) -> None:
+        self.left = [shade(value) for value in (0, 1, 2)]
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def get(self, key: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, Picture | None]:
+        return (True, self.left.pop(0)) if self.left else (False, None)
+
+    def release(self) -> None:
+        self.left = []
+
+
+def test_a_camera_is_read_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video.cv2, "VideoCapture", StandIn)
+    camera = Webcam(0)
+    assert camera.rate == video.USUAL_RATE
+    assert [frame[0, 0, 0] for frame in camera] == [0, 1, 2]
+
+
+def test_a_slow_camera_fills_the_time_that_went_by() -> None:
+    seconds = iter([0.0, 0.1, 0.5, 0.51, 1.0])
+    film = list(in_real_time([shade(value) for value in range(4)], 10, lambda: next(seconds)))
+    assert [frame[0, 0, 0] for frame in film] == [0, 1, 1, 1, 1, 2, 3, 3, 3, 3]
