@@ -54,7 +54,9 @@ class Guard:
         """One request."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        if scope["type"] != "http" or not is_needed(scope["method"], scope["path"]):
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close"})
+        if not is_needed(scope["method"], scope["path"]):
             return await _answer(send, 404, b"not found")
         bodies = await _body(receive)
         if bodies is None:
