@@ -140,7 +140,8 @@ function read(view, map, pixel) {
   const step = (view.high - view.low) / (2 ** view.bits - 1);
   const start = pixel * view.channels;
   const numbers = [...map.slice(start, start + view.channels)];
-  const texts = numbers.map((level) => (view.low + level * step).toFixed(2).replace('-', '\u2212'));
+  const rounded = numbers.map((level) => Math.round(100 * (view.low + level * step)) / 100);
+  const texts = rounded.map((number) => number.toFixed(2).replace('-', '\u2212'));
   return `${texts.join(', ')} ${view.unit}`.trim();
 }
 
@@ -155,7 +156,8 @@ function point(event) {
   const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   const column = Math.min(Math.max(Math.floor(x * value.width), 0), value.width - 1);
   const row = Math.min(Math.max(Math.floor(y * value.height), 0), value.height - 1);
-  const lines = value.views.map((view, index) => {
+  const lines = value.views.flatMap((view, index) => {
+    if (hidden.has(view.task)) return [];
     const text = read(view, maps[index], row * value.width + column);
     const entries = all(`.card[data-task="${CSS.escape(view.task)}"] .legend span`);
     entries.find((entry) => entry.dataset.name === text)?.classList.add('here');
@@ -171,7 +173,8 @@ function place(tip, lines, event) {
   tip.replaceChildren(...lines);
   const left = event.clientX + 18 + tip.offsetWidth > innerWidth
     ? event.clientX - 18 - tip.offsetWidth : event.clientX + 18;
-  const top = Math.min(event.clientY + 18, innerHeight - tip.offsetHeight - 8);
+  const above = event.clientY - 18 - tip.offsetHeight;  // legends lie below
+  const top = above < 8 ? event.clientY + 18 : above;
   Object.assign(tip.style, { left: `${left}px`, top: `${top}px` });
 }
 

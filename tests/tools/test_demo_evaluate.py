@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -170,3 +170,28 @@ def test_what_cannot_be_shown_is_told_before_anything_is_written(
     with pytest.raises(DataError, match="--webcam 99: no such camera"):
         demo([str(trained), "--webcam", "99", *out])
     assert not (tmp_path / "out").exists()
+
+
+class Camera:
+    """Three frames, then Ctrl-C."""
+
+    rate = 10.0
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield from (np.full((32, 48, 3), shade, np.uint8) for shade in (0, 90, 180))
+        raise KeyboardInterrupt
+
+
+def test_a_camera_is_filmed_until_ctrl_c(
+    trained: Path, demo: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densemtl.demo.show.Webcam", Camera)
+    with pytest.raises(KeyboardInterrupt):
+        demo([str(trained), "--webcam", "0", "--raw", "--output", str(tmp_path)])
+    capture = cv2.VideoCapture(str(tmp_path / "webcam.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 3
+    names = [file.name for file in sorted((tmp_path / "maps" / "depth").glob("*.npy"))]
+    assert names == [f"webcam_{index:06d}.npy" for index in range(3)]
