@@ -6,9 +6,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densemtl import cli
+
+if TYPE_CHECKING:
+    from densemtl.benchmark.crew import Crew
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -29,10 +34,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         help="cpu, cuda or cuda:N (default: a GPU where there is one); give several to share out",
     )
+    text = "hand the runs to a scheduler through submitit: slurm, or local as a rehearsal"
+    parser.add_argument("--submit", metavar="CLUSTER", choices=("slurm", "local"), help=text)
+    text = "what a job gets, such as timeout_min=600 slurm_partition=gpu gpus_per_node=1"
+    parser.add_argument("--job", nargs="+", default=[], metavar="KEY=VALUE", help=text)
     parser.add_argument("--report", action="store_true", help="train nothing, report what there is")
     args = parser.parse_args(argv)
     if args.workers is not None and args.workers < 1:
         parser.error("--workers: give a number above 0")
+    if args.job and not args.submit:
+        parser.error("--job: says what a scheduler gives a run; name it by --submit")
+    if args.submit and (args.workers or len(args.device) > 1):
+        parser.error("--submit: the scheduler decides how many run at once, and on which device")
     return args
 
 
@@ -41,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from densemtl.benchmark.grid import plan
     from densemtl.benchmark.report import write_report
-    from densemtl.benchmark.runner import Resources, work_off
+    from densemtl.benchmark.runner import work_off
     from densemtl.benchmark.suite import load_suite
 
     suite = load_suite(args.suite)
@@ -49,8 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     runs, failed = plan(suite, args.suite, output), []
     if not args.report:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
-        resources = Resources(args.workers or suite.workers, tuple(args.device))
-        failed = work_off(runs, output, resources, lambda line: print(line, flush=True))
+        failed = work_off(runs, output, make_crew(args, args.workers or suite.workers, output))
     page = write_report(runs, output / "report", f"Benchmark {args.suite.stem}", suite.panels)
     print((page.parent / "table.md").read_text(encoding="utf-8"))
     print(f"report: {page}")
@@ -58,6 +70,23 @@ def main(argv: list[str] | None = None) -> None:
         told = "; ".join(run.title for run in failed)
         print(f"failed, see failed.txt in their folders: {told}", file=sys.stderr)
         sys.exit(1)
+
+
+def make_crew(args: argparse.Namespace, workers: int, output: Path) -> Crew:
+    """Processes here, or jobs of a scheduler.
+
+    Raises:
+        UserError: the scheduler cannot be had, or does not take the options.
+    """
+    from densemtl import configfile
+    from densemtl.benchmark.jobs import Jobs
+    from densemtl.benchmark.processes import Processes, Resources
+
+    tell = partial(print, flush=True)
+    if not args.submit:
+        return Processes(Resources(workers, tuple(args.device)), tell)
+    options = configfile.override({}, args.job, "--job").values
+    return Jobs(args.submit, options, output, next(iter(args.device), None), tell)
 
 
 if __name__ == "__main__":

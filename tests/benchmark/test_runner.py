@@ -16,7 +16,8 @@ import pytest
 from densemtl.benchmark import runner
 from densemtl.benchmark.grid import Plan, Run
 from densemtl.benchmark.outcome import finished, read_failure
-from densemtl.benchmark.runner import Resources, work_off
+from densemtl.benchmark.processes import Processes, Resources
+from densemtl.benchmark.runner import work_off
 from densemtl.errors import ConfigError
 from densemtl.parallel import end_with_parent
 from tests.benchmark.stand_ins import finish, planned
@@ -79,7 +80,7 @@ def go(plan: Plan, work: Callable[..., None], workers: int = 1, **more: object) 
     """Work a plan off -> what was told."""
     told: list[str] = []
     resources = Resources(workers, tuple(more.get("devices", ())))  # type: ignore[arg-type]
-    work_off(plan, plan.cells[0].folder.parents[1], resources, told.append, work)
+    work_off(plan, plan.cells[0].folder.parents[1], Processes(resources, told.append, work))
     return told
 
 
@@ -166,8 +167,9 @@ def test_an_interruption_leaves_no_process_behind(tmp_path: Path) -> None:
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
+    crew = Processes(Resources(2), interrupt, stuck_but_for_seed_0)
     with pytest.raises(KeyboardInterrupt):
-        work_off(plan, tmp_path / "out", Resources(2), interrupt, stuck_but_for_seed_0)
+        work_off(plan, tmp_path / "out", crew)
     ((pid, _),) = diary(plan)
     assert not is_alive(int(pid))
     assert [finished(run) is not None for run in plan.cells] == [True, False]

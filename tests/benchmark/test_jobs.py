@@ -1,0 +1,111 @@
+"""Runs as jobs of a scheduler: submitit's local one, with real processes."""
+
+from __future__ import annotations
+
+import _thread
+import importlib
+import os
+import pickle
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from densemtl.benchmark.grid import Plan, Run
+from densemtl.benchmark.jobs import LOGS, Jobs
+from densemtl.benchmark.outcome import finished, read_failure
+from densemtl.benchmark.runner import work_off
+from densemtl.errors import ConfigError, UserError
+from tests.benchmark.stand_ins import finish, planned
+
+pytest.importorskip("submitit", reason='needs pip install "densemtl[cluster]"')
+
+
+def by_architecture(run: Run, device: str | None, threads: int) -> None:
+    """One is finished, one says what is wrong."""
+    if run.experiment.decoder.name == "cross_stitch":
+        run.folder.mkdir(parents=True)
+        (run.folder / "output.txt").write_text("error: no such GPU\n")
+        sys.exit(2)
+    finish(run)
+    sys.exit(0)
+
+
+def idle(run: Run, device: str | None, threads: int) -> None:
+    run.folder.mkdir(parents=True)
+    (run.folder / "pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+@pytest.fixture(autouse=True)
+def paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs find the functions of this file."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+
+
+def go(plan: Plan, work: Any, output: Path) -> list[str]:
+    told: list[str] = []
+    options = {"timeout_min": 5, "cpus_per_task": 1}
+    jobs = Jobs("local", options, output, tell=told.append, work=work, patience=0.1)
+    work_off(plan, output, jobs)
+    return told
+
+
+def test_what_fails_ends_alone_and_only_what_is_lacking_is_submitted_again(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert len(go(plan, by_architecture, tmp_path / "out")) == 2
+    hard_sharing, cross_stitch = plan.cells
+    assert finished(hard_sharing) is not None
+    assert read_failure(hard_sharing) == ""
+    assert read_failure(cross_stitch).startswith("no such GPU")
+    told = go(plan, by_architecture, tmp_path / "out")
+    assert "hard_sharing, seed 0: was finished before" in told[0]
+    assert len(list((tmp_path / "out" / LOGS).glob("*_submitted.pkl"))) == 3
+
+
+def test_an_interruption_cancels_the_jobs(tmp_path: Path) -> None:
+    plan = planned(tmp_path, decoders=["hard_sharing"])
+    file = plan.cells[0].folder / "pid"
+    deadline = time.monotonic() + 120
+
+    def interrupt() -> None:
+        while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        _thread.interrupt_main()
+
+    Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        go(plan, idle, tmp_path / "out")
+    while Path(f"/proc/{file.read_text()}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{file.read_text()}").exists()
+
+
+def test_a_job_whose_time_is_up_is_submitted_again_as_it_was(tmp_path: Path) -> None:
+    from densemtl.benchmark.jobs import _Task
+
+    (run,) = planned(tmp_path, decoders=["hard_sharing"]).cells
+    again = _Task(idle, run, "cpu").checkpoint().function
+    assert pickle.loads(pickle.dumps(again)) == _Task(idle, run, "cpu")
+
+
+def test_what_submitit_does_not_know_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--job: .*timeout_mins") as caught:
+        Jobs("local", {"timeout_mins": 5}, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_scheduler_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="--submit slurm: "):
+        Jobs("slurm", {}, tmp_path)
+
+
+def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    jobs = importlib.import_module("densemtl.benchmark.jobs")
+    with pytest.raises(UserError, match=r"densemtl\[cluster\]"):
+        jobs.Jobs("local", {}, tmp_path)
