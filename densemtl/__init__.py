@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         list_decoders,
         list_heads,
         list_tasks,
+        list_trackers,
     )
     from densemtl.create import create_model, create_tasks
     from densemtl.hub.fetch import from_pretrained
@@ -30,6 +31,7 @@ _HOMES = {
     "list_decoders": "catalogue",
     "list_heads": "catalogue",
     "list_tasks": "catalogue",
+    "list_trackers": "catalogue",
     "push_to_hub": "hub.publish",
     "save_pretrained": "hub.publish",
 }

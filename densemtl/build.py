@@ -24,6 +24,7 @@ from densemtl.data.workers import Loader
 from densemtl.models.backbone import Backbone
 from densemtl.models.model import DenseModel
 from densemtl.tasks.base import Task
+from densemtl.trackers.base import Tracker
 from densemtl.types import Batch, FeatureSpec
 
 
@@ -175,6 +176,15 @@ def build_balancer(experiment: Experiment, tasks: Sequence[Task]) -> Balancer:
     """The rule that weighs the tasks' losses or gradients."""
     balancer: Balancer = _make("balancing", experiment.balancing, tasks)
     return balancer
+
+
+def build_trackers(experiment: Experiment) -> list[Tracker]:
+    """What shows a run while it goes; none is started yet.
+
+    Raises:
+        ConfigError: the extra of one is not installed.
+    """
+    return [_make("trackers", tracker) for tracker in experiment.trackers]
 
 
 def _make(package: str, component: Component, *given: Any) -> Any:

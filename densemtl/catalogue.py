@@ -28,3 +28,8 @@ def list_datasets() -> list[str]:
 def list_balancing() -> list[str]:
     """Rules that weigh losses or gradients."""
     return components.names("balancing")
+
+
+def list_trackers() -> list[str]:
+    """What can show a run while it goes."""
+    return components.names("trackers")

@@ -27,6 +27,8 @@ def component_errors(values: Mapping[str, Any]) -> Iterator[str]:
         entry: Any = values.get(section)
         if _names_component(entry):
             yield from _option_errors(section, package, entry["name"], _without(entry, "name"))
+    for where, entry in _entries(values, "trackers"):
+        yield from _option_errors(where, "trackers", entry["name"], _without(entry, "name"))
     backbone = values.get("backbone")
     if isinstance(backbone, dict):
         from densemtl.models.backbone import Backbone
@@ -81,11 +83,16 @@ def task_errors(values: Mapping[str, Any]) -> Iterator[str]:
 def _task_entries(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it stands, entry) of every task that has a name, auxiliary ones included."""
     for section in ("tasks", AUXILIARY):
-        entries = values.get(section)
-        for index, raw in enumerate(entries if isinstance(entries, list | tuple) else ()):
-            entry = {"name": raw} if isinstance(raw, str) else raw
-            if _names_component(entry):
-                yield f"{section}.{index}", entry
+        yield from _entries(values, section)
+
+
+def _entries(values: Mapping[str, Any], section: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, entry) of what a section lists."""
+    entries = values.get(section)
+    for index, raw in enumerate(entries if isinstance(entries, list | tuple) else ()):
+        entry = {"name": raw} if isinstance(raw, str) else raw
+        if _names_component(entry):
+            yield f"{section}.{index}", entry
 
 
 def _auxiliary_errors(values: Mapping[str, Any]) -> Iterator[str]:

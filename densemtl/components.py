@@ -19,8 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from densemtl.errors import ConfigError
 
-PACKAGES = ("tasks", "data", "heads", "decoders", "balancing")
-
 
 def names(package: str) -> list[str]:
     """The components of a package, found by reading file names and class lines; imports none."""

@@ -56,15 +56,19 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-class TaskEntry(Component):
-    """A task: `semseg`, or {name: semseg, option: ...}, or a name of one's own with a kind."""
-
-    kind: str | None = None
+class Entry(Component):
+    """A component in a list: `name`, or {name: .., option: ..}."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+
+class TaskEntry(Entry):
+    """A task; a name of one's own comes with a kind."""
+
+    kind: str | None = None
 
 
 class Experiment(Section):
@@ -85,6 +89,7 @@ class Experiment(Section):
     optim: OptimSettings = OptimSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     train: TrainSettings = TrainSettings()
+    trackers: tuple[Entry, ...] = (Entry(name="tensorboard"),)
     baselines: Baselines = "none"
     init_from: InitFrom = "none"
 
@@ -119,7 +124,8 @@ class Experiment(Section):
         values = self.model_dump(mode="json")
         for section, keys in HARMLESS.items():
             values[section] = {k: v for k, v in values[section].items() if k not in keys}
-        values.pop("baselines")
+        for key in ("baselines", "trackers"):
+            values.pop(key)
         return values
 
     def fingerprint(self) -> str:

@@ -18,6 +18,7 @@ from densemtl.build import (
     build_model,
     build_splits,
     build_tasks,
+    build_trackers,
     build_train_loader,
 )
 from densemtl.config import Experiment
@@ -88,6 +89,7 @@ def _try_out(experiment: Experiment, tasks: Sequence[Task]) -> None:
     model = build_model(experiment, tasks)
     learnt = [*tasks, *build_auxiliary_tasks(experiment)]
     build_balancer(experiment, learnt).check(model)
+    build_trackers(experiment)
     if isinstance(experiment.init_from, dict):
         warm_start(model, experiment.init_from)
     elif experiment.init_from == "baselines":
@@ -266,6 +268,7 @@ def make_job(
         predictor=lambda of: Predictor(of, tasks, experiment.input, device=precision),
         protocol=experiment.protocol,
         settings=settings,
+        trackers=build_trackers(experiment),
     )
 
 

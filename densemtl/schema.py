@@ -17,19 +17,26 @@ def json_schema() -> dict[str, Any]:
     from densemtl.models.backbone import Backbone
 
     schema = Experiment.model_json_schema()
-    own: dict[str, Any] = {"type": "object", "properties": {"name": {"pattern": ":"}}}
     for section, package in PACKAGES.items():
-        variants = [
-            _component_schema(schema, components.find(package, name), {"const": name})
-            for name in components.names(package)
-        ]
-        schema["properties"][section] = {"anyOf": [*variants, {**own, "required": ["name"]}]}
+        schema["properties"][section] = {"anyOf": _variants(schema, package)}
     schema["properties"]["backbone"] = _component_schema(schema, Backbone, {"type": "string"})
     entry = schema["properties"]["tasks"]["items"]
     schema["properties"]["tasks"]["items"] = {"anyOf": [{"type": "string"}, entry]}
+    trackers = [{"type": "string"}, *_variants(schema, "trackers")]
+    schema["properties"]["trackers"]["items"] = {"anyOf": trackers}
     schema["properties"]["base"] = {"type": "string", "description": "a file to inherit from"}
     schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required")}]
     return schema
+
+
+def _variants(schema: dict[str, Any], package: str) -> list[dict[str, Any]]:
+    """The section of each component of a package, then of the user's own."""
+    named = [
+        _component_schema(schema, components.find(package, name), {"const": name})
+        for name in components.names(package)
+    ]
+    own = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
+    return [*named, own]
 
 
 def _component_schema(

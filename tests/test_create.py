@@ -33,6 +33,7 @@ def test_names_of_all_parts() -> None:
     assert {"semseg", "depth", "classes"} <= set(densemtl.list_tasks())
     assert {"nyud", "synthetic"} <= set(densemtl.list_datasets())
     assert {"fixed", "uncertainty"} <= set(densemtl.list_balancing())
+    assert densemtl.list_trackers() == ["mlflow", "tensorboard", "wandb"]
 
 
 def test_a_network_of_any_size_by_names() -> None:

@@ -82,10 +82,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         ),
         *("tasks.base", "types", "visualize"),
     ),
+    "trackers": ("atomic", "errors"),
     "engine": (
         *("atomic", "balancing.base", "coarse", "components", "data", "distributed", "errors"),
         *("losses.objective", "metrics.base", "metrics.labelled", "models", "parallel"),
-        *("settings", "tasks.base", "types", "visualize"),
+        *("settings", "tasks.base", "trackers", "types", "visualize"),
     ),
 }
 """{file or package: what of densemtl it may import}. Files left out stand above all of these."""
@@ -98,6 +99,9 @@ HOMES = {
     "huggingface_hub": {"hub"},
     "gradio": {"web"},
     "torchjd": {"balancing.torchjd"},
+    "wandb": {"trackers.wandb"},
+    "mlflow": {"trackers.mlflow"},
+    "torch.utils.tensorboard": {"trackers.tensorboard"},
     "torch.distributed": {"distributed", "engine.fsdp"},
 }
 """{library: the only places that know it}."""

@@ -112,6 +112,9 @@ def test_the_schema_accepts_what_loads(schema, write):
         {"decoder": {"name": "hard_sharing", "wid": 3}},
         {"backbone": {"name": "resnet18", "pretraind": True}},
         {"balancing": {"name": "fixed", "weights": {"depth": "much"}}},
+        {"trackers": [{"name": "wandb", "mode": "of"}]},
+        {"trackers": [{"name": "wand"}]},
+        {"trackers": "wandb"},
     ],
 )
 def test_the_schema_refuses_what_does_not_load(schema, write, change):
@@ -134,4 +137,7 @@ def test_the_schema_names_every_component(schema):
         variants = schema["properties"][section]["anyOf"]
         named = {variant["properties"]["name"].get("const") for variant in variants}
         assert named >= set(components.names(package))
+    trackers = schema["properties"]["trackers"]["items"]["anyOf"]
+    named = {each.get("properties", {}).get("name", {}).get("const") for each in trackers}
+    assert named >= set(components.names("trackers"))
     assert set(schema["properties"]) == {*Experiment.model_fields, "base"}

@@ -1,16 +1,18 @@
-"""What a run tells while it goes: `log.jsonl`, TensorBoard and one line or bar on the terminal."""
+"""What a run tells while it goes: `log.jsonl`, and what its trackers show."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from densemtl.atomic import replacing
 from densemtl.distributed import is_first
+from densemtl.trackers.base import TrackedRun, Tracker
+from densemtl.trackers.guard import Guarded
 
 LOG = "log.jsonl"
 
@@ -19,19 +21,17 @@ SHARING, RELATIONS = "sharing", "relations"
 
 
 class RunLog:
-    """Scalars by step, to a JSONL file and TensorBoard.
+    """Scalars by step, to a JSONL file and trackers.
 
     A run that goes on from an earlier step drops what was logged after it, and a half-written
     last line, so that the log reads as if the run had never been interrupted.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, step: int, trackers: Sequence[Guarded] = ()) -> None:
         self._file = folder / LOG
         _keep_until(self._file, step)
         self._handle = self._file.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._trackers = trackers
 
     def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Log named numbers, NaN as null; `kind` is "train", "val", "sharing" .."""
@@ -39,19 +39,22 @@ class RunLog:
         line = {"step": step, "kind": kind, "time": round(time.time(), 3), **told}
         self._handle.write(json.dumps(line) + "\n")
         self._handle.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        for tracker in self._trackers:
+            tracker.scalars(step, named)
 
     def picture(self, step: int, name: str, picture: Any) -> None:
-        """Show an HxWx3 uint8 picture in TensorBoard."""
-        self._board.add_image(name, picture, step, dataformats="HWC")
+        """Show an HxWx3 uint8 picture by the trackers."""
+        for tracker in self._trackers:
+            tracker.picture(step, name, picture)
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._handle.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.finish(failed=kind is not None)
 
 
 class _SilentLog(RunLog):
@@ -70,9 +73,19 @@ class _SilentLog(RunLog):
         pass
 
 
-def open_log(folder: Path, step: int) -> RunLog:
-    """The log of a run that stands at a step; of several ranks the first alone writes it."""
-    return RunLog(folder, step) if is_first() else _SilentLog()
+def open_log(
+    run: TrackedRun, trackers: Sequence[Tracker] = (), tell: Callable[[str], None] = print
+) -> RunLog:
+    """The log of a run that starts or goes on; of several ranks the first alone writes it.
+
+    Args:
+        run: what trackers are told of it.
+        trackers: started here; one that fails, now or later, is told of and left out.
+        tell: takes the line that says so.
+    """
+    if not is_first():
+        return _SilentLog()
+    return RunLog(run.folder, run.step, [Guarded(each, run, tell) for each in trackers])
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -56,7 +57,9 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
-        self._console.print(f"[bold]{self._title}[/bold]  {text}", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"[bold]{self._title}[/bold]  {escape(text)}", highlight=False, soft_wrap=True
+        )
 
     def pause(self) -> None:
         """Restart the clock of `report`: what happened since was not training."""

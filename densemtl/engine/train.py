@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from torch import nn
 
 from densemtl.data.base import DenseDataset
@@ -31,6 +32,7 @@ from densemtl.errors import DataError
 from densemtl.models.model import DenseModel
 from densemtl.settings import InputSettings, TrainSettings
 from densemtl.tasks.base import Task
+from densemtl.trackers.base import TrackedRun, Tracker
 from densemtl.types import Batch, ProtocolName
 
 PANELS = "panels"
@@ -55,6 +57,7 @@ class Job:
         predictor: makes of a model what draws its predictions.
         protocol: which family of metrics.
         settings: the loop's.
+        trackers: what the log is shown by.
     """
 
     title: str
@@ -71,6 +74,7 @@ class Job:
     predictor: Callable[[nn.Module], Predict]
     protocol: ProtocolName
     settings: TrainSettings
+    trackers: Sequence[Tracker] = ()
 
     @property
     def steps(self) -> int:
@@ -123,7 +127,8 @@ def train(job: Job, max_steps: int | None = None) -> None:
     view = EvalView(job.val_set, job.input.size, job.input.fit)
     probe = make_probe(view, job.stepper.precision)
     relations = _Relating(job) if job.settings.relations_every else None
-    with title as bar, open_log(job.folder, record.step) as log:
+    run = TrackedRun(job.folder, job.title, yaml.safe_load(job.config), record.step)
+    with open_log(run, job.trackers, title.say) as log, title as bar:
         if record.step == 0:
             _log_sharing(job, probe, log)
         while record.step < end:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densemtl.engine.log import RunLog, read_log
+from densemtl.engine.log import RunLog, open_log, read_log
+from densemtl.trackers.base import TrackedRun
+from densemtl.trackers.tensorboard import TensorBoard
 
 
 def steps(folder) -> list[tuple[int, str]]:
@@ -13,7 +15,8 @@ def steps(folder) -> list[tuple[int, str]]:
 
 
 def test_lines_and_board(tmp_path):
-    with RunLog(tmp_path, 0) as log:
+    run = TrackedRun(tmp_path, "tiny", {}, 0)
+    with open_log(run, [TensorBoard()]) as log:
         log.scalars(1, "train", {"semseg": 2.5, "total": float("inf")})
         log.scalars(2, "val", {"semseg/mIoU": 40.0})
         log.picture(2, "panel", np.zeros((4, 5, 3), np.uint8))

@@ -1,0 +1,84 @@
+"""Weights & Biases, an extra: online, or offline to be sent by `wandb sync` later."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from densemtl.atomic import replacing
+from densemtl.trackers.base import TrackedRun, Tracker, require
+from densemtl.trackers.guard import PATIENCE
+
+ID = "wandb.id"
+
+
+class WandB(Tracker):
+    """One W&B run for each folder, which keeps its id: a run that goes on is the same there.
+
+    Numbers are drawn over the optimiser's step, so those that a killed run had logged after its
+    last checkpoint appear twice, at the same place.
+
+    Args:
+        project: where the run appears.
+        entity: user or team; W&B's default if left out.
+        group: puts runs together.
+        tags: of the run.
+        mode: "offline" writes to the run's folder alone; left out, what WANDB_MODE says.
+
+    Raises:
+        ConfigError: the extra `wandb` is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str = "densemtl",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: tuple[str, ...] = (),
+        mode: Literal["online", "offline"] | None = None,
+    ) -> None:
+        require("wandb", "wandb")
+        self._project, self._entity, self._group = project, entity, group
+        self._tags, self._mode = tags, mode
+
+    def start(self, run: TrackedRun) -> None:
+        """Open the W&B run, asking for an API key where there is none and somebody to ask."""
+        import wandb
+
+        file = run.folder / ID
+        if not file.exists():
+            with replacing(file) as draft:
+                draft.write_text(secrets.token_hex(4), encoding="utf-8")
+        self._image = wandb.Image
+        self._run = wandb.init(
+            project=self._project,
+            entity=self._entity,
+            group=self._group,
+            tags=self._tags,
+            mode=self._mode,
+            name=run.title,
+            config=dict(run.config),
+            dir=str(run.folder),
+            id=file.read_text(encoding="utf-8"),
+            resume="allow",
+            reinit="create_new",
+            # The terminal is not recorded: a progress bar would fill the record.
+            settings=wandb.Settings(console="off", finish_timeout=PATIENCE),
+        )
+        self._run.define_metric("*", step_metric="step")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """A curve each."""
+        self._run.log({**values, "step": step})
+
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Among the media."""
+        self._run.log({name: self._image(picture), "step": step})
+
+    def finish(self, failed: bool) -> None:
+        """Send what is left."""
+        self._run.finish(exit_code=int(failed))

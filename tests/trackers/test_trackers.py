@@ -1,0 +1,169 @@
+"""Real trackers without a network, and runs that are the same whatever tracks them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from math import nan
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from experiments import tiny
+
+from densemtl import distributed
+from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.log import open_log
+from densemtl.errors import ConfigError
+from densemtl.run import run
+from densemtl.trackers.base import TrackedRun, Tracker
+from densemtl.trackers.mlflow import MLflow
+
+
+class Faulty(Tracker):
+    """Starts, then has no network."""
+
+    def start(self, run: TrackedRun) -> None:
+        (run.folder / "started.txt").write_text(f"{run.title} {run.config['seed']} {run.step}")
+
+    def scalars(self, step, values) -> None:
+        raise OSError("[/network] is down")
+
+    picture = scalars
+
+    def finish(self, failed: bool) -> None:
+        raise AssertionError("a silent tracker is not called again")
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> str:
+    module = ModuleType("my_tracker")
+    module.Faulty = Faulty
+    monkeypatch.setitem(sys.modules, "my_tracker", module)
+    return "trackers=['my_tracker:Faulty']"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_weights(folder / "last" / "model.safetensors").tensors
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(folder / "tensorboard"))
+    board.Reload()
+    names = board.Tags()["scalars"]
+    return {name: [(each.step, each.value) for each in board.Scalars(name)] for name in names}
+
+
+def test_tensorboard_is_the_default_and_holds_what_the_log_does(tmp_path: Path) -> None:
+    run(tiny(), tmp_path, "cpu")
+    lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    logged = [(line["step"], line["depth"]) for line in lines if line["kind"] == "train"]
+    shown = events(tmp_path)["train/depth"]
+    assert [step for step, _ in shown] == [step for step, _ in logged] != []
+    assert [value for _, value in shown] == pytest.approx([value for _, value in logged])
+
+
+def test_a_tracker_of_ones_own_that_fails_changes_nothing(
+    tmp_path: Path, own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny(own), tmp_path / "faulty", "cpu")
+    told = capsys.readouterr().out
+    run(tiny("trackers=[]"), tmp_path / "quiet", "cpu")
+    line = "tracker Faulty stopped, the run goes on: OSError: [/network] is down"
+    assert told.count("Faulty") == 1
+    assert line in told
+    assert (tmp_path / "faulty/started.txt").read_text() == "hard_sharing semseg+depth 0 0"
+    assert not (tmp_path / "quiet/tensorboard").exists()
+    ours, theirs = weights(tmp_path / "faulty"), weights(tmp_path / "quiet")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_may_go_on_with_other_trackers(tmp_path: Path, own: str) -> None:
+    run(tiny(), tmp_path, "cpu", max_steps=3)
+    assert run(tiny(own), tmp_path, "cpu").complete
+    assert (tmp_path / "started.txt").read_text().endswith(" 3")
+    assert tiny(own).fingerprint() == tiny().fingerprint()
+
+
+def test_only_the_first_rank_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    with open_log(TrackedRun(tmp_path, "tiny", {"seed": 0}), [Faulty()]) as log:
+        log.scalars(1, "train", {"depth": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_missing_library_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("densemtl.trackers.base.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=rf'trackers: {name}: pip install "densemtl\[{name}\]"'):
+        run(tiny(f"trackers=[{name}]"), tmp_path / "run", "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("[wand]", "trackers.0.name: no 'wand' in trackers: did you mean 'wandb'?"),
+        ("[{name: wandb, mod: offline}]", "trackers.0.mod: unknown key, did you mean 'mode'?"),
+        ("[tensorboard, {name: wandb, mode: of}]", "trackers.1.mode: Input should be 'online'"),
+    ],
+)
+def test_mistakes(given: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tiny(f"trackers={given}")
+    assert message in str(caught.value)
+
+
+needs_wandb = pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None, reason='wandb: pip install "densemtl[wandb]"'
+)
+needs_mlflow = pytest.mark.skipif(
+    importlib.util.find_spec("mlflow") is None, reason='mlflow: pip install "densemtl[mlflow]"'
+)
+
+
+@needs_wandb
+def test_wandb_offline_is_one_run_however_often_it_is_stopped(tmp_path: Path) -> None:
+    offline = "trackers=[{name: wandb, mode: offline, project: rooms}]"
+    run(tiny(offline), tmp_path / "run", "cpu", max_steps=3)
+    run(tiny(offline), tmp_path / "run", "cpu")
+    run(tiny("trackers=[]"), tmp_path / "quiet", "cpu")
+    files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    name = (tmp_path / "run" / "wandb.id").read_text()
+    assert [file.name for file in files] == [f"run-{name}.wandb"] * 2
+    for text in (b"rooms", b"val/depth/rmse", b"panels", b"optim"):
+        assert any(text in file.read_bytes() for file in files), text
+    ours, theirs = weights(tmp_path / "run"), weights(tmp_path / "quiet")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@needs_mlflow
+def test_mlflow_in_a_file_is_one_run_however_often_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(tmp_path)  # where it puts its artifacts
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    for step in (0, 3):
+        tracker = MLflow(uri=uri, experiment="rooms")
+        tracker.start(TrackedRun(tmp_path, "tiny", {"optim": {"lr": 0.001}}, step))
+        tracker.scalars(step + 1, {"sharing/stage 1/depth<-semseg": 0.5, "val/depth/rmse": nan})
+        tracker.picture(step + 1, "panels", np.zeros((4, 5, 3), np.uint8))
+        tracker.finish(failed=step == 0)
+    client = MlflowClient(uri)
+    place = client.get_experiment_by_name("rooms")
+    (found,) = client.search_runs([place.experiment_id])
+    assert found.info.run_id == (tmp_path / "mlflow.id").read_text()
+    assert found.info.status == "FINISHED"
+    assert found.data.params["optim.lr"] == "0.001"
+    history = client.get_metric_history(found.info.run_id, "sharing/stage 1/depth_-semseg")
+    assert [(each.step, each.value) for each in history] == [(1, 0.5), (4, 0.5)]
+    assert len(list((tmp_path / "mlruns").rglob("panels*.png"))) == 2
