@@ -2,6 +2,7 @@
 # make test    install, run all tests
 # make lint    install, ruff and mypy
 # make benchmark   install, train all architectures on small synthetic rooms, write a report
+# make docs    install, build the site into build/docs
 # make speed   install, measure what data, training step, evaluation and inference cost
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ SUITE ?= benchmarks/quick.yaml
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: train test lint format benchmark speed install clean
+.PHONY: train test lint format benchmark docs speed install clean
 
 train: $(INSTALLED)
 	$(BIN)/python tools/train.py $(CONFIG) $(ARGS)
@@ -32,6 +33,19 @@ format: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python tools/benchmark.py $(SUITE) $(ARGS)
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site: build/docs/index.html"
+
+# Packages of the site alone; nobody else needs them.
+$(VENV)/.docs: $(INSTALLED)
+	@set -e; \
+	uv=$$(command -v uv || command -v $(BIN)/uv || true); \
+	if [ -n "$$uv" ]; then install="$$uv pip install --quiet --python $(BIN)/python"; \
+	else install="$(BIN)/python -m pip install --quiet"; fi; \
+	$$install -e ".[docs]"
+	@touch $@
 
 speed: $(INSTALLED)
 	$(BIN)/python tools/benchmark_speed.py $(CONFIG) $(ARGS)

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(summary.record(), indent=2))
         return
     show(cost_table(summary))
-    print(f"\n{summary.sketch}")
+    print(f"\n{summary.structure}")
 
 
 if __name__ == "__main__":

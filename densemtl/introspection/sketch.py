@@ -42,8 +42,25 @@ class Reach:
     waiting: frozenset[nn.Parameter] = frozenset()
 
 
-def sketch(model: DenseModel, image: Tensor, predictions: Predictions) -> str:
-    """Draw a network.
+@dataclass(frozen=True)
+class Structure:
+    """What is to be drawn.
+
+    Attributes:
+        courses: from top to bottom, one text that spans all columns, or one a column.
+        feet: what leaves each column.
+    """
+
+    courses: list[list[str]]
+    feet: list[str]
+
+    def __str__(self) -> str:
+        """As lines of text."""
+        return wall(self.courses, self.feet)
+
+
+def find_structure(model: DenseModel, image: Tensor, predictions: Predictions) -> Structure:
+    """What of a network is shared.
 
     Args:
         model: whose parameters are to be found.
@@ -58,7 +75,7 @@ def sketch(model: DenseModel, image: Tensor, predictions: Predictions) -> str:
         for brick, used in bricks.items()
     }
     feet = [name if name in predictions.final else f"{name} (auxiliary)" for name in columns]
-    return wall(_courses(names, columns), feet)
+    return Structure(_courses(names, columns), feet)
 
 
 def _lay(

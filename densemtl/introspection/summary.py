@@ -12,7 +12,7 @@ from rich.text import Text
 from densemtl.build import build_model, build_tasks
 from densemtl.config import Experiment
 from densemtl.introspection.costs import count_flop, train_pass
-from densemtl.introspection.sketch import sketch
+from densemtl.introspection.sketch import Structure, find_structure
 from densemtl.types import Size
 
 GIGA = 1e9
@@ -44,7 +44,7 @@ class Summary:
         whole: the sum of all groups.
         groups: {"shared", each task, auxiliary ones too, "fusion": its cost}.
         activation_mib: what one image keeps in memory in training; see `costs.train_pass`.
-        sketch: what is shared, as lines of text; see `sketch`.
+        structure: what is shared, drawn by `str`; see `find_structure`.
     """
 
     architecture: str
@@ -54,12 +54,12 @@ class Summary:
     whole: Cost
     groups: dict[str, Cost]
     activation_mib: float
-    sketch: str
+    structure: Structure
 
     def record(self) -> dict[str, Any]:
-        """For JSON: all but the sketch, the numbers of the whole beside the others."""
+        """For JSON: all but the structure, the numbers of the whole beside the others."""
         values = asdict(self)
-        values.pop("sketch")
+        values.pop("structure")
         return values.pop("whole") | values
 
 
@@ -90,7 +90,7 @@ def summarise(experiment: Experiment) -> Summary:
         whole=Cost(sum(parameters.values()), sum(flop.values()) / GIGA),
         groups=groups,
         activation_mib=step.kept / MEBI,
-        sketch=sketch(model, step.image, step.predictions),
+        structure=find_structure(model, step.image, step.predictions),
     )
 
 

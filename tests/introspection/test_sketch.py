@@ -8,7 +8,7 @@ from experiments import tiny
 
 from densemtl.build import build_model, build_tasks
 from densemtl.introspection.costs import train_pass
-from densemtl.introspection.sketch import sketch
+from densemtl.introspection.sketch import find_structure
 from densemtl.introspection.wall import wall
 
 
@@ -16,7 +16,7 @@ def draw(*overrides: str) -> str:
     experiment = tiny(*overrides)
     model = build_model(experiment, build_tasks(experiment), pretrained=False).to("meta")
     step = train_pass(model, (64, 64))
-    return sketch(model, step.image, step.predictions)
+    return str(find_structure(model, step.image, step.predictions))
 
 
 def bricks(drawing: str) -> list[list[str]]:

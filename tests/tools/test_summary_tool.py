@@ -55,7 +55,7 @@ def test_people_see_a_table_and_a_wall(
     assert "," in f"{summary.whole.parameters:,}"
     assert f"{summary.activation_mib:,.1f} MiB" in shown
     assert "hard_sharing, test_resnet, fpn, 32 x 40" in shown
-    assert shown.endswith(f"\n\n{summary.sketch}\n")
+    assert shown.endswith(f"\n\n{summary.structure}\n")
 
 
 @pytest.mark.parametrize(

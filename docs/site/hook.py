@@ -1,0 +1,73 @@
+"""MkDocs hooks: pages that the code tells, pages that lie elsewhere, mathematics, and a last look."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import links
+import maths
+import methods
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[2]
+
+FETCHED = re.compile(
+    r"<(?:script|img|iframe)[^>]*?src=\"?https?:"
+    r"|<link[^>]*rel=\"?(?:stylesheet|preload|preconnect)[^>]*https?:"
+)
+"""What a browser would load from elsewhere."""
+
+log = logging.getLogger("mkdocs.plugins.densemtl")
+
+
+def on_config(config: Any) -> Any:
+    """Put the methods' pages into the navigation."""
+    config["nav"] = _expanded(config["nav"])
+    return config
+
+
+def _expanded(nav: Any) -> Any:
+    if isinstance(nav, list):
+        lists = [_pages(each) if isinstance(each, str) else [_expanded(each)] for each in nav]
+        return [each for some in lists for each in some]
+    if isinstance(nav, dict):
+        return {title: _expanded(below) for title, below in nav.items()}
+    pages = _pages(nav)
+    return pages if len(pages) > 1 else nav
+
+
+def _pages(pattern: str) -> list[Any]:
+    package, star, _ = pattern.partition("/*")
+    if not star:
+        return [pattern]
+    return [{name: methods.page_of(package, name)} for name in methods.names(package)]
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add what is made, and what lies outside docs/."""
+    for uri, text in methods.pages().items():
+        files.append(File.generated(config, uri, content=text))
+    for source, uri in links.ELSEWHERE.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Let links point into the site."""
+    return links.mended(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Write formulas as MathML."""
+    return maths.rendered(html)
+
+
+def on_post_build(config: Any) -> None:
+    """Warn of pages that would not be whole without a network."""
+    for file in sorted(Path(config["site_dir"]).rglob("*.html")):
+        if FETCHED.search(file.read_text(encoding="utf-8")):
+            log.warning("%s loads something from elsewhere", file)

@@ -1,0 +1,40 @@
+"""Links between files of the repository, as links between pages of the site."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).parents[2]
+
+ELSEWHERE = {
+    "datasets/README.md": "datasets.md",
+    "examples/README.md": "examples.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
+"""{file outside docs/: the page that it becomes}."""
+
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def mended(markdown: str, page: str) -> str:
+    """Rewrite the links of a page, given by its place in the site.
+
+    A file that is no page is named in place of the link. What does not exist is left alone, for
+    MkDocs to complain of.
+    """
+    source = {uri: file for file, uri in ELSEWHERE.items()}.get(page, f"docs/{page}")
+
+    def mend(match: re.Match[str]) -> str:
+        text, target, anchor = match[1], match[2], match[3] or ""
+        file = os.path.normpath(PurePosixPath(source).parent / target)
+        uri = ELSEWHERE.get(file, file.removeprefix("docs/") if file.startswith("docs/") else None)
+        if uri is not None:
+            return f"[{text}]({os.path.relpath(uri, PurePosixPath(page).parent)}{anchor})"
+        if not (ROOT / file).exists():
+            return match[0]
+        return text if text.strip("`") in (file, target) else f"{text} (`{file}`)"
+
+    return LINK.sub(mend, markdown)

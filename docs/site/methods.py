@@ -1,0 +1,115 @@
+"""A page for each architecture and balancing rule, from its code, recipes and equations."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import architectures
+import rules
+
+from densemtl import components
+from densemtl.balancing.gradient import GradientBalancer
+
+ROOT = Path(__file__).parents[2]
+EQUATIONS = ROOT / "docs" / "equations"
+
+
+def names(package: str) -> list[str]:
+    """The methods of "decoders" or "balancing"."""
+    return components.names(package)
+
+
+def page_of(package: str, name: str) -> str:
+    """Where the page of a method lies."""
+    return f"methods/{package}/{name}.md"
+
+
+@cache
+def pages() -> dict[str, str]:
+    """{place in the site: Markdown} of all of them, and their overview."""
+    made = {"methods/index.md": _overview()}
+    for name in names("decoders"):
+        made[page_of("decoders", name)] = _page("decoders", name, *_of_decoder(name))
+    for name in names("balancing"):
+        made[page_of("balancing", name)] = _page("balancing", name, *_of_rule(name))
+    return made
+
+
+def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
+    cls = components.find(package, name)
+    parts = [
+        f"# {_title(cls)}",
+        f"`{name}` · {_about(cls)}",
+        figure,
+        _equations(package, name),
+        f"## Options\n\n::: {cls.__module__}.{cls.__name__}\n"
+        "    options:\n      members: false\n      show_root_heading: false\n      show_root_toc_entry: false\n",
+        f"## Cost\n\n{cost}",
+        f"## Recipe\n\n{recipe}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(cls: type[Any]) -> str:
+    """What its file calls it, `MTI-Net: ..` or `Cross-stitch networks (..`, else the class's name."""
+    named = re.match(r"([^.:(]+?) ?[:(]", _about(cls))
+    return named[1] if named else cls.__name__
+
+
+def _about(cls: type[Any]) -> str:
+    """The first sentence of its file, which names the paper."""
+    told = ast.get_docstring(ast.parse(Path(inspect.getfile(cls)).read_text(encoding="utf-8")))
+    return (told or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _equations(package: str, name: str) -> str:
+    file = EQUATIONS / package / f"{name}.md"
+    return f"## Equations\n\n{file.read_text(encoding='utf-8').strip()}" if file.exists() else ""
+
+
+def _of_decoder(name: str) -> tuple[str, str, str]:
+    found = architectures.recipes().get(name, [])
+    if not found:
+        return "", "No recipe names it.", f"```yaml\ndecoder: {{name: {name}}}\n```"
+    return (
+        architectures.figure(found[0]),
+        architectures.cost_table(found),
+        architectures.recipe(found[0]),
+    )
+
+
+def _of_rule(name: str) -> tuple[str, str, str]:
+    cls = components.find("balancing", name)
+    options = {
+        key: field.default
+        for key, field in components.options_model(cls).model_fields.items()
+        if field.default is not None
+    }
+    told = ", ".join([f"name: {name}", *(f"{key}: {each}" for key, each in options.items())])
+    recipe = f"With its defaults:\n\n```yaml\nbalancing: {{{told}}}\n```"
+    weighs_gradients = issubclass(cls, GradientBalancer)
+    figure = rules.direction(name) if weighs_gradients else rules.course(name)
+    return figure, rules.cost(cls), recipe
+
+
+def _overview() -> str:
+    rows = [
+        "# Methods\n\nThese pages are made from the code: what a docstring, a recipe or a count"
+        " tells is told there alone. [CONTRIBUTING](../contributing.md) says how a method is added.",
+        "## Architectures\n\n| | |\n| --- | --- |\n" + _lines("decoders"),
+        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n| | |\n| --- | --- |\n"
+        + _lines("balancing"),
+    ]
+    return "\n\n".join(rows) + "\n"
+
+
+def _lines(package: str) -> str:
+    return "\n".join(
+        f"| [`{name}`]({package}/{name}.md) | {_about(components.find(package, name))} |"
+        for name in names(package)
+    )

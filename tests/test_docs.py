@@ -1,0 +1,109 @@
+"""Docs say what is true: options and files in commands exist, examples load, pages are found."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from densemtl import components
+from densemtl.config import load_experiment
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    [
+        *DOCS.rglob("*.md"),
+        *ROOT.glob("*.md"),
+        *ROOT.glob("datasets/*.md"),
+        *ROOT.glob("examples/*.md"),
+    ]
+)
+COMMAND = re.compile(r"python (?:\$\(which )?((?:tools|datasets|benchmarks)/\w+\.py)(.*)")
+COMMANDS = [
+    pytest.param(found[1], found[2], id=f"{page.relative_to(ROOT)}: {found[1]}{found[2]}"[:90])
+    for page in PAGES
+    for found in COMMAND.finditer(page.read_text(encoding="utf-8").replace("\\\n", " "))
+]
+
+
+@cache
+def help_of(script: str, command: str) -> str:
+    """What `--help` prints, of a command if the script has that."""
+    spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        module.main([*([command] if command else []), "--help"])
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize(("script", "rest"), COMMANDS)
+def test_options_and_files_of_commands_exist(script: str, rest: str) -> None:
+    words = shlex.split(rest.partition("  ")[0].partition("`")[0], comments=True)
+    commands = {"evaluate": ("edges", "predictions"), "prepare_nyud": ("official", "normals")}
+    known = commands.get(Path(script).stem, ())
+    command = words[0] if words and words[0] in known else ""
+    shown = help_of(script, command)
+    assert "usage:" in shown
+    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+        assert re.search(rf"{re.escape(option)}\b", shown), f"{script} {command}: no {option}"
+    for word in words:
+        if word.startswith(("configs/", "benchmarks/", "examples/")):
+            assert list(ROOT.glob(word)), word
+
+
+def test_commands_were_found() -> None:
+    assert len(COMMANDS) > 40
+    assert {"tools/train.py", "tools/benchmark.py"} <= {each.values[0] for each in COMMANDS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_files_of_the_repository_lead_somewhere(page: Path) -> None:
+    made = re.compile(r"(changelog|contributing|datasets|examples)\.md$|methods/index\.md$")
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
+        assert (page.parent / target).exists() or made.search(target), target
+
+
+def test_the_configuration_of_the_tutorial_loads(tmp_path: Path) -> None:
+    text = (DOCS / "tutorials/own_data.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r'```yaml title="mine.yaml"\n(.*?)```', text, re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(found)
+    assert load_experiment(tmp_path / "mine.yaml").task_names() == ["semseg", "depth"]
+
+
+def test_the_suite_of_the_tutorial_loads(tmp_path: Path) -> None:
+    from densemtl.benchmark.grid import plan
+    from densemtl.benchmark.suite import load_suite
+
+    text = (DOCS / "tutorials/report.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r'```yaml title="suite.yaml"\n(.*?)```', text, re.DOTALL)
+    (tmp_path / "suite.yaml").write_text(found.replace("configs/", f"{ROOT}/configs/"))
+    suite = load_suite(tmp_path / "suite.yaml")
+    runs = plan(suite, tmp_path / "suite.yaml", tmp_path)
+    assert len(runs.cells) == 4
+
+
+@pytest.mark.parametrize("package", ["decoders", "balancing"])
+def test_equations_are_of_methods(package: str) -> None:
+    written = {file.stem for file in (DOCS / "equations" / package).glob("*.md")}
+    assert written <= set(components.names(package))
+
+
+def test_the_navigation_names_every_page() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    named = set(re.findall(r"[\w/]+\.md", str(nav)))
+    outside = {"datasets.md", "examples.md", "contributing.md", "changelog.md", "methods/index.md"}
+    pages = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
+    assert named == {each for each in pages if not each.startswith("equations/")} | outside
