@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages that the code tells, pages that lie elsewhere, mathematics, and a last look."""
+"""MkDocs hooks: pages that the code tells, pages from elsewhere, mathematics, a last look."""
 
 from __future__ import annotations
 

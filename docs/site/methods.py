@@ -18,6 +18,13 @@ from densemtl.balancing.gradient import GradientBalancer
 ROOT = Path(__file__).parents[2]
 EQUATIONS = ROOT / "docs" / "equations"
 
+WITHOUT_HEADING = """\
+    options:
+      members: false
+      show_root_heading: false
+      show_root_toc_entry: false
+"""
+
 
 def names(package: str) -> list[str]:
     """The methods of "decoders" or "balancing"."""
@@ -47,8 +54,7 @@ def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
         f"`{name}` · {_about(cls)}",
         figure,
         _equations(package, name),
-        f"## Options\n\n::: {cls.__module__}.{cls.__name__}\n"
-        "    options:\n      members: false\n      show_root_heading: false\n      show_root_toc_entry: false\n",
+        f"## Description and options\n\n::: {cls.__module__}.{cls.__name__}\n{WITHOUT_HEADING}",
         f"## Cost\n\n{cost}",
         f"## Recipe\n\n{recipe}",
     ]
@@ -56,7 +62,7 @@ def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
 
 
 def _title(cls: type[Any]) -> str:
-    """What its file calls it, `MTI-Net: ..` or `Cross-stitch networks (..`, else the class's name."""
+    """What its file calls it, `MTI-Net: ..` or `Sluice networks (..`, else the class's name."""
     named = re.match(r"([^.:(]+?) ?[:(]", _about(cls))
     return named[1] if named else cls.__name__
 
@@ -100,9 +106,9 @@ def _of_rule(name: str) -> tuple[str, str, str]:
 def _overview() -> str:
     rows = [
         "# Methods\n\nThese pages are made from the code: what a docstring, a recipe or a count"
-        " tells is told there alone. [CONTRIBUTING](../contributing.md) says how a method is added.",
-        "## Architectures\n\n| | |\n| --- | --- |\n" + _lines("decoders"),
-        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n| | |\n| --- | --- |\n"
+        " tells is told there alone. [Contributing](../contributing.md) says how one is added.",
+        "## Architectures\n\n| name | |\n| --- | --- |\n" + _lines("decoders"),
+        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n| name | |\n| --- | --- |\n"
         + _lines("balancing"),
     ]
     return "\n\n".join(rows) + "\n"

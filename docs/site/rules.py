@@ -38,8 +38,8 @@ def course(name: str) -> str:
     )
     return (
         f"{svg.curves(shares, highest, f'Shares of weights under {name}')}\n\n*Each task's share "
-        f"of the weights over {EPOCHS} epochs of {EPOCH} steps, by this rule itself, on losses that "
-        f"fall exponentially: {told}.*"
+        f"of the weights over {EPOCHS} epochs of {EPOCH} steps, by this rule itself, on losses "
+        f"that fall exponentially: {told}.*"
     )
 
 
