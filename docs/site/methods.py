@@ -108,8 +108,8 @@ def _overview() -> str:
         "# Methods\n\nThese pages are made from the code: what a docstring, a recipe or a count"
         " tells is told there alone. [Contributing](../contributing.md) says how one is added.",
         "## Architectures\n\n| name | |\n| --- | --- |\n" + _lines("decoders"),
-        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n| name | |\n| --- | --- |\n"
-        + _lines("balancing"),
+        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n"
+        "| name | |\n| --- | --- |\n" + _lines("balancing"),
     ]
     return "\n\n".join(rows) + "\n"
 
