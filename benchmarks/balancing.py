@@ -154,18 +154,15 @@ def make_step(
 
 def looping(balancer: Any) -> Any:
     """A plain sum whose losses are run backward one after the other."""
-    import torch
 
-    def backward(losses: Any, _: object, scale: Callable[[Any], Any]) -> Any:
-        balance = balancer.combine(losses.tasks)
-        *others, last = [scale(balance.weights[task] * loss) for task, loss in losses.tasks.items()]
+    def descend(losses: Any, weights: Any, scale: Callable[[Any], Any]) -> None:
+        pairs = zip(weights, losses.tasks.values(), strict=True)
+        *others, last = [scale(weight * loss) for weight, loss in pairs]
         for loss in others:
             loss.backward(retain_graph=True)
         last.backward()
-        return type(balance)(balance.total.detach(), balance.weights)
 
-    assert isinstance(balancer, torch.nn.Module)
-    balancer.backward = backward  # type: ignore[assignment]
+    balancer._descend = descend
     return balancer
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.base import LossWeighting
 from densemtl.tasks.base import Task
 
 
@@ -27,11 +27,8 @@ class RunningMean(LossWeighting):
         # A buffer is saved with every checkpoint, so that a run that was stopped goes on exactly.
         self.register_buffer("means", torch.zeros(len(tasks)))
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """Weighted sum; a loss of 0, of a batch without label, leaves its mean alone."""
-        values = torch.stack([losses[task] for task in self.task_names])
-        seen = values.detach().float()
-        moved = torch.where(self.means == 0, seen, self.means.lerp(seen, 1 - self.decay))
-        self.means.copy_(torch.where(seen == 0, self.means, moved))
-        weights = 1 / self.means.clamp(min=1e-6)
-        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+    def weigh(self, losses: Tensor) -> Tensor:
+        """One over the running means; a loss of 0, of a batch without label, leaves its mean."""
+        moved = torch.where(self.means == 0, losses, self.means.lerp(losses, 1 - self.decay))
+        self.means.copy_(torch.where(losses == 0, self.means, moved))
+        return 1 / self.means.clamp(min=1e-6)

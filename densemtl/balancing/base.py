@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -41,6 +41,9 @@ class Balancer(nn.Module, ABC):
 
     A module, so that what it learns or remembers is optimised, moved and checkpointed with the
     rest: parameters belong into the optimiser, without weight decay.
+
+    Several batches in one step are parts of one joined batch, and so are those of several
+    processes: weights are found once a step, as that batch would have them.
     """
 
     looks_again: ClassVar[bool] = False
@@ -58,13 +61,17 @@ class Balancer(nn.Module, ABC):
         """
 
     @abstractmethod
-    def step(self, passes: Sequence[Pass], model: nn.Module, scale: Scale) -> Balance:
+    def step(
+        self, passes: Sequence[Pass], ahead: Iterable[Losses], model: nn.Module, scale: Scale
+    ) -> Balance:
         """Accumulate the gradient of the balanced losses in the parameters.
 
         Args:
             passes: the batches of one optimiser step, which `scale` makes the mean of; each is to
                 be run once, when the one before has been dealt with. A task without label in a
                 batch has loss 0 there.
+            ahead: what they are going to give, found without a trace as it is read: all of it, and
+                before the first pass, or nothing. Of a single batch there may be none.
             model: what they run.
             scale: applied to whatever `.backward()` is called on.
         """
@@ -73,7 +80,7 @@ class Balancer(nn.Module, ABC):
         """Learn from what a step did, if `looks_again`.
 
         Args:
-            before: {task: mean loss over the step's batches}, detached.
+            before: {task: loss of the step's joined batch}, detached.
             after: the same of the updated network, on the same batches and random numbers.
         """
 
@@ -82,31 +89,84 @@ class Balancer(nn.Module, ABC):
 
 
 class LossWeighting(Balancer):
-    """Balancers that reduce the losses to one scalar and take its gradient."""
+    """Balancers that weigh the losses by the losses, and need one backward pass a batch.
+
+    Subclasses write `weigh`. Where weights are the same whatever the losses of the step,
+    `looks_ahead` may be False: then several batches are not looked at beforehand.
+    """
+
+    looks_ahead: ClassVar[bool] = True
+    """Whether a step of several batches looks at all of them before it runs the first."""
 
     @abstractmethod
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """{task: loss} -> the scalar to minimise, with its graph, and each loss's weight in it."""
+    def weigh(self, losses: Tensor) -> Tensor:
+        """What each loss is multiplied by; T, with a graph to what the rule learns.
 
-    def step(self, passes: Sequence[Pass], model: nn.Module, scale: Scale) -> Balance:
-        """Batch after batch; what is told is the mean over them."""
-        return _mean([self.backward(forward(), model, scale) for forward in passes])
+        Called once a step.
 
-    def backward(self, losses: Losses, model: nn.Module, scale: Scale) -> Balance:
-        """One backward pass of the combined losses and the architecture's own terms."""
-        balance = self.combine(losses.tasks)
-        total = torch.stack([balance.total, *losses.terms.values()]).sum()
-        scale(total).backward()
-        weights = {task: weight.detach() for task, weight in balance.weights.items()}
-        return Balance(total.detach(), weights)
+        Args:
+            losses: T in the order of `task_names`, of the joined batch, without graph; 0 for a task
+                that has no label in it. Of the first batch alone unless `looks_ahead`.
+        """
 
+    def total(self, weights: Tensor, losses: Tensor) -> Tensor:
+        """The scalar to minimise, with a graph to what the rule learns.
 
-def _mean(balances: Sequence[Balance]) -> Balance:
-    names = balances[0].weights
-    weights = {
-        name: torch.stack([balance.weights[name] for balance in balances]).mean() for name in names
-    }
-    return Balance(torch.stack([balance.total for balance in balances]).mean(), weights)
+        Its derivatives by the losses are the weights.
+
+        Args:
+            weights: T as `weigh` gave them.
+            losses: T of the joined batch, without graph.
+        """
+        return (weights * losses).sum()
+
+    def remember(self, losses: Tensor) -> None:
+        """Keep what later steps need of the losses, T of the joined batch."""
+
+    def step(
+        self, passes: Sequence[Pass], ahead: Iterable[Losses], model: nn.Module, scale: Scale
+    ) -> Balance:
+        """Batch after batch the weighted sum goes backward; then what the rule learns, once."""
+        known = self._ahead(ahead) if self.looks_ahead and len(passes) > 1 else None
+        told: list[Losses] = []
+        weights: Tensor | None = None
+        for forward in passes:
+            losses = forward()
+            told.append(losses.detached())
+            if weights is None:
+                weights = self.weigh(self._joined(told) if known is None else known)
+            self._descend(losses, weights.detach(), scale)
+        assert weights is not None
+        return self._settle(told, weights, scale)
+
+    @torch.no_grad()
+    def _ahead(self, ahead: Iterable[Losses]) -> Tensor:
+        return self._joined(list(ahead))
+
+    def _joined(self, told: Sequence[Losses]) -> Tensor:
+        """T losses of the joined batch, the mean of its parts."""
+        return torch.stack([self.vector(each.tasks) for each in told]).mean(dim=0)
+
+    def vector(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """{task: loss} -> T in the order of `task_names`, in single precision."""
+        return torch.stack([losses[task] for task in self.task_names]).float()
+
+    def _descend(self, losses: Losses, weights: Tensor, scale: Scale) -> None:
+        """One backward pass of the weighted losses and the architecture's own terms."""
+        pairs = zip(weights, self.task_names, strict=True)
+        weighted = [weight * losses.tasks[task] for weight, task in pairs]
+        scale(torch.stack([*weighted, *losses.terms.values()]).sum()).backward()
+
+    def _settle(self, told: Sequence[Losses], weights: Tensor, scale: Scale) -> Balance:
+        """Learn from the joined batch's losses."""
+        losses = self._joined(told)
+        total = self.total(weights, losses)
+        if total.requires_grad:
+            scale(len(told) * total).backward()
+        self.remember(losses)
+        terms = [term for each in told for term in each.terms.values()]
+        told_total = total.detach() + sum(terms) / len(told)
+        return Balance(told_total, dict(zip(self.task_names, weights.detach(), strict=True)))
 
 
 def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:

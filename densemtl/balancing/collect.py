@@ -7,7 +7,7 @@ Everything else, such as heads, is given the gradient of the plain sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -25,23 +25,30 @@ from densemtl.types import FUSION, SHARED
 Goals = Callable[[Losses], list[Tensor]]
 """Losses -> what to take gradients of: one scalar a task, then the architecture's own terms."""
 
-Alter = Callable[[Sequence[Tensor], Sequence[Row]], None]
-
-Backward = Callable[..., None]
-"""Takes `retain_graph`."""
+Backward = Callable[[], None]
 
 
 class Collector(Protocol):
     """Gradients of a whole step at one place."""
 
-    def add(self, forward: Pass, goals: Goals) -> Losses:
-        """Run one batch forward and backward; what is no shared gradient goes into `.grad`."""
+    def collect(self, passes: Sequence[Pass], ahead: Iterable[Losses]) -> list[Losses]:
+        """Find the tasks' gradients of all batches, see `Balancer.step`; gives their losses."""
 
     def gramian(self) -> Tensor:
-        """TxT products of the tasks' gradients of the batches so far, over all processes."""
+        """TxT products of the tasks' gradients, of the joined batch."""
 
     def descend(self, weights: Sequence[float]) -> None:
-        """Add the weighted sum to `.grad` of the shared parameters."""
+        """Add their weighted sum to `.grad`; what is not shared gets the plain one."""
+
+
+class Alteration(Protocol):
+    """Changes tasks' gradients at the features, by what they are in the joined batch."""
+
+    def see(self, maps: Sequence[Tensor], rows: Sequence[Row]) -> None:
+        """Look at one batch after the other."""
+
+    def alter(self, maps: Sequence[Tensor], rows: Sequence[Row]) -> None:
+        """Change one after the other in place, when all have been seen."""
 
 
 class ParameterGradients:
@@ -50,31 +57,31 @@ class ParameterGradients:
     Args:
         parameters: candidates; one that a single task's loss reaches is no shared one.
         tasks: how many.
+        goals: what goes backward.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], tasks: int) -> None:
-        self._parameters, self._tasks = parameters, tasks
+    def __init__(self, parameters: Sequence[nn.Parameter], tasks: int, goals: Goals) -> None:
+        self._parameters, self._tasks, self._goals = parameters, tasks, goals
         self._rows: list[Row] = [[None] * len(parameters) for _ in range(tasks + 1)]
 
-    def add(self, forward: Pass, goals: Goals) -> Losses:
-        """Run one batch forward, and backward once a task."""
-        losses = forward()
-        self.take([partial(_run, goal) for goal in goals(losses)])
-        return losses
+    def collect(self, passes: Sequence[Pass], ahead: Iterable[Losses]) -> list[Losses]:
+        """Run each batch forward, and backward once a task."""
+        return [self._add(forward) for forward in passes]
 
-    def take(self, backwards: Sequence[Backward]) -> None:
-        """Run each backward and keep what it leaves in `.grad` of the parameters."""
+    def _add(self, forward: Pass) -> Losses:
+        """Keep what each backward leaves in `.grad` of the parameters."""
+        told, backwards = _started(forward, self._goals)
         before = [parameter.grad for parameter in self._parameters]
         self._clear()
-        last = len(backwards) - 1
         for number, backward in enumerate(backwards):
-            backward(retain_graph=number < last)
+            backward()
             gradients = [parameter.grad for parameter in self._parameters]
             pairs = zip(self._rows[number], gradients, strict=True)
             self._rows[number] = [added(*pair) for pair in pairs]
             self._clear()
         for parameter, gradient in zip(self._parameters, before, strict=True):
             parameter.grad = gradient
+        return told
 
     def _clear(self) -> None:
         for parameter in self._parameters:
@@ -113,59 +120,60 @@ def _is_shared(column: Sequence[Tensor | None]) -> bool:
 
 
 class FeatureGradients:
-    """One gradient a task at the maps that are handed over.
+    """One gradient a task at the maps that are handed over; the shared part goes backward once.
 
-    Of a single batch the graph is kept, and the shared part run backward once. Of several none is
-    kept; then their gradients must be taken on to the parameters task by task.
+    A single batch keeps its graph until weights are known. Of several none is kept: they are
+    compared ahead, and run once the weights are known.
 
     Args:
         handover: where the shared part ends.
-        parameters: all that are trained.
         tasks: how many.
-        batches: of the step.
-        alter: changes the tasks' rows at the maps, in place, once they have been compared.
+        goals: what goes backward.
+        alteration: changes the tasks' rows once they have been compared.
     """
 
     def __init__(
-        self,
-        handover: Handover,
-        parameters: Sequence[nn.Parameter],
-        tasks: int,
-        batches: int,
-        alter: Alter | None = None,
+        self, handover: Handover, tasks: int, goals: Goals, alteration: Alteration | None = None
     ) -> None:
-        self._handover, self._tasks, self._alter = handover, tasks, alter
-        self._later = ParameterGradients(parameters, tasks) if batches > 1 else None
+        self._handover, self._tasks, self._goals = handover, tasks, goals
+        self._alteration = alteration
+        self._later: Sequence[Pass] = ()
         self._gramians: list[Tensor] = []
         self._maps: list[Tensor] = []
         self._rows: list[Row] = []
 
-    def add(self, forward: Pass, goals: Goals) -> Losses:
-        """Run one batch forward, and the tasks' own parts backward."""
-        with self._handover.cut() as cut:
-            losses = forward()
-        rows = [_leaf_gradients(cut, goal, later) for goal, later in _with_later(goals(losses))]
-        self._hold(cut, rows)
-        own = self._rows[: self._tasks]
-        self._gramians.append(gramian(own))
-        if self._alter is not None:
-            self._alter(self._maps, own)
-        if self._later is not None:
-            self._later.take([partial(_backward, self._maps, row) for row in self._rows])
-            self._maps, self._rows = [], []
-        return losses
+    def collect(self, passes: Sequence[Pass], ahead: Iterable[Losses]) -> list[Losses]:
+        """Run tasks' own parts backward, of a single batch for good."""
+        if len(passes) > 1:
+            self._later = passes
+            return list(iter(partial(self._look, iter(ahead)), None))
+        told = self._run(passes[0])
+        self._compare(self._maps, self._rows)
+        return [told]
 
-    def _hold(self, cut: Cut, rows: Sequence[Row]) -> None:
-        """Keep what some task reads."""
-        columns = list(zip(*rows, strict=True))
-        read = [index for index, column in enumerate(columns) if _is_read(column)]
-        if not read:
-            raise ConfigError(
-                "balancing.scope: features: nothing that makes the features is trained: set "
-                "scope: parameters, or weigh losses instead (fixed, uncertainty ..)"
-            )
-        self._maps = [cut.maps[index] for index in read]
-        self._rows = [[row[index] for index in read] for row in rows]
+    def _look(self, ahead: Iterator[Losses]) -> Losses | None:
+        """Compare the next batch, if there is one, and leave nothing."""
+        with self._handover.cut() as cut:
+            losses = next(ahead, None)
+        if losses is None:
+            return None
+        rows = [_gradients_at(cut.leaves, goal) for goal in self._goals(losses)]
+        self._compare(*_read(cut, rows))
+        return losses.detached()
+
+    def _run(self, forward: Pass) -> Losses:
+        """Up to the maps, where gradients are held."""
+        with self._handover.cut() as cut:
+            told, backwards = _started(forward, self._goals)
+        rows = [_left_at(cut.leaves, backward) for backward in backwards]
+        self._maps, self._rows = _read(cut, rows)
+        return told
+
+    def _compare(self, maps: Sequence[Tensor], rows: Sequence[Row]) -> None:
+        own = rows[: self._tasks]
+        self._gramians.append(gramian(own))
+        if self._alteration is not None:
+            self._alteration.see(maps, own)
 
     def gramian(self) -> Tensor:
         """Of the joined batch: its features are those of all batches and processes side by side."""
@@ -174,19 +182,32 @@ class FeatureGradients:
         return total / world_size()
 
     def descend(self, weights: Sequence[float]) -> None:
-        """Run the shared part backward from the weighted sum."""
-        if self._later is not None:
-            self._later.descend(weights)
-            return
+        """Run the shared part backward from the weighted sum, batch by batch."""
+        if not self._later:
+            self._go_on(weights)
+        for forward in self._later:
+            self._run(forward)
+            self._go_on(weights)
+
+    def _go_on(self, weights: Sequence[float]) -> None:
+        if self._alteration is not None:
+            self._alteration.alter(self._maps, self._rows[: self._tasks])
         used = [*weights, *[1.0] * (len(self._rows) - self._tasks)]
-        merged: Row = [weighted(column, used) for column in zip(*self._rows, strict=True)]
-        _backward(self._maps, merged)
-        self._maps, self._rows = [], []
+        merged = [weighted(column, used) for column in zip(*self._rows, strict=True)]
+        maps, self._maps, self._rows = self._maps, [], []
+        torch.autograd.backward(maps, merged)
 
 
-def _with_later(goals: Sequence[Tensor]) -> list[tuple[Tensor, bool]]:
-    """Each goal, and whether another one follows that needs the graph."""
-    return [(goal, number < len(goals) - 1) for number, goal in enumerate(goals)]
+def _started(forward: Pass, goals: Goals) -> tuple[Losses, Iterator[Backward]]:
+    """A pass's losses, for the log, and how to go backward from each of its goals."""
+    losses = forward()
+    return losses.detached(), _from_each(goals(losses))
+
+
+def _from_each(goals: list[Tensor]) -> Iterator[Backward]:
+    """One after the other; none is held on to, so that what it alone was made of is freed."""
+    while goals:
+        yield partial(_run, goals.pop(0), retain_graph=bool(goals))
 
 
 def _run(goal: Tensor, retain_graph: bool) -> None:
@@ -194,24 +215,32 @@ def _run(goal: Tensor, retain_graph: bool) -> None:
         goal.backward(retain_graph=retain_graph)
 
 
-def _leaf_gradients(cut: Cut, goal: Tensor, later: bool) -> Row:
-    _run(goal, later)
-    row: Row = [leaf.grad for leaf in cut.leaves]
-    for leaf in cut.leaves:
+def _left_at(leaves: Sequence[Tensor], backward: Backward) -> Row:
+    """What a backward leaves in their `.grad`."""
+    backward()
+    row: Row = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
         leaf.grad = None
     return row
 
 
-def _backward(maps: Sequence[Tensor], row: Row, retain_graph: bool = False) -> None:
-    pairs = [(each, entry) for each, entry in zip(maps, row, strict=True) if entry is not None]
-    if pairs:
-        tensors, gradients = zip(*pairs, strict=True)
-        torch.autograd.backward(tensors, gradients, retain_graph=retain_graph)
+def _gradients_at(leaves: Sequence[Tensor], goal: Tensor) -> Row:
+    """The same without leaving a gradient anywhere."""
+    if not (leaves and goal.requires_grad):
+        return [None] * len(leaves)
+    return list(torch.autograd.grad(goal, leaves, retain_graph=True, allow_unused=True))
 
 
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """All parameters that are not frozen."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _read(cut: Cut, rows: Sequence[Row]) -> tuple[list[Tensor], list[Row]]:
+    """The maps that some task reads, and their part of the rows."""
+    columns = list(zip(*rows, strict=True))
+    read = [index for index, column in enumerate(columns) if _is_read(column)]
+    if not read:
+        raise ConfigError(
+            "balancing.scope: features: nothing that makes the features is trained: set "
+            "scope: parameters, or weigh losses instead (fixed, uncertainty ..)"
+        )
+    return [cut.maps[index] for index in read], [[row[index] for index in read] for row in rows]
 
 
 def shared_parameters(model: nn.Module) -> list[nn.Parameter]:

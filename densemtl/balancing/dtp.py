@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.base import LossWeighting
+from densemtl.balancing.labels import labelled
 from densemtl.balancing.options import demand
-from densemtl.balancing.reduce import labelled, stack
 from densemtl.tasks.base import Task
 
 LEAST = 1e-6
@@ -43,17 +43,15 @@ class DTP(LossWeighting):
         self.gamma, self.alpha = gamma, alpha
         self.register_buffer("indicator", torch.zeros(len(tasks)))
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """Weighted sum, by indicators that this batch is part of."""
-        values = stack(losses, self.task_names)
-        self._follow(values.detach())
+    def weigh(self, losses: Tensor) -> Tensor:
+        """By indicators that this batch is part of."""
+        self._follow(losses)
         known = self.indicator.clamp(min=LEAST)
         focal = -((1 - known) ** self.gamma) * known.log()
-        weights = torch.where(self.indicator > 0, focal, 0.0)
-        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+        return torch.where(self.indicator > 0, focal, 0.0)
 
-    def _follow(self, values: Tensor) -> None:
-        now = torch.exp(-values).clamp(LEAST, 1.0)
+    def _follow(self, losses: Tensor) -> None:
+        now = torch.exp(-losses).clamp(LEAST, 1.0)
         before = torch.where(self.indicator > 0, self.indicator, now)
         moved = self.alpha * now + (1 - self.alpha) * before
-        self.indicator = torch.where(labelled(values), moved, self.indicator)
+        self.indicator = torch.where(labelled(losses), moved, self.indicator)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.base import LossWeighting
 from densemtl.balancing.epochs import EpochMean
 from densemtl.balancing.options import demand
-from densemtl.balancing.reduce import stack
 from densemtl.tasks.base import Task
 
 
@@ -19,7 +19,7 @@ class DWA(LossWeighting):
 
     In epoch t task k of K weighs K softmax(r / temperature)_k, where r_k is its mean loss in epoch
     t - 1 over that in t - 2: weights are positive and sum to K. They are 1 in the first two
-    epochs. A batch without label of a task does not count for its mean; after a whole epoch without
+    epochs. A step without label of a task does not count for its mean; after a whole epoch without
     one its r stays as it was.
 
     Args:
@@ -30,6 +30,7 @@ class DWA(LossWeighting):
         ConfigError: an option out of range.
     """
 
+    looks_ahead: ClassVar[bool] = False
     means: Tensor
 
     def __init__(self, tasks: Sequence[Task], *, temperature: float = 2.0) -> None:
@@ -39,13 +40,14 @@ class DWA(LossWeighting):
         self.epoch = EpochMean(len(tasks))
         self.register_buffer("means", torch.full((2, len(tasks)), torch.nan))
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """Weighted sum, by the weights of this epoch."""
-        values = stack(losses, self.task_names)
-        self.epoch.add(values)
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The weights of this epoch."""
         ratios = (self.means[1] / self.means[0]).nan_to_num(nan=1.0)
-        weights = len(ratios) * torch.softmax(ratios / self.temperature, dim=0)
-        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+        return len(ratios) * torch.softmax(ratios / self.temperature, dim=0)
+
+    def remember(self, losses: Tensor) -> None:
+        """Into the epoch's mean."""
+        self.epoch.add(losses)
 
     def end_epoch(self) -> None:
         """The last epoch becomes the last but one, for each task that it had labels of."""

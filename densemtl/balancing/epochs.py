@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from densemtl.balancing.reduce import labelled
+from densemtl.balancing.labels import labelled
 
 
 class EpochMean(nn.Module):
@@ -24,13 +24,13 @@ class EpochMean(nn.Module):
         self.register_buffer("batches", torch.zeros(count))
 
     def add(self, values: Tensor) -> None:
-        """Count the losses of one batch, those of tasks without label left out."""
+        """Count the losses of one step, those of tasks without label left out."""
         seen = labelled(values)
-        self.total += torch.where(seen, values.detach(), 0.0)
+        self.total += torch.where(seen, values, 0.0)
         self.batches += seen
 
     def take(self) -> Tensor:
-        """Means since they were last taken, NaN for a task that no batch had labels of."""
+        """Means since they were last taken, NaN for a task that no step had labels of."""
         means = self.total / self.batches
         self.total.zero_()
         self.batches.zero_()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
-from densemtl.tasks.base import Task
+from densemtl.balancing.base import LossWeighting
 
 
 class Equal(LossWeighting):
@@ -21,13 +20,8 @@ class Equal(LossWeighting):
         tasks: the run's tasks.
     """
 
-    ones: Tensor
+    looks_ahead: ClassVar[bool] = False
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        super().__init__(tasks)
-        self.register_buffer("ones", torch.ones(len(tasks)), persistent=False)
-
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """Sum."""
-        total = torch.stack(list(losses.values())).sum()
-        return Balance(total, dict(zip(self.task_names, self.ones, strict=True)))
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Ones."""
+        return torch.ones_like(losses)

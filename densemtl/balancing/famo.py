@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.base import LossWeighting
+from densemtl.balancing.labels import labelled
 from densemtl.balancing.options import demand
-from densemtl.balancing.reduce import labelled, stack
 from densemtl.tasks.base import Task
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -51,27 +51,28 @@ class FAMO(LossWeighting):
             self.register_buffer(name, torch.zeros(len(tasks)))
         self.register_buffer("steps", torch.zeros(()))
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """Weighted sum; its value is the harmonic mean of the losses, weighted by their shares."""
-        values = stack(losses, self.task_names)
-        present = labelled(values)
-        raw = torch.where(present, self._shares(present) / values.detach(), 0.0)
-        weights = (raw / raw.sum()).nan_to_num(nan=0.0)
-        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Shares over losses, of sum 1.
+
+        The losses so weighted sum to their harmonic mean, itself weighted by the shares.
+        """
+        present = labelled(losses)
+        raw = torch.where(present, self._shares(present) / losses, 0.0)
+        return (raw / raw.sum()).nan_to_num(nan=0.0)
 
     def look_again(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
         """Move the logits by how much each loss fell in the step."""
-        fall = stack(before, self.task_names).log() - stack(after, self.task_names).log()
+        fall = self.vector(before).log() - self.vector(after).log()
         told = fall.isfinite()
         shares, fall = self._shares(told), torch.where(told, fall, 0.0)
         slope = shares * (fall - (shares * fall).sum())
-        self._descend(slope + self.decay * self.logits)
+        self._move(slope + self.decay * self.logits)
 
     def _shares(self, present: Tensor) -> Tensor:
         masked = self.logits.masked_fill(~present, -torch.inf)
         return torch.softmax(masked, dim=0).nan_to_num(nan=0.0)
 
-    def _descend(self, gradient: Tensor) -> None:
+    def _move(self, gradient: Tensor) -> None:
         """One step of Adam (Kingma and Ba 2015), kept in buffers, which move with the module."""
         self.steps += 1
         self.first_moment.lerp_(gradient, 1 - BETAS[0])

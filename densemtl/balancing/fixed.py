@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting, check_weights
+from densemtl.balancing.base import LossWeighting, check_weights
 from densemtl.tasks.base import Task
 
 
@@ -22,6 +23,7 @@ class Fixed(LossWeighting):
         ConfigError: a weight is negative or for no task of the run.
     """
 
+    looks_ahead: ClassVar[bool] = False
     table: Tensor
 
     def __init__(self, tasks: Sequence[Task], *, weights: dict[str, float] | None = None) -> None:
@@ -32,8 +34,6 @@ class Fixed(LossWeighting):
         table = torch.tensor([given.get(task, usual[task]) for task in self.task_names])
         self.register_buffer("table", table, persistent=False)
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """Weighted sum."""
-        weights = dict(zip(self.task_names, self.table, strict=True))
-        total = torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
-        return Balance(total, weights)
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Those given."""
+        return self.table

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
-from densemtl.balancing.reduce import labelled, stack
+from densemtl.balancing.base import LossWeighting
+from densemtl.balancing.labels import labelled
 
 
 class GLS(LossWeighting):
@@ -22,12 +20,10 @@ class GLS(LossWeighting):
         tasks: the run's tasks.
     """
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """The sum of losses, weighted by the mean's derivatives, which is the mean itself."""
-        values = stack(losses, self.task_names)
-        present = labelled(values)
-        known = torch.where(present, values.detach(), 1.0)
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The mean's derivatives; the sum of losses so weighted is the mean itself."""
+        present = labelled(losses)
+        known = torch.where(present, losses, 1.0)
         count = present.sum().clamp(min=1)
         mean = (known.log().sum() / count).exp()
-        weights = torch.where(present, mean / (count * known), 0.0)
-        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+        return torch.where(present, mean / (count * known), 0.0)

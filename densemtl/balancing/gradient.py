@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,13 +15,12 @@ from densemtl.balancing.base import Balance, Balancer, Pass, Scale, check_weight
 from densemtl.balancing.collect import (
     Collector,
     FeatureGradients,
+    Goals,
     ParameterGradients,
     handover_of,
     shared_parameters,
-    trained,
 )
 from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.distributed import mean_over_ranks
 from densemtl.errors import ConfigError
 from densemtl.losses.objective import Losses
 from densemtl.tasks.base import Task
@@ -88,10 +88,12 @@ class GradientBalancer(Balancer):
         if self.scope == "features":
             handover_of(model)
 
-    def step(self, passes: Sequence[Pass], model: nn.Module, scale: Scale) -> Balance:
+    def step(
+        self, passes: Sequence[Pass], ahead: Iterable[Losses], model: nn.Module, scale: Scale
+    ) -> Balance:
         """Collect the tasks' gradients, find their weights, descend the weighted sum."""
-        collector = self._collector(model, len(passes))
-        told = [collector.add(forward, lambda each: self._goals(each, scale)) for forward in passes]
+        collector = self._collector(model, partial(self._goals, scale=scale))
+        told = collector.collect(passes, ahead)
         self.steps += 1
         seen, scaling = self._look(collector.gramian(), told, scale)
         weights = self._decide(seen, scaling)
@@ -100,11 +102,11 @@ class GradientBalancer(Balancer):
             _mend(model)
         return self._balance(told, seen, weights)
 
-    def _collector(self, model: nn.Module, batches: int) -> Collector:
+    def _collector(self, model: nn.Module, goals: Goals) -> Collector:
         count = len(self.task_names)
         if self.scope == "parameters":
-            return ParameterGradients(shared_parameters(model), count)
-        return FeatureGradients(handover_of(model), trained(model), count, batches)
+            return ParameterGradients(shared_parameters(model), count, goals)
+        return FeatureGradients(handover_of(model), count, goals)
 
     def _goals(self, losses: Losses, scale: Scale) -> list[Tensor]:
         """Each task's loss, then the architecture's own terms, as they go backward."""
@@ -122,7 +124,6 @@ class GradientBalancer(Balancer):
         """What to weigh, and by what the losses were scaled up; waits for the device once."""
         losses = torch.stack([torch.stack(self._weighted(each)) for each in told]).detach()
         losses = losses.mean(dim=0).float()
-        mean_over_ranks([losses])
         scaling = scale(torch.ones_like(losses[:1])) * len(told)
         numbers = torch.cat([gramian.flatten(), losses, scaling]).cpu().double()
         count = len(self.task_names)

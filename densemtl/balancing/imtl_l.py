@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from densemtl.balancing.base import Balance, LossWeighting
-from densemtl.balancing.reduce import stack
+from densemtl.balancing.base import LossWeighting
 from densemtl.tasks.base import Task
 
 
@@ -26,13 +26,16 @@ class IMTLL(LossWeighting):
         tasks: the run's tasks.
     """
 
+    looks_ahead: ClassVar[bool] = False
+
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
         self.log_scale = nn.Parameter(torch.zeros(len(tasks)))
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Exp(s)."""
+        return torch.exp(self.log_scale)
+
+    def total(self, weights: Tensor, losses: Tensor) -> Tensor:
         """Weighted sum, less the logarithms that keep the weights from vanishing."""
-        values = stack(losses, self.task_names)
-        weights = torch.exp(self.log_scale)
-        total = (weights * values - torch.where(values == 0, 0.0, self.log_scale)).sum()
-        return Balance(total, dict(zip(self.task_names, weights, strict=True)))
+        return (weights * losses - torch.where(losses == 0, 0.0, self.log_scale)).sum()

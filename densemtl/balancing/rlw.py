@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
-from densemtl.balancing.reduce import stack
+from densemtl.balancing.base import LossWeighting
 from densemtl.distributed import from_first_rank
 from densemtl.tasks.base import Task
 
@@ -17,15 +16,17 @@ from densemtl.tasks.base import Task
 class RLW(LossWeighting):
     """Random loss weighting: Lin et al. 2022, "Reasonable effectiveness of random weighting".
 
-    For every batch anew, weights are the softmax of normal numbers, or Dirichlet(1, .., 1), that is
+    For every step anew, weights are the softmax of normal numbers, or Dirichlet(1, .., 1), that is
     uniform on the simplex, times the number of tasks, so that their mean is 1. All
-    tasks take part in the draw, with or without labels in the batch. The numbers follow from the
+    tasks take part in the draw, with or without labels. The numbers follow from the
     run's seed, disturb no others, and are those of the first rank on all ranks.
 
     Args:
         tasks: the run's tasks.
         distribution: what they are drawn from.
     """
+
+    looks_ahead: ClassVar[bool] = False
 
     def __init__(
         self, tasks: Sequence[Task], *, distribution: Literal["normal", "dirichlet"] = "normal"
@@ -34,11 +35,9 @@ class RLW(LossWeighting):
         self.distribution = distribution
         self._generator = torch.Generator().manual_seed(torch.initial_seed())
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """Weighted sum, by fresh weights."""
-        values = stack(losses, self.task_names)
-        weights = from_first_rank(self._draw().to(values.device, non_blocking=True))
-        return Balance((weights * values).sum(), dict(zip(self.task_names, weights, strict=True)))
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Fresh ones."""
+        return from_first_rank(self._draw().to(losses.device, non_blocking=True))
 
     def _draw(self) -> Tensor:
         count = len(self.task_names)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.base import LossWeighting
 from densemtl.balancing.epochs import EpochMean
+from densemtl.balancing.labels import labelled
 from densemtl.balancing.options import demand
-from densemtl.balancing.reduce import labelled, stack
 from densemtl.tasks.base import Task
 
 
@@ -44,20 +44,23 @@ class STCH(LossWeighting):
         self.register_buffer("reference", torch.ones(len(tasks)))
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
-        """The smooth maximum, written as p f + mu entropy(p) with p = softmax(f / mu).
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The smooth maximum's derivatives by the losses."""
+        present = labelled(losses)
+        shares = torch.where(present, self._shares(self._logs(losses), present), 0.0)
+        return torch.where(present, shares / losses, 0.0)
 
-        The two have the same value and gradient, and this one is right for tasks left out (p = 0)
-        and for the warm-up (p = 1).
+    def total(self, weights: Tensor, losses: Tensor) -> Tensor:
+        """The smooth maximum, as p f + mu entropy(p) with p = softmax(f / mu).
+
+        Written so it is right for tasks left out (p = 0) and for the warm-up (p = 1).
         """
-        values = stack(losses, self.task_names)
-        self.epoch.add(values)
-        present = labelled(values)
-        logs = torch.where(values == 0, 1.0, values / self.reference).log()
-        shares = torch.where(present, self._shares(logs.detach(), present), 0.0)
-        total = (shares * logs + self.mu * torch.special.entr(shares)).sum()
-        weights = torch.where(present, shares / values.detach(), 0.0)
-        return Balance(total, dict(zip(self.task_names, weights, strict=True)))
+        shares = weights * losses
+        return (shares * self._logs(losses) + self.mu * torch.special.entr(shares)).sum()
+
+    def remember(self, losses: Tensor) -> None:
+        """Into the epoch's mean."""
+        self.epoch.add(losses)
 
     def end_epoch(self) -> None:
         """The warm-up's last epoch gives the references, which then stay."""
@@ -65,6 +68,9 @@ class STCH(LossWeighting):
         means = self.epoch.take()
         means = torch.where(means.isnan(), self.reference, means)
         self.reference = torch.where(self.epochs == self.warmup_epochs, means, self.reference)
+
+    def _logs(self, losses: Tensor) -> Tensor:
+        return torch.where(losses == 0, 1.0, losses / self.reference).log()
 
     def _shares(self, logs: Tensor, present: Tensor) -> Tensor:
         """Each task's derivative by f."""

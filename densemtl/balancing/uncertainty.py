@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.base import LossWeighting
 from densemtl.tasks.base import Task
 from densemtl.tasks.regression import Regression
 from densemtl.tasks.unit_vectors import UnitVectors
@@ -25,6 +26,7 @@ class Uncertainty(LossWeighting):
         initial: s at the start; 0 gives weights 1 (classification) and 1/2 (regression).
     """
 
+    looks_ahead: ClassVar[bool] = False
     factor: Tensor
 
     def __init__(self, tasks: Sequence[Task], *, initial: float = 0.0) -> None:
@@ -34,10 +36,11 @@ class Uncertainty(LossWeighting):
         self.register_buffer("factor", factor, persistent=False)
         self.log_variance = nn.Parameter(torch.full((len(tasks),), float(initial)))
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Balance:
+    def weigh(self, losses: Tensor) -> Tensor:
+        """The inverse variances, halved for regressions."""
+        return self.factor * torch.exp(-self.log_variance)
+
+    def total(self, weights: Tensor, losses: Tensor) -> Tensor:
         """Weighted sum plus the log variances that keep the weights from vanishing."""
-        weights = self.factor * torch.exp(-self.log_variance)
-        values = torch.stack([losses[task] for task in self.task_names])
-        penalty = torch.where(values == 0, 0.0, self.log_variance / 2)
-        total = (weights * values + penalty).sum()
-        return Balance(total, dict(zip(self.task_names, weights, strict=True)))
+        penalty = torch.where(losses == 0, 0.0, self.log_variance / 2)
+        return (weights * losses + penalty).sum()

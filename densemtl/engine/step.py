@@ -1,4 +1,4 @@
-"""One optimisation step: forward, losses, balanced backward, clip, update, second look if asked."""
+"""One optimisation step: forward, losses, balanced backward, clip, update, looks if asked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balance, Balancer
 from densemtl.distributed import average_gradients
+from densemtl.engine.look import Look, Model
+from densemtl.engine.parts import Part, parts_of
 from densemtl.engine.precision import Precision
-from densemtl.engine.second_look import SecondLook
 from densemtl.losses.objective import Losses, objective
 from densemtl.settings import TrainSettings
 from densemtl.tasks.base import Task
@@ -36,29 +37,34 @@ class Stepper:
     scaler: torch.amp.GradScaler
 
     def step(self, batches: Sequence[Batch]) -> Report:
-        """Add up the gradients of some batches and take one step along their mean."""
+        """Add up the gradients of some batches and take one step along that of the joined one."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        asked = self.balancer.looks_again
-        look = SecondLook(self.model, self.tasks, self.precision) if asked else None
+        parts = parts_of(batches, self.tasks, self.precision.device)
+        looks = self.balancer.looks_again or len(parts) > 1
+        look = Look(self.model, self._losses) if looks else None
         told: list[Losses] = []
-        passes = [partial(self._forward, batch, told) for batch in batches]
         balance = self.balancer.step(
-            passes, self.model, lambda loss: self.scaler.scale(loss / len(batches))
+            [partial(self._pass, part, told) for part in parts],
+            look.losses(parts) if look else (),
+            self.model,
+            lambda loss: self.scaler.scale(loss / len(parts)),
         )
         report = _report(told, balance)
         if self.settings.non_finite == "stop" or bool(report["total"].isfinite()):
             self._update()
-            if look is not None:
-                self.balancer.look_again(report, look.losses(batches))
+            if look is not None and self.balancer.looks_again:
+                self.balancer.look_again(report, look.joined(parts))
         return report
 
-    def _forward(self, batch: Batch, told: list[Losses]) -> Losses:
-        batch = batch.to(self.precision.device)
-        predictions = self.precision.run(self.model, batch.image)
-        losses = objective(self.tasks, predictions, batch.targets)
-        told.append(_detached(losses))
+    def _pass(self, part: Part, told: list[Losses]) -> Losses:
+        losses = self._losses(self.model, part)
+        told.append(losses.detached())
         return losses
+
+    def _losses(self, model: Model, part: Part) -> Losses:
+        predictions = self.precision.run(model, part.batch.image)
+        return part.weighted(objective(self.tasks, predictions, part.batch.targets))
 
     def _update(self) -> None:
         if not self.settings.shard:  # whose gradients are averaged as they are made
@@ -71,13 +77,8 @@ class Stepper:
         self.scaler.update()
 
 
-def _detached(losses: Losses) -> Losses:
-    parts = (losses.tasks, losses.terms)
-    return Losses(*({name: loss.detach() for name, loss in part.items()} for part in parts))
-
-
 def _report(told: Sequence[Losses], balance: Balance) -> Report:
-    """Means over the batches of a step."""
+    """Losses of the joined batch, the means over its parts."""
     each = [{**losses.tasks, **losses.terms} for losses in told]
     report = {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
     report |= {f"weight/{task}": weight for task, weight in balance.weights.items()}

@@ -25,6 +25,11 @@ class Losses:
     tasks: dict[str, Tensor]
     terms: dict[str, Tensor] = field(default_factory=dict)
 
+    def detached(self) -> Losses:
+        """The numbers without their graph."""
+        parts = (self.tasks, self.terms)
+        return Losses(*({name: loss.detach() for name, loss in part.items()} for part in parts))
+
 
 def objective(
     tasks: Sequence[Task], predictions: Predictions, targets: Mapping[str, Tensor]

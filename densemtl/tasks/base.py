@@ -65,6 +65,13 @@ class Task(ABC):
     def valid(self, target: Tensor) -> Tensor:
         """BxHxW bool mask of the pixels that count."""
 
+    def labels(self, target: Tensor) -> Tensor:
+        """How many labels the loss is a mean over: by that it counts beside other batches' losses.
+
+        A whole number without dimensions; the pixels that count, unless a loss says otherwise.
+        """
+        return self.valid(target).sum()
+
     @abstractmethod
     def metric(self, protocol: ProtocolName) -> TaskMetric:
         """A fresh metric, updated with (decoded prediction, target)."""

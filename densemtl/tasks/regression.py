@@ -11,7 +11,7 @@ from torch import Tensor
 from densemtl.colours import ramp
 from densemtl.data.geometry import Geometry
 from densemtl.errors import ConfigError
-from densemtl.losses.regression import LOSSES
+from densemtl.losses.regression import LOSSES, silog
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.regression import Regression as RegressionMetric
 from densemtl.tasks.base import Task
@@ -73,6 +73,11 @@ class Regression(Task):
     def valid(self, target: Tensor) -> Tensor:
         """Pixels without NaN in any channel."""
         return known(target)
+
+    def labels(self, target: Tensor) -> Tensor:
+        """The pixels that count, or the images with any for a loss of whole images (silog)."""
+        valid = self.valid(target)
+        return valid.flatten(1).any(dim=1).sum() if self._loss is silog else valid.sum()
 
     def metric(self, protocol: ProtocolName) -> TaskMetric:
         """The same under every protocol."""

@@ -17,6 +17,7 @@ from tests.balancing.small_network import RULES, Data, SmallNetwork, as_it_is, d
 STEPS, RANKS = 4, 2
 CASES = [
     *((name, "features") for name in RULES),
+    ("graddrop", "features"),
     *((name, "parameters") for name in ("upgrad", "mgda", "gradvac", "gradnorm")),
 ]
 WITHOUT_LABELS = 2
@@ -39,9 +40,9 @@ class Course:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
 
     def step(self, number: int) -> Balance:
-        """One step. The mean of the ranks' losses is that of the joined batch."""
+        """One step."""
         self.optimizer.zero_grad()
-        balance = self.rule.step([lambda: self._losses(number)], self.model, as_it_is)
+        balance = self.rule.step([lambda: self._losses(number)], (), self.model, as_it_is)
         mean_over_ranks(each.grad for each in self.model.parameters())
         self.optimizer.step()
         return balance
@@ -50,17 +51,14 @@ class Course:
         inputs, targets = joined(number)
         if self.rank is None:
             return self.model.losses((inputs, targets))
-        counts = (~targets.isnan()).sum(dim=0)
         own = inputs.chunk(RANKS)[self.rank], targets.chunk(RANKS)[self.rank]
-        losses = self.model.losses(own, whole=1)
-        shares = zip(losses.tasks.items(), counts, strict=True)
-        losses.tasks.update({task: RANKS * loss / count for (task, loss), count in shares})
-        return losses
+        return self.model.losses(own)
 
 
 def train(name: str, scope: str, rank: int | None) -> dict[str, Tensor]:
     """Weights of every step, and the network at the end."""
-    course = Course(make(name, scope=scope), rank)
+    options = {} if name == "graddrop" else {"scope": scope}
+    course = Course(make(name, **options), rank)
     weights = [torch.stack(list(course.step(i).weights.values())) for i in range(STEPS)]
     parameters = [each.detach().flatten() for each in course.model.parameters()]
     return {"weights": torch.stack(weights), "parameters": torch.cat(parameters)}

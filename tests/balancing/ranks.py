@@ -11,6 +11,8 @@ from torch import Tensor, distributed, nn
 
 from densemtl import components
 from densemtl.balancing.base import LossWeighting
+from densemtl.distributed import sum_over_ranks
+from densemtl.losses.objective import Losses
 
 NAMES = ("semseg", "depth", "normals")
 RULES: dict[str, dict[str, Any]] = {
@@ -59,17 +61,18 @@ class Course:
         """Take one -> 2xT: weights, and the slopes' gradients."""
         self.slopes.grad = None
         self.rule.zero_grad()
-        losses = dict(zip(NAMES, self.slopes * torch.tensor(values), strict=True))
-        balance = self.rule.combine(losses)
-        balance.total.backward()
+        given = torch.tensor(values)
+        total, labels = sum_over_ranks(self.slopes * given, (given != 0).float())
+        losses = Losses(dict(zip(NAMES, total / labels.clamp(min=1), strict=True)))
+        balance = self.rule.step([lambda: losses], (), nn.Identity(), lambda loss: loss)
         if self.optimizer:
             self.optimizer.step()
-        before = {task: loss.detach() for task, loss in losses.items()}
+        before = losses.detached().tasks
         fallen = {task: loss * (0.9 - 0.1 * i) for i, (task, loss) in enumerate(before.items())}
         self.rule.look_again(before, fallen)
         if (number + 1) % STEPS_PER_EPOCH == 0:
             self.rule.end_epoch()
-        weights = torch.stack([balance.weights[task].detach() for task in NAMES])
+        weights = torch.stack([balance.weights[task] for task in NAMES])
         assert self.slopes.grad is not None
         return torch.stack([weights, self.slopes.grad.clone()])
 

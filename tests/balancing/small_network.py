@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from densemtl import components
 from densemtl.balancing.base import Balance, Pass
 from densemtl.balancing.gradient import GradientBalancer
+from densemtl.distributed import sum_over_ranks
 from densemtl.handover import Handover
 from densemtl.losses.objective import Losses
 from densemtl.types import SHARED
@@ -61,15 +62,16 @@ class SmallNetwork(nn.Module):
         own = {name: list(head.parameters()) for name, head in self.heads.items()}
         return {SHARED: [*self.first.parameters(), *self.second.parameters()], **own}
 
-    def losses(self, data: Data, whole: int | None = None) -> Losses:
-        """Unlike in size. Sums over labels, divided by how many there are or by `whole`."""
+    def losses(self, data: Data) -> Losses:
+        """Unlike in size; means over labels, of all ranks."""
         inputs, targets = data
         found = {}
         for index, (name, output) in enumerate(self(inputs).items()):
             target = targets[:, index]
             valid = ~target.isnan()
             error = (output - torch.where(valid, target, output.detach())) ** 2
-            found[name] = 3**index * error.sum() / (whole or valid.sum().clamp(min=1))
+            total, count = sum_over_ranks(error.sum(), valid.sum())
+            found[name] = 3**index * total / count.clamp(min=1)
         return Losses(found)
 
     def gradients(self) -> list[Tensor]:
@@ -93,4 +95,5 @@ def step(rule: GradientBalancer, model: SmallNetwork, *batches: Data) -> Balance
     """One step's gradients, the mean over batches."""
     model.zero_grad()
     passes: list[Pass] = [partial(model.losses, batch) for batch in batches]
-    return rule.step(passes, model, lambda loss: loss / len(batches))
+    ahead = (forward() for forward in passes)
+    return rule.step(passes, ahead, model, lambda loss: loss / len(batches))

@@ -82,7 +82,7 @@ def run(tasks: list[Task], batch: tuple[Tensor, dict[str, Tensor]]) -> Callable[
     def step(model: DenseModel, rule: GradientBalancer, bf16: bool = False) -> Any:
         model.zero_grad()
         rule.check(model)
-        return rule.step([lambda: forward(model, bf16)], model, lambda loss: loss)
+        return rule.step([lambda: forward(model, bf16)], (), model, lambda loss: loss)
 
     step.forward = forward  # type: ignore[attr-defined]
     return step

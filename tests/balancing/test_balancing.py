@@ -41,13 +41,14 @@ class Slopes(nn.Module):
         return [self.slopes[task].grad.item() for task in LOSSES]
 
 
-def as_it_is(loss):
-    return loss
+def step(rule, losses: Losses, scale=lambda loss: loss):
+    """Of one batch."""
+    return rule.step([lambda: losses], (), nn.Identity(), scale)
 
 
 def test_fixed_weights_are_the_usual_ones_unless_given(balancer):
     model = Slopes()
-    balance = balancer("fixed", weights={"depth": 4.0}).backward(model.losses(), model, as_it_is)
+    balance = step(balancer("fixed", weights={"depth": 4.0}), model.losses())
     assert model.gradients() == [1 * 2.0, 4 * 0.5, 10 * 3.0]
     assert {task: weight.item() for task, weight in balance.weights.items()} == {
         "semseg": 1,
@@ -60,7 +61,7 @@ def test_fixed_weights_are_the_usual_ones_unless_given(balancer):
 
 def test_a_single_task_weighs_1(make_task):
     fixed = components.make("balancing", "fixed", [make_task("normals")], options={})
-    assert fixed.combine({"normals": torch.tensor(3.0)}).total == 3
+    assert step(fixed, Losses({"normals": torch.tensor(3.0, requires_grad=True)})).total == 3
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_uncertainty_by_hand(balancer):
     """Weights exp(-s) for classes and exp(-s) / 2 for the others; ds = -weight * loss + 1/2."""
     model, initial = Slopes(), 0.3
     learned = balancer("uncertainty", initial=initial)
-    balance = learned.backward(model.losses(), model, as_it_is)
+    balance = step(learned, model.losses())
     e = math.exp(-initial)
     assert model.gradients() == pytest.approx([2 * e, 0.5 * e / 2, 3 * e / 2])
     expected = [0.5 - 2 * e, 0.5 - 0.5 * e / 2, 0.5 - 3 * e / 2]
@@ -91,9 +92,7 @@ def test_uncertainty_settles_where_the_variance_is_the_loss(balancer):
     optimizer = torch.optim.SGD(learned.parameters(), lr=0.5)
     for _ in range(300):
         optimizer.zero_grad()
-        learned.combine(
-            {task: torch.tensor(loss) for task, loss in LOSSES.items()}
-        ).total.backward()
+        step(learned, Slopes().losses())
         optimizer.step()
     expected = [math.log(2 * 2.0), math.log(0.5), math.log(3.0)]
     assert learned.log_variance.tolist() == pytest.approx(expected, abs=1e-3)
@@ -102,7 +101,7 @@ def test_uncertainty_settles_where_the_variance_is_the_loss(balancer):
 def test_uncertainty_learns_nothing_from_a_batch_without_label(balancer):
     model = Slopes()
     learned = balancer("uncertainty", initial=0.7)
-    learned.backward(model.losses(values=LOSSES | {"depth": 0.0}), model, as_it_is)
+    step(learned, model.losses(values=LOSSES | {"depth": 0.0}))
     assert learned.log_variance.grad[1] == 0
     assert (learned.log_variance.grad[[0, 2]] != 0).all()
 
@@ -110,8 +109,8 @@ def test_uncertainty_learns_nothing_from_a_batch_without_label(balancer):
 @pytest.mark.parametrize("name", ["fixed", "uncertainty"])
 def test_scale_multiplies_gradients_but_not_what_is_reported(balancer, name):
     plain, scaled = Slopes(), Slopes()
-    one = balancer(name).backward(plain.losses(), plain, as_it_is)
-    other = balancer(name).backward(scaled.losses(), scaled, lambda loss: loss / 4)
+    one = step(balancer(name), plain.losses())
+    other = step(balancer(name), scaled.losses(), lambda loss: loss / 4)
     assert scaled.gradients() == pytest.approx([value / 4 for value in plain.gradients()])
     assert one.total == other.total
 
@@ -119,18 +118,18 @@ def test_scale_multiplies_gradients_but_not_what_is_reported(balancer, name):
 @pytest.mark.parametrize("name", ["fixed", "uncertainty"])
 def test_gradients_of_several_batches_add_up(balancer, name):
     model, rule = Slopes(), balancer(name)
-    rule.backward(model.losses(), model, as_it_is)
+    step(rule, model.losses())
     once = model.gradients()
-    rule.backward(model.losses(), model, as_it_is)
+    step(rule, model.losses())
     assert model.gradients() == pytest.approx([2 * value for value in once])
 
 
 @pytest.mark.parametrize("name", ["fixed", "uncertainty"])
 def test_the_architectures_own_terms_are_added_as_they_are(balancer, name):
     model, knob = Slopes(), nn.Parameter(torch.tensor(0.5))
-    plain = balancer(name).backward(model.losses(), model, as_it_is)
+    plain = step(balancer(name), model.losses())
     rule = balancer(name)
-    balance = rule.backward(model.losses(terms={"a": 2 * knob, "b": 3 * knob}), model, as_it_is)
+    balance = step(rule, model.losses(terms={"a": 2 * knob, "b": 3 * knob}))
     assert knob.grad.item() == 5
     assert (balance.total - plain.total).item() == pytest.approx(2.5)
 
@@ -142,5 +141,5 @@ def test_state_survives_saving(balancer, name):
         for parameter in rule.parameters():
             parameter += 0.25
     fresh.load_state_dict(rule.state_dict())
-    losses = {task: torch.tensor(loss) for task, loss in LOSSES.items()}
-    assert fresh.combine(losses).total == rule.combine(losses).total
+    losses = Slopes().losses
+    assert step(fresh, losses()).total == step(rule, losses()).total

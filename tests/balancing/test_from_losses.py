@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl import components
-from densemtl.balancing.base import LossWeighting
+from densemtl.balancing.base import Balance, LossWeighting
 from densemtl.errors import ConfigError
 from densemtl.losses.objective import Losses
 
@@ -38,15 +38,20 @@ def given(*values: float, names: tuple[str, ...] = NAMES) -> dict[str, Tensor]:
     }
 
 
+def combine(rule: LossWeighting, losses: dict[str, Tensor]) -> Balance:
+    """A step of one batch."""
+    return rule.step([lambda: Losses(losses)], (), nn.Identity(), lambda loss: loss)
+
+
 def weigh(rule: LossWeighting, *values: float) -> list[float]:
     """The weights that are reported."""
-    return [weight.item() for weight in rule.combine(given(*values)).weights.values()]
+    return [weight.item() for weight in combine(rule, given(*values)).weights.values()]
 
 
 def slopes(rule: LossWeighting, losses: dict[str, Tensor]) -> list[float]:
-    """The derivatives of the combined loss by the losses."""
-    total = rule.combine(losses).total
-    return [each.item() for each in torch.autograd.grad(total, list(losses.values()))]
+    """What a step adds to the gradients of the losses."""
+    combine(rule, losses)
+    return [loss.grad.item() for loss in losses.values()]
 
 
 def some_history(rule: LossWeighting) -> None:
@@ -54,7 +59,7 @@ def some_history(rule: LossWeighting) -> None:
     for epoch in range(2):
         for step in range(2):
             before = given(*(loss / (1 + epoch + step * 0.3 * i) for i, loss in enumerate(LOSSES)))
-            rule.combine(before)
+            combine(rule, before)
             after = {task: loss.detach() * (0.9 - 0.1 * step) for task, loss in before.items()}
             rule.look_again({task: loss.detach() for task, loss in before.items()}, after)
         rule.end_epoch()
@@ -72,9 +77,9 @@ def test_reported_weights_are_the_derivatives(make: Make, name: str) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_the_architectures_own_terms_are_added_as_they_are(make: Make, name: str) -> None:
     knob = nn.Parameter(torch.tensor(0.5))
-    plain = make(name).backward(Losses(given(*LOSSES)), nn.Identity(), lambda loss: loss)
+    plain = make(name).step([lambda: Losses(given(*LOSSES))], (), nn.Identity(), lambda loss: loss)
     losses = Losses(given(*LOSSES), {"a": 2 * knob, "b": 3 * knob})
-    balance = make(name).backward(losses, nn.Identity(), lambda loss: loss / 4)
+    balance = make(name).step([lambda: losses], (), nn.Identity(), lambda loss: loss / 4)
     assert knob.grad.item() == 5 / 4
     assert (balance.total - plain.total).item() == pytest.approx(2.5, rel=1e-5)
     assert not any(weight.requires_grad for weight in balance.weights.values())
@@ -87,15 +92,15 @@ def test_the_order_of_tasks_does_not_matter(make: Make, name: str) -> None:
     rule, other = make(name), make(name, turned)
     for values in (LOSSES, (1.0, 0.25, 5.0)):
         ours = dict(zip(NAMES, values, strict=True))
-        theirs = {task: torch.tensor(ours[task]) for task in turned}
+        theirs = given(*(ours[task] for task in turned), names=turned)
         for each, losses in ((rule, given(*values)), (other, theirs)):
-            each.combine(losses)
+            combine(each, losses)
             halved = {"semseg": 0.5, "depth": 0.9, "normals": 0.7}
             after = {task: loss.detach() * halved[task] for task, loss in losses.items()}
             each.look_again({task: loss.detach() for task, loss in losses.items()}, after)
             each.end_epoch()
-    one = rule.combine(given(*LOSSES)).weights
-    two = other.combine({task: given(*LOSSES)[task] for task in turned}).weights
+    one = combine(rule, given(*LOSSES)).weights
+    two = combine(other, {task: given(*LOSSES)[task] for task in turned}).weights
     for task in NAMES:
         assert one[task].item() == pytest.approx(two[task].item(), rel=1e-5)
 
@@ -104,11 +109,11 @@ def test_the_order_of_tasks_does_not_matter(make: Make, name: str) -> None:
 def test_a_task_without_label_gets_no_gradient_and_harms_no_other(make: Make, name: str) -> None:
     rule = make(name)
     some_history(rule)
-    balance = rule.combine(given(2.0, 0.0, 4.0))
+    balance = combine(rule, given(2.0, 0.0, 4.0))
     assert balance.total.isfinite()
     assert all(weight.isfinite() for weight in balance.weights.values())
     assert all(balance.weights[task] > 0 for task in ("semseg", "normals"))
-    none_at_all = rule.combine(given(0.0, 0.0, 0.0))
+    none_at_all = combine(rule, given(0.0, 0.0, 0.0))
     assert none_at_all.total.isfinite()
     assert all(weight.isfinite() for weight in none_at_all.weights.values())
 
@@ -118,7 +123,7 @@ def test_a_loss_that_is_not_finite_shows_but_is_not_remembered(make: Make, name:
     rule = make(name)
     some_history(rule)
     for broken in (math.nan, math.inf):
-        assert not rule.combine(given(2.0, broken, 4.0)).total.isfinite()
+        assert not combine(rule, given(2.0, broken, 4.0)).total.isfinite()
         before = {task: loss.detach() for task, loss in given(*LOSSES).items()}
         rule.look_again(before, {**before, "depth": torch.tensor(broken)})
         rule.end_epoch()
@@ -134,7 +139,7 @@ def test_weights_are_never_negative(make: Make, name: str) -> None:
 
 
 def test_equal(make: Make) -> None:
-    balance = make("equal").combine(given(*LOSSES))
+    balance = combine(make("equal"), given(*LOSSES))
     assert balance.total.item() == 6.5
     assert weigh(make("equal"), *LOSSES) == [1, 1, 1]
 
@@ -144,7 +149,7 @@ def test_equal(make: Make) -> None:
 
 def epoch(rule: LossWeighting, *batches: tuple[float, ...]) -> None:
     for values in batches:
-        rule.combine(given(*values))
+        combine(rule, given(*values))
     rule.end_epoch()
 
 
@@ -221,14 +226,14 @@ def test_rlw_follows_from_the_seed_and_disturbs_no_other_number(make: Make) -> N
 
 def test_gls_by_hand(make: Make) -> None:
     """The cube root of 2 * 1/2 * 4 is 4^(1/3); each loss weighs a third of it over itself."""
-    balance, mean = make("gls").combine(given(*LOSSES)), 4 ** (1 / 3)
+    balance, mean = combine(make("gls"), given(*LOSSES)), 4 ** (1 / 3)
     assert balance.total.item() == pytest.approx(mean)
     expected = [mean / 3 / loss for loss in LOSSES]
     assert [weight.item() for weight in balance.weights.values()] == pytest.approx(expected)
 
 
 def test_gls_is_of_those_that_have_labels(make: Make) -> None:
-    balance = make("gls").combine(given(2.0, 0.0, 8.0))
+    balance = combine(make("gls"), given(2.0, 0.0, 8.0))
     assert balance.total.item() == pytest.approx(4)
     assert [weight.item() for weight in balance.weights.values()] == pytest.approx([1, 0, 0.25])
 
@@ -277,8 +282,7 @@ def test_imtl_l_by_hand(make: Make) -> None:
     rule = make("imtl_l")
     with torch.no_grad():
         rule.log_scale.copy_(torch.tensor([0.0, 0.5, -1.0]))
-    balance = rule.combine(given(*LOSSES))
-    balance.total.backward()
+    balance = combine(rule, given(*LOSSES))
     weights = [1, math.exp(0.5), math.exp(-1)]
     weighted = [weight * loss for weight, loss in zip(weights, LOSSES, strict=True)]
     assert balance.total.item() == pytest.approx(sum(weighted) - 0.5 + 1)
@@ -291,14 +295,14 @@ def test_imtl_l_settles_where_weighted_losses_are_1_in_any_unit(make: Make) -> N
     losses = (2.0, 0.2, 5.0)
     for _ in range(400):
         optimizer.zero_grad()
-        rule.combine(given(*losses)).total.backward()
+        combine(rule, given(*losses))
         optimizer.step()
     assert weigh(rule, *losses) == pytest.approx([1 / loss for loss in losses], rel=1e-3)
 
 
 def test_imtl_l_learns_nothing_without_label(make: Make) -> None:
     rule = make("imtl_l")
-    rule.combine(given(2.0, 0.0, 4.0)).total.backward()
+    combine(rule, given(2.0, 0.0, 4.0))
     assert rule.log_scale.grad.tolist() == [1, 0, 3]
 
 
@@ -309,12 +313,12 @@ def test_stch_by_hand(make: Make) -> None:
     """References are the means of the warm-up's last epoch: 3, 1, 4."""
     rule, mu = make("stch", mu=0.5, warmup_epochs=2), 0.5
     epoch(rule, (9.0, 9.0, 9.0))
-    balance = rule.combine(given(2.0, 1.5, 3.0))
+    balance = combine(rule, given(2.0, 1.5, 3.0))
     assert balance.total.item() == pytest.approx(math.log(2 * 1.5 * 3))
     assert weigh(rule, 4.0, 0.5, 5.0) == pytest.approx([1 / 4, 1 / 0.5, 1 / 5])
     rule.end_epoch()
     for _ in range(2):
-        balance = rule.combine(given(*LOSSES))
+        balance = combine(rule, given(*LOSSES))
         logs = [math.log(2 / 3), math.log(0.5 / 1), math.log(4 / 4)]
         expected = mu * math.log(sum(math.exp(each / mu) for each in logs))
         assert balance.total.item() == pytest.approx(expected, rel=1e-5)
@@ -326,7 +330,7 @@ def test_stch_by_hand(make: Make) -> None:
 
 def test_stch_goes_to_the_worst_task_as_mu_goes_to_0(make: Make) -> None:
     rule = make("stch", mu=0.01, warmup_epochs=0)
-    balance = rule.combine(given(*LOSSES))
+    balance = combine(rule, given(*LOSSES))
     assert balance.total.item() == pytest.approx(math.log(4.0), abs=1e-3)
     assert balance.weights["semseg"] < 1e-6 < 0.24 < balance.weights["normals"]
 
@@ -334,10 +338,10 @@ def test_stch_goes_to_the_worst_task_as_mu_goes_to_0(make: Make) -> None:
 def test_stch_leaves_out_what_has_no_label(make: Make) -> None:
     rule, pair = make("stch", warmup_epochs=1), make("stch", NAMES[::2], warmup_epochs=1)
     epoch(rule, (2.0, 0.0, 4.0))
-    pair.combine(given(2.0, 4.0, names=NAMES[::2]))
+    combine(pair, given(2.0, 4.0, names=NAMES[::2]))
     pair.end_epoch()
-    ours = rule.combine(given(1.0, 0.0, 3.0))
-    theirs = pair.combine(given(1.0, 3.0, names=NAMES[::2]))
+    ours = combine(rule, given(1.0, 0.0, 3.0))
+    theirs = combine(pair, given(1.0, 3.0, names=NAMES[::2]))
     assert ours.total.item() == pytest.approx(theirs.total.item(), rel=1e-6)
     assert ours.weights["depth"] == 0
     assert rule.reference.tolist() == [2, 1, 4]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from densemtl.balancing.graddrop import SignDrop
 from densemtl.balancing.gradient import GradientBalancer
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.errors import ConfigError
@@ -83,7 +84,7 @@ def test_what_was_there_before_is_added_to(given, scope):
     model, rule = SmallNetwork(), given([1.0, 2.0, 3.0], scope=scope)
     step(rule, model, draw())
     once = model.gradients()
-    rule.step([lambda: model.losses(draw())], model, as_it_is)
+    rule.step([lambda: model.losses(draw())], (), model, as_it_is)
     assert_close(model.gradients(), [2 * gradient for gradient in once])
 
 
@@ -114,7 +115,7 @@ def test_the_architectures_own_terms_are_added_as_they_are(given, scope):
         weights = model.heads["semseg"].weight.square().sum() + model.first.weight.sum()
         return Losses(losses.tasks, {"term": weights})
 
-    balance = rule.step([with_term], model, as_it_is)
+    balance = rule.step([with_term], (), model, as_it_is)
     before = step(given([0.0, 1.0, 3.0], scope=scope), plain, draw())
     own = model.heads["semseg"].weight
     assert_close([model.first.weight.grad], [plain.first.weight.grad + 1])
@@ -255,7 +256,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_told(given, scope):
     expected = descended(model, [1.0, 0.0, 1.0])
     told = r"balancing, step 1: gradient of depth is not finite, step without it"
     with pytest.warns(RuntimeWarning, match=told):
-        balance = rule.step([lambda: broken(model)], model, as_it_is)
+        balance = rule.step([lambda: broken(model)], (), model, as_it_is)
     assert [float(weight) for weight in balance.weights.values()] == [1, 0, 1]
     assert all(value.isfinite() for value in balance.measures.values())
     assert_close(model.gradients()[:4], expected[:4])
@@ -271,7 +272,7 @@ def test_loss_scaling_sees_an_overflow(given, scope):
     model, rule = SmallNetwork(), given([5.0] * 3, scope=scope)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rule.step([lambda: broken(model)], model, lambda loss: 1024 * loss)
+        rule.step([lambda: broken(model)], (), model, lambda loss: 1024 * loss)
     assert not model.first.weight.grad.isfinite().all()
 
 
@@ -282,7 +283,7 @@ def test_loss_scaling_changes_no_weight(name, scope):
     plain, scaled = SmallNetwork(), SmallNetwork()
     one = step(make(name, scope=scope), plain, draw())
     rule = make(name, scope=scope)
-    other = rule.step([lambda: scaled.losses(draw())], scaled, lambda loss: 1024 * loss)
+    other = rule.step([lambda: scaled.losses(draw())], (), scaled, lambda loss: 1024 * loss)
     for task, weight in one.weights.items():
         torch.testing.assert_close(other.weights[task], weight, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(other.measures["norm/depth"], one.measures["norm/depth"])
@@ -389,9 +390,10 @@ def test_a_single_task_has_nothing_to_weigh(make_task):
 
 def drop(leak: float, features: Tensor, gradients: list[list[float]]) -> Tensor:
     """What GradDrop lets pass of gradients at a Bx1 map, Tx B."""
-    rule = make("graddrop", leak=leak)
+    sieve = SignDrop(1, leak)
     rows = [[torch.tensor(row)[:, None]] for row in gradients]
-    rule._drop([features], rows)
+    sieve.see([features], rows)
+    sieve.alter([features], rows)
     return torch.stack([row[0][:, 0] for row in rows])
 
 
@@ -404,10 +406,11 @@ def test_graddrop_passes_what_all_agree_on():
 
 def test_graddrop_passes_one_sign_with_the_chance_of_its_purity():
     """Sums 3 and -1: purity (1 + 2 / 4) / 2 = 3/4; many entries, each drawn for itself."""
-    rule, count = make("graddrop"), 4000
+    sieve, count = SignDrop(1, 0.0), 4000
     features = torch.ones(1, count)
     rows = [[torch.full((1, count), 3.0)], [torch.full((1, count), -1.0)]]
-    rule._drop([features], rows)
+    sieve.see([features], rows)
+    sieve.alter([features], rows)
     first, second = rows[0][0][0], rows[1][0][0]
     assert set(zip(first.tolist(), second.tolist(), strict=True)) == {(3.0, 0.0), (0.0, -1.0)}
     assert float((first > 0).float().mean()) == pytest.approx(0.75, abs=0.03)

@@ -86,11 +86,11 @@ def test_discs_lie_where_their_distance_is_least() -> None:
 def test_running_means_by_hand() -> None:
     experiment = load_experiment(EXAMPLES / "own_balancing.yaml", ["tasks=[semseg, depth]"])
     balancer = build_balancer(experiment, build_tasks(experiment))
-    losses = {"semseg": torch.tensor(4.0), "depth": torch.tensor(0.0)}
-    assert balancer.combine(losses).total.item() == pytest.approx(1)
-    balancer.combine({"semseg": torch.tensor(8.0), "depth": torch.tensor(0.5)})
+    losses = torch.tensor([4.0, 0.0])
+    assert balancer.weigh(losses)[0].item() == pytest.approx(1 / 4)
+    balancer.weigh(torch.tensor([8.0, 0.5]))
     assert balancer.means.tolist() == pytest.approx([0.95 * 4 + 0.05 * 8, 0.5])
-    balancer.combine(losses)
+    balancer.weigh(losses)
     assert balancer.means[1].item() == pytest.approx(0.5)
 
 

@@ -115,7 +115,7 @@ def test_a_skipped_step_is_not_looked_at(tmp_path: Path) -> None:
     assert not hasattr(rule, "seen")
 
 
-@pytest.mark.parametrize(("name", "forwards"), [("fixed", 2), ("famo", 4)])
+@pytest.mark.parametrize(("name", "forwards"), [("fixed", 2), ("gls", 4), ("famo", 6)])
 def test_only_rules_that_ask_pay(tmp_path: Path, name: str, forwards: int) -> None:
     made = job(tmp_path, f"balancing={{name: {name}}}")
     passes: list[int] = []
