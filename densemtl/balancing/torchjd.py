@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from densemtl.balancing.gradient import GradientBalancer, Scope
+from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.errors import ConfigError
+from densemtl.tasks.base import Task
 
 
 def weighting(name: str, **options: Any) -> Callable[[Tensor], Tensor]:
@@ -39,3 +42,33 @@ def seeded(number: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(number)
         yield
+
+
+class TorchJDBalancer(GradientBalancer):
+    """A rule that is one of TorchJD's weightings, without options of its own.
+
+    Args:
+        tasks: the run's tasks.
+        scope: where gradients are compared.
+        weights: {task: factor on its loss before anything else}; 1 where left out.
+
+    Raises:
+        ConfigError: the extra `balancing` is not installed.
+    """
+
+    library_name: ClassVar[str]
+    """Name of its class there."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        scope: Scope = "features",
+        weights: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(tasks, scope=scope, weights=weights)
+        self._weigh = weighting(self.library_name)
+
+    def weigh(self, seen: TaskGradients) -> Tensor:
+        """As it does by the Gramian."""
+        return self._weigh(seen.gramian)
