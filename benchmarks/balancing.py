@@ -4,13 +4,15 @@
 Hard sharing of three tasks on a ResNet-18, one thread. Steps of all rules take turns, so that what
 else runs on the machine meets all alike; told is the median of the ratios within turns. Peak memory
 is that of a process of its own; it is held against the plain sum and against a loop that runs
-every task's loss backward after another. Memory is read as Linux tells it.
+every task's loss backward after another. Memory is read as Linux tells it, of processes that give
+back at once what they free: what glibc keeps for later depends on the order of sizes, not on need.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -100,7 +102,9 @@ def measured(name: str, args: argparse.Namespace) -> float:
     """Peak KiB that steps add to a process that has its network and data."""
     options = ["--batch", args.batch, "--size", *args.size, "--memory-of", name]
     command = [sys.executable, __file__, *(str(option) for option in options)]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+    return float(json.loads(done.stdout))
 
 
 def peak(args: argparse.Namespace) -> int:

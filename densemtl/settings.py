@@ -118,7 +118,7 @@ class TrainSettings(Section):
     Attributes:
         epochs: passes over the training set.
         amp: autocast type; fp16 scales the loss.
-        accumulate: batches whose gradients are added up for one step.
+        accumulate: batches that one step joins, each counting by its labels.
         clip_norm: largest gradient norm, or null for no clipping.
         ema: decay of an exponential moving average of the weights, which is then what is
             evaluated and saved; null for none. It starts lower and rises to this with the steps.

@@ -17,7 +17,7 @@ FARTHEST = 1 - 1e-9
 
 
 class GradVac(GradientBalancer):
-    """The sum of the gradients, each turned towards others until cosines are as usual (alg. 1).
+    """The sum of the gradients, each turned towards others until cosines are as usual.
 
     Usual is a moving average of the pair's cosines; where PCGrad asks for 0 or more. The others
     come in a random order, drawn anew each step from the number of the step. Ours, on products of

@@ -13,7 +13,7 @@ from densemtl.tasks.base import Task
 
 
 class MGDA(GradientBalancer):
-    """The shortest vector in the convex hull of the gradients , by Frank-Wolfe (alg. 2).
+    """The shortest vector in the convex hull of the gradients, by Frank-Wolfe (alg. 2).
 
     It descends every task's loss as long as anything does. The shorter a gradient, the more it
     weighs. With `scope: features` this is their MGDA-UB (section 3.3).
