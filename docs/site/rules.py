@@ -50,18 +50,19 @@ def _shares(rule: LossWeighting) -> dict[str, list[float]]:
     shares: dict[str, list[float]] = {task: [] for task in COURSES}
     for step in range(EPOCHS * EPOCH):
         losses = _losses(step)
-        balance = rule.combine(losses)
+        vector = rule.vector(losses)
+        weights = rule.weigh(vector)
         if optimizer is not None:
             optimizer.zero_grad()
-            balance.total.backward()
+            rule.total(weights, vector).backward()
             optimizer.step()
+        rule.remember(vector)
         if rule.looks_again:
             rule.look_again(losses, _losses(step + 1))
         if (step + 1) % EPOCH == 0:
             rule.end_epoch()
-        weights = {task: weight.detach().item() for task, weight in balance.weights.items()}
-        for task, weight in weights.items():
-            shares[task].append(weight / sum(weights.values()))
+        for task, share in zip(COURSES, (weights / weights.sum()).tolist(), strict=True):
+            shares[task].append(share)
     return shares
 
 
