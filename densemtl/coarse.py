@@ -89,18 +89,52 @@ class Coarse:
 
         Rounding apart: columns are interpolated before rows.
         """
+        lines = self.lines()
+        for band in self.plan():
+            yield band.of(lines[band.lines])
+
+    def lines(self) -> Tensor:
+        """The logits of one image, of the image's width but of their own height: h x C x W."""
         (lines,) = self.logits.float().permute(0, 2, 1, 3).contiguous()
-        height, channels, _ = lines.shape
         for step in self.steps:
             lines = step.along(1, lines)
-        weights = torch.eye(height, dtype=lines.dtype).unsqueeze(0)
+        return lines
+
+    def plan(self) -> list[Band]:
+        """How to make the image's rows of `lines`, from top to bottom."""
+        _, channels, height, _ = self.logits.shape
+        weights = torch.eye(height).unsqueeze(0)
         for step in self.steps:
             weights = step.along(0, weights)
-        rows = max(BAND // max(lines[0].numel(), 1), 1)
-        flat = lines.flatten(1)
-        for part in weights[0].t().split(rows):
-            first, last = _used(part)
-            yield (part[:, first:last] @ flat[first:last]).unflatten(1, (channels, -1))
+        count = max(BAND // max(channels * self.size[1], 1), 1)
+        parts = weights[0].t().split(count)
+        return [Band.of_weights(number * count, part) for number, part in enumerate(parts)]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some rows of an image, and what they are made of.
+
+    Attributes:
+        rows: which.
+        lines: which of `Coarse.lines`.
+        weights: rows x lines.
+    """
+
+    rows: slice
+    lines: slice
+    weights: Tensor
+
+    @classmethod
+    def of_weights(cls, top: int, weights: Tensor) -> Band:
+        """Rows from `top` on, of the lines that do not weigh 0 throughout."""
+        first, last = _used(weights)
+        rows = slice(top, top + len(weights))
+        return cls(rows, slice(first, last), weights[:, first:last])
+
+    def of(self, lines: Tensor) -> Tensor:
+        """The band's lines -> its rows: rows x C x W."""
+        return (self.weights @ lines.flatten(1)).unflatten(1, lines.shape[1:])
 
 
 def _used(weights: Tensor) -> tuple[int, int]:

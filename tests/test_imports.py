@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "parallel": ("errors",),
     "partition": ("thinning",),
     "metrics": ("directions", "errors", "partition", "thinning", "types", "void", "words"),
-    "losses": ("directions", "distributed", "errors", "tasks.base", "types"),
+    "losses": ("coarse", "directions", "distributed", "errors", "tasks.base", "types"),
     "tasks": (
         *(
             "argmax",

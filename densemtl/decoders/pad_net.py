@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
 from densemtl.models.blocks import bottleneck
 from densemtl.models.distillation import Distillation
-from densemtl.models.layers import conv_bn_relu, resize, size_of
+from densemtl.models.layers import mix_levels
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, Predictions
 
@@ -43,7 +42,7 @@ class PADNet(PyramidDecoder):
         every = (*tasks, *auxiliary_tasks)
         channels = self.backbone.spec.channels
         start = sum(channels) if feature == "all" else channels[-1]
-        self.mix = conv_bn_relu(start, start, 1, bias=True) if feature == "all" else None
+        self.mix = mix_levels(channels) if feature == "all" else None
         self.initial = nn.ModuleDict({task.name: _features(start, width) for task in every})
         self.guess = nn.ModuleDict({t.name: nn.Conv2d(width, t.channels, 1) for t in every})
         self.distil = Distillation(self.task_names, [task.name for task in every], width)
@@ -66,11 +65,7 @@ class PADNet(PyramidDecoder):
         return Predictions(final, aux=[guesses])
 
     def _start(self, features: list[Tensor]) -> Tensor:
-        if self.mix is None:
-            return features[-1]
-        size = size_of(features[0])
-        mixed: Tensor = self.mix(torch.cat([resize(level, size) for level in features], dim=1))
-        return mixed
+        return features[-1] if self.mix is None else self.mix(features)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Backbone and its mixing are shared; everything after is a task's own but the messages."""

@@ -63,7 +63,7 @@ class Stepper:
         return losses
 
     def _losses(self, model: Model, part: Part) -> Losses:
-        predictions = self.precision.run(model, part.batch.image)
+        predictions = self.precision.run(model, part.batch.image, full_size=False)
         return part.weighted(objective(self.tasks, predictions, part.batch.targets))
 
     def _update(self) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from densemtl.models.layers import conv_bn_relu, resize, size_of
+from densemtl.models.layers import mix_levels
 from densemtl.types import FeatureSpec
 
 
@@ -19,12 +18,9 @@ class HRNet(nn.Module):
 
     def __init__(self, features: FeatureSpec, channels: int) -> None:
         super().__init__()
-        width = sum(features.channels)
-        self.mix = conv_bn_relu(width, width, 1, bias=True)
-        self.output = nn.Conv2d(width, channels, 1)
+        self.mix = mix_levels(features.channels)
+        self.output = nn.Conv2d(sum(features.channels), channels, 1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """The pyramid, finest first -> BxCxhxw logits at its finest level."""
-        size = size_of(features[0])
-        joined = torch.cat([resize(feature, size) for feature in features], dim=1)
-        return self.output(self.mix(joined))
+        return self.output(self.mix(features))

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from densemtl.coarse import Coarse
 from densemtl.errors import ModelError
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions
+from densemtl.types import Frame, Predictions
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,8 @@ def _task_loss(task: Task, predictions: Predictions, target: Tensor) -> Tensor:
     if not logits:
         made = ", ".join(predictions.final)
         raise ModelError(f"The architecture predicts nothing for task '{task.name}', only: {made}.")
-    losses = [task.loss(_resize(each, target), target) for each in logits]
+    size = target.shape[-2], target.shape[-1]
+    frame, canvas = Frame(size, (0, 0, *size)), predictions.canvas or size
+    ways = [Coarse.of(each.float(), frame, canvas) for each in logits]
+    losses = [task.coarse_loss(each, target) for each in ways]
     return sum(losses[1:], start=losses[0])
-
-
-def _resize(logits: Tensor, target: Tensor) -> Tensor:
-    size = target.shape[-2:]
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

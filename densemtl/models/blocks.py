@@ -21,7 +21,7 @@ class Residual(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """BxCxHxW -> BxDxHxW."""
-        return F.relu(self.body(feature) + self.skip(feature))
+        return F.relu(self.body(feature) + self.skip(feature), inplace=True)
 
 
 def bottleneck(channels: int, out_channels: int) -> Residual:

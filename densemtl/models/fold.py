@@ -10,7 +10,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from densemtl.errors import ModelError
 from densemtl.models.backbone import Backbone
+from densemtl.models.layers import JoinedConv
 from densemtl.models.model import DenseModel
+
+CONVOLUTIONS = (nn.Conv2d, JoinedConv)
+"""Those that do what their weights say and no more."""
 
 TOLERANCE = 1e-3
 """Largest difference of folded logits, relative to their largest value, that is rounding."""
@@ -61,10 +65,10 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchN
 
     hooks = [
         module.register_forward_hook(made)
-        if type(module) is nn.Conv2d
+        if type(module) in CONVOLUTIONS
         else module.register_forward_pre_hook(read)
         for module in network.modules()
-        if type(module) is nn.Conv2d or isinstance(module, nn.BatchNorm2d)
+        if type(module) in CONVOLUTIONS or isinstance(module, nn.BatchNorm2d)
     ]
     try:
         network(image)

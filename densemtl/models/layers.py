@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,15 +11,37 @@ from densemtl.types import Size
 
 
 def conv_bn_relu(
-    channels: int, out_channels: int, kernel: int, *, dilation: int = 1, bias: bool = False
+    channels: int, out_channels: int, kernel: int, *, dilation: int = 1
 ) -> nn.Sequential:
     """Convolution that keeps the size (odd kernel), batch normalisation, ReLU."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias),
+        nn.Conv2d(channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
         BatchNorm(out_channels),
         nn.ReLU(inplace=True),
     )
+
+
+def mix_levels(channels: Sequence[int]) -> nn.Sequential:
+    """All levels side by side, mixed by a 1x1 of the same width, BN, ReLU; a list of maps in."""
+    width = sum(channels)
+    return nn.Sequential(JoinedConv(width, width, 1), BatchNorm(width), nn.ReLU(inplace=True))
+
+
+class JoinedConv(nn.Conv2d):
+    """A 1x1 convolution of levels that are resized to the finest and concatenated.
+
+    Applied to each level before it is resized, and summed: the same numbers, since bilinear
+    resizing is linear too, for a fraction of the work and memory.
+    """
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """Maps of any sizes, finest first, with this many channels together -> BxCxhxw."""
+        weights = self.weight.split([level.shape[1] for level in levels], dim=1)
+        mixed = F.conv2d(levels[0], weights[0], self.bias)
+        for level, weight in zip(levels[1:], weights[1:], strict=True):
+            mixed.add_(resize(F.conv2d(level, weight), size_of(levels[0])))
+        return mixed
 
 
 class BatchNorm(nn.BatchNorm2d):

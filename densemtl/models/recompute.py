@@ -53,6 +53,8 @@ def _forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
     run = partial(type(block).forward, block)
     if not (block.training and torch.is_grad_enabled()):
         return run(*args, **kwargs)
+    if torch.compiler.is_compiling():  # which writes to running statistics once by itself
+        return checkpoint(run, *args, use_reentrant=False, **kwargs)
     contexts = partial(_contexts, block)
     return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densemtl.losses.at_once import at_once
 from densemtl.types import VOID, ProtocolName, Size
 
 if TYPE_CHECKING:
@@ -48,6 +50,16 @@ class Task(ABC):
             logits: BxCxHxW, at the target's size.
             target: as in `Batch.targets`.
         """
+
+    def coarse_loss(self, coarse: Coarse, target: Tensor) -> Tensor:
+        """As `loss`, of logits on their way to full size, whose maps do not outlive the call.
+
+        Args:
+            coarse: float32 BxCxhxw logits, and the way to the target's size.
+            target: as in `Batch.targets`.
+        """
+        whole_batch = (..., lambda each: self.loss(replace(coarse, logits=each).whole(), target))
+        return at_once(coarse.logits, [whole_batch])
 
     @abstractmethod
     def decode(self, logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from densemtl.argmax import highest, highest_of
 from densemtl.coarse import Coarse
 from densemtl.colours import BLACK, palette
 from densemtl.errors import ConfigError
-from densemtl.losses.cross_entropy import cross_entropy
+from densemtl.losses.cross_entropy import coarse_cross_entropy, cross_entropy
 from densemtl.metrics.miou import MIoU
 from densemtl.tasks.base import LabelMap
 from densemtl.types import VOID, ProtocolName
@@ -58,6 +58,10 @@ class Classes(LabelMap):
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, sum over valid pixels / their number."""
         return cross_entropy(logits, target, self.valid(target))
+
+    def coarse_loss(self, coarse: Coarse, target: Tensor) -> Tensor:
+        """In pieces, since classes may be many."""
+        return coarse_cross_entropy(coarse, target, self.valid(target))
 
     def decode(self, logits: Tensor) -> Tensor:
         """BxCxHxW logits -> BxHxW int64 class ids."""

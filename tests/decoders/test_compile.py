@@ -6,17 +6,20 @@ import pytest
 import torch
 from experiments import tiny
 
+from densemtl import components
 from densemtl.build import build_model, build_tasks
 
 
-@pytest.mark.parametrize("decoder", ["hard_sharing", "cross_stitch", "mtan"])
+@pytest.mark.parametrize("decoder", components.names("decoders"))
 def test_the_forward_pass_is_one_graph(decoder):
-    experiment = tiny(f"decoder.name={decoder}")
+    tasks = ["tasks=[depth]"] if decoder == "single_task" else []
+    experiment = tiny(f"decoder.name={decoder}", *tasks)
     torch.manual_seed(0)
-    model = build_model(experiment, build_tasks(experiment)).eval()
+    model = build_model(experiment, build_tasks(experiment)).train()
     image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    wanted = model(image).final
+    wanted = model(image, full_size=False).final
     torch._dynamo.reset()
-    found = torch.compile(model, backend="eager", fullgraph=True)(image).final
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    found = compiled(image, full_size=False).final
     for task, logits in wanted.items():
         torch.testing.assert_close(found[task], logits)

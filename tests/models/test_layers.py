@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from densemtl.models.layers import BatchNorm, conv_bn_relu, resize
+from densemtl.models.layers import BatchNorm, JoinedConv, conv_bn_relu, resize
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 12)])
@@ -39,3 +40,19 @@ def test_resizing_to_the_same_size_is_the_same_tensor() -> None:
     x = torch.randn(1, 2, 3, 4)
     assert resize(x, (3, 4)) is x
     assert resize(x, (5, 7)).shape == (1, 2, 5, 7)
+
+
+def test_levels_convolved_one_by_one_are_those_side_by_side() -> None:
+    torch.manual_seed(0)
+    levels = [torch.randn(2, 3, 8, 12), torch.randn(2, 4, 4, 6), torch.randn(2, 5, 3, 3)]
+    convolution = JoinedConv(12, 12, 1)
+    joined = torch.cat([resize(level, (8, 12)) for level in levels], dim=1)
+    for level in levels:
+        level.requires_grad_()
+    found = convolution(levels)
+    wanted = F.conv2d(joined, convolution.weight, convolution.bias)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    towards = torch.randn_like(found)
+    own = torch.autograd.grad(found, convolution.weight, towards)
+    (expected,) = torch.autograd.grad(wanted, convolution.weight, towards)
+    torch.testing.assert_close(own[0], expected, rtol=1e-4, atol=1e-5)
