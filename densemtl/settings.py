@@ -134,6 +134,7 @@ class TrainSettings(Section):
         checkpoint_activations: keep what enters a block alone, and compute its inside again in the
             backward pass: less memory for a third more work, and the same numbers.
         compile: let torch.compile join operations, which takes a minute at the start; pays on GPUs.
+            Goes with all architectures and with `checkpoint_activations`.
         non_finite: stop at a loss that is not finite, or skip its step with a warning.
     """
 

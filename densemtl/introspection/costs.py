@@ -104,9 +104,10 @@ class TrainPass:
 def train_pass(model: DenseModel, size: Size) -> TrainPass:
     """Run a training step's forward pass in fp32, and weigh what it leaves behind.
 
-    That is every tensor saved for the backward pass, and the predictions. Tensors that share
-    memory count once; parameters and buffers do not count, nor does what the losses keep. It is
-    what torch's allocator has given out at that moment; the process holds up to a tenth more.
+    That is every tensor saved for the backward pass, and the heads' logits. Tensors that share
+    memory count once; parameters and buffers do not count, nor do the gradients of the logits,
+    which are all that losses keep. It is what torch's allocator has given out at that moment; the
+    process holds up to a tenth more.
 
     Args:
         model: on the meta device; left in training mode.
@@ -123,7 +124,7 @@ def train_pass(model: DenseModel, size: Size) -> TrainPass:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
-        predictions = model.train()(image)
+        predictions = model.train()(image, full_size=False)
     for outputs in (predictions.final, *predictions.aux, predictions.terms):
         for tensor in outputs.values():
             keep(tensor)

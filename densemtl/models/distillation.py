@@ -32,7 +32,7 @@ class Distillation(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{source: BxCxHxW} -> {target: BxCxHxW}."""
         return {
-            target: features[target] + sum(send(features[source]) for source, send in own.items())
+            target: sum((send(features[source]) for source, send in own.items()), features[target])
             for target, own in self.messages.items()
             if isinstance(own, nn.ModuleDict)
         }

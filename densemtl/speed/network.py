@@ -112,11 +112,13 @@ def noise(tasks: Sequence[Task], size: Size, count: int) -> Batch:
 def measure_step(subject: Subject, repeats: int) -> list[Measure]:
     """A step against a bare loop of the same model, the machine's peak, and its memory."""
     device = subject.precision.device
-    works = {"bare": bare_step(subject), "step": whole_step(subject)}
-    times = interleaved(works, repeats, make_clock(device))
+    step = whole_step(subject)
+    step()
     peak = Peak(device)
     with peak.watching():
-        works["step"]()
+        step()
+    works = {"bare": bare_step(subject), "step": step}  # which doubles weights and their gradients
+    times = interleaved(works, repeats, make_clock(device))
     seconds = median(times["step"])
     most = peak_flops(device, subject.precision.autocast or torch.float32, repeats)
     done = subject.flop() / seconds
