@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import STEM, ParallelNetworks
 from densemtl.decoders.separate import own_share
+from densemtl.models.layers import weighted_sum
 from densemtl.tasks.base import Task
 from densemtl.types import Sharing
 
@@ -48,9 +49,8 @@ class CrossStitch(ParallelNetworks):
         """A weighted sum over tasks, with a weight a channel."""
         if level == STEM:
             return features
-        stacked = torch.stack(features)
-        weights = self.units[level - 1][:, :, None, :, None, None]
-        return [(mixture * stacked).sum(0) for mixture in weights]
+        unit = self.units[level - 1][..., None, None]
+        return [weighted_sum(weights.unbind(), features) for weights in unit]
 
     def fusion(self) -> list[nn.Parameter]:
         """One TxTxC unit a stage."""

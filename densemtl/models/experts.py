@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from densemtl.distributed import mean_over_batch
 from densemtl.models.blocks import EXPANSION
-from densemtl.models.layers import BatchNorm, conv_bn_relu
+from densemtl.models.layers import BatchNorm, conv_bn_relu, weighted_sum
 
 Gating = Literal["pixel", "pooled"]
 """One choice for every pixel, or one for the whole map, made from its mean."""
@@ -144,15 +144,8 @@ class ExpertStack(nn.Module):
 
 
 def mix(gate: Tensor, features: Sequence[Tensor]) -> Tensor:
-    """BxExhxw or BxEx1x1 weights, E times BxCxhxw -> their weighted sum.
-
-    A running sum, since a stack of all experts would double the memory.
-    """
-    weights = gate.to(features[0].dtype).split(1, dim=1)
-    mixed = weights[0] * features[0]
-    for weight, feature in zip(weights[1:], features[1:], strict=True):
-        mixed = torch.addcmul(mixed, weight, feature)
-    return mixed
+    """BxExhxw or BxEx1x1 weights, E times BxCxhxw -> their weighted sum."""
+    return weighted_sum(gate.to(features[0].dtype).split(1, dim=1), features)
 
 
 def mean_gates(wiring: Wiring, gates: Gates) -> Tensor:

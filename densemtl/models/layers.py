@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,6 +59,14 @@ class BatchNorm(nn.BatchNorm2d):
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(input)
+
+
+def weighted_sum(weights: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
+    """A running sum, since a stack of all features would double their memory."""
+    mixed = weights[0] * features[0]
+    for weight, feature in zip(weights[1:], features[1:], strict=True):
+        mixed = torch.addcmul(mixed, weight, feature)
+    return mixed
 
 
 def resize(feature: Tensor, size: Size) -> Tensor:
