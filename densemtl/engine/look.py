@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from densemtl.engine.randomness import random_state, set_random_state
 from densemtl.losses.objective import Losses
 from densemtl.types import Predictions
 
-Model = Callable[[Tensor], Predictions]
+Model = Callable[..., Predictions]
 
 
 class Look:
@@ -38,7 +38,11 @@ class Look:
     def losses(self, parts: Sequence[Part]) -> Iterator[Losses]:
         """Of one after the other, given in the order of the step; with a graph where it is on."""
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        model = partial(functional_call, self._model, buffers)
+
+        def model(image: Tensor, **options: Any) -> Predictions:
+            predictions: Predictions = functional_call(self._model, buffers, image, options)
+            return predictions
+
         with self._same_random_numbers():
             for part in parts:
                 yield self._objective(model, part)
