@@ -49,7 +49,7 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict({task: nn.Conv2d(8, n, 1) for task, n in channels.items()})
         self.register_buffer("batches", torch.zeros(()))
 
-    def forward(self, image: Tensor) -> Predictions:
+    def forward(self, image: Tensor, full_size: bool = True) -> Predictions:
         self.batches += 1
         first = torch.tanh(self.first(image / 255))
         maps = self.handover([first, torch.tanh(self.second(first))])
