@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from densemtl.data import pictures
+from densemtl.data.pictures import AGAIN
 from densemtl.errors import DataError
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
 SUFFIXES = (".npy", ".png", ".mat", ".jpg", ".jpeg")
 """File types that hold images and labels; of two files of one name the earlier here counts."""
-
-AGAIN = "fetch or unpack it again"
 
 
 def index(folder: Path) -> dict[str, Path]:
@@ -154,41 +154,7 @@ def channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:
 
 
 def _decode(file: Path, flags: int) -> NDArray[Any]:
-    data = _guarded(file, file.read_bytes)
-    if not _is_whole(data):
-        raise DataError(f"{file}: truncated, or not a JPEG or PNG picture; {AGAIN}")
-    if flags == cv2.IMREAD_UNCHANGED and _has_palette(data):
-        return _guarded(file, lambda: _palette_indices(file))
-    picture = _guarded(file, lambda: cv2.imdecode(np.frombuffer(data, np.uint8), flags))
-    if picture is None:
-        raise DataError(f"{file}: corrupt, it cannot be decoded; {AGAIN}")
-    return _to_rgb(picture) if picture.ndim == 3 else picture
-
-
-def _to_rgb(picture: NDArray[Any]) -> NDArray[Any]:
-    """OpenCV's blue first, with or without alpha -> RGB."""
-    code = cv2.COLOR_BGRA2RGB if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB
-    return cv2.cvtColor(picture, code)
-
-
-def _is_whole(data: bytes) -> bool:
-    """Whether the end is there: OpenCV 4 decodes a truncated picture in silence, the rest grey."""
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-64:]
-    # A thumbnail in the header has markers of its own, so the last of each kind counts.
-    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-
-
-def _has_palette(data: bytes) -> bool:
-    return data.startswith(b"\x89PNG") and data[25] == 3
-
-
-def _palette_indices(file: Path) -> NDArray[np.uint8]:
-    """PASCAL's masks are pictures with a palette, whose indices OpenCV does not give."""
-    from PIL import Image
-
-    with Image.open(file) as picture:
-        return np.array(picture)
+    return pictures.decode(_guarded(file, file.read_bytes), flags, file)
 
 
 def _guarded(file: Path, read: Callable[[], Any]) -> Any:

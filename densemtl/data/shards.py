@@ -10,12 +10,10 @@ are batches, but for the order of training: neighbouring shards are shuffled tog
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.atomic import replacing
+from densemtl.data import pictures
 from densemtl.data.base import DenseDataset, Split
+from densemtl.data.shard_source import INDEX, Source
 from densemtl.errors import DataError
 from densemtl.types import Sample
-
-INDEX = "shards.json"
 
 IMAGE = "image"
 
@@ -46,7 +44,7 @@ class Shards(DenseDataset):
     Args:
         split: "train" or "val".
         tasks: of those in the shards.
-        root: a folder, or a URL such as https://.. or s3://.. (needs `densemtl[shards]`).
+        root: a folder, or a URL such as https://.. or gs://.. (needs `densemtl[shards]`).
         folder: where shards of a URL are kept when they have been fetched.
         keep: how many; those that were not used for longest go first.
 
@@ -65,18 +63,19 @@ class Shards(DenseDataset):
     ) -> None:
         super().__init__(split, tasks)
         self._source = Source(root, folder.expanduser(), keep)
-        shards = self._source.index()["splits"][split]
-        self._shards = [shard["file"] for shard in shards]
-        self.ids = tuple(name for shard in shards for name in shard["ids"])
-        self.chunks = tuple(len(shard["ids"]) for shard in shards)
+        shards = self._source.index().splits.get(split, ())
+        if not shards:
+            raise DataError(f"{root}: {INDEX} lists no shard of {split!r}; write the shards again")
+        self._shards = [shard.file for shard in shards]
+        self.ids = tuple(name for shard in shards for name in shard.ids)
+        self.chunks = tuple(len(shard.ids) for shard in shards)
         self._starts = np.cumsum([0, *self.chunks])
 
     @classmethod
     def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """What the index says."""
         folder = Path(options.get("folder", "~/.cache/densemtl/shards")).expanduser()
-        offered: dict[str, dict[str, Any]] = Source(options["root"], folder, 1).index()["offers"]
-        return offered
+        return Source(options["root"], folder, 1).index().offers
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample, fetching its shard if need be.
@@ -95,67 +94,10 @@ class Shards(DenseDataset):
         }
         if IMAGE not in arrays:
             raise DataError(f"{file}: no image {key} ({self.ids[index]}); write the shards again")
-        return Sample(arrays.pop(IMAGE), arrays, self.ids[index])
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where shards come from: a folder, or a URL and a folder for what was fetched."""
-
-    root: str
-    folder: Path
-    keep: int
-
-    def index(self) -> dict[str, Any]:
-        """The parsed `shards.json`; of a URL asked for anew."""
-        file = self._fetched(INDEX) if self._remote() else Path(self.root).expanduser() / INDEX
-        if self._remote():
-            self._fetch(INDEX, file)
-        try:
-            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            hint = "make them by `python datasets/make_shards.py`, or set data.root"
-            raise DataError(f"{file}: no index of shards; {hint}") from error
-        return found
-
-    def local(self, name: str) -> Path:
-        """A shard's file, which is fetched where it has not been."""
-        if not self._remote():
-            file = Path(self.root).expanduser() / name
-            if not file.exists():
-                raise DataError(f"{file}: missing, though {INDEX} lists it; write the shards again")
-            return file
-        file = self._fetched(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not file.exists():
-                self._fetch(name, file)
-                self._make_room(file)
-        return file
-
-    def _remote(self) -> bool:
-        return "://" in self.root
-
-    def _fetched(self, name: str) -> Path:
-        return self.folder / self.root.replace("://", "/").strip("/") / name
-
-    def _fetch(self, name: str, file: Path) -> None:
-        try:
-            from webdataset.gopen import gopen
-        except ImportError as error:
-            raise DataError(f'{self.root}: needs `pip install "densemtl[shards]"`') from error
-        try:
-            with gopen(f"{self.root.rstrip('/')}/{name}") as stream, replacing(file) as draft:
-                draft.write_bytes(stream.read())
-        except Exception as error:  # of networks and of the programs that webdataset calls
-            raise DataError(f"{self.root}/{name}: cannot be fetched ({error})") from error
-
-    def _make_room(self, newest: Path) -> None:
-        """Files in use stay readable until they are closed."""
-        shards = sorted(newest.parent.glob("*.tar"), key=lambda each: each.stat().st_atime_ns)
-        for file in [each for each in shards if each != newest][: max(len(shards) - self.keep, 0)]:
-            file.unlink(missing_ok=True)
+        image = arrays.pop(IMAGE)
+        if any(array.shape[:2] != image.shape[:2] for array in arrays.values()):
+            raise DataError(f"{file}: image and labels of {key} differ in size; fetch it again")
+        return Sample(image, arrays, self.ids[index])
 
 
 Member = tuple[int, int, str]
@@ -185,13 +127,12 @@ def _read(file: Path, member: Member) -> NDArray[Any]:
     with file.open("rb") as handle:
         handle.seek(offset)
         data = handle.read(length)
-    if suffix == "npy":
-        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-        return array
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None:
-        raise DataError(f"{file}: a picture in it is corrupt; fetch it again")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if picture.ndim == 3 else picture
+    if suffix != "npy":
+        return pictures.decode(data, cv2.IMREAD_UNCHANGED, file)
+    try:
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # numpy's reader of broken files raises nearly anything
+        raise DataError(f"{file}: an array in it is corrupt; {pictures.AGAIN}") from error
 
 
 def _key(place: int) -> str:

@@ -89,3 +89,42 @@ def test_every_image_once_an_epoch_chunks_near_each_other():
         assert len({index // 4 for index in orders[0][start : start + 32]}) == 8
     sampler.skip = 100
     assert [index for _, index in sampler] == orders[1][100:]
+
+
+@pytest.mark.parametrize(
+    "place", ["pipe:touch {} #://x", "sftp://host/x", "http://host/../../x", "pipe://touch {}"]
+)
+def test_a_root_runs_no_command_and_leads_nowhere_else(tmp_path, place):
+    """A configuration may have come with a stranger's checkpoint."""
+    root = place.format(tmp_path / "ran")
+    with pytest.raises(DataError, match=r"^data\.root: .*give a folder, or file://"):
+        Shards.offers(root=root, folder=tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"offers": {}, "splits": {"train": [{"file": "../../x.tar", "ids": ["a"]}]}}', "file"),
+        ('{"offers": {}, "splits": {"train": [{"file": "/etc/x.tar", "ids": ["a"]}]}}', "file"),
+        ('{"offers": {}, "splits": {"train": [{"file": "x.tar"}]}}', "ids: must be given"),
+        ('{"splits": {}}', "offers: must be given"),
+        ("[" * 5000, "."),
+        ("[]", "."),
+        ('{"offers": {}, "splits": {}}', "lists no shard of 'train'"),
+    ],
+)
+def test_an_index_lists_what_lies_beside_it(tmp_path, text, reason):
+    (tmp_path / "shards.json").write_text(text)
+    with pytest.raises(DataError, match=rf"shards\.json.*{reason}") as error:
+        Shards("train", TASKS, root=str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_array_in_a_shard_is_told(root, tmp_path):
+    for file in root.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shard = tmp_path / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"NUMPY", b"NUMPX"))
+    with pytest.raises(DataError, match=r"train-000000\.tar: an array in it is corrupt"):
+        Shards("train", TASKS, root=str(tmp_path))[0]
