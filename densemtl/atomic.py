@@ -10,19 +10,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from densemtl.errors import OutputError
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A temporary name to write to; takes the file's place when the block ends without error."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary name to write to; takes the file's place when the block ends without error.
+
+    Raises:
+        OutputError: a full disk, no permission, a file-system that is read-only ..
+    """
     # The suffix stays last, since some writers choose the format by it.
     draft = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
-    try:
-        yield draft
-        _flush(draft)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    with _told(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield draft
+            _flush(draft)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
@@ -37,21 +44,28 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     A folder cannot be swapped in one step. `.new` exists only whole, and `.old` only until the
     swap is over, so at any moment `find_folder` finds a whole one.
+
+    Raises:
+        OutputError: as for `replacing`.
     """
     draft, new, old = (_beside(folder, suffix) for suffix in ("draft", "new", "old"))
-    recovered = find_folder(folder)
-    if recovered is not None and recovered != folder:
-        recovered.rename(folder)
-    for leftover in (draft, new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    draft.mkdir(parents=True)
-    yield draft
-    for file in draft.iterdir():
-        _flush(file)
-    draft.rename(new)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
+    with _told(folder):
+        recovered = find_folder(folder)
+        if recovered is not None and recovered != folder:
+            recovered.rename(folder)
+        for leftover in (draft, new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+            for file in draft.iterdir():
+                _flush(file)
+            draft.rename(new)
+        finally:  # whose space others may need
+            shutil.rmtree(draft, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -59,6 +73,18 @@ def find_folder(folder: Path) -> Path | None:
     """Where a whole version of a folder lies, also after a killed swap; None if there is none."""
     candidates = (folder, _beside(folder, "new"), _beside(folder, "old"))
     return next((candidate for candidate in candidates if candidate.is_dir()), None)
+
+
+@contextmanager
+def _told(place: Path) -> Iterator[None]:
+    """What the operating system refuses, in one line that names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{place}: cannot be written ({reason}); what was there before is whole"
+        ) from error
 
 
 def _beside(folder: Path, suffix: str) -> Path:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from densemtl.errors import UserError
+
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EIO),
+)
+"""What an operating system refuses that is no bug of ours."""
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -16,6 +23,8 @@ INTERRUPTED = 130
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a tool's `main`: 0 when it returns, 2 and one `error:` line a fault for the user's own.
 
+    So are full disks, missing permission and the like, wherever they strike.
+
     Anything else is a bug of ours and keeps its traceback.
     """
     try:
@@ -23,6 +32,12 @@ def run(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

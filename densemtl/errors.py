@@ -27,5 +27,9 @@ class ResultsError(UserError):
     """Result files that are missing or cannot be compared with each other."""
 
 
+class OutputError(UserError):
+    """A file or folder that cannot be written: a full disk, no permission; names it."""
+
+
 class WorkerError(UserError):
     """A process that was to help ended before its work was done."""

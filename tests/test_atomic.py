@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from densemtl.atomic import find_folder, replacing, replacing_folder, write_json
+from densemtl.errors import OutputError
 
 
 class KilledError(Exception):
@@ -145,3 +146,27 @@ def test_a_kill_during_the_swap_loses_neither_version(tmp_path, monkeypatch, bef
     write_folder(folder, "newer")
     assert read_folder(folder) == "newer"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("writer", [replacing, replacing_folder])
+def test_what_cannot_be_written_is_one_line(tmp_path, writer):
+    (tmp_path / "file").write_text("in the way")
+    told = r"file/new: cannot be written \((Not a directory|File exists)\)"
+    with pytest.raises(OutputError, match=told) as error, writer(tmp_path / "file" / "new"):
+        pass
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_an_error_while_filling_leaves_no_draft(tmp_path):
+    write_folder(tmp_path / "last", "old")
+
+    def fail():
+        with replacing_folder(tmp_path / "last") as draft:
+            (draft / "one").write_text("new")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"last: cannot be written \(No space left on device\)"):
+        fail()
+    assert list(tmp_path.iterdir()) == [tmp_path / "last"]
+    assert read_folder(tmp_path / "last") == "old"

@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "distributed": ("errors",),
     "types": (),
-    "atomic": (),
+    "atomic": ("errors",),
     "colours": (),
     "settings": (),
     "components": ("errors",),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from densemtl.atomic import replacing
 from densemtl.data.base import DenseDataset
-from densemtl.errors import DataError
+from densemtl.errors import OutputError
 from densemtl.types import Sample
 
 _IMAGE, _STAMP, _TARGET = "image", "stamp", "target "
@@ -43,7 +43,8 @@ class DiskCached(DenseDataset):
         """From the cache, or else read and written to it.
 
         Raises:
-            DataError: it cannot be read, or the cache not be written.
+            DataError: it cannot be read.
+            OutputError: the cache cannot be written.
         """
         file, stamp = self._folder / f"{index:07d}.npy", self._dataset.stamp(index)
         arrays = _load(file, stamp)
@@ -74,9 +75,8 @@ def _save(file: Path, stamp: str, arrays: dict[str, NDArray[Any]]) -> None:
     try:
         with replacing(file) as draft:
             np.save(draft, record)
-    except OSError as error:
-        trouble = f"{file}: cannot be written ({error.strerror})"
-        raise DataError(f"{trouble}; set loader.cache_folder, or loader.cache=none") from error
+    except OutputError as error:
+        raise OutputError(f"{error}; set loader.cache_folder, or loader.cache=none") from error
 
 
 def _load(file: Path, stamp: str) -> dict[str, NDArray[Any]] | None:
@@ -86,5 +86,5 @@ def _load(file: Path, stamp: str) -> dict[str, NDArray[Any]] | None:
         if record[_STAMP][0].decode() != stamp:
             return None
         return {name: np.asarray(record[name][0]) for name in record.dtype.names if name != _STAMP}
-    except (OSError, EOFError, ValueError, IndexError):
+    except Exception:  # numpy's reader of broken files raises nearly anything
         return None

@@ -1,13 +1,17 @@
 """Checkpoints: weights in safetensors, the rest of the loop's state beside them, never half.
 
 Nothing is unpickled into code: tensors come from safetensors, and the state is read by torch with
-`weights_only=True`. Every rank takes part in saving, and the first alone writes.
+`weights_only=True`. Every rank takes part in saving, and the first alone writes. Both files are
+checked as they are read, by checksums that lie in the first one's header; older ones have none.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedWriter, BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +25,14 @@ from densemtl.distributed import is_first
 from densemtl.engine.fsdp import parts_of, whole
 from densemtl.errors import CheckpointError
 
-CONFIG = "config"
+CONFIG, CHECKSUM, STATE_CHECKSUM = "config", "checksum", "state_checksum"
+"""Of the header."""
+
+STATE = "state.pt"
 LAST = "last"
 BEST = "best.safetensors"
 PUBLISHED = "model.safetensors"
-"""What the weights are called where they were published, which is the hub's own name for them."""
+"""What the weights are called in `last/` and where they were published, as on the hub."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def save_tensors(file: Path, weights: Weights) -> None:
     tensors = _plain(weights.tensors)
     if is_first():
         with replacing(file) as draft:
-            save_file(tensors, draft, metadata={CONFIG: weights.config})
+            _write(draft, Weights(tensors, weights.config))
 
 
 def load_weights(file: Path) -> Weights:
@@ -71,15 +78,49 @@ def load_weights(file: Path) -> Weights:
     Raises:
         CheckpointError: missing, corrupt, or without a configuration.
     """
+    return _read(file)[0]
+
+
+def _write(file: Path, weights: Weights, **header: str) -> None:
+    header |= {CONFIG: weights.config, CHECKSUM: _checksum(weights)}
+    try:
+        save_file(weights.tensors, file, metadata=header)
+    except SafetensorError as error:  # which tells of the operating system in words alone
+        raise OSError(str(error).partition("I/O error: ")[2] or str(error)) from error
+
+
+def _read(file: Path) -> tuple[Weights, dict[str, str]]:
+    """Weights, which are those that were written, and the header beside them."""
     try:
         with safe_open(file, framework="pt") as handle:
-            config = (handle.metadata() or {}).get(CONFIG)
+            header = dict(handle.metadata() or {})
         tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: not a readable safetensors checkpoint: {error}") from error
-    if config is None:
+    except Exception as error:  # of files, safetensors and torch's types
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: not a readable safetensors checkpoint: {reason}") from error
+    if CONFIG not in header:
         raise CheckpointError(f"{file}: holds no configuration; give a checkpoint of this project")
-    return Weights(tensors, config)
+    weights = Weights(tensors, header[CONFIG])
+    _check(file, header.get(CHECKSUM), lambda: _checksum(weights))
+    return weights, header
+
+
+def _checksum(weights: Weights) -> str:
+    """Of the configuration, and of tensors with their names and shapes."""
+    value = zlib.crc32(weights.config.encode())
+    for name, tensor in sorted(weights.tensors.items()):
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(_bytes(tensor), value)
+    return f"{value:08x}"
+
+
+def _check(file: Path, expected: str | None, found: Callable[[], str]) -> None:
+    if expected is not None and expected != found():
+        raise CheckpointError(f"{file}: corrupt (other bytes than were written); {_again(file)}")
+
+
+def _again(file: Path) -> str:
+    return f"take another copy, or remove the folder {file.parent} to start over"
 
 
 def apply_weights(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
@@ -105,8 +146,12 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(_plain(tensors).items()):
         digest.update(name.encode())
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.cpu().reshape(-1).view(torch.uint8).numpy().data
 
 
 def save_last(folder: Path, model: nn.Module, state: dict[str, Any], config: str) -> None:
@@ -114,8 +159,8 @@ def save_last(folder: Path, model: nn.Module, state: dict[str, Any], config: str
     tensors = _plain(model.state_dict())
     if is_first():
         with replacing_folder(folder / LAST) as draft:
-            save_file(tensors, draft / "model.safetensors", {CONFIG: config})
-            torch.save(state, draft / "state.pt")
+            checksum = _save_state(draft / STATE, state)
+            _write(draft / PUBLISHED, Weights(tensors, config), **{STATE_CHECKSUM: checksum})
 
 
 def load_last(folder: Path, model: nn.Module) -> dict[str, Any] | None:
@@ -127,16 +172,48 @@ def load_last(folder: Path, model: nn.Module) -> dict[str, Any] | None:
     last = find_folder(folder / LAST)
     if last is None:
         return None
-    weights = load_weights(last / "model.safetensors")
+    weights, header = _read(last / PUBLISHED)
     apply_weights(model, weights.tensors, last)
-    file = last / "state.pt"
+    return _load_state(last / STATE, header.get(STATE_CHECKSUM))
+
+
+def _save_state(file: Path, state: dict[str, Any]) -> str:
+    """Write the state; gives its checksum back."""
+    with _Output(FileIO(file, "wb")) as output:
+        try:
+            torch.save(state, output)
+        except RuntimeError as error:
+            raise output.error or error from None
+    return f"{output.checksum:08x}"
+
+
+def _load_state(file: Path, checksum: str | None) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        data = file.read_bytes()
+        _check(file, checksum, lambda: f"{zlib.crc32(data):08x}")
+        state: dict[str, Any] = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch.load raises many types on a corrupt file
-        raise CheckpointError(
-            f"{file}: corrupt ({type(error).__name__}); remove the folder {last} to start over"
-        ) from error
+        reason = type(error).__name__
+        raise CheckpointError(f"{file}: corrupt ({reason}); {_again(file)}") from error
     return state
+
+
+class _Output(BufferedWriter):
+    """Adds up a checksum as torch writes, and remembers what torch forgets: why it could not."""
+
+    checksum = 0
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """As any file does."""
+        self.checksum = zlib.crc32(data, self.checksum)
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

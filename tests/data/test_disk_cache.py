@@ -13,7 +13,7 @@ from experiments import tiny
 from densemtl.build import build_dataset
 from densemtl.data.disk_cache import DiskCached
 from densemtl.data.nyud import NYUD
-from densemtl.errors import DataError
+from densemtl.errors import OutputError
 from densemtl.types import Sample
 
 TASKS = ["semseg", "depth", "normals", "edge"]
@@ -75,7 +75,7 @@ def test_a_broken_file_is_written_anew(dataset, tmp_path, kept):
 
 def test_a_cache_that_cannot_be_written_is_told(dataset, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DataError, match=r"cannot be written .*loader\.cache_folder"):
+    with pytest.raises(OutputError, match=r"cannot be written .*loader\.cache_folder"):
         DiskCached(dataset, tmp_path / "cache")[0]
 
 

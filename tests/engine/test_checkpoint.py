@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -15,7 +18,7 @@ from densemtl.engine.checkpoint import (
     save_weights,
     weights_hash,
 )
-from densemtl.errors import CheckpointError
+from densemtl.errors import CheckpointError, OutputError
 
 
 class KilledError(Exception):
@@ -157,3 +160,70 @@ def test_the_hash_is_of_values_and_names(tmp_path):
     linear, named = nn.Sequential(nn.Linear(2, 2)), nn.ModuleDict({"a": nn.Linear(2, 2)})
     named["a"].load_state_dict(linear[0].state_dict())
     assert weights_hash(linear) != weights_hash(named)
+
+
+def flipped(file, place: int) -> None:
+    """Change one bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[place // 8] ^= 1 << place % 8
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
+def test_a_flipped_bit_is_told_or_without_effect(tmp_path, name, rng):
+    """Neither safetensors nor torch looks at what it reads; these checksums do."""
+    model, state = Net(), {"step": 1, "moment": torch.randn(64), "rng": torch.get_rng_state()}
+    save_last(tmp_path, model, state, "x: 1")
+    file = tmp_path / "last" / name
+    whole, told = file.read_bytes(), 0
+    for place in rng.integers(0, len(whole) * 8, 120).tolist():
+        flipped(file, place)
+        fresh = Net(seed=1)
+        try:
+            found = load_last(tmp_path, fresh)
+        except CheckpointError as error:
+            told += f"{tmp_path}/last" in str(error) and "\n" not in str(error)
+        else:
+            assert same(model, fresh)
+            assert torch.equal(found["moment"], state["moment"])
+            assert torch.equal(found["rng"], state["rng"])
+            told += 1
+        file.write_bytes(whole)
+    assert told == 120
+
+
+def test_weights_from_before_there_were_checksums_load(tmp_path):
+    checkpoint.save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", {"config": "x: 1"})
+    assert torch.equal(load_weights(tmp_path / "old.safetensors").tensors["a"], torch.ones(3))
+
+
+def test_a_state_of_another_save_is_told(tmp_path):
+    """Halves of two checkpoints, as a copy that was cut short leaves them, are no checkpoint."""
+    save_last(tmp_path, Net(), {"step": 1}, "x: 1")
+    older = (tmp_path / "last" / "state.pt").read_bytes()
+    save_last(tmp_path, Net(seed=2), {"step": 2}, "x: 1")
+    (tmp_path / "last" / "state.pt").write_bytes(older)
+    with pytest.raises(CheckpointError, match=r"state.pt: corrupt .*other bytes"):
+        load_last(tmp_path, Net())
+
+
+@pytest.mark.parametrize("room", [0, 2000, 6000])
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path, room):
+    """The limit on a file's size stands for a full disk, which needs no mount."""
+    model = Net(width=64)
+    save_last(tmp_path, model, {"step": 1}, "x: 1")
+    save_weights(tmp_path / "best.safetensors", model, "x: 1")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"last: cannot be written \(.*[Ff]ile too large"):
+            save_last(tmp_path, Net(seed=1, width=64), {"moment": torch.ones(5000)}, "x: 1")
+        with pytest.raises(OutputError, match=r"best.safetensors: cannot be written \(.*too large"):
+            save_weights(tmp_path / "best.safetensors", Net(seed=1, width=64), "x: 1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    fresh = Net(seed=2, width=64)
+    assert load_last(tmp_path, fresh) == {"step": 1}
+    assert same(model, fresh)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last"]
