@@ -8,16 +8,21 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from densemtl.errors import UserError
+from densemtl.errors import UserError, WorkerError
 
 T = TypeVar("T")
+
+KILLED = (
+    "a process that reads images was killed, perhaps for want of memory: take fewer loader.workers;"
+    " a training goes on when the same command is given again"
+)
 
 
 class Loader(DataLoader[T], Generic[T]):
     """As torch's, but a `UserError` in a worker arrives as it was raised.
 
     torch would hand it over as a text with the worker's traceback. Whatever else goes wrong in a
-    worker is a bug and keeps that traceback.
+    worker is a bug and keeps that traceback. A worker that was killed is a `WorkerError`.
     """
 
     def __init__(
@@ -33,10 +38,15 @@ class Loader(DataLoader[T], Generic[T]):
         )
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise WorkerError(KILLED) from error
 
 
 class _Carrying(Dataset[Any]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -9,8 +11,10 @@ import fakes
 import numpy as np
 import pytest
 from experiments import tiny
+from torch.utils.data import Dataset
 
-from densemtl.errors import DataError
+from densemtl.data.workers import Loader
+from densemtl.errors import DataError, WorkerError
 from densemtl.run import run
 
 
@@ -43,6 +47,24 @@ def break_depth(root: Path) -> str:
 def break_list(root: Path) -> str:
     (root / "gt_sets" / "train.txt").write_text("\n")
     return r"gt_sets/train\.txt: the split list is empty"
+
+
+class Fatal(Dataset[int]):
+    """The process that reads the fourth item is killed, as by a system short of memory."""
+
+    def __getitem__(self, index: int) -> int:
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+    def __len__(self) -> int:
+        return 8
+
+
+def test_a_killed_worker_is_one_line() -> None:
+    with pytest.raises(WorkerError, match=r"killed.*fewer loader\.workers") as error:
+        list(Loader(Fatal(), sum, batch_size=2, num_workers=1))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
