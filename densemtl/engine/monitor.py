@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from densemtl.engine.fsdp import whole
 from densemtl.errors import UserError
 
 Losses = dict[str, float]
 
 
+ADVICE = (
+    "lower optim.lr, set train.clip_norm, or train.non_finite=skip; the checkpoints are from before"
+    " it"
+)
+
+
+GRADIENT = "gradient"
+"""What a step's report holds beside losses if they are finite, and their gradient is not."""
+
+
 class NonFiniteLossError(UserError):
-    """A loss became NaN or infinite; names task and step."""
+    """A loss or a weight became NaN or infinite; names task and step."""
 
 
 class LossMonitor:
@@ -62,13 +73,32 @@ class LossMonitor:
         ]
         if not broken:
             return losses
+        told = broken[0] if GRADIENT in losses else f"loss of {', '.join(broken)}"
         if not self._forgive:
-            raise NonFiniteLossError(
-                f"loss of {', '.join(broken)} at step {step}: lower optim.lr, set train.clip_norm, "
-                f"or train.non_finite=skip; the checkpoints are from before it"
-            )
-        self._tell(f"step {step} skipped: loss of {', '.join(broken)}")
+            raise NonFiniteLossError(f"{told} at step {step}: {ADVICE}")
+        self._tell(f"step {step} skipped: {told}")
         return None
+
+
+def check_weights(groups: Mapping[str, Sequence[Tensor]], step: int) -> None:
+    """See that weights are worth keeping: a gradient may break them though losses were finite.
+
+    Args:
+        groups: {what they belong to, such as a task: parameters}.
+        step: after which they are looked at.
+
+    Raises:
+        NonFiniteLossError: one is NaN or infinite; names the groups.
+    """
+    finite = {name: _are_finite(weights) for name, weights in groups.items() if weights}
+    broken = [name for name, each in finite.items() if not each]
+    if broken:
+        told = ", ".join(broken)
+        raise NonFiniteLossError(f"weights of {told} are not finite at step {step}: {ADVICE}")
+
+
+def _are_finite(weights: Sequence[Tensor]) -> bool:
+    return bool(torch.stack([whole(each.detach()).isfinite().all() for each in weights]).all())
 
 
 class Means:

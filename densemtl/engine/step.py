@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balance, Balancer
 from densemtl.distributed import average_gradients
+from densemtl.engine.fsdp import whole
 from densemtl.engine.look import Look, Model
+from densemtl.engine.monitor import GRADIENT
 from densemtl.engine.parts import Part, parts_of
 from densemtl.engine.precision import Precision
 from densemtl.losses.objective import Losses, objective
@@ -51,10 +53,14 @@ class Stepper:
             lambda loss: self.scaler.scale(loss / len(parts)),
         )
         report = _report(told, balance)
-        if self.settings.non_finite == "stop" or bool(report["total"].isfinite()):
-            self._update()
-            if look is not None and self.balancer.looks_again:
-                self.balancer.look_again(report, look.joined(parts))
+        if self.settings.non_finite == "skip" and not bool(report["total"].isfinite()):
+            return report
+        self._average()
+        if self.settings.non_finite == "skip" and not bool((norm := self._norm()).isfinite()):
+            return {**report, GRADIENT: norm}
+        self._update()
+        if look is not None and self.balancer.looks_again:
+            self.balancer.look_again(report, look.joined(parts))
         return report
 
     def _pass(self, part: Part, told: list[Losses]) -> Losses:
@@ -66,10 +72,20 @@ class Stepper:
         predictions = self.precision.run(model, part.batch.image, full_size=False)
         return part.weighted(objective(self.tasks, predictions, part.batch.targets))
 
-    def _update(self) -> None:
+    def _average(self) -> None:
         if not self.settings.shard:  # whose gradients are averaged as they are made
             average_gradients(self.model)
         average_gradients(self.balancer)
+
+    def _norm(self) -> Tensor:
+        """Of the gradient; 0 where losses are scaled, which brings such a check of its own."""
+        groups = [] if self.scaler.is_enabled() else self.optimizer.param_groups
+        gradients = [each.grad for group in groups for each in group["params"]]
+        found = [gradient for gradient in gradients if gradient is not None]
+        norm: Tensor = whole(nn.utils.get_total_norm(found))
+        return norm
+
+    def _update(self) -> None:
         if self.settings.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)

@@ -20,7 +20,7 @@ from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
 from densemtl.engine.fsdp import gathered
 from densemtl.engine.log import RELATIONS, SHARING, RunLog, open_log
-from densemtl.engine.monitor import LossMonitor, Means
+from densemtl.engine.monitor import LossMonitor, Means, check_weights
 from densemtl.engine.optim import Schedule
 from densemtl.engine.panels import Predict, draw_panels
 from densemtl.engine.progress import ProgressBar
@@ -120,7 +120,7 @@ def train(job: Job, max_steps: int | None = None) -> None:
     goes on from.
 
     Raises:
-        NonFiniteLossError: a loss became NaN or infinite; names task and step.
+        NonFiniteLossError: a loss or weight became NaN or infinite; names it and the step.
     """
     record, end = job.state.record, min(job.steps, max_steps or job.steps)
     title = ProgressBar(job.title, record.step, end, job.images_per_step)
@@ -160,15 +160,23 @@ def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
         record.step += 1
         bar.advance(record.step)
         if _checkpoint_is_due(job, end):
-            means.add(monitor.drain())
+            _settle(job, monitor, means)
             _log_losses(job, means, bar, log)
             started = _clock(job, started)
             job.state.save(job.folder, job.config)
     if record.step % job.steps_per_epoch == 0:
         job.stepper.balancer.end_epoch()
-    means.add(monitor.drain())
+    _settle(job, monitor, means)
     _log_losses(job, means, bar, log)
     _clock(job, started)
+
+
+def _settle(job: Job, monitor: LossMonitor, means: Means) -> None:
+    """Nothing is validated or saved unless losses and weights are finite up to here."""
+    means.add(monitor.drain())
+    model = job.stepper.model
+    assert isinstance(model, DenseModel)
+    check_weights(model.parameter_groups(), job.state.record.step)
 
 
 def _step(job: Job, batches: Sequence[Batch]) -> Report:

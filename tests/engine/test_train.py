@@ -164,6 +164,40 @@ def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+def break_gradient(broken: Job, task: str, step: int, value: float) -> None:
+    """At that step the gradient of one of a task's weights is no number, though losses are."""
+    steps = iter(range(1, 100))
+    weight = broken.stepper.model.parameter_groups()[task][0]
+    weight.register_hook(lambda gradient: gradient * value if next(steps) == step else gradient)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [3, 4])
+def test_weights_that_are_not_finite_replace_no_checkpoint(
+    tmp_path: Path, step: int, value: float
+) -> None:
+    """Inside the epoch, and at its end, where the best weights would be written too."""
+    broken = job(tmp_path, "train.checkpoint_steps=1", "train.epochs=1")
+    break_gradient(broken, "depth", step, value)
+    with pytest.raises(NonFiniteLossError, match=rf"^weights of depth are not .* at step {step}:"):
+        train(broken)
+    assert all(each.isfinite().all() for each in tensors(tmp_path).values())
+    assert not (tmp_path / "best.safetensors").exists()
+    whole = job(tmp_path, "train.checkpoint_steps=1", "train.epochs=1")
+    assert whole.state.record.step == step - 1
+    train(whole)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forgiving = job(tmp_path, "train.non_finite=skip", "train.epochs=1")
+    break_gradient(forgiving, "semseg", 2, math.nan)
+    train(forgiving)
+    assert "step 2 skipped: gradient is nan" in capsys.readouterr().out
+    assert all(each.isfinite().all() for each in tensors(tmp_path).values())
+
+
 def test_too_few_images_for_one_step_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"8 training images do not fill one step of 5 batches"):
         job(tmp_path, "train.accumulate=5")
