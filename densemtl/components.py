@@ -11,6 +11,7 @@ import difflib
 import importlib
 import inspect
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -119,14 +120,16 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> list
     """One line an error: where, what, and the nearest valid name of an unknown key."""
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
+        path = ".".join(" ".join(str(part).split()) for part in (where, *item["loc"]) if part != "")
         if item["type"] == "extra_forbidden":
             known = known_keys(model, item["loc"][:-1])
             lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), known)}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
+        elif item["type"] == "model_type":
+            lines.append(f"{path}: give keys and values, not {reprlib.repr(item['input'])}")
         else:
-            lines.append(f"{path}: {item['msg']}, not {item['input']!r}")
+            lines.append(f"{path}: {item['msg']}, not {reprlib.repr(item['input'])}")
     return lines
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from densemtl import components, configfile
 from densemtl.checks import component_errors, task_errors
@@ -36,10 +45,29 @@ HARMLESS = {
 }
 """{section: keys that change where, how fast or how visibly a run goes, but no number of it}."""
 
-Baselines = Literal["auto", "none"] | dict[str, Path]
+
+def _one_of(told: str) -> WrapValidator:
+    """One line for all that pydantic says of each kind of value that could have been given."""
+
+    def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(value)
+        except ValidationError as error:
+            raise PydanticCustomError("one_of", "give {told}", {"told": told}) from error
+
+    return WrapValidator(check)
+
+
+Baselines = Annotated[
+    Literal["auto", "none"] | dict[str, Path],
+    _one_of("auto, none, or {task: its run's folder}"),
+]
 """Single-task references: trained where they are missing, none, or {task: run or results file}."""
 
-InitFrom = Literal["none", "baselines"] | dict[str, Path]
+InitFrom = Annotated[
+    Literal["none", "baselines"] | dict[str, Path],
+    _one_of("baselines, none, or {task: its run's folder}"),
+]
 """Where networks of one task each start from: the baselines' weights, or {task: run or file}."""
 
 
@@ -145,6 +173,19 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
         ConfigError: one line for each thing that is wrong.
     """
     return check(configfile.load(file, overrides))
+
+
+def read_saved(text: str, source: Path) -> Experiment:
+    """An experiment as `to_yaml` wrote it; whether its components exist is not looked at.
+
+    Raises:
+        ConfigError: it is none; names the source.
+    """
+    values = configfile.parse_yaml(text, str(source))
+    errors = _structure_errors(values)
+    if errors:
+        raise ConfigError("\n".join(f"{source}: {error}" for error in errors))
+    return Experiment.model_validate(values)
 
 
 def check(document: Document) -> Experiment:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -25,8 +27,19 @@ Origins = dict[str, str]
 """{dotted path: file that set it}; at `ROOT` the file that was asked for."""
 
 
+MAX_VALUES, MAX_DEPTH = 100_000, 50
+"""Of a file, aliases written out: a few lines of them may otherwise stand for billions of values,
+or for a value inside itself."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads floats as YAML 1.2 does and refuses a key given twice."""
+    """SafeLoader that reads floats as YAML 1.2 does, and refuses bombs and keys given twice."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _count(node, {}, 0)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -34,6 +47,21 @@ class _Loader(yaml.SafeLoader):
         if twice:
             raise ConfigError(f"line {node.start_mark.line + 1}: {twice[0]!r} is given twice")
         return super().construct_mapping(node, deep)
+
+
+def _count(node: yaml.Node, counted: dict[int, int], depth: int) -> int:
+    """How many values there are in a node; a node that is met again is not gone through again."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"line {node.start_mark.line + 1}: more than {MAX_DEPTH} levels deep")
+    if id(node) in counted:
+        return counted[id(node)]
+    inside = [] if isinstance(node, yaml.ScalarNode) else node.value
+    parts = chain.from_iterable(inside) if isinstance(node, yaml.MappingNode) else inside
+    count = 1 + sum(_count(part, counted, depth + 1) for part in parts)
+    if count > MAX_VALUES:
+        raise ConfigError(f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values")
+    counted[id(node)] = count
+    return count
 
 
 _Loader.add_implicit_resolver(
@@ -88,9 +116,9 @@ def _overridden(document: Document, overrides: Sequence[str]) -> Document:
 
 def _load_with_bases(file: Path, below: tuple[Path, ...]) -> Document:
     file = Path(file)
+    values = read_yaml(file)
     if file.resolve() in below:
         raise ConfigError(f"{file}: base leads back to itself")
-    values = read_yaml(file)
     base = values.pop("base", None)
     if base is None:
         return _merge(Document({}), values, str(file))
@@ -103,16 +131,29 @@ def _load_with_bases(file: Path, below: tuple[Path, ...]) -> Document:
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file that holds one mapping with text keys."""
     try:
-        values = _parse(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: cannot be read: not a UTF-8 text file") from error
+    except (OSError, ValueError) as error:  # of impossible names, such as those with a null byte
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{file}: cannot be read: {reason}") from error
+    return parse_yaml(text, str(file))
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The mapping in a YAML text, which is named by its source in errors.
+
+    Raises:
+        ConfigError: malformed, no mapping, too large, or keys that are no text.
+    """
+    try:
+        values = _parse(text)
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
+        raise ConfigError(f"{source}: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{file}: must hold keys and values, not a {type(values).__name__}")
+        raise ConfigError(f"{source}: must hold keys and values, not a {type(values).__name__}")
     return values
 
 
@@ -136,8 +177,9 @@ def _parse(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except ConfigError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # PyYAML's constructors let through whatever Python raises
+        reason = shorten(str(error) or type(error).__name__, 300)
+        raise ConfigError(f"not valid YAML: {reason}") from error
 
 
 def _merge(below: Document, values: dict[Any, Any], source: str) -> Document:

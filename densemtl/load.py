@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from densemtl import configfile
 from densemtl.build import build_model, build_tasks
 from densemtl.config import Experiment, check
@@ -52,7 +50,7 @@ def load(path: Path, overrides: Sequence[str] = (), device: str | None = None) -
     """
     file = weights_file(path)
     weights = load_weights(file)
-    saved = yaml.safe_load(weights.config)
+    saved = configfile.parse_yaml(weights.config, str(file))
     experiment = check(configfile.override(saved, overrides, str(file)))
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks, pretrained=False)

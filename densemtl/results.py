@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, model_validator
 
 import densemtl
 from densemtl.atomic import write_json
@@ -42,6 +42,13 @@ class TaskResult(BaseModel):
     selection: str | None = None
     metrics: dict[str, float | None]
     delta: float | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_names(self) -> TaskResult:
+        lacking = [name for name in (self.primary, self.course) if name not in self.metrics]
+        if lacking:
+            raise ValueError(f"no metric {lacking[0]!r} among its own")
+        return self
 
     @property
     def value(self) -> float:
@@ -137,6 +144,13 @@ class Results(BaseModel):
     fingerprint: str
     versions: dict[str, str]
 
+    @model_validator(mode="after")
+    def _says_what_was_run(self) -> Results:
+        lacking = {"dataset", "backbone"} - self.run.keys()
+        if lacking:
+            raise ValueError(f"run: lacks {' and '.join(sorted(lacking))}")
+        return self
+
     def terms(self) -> Terms:
         """What it may be compared with."""
         return Terms(
@@ -164,7 +178,7 @@ def load_results(file: Path) -> Results:
         return Results.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise ResultsError(f"{file}: cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ResultsError(f"{file}: not a results file of this project: {reason}") from error
 

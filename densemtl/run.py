@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from densemtl.atomic import replacing
 from densemtl.build import (
@@ -21,7 +20,7 @@ from densemtl.build import (
     build_trackers,
     build_train_loader,
 )
-from densemtl.config import Experiment
+from densemtl.config import Experiment, read_saved
 from densemtl.curves import draw_balancing, draw_curves
 from densemtl.distributed import is_first, wait, world_size
 from densemtl.engine.final import score_best
@@ -190,7 +189,7 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     """
     file = folder / CONFIG
     if file.exists():
-        theirs = Experiment.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        theirs = read_saved(file.read_text(encoding="utf-8", errors="replace"), file)
         different = list(_differences(theirs.material(), experiment.material()))
         if different:
             raise ConfigError(

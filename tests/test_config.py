@@ -132,13 +132,13 @@ def test_overrides(write):
         ("decoder.name=toybox:Gone", "decoder.name: cannot import 'toybox:Gone'"),
         ("decoder.name=hard_sharin", "decoder.name: no 'hard_sharin' in decoders: did you mean"),
         ("decoder.widht=4", "decoder.widht: unknown key, did you mean 'width'?"),
-        ("decoder=wide", "decoder: Input should be a valid dictionary"),
+        ("decoder=wide", "decoder: give keys and values"),
         ("head.depth=null", "head.depth: Input should be a valid integer, not None"),
         ("head={name: linear, depth: 2}", "head.depth: unknown key, there are none"),
         ("data.sise=4", "data.sise: unknown key, did you mean 'size'?"),
         ("backbone.pretraind=true", "backbone.pretraind: unknown key, did you mean 'pretrained'?"),
         ("backbone.name=3", "backbone.name: Input should be a valid string"),
-        ("data=null", "data: Input should be a valid dictionary"),
+        ("data=null", "data: give keys and values"),
     ],
 )
 def test_each_fault_is_one_line_with_its_source_path_and_a_way_out(write, override, line):
@@ -148,8 +148,13 @@ def test_each_fault_is_one_line_with_its_source_path_and_a_way_out(write, overri
 
 
 def test_baselines_of_a_wrong_type(write):
-    told = errors(write(GOOD), "baselines=later")
-    assert all(line.startswith("command line: baselines") for line in told)
+    for wrong in ("later", "false", "{depth: 3}", "[1]"):
+        (told,) = errors(write(GOOD), f"baselines={wrong}")
+        assert told.startswith("command line: baselines: give auto, none, or {task: its run's fol")
+    (told,) = errors(write(GOOD), "init_from=3")
+    assert (
+        told == "command line: init_from: give baselines, none, or {task: its run's folder}, not 3"
+    )
     folders = load_experiment(write(GOOD), ["baselines={depth: runs/a}"]).baselines
     assert folders == {"depth": Path("runs/a")}
 

@@ -9,6 +9,11 @@ import pytest
 from densemtl.configfile import COMMAND_LINE, load, override, parse_override, read_yaml
 from densemtl.errors import ConfigError
 
+BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 30)
+)
+"""Thirty lines that stand for 10^30 values."""
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -133,6 +138,13 @@ def test_bases_are_found_beside_the_file_that_names_them(write, monkeypatch, tmp
         ({"a.yaml": "optim: {lr: 1"}, "a.yaml: not valid YAML"),
         ({"a.yaml": "optim: !!python/object/apply:os.getcwd []"}, "a.yaml: not valid YAML"),
         ({"a.yaml": "? [1, 2]\n: 3"}, "a.yaml: not valid YAML"),
+        ({"a.yaml": "x: &a {y: *a}"}, "a.yaml: line 1: more than 50 levels deep"),
+        ({"a.yaml": "x: &a [*a]"}, "a.yaml: line 1: more than 50 levels deep"),
+        ({"a.yaml": "x: " + "[" * 60 + "]" * 60}, "a.yaml: line 1: more than 50 levels deep"),
+        ({"a.yaml": "x: " + "[" * 9999}, "a.yaml: not valid YAML"),
+        ({"a.yaml": BOMB}, "a.yaml: line 5: more than 100000 values"),
+        ({"a.yaml": "x: 1\n<<: {x: *y}"}, "a.yaml: not valid YAML"),
+        ({"a.yaml": 'base: "b\\0.yaml"'}, "cannot be read: embedded null byte"),
     ],
 )
 def test_faulty_files_are_one_line_that_names_the_file(write, files, message):

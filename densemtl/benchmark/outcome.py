@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
-
 from densemtl.benchmark.grid import Run
-from densemtl.config import Experiment
+from densemtl.config import read_saved
 from densemtl.errors import ConfigError, ResultsError
 from densemtl.results import Results, load_results
 
@@ -42,7 +40,7 @@ def refuse_others(run: Run) -> None:
     file = run.folder / CONFIG
     if not file.exists():
         return
-    theirs = Experiment.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    theirs = read_saved(file.read_text(encoding="utf-8", errors="replace"), file)
     if theirs.fingerprint() != run.experiment.fingerprint():
         raise ConfigError(
             f"{run.folder}: holds another experiment, of before the suite was changed: choose"

@@ -8,8 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import yaml
-
+from densemtl.configfile import parse_yaml
 from densemtl.engine.checkpoint import PUBLISHED, load_weights, weights_file
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.load import Loaded, load
@@ -70,7 +69,7 @@ def fetch(repository: str, revision: str | None = None) -> Path:
 
 
 def _refuse_own_components(file: Path) -> None:
-    named = sorted(set(_own_components(yaml.safe_load(load_weights(file).config))))
+    named = sorted(set(_own_components(parse_yaml(load_weights(file).config, str(file)))))
     if named:
         raise ConfigError(
             f"{file}: its configuration names {', '.join(named)}, code that would be imported from"

@@ -9,10 +9,8 @@ from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
-import yaml
-
 from densemtl.atomic import replacing
-from densemtl.config import Component, Experiment
+from densemtl.config import Component, Experiment, read_saved
 from densemtl.engine.checkpoint import (
     PUBLISHED,
     Weights,
@@ -59,7 +57,7 @@ def save_pretrained(
     """
     file, folder = weights_file(Path(run)), Path(folder)
     weights = load_weights(file)
-    experiment = _without_paths(Experiment.model_validate(yaml.safe_load(weights.config)))
+    experiment = _without_paths(read_saved(weights.config, file))
     results = _results(file, weights)
     shown = experiment.data.name in HARMLESS_DATA if panels is None else panels
     picture = _last_picture(file.parent) if shown else None
