@@ -17,7 +17,10 @@ from densemtl import cli
 if TYPE_CHECKING:
     from densemtl.config import Experiment
 
-DECODERS = ("hard_sharing", "mmoe", "mtan", "pad_net", "mti_net", "cross_stitch")
+DECODERS = (
+    *("hard_sharing", "asymmetric_sharing", "customized_sharing", "cross_stitch", "sluice"),
+    *("nddr_cnn", "mtan", "mmoe", "ml_mmoe", "cgc", "ple", "pad_net", "mti_net"),
+)
 TASKS = ("semseg", "depth", "normals", "edge", "saliency", "human_parts")
 AREAS = (1, 2, 3, 4)
 
@@ -114,17 +117,19 @@ def draw(file: Path, by_tasks: dict[str, list[Cost]], by_area: dict[str, list[Co
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(8, 5), sharex="col", layout="constrained")
+    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), sharex="col", layout="constrained")
     labels = ("CPU s a step", "MiB of activations an image")
     for column, (found, first) in enumerate(((by_tasks, "tasks"), (by_area, "pixels, times"))):
         for line, label in enumerate(labels):
+            axes[line, column].set_prop_cycle(color=pyplot.get_cmap("tab20")(range(20)))
             for name, costs in found.items():
                 values = [each[line] for each in costs]
                 axes[line, column].plot(range(1, len(values) + 1), values, marker=".", label=name)
-            axes[line, column].set_ylim(bottom=0)
+            axes[line, column].set_yscale("log")
             axes[line, 0].set_ylabel(label)
         axes[1, column].set_xlabel(first)
-    axes[0, 0].legend(fontsize=7)
+        axes[1, column].set_xticks(range(1, len(next(iter(found.values()))) + 1))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(file, dpi=80)
 
 
