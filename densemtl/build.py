@@ -20,6 +20,7 @@ from densemtl.data.disk_cache import DiskCached
 from densemtl.data.loader import EvalView, TrainView, eval_loader, train_loader
 from densemtl.data.photometric import Photometric
 from densemtl.data.pixels import Pixels
+from densemtl.data.readable import Readable
 from densemtl.data.workers import Loader
 from densemtl.models.backbone import Backbone
 from densemtl.models.model import DenseModel
@@ -77,7 +78,9 @@ def build_dataset(experiment: Experiment, split: Split) -> DenseDataset:
     """
     name, options = experiment.data.name, experiment.data.options
     labels = experiment.learnt_names() if split == "train" else experiment.task_names()
-    dataset = components.make("data", name, split, labels, options=options)
+    dataset: DenseDataset = components.make("data", name, split, labels, options=options)
+    if experiment.loader.corrupt == "skip":
+        dataset = Readable(dataset, experiment.loader.workers)
     if experiment.loader.cache == "memory":
         return Cached(dataset, experiment.loader.workers)
     if experiment.loader.cache == "disk":

@@ -37,7 +37,7 @@ from densemtl.types import SHARED, ProtocolName
 
 HARMLESS = {
     "data": ("root",),
-    "loader": ("workers", "eval_batch_size", "cache", "cache_folder"),
+    "loader": ("workers", "eval_batch_size", "cache", "cache_folder", "corrupt"),
     "train": (
         *("panels", "panels_every", "relations_every", "log_every", "checkpoint_steps"),
         *("checkpoint_activations", "compile", "shard"),

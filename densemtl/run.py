@@ -22,6 +22,7 @@ from densemtl.build import (
 )
 from densemtl.config import Experiment, read_saved
 from densemtl.curves import draw_balancing, draw_curves
+from densemtl.data.workers import told_if_killed
 from densemtl.distributed import is_first, wait, world_size
 from densemtl.engine.final import score_best
 from densemtl.engine.fsdp import check_shard, shard
@@ -54,6 +55,7 @@ CURVES = "curves.png"
 BALANCING = "balancing.png"
 
 
+@told_if_killed()
 def run(
     experiment: Experiment, folder: Path, device: str | None = None, max_steps: int | None = None
 ) -> Results:

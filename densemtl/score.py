@@ -13,7 +13,7 @@ from densemtl.build import build_dataset, build_eval_loader, build_tasks
 from densemtl.config import Experiment
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.loader import to_tensor
-from densemtl.data.workers import Loader
+from densemtl.data.workers import Loader, told_if_killed
 from densemtl.engine.evaluate import Keep, Scores
 from densemtl.engine.final import FinalScorer, evaluate_fully
 from densemtl.errors import DataError
@@ -34,6 +34,7 @@ SHOWN = 3
 """So many names stand for all of their kind in messages."""
 
 
+@told_if_killed()
 def score(loaded: Loaded, split: Split, keep: Keep | None = None) -> Results:
     """All metrics of a split under the experiment's protocol.
 

@@ -79,6 +79,8 @@ class LoaderSettings(Section):
         cache: keep decoded samples in "memory" (or true), read ahead at the start, or on "disk",
             written as they are first read; "none" (or false) decodes them each time.
         cache_folder: of the cache on disk, best on a fast local one.
+        corrupt: stop at a file that cannot be read, or skip its image: all are then read once
+            before training, and the broken ones told and counted.
     """
 
     batch_size: Count = 8
@@ -86,6 +88,7 @@ class LoaderSettings(Section):
     workers: Annotated[int, Field(ge=0)] = 2
     cache: Annotated[Literal["none", "memory", "disk"], BeforeValidator(_cache)] = "none"
     cache_folder: Path = Path("~/.cache/densemtl")
+    corrupt: Literal["stop", "skip"] = "stop"
 
 
 class OptimSettings(Section):

@@ -124,7 +124,9 @@ def to_numbers(
         DataError: another number of channels, or infinite values.
     """
     stored = channels_last(array, channels)
-    if stored.shape[2:] != ((channels,) if channels > 1 else ()) or stored.dtype.kind not in "iufb":
+    inside = (channels,) if channels > 1 else ()
+    wrong = stored.ndim != 2 + len(inside) or stored.shape[2:] != inside
+    if wrong or stored.dtype.kind not in "iufb":
         raise DataError(f"{file}: needs {channels} channels, found {array.dtype} {array.shape}")
     values = stored.astype(np.float32) * np.float32(scale)
     if np.isinf(values).any():
@@ -186,8 +188,8 @@ def to_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArray[n
         DataError: another number of channels, or values beyond -1..1.
     """
     stored = channels_last(array, channels)
-    if stored.ndim != 3 or stored.shape[2] != channels:
-        raise DataError(f"{file}: needs {channels} channels, this array is {array.shape}")
+    if stored.ndim != 3 or stored.shape[2] != channels or stored.dtype.kind not in "iufb":
+        raise DataError(f"{file}: needs {channels} channels, found {array.dtype} {array.shape}")
     vectors = stored.astype(np.float32)
     if stored.dtype.kind in "iu":
         vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1

@@ -109,7 +109,7 @@ def _members(file: Path, _: int) -> dict[str, dict[str, Member]]:
     """{key: {name: member}} of a shard, again when it has changed."""
     found: dict[str, dict[str, Member]] = {}
     try:
-        with file.open("rb") as handle, tarfile.open(fileobj=handle) as shard:
+        with file.open("rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
             handle.seek(-len(END), io.SEEK_END)
             if handle.read() != END:
                 raise ValueError("its end is missing")
@@ -118,7 +118,8 @@ def _members(file: Path, _: int) -> dict[str, dict[str, Member]]:
                 key, name, suffix = member.name.split(".")
                 found.setdefault(key, {})[name] = (member.offset_data, member.size, suffix)
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise DataError(f"{file}: no shard, or truncated ({error}); fetch it again") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: no shard, or truncated ({reason}); fetch it again") from error
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,6 +17,24 @@ KILLED = (
     "a process that reads images was killed, perhaps for want of memory: take fewer loader.workers;"
     " a training goes on when the same command is given again"
 )
+
+
+@contextmanager
+def told_if_killed() -> Iterator[None]:
+    """One line where a worker was killed.
+
+    torch raises a plain RuntimeError then, from a signal handler: wherever this process may be.
+
+    Raises:
+        WorkerError: one was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first = error.__context__ or error
+        if not any(str(each).startswith("DataLoader worker") for each in (error, first)):
+            raise
+        raise WorkerError(KILLED) from error
 
 
 class Loader(DataLoader[T], Generic[T]):
@@ -38,15 +57,11 @@ class Loader(DataLoader[T], Generic[T]):
         )
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
-        try:
+        with told_if_killed():
             for batch in super().__iter__():
                 if isinstance(batch, UserError):
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise WorkerError(KILLED) from error
 
 
 class _Carrying(Dataset[Any]):

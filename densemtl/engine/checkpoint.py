@@ -169,12 +169,25 @@ def load_last(folder: Path, model: nn.Module) -> dict[str, Any] | None:
     Raises:
         CheckpointError: a corrupt checkpoint.
     """
+    found = read_last(folder)
+    if found is None:
+        return None
+    weights, state = found
+    apply_weights(model, weights.tensors, folder / LAST)
+    return state
+
+
+def read_last(folder: Path) -> tuple[Weights, dict[str, Any]] | None:
+    """The weights and the loop's state in `last/`; None where there is none.
+
+    Raises:
+        CheckpointError: a corrupt checkpoint.
+    """
     last = find_folder(folder / LAST)
     if last is None:
         return None
     weights, header = _read(last / PUBLISHED)
-    apply_weights(model, weights.tensors, last)
-    return _load_state(last / STATE, header.get(STATE_CHECKSUM))
+    return weights, _load_state(last / STATE, header.get(STATE_CHECKSUM))
 
 
 def _save_state(file: Path, state: dict[str, Any]) -> str:
@@ -183,7 +196,7 @@ def _save_state(file: Path, state: dict[str, Any]) -> str:
         try:
             torch.save(state, output)
         except RuntimeError as error:
-            raise output.error or error from None
+            raise output.error or error from error.__context__
     return f"{output.checksum:08x}"
 
 

@@ -89,15 +89,17 @@ def open_log(
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a `log.jsonl`; a half-written one is left out."""
+    """The lines of a `log.jsonl`; a half-written or broken one is left out."""
     if not file.exists():
         return []
     lines = []
-    for text in file.read_text(encoding="utf-8").splitlines():
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int) and "kind" in line:
+            lines.append(line)
     return lines
 
 
