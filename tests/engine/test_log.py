@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -49,8 +51,11 @@ def test_a_run_that_goes_on_drops_what_was_logged_after_its_checkpoint(tmp_path)
     ]
 
 
-@pytest.mark.parametrize("text", ["", '{"step": 1}\n{"st', "nothing\n"])
+WHOLE = '{"step": 1, "kind": "val"}'
+
+
+@pytest.mark.parametrize("text", ["", WHOLE + '\n{"st', "nothing\n", "[1]\n3\n"])
 def test_half_written_lines_are_left_out(tmp_path, text):
     (tmp_path / "log.jsonl").write_text(text)
-    assert read_log(tmp_path / "log.jsonl") == ([{"step": 1}] if "step" in text else [])
+    assert read_log(tmp_path / "log.jsonl") == ([json.loads(WHOLE)] if "step" in text else [])
     assert read_log(tmp_path / "none.jsonl") == []
