@@ -38,10 +38,13 @@ class JoinedConv(nn.Conv2d):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """Maps of any sizes, finest first, with this many channels together -> BxCxhxw."""
-        weights = self.weight.split([level.shape[1] for level in levels], dim=1)
-        mixed = F.conv2d(levels[0], weights[0], self.bias)
-        for level, weight in zip(levels[1:], weights[1:], strict=True):
-            mixed.add_(resize(F.conv2d(level, weight), size_of(levels[0])))
+        first, *others = levels
+        start = first.shape[1]
+        mixed = F.conv2d(first, self.weight[:, :start], self.bias)
+        for level in others:
+            end = start + level.shape[1]
+            mixed.add_(resize(F.conv2d(level, self.weight[:, start:end]), size_of(first)))
+            start = end
         return mixed
 
 
