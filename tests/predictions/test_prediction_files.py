@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from densemtl.errors import DataError
+from densemtl.errors import DataError, OutputError
 from densemtl.predictions.files import find, read, to_decoded, write
 from densemtl.predictions.values import Rules
 from densemtl.visualize import to_sample_layout
@@ -82,7 +82,7 @@ def test_a_file_is_written_whole_or_not_at_all(make_task, tmp_path, monkeypatch)
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "save", broken)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         write(tmp_path, task, "0001", np.zeros(SIZE, np.float32))
     assert (np.load(only_file(tmp_path)) == 1).all()
 
