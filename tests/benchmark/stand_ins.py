@@ -65,3 +65,11 @@ def finish(run: Run, values: dict[str, float] | None = None, complete: bool = Tr
     lines = [{"step": step, "kind": "val", **metrics} for step in (1, 2)]
     (run.folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
     results.save(run.folder / RESULTS)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and more than a zombie that nobody has asked for yet."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False

@@ -19,7 +19,7 @@ from densemtl.benchmark.jobs import LOGS, Jobs
 from densemtl.benchmark.outcome import finished, read_failure
 from densemtl.benchmark.runner import work_off
 from densemtl.errors import ConfigError, UserError
-from tests.benchmark.stand_ins import finish, planned
+from tests.benchmark.stand_ins import finish, is_alive, planned
 
 pytest.importorskip("submitit", reason='needs pip install "densemtl[cluster]"')
 
@@ -79,9 +79,10 @@ def test_an_interruption_cancels_the_jobs(tmp_path: Path) -> None:
     Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         go(plan, idle, tmp_path / "out")
-    while Path(f"/proc/{file.read_text()}").exists() and time.monotonic() < deadline:
+    pid = int(file.read_text())
+    while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not Path(f"/proc/{file.read_text()}").exists()
+    assert not is_alive(pid)
 
 
 def test_a_job_whose_time_is_up_is_submitted_again_as_it_was(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from densemtl.benchmark.processes import Processes, Resources
 from densemtl.benchmark.runner import work_off
 from densemtl.errors import ConfigError
 from densemtl.parallel import end_with_parent
-from tests.benchmark.stand_ins import finish, planned
+from tests.benchmark.stand_ins import finish, is_alive, planned
 
 DIARY = "diary.txt"
 
@@ -82,13 +82,6 @@ def go(plan: Plan, work: Callable[..., None], workers: int = 1, **more: object) 
     resources = Resources(workers, tuple(more.get("devices", ())))  # type: ignore[arg-type]
     work_off(plan, plan.cells[0].folder.parents[1], Processes(resources, told.append, work))
     return told
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 def test_references_first_and_never_more_at_once_than_workers(tmp_path: Path) -> None:
