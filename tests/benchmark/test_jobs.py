@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import importlib
 import os
 import pickle
 import sys
 import time
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -66,20 +64,25 @@ def test_what_fails_ends_alone_and_only_what_is_lacking_is_submitted_again(tmp_p
     assert len(list((tmp_path / "out" / LOGS).glob("*_submitted.pkl"))) == 3
 
 
+class Interrupted(Jobs):
+    """Whoever waits presses Ctrl-C once a file is there."""
+
+    file: Path
+
+    def wait(self) -> list[tuple[Run, str]]:
+        deadline = time.monotonic() + 120
+        while not (self.file.exists() and self.file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+
 def test_an_interruption_cancels_the_jobs(tmp_path: Path) -> None:
     plan = planned(tmp_path, decoders=["hard_sharing"])
-    file = plan.cells[0].folder / "pid"
-    deadline = time.monotonic() + 120
-
-    def interrupt() -> None:
-        while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        _thread.interrupt_main()
-
-    Thread(target=interrupt, daemon=True).start()
+    jobs = Interrupted("local", {"timeout_min": 5}, tmp_path / "out", work=idle)
+    jobs.file = plan.cells[0].folder / "pid"
     with pytest.raises(KeyboardInterrupt):
-        go(plan, idle, tmp_path / "out")
-    pid = int(file.read_text())
+        work_off(plan, tmp_path / "out", jobs)
+    pid, deadline = int(jobs.file.read_text()), time.monotonic() + 60
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(pid)
