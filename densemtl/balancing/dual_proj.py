@@ -10,4 +10,4 @@ from densemtl.balancing.torchjd import TorchJDBalancer
 class DualProj(TorchJDBalancer):
     """The mean of the gradients, projected on what hurts no task (eq. 11)."""
 
-    library_name: ClassVar[str] = "DualProjWeighting"
+    torchjd_name: ClassVar[str] = "DualProjWeighting"

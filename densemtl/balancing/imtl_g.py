@@ -17,7 +17,7 @@ class IMTLG(TorchJDBalancer):
     tasks it is -1 here. The direction does not depend on the scale of any loss.
     """
 
-    library_name: ClassVar[str] = "IMTLGWeighting"
+    torchjd_name: ClassVar[str] = "IMTLGWeighting"
 
     def weigh(self, seen: TaskGradients) -> Tensor:
         """Weights of the closed form, turned downhill."""

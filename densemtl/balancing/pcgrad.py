@@ -16,7 +16,7 @@ class PCGrad(TorchJDBalancer):
     The others come in a random order, drawn anew each step from the number of the step.
     """
 
-    library_name: ClassVar[str] = "PCGradWeighting"
+    torchjd_name: ClassVar[str] = "PCGradWeighting"
 
     def weigh(self, seen: TaskGradients) -> Tensor:
         """Weights of the projected gradients' sum."""

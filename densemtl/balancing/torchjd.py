@@ -56,7 +56,7 @@ class TorchJDBalancer(GradientBalancer):
         ConfigError: the extra `balancing` is not installed.
     """
 
-    library_name: ClassVar[str]
+    torchjd_name: ClassVar[str]
     """Name of its class there."""
 
     def __init__(
@@ -67,7 +67,7 @@ class TorchJDBalancer(GradientBalancer):
         weights: dict[str, float] | None = None,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
-        self._weigh = weighting(self.library_name)
+        self._weigh = weighting(self.torchjd_name)
 
     def weigh(self, seen: TaskGradients) -> Tensor:
         """As it does by the Gramian."""

@@ -15,4 +15,4 @@ class UPGrad(TorchJDBalancer):
     stays as it is.
     """
 
-    library_name: ClassVar[str] = "UPGradWeighting"
+    torchjd_name: ClassVar[str] = "UPGradWeighting"
