@@ -8,6 +8,7 @@ checked as they are read, by checksums that lie in the first one's header; older
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from densemtl.errors import CheckpointError
 
 CONFIG, CHECKSUM, STATE_CHECKSUM = "config", "checksum", "state_checksum"
 """Of the header."""
+
+HEADER = "densemtl"
+"""The one key of safetensors' metadata, whose order is random where there are several: the same
+weights are the same bytes. Older files have CONFIG in its place."""
 
 STATE = "state.pt"
 LAST = "last"
@@ -84,7 +89,7 @@ def load_weights(file: Path) -> Weights:
 def _write(file: Path, weights: Weights, **header: str) -> None:
     header |= {CONFIG: weights.config, CHECKSUM: _checksum(weights)}
     try:
-        save_file(weights.tensors, file, metadata=header)
+        save_file(weights.tensors, file, metadata={HEADER: json.dumps(header, sort_keys=True)})
     except SafetensorError as error:  # which tells of the operating system in words alone
         raise OSError(str(error).partition("I/O error: ")[2] or str(error)) from error
 
@@ -93,7 +98,8 @@ def _read(file: Path) -> tuple[Weights, dict[str, str]]:
     """Weights, which are those that were written, and the header beside them."""
     try:
         with safe_open(file, framework="pt") as handle:
-            header = dict(handle.metadata() or {})
+            metadata = dict(handle.metadata() or {})
+        header = json.loads(metadata[HEADER]) if HEADER in metadata else metadata
         tensors = load_file(file)
     except Exception as error:  # of files, safetensors and torch's types
         reason = " ".join(str(error).split())[:200]

@@ -227,3 +227,10 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path, room):
     assert load_last(tmp_path, fresh) == {"step": 1}
     assert same(model, fresh)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last"]
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """safetensors orders several keys of metadata at random, in each file anew."""
+    for number in range(8):
+        save_weights(tmp_path / f"{number}.safetensors", Net(), "x: 1")
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
