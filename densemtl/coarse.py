@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from densemtl.models.layers import resize
 from densemtl.types import Frame, Size
 
 BAND = 1 << 18
@@ -33,10 +34,8 @@ class Step:
 
     def whole(self, logits: Tensor) -> Tensor:
         """BxCxHxW -> BxCx(the box's size)."""
-        if logits.shape[-2:] != self.size:
-            logits = F.interpolate(logits, self.size, mode="bilinear", align_corners=False)
         top, left, height, width = self.box
-        return logits[..., top : top + height, left : left + width]
+        return resize(logits, self.size)[..., top : top + height, left : left + width]
 
     def along(self, axis: int, lines: Tensor) -> Tensor:
         """AxBxL, one of the two axes alone (0: rows, 1: columns) -> AxBx(the box's side)."""

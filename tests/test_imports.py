@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "checks": ("components", "errors", "models.backbone", "types"),
     "config": ("checks", "components", "configfile", "errors", "settings", "types"),
     "directions": (),
-    "coarse": ("types",),
+    "coarse": ("models.layers", "types"),
     "argmax": ("coarse",),
     "void": (),
     "words": (),
