@@ -28,11 +28,13 @@ class Task(ABC):
         weight: the usual loss weight (Vandenhende et al. 2021, "MTL for dense prediction").
         higher_is_better: direction of the primary metric, the same under every protocol.
         error_unit: of what `errors` gives.
+        unit: sign written after a predicted number; most have none.
     """
 
     weight: ClassVar[float] = 1.0
     higher_is_better: ClassVar[bool]
     error_unit: ClassVar[str]
+    unit: ClassVar[str] = ""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -21,6 +21,7 @@ class Depth(Regression):
 
     weight: ClassVar[float] = 1.0
     error_unit: ClassVar[str] = "metres"
+    unit: ClassVar[str] = "m"
 
     def __init__(self, name: str, *, loss: LossName = "l1", max_depth: float = 10.0) -> None:
         super().__init__(name, loss=loss, scales_with_zoom=True, low=0.0, high=max_depth)

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
 from densemtl.tasks.classes import Classes
-from densemtl.tasks.depth import Depth
 from densemtl.tasks.regression import Regression
 from densemtl.tasks.unit_vectors import UnitVectors
 from densemtl.visualize import Picture
@@ -74,8 +73,7 @@ def _numbers(task: Task, values: Map) -> View:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     levels = np.rint((np.nan_to_num(numbers) - low) * (65535 / max(high - low, 1e-9)))
     packed = _packed(levels.clip(0, 65535).astype("<u2"), low, high)
-    unit = "m" if isinstance(task, Depth) else ""
-    return {**packed, "unit": unit, "classes": [], "legend": _legend(task, unit)}
+    return {**packed, "unit": task.unit, "classes": [], "legend": _legend(task)}
 
 
 def _packed(values: NDArray[np.integer], low: float, high: float) -> View:
@@ -88,13 +86,13 @@ def _packed(values: NDArray[np.integer], low: float, high: float) -> View:
     }
 
 
-def _legend(task: Task, unit: str) -> View | None:
+def _legend(task: Task) -> View | None:
     if isinstance(task, UnitVectors):
         return {"picture": _address(_ball(task), ".png"), "captions": []}
     if isinstance(task, Binary):
         return {"picture": _scale(task, 0, 1), "captions": ["no", "yes"]}
     if isinstance(task, Regression):
-        captions = [f"{value:g} {unit}".strip() for value in (task.low, task.high)]
+        captions = [f"{value:g} {task.unit}".strip() for value in (task.low, task.high)]
         return {"picture": _scale(task, task.low, task.high), "captions": captions}
     return None
 
