@@ -34,8 +34,8 @@ class _Task:
         try:
             self.work(self.run, self.device, Resources().threads)
         except SystemExit as end:
-            if end.code:
-                raise RuntimeError(f"exit code {end.code}") from end
+            if end.code:  # a failure, or submitit's own way out where the time is up
+                raise
 
     def checkpoint(self) -> Any:
         """The same again: called by submitit where a job's time is up."""

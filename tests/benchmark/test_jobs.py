@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,6 +36,13 @@ def idle(run: Run, device: str | None, threads: int) -> None:
     run.folder.mkdir(parents=True)
     (run.folder / "pid").write_text(str(os.getpid()))
     time.sleep(600)
+
+
+def idle_at_first(run: Run, device: str | None, threads: int) -> None:
+    if run.folder.exists():
+        finish(run)
+        sys.exit(0)
+    idle(run, device, threads)
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +95,30 @@ def test_an_interruption_cancels_the_jobs(tmp_path: Path) -> None:
     assert not is_alive(pid)
 
 
-def test_a_job_whose_time_is_up_is_submitted_again_as_it_was(tmp_path: Path) -> None:
-    from densemtl.benchmark.jobs import _Task
+class RunningOut(Jobs):
+    """Time is up, as the scheduler tells the job, once a file is there."""
 
-    (run,) = planned(tmp_path, decoders=["hard_sharing"]).cells
-    again = _Task(idle, run, "cpu").checkpoint().function
-    assert pickle.loads(pickle.dumps(again)) == _Task(idle, run, "cpu")
+    file: Path
+
+    def wait(self) -> list[tuple[Run, str]]:
+        deadline = time.monotonic() + 120
+        while not (self.file.exists() and self.file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(int(self.file.read_text()), signal.SIGUSR2)
+        return super().wait()
+
+
+def test_a_job_whose_time_is_up_goes_on(tmp_path: Path) -> None:
+    plan = planned(tmp_path, decoders=["hard_sharing"])
+    jobs = RunningOut(
+        "local", {"timeout_min": 5}, tmp_path / "out", work=idle_at_first, patience=0.1
+    )
+    jobs.file = plan.cells[0].folder / "pid"
+    assert work_off(plan, tmp_path / "out", jobs) == []
+    assert finished(plan.cells[0]) is not None
+    assert "Requeued job" in "".join(
+        log.read_text() for log in (tmp_path / "out" / LOGS).glob("*_log.*")
+    )
 
 
 def test_what_submitit_does_not_know_is_one_line(tmp_path: Path) -> None:
