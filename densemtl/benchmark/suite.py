@@ -5,24 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from densemtl import components, configfile
-from densemtl.config import Component
+from densemtl.config import Entry
 from densemtl.errors import ConfigError
 from densemtl.settings import Count, Section
-
-
-class Entry(Component):
-    """A component to try: its name alone, or with options beside it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
 
 Entries = tuple[Entry, ...]
 
