@@ -105,8 +105,8 @@ class VideoWriter:
     def add(self, picture: Picture) -> None:
         """One more HxWx3 RGB frame of the first one's size."""
         picture = fit(picture)
-        _hush_ffmpeg()
         if self._writer is None:
+            _hush_ffmpeg()
             code, (height, width) = cv2.VideoWriter.fourcc(*"mp4v"), picture.shape[:2]
             self._writer = cv2.VideoWriter(str(self._file), code, self._rate, (width, height))
             if not self._writer.isOpened():
