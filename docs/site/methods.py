@@ -54,11 +54,18 @@ def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
         f"`{name}` · {_about(cls)}",
         figure,
         _equations(package, name),
-        f"## Description and options\n\n::: {cls.__module__}.{cls.__name__}\n{WITHOUT_HEADING}",
+        f"## Description and options\n\n{_described(cls)}",
         f"## Cost\n\n{cost}",
         f"## Recipe\n\n{recipe}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _described(cls: type[Any]) -> str:
+    """Its docstring, and the base's that tells the options where it has none of its own."""
+    bases = [each for each in cls.__mro__ if "Args:" in (vars(each).get("__doc__") or "")]
+    told = dict.fromkeys([cls, *bases[:1]])
+    return "\n".join(f"::: {each.__module__}.{each.__name__}\n{WITHOUT_HEADING}" for each in told)
 
 
 def _title(cls: type[Any]) -> str:
