@@ -96,13 +96,14 @@ def share(text: str) -> float:
 def main(argv: list[str] | None = None) -> None:
     """Predict and write, or serve."""
     args = parse(argv)
+    from densemtl.media import find_media
+
+    images, videos = find_media(args.inputs)  # first: mistakes are told before torch is imported
     from densemtl.build import build_dataset
     from densemtl.demo.show import Show
     from densemtl.inference.predictor import Predictor
     from densemtl.load import load
-    from densemtl.media import find_media
 
-    images, videos = find_media(args.inputs)
     loaded = load(args.checkpoint, args.overrides, args.device)
     predictor = Predictor.of(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
     if args.web:

@@ -136,6 +136,7 @@ def _smaller(
         make()
         run = onnx_file.Session(target)
         found = parity.differences(network, run, [probes.batch, *probes.others])
+        parity.check_finite(found)
     except ModelError as error:
         target.unlink(missing_ok=True)
         return target.name, {"reason": str(error)}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from densemtl.models.recipe import brief
 INPUT = "image"
 SMALLEST = 64
 """Weights of fewer numbers are not worth another type."""
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operations that 8 bits serve: those with weights. Norms and divisions of decoding need more."""
 
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -134,13 +139,24 @@ def quantise(source: Path, kind: str, images: Sequence[Tensor], target: Path) ->
     """
     tools = need("onnxruntime.quantization")
     try:
-        with replacing(target) as draft:
+        with replacing(target) as draft, _hushed():
             if kind == "int8_dynamic":
                 tools.quantize_dynamic(source, draft, weight_type=tools.QuantType.QUInt8)
             else:
-                tools.quantize_static(source, draft, _reader(tools, images))
+                reader = _reader(tools, images)
+                tools.quantize_static(source, draft, reader, op_types_to_quantize=list(WEIGHTED))
     except Exception as error:  # of the runtime, which has types of its own
         raise ModelError(f"{source}: cannot be quantised: {brief(error)}") from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without the runtime's advice to prepare graphs, which the exporter has done."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _reader(tools: Any, images: Sequence[Tensor]) -> Any:

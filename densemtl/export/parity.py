@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,17 @@ def check(found: dict[str, dict[str, float]]) -> None:
         if not _is_rounding(values):
             told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             raise ModelError(f"the exported network gives something else: {task}: {told}")
+
+
+def check_finite(found: dict[str, dict[str, float]]) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        ModelError: names the task.
+    """
+    for task, values in found.items():
+        if not all(math.isfinite(value) for value in values.values()):
+            raise ModelError(f"its output is not finite: {task}")
 
 
 def _is_rounding(values: dict[str, float]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,19 @@ def test_smaller_weights_are_smaller_and_further_away(
     order = ("network.onnx", "network.fp16.onnx", "network.bf16.onnx", "network.int8_dynamic.onnx")
     assert [apart[name] for name in order] == sorted(apart[name] for name in order)
     assert apart["network.int8_dynamic.onnx"] < 0.5
+
+
+def test_directions_of_8_bits_are_still_of_length_1(
+    exported: tuple[Path, dict[str, Any]],
+) -> None:
+    session = onnx_file.Session(exported[0] / "network.int8_static.onnx")
+    normals = session(torch.zeros(1, 3, 32, 64, dtype=torch.uint8))[2]
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-4)
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    with pytest.raises(ModelError, match="not finite: depth"):
+        parity.check_finite({"edge": {"max": 1.0}, "depth": {"max": math.nan}})
 
 
 def test_the_tool_exports_a_run_for_torch(
