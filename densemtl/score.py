@@ -16,6 +16,7 @@ from densemtl.data.loader import to_tensor
 from densemtl.data.workers import Loader, told_if_killed
 from densemtl.engine.evaluate import Keep, Scores
 from densemtl.engine.final import FinalScorer, evaluate_fully
+from densemtl.engine.progress import watched
 from densemtl.errors import DataError
 from densemtl.load import Loaded
 from densemtl.predictions import files
@@ -49,7 +50,8 @@ def score(loaded: Loaded, split: Split, keep: Keep | None = None) -> Results:
     experiment, tasks = loaded.experiment, loaded.tasks
     dataset = build_dataset(experiment, split)
     pin = loaded.precision.device.type == "cuda"
-    batches = build_eval_loader(experiment, dataset, tasks, pin)
+    loader = build_eval_loader(experiment, dataset, tasks, pin)
+    batches = watched(loader, len(loader), f"scoring {split}, {len(dataset)} images")
     what = loaded.model, batches, tasks, experiment.protocol, loaded.precision
     scores = evaluate_fully(*what, experiment.loader.workers, keep)
     return _results(experiment, dataset, tasks, scores, loaded.weights)

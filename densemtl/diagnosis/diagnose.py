@@ -13,6 +13,7 @@ from densemtl.build import build_dataset, build_eval_loader
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.loader import to_tensor
 from densemtl.engine.evaluate import Scores, evaluate
+from densemtl.engine.progress import watched
 from densemtl.load import Loaded
 from densemtl.metrics.reliability import Reliability
 from densemtl.predictions.files import to_decoded
@@ -90,7 +91,8 @@ def diagnose(loaded: Loaded, split: Split) -> Diagnosis:
     experiment, tasks = loaded.experiment, loaded.tasks
     dataset = build_dataset(experiment, split)
     pin = loaded.precision.device.type == "cuda"
-    batches = build_eval_loader(experiment, dataset, tasks, pin)
+    loader = build_eval_loader(experiment, dataset, tasks, pin)
+    batches = watched(loader, len(loader), f"looking at {split}, {len(dataset)} images")
     result = Diagnosis()
     observer = _Observer(dataset, experiment.protocol, result)
     result.scores = evaluate(
