@@ -107,14 +107,15 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """What is still to do; images are numbered from 1 over both splits."""
+    from densemtl import components
     from densemtl.data.scenes.export import LAYOUTS, Job
-    from densemtl.data.synthetic import Synthetic
 
-    layout, size = LAYOUTS[args.format], (args.size[0], args.size[1])
+    layout = LAYOUTS[args.format]
     jobs = []
     for split, numbers in _numbers(args).items():
-        counts = {"train_images": args.train, "val_images": args.val}
-        rooms = Synthetic(split, (), size=size, seed=args.seed, **counts)
+        options = {"train_images": args.train, "val_images": args.val}
+        options |= {"size": args.size, "seed": args.seed}
+        rooms = components.make("data", "synthetic", split, (), options=options)
         for index, number in enumerate(numbers):
             if not layout.done(args.output, number):
                 jobs.append(Job(layout, args.output, number, partial(rooms.view, index)))

@@ -6,6 +6,7 @@ import argparse
 import errno
 import sys
 from collections.abc import Callable
+from textwrap import shorten
 from typing import NoReturn
 
 from densemtl.errors import UserError
@@ -19,11 +20,16 @@ REFUSED = (
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+"""What torch says where it has no memory; most of it is a plain RuntimeError."""
+
+SMALLER = "take fewer images a batch, a smaller input, or a narrower network"
+
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a tool's `main`: 0 when it returns, 2 and one `error:` line a fault for the user's own.
 
-    So are full disks, missing permission and the like, wherever they strike.
+    So are full disks, missing permission, too little memory and the like, wherever they strike.
 
     Anything else is a bug of ours and keeps its traceback.
     """
@@ -39,10 +45,19 @@ def run(main: Callable[[], None]) -> NoReturn:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or any(each in str(error) for each in NO_MEMORY)):
+            raise
+        print(f"error: not enough memory: {SMALLER} ({_brief(error)})", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _brief(error: BaseException) -> str:
+    return shorten(str(error), 160) or type(error).__name__
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

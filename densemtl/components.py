@@ -20,6 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from densemtl.errors import ConfigError
 
+OPTIONS = ConfigDict(
+    extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
+)
+
 
 def names(package: str) -> list[str]:
     """The components of a package, found by reading file names and class lines; imports none."""
@@ -77,15 +81,14 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def options_model(cls: type[Any]) -> type[BaseModel]:
-    """A strict pydantic model of a constructor's keyword-only parameters."""
-    hints = get_type_hints(cls.__init__)
+    """A strict pydantic model of a constructor's keyword-only parameters and their limits."""
+    hints = get_type_hints(cls.__init__, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hints[name], Field(default))
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    return create_model(cls.__name__, __config__=config, **fields)
+    return create_model(cls.__name__, __config__=OPTIONS, **fields)
 
 
 def takes(cls: type[Any], name: str) -> bool:
@@ -97,7 +100,7 @@ def parse_options(cls: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the right types for `cls(..., **options)`; only those that were given.
 
     Raises:
-        pydantic.ValidationError: an unknown option or a wrong type.
+        pydantic.ValidationError: an unknown option, a wrong type, or a value beyond its limits.
     """
     parsed = options_model(cls).model_validate(dict(options))
     return {name: getattr(parsed, name) for name in parsed.model_fields_set}
@@ -126,6 +129,8 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> list
             lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), known)}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
+        elif item["type"] in ("too_short", "too_long"):  # which says of itself what it was given
+            lines.append(f"{path}: {item['msg']}")
         elif item["type"] == "model_type":
             lines.append(f"{path}: give keys and values, not {reprlib.repr(item['input'])}")
         else:

@@ -12,7 +12,6 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -24,6 +23,7 @@ from densemtl import components, configfile
 from densemtl.checks import component_errors, task_errors
 from densemtl.configfile import Document
 from densemtl.errors import ConfigError
+from densemtl.limits import Seed
 from densemtl.settings import (
     AugmentSettings,
     InputSettings,
@@ -102,7 +102,7 @@ class TaskEntry(Entry):
 class Experiment(Section):
     """One run: what is learnt, from what, by which network, how."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     protocol: ProtocolName = "survey"
     tasks: tuple[TaskEntry, ...]
     auxiliary_tasks: tuple[TaskEntry, ...] = ()

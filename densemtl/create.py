@@ -68,14 +68,14 @@ def create_model(
         ConfigError: no such part, or a wrong option; one line each.
         ModelError: the parts do not go together, or weights cannot be had.
     """
-    parts = {"decoder": _entry(decoder), "head": _entry(head), "backbone": _entry(backbone)}
+    size = {} if img_size is None else {"img_size": img_size}
+    sized = {**size, "pretrained": pretrained, **_entry(backbone)}
+    parts = {"decoder": _entry(decoder), "head": _entry(head), "backbone": sized}
     named = {"tasks": _entries(tasks), "auxiliary_tasks": _entries(auxiliary_tasks)}
     _refuse([*component_errors(parts), *task_errors({**parts, **named})])
     built = create_tasks(tasks, data)
-    size = {} if img_size is None else {"img_size": img_size}
-    options = {**size, "pretrained": pretrained, **parts["backbone"]}
     return assemble(
-        Component(**options),
+        Component(**parts["backbone"]),
         Component(**parts["head"]),
         Component(**parts["decoder"]),
         built,

@@ -10,10 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from densemtl.limits import (
+    Count,
+    Fraction,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    PositiveFraction,
+    Side,
+    Whole,
+)
+
 Fit = Literal["resize", "pad"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -25,7 +33,7 @@ class Section(BaseModel):
 class InputSettings(Section):
     """What the network sees: (height, width), and how an image comes to that size."""
 
-    size: tuple[Count, Count] = (480, 640)
+    size: tuple[Side, Side] = (480, 640)
     fit: Fit = Field("resize", description="stretch to size, or keep pixels and pad or crop")
 
 
@@ -59,7 +67,7 @@ class AugmentSettings(Section):
     crop: Literal["centre", "random"] = "centre"
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     flip: Fraction = 0.5
-    max_class_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_class_ratio: PositiveFraction = 1.0
     jitter: JitterSettings | None = None
     pixels: tuple[dict[str, Any], ...] = ()
 
@@ -85,7 +93,7 @@ class LoaderSettings(Section):
 
     batch_size: Count = 8
     eval_batch_size: Count = 8
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Whole = 2
     cache: Annotated[Literal["none", "memory", "disk"], BeforeValidator(_cache)] = "none"
     cache_folder: Path = Path("~/.cache/densemtl")
     corrupt: Literal["stop", "skip"] = "stop"
@@ -100,7 +108,7 @@ class OptimSettings(Section):
 
     name: str = "adamw"
     lr: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: NonNegative = 1e-4
     momentum: Fraction = 0.9
     lr_scale: dict[str, Positive] = {}
 
@@ -111,8 +119,8 @@ class ScheduleSettings(Section):
     name: Literal["poly", "cosine", "constant"] = "poly"
     power: Positive = 0.9
     per: Literal["epoch", "iteration"] = "iteration"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    final_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: NonNegative = 0.0
+    final_lr: NonNegative = 0.0
 
 
 class TrainSettings(Section):
@@ -145,11 +153,11 @@ class TrainSettings(Section):
     amp: Literal["none", "bf16", "fp16"] = "none"
     accumulate: Count = 1
     clip_norm: Positive | None = None
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema: OpenFraction | None = None
     eval_every: Count = 10
-    panels_every: Annotated[int, Field(ge=0)] = 10
+    panels_every: Whole = 10
     panels: Count = 6
-    relations_every: Annotated[int, Field(ge=0)] = 0
+    relations_every: Whole = 0
     log_every: Count = 20
     checkpoint_steps: Count | None = None
     shard: bool = False

@@ -51,6 +51,30 @@ def test_what_the_machine_refuses_is_one_line(
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[..] DefaultCPUAllocator: can't allocate memory: you tried to allocate .."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(raising(error))
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: not enough memory: take fewer images a batch")
+    assert told.count("\n") == 1
+
+
+def test_other_runtime_errors_are_bugs() -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        run(raising(RuntimeError("shapes cannot be multiplied")))
+
+
 def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(raising(KeyboardInterrupt()))

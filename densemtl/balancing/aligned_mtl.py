@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.balancing.torchjd import weighting
@@ -32,7 +33,7 @@ class AlignedMTL(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
+        weights: Weights | None = None,
         scale: Literal["min", "median", "rmse"] = "min",
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)

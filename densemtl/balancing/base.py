@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.errors import ConfigError
+from densemtl.limits import NonNegative
 from densemtl.losses.objective import Losses
 from densemtl.tasks.base import Task
 
@@ -19,6 +20,9 @@ Scale = Callable[[Tensor], Tensor]
 
 Pass = Callable[[], Losses]
 """Runs the model forward on one batch."""
+
+Weights = dict[str, NonNegative]
+"""{task: factor on its loss}."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +173,13 @@ class LossWeighting(Balancer):
         return Balance(told_total, dict(zip(self.task_names, weights.detach(), strict=True)))
 
 
-def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
+def check_weights(weights: Iterable[str], names: Sequence[str]) -> None:
     """Check the option `weights` of a balancer.
 
     Raises:
-        ConfigError: a weight is negative or for none of the tasks named.
+        ConfigError: a weight is for none of the tasks named.
     """
-    for task, weight in weights.items():
+    for task in weights:
         if task not in names:
             known = ", ".join(names)
             raise ConfigError(f"balancing.weights: no task '{task}' in this run; has {known}.")
-        if weight < 0:
-            raise ConfigError(f"balancing.weights.{task}: {weight} must not be negative.")

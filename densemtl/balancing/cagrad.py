@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.balancing.torchjd import weighting
+from densemtl.limits import NonNegative
 from densemtl.tasks.base import Task
 
 
@@ -24,7 +26,7 @@ class CAGrad(GradientBalancer):
         c: radius of the ball around the mean gradient, in its lengths.
 
     Raises:
-        ConfigError: an option is out of range, or the extra `balancing` is not installed.
+        ConfigError: the extra `balancing` is not installed.
     """
 
     def __init__(
@@ -32,8 +34,8 @@ class CAGrad(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
-        c: float = 0.5,
+        weights: Weights | None = None,
+        c: NonNegative = 0.5,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
         self._weighting = weighting("CAGradWeighting", c=c)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemtl.balancing.base import LossWeighting
 from densemtl.balancing.labels import labelled
-from densemtl.balancing.options import demand
+from densemtl.limits import NonNegative, PositiveFraction
 from densemtl.tasks.base import Task
 
 LEAST = 1e-6
@@ -29,17 +29,14 @@ class DTP(LossWeighting):
         tasks: the run's tasks.
         gamma: at least 0; the higher, the less counts what is already easy.
         alpha: share of the present batch in the running mean, above 0 and at most 1.
-
-    Raises:
-        ConfigError: an option out of range.
     """
 
     indicator: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, gamma: float = 1.0, alpha: float = 0.1) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], *, gamma: NonNegative = 1.0, alpha: PositiveFraction = 0.1
+    ) -> None:
         super().__init__(tasks)
-        demand(gamma >= 0, "gamma", gamma, "at least 0")
-        demand(0 < alpha <= 1, "alpha", alpha, "above 0 and at most 1")
         self.gamma, self.alpha = gamma, alpha
         self.register_buffer("indicator", torch.zeros(len(tasks)))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing.base import LossWeighting
 from densemtl.balancing.epochs import EpochMean
-from densemtl.balancing.options import demand
+from densemtl.limits import Positive
 from densemtl.tasks.base import Task
 
 
@@ -25,17 +25,13 @@ class DWA(LossWeighting):
     Args:
         tasks: the run's tasks.
         temperature: above 0; the higher, the closer to equal weights.
-
-    Raises:
-        ConfigError: an option out of range.
     """
 
     looks_ahead: ClassVar[bool] = False
     means: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, temperature: float = 2.0) -> None:
+    def __init__(self, tasks: Sequence[Task], *, temperature: Positive = 2.0) -> None:
         super().__init__(tasks)
-        demand(temperature > 0, "temperature", temperature, "above 0")
         self.temperature = temperature
         self.epoch = EpochMean(len(tasks))
         self.register_buffer("means", torch.full((2, len(tasks)), torch.nan))

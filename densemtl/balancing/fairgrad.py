@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.balancing.torchjd import weighting
-from densemtl.errors import ConfigError
+from densemtl.limits import NonNegative
 from densemtl.tasks.base import Task
 
 
@@ -25,7 +26,7 @@ class FairGrad(GradientBalancer):
         alpha: 0 adds up losses, 1 is proportional fairness (Nash-MTL), more favours the worst off.
 
     Raises:
-        ConfigError: alpha is negative, or the extra `balancing` is not installed.
+        ConfigError: the extra `balancing` is not installed.
     """
 
     def __init__(
@@ -33,12 +34,10 @@ class FairGrad(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
-        alpha: float = 1.0,
+        weights: Weights | None = None,
+        alpha: NonNegative = 1.0,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
-        if alpha < 0:
-            raise ConfigError(f"balancing.alpha: {alpha} must not be negative")
         self._weighting = weighting("FairGradWeighting", alpha=alpha)
 
     def weigh(self, seen: TaskGradients) -> Tensor:

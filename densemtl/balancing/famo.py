@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing.base import LossWeighting
 from densemtl.balancing.labels import labelled
-from densemtl.balancing.options import demand
+from densemtl.limits import NonNegative, Positive
 from densemtl.tasks.base import Task
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -31,9 +31,6 @@ class FAMO(LossWeighting):
         tasks: the run's tasks.
         lr: of the logits, above 0.
         decay: at least 0; pulls the logits back to equal shares.
-
-    Raises:
-        ConfigError: an option out of range.
     """
 
     looks_again: ClassVar[bool] = True
@@ -42,10 +39,10 @@ class FAMO(LossWeighting):
     second_moment: Tensor
     steps: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, lr: float = 0.025, decay: float = 0.01) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], *, lr: Positive = 0.025, decay: NonNegative = 0.01
+    ) -> None:
         super().__init__(tasks)
-        demand(lr > 0, "lr", lr, "above 0")
-        demand(decay >= 0, "decay", decay, "at least 0")
         self.lr, self.decay = lr, decay
         for name in ("logits", "first_moment", "second_moment"):
             self.register_buffer(name, torch.zeros(len(tasks)))

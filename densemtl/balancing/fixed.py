@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import LossWeighting, check_weights
+from densemtl.balancing.base import LossWeighting, Weights, check_weights
 from densemtl.tasks.base import Task
 
 
@@ -20,13 +20,13 @@ class Fixed(LossWeighting):
         weights: {task: weight}; tasks left out keep their usual weight (`Task.weight`).
 
     Raises:
-        ConfigError: a weight is negative or for no task of the run.
+        ConfigError: a weight is for no task of the run.
     """
 
     looks_ahead: ClassVar[bool] = False
     table: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, weights: dict[str, float] | None = None) -> None:
+    def __init__(self, tasks: Sequence[Task], *, weights: Weights | None = None) -> None:
         super().__init__(tasks)
         given = weights or {}
         check_weights(given, self.task_names)

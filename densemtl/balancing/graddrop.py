@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.collect import Collector, FeatureGradients, Goals, handover_of
 from densemtl.balancing.gradient import GradientBalancer
 from densemtl.balancing.rows import Row
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.distributed import mean_over_ranks
-from densemtl.errors import ConfigError
+from densemtl.limits import Fraction
 from densemtl.tasks.base import Task
 
 
@@ -27,17 +28,12 @@ class GradDrop(GradientBalancer):
         tasks: the run's tasks.
         weights: {task: factor on its loss before anything else}; 1 where left out.
         leak: share of every gradient that passes all the same.
-
-    Raises:
-        ConfigError: leak is not in 0..1.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], *, weights: dict[str, float] | None = None, leak: float = 0.0
+        self, tasks: Sequence[Task], *, weights: Weights | None = None, leak: Fraction = 0.0
     ) -> None:
         super().__init__(tasks, weights=weights)
-        if not 0 <= leak <= 1:
-            raise ConfigError(f"balancing.leak: {leak} must lie between 0 and 1")
         self._leak = leak
 
     def weigh(self, seen: TaskGradients) -> Tensor:

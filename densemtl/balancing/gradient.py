@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from densemtl.balancing.base import Balance, Balancer, Pass, Scale, check_weights
+from densemtl.balancing.base import Balance, Balancer, Pass, Scale, Weights, check_weights
 from densemtl.balancing.collect import (
     Collector,
     FeatureGradients,
@@ -47,7 +47,7 @@ class GradientBalancer(Balancer):
         memory: {name: what a rule remembers from step to step}, on the CPU; checkpointed.
 
     Raises:
-        ConfigError: a weight is negative or for no task of the run.
+        ConfigError: a weight is for no task of the run.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class GradientBalancer(Balancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         super().__init__(tasks)
         given = weights or {}

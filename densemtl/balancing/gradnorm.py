@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.errors import ConfigError
+from densemtl.limits import NonNegative, Positive
 from densemtl.tasks.base import Task
 
 LEAST = 1e-3
@@ -30,9 +31,6 @@ class GradNorm(GradientBalancer):
         weights: {task: factor on its loss before anything else}; 1 where left out.
         alpha: how strongly a task that lags behind is pulled; 0 makes all gradients equally long.
         rate: step size of the weights.
-
-    Raises:
-        ConfigError: alpha is negative or rate not positive.
     """
 
     def __init__(
@@ -40,13 +38,11 @@ class GradNorm(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
-        alpha: float = 1.5,
-        rate: float = 0.025,
+        weights: Weights | None = None,
+        alpha: NonNegative = 1.5,
+        rate: Positive = 0.025,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
-        if alpha < 0 or rate <= 0:
-            raise ConfigError(f"balancing: alpha {alpha} must be 0 or more, rate {rate} above 0")
         self._alpha, self._rate = alpha, rate
         self.memory["weights"] = torch.ones(len(tasks), dtype=torch.float64)
         self.memory["first"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)

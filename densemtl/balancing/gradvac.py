@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.errors import ConfigError
+from densemtl.limits import Fraction
 from densemtl.tasks.base import Task
 
 FARTHEST = 1 - 1e-9
@@ -28,9 +29,6 @@ class GradVac(GradientBalancer):
         scope: where gradients are compared.
         weights: {task: factor on its loss before anything else}; 1 where left out.
         beta: share of a step's cosine in the moving average.
-
-    Raises:
-        ConfigError: beta is not in 0..1.
     """
 
     def __init__(
@@ -38,12 +36,10 @@ class GradVac(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
-        beta: float = 0.5,
+        weights: Weights | None = None,
+        beta: Fraction = 0.5,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
-        if not 0 <= beta <= 1:
-            raise ConfigError(f"balancing.beta: {beta} must lie between 0 and 1")
         self._beta = beta
         self.memory["usual"] = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.balancing.torchjd import weighting
+from densemtl.limits import Count, Positive
 from densemtl.tasks.base import Task
 
 
@@ -26,7 +28,7 @@ class MGDA(GradientBalancer):
         tolerance: step size at which it stops before.
 
     Raises:
-        ConfigError: an option is out of range, or the extra `balancing` is not installed.
+        ConfigError: the extra `balancing` is not installed.
     """
 
     def __init__(
@@ -34,9 +36,9 @@ class MGDA(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
-        iterations: int = 100,
-        tolerance: float = 1e-3,
+        weights: Weights | None = None,
+        iterations: Count = 100,
+        tolerance: Positive = 1e-3,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
         self._weighting = weighting("MGDAWeighting", epsilon=tolerance, max_iters=iterations)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.balancing.torchjd import weighting
-from densemtl.errors import ConfigError
+from densemtl.limits import NonNegative
 from densemtl.tasks.base import Task
 
 
@@ -30,7 +31,7 @@ class NashMTL(GradientBalancer):
         max_norm: longest that the weighted sum of the gradients may be; 0 for any length.
 
     Raises:
-        ConfigError: max_norm is negative, or the extra `balancing` is not installed.
+        ConfigError: the extra `balancing` is not installed.
     """
 
     def __init__(
@@ -38,12 +39,10 @@ class NashMTL(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
-        max_norm: float = 1.0,
+        weights: Weights | None = None,
+        max_norm: NonNegative = 1.0,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
-        if max_norm < 0:
-            raise ConfigError(f"balancing.max_norm: {max_norm} must not be negative")
         self._max_norm = max_norm
         self._weighting = weighting("FairGradWeighting", alpha=1.0)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from densemtl.balancing.base import LossWeighting
 from densemtl.balancing.epochs import EpochMean
 from densemtl.balancing.labels import labelled
-from densemtl.balancing.options import demand
+from densemtl.limits import Positive, Whole
 from densemtl.tasks.base import Task
 
 
@@ -27,18 +27,15 @@ class STCH(LossWeighting):
         tasks: the run's tasks.
         mu: above 0; the smaller, the closer to learning from the worst task alone.
         warmup_epochs: at least 0; without a warm-up all references are 1.
-
-    Raises:
-        ConfigError: an option out of range.
     """
 
     reference: Tensor
     epochs: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, mu: float = 1.0, warmup_epochs: int = 4) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], *, mu: Positive = 1.0, warmup_epochs: Whole = 4
+    ) -> None:
         super().__init__(tasks)
-        demand(mu > 0, "mu", mu, "above 0")
-        demand(warmup_epochs >= 0, "warmup_epochs", warmup_epochs, "at least 0")
         self.mu, self.warmup_epochs = mu, warmup_epochs
         self.epoch = EpochMean(len(tasks))
         self.register_buffer("reference", torch.ones(len(tasks)))

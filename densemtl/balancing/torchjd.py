@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from densemtl.balancing.base import Weights
 from densemtl.balancing.gradient import GradientBalancer, Scope
 from densemtl.balancing.task_gradients import TaskGradients
 from densemtl.errors import ConfigError
@@ -64,7 +65,7 @@ class TorchJDBalancer(GradientBalancer):
         tasks: Sequence[Task],
         *,
         scope: Scope = "features",
-        weights: dict[str, float] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         super().__init__(tasks, scope=scope, weights=weights)
         self._weigh = weighting(self.torchjd_name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from densemtl.balancing.base import LossWeighting
@@ -29,7 +30,9 @@ class Uncertainty(LossWeighting):
     looks_ahead: ClassVar[bool] = False
     factor: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, initial: float = 0.0) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], *, initial: Annotated[float, Field(ge=-50, le=50)] = 0.0
+    ) -> None:
         super().__init__(tasks)
         regresses = [isinstance(task, (Regression, UnitVectors)) for task in tasks]
         factor = torch.where(torch.tensor(regresses), 0.5, 1.0)

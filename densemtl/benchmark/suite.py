@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from densemtl import components, configfile
 from densemtl.config import Entry
 from densemtl.errors import ConfigError
-from densemtl.settings import Count, Section
+from densemtl.limits import Count, Seed
+from densemtl.settings import Section
 
 Entries = tuple[Entry, ...]
 
@@ -40,7 +41,7 @@ class Suite(Section):
     decoders: Entries
     backbones: Entries = ()
     balancing: Entries = ()
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     reference: str | None = None
     workers: Count = 1
     output: Path | None = None

@@ -23,7 +23,8 @@ from densemtl.data import files
 from densemtl.data.base import Split
 from densemtl.data.disk import DiskDataset, Labels
 from densemtl.data.folder_labels import LabelMaps
-from densemtl.errors import ConfigError, DataError
+from densemtl.errors import DataError
+from densemtl.limits import OpenFraction
 from densemtl.settings import Section
 
 
@@ -47,7 +48,7 @@ class Folder(DiskDataset):
         val_share: share of the images that validate, when there are no lists.
 
     Raises:
-        ConfigError: `val_share` is not between 0 and 1, or a label's description is incomplete.
+        ConfigError: a label's description is incomplete.
         DataError: files that are missing.
     """
 
@@ -60,7 +61,7 @@ class Folder(DiskDataset):
         images: str,
         labels: dict[str, LabelMaps],
         splits: SplitLists | None = None,
-        val_share: float = 0.2,
+        val_share: OpenFraction = 0.2,
     ) -> None:
         self._root, self._described = root.expanduser(), labels
         found = _find(self._root, images)
@@ -98,8 +99,6 @@ def _find(root: Path, place: str) -> dict[str, Path]:
 
 def _share(ids: list[str], split: Split, val_share: float, source: Path) -> list[str]:
     """The images of a split; which they are hangs on their names alone."""
-    if not 0 < val_share < 1:
-        raise ConfigError(f"data.val_share: {val_share} must be between 0 and 1")
     if len(ids) < 2:
         raise DataError(f"{source}: a single image cannot be split; add images, or set data.splits")
     shuffled = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())

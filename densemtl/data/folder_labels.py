@@ -14,6 +14,7 @@ from pydantic import Field
 from densemtl.data import files, labels
 from densemtl.data.labels import CAMERA_AXES, Axes
 from densemtl.errors import ConfigError
+from densemtl.limits import ClassNames, Width
 from densemtl.settings import Section
 from densemtl.types import VOID
 
@@ -56,11 +57,11 @@ class LabelMaps(Section):
     kind: str | None = None
     stored: Storage | None = None
     key: str | None = None
-    class_names: list[str] | None = None
+    class_names: ClassNames | None = None
     first: int = 0
     void: tuple[int, ...] = ()
     scale: float | None = None
-    channels: int | None = None
+    channels: Width | None = None
     axes: Axes = CAMERA_AXES
     options: dict[str, Any] = Field(default_factory=dict)
 

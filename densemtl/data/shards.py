@@ -27,6 +27,7 @@ from densemtl.data import pictures
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.shard_source import INDEX, Source
 from densemtl.errors import DataError
+from densemtl.limits import Whole
 from densemtl.types import Sample
 
 IMAGE = "image"
@@ -59,7 +60,7 @@ class Shards(DenseDataset):
         *,
         root: str,
         folder: Path = Path("~/.cache/densemtl/shards"),
-        keep: int = 64,
+        keep: Whole = 64,
     ) -> None:
         super().__init__(split, tasks)
         self._source = Source(root, folder.expanduser(), keep)

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.scenes.classes import CLASSES, PARTS
 from densemtl.data.scenes.compose import compose
 from densemtl.data.scenes.labels import main_object, object_edges
 from densemtl.data.scenes.render import View, render
-from densemtl.errors import ConfigError
+from densemtl.limits import LONGEST, Seed
 from densemtl.types import Sample
 
-_SMALLEST_SIDE = 16
+RoomSide = Annotated[int, Field(ge=16, le=LONGEST)]
+"""Pixels."""
+
+Images = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class Synthetic(DenseDataset):
@@ -34,9 +38,6 @@ class Synthetic(DenseDataset):
         train_images: number of training images.
         val_images: number of validation images.
         seed: another seed gives other rooms.
-
-    Raises:
-        ConfigError: a size or a number of images that is too small.
     """
 
     def __init__(
@@ -44,18 +45,12 @@ class Synthetic(DenseDataset):
         split: Split,
         tasks: Sequence[str],
         *,
-        size: tuple[int, int] = (128, 160),
-        train_images: int = 1000,
-        val_images: int = 200,
-        seed: int = 0,
+        size: tuple[RoomSide, RoomSide] = (128, 160),
+        train_images: Images = 1000,
+        val_images: Images = 200,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(split, tasks)
-        if min(size) < _SMALLEST_SIDE:
-            raise ConfigError(f"data.size: {size} needs at least {_SMALLEST_SIDE} pixels a side.")
-        if min(train_images, val_images) < 1 or seed < 0:
-            raise ConfigError(
-                "data: train_images and val_images must be positive, seed at least 0."
-            )
         self.size, self.seed = size, seed
         count = {"train": train_images, "val": val_images}[split]
         self.ids = [f"{split}{index:05d}" for index in range(count)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.separate import OwnNetworks, own_share
 from densemtl.errors import ConfigError
+from densemtl.limits import Fraction
 from densemtl.models.join import Join
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions, Sharing
@@ -35,8 +36,7 @@ class AsymmetricSharing(OwnNetworks):
             parts of the rest. At 1 the start is one network a task.
 
     Raises:
-        ConfigError: alpha is not in 0..1, or `reads` names what is no task, one twice, or the
-            reader itself.
+        ConfigError: `reads` names what is no task, one twice, or the reader itself.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class AsymmetricSharing(OwnNetworks):
         tasks: Sequence[Task],
         *,
         reads: dict[str, list[str]] | None = None,
-        alpha: float = 0.9,
+        alpha: Fraction = 0.9,
     ) -> None:
         *others, last = names = [task.name for task in tasks]
         checked = _checked({last: others} if reads is None else reads, names)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.gated import GatedExperts, at_least
+from densemtl.decoders.gated import GatedExperts
+from densemtl.limits import Few, FewOrNone, NonNegative, Width
 from densemtl.models.experts import Gating, Wiring, named
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
@@ -26,9 +27,6 @@ class CGC(GatedExperts):
         gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
         width: channels inside every expert; a quarter of its level's if left out.
         load_balance: weight of a loss that keeps all experts in use; the paper has none.
-
-    Raises:
-        ConfigError: a number out of range.
     """
 
     def __init__(
@@ -37,11 +35,11 @@ class CGC(GatedExperts):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        shared_experts: int = 1,
-        own_experts: int = 1,
+        shared_experts: Few = 1,
+        own_experts: FewOrNone = 1,
         gate: Gating = "pixel",
-        width: int | None = None,
-        load_balance: float = 0.0,
+        width: Width | None = None,
+        load_balance: NonNegative = 0.0,
     ) -> None:
         super().__init__(
             make_backbone,
@@ -55,13 +53,7 @@ class CGC(GatedExperts):
 
 
 def customized(tasks: Sequence[Task], shared_experts: int, own_experts: int) -> Wiring:
-    """Each task's gate mixes the shared experts and its own.
-
-    Raises:
-        ConfigError: no shared expert, or less than none of a task's own.
-    """
-    at_least(1, shared_experts=shared_experts)
-    at_least(0, own_experts=own_experts)
+    """Each task's gate mixes the shared experts and its own."""
     shared = named(SHARED, shared_experts)
     own = {task.name: named(task.name, own_experts) for task in tasks}
     reads = {expert: task for task, experts in own.items() for expert in experts}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import STEM, ParallelNetworks
 from densemtl.decoders.separate import own_share
+from densemtl.limits import Fraction
 from densemtl.models.layers import weighted_sum
 from densemtl.tasks.base import Task
 from densemtl.types import Sharing
@@ -26,7 +27,6 @@ class CrossStitch(ParallelNetworks):
             so that a row sums to 1 (section 3.2). The survey has .9 for two tasks, .8 for five.
 
     Raises:
-        ConfigError: alpha is not in 0..1.
         ModelError: a backbone that cannot be run stage by stage.
     """
 
@@ -36,7 +36,7 @@ class CrossStitch(ParallelNetworks):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        alpha: float = 0.9,
+        alpha: Fraction = 0.9,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks)
         own, other = own_share(alpha, len(tasks))

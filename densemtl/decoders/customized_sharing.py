@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.separate import OwnNetworks, own_share
 from densemtl.handover import Handover
+from densemtl.limits import Fraction
 from densemtl.models.join import Join
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED, Predictions, Sharing
@@ -26,9 +27,6 @@ class CustomizedSharing(OwnNetworks):
         tasks: the run's.
         alpha: share of its own features that a task starts with; the shared ones have the rest.
             At 1 the start is one network a task, at 0 hard sharing.
-
-    Raises:
-        ConfigError: alpha is not in 0..1.
     """
 
     def __init__(
@@ -37,7 +35,7 @@ class CustomizedSharing(OwnNetworks):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        alpha: float = 0.5,
+        alpha: Fraction = 0.5,
     ) -> None:
         shares = own_share(alpha, 2)
         super().__init__(make_backbone, make_head, tasks)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
-from densemtl.errors import ConfigError
 from densemtl.models.experts import (
     ExpertLayer,
     ExpertStack,
@@ -36,9 +35,6 @@ class GatedExperts(PyramidDecoder):
         gate: "pixel" or "pooled", see `Gating`.
         width: inside every expert; None for a quarter of its level's channels.
         load_balance: weight of the imbalance of gates as a loss; 0 for none.
-
-    Raises:
-        ConfigError: a width or weight out of range.
     """
 
     def __init__(
@@ -52,8 +48,6 @@ class GatedExperts(PyramidDecoder):
         width: int | None,
         load_balance: float,
     ) -> None:
-        at_least(1, width=1 if width is None else width)
-        at_least(0, load_balance=load_balance)
         super().__init__(make_backbone, tasks)
         spec = self.backbone.spec
         self.wirings, self.load_balance = tuple(wirings), load_balance
@@ -111,14 +105,3 @@ class GatedExperts(PyramidDecoder):
                 groups[stream if stream in own else SHARED] += layer.experts[name].parameters()
             groups[FUSION] += layer.gates.parameters()
         return groups
-
-
-def at_least(least: int, **options: float) -> None:
-    """Check options of a decoder.
-
-    Raises:
-        ConfigError: one of them is smaller.
-    """
-    for name, value in options.items():
-        if not value >= least:
-            raise ConfigError(f"decoder.{name}: {value} must be at least {least}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.gated import GatedExperts, at_least
+from densemtl.decoders.gated import GatedExperts
+from densemtl.limits import Few, NonNegative, Width
 from densemtl.models.experts import Gating, Wiring, named
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
@@ -27,9 +28,6 @@ class MLMMoE(GatedExperts):
         gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
         width: channels inside every expert; a quarter of its level's if left out.
         load_balance: weight of a loss that keeps all experts in use; the paper has none.
-
-    Raises:
-        ConfigError: a number out of range.
     """
 
     def __init__(
@@ -38,13 +36,12 @@ class MLMMoE(GatedExperts):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        layers: int = 2,
-        experts: int = 4,
+        layers: Few = 2,
+        experts: Few = 4,
         gate: Gating = "pixel",
-        width: int | None = None,
-        load_balance: float = 0.0,
+        width: Width | None = None,
+        load_balance: NonNegative = 0.0,
     ) -> None:
-        at_least(1, layers=layers, experts=experts)
         names = named(SHARED, experts)
         own_stream = {name: name for name in names}
         below = Wiring(own_stream, dict.fromkeys(names, names), gates_read_input=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
+from densemtl.limits import Width
 from densemtl.models.blocks import SqueezeExcite, basic_block
 from densemtl.models.distillation import Distillation
 from densemtl.models.layers import resize, size_of
@@ -45,7 +46,7 @@ class MTINet(PyramidDecoder):
         auxiliary_tasks: Sequence[Task] = (),
         *,
         softmax: Softmax = "published_code",
-        pyramid_width: int = 256,
+        pyramid_width: Width = 256,
     ) -> None:
         super().__init__(make_backbone, tasks)
         every = (*tasks, *auxiliary_tasks)

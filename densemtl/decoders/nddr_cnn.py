@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import ParallelNetworks
 from densemtl.decoders.separate import own_share
+from densemtl.limits import Fraction
 from densemtl.models.backbone import Backbone
 from densemtl.models.join import block_norms, mixture
 from densemtl.models.layers import resize, size_of
@@ -32,7 +33,6 @@ class NDDRCNN(ParallelNetworks):
         shortcut: the paper's: the head's last feature is reduced from all stages', resized to it.
 
     Raises:
-        ConfigError: alpha is not in 0..1.
         ModelError: a backbone that cannot be run stage by stage.
     """
 
@@ -42,7 +42,7 @@ class NDDRCNN(ParallelNetworks):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        alpha: float = 0.9,
+        alpha: Fraction = 0.9,
         shortcut: bool = False,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks)

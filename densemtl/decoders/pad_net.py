@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.limits import Width
 from densemtl.models.blocks import bottleneck
 from densemtl.models.distillation import Distillation
 from densemtl.models.layers import mix_levels
@@ -36,7 +37,7 @@ class PADNet(PyramidDecoder):
         auxiliary_tasks: Sequence[Task] = (),
         *,
         feature: Literal["all", "last"] = "all",
-        width: int = 256,
+        width: Width = 256,
     ) -> None:
         super().__init__(make_backbone, tasks)
         every = (*tasks, *auxiliary_tasks)

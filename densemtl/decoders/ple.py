@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.cgc import customized
-from densemtl.decoders.gated import GatedExperts, at_least
+from densemtl.decoders.gated import GatedExperts
+from densemtl.limits import Few, FewOrNone, NonNegative, Width
 from densemtl.models.experts import Gating, Wiring
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
@@ -29,9 +30,6 @@ class PLE(GatedExperts):
         gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
         width: channels inside every expert; a quarter of its level's if left out.
         load_balance: weight of a loss that keeps all experts in use; the paper has none.
-
-    Raises:
-        ConfigError: a number out of range.
     """
 
     def __init__(
@@ -40,14 +38,13 @@ class PLE(GatedExperts):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        layers: int = 2,
-        shared_experts: int = 1,
-        own_experts: int = 1,
+        layers: Few = 2,
+        shared_experts: Few = 1,
+        own_experts: FewOrNone = 1,
         gate: Gating = "pixel",
-        width: int | None = None,
-        load_balance: float = 0.0,
+        width: Width | None = None,
+        load_balance: NonNegative = 0.0,
     ) -> None:
-        at_least(1, layers=layers)
         last = customized(tasks, shared_experts, own_experts)
         every = tuple(sorted(last.experts))  # whatever the order of tasks
         below = Wiring(last.experts, {**last.gates, SHARED: every})

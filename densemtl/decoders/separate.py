@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
-from densemtl.errors import ConfigError
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION
 
@@ -56,9 +55,6 @@ class OwnNetworks(Decoder):
 def own_share(alpha: float, tasks: int) -> tuple[float, float]:
     """(what a task keeps of its own, what it takes of each other), over all tasks together 1.
 
-    Raises:
-        ConfigError: alpha, the first of them where there are several tasks, is not in 0..1.
+    With several tasks alpha is the first of them.
     """
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"decoder.alpha: {alpha} must lie between 0 and 1")
     return (alpha, (1 - alpha) / (tasks - 1)) if tasks > 1 else (1.0, 0.0)

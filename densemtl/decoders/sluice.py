@@ -15,6 +15,7 @@ from densemtl.decoders.parallel import STEM, ParallelNetworks
 from densemtl.decoders.separate import own_share
 from densemtl.distributed import mean_over_batch
 from densemtl.errors import ConfigError, ModelError
+from densemtl.limits import Few, Fraction, NonNegative
 from densemtl.models.layers import size_of
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions, Sharing
@@ -47,7 +48,7 @@ class Sluice(ParallelNetworks):
             common: `overlap`, summed over tasks and stages. At 0 there is none.
 
     Raises:
-        ConfigError: alpha, subspaces or orthogonality is out of range.
+        ConfigError: a penalty between subspaces of which there is one.
         ModelError: a backbone that cannot be run stage by stage, or not be cut into subspaces.
     """
 
@@ -57,9 +58,9 @@ class Sluice(ParallelNetworks):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        alpha: float = 0.9,
-        subspaces: int = 2,
-        orthogonality: float = 0.0,
+        alpha: Fraction = 0.9,
+        subspaces: Few = 2,
+        orthogonality: NonNegative = 0.0,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks)
         *earlier, last = widths = self.spec.channels
@@ -144,12 +145,9 @@ def _mix(beta: Tensor, projections: nn.Module, pyramid: list[Tensor]) -> list[Te
 
 
 def _check(subspaces: int, orthogonality: float, widths: Sequence[int]) -> None:
-    if subspaces < 1:
-        raise ConfigError(f"decoder.subspaces: {subspaces} must be 1 or more")
-    if orthogonality < 0 or (orthogonality > 0 and subspaces == 1):
+    if orthogonality and subspaces == 1:
         raise ConfigError(
-            f"decoder.orthogonality: {orthogonality} must be 0, or positive with 2 subspaces or"
-            f" more, not {subspaces}"
+            f"decoder.orthogonality: {orthogonality} needs 2 subspaces or more, not {subspaces}"
         )
     if any(width % subspaces for width in widths):
         raise ModelError(

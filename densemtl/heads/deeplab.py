@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from densemtl.limits import Few, Fraction, Width
 from densemtl.models.layers import conv_bn_relu, resize, size_of
 from densemtl.types import FeatureSpec
 
@@ -17,7 +18,7 @@ class DeepLab(nn.Module):
         channels: outputs a pixel.
         width: of every layer inside.
         rates: dilations of the three atrous branches.
-        dropout: after ASPP, in 0..1.
+        dropout: share of ASPP's channels.
     """
 
     def __init__(
@@ -25,9 +26,9 @@ class DeepLab(nn.Module):
         features: FeatureSpec,
         channels: int,
         *,
-        width: int = 256,
-        rates: tuple[int, ...] = (12, 24, 36),
-        dropout: float = 0.5,
+        width: Width = 256,
+        rates: tuple[Few, ...] = (12, 24, 36),
+        dropout: Fraction = 0.5,
     ) -> None:
         super().__init__()
         self.aspp = ASPP(features.channels[-1], width, rates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from densemtl.limits import Width
 from densemtl.models.layers import conv_bn_relu, resize, size_of
 from densemtl.types import FeatureSpec
 
@@ -17,7 +18,7 @@ class FPN(nn.Module):
         width: of every layer inside.
     """
 
-    def __init__(self, features: FeatureSpec, channels: int, *, width: int = 64) -> None:
+    def __init__(self, features: FeatureSpec, channels: int, *, width: Width = 64) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(each, width, 1) for each in features.channels)
         self.smooth = conv_bn_relu(width, width, 3)

@@ -8,7 +8,8 @@ from pydantic import Field, ValidationError
 
 from densemtl import components
 from densemtl.errors import ConfigError
-from densemtl.settings import Count, Positive, Section
+from densemtl.limits import Count, Positive, Side
+from densemtl.settings import Section
 
 
 class InferenceSettings(Section):
@@ -30,7 +31,7 @@ class InferenceSettings(Section):
 
     flip: bool = False
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
-    tile: tuple[Count, Count] | None = None
+    tile: tuple[Side, Side] | None = None
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
     batch_size: Count = 8
     amp: Literal["none", "bf16", "fp16"] | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.errors import ModelError
+from densemtl.limits import Side
 from densemtl.models.cut import find_stages
 from densemtl.models.recipe import Recipe, brief
 from densemtl.models.stages import Midway, Stages
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
         *,
         pretrained: bool = True,
         output_stride: Literal[8, 16, 32] = 32,
-        img_size: tuple[int, int] | None = None,
+        img_size: tuple[Side, Side] | None = None,
     ) -> None:
         super().__init__()
         recipe = Recipe(name, output_stride, img_size)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.colours import glow
-from densemtl.errors import ConfigError
+from densemtl.limits import Fraction
 from densemtl.losses.balanced_bce import balanced_bce
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.binary import Binary as BinaryMetric
@@ -24,20 +24,13 @@ class Binary(LabelMap):
         name: the task's name.
         positive_weight: w in [0, 1] of the positive pixels' loss, 1 - w of the negative ones';
             None takes the share of negatives in each batch, so that both sides count alike.
-
-    Raises:
-        ConfigError: the weight is not in [0, 1].
     """
 
     higher_is_better: ClassVar[bool] = True
     error_unit: ClassVar[str] = "probability"
 
-    def __init__(self, name: str, *, positive_weight: float | None = None) -> None:
+    def __init__(self, name: str, *, positive_weight: Fraction | None = None) -> None:
         super().__init__(name)
-        if positive_weight is not None and not 0 <= positive_weight <= 1:
-            raise ConfigError(
-                f"tasks.{name}.positive_weight: {positive_weight} must lie between 0 and 1."
-            )
         self.positive_weight = positive_weight
 
     @property

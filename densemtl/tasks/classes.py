@@ -12,6 +12,7 @@ from densemtl.argmax import highest, highest_of
 from densemtl.coarse import Coarse
 from densemtl.colours import BLACK, palette
 from densemtl.errors import ConfigError
+from densemtl.limits import Byte, ClassNames
 from densemtl.losses.cross_entropy import coarse_cross_entropy, cross_entropy
 from densemtl.metrics.miou import MIoU
 from densemtl.tasks.base import LabelMap
@@ -27,7 +28,7 @@ class Classes(LabelMap):
         colours: one RGB colour (0..255) a class; by default a fixed palette.
 
     Raises:
-        ConfigError: no, too many or repeated class names, or colours that do not match them.
+        ConfigError: a class named twice, or colours that do not match the classes.
     """
 
     higher_is_better: ClassVar[bool] = True
@@ -37,12 +38,13 @@ class Classes(LabelMap):
         self,
         name: str,
         *,
-        class_names: list[str],
-        colours: list[tuple[int, int, int]] | None = None,
+        class_names: ClassNames,
+        colours: list[tuple[Byte, Byte, Byte]] | None = None,
     ) -> None:
         super().__init__(name)
-        if not 1 <= len(class_names) <= VOID or len(set(class_names)) < len(class_names):
-            raise ConfigError(f"tasks.{name}.class_names: needs 1 to {VOID} different names.")
+        twice = [each for each in class_names if class_names.count(each) > 1]
+        if twice:
+            raise ConfigError(f"tasks.{name}.class_names: {twice[0]!r} is named twice.")
         if colours is not None and len(colours) != len(class_names):
             found = f"{len(colours)} colours for {len(class_names)} classes"
             raise ConfigError(f"tasks.{name}.colours: {found}; give one a class, or none.")

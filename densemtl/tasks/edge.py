@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from densemtl.errors import ConfigError
+from densemtl.limits import Fraction, OpenFraction
 from densemtl.metrics.base import ImageMetric
 from densemtl.metrics.boundary.metric import Boundary
 from densemtl.metrics.boundary.protocols import MAX_DISTANCE
@@ -25,9 +25,6 @@ class Edge(Binary):
             .0075, and .011 on NYUD-v2, which is the default there.
         regions_under: protocols that take the label's 0 and 1 for regions, and find and thin the
             boundaries between them; the default on NYUD-v2 is `modern`, as it is published.
-
-    Raises:
-        ConfigError: the weight is not in [0, 1], or the distance not between 0 and 1.
     """
 
     weight: ClassVar[float] = 50.0
@@ -36,15 +33,11 @@ class Edge(Binary):
         self,
         name: str,
         *,
-        positive_weight: float | None = 0.95,
-        max_distance: float = MAX_DISTANCE,
+        positive_weight: Fraction | None = 0.95,
+        max_distance: OpenFraction = MAX_DISTANCE,
         regions_under: tuple[ProtocolName, ...] = (),
     ) -> None:
         super().__init__(name, positive_weight=positive_weight)
-        if not 0 < max_distance < 1:
-            raise ConfigError(
-                f"tasks.{name}.max_distance: {max_distance} must lie between 0 and 1, as .0075."
-            )
         self.max_distance, self.regions_under = max_distance, regions_under
 
     def final_metric(self, protocol: ProtocolName) -> ImageMetric:

@@ -11,6 +11,7 @@ from torch import Tensor
 from densemtl.colours import ramp
 from densemtl.data.geometry import Geometry
 from densemtl.errors import ConfigError
+from densemtl.limits import Width
 from densemtl.losses.regression import LOSSES, silog
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.regression import Regression as RegressionMetric
@@ -43,7 +44,7 @@ class Regression(Task):
         self,
         name: str,
         *,
-        channels: int = 1,
+        channels: Width = 1,
         loss: LossName = "l1",
         scales_with_zoom: bool = False,
         low: float = 0.0,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from densemtl.colours import BLACK
 from densemtl.data.geometry import Geometry
-from densemtl.errors import ConfigError
 from densemtl.losses import vectors
 from densemtl.losses.vectors import Divisor
 from densemtl.metrics.base import TaskMetric
@@ -31,9 +30,6 @@ class UnitVectors(Task):
         loss: "l1" of the differences to the unit prediction, or "cosine": 1 - cos of the angle.
         divisor: what the sum of "l1" is divided by: valid "elements" (survey) or valid "pixels"
             (ATRC), `channels` times larger. "cosine" has one value a pixel.
-
-    Raises:
-        ConfigError: channels is neither 2 nor 3.
     """
 
     higher_is_better: ClassVar[bool] = False
@@ -43,14 +39,12 @@ class UnitVectors(Task):
         self,
         name: str,
         *,
-        channels: int = 3,
+        channels: Literal[2, 3] = 3,
         loss: Literal["l1", "cosine"] = "l1",
         divisor: Divisor = "elements",
     ) -> None:
         super().__init__(name)
-        if channels not in (2, 3):
-            raise ConfigError(f"tasks.{name}.channels: {channels} must be 2 or 3.")
-        self._channels = channels
+        self._channels: int = channels
         self.loss_name = loss
         self.divisor = divisor
 

@@ -66,7 +66,10 @@ def test_a_single_task_weighs_1(make_task):
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [({"edge": 1.0}, "no task 'edge'"), ({"depth": -1.0}, "depth: -1.0 must not be negative")],
+    [
+        ({"edge": 1.0}, "no task 'edge'"),
+        ({"depth": -1.0}, "weights.depth: Input should be greater"),
+    ],
 )
 def test_fixed_refuses(balancer, weights, message):
     with pytest.raises(ConfigError, match=message):

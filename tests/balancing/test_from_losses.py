@@ -404,13 +404,13 @@ def test_famo_leaves_out_what_has_no_label(make: Make) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "told"),
     [
-        ("dwa", {"temperature": 0.0}, "balancing.temperature: 0.0 must be above 0"),
-        ("dtp", {"gamma": -1.0}, "balancing.gamma: -1.0 must be at least 0"),
-        ("dtp", {"alpha": 0.0}, "balancing.alpha: 0.0 must be above 0 and at most 1"),
-        ("stch", {"mu": 0.0}, "balancing.mu: 0.0 must be above 0"),
-        ("stch", {"warmup_epochs": -1}, "balancing.warmup_epochs: -1 must be at least 0"),
-        ("famo", {"lr": 0.0}, "balancing.lr: 0.0 must be above 0"),
-        ("famo", {"decay": -0.1}, "balancing.decay: -0.1 must be at least 0"),
+        ("dwa", {"temperature": 0.0}, "dwa.temperature: Input should be greater than 0, not 0.0"),
+        ("dtp", {"gamma": -1.0}, "dtp.gamma: Input should be greater than or equal to 0, not -1.0"),
+        ("dtp", {"alpha": 0.0}, "dtp.alpha: Input should be greater than 0, not 0.0"),
+        ("stch", {"mu": 0.0}, "stch.mu: Input should be greater than 0, not 0.0"),
+        ("stch", {"warmup_epochs": -1}, "stch.warmup_epochs: Input should be greater"),
+        ("famo", {"lr": 0.0}, "famo.lr: Input should be greater than 0, not 0.0"),
+        ("famo", {"decay": -0.1}, "famo.decay: Input should be greater than or equal to 0"),
         ("rlw", {"distribution": "uniform"}, "rlw.distribution: Input should be 'normal' or"),
     ],
 )

@@ -232,13 +232,13 @@ def test_the_order_of_tasks_plays_no_part(name, seed):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mgda", {"tolerance": 0.0}, "epsilon must be positive"),
-        ("cagrad", {"c": -1.0}, "c must be non-negative"),
-        ("fairgrad", {"alpha": -1.0}, "balancing.alpha: -1.0 must not be negative"),
-        ("nash_mtl", {"max_norm": -1.0}, "balancing.max_norm: -1.0 must not be negative"),
-        ("gradvac", {"beta": 2.0}, "balancing.beta: 2.0 must lie between 0 and 1"),
-        ("gradnorm", {"rate": 0.0}, "rate 0.0 above 0"),
-        ("graddrop", {"leak": 2.0}, "balancing.leak: 2.0 must lie between 0 and 1"),
+        ("mgda", {"tolerance": 0.0}, "mgda.tolerance: Input should be greater than 0"),
+        ("cagrad", {"c": -1.0}, "cagrad.c: Input should be greater than or equal to 0"),
+        ("fairgrad", {"alpha": -1.0}, "fairgrad.alpha: Input should be greater than or equal to 0"),
+        ("nash_mtl", {"max_norm": -1.0}, "nash_mtl.max_norm: Input should be greater than"),
+        ("gradvac", {"beta": 2.0}, "gradvac.beta: Input should be less than or equal to 1"),
+        ("gradnorm", {"rate": 0.0}, "gradnorm.rate: Input should be greater than 0"),
+        ("graddrop", {"leak": 2.0}, "graddrop.leak: Input should be less than or equal to 1"),
         ("upgrad", {"weights": {"edge": 1.0}}, "no task 'edge'"),
     ],
 )

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
+from densemtl import components
 from densemtl.data.nyud import NYUD
 from densemtl.data.pascal_context import PascalContext
 from densemtl.data.scenes.labels import object_edges
@@ -120,8 +121,8 @@ def test_fingerprint_tells_what_is_scored() -> None:
     "options", [{"size": (8, 60)}, {"train_images": 0}, {"val_images": 0}, {"seed": -1}]
 )
 def test_wrong_options_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        Synthetic("train", ALL, **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"synthetic.{next(iter(options))}"):
+        components.make("data", "synthetic", "train", [], options=options)
 
 
 @pytest.fixture(scope="module")

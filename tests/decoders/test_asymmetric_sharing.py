@@ -136,8 +136,3 @@ def test_mistakes_are_told_all_at_once(
     with pytest.raises(ConfigError) as told:
         AsymmetricSharing(backbone, Linear, tasks, reads=reads)
     assert str(told.value).splitlines() == lines
-
-
-def test_a_share_out_of_range_is_told(tasks: list[Task]) -> None:
-    with pytest.raises(ConfigError, match=r"decoder.alpha: 2"):
-        AsymmetricSharing(backbone, Linear, tasks, alpha=2.0)

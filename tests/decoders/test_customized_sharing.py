@@ -11,7 +11,6 @@ from torch import Tensor
 
 from densemtl.decoders.customized_sharing import CustomizedSharing
 from densemtl.decoders.hard_sharing import HardSharing
-from densemtl.errors import ConfigError
 from densemtl.heads.linear import Linear
 from densemtl.models.join import Join
 from densemtl.tasks.base import Task
@@ -103,11 +102,6 @@ def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
     second = sharing["level 2"]
     assert (second.takers, second.sources) == (NAMES, ("own", "shared"))
     torch.testing.assert_close(second.weights, torch.tensor([[0.7, 0.3], [1.4, 0.6]]))
-
-
-def test_a_share_out_of_range_is_told(tasks: list[Task]) -> None:
-    with pytest.raises(ConfigError, match=r"decoder.alpha: -0.1"):
-        CustomizedSharing(backbone, Linear, tasks, alpha=-0.1)
 
 
 def test_the_norm_of_a_block_is_that_of_its_pyramid_s_channels() -> None:

@@ -16,7 +16,6 @@ from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.ml_mmoe import MLMMoE
 from densemtl.decoders.mmoe import MMoE
 from densemtl.decoders.ple import PLE
-from densemtl.errors import ConfigError
 from densemtl.heads.linear import Linear
 from densemtl.models.backbone import Backbone
 from densemtl.models.experts import Expert, Gate, Wiring, imbalance, mean_entropy, mix
@@ -415,29 +414,3 @@ def test_load_balance_of_gates_that_all_choose_one_expert(tasks: list[Task]) -> 
         if isinstance(module, Gate):
             module.score.weight.data[2] = COLLAPSED
     assert decoder(image()).terms["load_balance"].item() == pytest.approx(0.5 * 3)
-
-
-# Numbers out of range.
-
-
-@pytest.mark.parametrize(
-    ("cls", "option", "value", "least"),
-    [
-        (MMoE, "experts", 0, 1),
-        (MMoE, "width", 0, 1),
-        (MMoE, "load_balance", -0.1, 0),
-        (MLMMoE, "experts", -1, 1),
-        (MLMMoE, "layers", 0, 1),
-        (CGC, "shared_experts", 0, 1),
-        (CGC, "own_experts", -1, 0),
-        (PLE, "layers", 0, 1),
-        (PLE, "shared_experts", 0, 1),
-        (PLE, "own_experts", -1, 0),
-    ],
-)
-def test_numbers_out_of_range_are_told(
-    tasks: list[Task], cls: type[GatedExperts], option: str, value: float, least: int
-) -> None:
-    told = f"^decoder.{option}: {value} must be at least {least}$"
-    with pytest.raises(ConfigError, match=told):
-        make(cls, tasks, **{option: value})
