@@ -62,13 +62,11 @@ Baselines = Annotated[
     Literal["auto", "none"] | dict[str, Path],
     _one_of("auto, none, or {task: its run's folder}"),
 ]
-"""Single-task references: trained where they are missing, none, or {task: run or results file}."""
 
 InitFrom = Annotated[
     Literal["none", "baselines"] | dict[str, Path],
     _one_of("baselines, none, or {task: its run's folder}"),
 ]
-"""Where networks of one task each start from: the baselines' weights, or {task: run or file}."""
 
 
 class Component(BaseModel):
@@ -103,23 +101,35 @@ class Experiment(Section):
     """One run: what is learnt, from what, by which network, how."""
 
     seed: Seed = 0
+    """Of weights, order and augmentation."""
     protocol: ProtocolName = "survey"
+    """Which family of metrics scores the run."""
     tasks: tuple[TaskEntry, ...]
+    """What is learnt and scored: names, or {name: .., option: ..}."""
     auxiliary_tasks: tuple[TaskEntry, ...] = ()
+    """What is learnt besides, for decoders that take it; neither scored nor shown."""
     data: Component
+    """Where images and labels come from."""
     input: InputSettings = InputSettings()
     augment: AugmentSettings = AugmentSettings()
     loader: LoaderSettings = LoaderSettings()
     backbone: Component
+    """A timm model by `name`."""
     decoder: Component
+    """The architecture."""
     head: Component
+    """What makes logits of features."""
     balancing: Component = Component(name="fixed")
+    """The rule that weighs the tasks."""
     optim: OptimSettings = OptimSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     train: TrainSettings = TrainSettings()
     trackers: tuple[Entry, ...] = (Entry(name="tensorboard"),)
+    """What shows the run while it goes."""
     baselines: Baselines = "none"
+    """Single-task references: trained where missing, none, or {task: run or results file}."""
     init_from: InitFrom = "none"
+    """Where networks of one task each start: the baselines' weights, or {task: run or file}."""
 
     def task_names(self) -> list[str]:
         """The tasks' names in the order given."""

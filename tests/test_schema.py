@@ -141,3 +141,11 @@ def test_the_schema_names_every_component(schema):
     named = {each.get("properties", {}).get("name", {}).get("const") for each in trackers}
     assert named >= set(components.names("trackers"))
     assert set(schema["properties"]) == {*Experiment.model_fields, "base"}
+
+
+def test_the_schema_describes_every_setting(schema):
+    sections = [each for name, each in schema["$defs"].items() if name.endswith("Settings")]
+    described = [
+        value.get("description") for each in sections for value in each["properties"].values()
+    ]
+    assert len(described) > 40 and all(described)

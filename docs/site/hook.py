@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import configuration
 import links
 import maths
 import methods
@@ -48,7 +49,7 @@ def _pages(pattern: str) -> list[Any]:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add what is made, and what lies outside docs/."""
-    for uri, text in methods.pages().items():
+    for uri, text in {**methods.pages(), **configuration.pages()}.items():
         files.append(File.generated(config, uri, content=text))
     for source, uri in links.ELSEWHERE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
