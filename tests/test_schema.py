@@ -148,4 +148,5 @@ def test_the_schema_describes_every_setting(schema):
     described = [
         value.get("description") for each in sections for value in each["properties"].values()
     ]
-    assert len(described) > 40 and all(described)
+    assert len(described) > 40
+    assert all(described)

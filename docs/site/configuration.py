@@ -45,7 +45,8 @@ def pages() -> dict[str, str]:
     sections = [_section("", _with_descriptions(schema))]
     for key, value in schema["properties"].items():
         sections += _nested(key, value, schema["$defs"])
-    classes = [Backbone, *(components.find("heads", name) for name in components.names("heads"))]
+    heads = [components.find("heads", name) for name in components.names("heads")]
+    classes: list[type[Any]] = [Backbone, *heads]
     parts = [
         f"::: {each.__module__}.{each.__name__}\n    options:\n      members: false\n"
         for each in classes
