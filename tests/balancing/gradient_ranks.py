@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from densemtl.balancing.base import Balance
 from densemtl.balancing.gradient import GradientBalancer
-from densemtl.distributed import mean_over_ranks
+from densemtl.distributed import mean_over_ranks, rank, together
 from densemtl.losses.objective import Losses
 from tests.balancing.small_network import RULES, Data, SmallNetwork, as_it_is, draw, make
 
@@ -64,13 +63,9 @@ def train(name: str, scope: str, rank: int | None) -> dict[str, Tensor]:
     return {"weights": torch.stack(weights), "parameters": torch.cat(parameters)}
 
 
-def work(rank: int, folder: Path) -> None:
+def work(folder: Path) -> None:
     """One of the processes: trains every case, saves what it found."""
-    torch.set_num_threads(1)
-    torch.manual_seed(rank)
-    store = distributed.FileStore(str(folder / "store"), RANKS)
-    limit = timedelta(seconds=240)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS, timeout=limit)
-    found = {f"{name}-{scope}": train(name, scope, rank) for name, scope in CASES}
-    torch.save(found, folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    with together("cpu"):
+        torch.manual_seed(rank())
+        found = {f"{name}-{scope}": train(name, scope, rank()) for name, scope in CASES}
+        torch.save(found, folder / f"{rank()}.pt")

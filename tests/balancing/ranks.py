@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from densemtl import components
 from densemtl.balancing.base import LossWeighting
-from densemtl.distributed import sum_over_ranks
+from densemtl.distributed import rank, sum_over_ranks, together
 from densemtl.losses.objective import Losses
 
 NAMES = ("semseg", "depth", "normals")
@@ -42,7 +42,7 @@ def losses_of(step: int, rank: int) -> list[float]:
     return [*values[:2], 0.0] if rank == 1 and step % 3 == 0 else values
 
 
-def together(step: int) -> list[float]:
+def joined(step: int) -> list[float]:
     """Of one process that has both ranks' batches: means over those with labels."""
     pairs = zip(losses_of(step, 0), losses_of(step, 1), strict=True)
     return [sum(pair) / sum(value != 0 for value in pair) for pair in pairs]
@@ -77,15 +77,13 @@ class Course:
         return torch.stack([weights, self.slopes.grad.clone()])
 
 
-def work(rank: int, folder: Path) -> None:
+def work(folder: Path) -> None:
     """All rules on one of two ranks, which are seeded differently; saves {rule: steps x 2 x T}."""
-    torch.set_num_threads(1)
-    meeting = f"file://{folder / 'meeting'}"
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    torch.manual_seed(rank)
-    found = {}
-    for name in RULES:
-        course = Course(make(name))
-        found[name] = torch.stack([course.step(i, losses_of(i, rank)) for i in range(STEPS)])
-    torch.save(found, folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+    with together("cpu"):
+        torch.manual_seed(rank())
+        found = {}
+        for name in RULES:
+            course = Course(make(name))
+            steps = [course.step(i, losses_of(i, rank())) for i in range(STEPS)]
+            found[name] = torch.stack(steps)
+        torch.save(found, folder / f"{rank()}.pt")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from multiprocessing import get_context
-
 import pytest
 import torch
 from torch import Tensor
+from two_ranks import both, start
 
 from tests.balancing.gradient_ranks import CASES, RANKS, WITHOUT_LABELS, joined, train, work
 
@@ -18,12 +17,8 @@ IDS = ["-".join(case) for case in CASES]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     """What both found."""
-    folder, context = tmp_path_factory.mktemp("ranks"), get_context("spawn")
-    workers = [context.Process(target=work, args=(rank, folder)) for rank in range(RANKS)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(300)
+    folder = tmp_path_factory.mktemp("ranks")
+    both(start(folder, work, folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from two_ranks import both, start
 
-from tests.balancing.ranks import NAMES, RULES, STEPS, Course, losses_of, make, together, work
+from tests.balancing.ranks import NAMES, RULES, STEPS, Course, joined, losses_of, make, work
 
 MIDDLE = 3
 """Inside an epoch."""
@@ -49,12 +49,8 @@ def test_the_state_matters(name: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     """What both ranks found."""
-    folder, context = tmp_path_factory.mktemp("ranks"), get_context("spawn")
-    workers = [context.Process(target=work, args=(rank, folder)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
+    folder = tmp_path_factory.mktemp("ranks")
+    both(start(folder, work, folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -72,6 +68,6 @@ def test_two_ranks_are_one_process(ranks: list[dict[str, Tensor]], name: str) ->
     course = Course(make(name))
     one, other = (found[name] for found in ranks)
     for i in range(STEPS):
-        weights, gradient = course.step(i, together(i))
+        weights, gradient = course.step(i, joined(i))
         torch.testing.assert_close(one[i, 0], weights)
         torch.testing.assert_close((one[i, 1] + other[i, 1]) / 2, gradient)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed
-from torch.multiprocessing import spawn
+from two_ranks import both, start
 
 from densemtl import components
+from densemtl.distributed import rank, together
 from densemtl.types import VOID
 
 IMAGES, SHARE = 5, (slice(0, 1), slice(1, 5))
@@ -50,30 +49,16 @@ def score(task, own, protocol) -> dict[str, float]:
     return metric.scores()
 
 
-def share(rank: int, folder: Path) -> dict[str, dict[str, float]]:
+def on_a_rank(folder: Path) -> None:
     """What one of two ranks arrives at."""
-    store = f"file://{folder / 'store'}"
-    patience = timedelta(seconds=60)
-    distributed.init_process_group(
-        "gloo", init_method=store, rank=rank, world_size=2, timeout=patience
-    )
-    try:
-        return scores(SHARE[rank])
-    finally:
-        distributed.destroy_process_group()
-
-
-def other_rank(_: int, folder: Path) -> None:
-    """A process of its own."""
-    torch.set_num_threads(1)
-    (folder / "other.json").write_text(json.dumps(share(1, folder)))
+    with together("cpu"):
+        (folder / f"{rank()}.json").write_text(json.dumps(scores(SHARE[rank()])))
 
 
 def test_two_ranks_arrive_at_the_values_of_one_process(tmp_path: Path) -> None:
-    process = spawn(other_rank, (tmp_path,), nprocs=1, join=False)
-    first = share(0, tmp_path)
-    process.join()
-    alone, other = scores(slice(None)), json.loads((tmp_path / "other.json").read_text())
+    both(start(tmp_path, on_a_rank, tmp_path))
+    first, other = (json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2))
+    alone = scores(slice(None))
     assert first.keys() == other.keys() == alone.keys()
     for name, values in alone.items():
         assert first[name] == other[name] == pytest.approx(values, rel=1e-9), name

@@ -7,24 +7,22 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from experiments import write_tiny
+from forked import tool
 
 from densemtl.engine.checkpoint import load_weights
 
-ROOT = Path(__file__).parents[2]
-TRAIN = [sys.executable, str(ROOT / "tools" / "train.py")]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 
 
-def tool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TRAIN, *arguments], cwd=cwd, env=ENV, capture_output=True, text=True, check=False
-    )
+def train(folder: Path, *arguments: object) -> tuple[int, str]:
+    """Exit status, and all that was said."""
+    process = tool(folder, "train.py", *arguments)
+    return process.wait(), process.said()
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -32,7 +30,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """SIGKILL once the first checkpoint inside an epoch is there: nothing is told, nothing lost."""
+    """SIGKILL once the first checkpoint inside an epoch is there: nothing is told, nothing lost.
+
+    What goes on is a process started afresh, whose hashes of names are others.
+    """
     config = write_tiny(tmp_path)
     command = [
         str(config),
@@ -43,34 +44,23 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
         "--device",
         "cpu",
     ]
-    assert tool(*command, "--output", "whole", cwd=tmp_path).returncode == 0
-    process = subprocess.Popen(
-        [*TRAIN, *command, "--output", "killed"],
-        cwd=tmp_path,
-        env=ENV,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    state = tmp_path / "killed" / "last" / "state.pt"
-    deadline = time.monotonic() + 120
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert state.exists()
+    assert train(tmp_path, *command, "--output", "whole")[0] == 0
+    killed = tool(tmp_path, "train.py", *command, "--output", "killed")
+    killed.kill_when(tmp_path / "killed" / "last" / "state.pt")
+    assert killed.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "results.json").exists()
-    assert tool(*command, "--output", "killed", cwd=tmp_path).returncode == 0
+    again = [sys.executable, str(TRAIN), *command, "--output", "killed"]
+    alike = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(again, cwd=tmp_path, env=alike, capture_output=True, check=True)
     ours, theirs = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> None:
-    config = write_tiny(tmp_path)
-    done = tool(
-        str(config), "optim.lrr=1", "decoder.name=hard_shring", "tasks=[semsg, depth]", cwd=tmp_path
-    )
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
+    mistakes = ("optim.lrr=1", "decoder.name=hard_shring", "tasks=[semsg, depth]")
+    status, said = train(tmp_path, write_tiny(tmp_path), *mistakes)
+    assert status == 2
+    lines = said.strip().splitlines()
     assert len(lines) == 3
     for line, hint in zip(
         sorted(lines), ("decoder.name: ", "optim.lrr: ", "tasks.0: "), strict=True
@@ -80,19 +70,18 @@ def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> No
 
 
 def test_print_config_reads_back(tmp_path: Path) -> None:
-    config = write_tiny(tmp_path)
-    first = tool(str(config), "optim.lr=2e-5", "--print-config", cwd=tmp_path)
-    assert first.returncode == 0
-    assert "lr: 2.0e-05" in first.stdout
+    status, said = train(tmp_path, write_tiny(tmp_path), "optim.lr=2e-5", "--print-config")
+    assert status == 0
+    assert "lr: 2.0e-05" in said
     copy = tmp_path / "copy.yaml"
-    copy.write_text(first.stdout)
-    assert tool(str(copy), "--print-config", cwd=tmp_path).stdout == first.stdout
+    copy.write_text(said)
+    assert train(tmp_path, copy, "--print-config") == (0, said)
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    done = tool(str(write_tiny(tmp_path)), "--device", "cuda", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.strip() == (
+    status, said = train(tmp_path, write_tiny(tmp_path), "--device", "cuda")
+    assert status == 2
+    assert said.strip() == (
         "error: --device cuda: no usable GPU here; leave it out or say --device cpu"
     )
 
@@ -106,5 +95,5 @@ def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_runs_lie_as_their_configurations_do(config: str, folder: str) -> None:
-    default_folder = runpy.run_path(TRAIN[1])["default_folder"]
+    default_folder = runpy.run_path(str(TRAIN))["default_folder"]
     assert default_folder(Path(config)) == Path(folder)
