@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densemtl.errors import ModelError
 from densemtl.limits import Side
 from densemtl.models.cut import find_stages
-from densemtl.models.recipe import Recipe, brief
+from densemtl.models.recipe import brief, find_recipe
 from densemtl.models.stages import Midway, Stages
 from densemtl.types import FeatureSpec
 
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         img_size: tuple[Side, Side] | None = None,
     ) -> None:
         super().__init__()
-        recipe = Recipe(name, output_stride, img_size)
+        recipe = find_recipe(name, output_stride, img_size)
         self.name = name
         self.net = recipe.build(pretrained)
         info = self.net.feature_info

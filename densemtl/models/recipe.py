@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 from textwrap import shorten
 from typing import Any
 
@@ -94,6 +95,12 @@ class Recipe:
             trouble = f"cannot be built for inputs of {self._options['img_size']}"
             return f"{backbone} {trouble} ({reason}): leave backbone.img_size out or change it"
         return f"{backbone} gives no feature maps ({reason}): choose another model"
+
+
+@cache
+def find_recipe(name: str, output_stride: int, img_size: Size | None) -> Recipe:
+    """The recipe, found out once however many networks are built by it: one a task, say."""
+    return Recipe(name, output_stride, img_size)
 
 
 def _sketch(name: str) -> nn.Module:
