@@ -13,6 +13,8 @@ CONFIG ?= configs/synthetic/quick.yaml
 SUITE ?= benchmarks/quick.yaml
 
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Else every process compiles torch and all the rest anew, which takes longer than most tests do.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test lint format benchmark docs speed install clean
 
@@ -20,7 +22,7 @@ train: $(INSTALLED)
 	$(BIN)/python tools/train.py $(CONFIG) $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
