@@ -13,8 +13,9 @@ from experiments import write_tiny
 from densemtl.benchmark.grid import Plan, Run, plan
 from densemtl.benchmark.suite import load_suite
 from densemtl.engine.log import LOG
-from densemtl.record import describe
 from densemtl.results import RESULTS, Results, TaskResult, compare
+
+PARTS = ("backbone", "decoder", "head", "balancing")
 
 
 def write_suite(folder: Path, **values: Any) -> Path:
@@ -37,7 +38,10 @@ def finish(run: Run, values: dict[str, float] | None = None, complete: bool = Tr
     experiment = run.experiment
     numbers = values or {name: 1.0 + i for i, name in enumerate(experiment.task_names())}
     results = Results(
-        run=describe(experiment),
+        run={
+            "dataset": experiment.data.name,
+            **{part: getattr(experiment, part).name for part in PARTS},
+        },
         tasks={
             name: TaskResult(
                 primary=name[0], higher_is_better=name == "semseg", metrics={name[0]: value}
