@@ -13,7 +13,7 @@ CONFIG ?= configs/synthetic/quick.yaml
 SUITE ?= benchmarks/quick.yaml
 
 export NO_ALBUMENTATIONS_UPDATE := 1
-# Else every process compiles torch and all the rest anew, which takes longer than most tests do.
+# Where it is set, every process compiles torch and all the rest anew: longer than most tests take.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test lint format benchmark docs speed install clean
