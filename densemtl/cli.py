@@ -20,7 +20,7 @@ REFUSED = (
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "Storage size calculation")
 """What torch says where it has no memory; most of it is a plain RuntimeError."""
 
 SMALLER = "take fewer images a batch, a smaller input, or a narrower network"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from densemtl.limits import (
     Count,
@@ -22,6 +23,16 @@ from densemtl.limits import (
 )
 
 Fit = Literal["resize", "pad"]
+Zoom = Annotated[float, Field(ge=0.1, le=10)]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise PydanticCustomError("order", "give the smaller one first")
+    return bounds
+
+
+Zooms = Annotated[tuple[Zoom, Zoom], AfterValidator(_ordered)]
 
 
 class Section(BaseModel):
@@ -57,9 +68,9 @@ class JitterSettings(Section):
 class AugmentSettings(Section):
     """The distribution of training views."""
 
-    zooms: tuple[Positive, Positive] = (1.0, 1.0)
+    zooms: Zooms = (1.0, 1.0)
     """Bounds of a uniform zoom; above 1 things look nearer, and depth is divided by it."""
-    zoom_choices: tuple[Positive, ...] = ()
+    zoom_choices: tuple[Zoom, ...] = ()
     """When given, the zoom is chosen from these with equal chance instead."""
     crop: Literal["centre", "random"] = "centre"
     """Where the seen box lies when it is smaller or larger than the image."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import random
 import struct
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import cv2
 import fuzz
+import fuzz_runs
 import numpy as np
+from experiments import write_tiny
 from hypothesis import HealthCheck, given, seed, settings
 from rows import TOLD, Row
 
@@ -21,6 +25,7 @@ from densemtl.data.folder_labels import STORAGE, LabelMaps
 from densemtl.errors import DataError
 
 ACCEPTED, IN_LINES = "accepted, and read back the same", "told in lines that say where"
+STEPPED, IN_LINE = "built, trained a step and validated", "told in one line each"
 DECODED, IN_RANGE = "decoded", "read, all in range or void"
 TYPES = (
     *("uint8", "int16", "uint16", "int64", "float16", "float32", "float64", "bool", "complex64"),
@@ -33,8 +38,9 @@ LIMITS = (1.0, 10.0, 300.0, 1e9)
 
 
 def rows(scratch: Path, configs: int, rng: random.Random) -> Iterator[Row]:
-    """As many pictures and label maps as configurations."""
+    """As many pictures and label maps as configurations, and a quarter as many steps."""
     yield _configurations(scratch / "a.yaml", configs, rng)
+    yield _runs(write_tiny(scratch), configs // 4, rng)
     yield _pictures(configs, rng)
     yield _labels(scratch / "label.npy", configs, rng)
 
@@ -62,6 +68,33 @@ def _configured(file: Path, text: str, overrides: list[str]) -> str:
         return IN_LINES if fuzz.is_told_well(found, file) else "told badly"
     except Exception as error:
         return f"traceback ({type(error).__name__})"
+
+
+def _runs(file: Path, count: int, rng: random.Random) -> Row:
+    """Options of every component, far out of range too, as the training tool takes a step."""
+    row = Row("random options of tiny networks, tasks, data and training", good=(STEPPED, IN_LINE))
+
+    @seed(rng.randrange(2**31))
+    @settings(
+        max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(fuzz_runs.runs())
+    def attempt(overrides: list[str]) -> None:
+        row.add(_stepped(file, overrides), "\n".join(overrides))
+
+    with redirect_stdout(io.StringIO()):
+        attempt()
+    return row
+
+
+def _stepped(file: Path, overrides: list[str]) -> str:
+    try:
+        code, said = fuzz_runs.attempt(overrides, file)
+    except Exception as error:
+        return f"traceback ({type(error).__name__})"
+    if code == 0:
+        return STEPPED
+    return IN_LINE if fuzz_runs.is_told_well(said) else "told badly"
 
 
 def _pictures(count: int, rng: random.Random) -> Row:

@@ -66,10 +66,11 @@ class TrainView(Dataset[tuple[Sample, Frame]]):
 
     def warp_labels(self, sample: Sample, geometry: Geometry) -> dict[str, NDArray[np.generic]]:
         """The labels that the sample has of each task, as the geometry shows them."""
+        found = {task: _label(task, sample) for task in self.tasks}
         return {
-            task.name: task.warp(sample.targets[task.name], geometry)
-            for task in self.tasks
-            if task.name in sample.targets
+            task.name: task.warp(label, geometry)
+            for task, label in found.items()
+            if label is not None
         }
 
     def __len__(self) -> int:
@@ -142,8 +143,24 @@ class Collate:
 
     @staticmethod
     def _join(task: Task, samples: Sequence[Sample], size: Size) -> Tensor:
-        labels = [_fill(sample.targets.get(task.name), task, size) for sample in samples]
+        labels = [_fill(_label(task, sample), task, size) for sample in samples]
         return to_tensor(np.stack(labels))
+
+
+def _label(task: Task, sample: Sample) -> NDArray[np.generic] | None:
+    """A task's label, if the sample has one.
+
+    Raises:
+        DataError: it is no label of such a task.
+    """
+    label = sample.targets.get(task.name)
+    misfit = "" if label is None else task.misfit(label)
+    if misfit:
+        raise DataError(
+            f"image {sample.id}: the label of {task.name!r} {misfit}: change the task's kind or"
+            " options to suit the data"
+        )
+    return label
 
 
 def _fill(label: NDArray[np.generic] | None, task: Task, size: Size) -> NDArray[np.generic]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from textwrap import shorten
 from typing import Any
 
 import timm.optim
@@ -31,25 +32,34 @@ def make_optimizer(
     factor holds through the whole run. What a balancer learns has no weight decay.
 
     Raises:
-        ConfigError: no such optimiser, or a scale for no group.
+        ConfigError: no such optimiser, one that refuses the settings, or a scale for no group.
     """
     every = {name: params for name, params in groups.items() if params}
     every[BALANCING] = list(balancer.parameters())
     for name in settings.lr_scale:
         if name not in every:
             raise ConfigError(f"optim.lr_scale.{name}: no such group, {suggest(name, every)}")
-    known = [str(name) for name in timm.optim.list_optimizers()]
+    known = [str(name) for name in timm.optim.list_optimizers() if not _is_second_order(str(name))]
     if settings.name not in known:
         near = suggest(settings.name, known)
         raise ConfigError(f"optim.name: no optimiser {settings.name!r}, {near}")
-    return timm.optim.create_optimizer_v2(
-        [_group(settings, name, params) for name, params in every.items() if params],
-        opt=settings.name,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        momentum=settings.momentum,
-        **_fused(settings.name, every.values()),
-    )
+    try:
+        return timm.optim.create_optimizer_v2(
+            [_group(settings, name, params) for name, params in every.items() if params],
+            opt=settings.name,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            **_fused(settings.name, every.values()),
+        )
+    except (AssertionError, ImportError, TypeError, ValueError) as error:  # as each optimiser likes
+        reason = shorten(str(error), 160)
+        raise ConfigError(f"optim: {settings.name} cannot be had so: {reason}") from error
+
+
+def _is_second_order(name: str) -> bool:
+    """Whether it asks for derivatives of gradients, whose graph no step keeps."""
+    return bool(timm.optim.get_optimizer_info(name).second_order)
 
 
 def _fused(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:

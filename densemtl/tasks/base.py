@@ -128,6 +128,14 @@ class Task(ABC):
     def void(self, size: Size) -> NDArray[np.generic]:
         """A label map in which no pixel counts, in a `Sample`'s layout."""
 
+    def misfit(self, label: NDArray[np.generic]) -> str:
+        """Why a label in a `Sample`'s layout cannot be one of this task; empty if it can."""
+        own = self.void((1, 1))
+        same = label.dtype == own.dtype and label.ndim == own.ndim
+        if same and label.shape[2:] == own.shape[2:]:
+            return ""
+        return f"is {_layout(label)}, the task takes {_layout(own)}"
+
     @abstractmethod
     def errors(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
@@ -144,8 +152,24 @@ class Task(ABC):
         """A decoded prediction or label in a `Sample`'s layout -> HxWx3 uint8 RGB; void black."""
 
 
+def _layout(label: NDArray[np.generic]) -> str:
+    return "x".join(["H", "W", *map(str, label.shape[2:])]) + f" {label.dtype}"
+
+
 class LabelMap(Task):
     """A task whose label is one number a pixel that cannot be blended: HxW uint8, void 255."""
+
+    @property
+    def ids(self) -> int:
+        """How many numbers a label may hold, from 0 on, besides void."""
+        return self.channels
+
+    def misfit(self, label: NDArray[np.generic]) -> str:
+        """Nor may it hold other numbers."""
+        found = super().misfit(label)
+        if found or not bool(((label >= self.ids) & (label != VOID)).any()):
+            return found
+        return f"holds numbers above {self.ids - 1} that are not {VOID} (void)"
 
     def valid(self, target: Tensor) -> Tensor:
         """Pixels that are not 255."""

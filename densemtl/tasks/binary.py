@@ -38,6 +38,11 @@ class Binary(LabelMap):
         """One."""
         return 1
 
+    @property
+    def ids(self) -> int:
+        """No and yes."""
+        return 2
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Balanced binary cross-entropy, mean over valid pixels."""
         return balanced_bce(logits, target, self.valid(target), self.positive_weight)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from densemtl import components
 from densemtl.coarse import Coarse
 from densemtl.data.augment import Augment
 from densemtl.data.base import DenseDataset
@@ -140,6 +141,28 @@ def test_a_missing_label_is_all_void_and_no_other_is(tasks):
 def test_fewer_images_than_a_batch_is_an_error(tasks):
     with pytest.raises(DataError, match="2 training images do not fill one batch of 3"):
         train(tasks, count=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "told"),
+    [
+        (
+            "semseg",
+            "classes",
+            {"class_names": ["a", "b"]},
+            r"holds numbers above 1 that are",
+        ),
+        ("semseg", "binary", {}, r"holds numbers above 1 that are"),
+        ("semseg", "depth", {}, r"is HxW uint8, the task takes HxW float32"),
+        ("depth", "binary", {}, r"is HxW float32, the task takes HxW uint8"),
+        ("normals", "unit_vectors", {"channels": 2}, r"is HxWx3 float32, the task takes HxWx2 fl"),
+    ],
+)
+def test_labels_of_another_kind_of_task_are_told(name, kind, options, told):
+    task = components.make("tasks", kind, name, options=options)
+    for loader in (train([task]), eval_loader(EvalView(Rooms(), SIZE, "resize"), [task], 2, 0)):
+        with pytest.raises(DataError, match=rf"^image room\d+: the label of '{name}' {told}"):
+            list(loader)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -155,6 +155,11 @@ def test_momentum_and_rate_reach_the_optimiser():
     ("settings", "message"),
     [
         ({"name": "adamq"}, r"optim.name: no optimiser 'adamq', did you mean 'adam"),
+        ({"name": "adahessian"}, r"optim.name: no optimiser 'adahessian'"),
+        (
+            {"name": "sgd", "momentum": 0},
+            r"optim: sgd cannot be had so: Nesterov momentum",
+        ),
         ({"lr_scale": {"fuson": 2}}, r"optim.lr_scale.fuson: no such group, did you mean 'fusion'"),
         ({"lr_scale": {"edge": 2}}, r"optim.lr_scale.edge: no such group, choose from balancing"),
     ],
