@@ -7,10 +7,12 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 from experiments import tiny
 from pydantic.fields import FieldInfo
 
 from densemtl import components
+from densemtl.build import build_model, build_tasks
 from densemtl.errors import ConfigError
 from densemtl.models.backbone import Backbone
 
@@ -22,6 +24,12 @@ CLASSES = [
     Backbone,
     *(components.find(package, name) for package in PACKAGES for name in components.names(package)),
 ]
+
+
+NARROW = (
+    *("decoder={name: pad_net, width: 1}", "head={name: deeplab, width: 1}"),
+    *("decoder={name: mmoe, width: 1}", "decoder={name: mti_net, pyramid_width: 1}"),
+)
 
 
 def without_limits(annotation: Any) -> Iterator[type]:
@@ -43,6 +51,18 @@ def test_every_number_among_the_options_has_limits(cls: type[Any]) -> None:
     hints = get_type_hints(cls.__init__, include_extras=True)
     fields = components.options_model(cls).model_fields
     assert [name for name in fields if name not in FREE and any(without_limits(hints[name]))] == []
+
+
+@pytest.mark.parametrize("override", NARROW)
+def test_the_narrowest_networks_run(override: str) -> None:
+    flat = "backbone={name: test_vit, pretrained: false}"
+    experiment = tiny(override, flat)
+    model = build_model(experiment, build_tasks(experiment)).eval()
+    final = model(torch.zeros(1, 3, 32, 40)).final
+    assert {task: logits.shape[-2:] for task, logits in final.items()} == {
+        "semseg": (32, 40),
+        "depth": (32, 40),
+    }
 
 
 @pytest.mark.parametrize(

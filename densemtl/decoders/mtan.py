@@ -111,7 +111,7 @@ class MTAN(Decoder):
 
 def _attention(channels: int, width: int) -> nn.Sequential:
     """Two 1x1 with bias, BN; a mask in 0..1 (Fig. 3)."""
-    inner = width // SQUEEZE
+    inner = max(width // SQUEEZE, 1)
     return nn.Sequential(
         nn.Conv2d(channels, inner, 1),
         BatchNorm(inner),

@@ -113,7 +113,7 @@ class Propagation(nn.Module):
         super().__init__()
         self.tasks, self.softmax = tuple(tasks), softmax
         joined = len(tasks) * width
-        inner = joined // REDUCTION
+        inner = max(joined // REDUCTION, 1)
         self.mask = nn.Sequential(
             basic_block(joined, inner), basic_block(inner, inner), nn.Conv2d(inner, joined, 1)
         )

@@ -26,7 +26,7 @@ class Residual(nn.Module):
 
 def bottleneck(channels: int, out_channels: int) -> Residual:
     """1x1, 3x3, 1x1 with a quarter of the output's width inside."""
-    inner = out_channels // EXPANSION
+    inner = max(out_channels // EXPANSION, 1)
     body = nn.Sequential(
         conv_bn_relu(channels, inner, 1),
         conv_bn_relu(inner, inner, 3),
@@ -56,10 +56,11 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        inner = max(channels // reduction, 1)
         self.gate = nn.Sequential(
-            nn.Linear(channels, channels // reduction),
+            nn.Linear(channels, inner),
             nn.ReLU(inplace=True),
-            nn.Linear(channels // reduction, channels),
+            nn.Linear(inner, channels),
             nn.Sigmoid(),
         )
 

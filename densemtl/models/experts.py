@@ -65,7 +65,7 @@ class Expert(nn.Module):
 
     def __init__(self, channels: int, width: int | None = None) -> None:
         super().__init__()
-        inner, last = width or channels // EXPANSION, BatchNorm(channels)
+        inner, last = width or max(channels // EXPANSION, 1), BatchNorm(channels)
         nn.init.zeros_(last.weight)
         self.body = nn.Sequential(
             conv_bn_relu(channels, inner, 1),
