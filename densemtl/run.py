@@ -23,7 +23,7 @@ from densemtl.build import (
 from densemtl.config import Experiment, read_saved
 from densemtl.curves import draw_balancing, draw_curves
 from densemtl.data.workers import told_if_killed
-from densemtl.distributed import is_first, wait, world_size
+from densemtl.distributed import is_first, share, wait, world_size
 from densemtl.engine.final import score_best
 from densemtl.engine.fsdp import check_shard, shard
 from densemtl.engine.log import LOG, RELATIONS, SHARING, read_log
@@ -37,6 +37,7 @@ from densemtl.heatmaps import draw_course
 from densemtl.inference.predictor import Predictor
 from densemtl.models.joined_norm import join_norms
 from densemtl.models.recompute import recompute_blocks
+from densemtl.models.single_pixel import check_pixels
 from densemtl.record import record_run
 from densemtl.results import (
     RESULTS,
@@ -234,6 +235,7 @@ def make_job(
     steps_per_epoch = count_steps(train_loader, settings.accumulate)
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, tasks)
+    check_pixels(model, experiment.input.size, share(experiment.loader.batch_size))
     if start:
         warm_start(model, start)
     if settings.checkpoint_activations:

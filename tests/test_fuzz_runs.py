@@ -15,6 +15,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("fuzz"))
 
 
+def test_a_single_pixel_at_the_coarsest_level(file: Path) -> None:
+    single = ["input.size=[8, 24]", "loader.batch_size=1", "trackers=[]"]
+    code, said = fuzz_runs.attempt(single, file)
+    assert code == 2
+    assert said.startswith("error: input.size: [8, 24] is one pixel at the backbone's stride of 32")
+    assert fuzz_runs.attempt([*single, "input.size=[8, 33]"], file) == (0, "")
+
+
 @settings(max_examples=15)
 @given(fuzz_runs.runs())
 def test_any_options(file: Path, overrides: list[str]) -> None:
