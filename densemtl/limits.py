@@ -13,14 +13,17 @@ from pydantic import Field
 MOST = 2**31 - 1
 """Of whatever is counted."""
 
+LARGEST = 1e15
+"""Of floats: single precision still holds the product of two."""
+
 LONGEST = 2**14
 """Pixels of a side: a square picture of it is the largest that is read."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Whole = Annotated[int, Field(ge=0, le=MOST)]

@@ -98,3 +98,8 @@ def test_mistakes_are_one_line(decoder: Any, changed: dict[str, Any], told: str)
     with pytest.raises(ConfigError) as found:
         densemtl.create_model(decoder, **given)
     assert told in str(found.value)
+
+
+def test_a_size_out_of_range_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^backbone.img_size.0: Input should be greater than"):
+        create_model("hard_sharing", backbone="test_vit", tasks=["depth"], img_size=(-3, 32))

@@ -92,6 +92,7 @@ def test_the_narrowest_networks_run(override: str) -> None:
         ("tasks=[{name: depth, max_depth: -1}]", "tasks.0.max_depth: Input should be greater"),
         ("tasks=[{name: edge, max_distance: 1}]", "tasks.0.max_distance: Input should be less"),
         ("input.size=[0, 32]", "input.size.0: Input should be greater than or equal to 1, not 0"),
+        ("optim.weight_decay=1e300", "optim.weight_decay: Input should be less than or equal to"),
         ("augment.zooms=[2, 1]", "augment.zooms: give the smaller one first, not [2, 1]"),
         ("seed=99999999999999999999", "seed: Input should be less than 9223372036854775808"),
         ("loader.batch_size=99999999999", "loader.batch_size: Input should be less than or equal"),

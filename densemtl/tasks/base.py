@@ -167,9 +167,11 @@ class LabelMap(Task):
     def misfit(self, label: NDArray[np.generic]) -> str:
         """Nor may it hold other numbers."""
         found = super().misfit(label)
-        if found or not bool(((label >= self.ids) & (label != VOID)).any()):
+        if found:
             return found
-        return f"holds numbers above {self.ids - 1} that are not {VOID} (void)"
+        numbers = np.asarray(label, np.uint8)
+        beyond = bool(((numbers >= self.ids) & (numbers != VOID)).any())
+        return f"holds numbers above {self.ids - 1} that are not {VOID} (void)" if beyond else ""
 
     def valid(self, target: Tensor) -> Tensor:
         """Pixels that are not 255."""
