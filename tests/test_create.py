@@ -102,4 +102,6 @@ def test_mistakes_are_one_line(decoder: Any, changed: dict[str, Any], told: str)
 
 def test_a_size_out_of_range_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^backbone.img_size.0: Input should be greater than"):
-        create_model("hard_sharing", backbone="test_vit", tasks=["depth"], img_size=(-3, 32))
+        densemtl.create_model(
+            "hard_sharing", backbone="test_vit", tasks=["depth"], img_size=(-3, 32)
+        )

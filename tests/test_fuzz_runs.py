@@ -23,7 +23,7 @@ def test_a_single_pixel_at_the_coarsest_level(file: Path) -> None:
     assert fuzz_runs.attempt([*single, "input.size=[8, 33]"], file) == (0, "")
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(fuzz_runs.runs())
 def test_any_options(file: Path, overrides: list[str]) -> None:
     code, said = fuzz_runs.attempt(overrides, file)
