@@ -53,7 +53,8 @@ class Normals(TaskMetric):
         self.total += angle.sum()
         self.squared += angle.square().sum()
         self.within += torch.stack([(angle < limit).sum() - void for limit in WITHIN])
-        self.histogram += count((angle / BIN).long().clamp(max=BINS - 1), BINS)
+        bins = (angle / BIN).nan_to_num_(BINS)  # the farthest: NaN is no index
+        self.histogram += count(bins.long().clamp(max=BINS - 1), BINS)
         self.histogram[0] -= void
 
     def compute(self) -> dict[str, float]:

@@ -94,3 +94,13 @@ def test_a_pixel_with_one_void_component_is_void():
 def test_nothing_to_score_is_nan(shape):
     found = scores(np.ones(shape), np.full(shape, np.nan))
     assert all(math.isnan(value) for value in found.values())
+
+
+def test_a_prediction_that_is_not_finite_shows() -> None:
+    metric = Normals()
+    prediction, target = torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+    prediction[0, :, 0] = torch.nan
+    metric.update(prediction, target)
+    scores = metric.compute()
+    assert math.isnan(scores["mErr"])
+    assert scores["within_11.25"] == 50
