@@ -38,9 +38,9 @@ LIMITS = (1.0, 10.0, 300.0, 1e9)
 
 
 def rows(scratch: Path, configs: int, rng: random.Random) -> Iterator[Row]:
-    """As many pictures and label maps as configurations, and a quarter as many steps."""
+    """As many pictures and label maps as configurations, and a third as many steps."""
     yield _configurations(scratch / "a.yaml", configs, rng)
-    yield _runs(write_tiny(scratch), configs // 4, rng)
+    yield _runs(write_tiny(scratch), configs // 3, rng)
     yield _pictures(configs, rng)
     yield _labels(scratch / "label.npy", configs, rng)
 
