@@ -18,7 +18,7 @@ NOBODY = 65534
 FULL = 12
 """Sizes of a disk that are tried."""
 
-END = "one line that names the file (or there was room), then goes on exactly"
+TOLD, ROOM = "one line that names the file, then goes on exactly", "there was room: ends exactly"
 
 
 def rows(tool: Tool, rng: random.Random) -> Iterator[Row]:
@@ -49,7 +49,7 @@ def _again(place: Path, options: str) -> None:
 
 def _full(tool: Tool, disk: Path, rng: random.Random) -> Row:
     """Of sizes at which the first, or a later, of all that a run writes finds no room."""
-    row = Row("the disk fills up", good=(END,))
+    row = Row("the disk fills up", good=(TOLD, ROOM))
     needed = sum(file.stat().st_size for file in tool.whole.rglob("*") if file.is_file())
     for _ in range(FULL):
         folder = disk / "run"
@@ -63,7 +63,7 @@ def _full(tool: Tool, disk: Path, rng: random.Random) -> Row:
 
 
 def _read_only(tool: Tool, disk: Path) -> Row:
-    row = Row("the disk is read-only", good=(END,))
+    row = Row("the disk is read-only", good=(TOLD,))
     for steps in (0, 3, 5):
         folder = disk / "run"
         if steps:
@@ -77,7 +77,7 @@ def _read_only(tool: Tool, disk: Path) -> Row:
 
 
 def _forbidden(tool: Tool) -> Row:
-    row = Row("no permission to write", good=(END,))
+    row = Row("no permission to write", good=(TOLD,))
     for steps in (0, 3, 5):
         folder = tool.scratch / "forbidden" / "run"
         if steps:
@@ -91,9 +91,9 @@ def _forbidden(tool: Tool) -> Row:
 
 
 def _end(tool: Tool, folder: Path, code: int, said: str) -> str:
-    told = is_one_line(code, said, str(folder)) or code == 0
+    told = is_one_line(code, said, str(folder))
     left = list(folder.parent.rglob("*draft*"))
     exact = tool.run(folder)[0] == 0 and tool.equals_whole(folder)
-    if told and exact and not left:
-        return END
+    if exact and not left and (told or code == 0):
+        return TOLD if told else ROOM
     return f"code {code}, told {told}, exact {exact}, drafts {len(left)}"
