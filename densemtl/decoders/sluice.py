@@ -93,7 +93,8 @@ class Sluice(ParallelNetworks):
         if self.training and self.orthogonality > 0:
             self._overlaps += [overlap(feature, self.subspaces) for feature in features]
         alpha = self.alphas[level - 1]
-        parts = torch.stack(features, dim=1).reshape(len(features[0]), len(alpha), -1)
+        batch = features[0].shape[0]  # free in an export, where `len` would be a constant
+        parts = torch.stack(features, dim=1).reshape(batch, len(alpha), -1)
         rows = alpha[None].chunk(len(features), dim=1)
         return [(row @ parts).reshape(own.shape) for row, own in zip(rows, features, strict=True)]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from decoders.test_equations import CLOSE, backbone, conv, image, lively
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn import functional as F
 
 from densemtl.decoders.sluice import Sluice, overlap
@@ -120,6 +121,23 @@ def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
     expected = one(x).final
     for task, logits in other(x).final.items():
         torch.testing.assert_close(logits, expected[task], **CLOSE)
+
+
+def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
+    decoder = randomised(Sluice(backbone, Linear, tasks))
+
+    class Exchange(nn.Module):
+        def forward(self, *features: Tensor) -> list[Tensor]:
+            return decoder.exchange(1, list(features))
+
+    def features(*sizes: int) -> tuple[Tensor, ...]:
+        batch, height, width = sizes
+        return tuple(torch.randn(batch, decoder.spec.channels[0], height, width) for _ in tasks)
+
+    free = {side: Dim.DYNAMIC for side in (0, 2, 3)}
+    program = torch.export.export(Exchange(), features(2, 3, 4), dynamic_shapes=((free,) * 3,))
+    other = features(3, 5, 2)
+    torch.testing.assert_close(program.module()(*other), decoder.exchange(1, list(other)))
 
 
 @pytest.mark.parametrize("subspaces", [2, 4])
