@@ -18,6 +18,7 @@ from densemtl.errors import ModelError
 from densemtl.export import onnx_file, parity
 from densemtl.export.network import ExportNetwork
 from densemtl.export.trace import Traced, trace
+from densemtl.models.recipe import brief
 from densemtl.results import versions
 from densemtl.types import Size
 from densemtl.visualize import Picture
@@ -74,7 +75,8 @@ def export(
     size = parity.round_up(size, network.model.multiple)
     batch = _batch(network, pictures, size)
     traced = trace(network, batch)
-    probes = Probes(batch, _others(network, pictures, size, traced.free))
+    others = parity.other_sizes(size, network.model.multiple, traced.free)
+    probes = Probes(batch, [_batch(network, pictures[:1], each) for each in others])
     file = folder / f"{NAME}{ENDINGS[kind]}"
     run = _write(traced, network.names, file, kind)
     found = parity.differences(network, run, [probes.batch, *probes.others])
@@ -117,8 +119,14 @@ def _write(traced: Traced, names: Sequence[str], file: Path, kind: Format) -> pa
     module = torch.export.load(file).module()
 
     def run(image: Tensor) -> list[NDArray[Any]]:
-        with torch.no_grad():
-            return [output.numpy() for output in module(image)]
+        try:
+            with torch.no_grad():
+                return [output.numpy() for output in module(image)]
+        except AssertionError as error:  # of a map of one pixel or window, taken for a constant
+            size = "x".join(map(str, image.shape[2:]))
+            raise ModelError(
+                f"{file}: takes no {size} ({brief(error)}): export a larger size"
+            ) from error
 
     return run
 
@@ -159,14 +167,3 @@ def _batch(network: ExportNetwork, pictures: Sequence[Picture], size: Size) -> T
         for each in pictures
     ]
     return network.prepare(torch.stack(shown).permute(0, 3, 1, 2).contiguous())
-
-
-def _others(
-    network: ExportNetwork, pictures: Sequence[Picture], size: Size, free: str
-) -> list[Tensor]:
-    """A single image, and one of another size, where these are left free."""
-    if free == "nothing":
-        return []
-    larger = size[0] + network.model.multiple, size[1] + 2 * network.model.multiple
-    sizes = [size, larger] if free == "batch and size" else [size]
-    return [_batch(network, pictures[:1], each) for each in sizes]

@@ -109,6 +109,18 @@ def _times(run: Run, image: Tensor) -> Iterator[float]:
         yield time.process_time() - started
 
 
+def other_sizes(size: Size, multiple: int, free: str) -> list[Size]:
+    """Of single images to look at besides a batch of `size`: that size and a larger one, if free.
+
+    Args:
+        size: (height, width) that was traced.
+        multiple: divides all heights and widths.
+        free: "batch and size", "batch" or "nothing".
+    """
+    larger = size[0] + multiple, size[1] + 2 * multiple
+    return {"batch and size": [size, larger], "batch": [size], "nothing": []}[free]
+
+
 def round_up(size: Size, multiple: int) -> Size:
     """Sides divisible by `multiple`."""
     return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple

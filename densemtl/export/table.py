@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
+from torch import Tensor
 
 from densemtl import components
 from densemtl.create import create_model, create_tasks
@@ -16,6 +17,7 @@ from densemtl.export import onnx_file, parity
 from densemtl.export.network import ExportNetwork
 from densemtl.export.trace import trace
 from densemtl.tables import markdown_grid
+from densemtl.types import Size
 
 MODELS = (
     "resnet18",
@@ -65,17 +67,23 @@ def try_out(decoder: str, model: str, scratch: Path) -> Verdict:
     try:
         built = create_model(decoder, backbone=model, tasks=tasks, head="linear", img_size=SIZE)
         network = ExportNetwork(built, tasks, postprocess=False).eval()
-        height, width = parity.round_up(SIZE, built.multiple)
-        image = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
-        traced = trace(network, image)
+        size = parity.round_up(SIZE, built.multiple)
+        traced = trace(network, noise(2, size))
         onnx_file.write(traced, network.names, scratch)
-        found = parity.differences(network, onnx_file.Session(scratch), [image])
+        others = parity.other_sizes(size, built.multiple, traced.free)
+        images = [noise(2, size), *(noise(1, each) for each in others)]
+        found = parity.differences(network, onnx_file.Session(scratch), images)
     except UserError as error:
         return Verdict(reason=str(error))
     except Exception as error:  # a failure of any kind is what is looked for
         return Verdict(reason=f"{type(error).__name__}: {error}".splitlines()[0])
     apart = max(values["max"] / max(values["largest"], 1) for values in found.values())
     return Verdict(error=apart, free=traced.free)
+
+
+def noise(count: int, size: Size) -> Tensor:
+    """Images of random bytes, count x 3 x (size)."""
+    return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)
 
 
 def markdown(verdicts: Verdicts, command: str) -> str:
@@ -102,7 +110,8 @@ def markdown(verdicts: Verdicts, command: str) -> str:
 
 _LEGEND = (
     f"Largest difference between the logits of the network and those of its ONNX file, relative to"
-    f" their largest value where that is above 1, for two tasks at {SIZE[0]}x{SIZE[1]}; and what of"
+    f" their largest value where that is above 1, for two tasks on two images of"
+    f" {SIZE[0]}x{SIZE[1]}, on one, and on one of another size, as far as that is free; and what of"
     f" the input is free."
 )
 

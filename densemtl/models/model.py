@@ -81,8 +81,10 @@ class DenseModel(nn.Module):
         return self.decoder.sharing(self._padded(self.normalise(image)))
 
     def _padded(self, normalised: Tensor) -> Tensor:
-        """With zeros, the mean colour, at the right and the bottom."""
+        """With zeros, the mean colour, at the right and the bottom; as it is where it fits."""
         height, width = size_of(normalised)
+        if height % self.multiple == 0 and width % self.multiple == 0:
+            return normalised
         return F.pad(normalised, (0, -width % self.multiple, 0, -height % self.multiple))
 
 

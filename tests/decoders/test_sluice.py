@@ -134,7 +134,7 @@ def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
         batch, height, width = sizes
         return tuple(torch.randn(batch, decoder.spec.channels[0], height, width) for _ in tasks)
 
-    free = {side: Dim.DYNAMIC for side in (0, 2, 3)}
+    free = dict.fromkeys((0, 2, 3), Dim.DYNAMIC)
     program = torch.export.export(Exchange(), features(2, 3, 4), dynamic_shapes=((free,) * 3,))
     other = features(3, 5, 2)
     torch.testing.assert_close(program.module()(*other), decoder.exchange(1, list(other)))

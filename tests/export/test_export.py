@@ -158,6 +158,32 @@ def test_what_cannot_be_free_is_told_with_its_reason() -> None:
     assert "\n" not in str(found.value)
 
 
+def test_what_takes_torch_too_long_is_given_up(
+    network: ExportNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "LIMIT", 0.0)
+    traced = trace.trace(network, torch.zeros(2, 3, 32, 64, dtype=torch.uint8))
+    assert traced.free == "nothing"
+    told = "ModelError: torch had not traced it after 0 s"
+    assert traced.reasons == {"batch and size": told, "batch": told}
+
+
+def test_an_image_too_small_for_a_graph_is_told_in_one_line(
+    network: ExportNetwork, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"network\.pt2: takes no 32x32 .*export a larger size$"):
+        export(network, (32, 32), pictures(), tmp_path, "torch_export")
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("free", "sizes"),
+    [("nothing", []), ("batch", [(64, 96)]), ("batch and size", [(64, 96), (96, 160)])],
+)
+def test_what_is_free_is_looked_at(free: str, sizes: list[tuple[int, int]]) -> None:
+    assert parity.other_sizes((64, 96), 32, free) == sizes
+
+
 def test_differences_by_hand() -> None:
     ids = np.array([[1, 2], [3, 3]]), np.array([[1, 2], [3, 4]])
     assert parity._compare([ids, ids]) == {"differ": 0.25}

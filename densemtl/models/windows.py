@@ -1,0 +1,92 @@
+"""Swin's shifted windows, with sizes that torch's tracer can reckon with.
+
+timm pads a map of H rows to whole windows of w by (w - H % w) % w. Where H is free, torch takes up
+to a minute a block to find out that the sum divides by w, and to divide it. The same padding is
+w ceil(H / w) - H, which leaves nothing to find out: the sum is w times the number of windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.types import Size
+
+APART = -100.0
+"""Added to the attention between what the roll brought together."""
+
+
+@contextmanager
+def countable(network: nn.Module) -> Iterator[None]:
+    """Let the blocks of all Swins inside count their windows so; what they compute is the same."""
+    kinds = SwinTransformerBlock, SwinTransformerV2Block
+    blocks: list[Any] = [module for module in network.modules() if isinstance(module, kinds)]
+    for block in blocks:
+        block._attn = partial(_attend, block)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block._attn
+
+
+def _attend(block: Any, x: Tensor) -> Tensor:
+    """What the block's own `_attn` does: attention within windows, BxHxWxC -> BxHxWxC."""
+    (height, width), (h, w) = x.shape[1:3], block.window_size
+    down, right = block.shift_size
+    counts = (height + h - 1) // h, (width + w - 1) // w
+    rolled = _roll(x, (height, width), (down, right))
+    padded = F.pad(rolled, (0, 0, 0, w * counts[1] - width, 0, h * counts[0] - height))
+    mask = _mask(block, counts, x) if down or right else None
+    windows = block.attn(_cut(padded, counts, (h, w)), mask=mask)
+    return _roll(_join(windows, counts, (h, w)), (height, width), (-down, -right))
+
+
+def _roll(x: Tensor, size: Size, shift: Size) -> Tensor:
+    """The first rows and columns, rolled up and to the left; a new map, of known strides."""
+    rows, columns = (
+        (torch.arange(length, device=x.device) + by) % length
+        for length, by in zip(size, shift, strict=True)
+    )
+    return x.index_select(1, rows).index_select(2, columns)
+
+
+def _cut(x: Tensor, counts: Size, window: Size) -> Tensor:
+    """BxHxWxC -> (B rows columns)x(h w)xC, `counts` being (rows, columns) of windows of (h, w)."""
+    (rows, columns), (h, w) = counts, window
+    batch, channels = x.shape[0], x.shape[3]
+    tiles = x.reshape(batch, rows, h, columns, w, channels).transpose(2, 3)
+    return tiles.reshape(batch * rows * columns, h * w, channels)
+
+
+def _join(windows: Tensor, counts: Size, window: Size) -> Tensor:
+    """`_cut` undone."""
+    (rows, columns), (h, w) = counts, window
+    batch, channels = windows.shape[0] // (rows * columns), windows.shape[2]
+    tiles = windows.reshape(batch, rows, columns, h, w, channels).transpose(2, 3)
+    return tiles.reshape(batch, rows * h, columns * w, channels)
+
+
+def _mask(block: Any, counts: Size, like: Tensor) -> Tensor:
+    """(rows columns)x(h w)x(h w): `APART` where the roll brought two pixels together, else 0."""
+    down, across = (
+        _regions(count * length, length, shift, like)
+        for count, length, shift in zip(counts, block.window_size, block.shift_size, strict=True)
+    )
+    regions = (3 * down[:, None] + across)[None, ..., None]
+    (parts,) = _cut(regions, counts, block.window_size).unbind(dim=2)
+    return APART * (parts[:, None] != parts[:, :, None]).to(like.dtype)
+
+
+def _regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
+    """For each place: 0; in the last window 1; and 2 if the roll brought it there."""
+    place = torch.arange(length, device=like.device)
+    return (place >= length - window).long() + (place >= length - shift).long()

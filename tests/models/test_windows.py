@@ -1,0 +1,75 @@
+"""Swin's windows as they are counted for the tracer are timm's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import Tensor, nn
+
+from densemtl.export.trace import BOTH, trace
+from densemtl.models.windows import countable
+
+KINDS = [SwinTransformer, SwinTransformerV2]
+
+
+class Swin(nn.Module):
+    """Two blocks, the second shifted, of windows of 3x5, on maps of any size."""
+
+    def __init__(self, kind: type[SwinTransformer] | type[SwinTransformerV2]) -> None:
+        super().__init__()
+        self.model = SimpleNamespace(multiple=2)
+        self.net = kind(
+            img_size=32,
+            patch_size=2,
+            embed_dim=4,
+            depths=(2,),
+            num_heads=(2,),
+            window_size=(3, 5),
+            strict_img_size=False,
+            num_classes=0,
+        ).eval()
+        for parameter in self.parameters():
+            nn.init.normal_(parameter)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.net.forward_features(image),)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(6, 10), (24, 20), (26, 14), (2, 4)])
+@torch.no_grad()
+def test_the_same_is_computed(
+    kind: type[SwinTransformer] | type[SwinTransformerV2], size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    network, image = Swin(kind), torch.randn(2, 3, *size)
+    (wanted,) = network(image)
+    with countable(network):
+        (found,) = network(image)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_are_left_as_they_were() -> None:
+    network = Swin(SwinTransformer)
+    blocks = [module for module in network.modules() if hasattr(module, "_attn")]
+    before = [block._attn for block in blocks]
+    with countable(network):
+        assert all(block._attn != old for block, old in zip(blocks, before, strict=True))
+    assert len(before) == 2
+    assert [block._attn for block in blocks] == before
+
+
+@torch.no_grad()
+def test_an_export_leaves_the_size_free() -> None:
+    torch.manual_seed(0)
+    network = Swin(SwinTransformer)
+    traced = trace(network, torch.randn(2, 3, 8, 12))  # type: ignore[arg-type]
+    assert traced.free == BOTH
+    program = traced.program.module()
+    for sizes in ((2, 3, 8, 12), (3, 3, 26, 14), (1, 3, 60, 60)):
+        image = torch.randn(sizes)
+        torch.testing.assert_close(program(image), network(image), rtol=1e-4, atol=1e-4)
