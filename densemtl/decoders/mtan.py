@@ -124,6 +124,9 @@ def _attention(channels: int, width: int) -> nn.Sequential:
 
 def _shrink(feature: Tensor, size: tuple[int, int]) -> Tensor:
     """To the next stage's size, by the largest of each 2x2 where that halves it."""
-    if size_of(feature) == size:
+    height, width = size_of(feature)
+    if (height, width) == size:
         return feature
+    if (height, width) == (2 * size[0], 2 * size[1]):
+        return F.max_pool2d(feature, 2)  # the same, and ONNX has it for every size
     return F.adaptive_max_pool2d(feature, size)

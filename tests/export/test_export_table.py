@@ -54,6 +54,13 @@ def test_a_refusal_is_a_verdict(tmp_path: Path) -> None:
     assert "side by side" in verdict.reason
 
 
+def test_a_file_that_says_so_takes_other_sizes(tmp_path: Path) -> None:
+    verdict = table.try_out("mtan", "test_resnet", tmp_path / "a.onnx")
+    assert verdict.reason == ""
+    assert verdict.free == "batch and size"
+    assert verdict.error < 1e-5
+
+
 def test_all_architectures_are_tried_but_the_trivial_one() -> None:
     assert {"hard_sharing", "mti_net"} <= set(architectures())
     assert "single_task" not in architectures()
