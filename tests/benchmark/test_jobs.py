@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Jobs heed Ctrl-C even where a shell runs all of this in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def go(plan: Plan, work: Any, output: Path) -> list[str]:
     told: list[str] = []
     options = {"timeout_min": 5, "cpus_per_task": 1}
@@ -83,7 +92,7 @@ class Interrupted(Jobs):
         raise KeyboardInterrupt
 
 
-def test_an_interruption_cancels_the_jobs(tmp_path: Path) -> None:
+def test_an_interruption_cancels_the_jobs(tmp_path: Path, heeded: None) -> None:
     plan = planned(tmp_path, decoders=["hard_sharing"])
     jobs = Interrupted("local", {"timeout_min": 5}, tmp_path / "out", work=idle)
     jobs.file = plan.cells[0].folder / "pid"

@@ -60,8 +60,8 @@ def test_epochs_are_told_at_their_end(tmp_path: Path) -> None:
     assert [each == pytest.approx(1) for each in course["stch"]] == [True] * 2 + [False] * 4
 
 
-def test_bad_options_are_told_before_any_training(tmp_path: Path) -> None:
-    settings = ("baselines=auto", "balancing={name: famo, lr: 0}")
-    with pytest.raises(ConfigError, match=r"^balancing.lr: 0.0 must be above 0$"):
+def test_a_rule_that_cannot_work_is_told_before_any_training(tmp_path: Path) -> None:
+    settings = ("baselines=auto", "decoder={name: cross_stitch}", "balancing={name: db_mtl}")
+    with pytest.raises(ConfigError, match=r"^balancing: this architecture shares no parameters"):
         run(tiny(*settings), tmp_path / "run", "cpu")
     assert list(tmp_path.iterdir()) == []
