@@ -63,12 +63,13 @@ class MTAN(Decoder):
     def _attend(self, modules: nn.Module, stages: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """A task's attended feature of every stage, from (entering, leaving) the last blocks."""
         assert isinstance(modules, nn.ModuleList)
+        strides = self.backbone.spec.strides
         attended: list[Tensor] = []
         for stage, (entering, leaving) in enumerate(stages):
-            size = size_of(leaving)
-            seen = [resize(entering, size)]
+            seen = [resize(entering, size_of(leaving))]
             if attended:
-                seen.append(_shrink(self.refine[stage - 1](attended[-1]), size))
+                refined = self.refine[stage - 1](attended[-1])
+                seen.append(_shrink(refined, strides[stage] // strides[stage - 1]))
             attended.append(modules[stage](torch.cat(seen, dim=1)) * leaving)
         return attended
 
@@ -111,7 +112,7 @@ class MTAN(Decoder):
 
 def _attention(channels: int, width: int) -> nn.Sequential:
     """Two 1x1 with bias, BN; a mask in 0..1 (Fig. 3)."""
-    inner = max(width // SQUEEZE, 1)
+    inner = width // SQUEEZE
     return nn.Sequential(
         nn.Conv2d(channels, inner, 1),
         BatchNorm(inner),
@@ -122,11 +123,6 @@ def _attention(channels: int, width: int) -> nn.Sequential:
     )
 
 
-def _shrink(feature: Tensor, size: tuple[int, int]) -> Tensor:
-    """To the next stage's size, by the largest of each 2x2 where that halves it."""
-    height, width = size_of(feature)
-    if (height, width) == size:
-        return feature
-    if (height, width) == (2 * size[0], 2 * size[1]):
-        return F.max_pool2d(feature, 2)  # the same, and ONNX has it for every size
-    return F.adaptive_max_pool2d(feature, size)
+def _shrink(feature: Tensor, times: int) -> Tensor:
+    """To the next stage's size, by the largest of each square of pixels."""
+    return F.max_pool2d(feature, times) if times > 1 else feature

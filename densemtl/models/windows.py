@@ -52,11 +52,13 @@ def _attend(block: Any, x: Tensor) -> Tensor:
 
 def _roll(x: Tensor, size: Size, shift: Size) -> Tensor:
     """The first rows and columns, rolled up and to the left; a new map, of known strides."""
-    rows, columns = (
-        (torch.arange(length, device=x.device) + by) % length
-        for length, by in zip(size, shift, strict=True)
-    )
+    rows, columns = (_places(*each, x) for each in zip(size, shift, strict=True))
     return x.index_select(1, rows).index_select(2, columns)
+
+
+def _places(length: int, shift: int, like: Tensor) -> Tensor:
+    place = torch.arange(length, device=like.device)
+    return (place + shift) % torch.full_like(place, length)  # by a map: ONNX wants no free number
 
 
 def _cut(x: Tensor, counts: Size, window: Size) -> Tensor:

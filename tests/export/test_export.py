@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from experiments import tiny
+from models.test_windows import Swin
+from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 import densemtl
@@ -128,6 +130,31 @@ def test_the_tool_exports_a_run_for_torch(
     told = capsys.readouterr().out
     assert "network.pt2: " in told
     assert f"free: {report['input']['free']}" in told
+
+
+def test_a_swin_leaves_its_size_free(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    swin = Swin(SwinTransformer)
+    traced = trace.trace(swin, torch.zeros(2, 3, 8, 12))  # type: ignore[arg-type]
+    assert traced.free == "batch and size"
+    onnx_file.write(traced, ["map"], tmp_path / "swin.onnx")
+    session = onnx_file.Session(tmp_path / "swin.onnx")
+    for sizes in ((2, 3, 8, 12), (3, 3, 26, 14), (1, 3, 60, 60), (1, 3, 2, 4)):
+        image = torch.randn(sizes)
+        with torch.no_grad():
+            (wanted,) = swin(image)
+        np.testing.assert_allclose(session(image)[0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_told_to_be_free_is(network: ExportNetwork) -> None:
+    torch.manual_seed(0)
+    mtan = densemtl.create_model("mtan", backbone="test_resnet", tasks=network.tasks)
+    other = ExportNetwork(mtan, network.tasks, postprocess=False).eval()
+    traced = trace.trace(other, torch.zeros(2, 3, 32, 64, dtype=torch.uint8))
+    assert traced.free == "batch and size"
+    image = torch.randint(0, 256, (3, 3, 96, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(traced.program.module()(image), other(image))
 
 
 class Sized(nn.Module):
