@@ -95,7 +95,7 @@ def markdown(verdicts: Verdicts, command: str) -> str:
     """
     every = [verdict for own in verdicts.values() for verdict in own.values()]
     reasons = list(dict.fromkeys(verdict.reason for verdict in every if verdict.reason))
-    decoders = list(dict.fromkeys(name for own in verdicts.values() for name in own))
+    decoders = sorted({name for own in verdicts.values() for name in own})
     rows = [
         [decoder, *(_cell(own.get(decoder), reasons) for own in verdicts.values())]
         for decoder in decoders
