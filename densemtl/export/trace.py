@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from densemtl.errors import ModelError
@@ -27,6 +28,9 @@ What occurs once while it is traced, be it a pixel or a window, the tracer takes
 
 LIMIT = 120.0
 """Seconds of CPU after which an attempt to leave something free is given up."""
+
+AGAIN = 1.0
+"""Seconds until it is told again, should torch have swallowed it."""
 
 Shapes = dict[int, Any]
 """{dimension of the image: what it may be}."""
@@ -73,25 +77,30 @@ def _attempt(network: ExportNetwork, image: Tensor, shapes: Shapes | None) -> Ex
     if shapes is None:
         with torch.no_grad(), countable(network):
             return torch.export.export(network, (image,))
-    with torch.no_grad(), countable(network), _limited(network, LIMIT):
+    with torch.no_grad(), countable(network), _limited(LIMIT):
         return torch.export.export(network, (image,), dynamic_shapes=(shapes,))
 
 
 @contextmanager
-def _limited(network: nn.Module, seconds: float) -> Iterator[None]:
-    """Give up, before a module is traced, what has taken longer: some sizes take torch hours."""
-    end = time.process_time() + seconds
+def _limited(seconds: float) -> Iterator[None]:
+    """Give up what takes the process longer; sizes can be such that a single one takes torch hours.
 
-    def look(module: nn.Module, inputs: Any) -> None:
-        if time.process_time() > end:
-            raise ModelError(f"torch had not traced it after {seconds:g} s")
+    Signals reach the main thread alone: elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
-    handles = [module.register_forward_pre_hook(look) for module in network.modules()]
+    def give_up(*_: Any) -> None:
+        raise ModelError(f"torch had not traced it after {seconds:g} s")
+
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _attempts(multiple: int) -> dict[str, Shapes | None]:

@@ -15,10 +15,18 @@ from typing import Any
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.types import Size
+
+METHODS: dict[type[nn.Module], str] = {
+    SwinTransformerBlock: "_attn",
+    SwinTransformerV2Block: "_attn",
+    SwinTransformerV2CrBlock: "_shifted_window_attn",
+}
+"""What attends within windows in each kind of block."""
 
 APART = -100.0
 """Added to the attention between what the roll brought together."""
@@ -27,19 +35,18 @@ APART = -100.0
 @contextmanager
 def countable(network: nn.Module) -> Iterator[None]:
     """Let the blocks of all Swins inside count their windows so; what they compute is the same."""
-    kinds = SwinTransformerBlock, SwinTransformerV2Block
-    blocks: list[Any] = [module for module in network.modules() if isinstance(module, kinds)]
+    blocks = [module for module in network.modules() if type(module) in METHODS]
     for block in blocks:
-        block._attn = partial(_attend, block)
+        setattr(block, METHODS[type(block)], partial(_attend, block))
     try:
         yield
     finally:
         for block in blocks:
-            del block._attn
+            delattr(block, METHODS[type(block)])
 
 
 def _attend(block: Any, x: Tensor) -> Tensor:
-    """What the block's own `_attn` does: attention within windows, BxHxWxC -> BxHxWxC."""
+    """What the block's own method does: attention within windows, BxHxWxC -> BxHxWxC."""
     (height, width), (h, w) = x.shape[1:3], block.window_size
     down, right = block.shift_size
     counts = (height + h - 1) // h, (width + w - 1) // w

@@ -8,17 +8,18 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from torch import Tensor, nn
 
 from densemtl.models.windows import countable
 
-KINDS = [SwinTransformer, SwinTransformerV2]
+Kind = type[SwinTransformer] | type[SwinTransformerV2] | type[SwinTransformerV2Cr]
 
 
 class Swin(nn.Module):
     """Two blocks, the second shifted, of windows of 3x5, on maps of any size."""
 
-    def __init__(self, kind: type[SwinTransformer] | type[SwinTransformerV2]) -> None:
+    def __init__(self, kind: Kind) -> None:
         super().__init__()
         self.model = SimpleNamespace(multiple=2)
         self.net = kind(
@@ -38,12 +39,10 @@ class Swin(nn.Module):
         return (self.net.forward_features(image),)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [SwinTransformer, SwinTransformerV2, SwinTransformerV2Cr])
 @pytest.mark.parametrize("size", [(6, 10), (24, 20), (26, 14), (2, 4)])
 @torch.no_grad()
-def test_the_same_is_computed(
-    kind: type[SwinTransformer] | type[SwinTransformerV2], size: tuple[int, int]
-) -> None:
+def test_the_same_is_computed(kind: Kind, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     network, image = Swin(kind), torch.randn(2, 3, *size)
     (wanted,) = network(image)
