@@ -52,7 +52,7 @@ class Traced:
 
 
 def trace(network: ExportNetwork, image: Tensor) -> Traced:
-    """Trace with batch, height and width free; else the batch alone; else nothing.
+    """Trace with batch, height and width free; failing that in `LIMIT`, the batch; else nothing.
 
     Args:
         network: in evaluation mode.
