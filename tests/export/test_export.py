@@ -185,13 +185,24 @@ def test_what_cannot_be_free_is_told_with_its_reason() -> None:
     assert "\n" not in str(found.value)
 
 
-def test_what_takes_torch_too_long_is_given_up(
-    network: ExportNetwork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trace, "LIMIT", 0.01)
-    traced = trace.trace(network, torch.zeros(2, 3, 32, 64, dtype=torch.uint8))
+class Endless(nn.Module):
+    """Never traced while any of the image's sides is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = SimpleNamespace(multiple=8)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+        while any(isinstance(side, torch.SymInt) for side in image.shape):
+            pass
+        return (image * 2,)
+
+
+def test_what_takes_torch_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "LIMIT", 1.0)
+    traced = trace.trace(Endless(), torch.zeros(2, 3, 8, 16))  # type: ignore[arg-type]
     assert traced.free == "nothing"
-    told = "ModelError: torch had not traced it after 0.01 s"
+    told = "ModelError: torch had not traced it after 1 s"
     assert traced.reasons == {"batch and size": told, "batch": told}
 
 
