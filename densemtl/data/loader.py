@@ -137,14 +137,24 @@ class Collate:
         frames = [frame for _, frame in items]
         size = max(f.size[0] for f in frames), max(f.size[1] for f in frames)
         image = torch.from_numpy(np.stack([sample.image for sample in samples]))
-        targets = {task.name: self._join(task, samples, size) for task in self.tasks}
+        targets = {}
+        for task in self.tasks:
+            labels = [_fill(self.label(task, sample), task, size) for sample in samples]
+            targets[task.name] = to_tensor(np.stack(labels))
         ids = [sample.id for sample in samples]
         return Batch(image.permute(0, 3, 1, 2), targets, ids, frames)
 
-    @staticmethod
-    def _join(task: Task, samples: Sequence[Sample], size: Size) -> Tensor:
-        labels = [_fill(_label(task, sample), task, size) for sample in samples]
-        return to_tensor(np.stack(labels))
+    def label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
+        """As `TrainView` left it, which has looked at it."""
+        return sample.targets.get(task.name)
+
+
+class EvalCollate(Collate):
+    """Likewise of samples whose labels nobody has looked at yet."""
+
+    def label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
+        """As it came from the dataset, if it is one of such a task."""
+        return _label(task, sample)
 
 
 def _label(task: Task, sample: Sample) -> NDArray[np.generic] | None:
@@ -213,7 +223,7 @@ def eval_loader(
     """Every image exactly once, in order; of N ranks each takes every Nth image."""
     return Loader(
         view,
-        Collate(tasks),
+        EvalCollate(tasks),
         batch_size=batch_size,
         sampler=range(rank(), len(view), world_size()),
         num_workers=workers,

@@ -152,11 +152,12 @@ def quantise(source: Path, kind: str, images: Sequence[Tensor], target: Path) ->
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Without the runtime's advice to prepare graphs, which the exporter has done."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _reader(tools: Any, images: Sequence[Tensor]) -> Any:
