@@ -135,31 +135,31 @@ def seeds() -> list[Results]:
 
 
 def test_seeds_are_one_row_with_mean_and_deviation() -> None:
-    (row,) = tables.rows(seeds())
+    (row,) = tables.group_by_seed(seeds())
     assert row.seeds == 2
-    text = tables.markdown([row])
+    text = tables.to_markdown([row])
     assert "| 41 ± 1.4 | 1.5 ± 0.71 |" in text
     assert text.splitlines()[0].endswith("| semseg mIoU ↑ | Delta_m % ↑ |")
 
 
 def test_costs_are_columns_of_their_own_if_asked_for() -> None:
     run = results("semseg", parameters=11_500_000, gflop=3.25, seconds_per_step=0.5)
-    header, _, line = tables.markdown(tables.rows([run], costs=True)).splitlines()
+    header, _, line = tables.to_markdown(tables.group_by_seed([run], costs=True)).splitlines()
     assert header.endswith("| parameters M | GFLOP | s/step |")
     assert line.endswith("| 11.5 | 3.25 | 0.5 |")
-    assert "GFLOP" not in tables.markdown(tables.rows([run]))
-    assert "GFLOP" not in tables.markdown(tables.rows([results("semseg")], costs=True))
+    assert "GFLOP" not in tables.to_markdown(tables.group_by_seed([run]))
+    assert "GFLOP" not in tables.to_markdown(tables.group_by_seed([results("semseg")], costs=True))
 
 
 def test_latex_escapes_and_csv_keeps_all_digits() -> None:
-    made = tables.rows(seeds())
-    latex = tables.latex(made)
+    made = tables.group_by_seed(seeds())
+    latex = tables.to_latex(made)
     assert r"Delta\_m \% $\uparrow$" in latex
     assert r"41 $\pm$ 1.4" in latex
-    header, row = csv.reader(io.StringIO(tables.comma_separated(made)))
+    header, row = csv.reader(io.StringIO(tables.to_csv(made)))
     assert dict(zip(header, row, strict=True))["semseg mIoU ↑ mean"] == "41.0"
 
 
 def test_runs_that_stopped_early_are_rows_of_their_own() -> None:
-    made = tables.rows([results("semseg"), results("semseg", complete=False)])
+    made = tables.group_by_seed([results("semseg"), results("semseg", complete=False)])
     assert [row.name.endswith("stopped early") for row in made] == [False, True]

@@ -24,10 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     args = parse(argv)
     from densemtl.results import load_results
-    from densemtl.tables import WRITERS, rows
+    from densemtl.tables import WRITERS, group_by_seed
 
     results = [load_results(path) for path in args.runs]
-    print(WRITERS[args.format](rows(results, args.costs)), end="")
+    print(WRITERS[args.format](group_by_seed(results, args.costs)), end="")
 
 
 if __name__ == "__main__":

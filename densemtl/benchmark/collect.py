@@ -60,7 +60,7 @@ def table_rows(outcomes: Sequence[Outcome]) -> list[tables.Row]:
 
 
 def _row(outcome: Outcome) -> tables.Row:
-    row = tables.rows(list(outcome.results.values()), costs=True)[0]
+    row = tables.group_by_seed(list(outcome.results.values()), costs=True)[0]
     peaks: dict[str, list[float]] = defaultdict(list)
     for folder in outcome.folders.values():
         for key, value in read_memory(folder).items():
@@ -75,7 +75,9 @@ def _singles_row(backbone: str, by_seed: dict[int, dict[str, Path]]) -> tables.R
     for files in by_seed.values():
         sums: dict[str, float] = defaultdict(float)
         for file in files.values():
-            for column, (value,) in tables.rows([load_results(file)], costs=True)[0].cells.items():
+            for column, (value,) in tables.group_by_seed([load_results(file)], costs=True)[
+                0
+            ].cells.items():
                 sums[column] += value
         for column, value in sums.items():
             cells[column].append(value)

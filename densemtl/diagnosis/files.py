@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from densemtl.inference.predictor import Predictor
 from densemtl.load import Loaded
 from densemtl.metrics.reliability import Reliability
 from densemtl.results import finite
+from densemtl.tables import csv_table
 from densemtl.tasks.base import Task
 from densemtl.visualize import Picture, contact_sheet, side_by_side
 
@@ -79,8 +79,8 @@ def _write_images(file: Path, images: Mapping[str, Mapping[str, float]]) -> None
 
 
 def _write_csv(file: Path, rows: Sequence[Sequence[str]]) -> None:
-    with replacing(file) as draft, draft.open("w", encoding="utf-8", newline="") as handle:
-        csv.writer(handle, lineterminator="\n").writerows(rows)
+    with replacing(file) as draft:
+        draft.write_text(csv_table(rows), encoding="utf-8", newline="")
 
 
 def _draw_worst(

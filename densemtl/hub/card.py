@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from densemtl.atomic import replacing
 from densemtl.config import Experiment
 from densemtl.results import Results, TaskResult
-from densemtl.tables import ARROWS, markdown_grid
+from densemtl.tables import ARROWS, markdown_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -112,7 +112,7 @@ def _results(results: Results) -> Iterator[str]:
     compared = bool(results.baselines)
     head = ["task", "metric", "value", *["single task", "delta %"] * compared]
     lines = [_line(task, each, results) for task, each in results.tasks.items()]
-    yield markdown_grid([head, *lines], texts=2)
+    yield markdown_table([head, *lines], num_text_columns=2)
     if results.delta_m is not None:
         yield f"Multi-task performance Delta_m, in percent better: **{results.delta_m:+.2f}**.\n"
     stopped = "" if results.complete else " The run was stopped before its end."
@@ -127,7 +127,7 @@ def _results(results: Results) -> Iterator[str]:
         for metric, value in each.metrics.items()
     ]
     yield "<details><summary>Every metric</summary>\n"
-    yield markdown_grid([["task", "metric", "value"], *every], texts=2)
+    yield markdown_table([["task", "metric", "value"], *every], num_text_columns=2)
     yield "</details>\n"
 
 

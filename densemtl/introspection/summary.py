@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from densemtl.build import build_model, build_tasks
 from densemtl.config import Experiment
 from densemtl.introspection.costs import count_flop, train_pass
 from densemtl.introspection.sketch import Structure, find_structure
+from densemtl.tables import terminal_table
 from densemtl.types import Size
 
 GIGA = 1e9
@@ -96,9 +96,7 @@ def summarise(experiment: Experiment) -> Summary:
 
 def cost_table(summary: Summary) -> Group:
     """The numbers on the terminal: a line a group."""
-    table = Table()
-    for name in ("group", "parameters", "GFLOP"):
-        table.add_column(name, justify="left" if name == "group" else "right")
+    table = terminal_table(["group", "parameters", "GFLOP"])
     for group, cost in summary.groups.items():
         table.add_row(group, *_cells(cost))
     table.add_section()

@@ -9,6 +9,7 @@ import svg
 
 from densemtl.config import Experiment, load_experiment
 from densemtl.introspection.summary import Summary, summarise
+from densemtl.tables import markdown_table
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "configs" / "nyud"
@@ -49,24 +50,24 @@ def figure(recipe: Recipe) -> str:
 
 def cost_table(some: list[Recipe]) -> str:
     """A line a recipe."""
-    lines = [
-        "| recipe | backbone | input | tasks | parameters M | GFLOP | activations MiB |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
+    header = ["recipe", "backbone", "input", "tasks", "parameters M", "GFLOP", "activations MiB"]
+    rows = []
     for file, experiment in some:
         told = _summary(file)
         height, width = told.input
-        lines.append(
-            f"| `{file.relative_to(RECIPES)}` | {told.backbone} | {height}x{width} "
-            f"| {len(experiment.tasks)} | {told.whole.parameters / 1e6:.2f} "
-            f"| {told.whole.gflop:.2f} | {told.activation_mib:.0f} |"
+        rows.append(
+            [
+                *(f"`{file.relative_to(RECIPES)}`", told.backbone, f"{height}x{width}"),
+                *(str(len(experiment.tasks)), f"{told.whole.parameters / 1e6:.2f}"),
+                *(f"{told.whole.gflop:.2f}", f"{told.activation_mib:.0f}"),
+            ]
         )
     below = (
         "Of one image; two FLOP a multiply-add; activations are what training keeps for the "
         "backward pass in fp32. Counted by `tools/summary.py`. "
         "Measured times: [architectures compared](../../comparison.md)."
     )
-    return "\n".join(lines) + f"\n\n{below}"
+    return f"{markdown_table([header, *rows], num_text_columns=3)}\n{below}"
 
 
 def recipe(one: Recipe) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from densemtl import components
 from densemtl.config import Experiment
 from densemtl.models.backbone import Backbone
+from densemtl.tables import markdown_table
 
 Schema = dict[str, Any]
 
@@ -80,13 +81,11 @@ def _target(schema: Schema) -> str:
 def _section(key: str, schema: Schema) -> str:
     needed = schema.get("required", ())
     rows = [
-        f"| `{name}` | {_values(value)} | {_default(name, value, needed)} | {_told(value)} |"
+        [f"`{name}`", _values(value), _default(name, value, needed), _told(value)]
         for name, value in schema["properties"].items()
     ]
     title = f"## `{key}`\n\n{schema['description']}\n\n" if key else ""
-    return title + "\n".join(
-        ["| key | values | default | |", "| --- | --- | --- | --- |", *rows, ""]
-    )
+    return title + markdown_table([["key", "values", "default", ""], *rows], num_text_columns=4)
 
 
 def _default(name: str, value: Schema, needed: Any) -> str:

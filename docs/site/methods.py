@@ -14,6 +14,7 @@ import rules
 
 from densemtl import components
 from densemtl.balancing.gradient import GradientBalancer
+from densemtl.tables import markdown_table
 
 ROOT = Path(__file__).parents[2]
 EQUATIONS = ROOT / "docs" / "equations"
@@ -114,15 +115,15 @@ def _overview() -> str:
     rows = [
         "# Methods\n\nThese pages are made from the code: what a docstring, a recipe or a count"
         " tells is told there alone. [Contributing](../contributing.md) says how one is added.",
-        "## Architectures\n\n| name | |\n| --- | --- |\n" + _lines("decoders"),
-        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n"
-        "| name | |\n| --- | --- |\n" + _lines("balancing"),
+        "## Architectures\n\n" + _table("decoders"),
+        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n" + _table("balancing"),
     ]
-    return "\n\n".join(rows) + "\n"
+    return "\n\n".join(rows)
 
 
-def _lines(package: str) -> str:
-    return "\n".join(
-        f"| [`{name}`]({package}/{name}.md) | {_about(components.find(package, name))} |"
+def _table(package: str) -> str:
+    rows = [
+        [f"[`{name}`]({package}/{name}.md)", _about(components.find(package, name))]
         for name in names(package)
-    )
+    ]
+    return markdown_table([["name", ""], *rows], num_text_columns=2)

@@ -27,7 +27,7 @@ from densemtl.partition import boundaries
 from densemtl.predictions import files
 from densemtl.results import Results, load_results
 from densemtl.run import run
-from densemtl.tables import comma_separated, rows
+from densemtl.tables import group_by_seed, to_csv
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 TASKS = ["semseg", "human_parts", "depth", "normals", "edge", "saliency"]
@@ -97,7 +97,7 @@ def test_results_say_where_they_come_from(evaluate, labels, config):
         "predictions": str(labels),
     }
     named = evaluate("predictions", labels, config, "--name", "theirs")
-    assert "files, theirs" in comma_separated(rows([named]))
+    assert "files, theirs" in to_csv(group_by_seed([named]))
     assert named.weights == results.weights
     np.save(labels / "depth" / "val00002.npy", np.ones((41, 53), np.float32))
     assert evaluate("predictions", labels, config).weights != results.weights
