@@ -1,4 +1,4 @@
-"""Pictures for the report: validation metrics over steps, and Delta_m against cost."""
+"""Plot the figures of a benchmark report: validation metrics over steps, Delta_m against cost."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from densemtl.engine.log import LOG, read_log
 from densemtl.tables import ARROWS, DELTA_M
 
 DPI = 110
-COLOURS = "tab20"
+COLORS = "tab20"
 MARKERS = "os^DvPX"
 
 
-def draw_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
-    """Each task's metric in validations: mean over seeds, and a band of one standard deviation."""
+def plot_validation_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
+    """Plot each task's validation metric: mean and one standard deviation over seeds."""
     from matplotlib.figure import Figure
 
     first = next(iter(outcomes[0].results.values()))
@@ -27,7 +27,12 @@ def draw_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
     axes = figure.subplots(1, len(first.tasks), squeeze=False)[0]
     for axis, (task, result) in zip(axes, first.tasks.items(), strict=True):
         for index, outcome in enumerate(outcomes):
-            _plot(axis, _course(outcome, f"{task}/{result.course}"), outcome.group.name, index)
+            _plot(
+                axis,
+                _validation_curve(outcome, f"{task}/{result.course}"),
+                outcome.group.name,
+                index,
+            )
         axis.set_title(f"{task}: {result.course} {ARROWS[result.higher_is_better]}", fontsize=10)
         axis.set_xlabel("step")
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -38,29 +43,29 @@ def draw_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
         figure.savefig(draft, dpi=DPI)
 
 
-def _course(outcome: Outcome, key: str) -> dict[int, list[float]]:
-    """{step: one value a seed} of the validations, from the runs' logs."""
-    course: dict[int, list[float]] = defaultdict(list)
+def _validation_curve(outcome: Outcome, key: str) -> dict[int, list[float]]:
+    """Return {step: one value per seed} of the validations in the runs' logs."""
+    curve: dict[int, list[float]] = defaultdict(list)
     for folder in outcome.folders.values():
         for line in read_log(folder / LOG):
             if line["kind"] == "val" and line.get(key) is not None:
-                course[line["step"]].append(line[key])
-    return dict(sorted(course.items()))
+                curve[line["step"]].append(line[key])
+    return dict(sorted(curve.items()))
 
 
-def _plot(axis: Any, course: dict[int, list[float]], name: str, index: int) -> None:
-    steps = list(course)
-    means = [statistics.fmean(values) for values in course.values()]
-    spreads = [_spread(values) for values in course.values()]
-    look = _look(index)
-    axis.plot(steps, means, markersize=4, label=name, **look)
+def _plot(axis: Any, curve: dict[int, list[float]], name: str, index: int) -> None:
+    steps = list(curve)
+    means = [statistics.fmean(values) for values in curve.values()]
+    spreads = [_spread(values) for values in curve.values()]
+    style = _plot_style(index)
+    axis.plot(steps, means, markersize=4, label=name, **style)
     low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
     high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
-    axis.fill_between(steps, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    axis.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
 
 
-def draw_costs(file: Path, outcomes: Sequence[Outcome]) -> None:
-    """Delta_m (mean and standard deviation over seeds) against GFLOP."""
+def plot_gain_vs_cost(file: Path, outcomes: Sequence[Outcome]) -> None:
+    """Plot Delta_m (mean and standard deviation over seeds) against GFLOP."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.6), layout="constrained")
@@ -69,9 +74,9 @@ def draw_costs(file: Path, outcomes: Sequence[Outcome]) -> None:
         values = [run.delta_m for run in outcome.results.values() if run.delta_m is not None]
         costs = [run.gflop for run in outcome.results.values() if run.gflop is not None]
         if values and costs:
-            point, look = (statistics.fmean(costs), statistics.fmean(values)), _look(index)
+            point, style = (statistics.fmean(costs), statistics.fmean(values)), _plot_style(index)
             name = outcome.group.name
-            axis.errorbar(*point, yerr=_spread(values), linestyle="", label=name, **look)
+            axis.errorbar(*point, yerr=_spread(values), linestyle="", label=name, **style)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
@@ -88,8 +93,8 @@ def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _look(index: int) -> dict[str, Any]:
-    """Colour and marker of a group."""
+def _plot_style(index: int) -> dict[str, Any]:
+    """Return color and marker of a group."""
     from matplotlib import colormaps
 
-    return {"color": colormaps[COLOURS](index % 20), "marker": MARKERS[index % len(MARKERS)]}
+    return {"color": colormaps[COLORS](index % 20), "marker": MARKERS[index % len(MARKERS)]}

@@ -1,38 +1,50 @@
-"""The report of a suite, from the files of its runs alone: tables, pictures and one page."""
+"""Write the report of a benchmark from the files of its runs: tables, figures and one HTML page."""
 
 from __future__ import annotations
 
-import csv
-import io
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from densemtl import tables
 from densemtl.atomic import replacing
-from densemtl.benchmark import html
 from densemtl.benchmark.collect import Line, Outcome, collect, differences, table_rows
-from densemtl.benchmark.figures import draw_costs, draw_curves
+from densemtl.benchmark.figures import plot_gain_vs_cost, plot_validation_curves
 from densemtl.benchmark.grid import Plan, Run
-from densemtl.benchmark.html import Grid
 from densemtl.benchmark.outcome import finished, read_failure
-from densemtl.benchmark.statistics import FEWEST, LEVEL, Interval, smallest_effect
+from densemtl.benchmark.statistics import (
+    LEVEL,
+    MIN_BOOTSTRAP_SEEDS,
+    Interval,
+    smallest_effect,
+)
 from densemtl.engine.train import PANELS
 from densemtl.errors import ResultsError
+from densemtl.tables import Grid, csv_table, markdown_table, results_grid
 
 PAGE = "report.html"
 CURVES = "curves.png"
 COSTS = "costs.png"
-ENDINGS = {"markdown": "md", "latex": "tex", "csv": "csv"}
+SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv"}
+
+Image = tuple[str, str]
+"""Caption, and a PNG file in base64."""
 
 
 def write_report(plan: Plan, folder: Path, title: str, panels: bool = False) -> Path:
-    """Write all of it, of whatever runs are finished -> the page.
+    """Write tables, figures and the page, of the runs that are finished.
 
     Args:
-        plan: the runs.
-        folder: to write to.
-        title: of the page.
-        panels: whether pictures of the dataset may be shown.
+        plan: all runs of the benchmark.
+        folder: output folder.
+        title: title of the page.
+        panels: whether the page may show images of the dataset.
+
+    Returns:
+        The HTML file.
 
     Raises:
         ResultsError: no run is finished.
@@ -41,21 +53,24 @@ def write_report(plan: Plan, folder: Path, title: str, panels: bool = False) -> 
     if not outcomes:
         raise ResultsError(f"{folder}: nothing to report: no run of the suite is finished")
     rows, lines = table_rows(outcomes), list(differences(outcomes))
-    for name, write in tables.WRITERS.items():
-        _write(folder / f"table.{ENDINGS[name]}", write(rows))
     grid, notes = _difference_grid(lines), list(_notes(lines))
-    _write(folder / "differences.md", "\n\n".join([_markdown(grid), *notes]) + "\n")
-    _write(folder / "differences.csv", _comma_separated(lines))
-    draw_curves(folder / CURVES, outcomes)
-    if _have_gains(outcomes):
-        draw_costs(folder / COSTS, outcomes)
-    parts = [
-        html.paragraph(_about(outcomes[0])),
-        *_tables(_table_grid(rows), grid, notes),
-        *_pictures(folder, outcomes, panels),
-        *_failures(plan),
-    ]
-    _write(folder / PAGE, html.page(title, parts))
+    for name, write in tables.WRITERS.items():
+        _write(folder / f"table.{SUFFIXES[name]}", write(rows))
+    table = markdown_table(grid, num_text_columns=len(grid[0]))
+    _write(folder / "differences.md", "\n".join([table, *(f"{note}\n" for note in notes)]))
+    _write(folder / "differences.csv", _differences_csv(lines))
+    text = _render(
+        title=title,
+        caption=_caption(outcomes[0]),
+        results=results_grid(rows),
+        differences=grid,
+        notes=notes,
+        **_figures(folder, outcomes),
+        panels=list(_panels(outcomes)) if panels else [],
+        failures=list(_failures(plan)),
+        num_runs=len(plan.references) + len(plan.cells),
+    )
+    _write(folder / PAGE, text)
     return folder / PAGE
 
 
@@ -64,21 +79,23 @@ def _write(file: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
-def _about(outcome: Outcome) -> str:
-    """What all runs have in common."""
+def _render(**values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("densemtl.benchmark"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(PAGE).render(values)
+
+
+def _caption(outcome: Outcome) -> str:
+    """Return one line about what all runs have in common."""
     results = next(iter(outcome.results.values()))
     versions = ", ".join(f"{what} {version}" for what, version in results.versions.items())
     scored = f"{results.run['dataset']} {results.split}, {results.images} images"
     return f"{scored}, {results.protocol} protocol; {versions}"
-
-
-def _table_grid(rows: Sequence[tables.Row]) -> Grid:
-    names = tables.columns(rows)
-    body = [
-        [row.name, str(row.seeds), *(tables.spread(row.cells.get(name, ()), "±") for name in names)]
-        for row in rows
-    ]
-    return [["run", "seeds", *names], *body]
 
 
 def _difference_grid(lines: Sequence[Line]) -> Grid:
@@ -102,88 +119,82 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _notes(lines: Sequence[Line]) -> Iterator[str]:
-    """How to read the differences, in plain words."""
+    """Yield paragraphs that explain how to read the differences."""
     counts = sorted({line.difference.seeds for line in lines})
     if not counts:
         return
     yield (
         "Differences are taken between runs of the same seed and averaged over seeds. The t"
-        " interval is Student's of these paired differences, exact if they are normal. A line is"
-        " better or worse only where all of its intervals leave out zero."
+        " interval is Student's t interval of these paired differences, which is exact if they are"
+        " normally distributed. A difference is better or worse only if all of its intervals"
+        " exclude zero."
     )
     for count in counts:
-        yield _what_tells(count)
+        yield _seed_note(count)
     if counts[-1] > 1:
         yield (
-            f"Each line is judged by itself at {100 * LEVEL:g} %: of those that do not differ, one"
-            f" in {round(1 / (1 - LEVEL))} will still seem to. There are {len(lines)} lines."
+            f"Each row is tested separately at {100 * LEVEL:g} %: about one in"
+            f" {round(1 / (1 - LEVEL))} rows without a true difference appears to differ. There"
+            f" are {len(lines)} rows."
         )
 
 
-def _what_tells(count: int) -> str:
+def _seed_note(count: int) -> str:
     if count == 1:
-        return "One seed tells nothing of the spread between seeds: its lines cannot be judged."
-    told = (
-        f"{count} seeds: a difference counts if its mean is more than {smallest_effect(count):.2g}"
-        " times its standard deviation over seeds."
+        return "One seed gives no estimate of the spread between seeds: its rows cannot be judged."
+    note = (
+        f"{count} seeds: a difference is significant if its mean is more than"
+        f" {smallest_effect(count):.2g} times its standard deviation over seeds."
     )
-    if count < FEWEST:
-        return f"{told} A bootstrap of fewer than {FEWEST} says less than it seems to: left out."
-    return f"{told} The bootstrap-t interval (Efron and Tibshirani 1993) needs no normality."
+    if count < MIN_BOOTSTRAP_SEEDS:
+        return f"{note} A bootstrap interval needs at least {MIN_BOOTSTRAP_SEEDS} seeds."
+    return f"{note} The bootstrap-t interval (Efron and Tibshirani 1993) assumes no normality."
 
 
-def _markdown(grid: Grid) -> str:
-    header, *body = grid
-    lines = (header, ["---"] * len(header), *body)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _comma_separated(lines: Sequence[Line]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+def _differences_csv(lines: Sequence[Line]) -> str:
     bounds = [f"{kind} {end}" for kind in ("t", "bootstrap-t") for end in ("low", "high")]
-    writer.writerow(["run", "against", "metric", "seeds", "difference", *bounds, "verdict"])
+    rows: list[list[object]] = [
+        ["run", "against", "metric", "seeds", "difference", *bounds, "verdict"]
+    ]
     for line in lines:
         each = line.difference
         ends = [*(each.t or ("", "")), *(each.bootstrap or ("", ""))]
-        where = (line.name, line.rival, line.metric)
-        writer.writerow([*where, each.seeds, each.mean, *ends, each.verdict])
-    return out.getvalue()
+        rows.append(
+            [line.name, line.rival, line.metric, each.seeds, each.mean, *ends, each.verdict]
+        )
+    return csv_table(rows)
 
 
-def _tables(table: Grid, differences: Grid, notes: Sequence[str]) -> Iterator[str]:
-    yield html.heading("Results")
-    yield html.paragraph("Mean ± sample standard deviation over seeds, of the best weights.")
-    yield html.table(table)
-    if len(differences) > 1:
-        yield html.heading("Differences to the reference")
-        yield html.table(differences)
-        yield from map(html.paragraph, notes)
+def _figures(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, list[Image]]:
+    """Write the figures and return what the page shows of them."""
+    plot_validation_curves(folder / CURVES, outcomes)
+    caption = "Validation: mean and one standard deviation over seeds"
+    curves, costs = [_embed_image(folder / CURVES, caption)], []
+    if _has_delta_m(outcomes):
+        plot_gain_vs_cost(folder / COSTS, outcomes)
+        costs = [_embed_image(folder / COSTS, "Mean and standard deviation over seeds")]
+    return {"curves": curves, "costs": costs}
 
 
-def _pictures(folder: Path, outcomes: Sequence[Outcome], panels: bool) -> Iterator[str]:
-    yield html.heading("Courses")
-    yield html.picture(folder / CURVES, "Validation: mean, and one standard deviation over seeds")
-    if _have_gains(outcomes):
-        yield html.heading("Gain against cost")
-        yield html.picture(folder / COSTS, "Mean and standard deviation over seeds")
-    if panels:
-        yield html.heading("Predictions")
-        for outcome in outcomes:
-            seed, run = next(iter(outcome.folders.items()))
-            for file in sorted((run / PANELS).glob("*.png"))[-1:]:
-                yield html.picture(file, f"{outcome.group.name}, seed {seed}")
-
-
-def _have_gains(outcomes: Sequence[Outcome]) -> bool:
+def _has_delta_m(outcomes: Sequence[Outcome]) -> bool:
     return any(run.delta_m is not None for each in outcomes for run in each.results.values())
 
 
-def _failures(plan: Plan) -> Iterator[str]:
+def _panels(outcomes: Sequence[Outcome]) -> Iterator[Image]:
+    """Yield the last prediction panel of the first seed of each group."""
+    for outcome in outcomes:
+        seed, run = next(iter(outcome.folders.items()))
+        for file in sorted((run / PANELS).glob("*.png"))[-1:]:
+            yield _embed_image(file, f"{outcome.group.name}, seed {seed}")
+
+
+def _embed_image(file: Path, caption: str) -> Image:
+    return caption, b64encode(file.read_bytes()).decode("ascii")
+
+
+def _failures(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield title and reason of every run that is not finished."""
     runs: list[Run] = [*plan.references, *plan.cells]
-    missing = [run for run in runs if finished(run) is None]
-    if missing:
-        yield html.heading(f"Not finished: {len(missing)} of {len(runs)} runs")
-    for run in missing:
-        yield html.paragraph(run.title)
-        yield html.preformatted(read_failure(run) or "not started, or stopped on its way")
+    for run in runs:
+        if finished(run) is None:
+            yield run.title, read_failure(run) or "not started, or stopped on its way"

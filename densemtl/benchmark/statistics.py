@@ -1,16 +1,16 @@
-"""Whether an architecture differs from another one, told from runs that share their seeds.
+"""Compute confidence intervals of the difference between two architectures, over shared seeds.
 
 Runs of one seed share the order of images, the augmentation and the single-task references, so
-that their difference varies less from seed to seed than either number does. Hence everything here
-is of the paired differences d_1 .. d_n, one a seed, with mean d and sample standard deviation s.
+their difference varies less from seed to seed than either metric. All intervals are therefore of
+the paired differences d_1 .. d_n, one per seed, with mean d and sample standard deviation s.
 
 The t interval, d +- t(n - 1) s / sqrt(n), is exact for normal differences, and the only one that
-means anything for a handful of seeds. The bootstrap-t interval (Efron and Tibshirani 1993, "An
-Introduction to the Bootstrap", chapter 12) needs no normality: it reads the quantiles of the
-studentised mean off resampled seeds. The simpler percentile interval is left out, as it is too
-narrow by about sqrt((n - 1) / n) and a normal in place of a t quantile (Hesterberg 2015, "What
-teachers should know about the bootstrap", The American Statistician 69(4)): with two seeds it
-holds the truth every second time.
+is meaningful for few seeds. The bootstrap-t interval (Efron and Tibshirani 1993, "An Introduction
+to the Bootstrap", chapter 12) assumes no normality: it uses the quantiles of the studentized mean
+of resampled seeds. The simpler percentile interval is too narrow, by about sqrt((n - 1) / n) and by
+a normal instead of a t quantile (Hesterberg 2015, "What teachers should know about the bootstrap",
+The American Statistician 69(4)): with two seeds it covers the true value only half of the time.
+`scipy.stats.bootstrap` has no bootstrap-t interval.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-FEWEST = 5
-"""Seeds that a bootstrap needs: of four, resamples without spread reach into the tails."""
+MIN_BOOTSTRAP_SEEDS = 5
+"""With four seeds, resamples without spread are frequent enough to reach the quantiles used."""
 
 Interval = tuple[float, float]
-Verdict = Literal["better", "worse", "inside the noise", "one seed: no spread known"]
+Verdict = Literal["better", "worse", "not significant", "one seed: no spread known"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one metric between two architectures.
+    """The difference of one metric between two architectures.
 
     Attributes:
-        seeds: that both have.
-        mean: of the paired differences.
-        t: confidence interval of the mean; None for one seed.
-        bootstrap: likewise; None for fewer than `FEWEST` seeds or differences that are all equal.
-        verdict: "better" or "worse" only where every interval there is leaves out zero.
+        seeds: number of seeds that both have.
+        mean: mean of the paired differences.
+        t: Student's t interval of the mean; None for one seed.
+        bootstrap: bootstrap-t interval of the mean; None for fewer than `MIN_BOOTSTRAP_SEEDS` seeds
+            or if all differences are equal.
+        verdict: "better" or "worse" only if every available interval excludes zero.
     """
 
     seeds: int
@@ -52,11 +53,11 @@ class Difference:
 
 
 def compare(values: Sequence[float], higher_is_better: bool) -> Difference:
-    """Judge paired differences.
+    """Compute the intervals and the verdict of paired differences.
 
     Args:
-        values: one a seed, ours minus theirs; at least one.
-        higher_is_better: whether a positive difference is to our credit.
+        values: metric minus the reference's metric, one value per seed; at least one.
+        higher_is_better: whether a positive difference is an improvement.
     """
     differences = np.asarray(values, np.float64)
     intervals = t_interval(differences), bootstrap_interval(differences)
@@ -75,56 +76,56 @@ def _verdict(intervals: Sequence[Interval], higher_is_better: bool) -> Verdict:
     above = all(low > 0 for low, _ in intervals)
     below = all(high < 0 for _, high in intervals)
     if not above and not below:
-        return "inside the noise"
+        return "not significant"
     return "better" if above == higher_is_better else "worse"
 
 
 def t_interval(differences: NDArray[np.float64]) -> Interval | None:
-    """Student's, of the mean of paired differences; None for a single one."""
+    """Return Student's t interval of the mean of paired differences; None for one difference."""
     count = len(differences)
     if count < 2:
         return None
     mean = float(differences.mean())
-    reach = t_quantile(count) * float(differences.std(ddof=1)) / math.sqrt(count)
-    return mean - reach, mean + reach
+    margin = t_quantile(count) * float(differences.std(ddof=1)) / math.sqrt(count)
+    return mean - margin, mean + margin
 
 
 def t_quantile(count: int) -> float:
-    """Of so many differences: what bounds the middle `LEVEL` of Student's t."""
-    from scipy import stats
+    """Return the two-sided quantile of Student's t at `LEVEL` for `count` differences."""
+    from scipy import stats  # imported here, as it takes a second
 
     return float(stats.t.ppf((1 + LEVEL) / 2, count - 1))
 
 
 def smallest_effect(count: int) -> float:
-    """How many of their standard deviations differences must be off zero on average to count."""
+    """Return the smallest significant mean difference, in standard deviations over seeds."""
     return t_quantile(count) / math.sqrt(count)
 
 
 def bootstrap_interval(differences: NDArray[np.float64]) -> Interval | None:
-    """Bootstrap-t, of the mean of paired differences.
+    """Return the bootstrap-t interval of the mean of paired differences.
 
-    A resample without spread has an infinite t, which can only widen the interval. The same seeds
-    are drawn at every call, so that a report can be repeated.
+    A resample without spread has an infinite t, which can only widen the interval. Every call draws
+    the same resamples, so that a report is reproducible.
     """
     count = len(differences)
-    spread = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
-    if count < FEWEST or spread == 0:
+    standard_error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    if count < MIN_BOOTSTRAP_SEEDS or standard_error == 0:
         return None
     mean = float(differences.mean())
-    studentised = _studentised(differences, mean)
-    low = float(np.quantile(studentised, (1 - LEVEL) / 2, method="lower"))
-    high = float(np.quantile(studentised, (1 + LEVEL) / 2, method="higher"))
-    return mean - high * spread, mean - low * spread
+    studentized = _studentized(differences, mean)
+    low = float(np.quantile(studentized, (1 - LEVEL) / 2, method="lower"))
+    high = float(np.quantile(studentized, (1 + LEVEL) / 2, method="higher"))
+    return mean - high * standard_error, mean - low * standard_error
 
 
-def _studentised(differences: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
-    """Student's t of every resample about the sample's own mean."""
+def _studentized(differences: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
+    """Return Student's t of every resample about the mean of the sample."""
     count = len(differences)
     drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     resampled = differences[drawn]
     off = resampled.mean(axis=1) - mean
-    spread = resampled.std(axis=1, ddof=1) / math.sqrt(count)
-    same = (drawn == drawn[:, :1]).all(axis=1) | (spread == 0)
+    standard_error = resampled.std(axis=1, ddof=1) / math.sqrt(count)
+    same = (drawn == drawn[:, :1]).all(axis=1) | (standard_error == 0)
     infinite = np.where(off == 0, 0.0, np.copysign(np.inf, off))
-    return np.where(same, infinite, off / np.where(same, 1.0, spread))
+    return np.where(same, infinite, off / np.where(same, 1.0, standard_error))

@@ -17,7 +17,7 @@ import pytest
 
 from densemtl.atomic import write_json
 from densemtl.benchmark.collect import collect
-from densemtl.benchmark.figures import draw_curves
+from densemtl.benchmark.figures import plot_validation_curves
 from densemtl.benchmark.grid import Plan
 from densemtl.benchmark.outcome import MEMORY, write_failure
 from densemtl.benchmark.report import write_report
@@ -124,7 +124,7 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     assert (semseg["seeds"], semseg["difference"]) == ("2", "+0.11")
     assert semseg["95 % t"] == "-0.01706 to +0.2371"
     assert semseg["95 % bootstrap-t"] == ""
-    assert semseg["verdict"] == "inside the noise"
+    assert semseg["verdict"] == "not significant"
     assert "9 times its standard deviation" in texts["differences.md"]
     first = next(csv.DictReader(io.StringIO(texts["differences.csv"])))
     assert float(first["t low"]) == pytest.approx(0.11 - 12.7062 * 0.01, abs=1e-5)
@@ -150,7 +150,7 @@ def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
     (semseg, *_) = grid(texts["differences.md"])
     assert (semseg["seeds"], semseg["difference"]) == ("1", "+0.1")
     assert semseg["verdict"] == "one seed: no spread known"
-    assert "One seed tells nothing of the spread" in texts["report.html"]
+    assert "One seed gives no estimate of the spread" in texts["report.html"]
     assert grid(texts["table.md"])[1]["seeds"] == "1"
 
 
@@ -244,6 +244,6 @@ def test_a_metric_of_the_best_weights_alone_is_in_the_table_and_another_in_the_c
     outcomes = collect(plan)
     bare = [replace(outcome, folders={}) for outcome in outcomes]
     for name, given in (("with", outcomes), ("without", bare)):
-        draw_curves(tmp_path / f"{name}.png", given)
+        plot_validation_curves(tmp_path / f"{name}.png", given)
     drawn, empty = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("with", "without"))
     assert (drawn != empty).any()

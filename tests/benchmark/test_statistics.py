@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from densemtl.benchmark.statistics import (
-    FEWEST,
+    MIN_BOOTSTRAP_SEEDS,
     bootstrap_interval,
     compare,
     smallest_effect,
@@ -45,9 +45,9 @@ def test_t_interval_of_three_by_hand() -> None:
         ([1.0, 1.1, 0.9], False, "worse"),
         ([-1.0, -1.1, -0.9], True, "worse"),
         ([-1.0, -1.1, -0.9], False, "better"),
-        ([1.0, -1.1, 0.9], True, "inside the noise"),
-        ([1.0, 1.5], True, "inside the noise"),
-        ([0.0, 0.0], True, "inside the noise"),
+        ([1.0, -1.1, 0.9], True, "not significant"),
+        ([1.0, 1.5], True, "not significant"),
+        ([0.0, 0.0], True, "not significant"),
         ([0.5, 0.5], True, "better"),
         (FIVE, True, "better"),
     ],
@@ -58,15 +58,15 @@ def test_verdicts(values: list[float], higher_is_better: bool, verdict: str) -> 
 
 def test_the_smallest_effect_is_where_the_verdict_turns() -> None:
     standard = np.array([-1.0, 0.0, 1.0])
-    for factor, verdict in ((0.99, "inside the noise"), (1.01, "better")):
+    for factor, verdict in ((0.99, "not significant"), (1.01, "better")):
         values = standard + factor * smallest_effect(3)
         assert compare(list(values), True).verdict == verdict
 
 
 def test_the_bootstrap_waits_for_seeds_and_spread() -> None:
-    assert bootstrap_interval(np.arange(FEWEST - 1.0)) is None
-    assert bootstrap_interval(np.full(FEWEST, 0.1)) is None
-    assert bootstrap_interval(np.arange(float(FEWEST))) is not None
+    assert bootstrap_interval(np.arange(MIN_BOOTSTRAP_SEEDS - 1.0)) is None
+    assert bootstrap_interval(np.full(MIN_BOOTSTRAP_SEEDS, 0.1)) is None
+    assert bootstrap_interval(np.arange(float(MIN_BOOTSTRAP_SEEDS))) is not None
 
 
 def test_both_must_leave_out_zero() -> None:
@@ -76,7 +76,7 @@ def test_both_must_leave_out_zero() -> None:
     assert difference.t is not None
     assert difference.bootstrap is not None
     assert difference.t[0] > 0 > difference.bootstrap[0]
-    assert difference.verdict == "inside the noise"
+    assert difference.verdict == "not significant"
 
 
 def test_exchanging_the_two_mirrors_everything() -> None:
