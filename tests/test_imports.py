@@ -100,7 +100,7 @@ HOMES = {
     "torchmetrics": {"metrics"},
     "safetensors": {"engine.checkpoint"},
     "huggingface_hub": {"hub"},
-    "gradio": {"web"},
+    "fastapi": {"web"},
     "torchjd": {"balancing.torchjd"},
     "wandb": {"trackers.wandb"},
     "mlflow": {"trackers.mlflow"},

@@ -1,1 +1,1 @@
-"""A page in the browser: drop an image, see every task, read values under the pointer."""
+"""Serve a page: drop an image, see the prediction of every task, read values under the pointer."""

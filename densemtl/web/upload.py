@@ -1,9 +1,7 @@
-"""What comes from a browser -> a picture, without trust: bounded in bytes and in pixels."""
+"""Decode untrusted image files, bounded in pixels."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from io import BytesIO
 
 import numpy as np
@@ -13,29 +11,32 @@ from densemtl.errors import DataError
 from densemtl.visualize import Picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Pillow has dozens of other readers, some of them old; strangers' files do not reach them."""
+"""Pillow has dozens of other readers, some of them old; untrusted files do not reach them."""
 
-MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 40_000_000
-"""Of a picture as its header tells: decoded it takes three bytes each."""
+"""Limit on the size in the header; a decoded pixel takes three bytes."""
 
-SHOWN_SIDE = 960
-"""Pixels; larger pictures are shrunk first, as no more of them would be seen."""
+MAX_SIDE = 960
+"""Pixels; larger images are shrunk first, as the page would not show more."""
 
 
-def read_upload(text: object) -> Picture:
-    """A picture file in base64 -> HxWx3 uint8 RGB, no side above `SHOWN_SIDE`.
+def read_upload(data: bytes) -> Picture:
+    """Decode an image file and shrink it so that no side is above `MAX_SIDE`.
 
-    The header is read before anything is decoded; nothing is written to disk.
+    The header is checked before anything is decoded; nothing is written to disk.
+
+    Returns:
+        HxWx3 uint8 RGB.
 
     Raises:
-        DataError: too large in bytes or pixels, or no whole picture of a known format.
+        DataError: empty, too many pixels, damaged, or of an unknown format.
     """
-    data = _decode_text(text)
+    if not data:
+        raise DataError("nothing was uploaded")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as picture:
             _check_pixels(*picture.size)
-            picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except DataError:
         raise
@@ -44,19 +45,8 @@ def read_upload(text: object) -> Picture:
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise DataError(f"this file is not an image that the page reads ({known})") from error
-    except Exception as error:  # Pillow's readers of broken files raise nearly anything
+    except Exception as error:  # Pillow raises nearly anything for broken files
         raise DataError(f"this image is broken and cannot be decoded ({error})") from error
-
-
-def _decode_text(text: object) -> bytes:
-    if not isinstance(text, str) or not text:
-        raise DataError("nothing was uploaded")
-    if len(text) > (MAX_BYTES + 2) // 3 * 4:
-        raise DataError(f"this file is larger than {MAX_BYTES // 2**20} MB; choose a smaller one")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise DataError("this upload was damaged on its way; try again") from error
 
 
 def _check_pixels(width: int, height: int) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import HTTPError
@@ -17,12 +19,11 @@ import cv2
 import numpy as np
 import pytest
 
-from densemtl.errors import ConfigError
-from densemtl.web.serve import listen, make_app
+from densemtl.web.server import listen
 
-pytest.importorskip("gradio", reason='needs pip install "densemtl[web]"')
+pytest.importorskip("fastapi", reason='needs pip install "densemtl[web]"')
 uvicorn = pytest.importorskip("uvicorn")
-from densemtl.web.page import WAITING, answer  # noqa: E402
+from densemtl.web.page import CONCURRENCY, QUEUE_SIZE, UPLOAD_TYPE, create_app  # noqa: E402
 
 SIZE = (60, 90)
 BROWSER = ("/usr/bin/chromium", "/usr/bin/chromedriver")
@@ -31,12 +32,16 @@ BROWSER = ("/usr/bin/chromium", "/usr/bin/chromedriver")
 class StandIn:
     """Predicts a chair in the left third, a floor elsewhere, and depth from 1 m to 3 m."""
 
+    fails = False
+
     def __init__(self, tasks) -> None:
         self.tasks, self.go_on = tasks, threading.Event()
         self.go_on.set()
 
     def __call__(self, image):
         self.go_on.wait(30)
+        if self.fails:
+            raise RuntimeError("out of memory")
         height, width = image.shape[:2]
         third = np.arange(width) < width // 3
         depth = np.linspace(1, 3, width, dtype=np.float32)
@@ -47,10 +52,11 @@ class StandIn:
 
 @pytest.fixture(scope="module")
 def page(make_task, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """A page that is served: its address, what predicts, and the folder Gradio may write to."""
-    folder = tmp_path_factory.mktemp("gradio")
+    """A page that is served: its address, its predictor, and the folder of temporary files."""
+    folder = tmp_path_factory.mktemp("temporary")
+    tempfile.tempdir = str(folder)
     predictor = StandIn([make_task(name) for name in ("semseg", "depth", "normals")])
-    app, socket = make_app(predictor, str(folder)), listen("127.0.0.1", 0)
+    app, socket = create_app(predictor, "127.0.0.1"), listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
@@ -60,6 +66,7 @@ def page(make_task, tmp_path_factory) -> Iterator[SimpleNamespace]:
     yield SimpleNamespace(url=url, predictor=predictor, folder=folder)
     server.should_exit = True
     thread.join(20)
+    tempfile.tempdir = None
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,8 @@ def test_an_upload_is_shown_and_read(page, browser, photo: Path, tmp_path: Path)
 
 
 def test_tasks_are_chosen_and_the_overlay_slides(page, browser, photo: Path) -> None:
+    from selenium.webdriver.support.expected_conditions import staleness_of
+
     browser.get(page.url)
     find(browser, ".drop input").send_keys(str(photo))
     layer = find(browser, '.card[data-task="depth"] .stack img + img')
@@ -145,10 +154,8 @@ def test_tasks_are_chosen_and_the_overlay_slides(page, browser, photo: Path) -> 
     chip.click()
     assert not card.is_displayed()
     find(browser, ".drop input").send_keys(str(photo))
-    wait(
-        browser,
-        lambda: find(browser, ".stack img + img").value_of_css_property("opacity") == "0.25",
-    )
+    wait(browser, lambda: staleness_of(card)(browser))
+    assert find(browser, ".stack img + img").value_of_css_property("opacity") == "0.25"
     assert not find(browser, '.card[data-task="semseg"]').is_displayed()
     browser.find_element("xpath", "//label[text()='semseg']").click()
     assert find(browser, '.card[data-task="semseg"]').is_displayed()
@@ -188,33 +195,38 @@ def test_refusals_are_clear_and_the_page_goes_on(
 def test_the_browser_asks_nobody_else_and_has_nothing_to_complain_of(page, browser) -> None:
     browser.get_log("performance"), browser.get_log("browser")
     browser.get(page.url)
-    find(browser, ".drop input")
+    wait(browser, lambda: "semseg, depth, normals" in find(browser, ".tasks").text)
     entries = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
     asked = [
         entry["params"]["request"]["url"]
         for entry in entries
         if entry["method"] == "Network.requestWillBeSent"
     ]
-    assert len(asked) > 5
-    assert [url for url in asked if not url.startswith((page.url, "data:", "blob:"))] == []
+    paths = ("/", "/viewer.css", "/viewer.js", "/info")
+    assert {url for url in asked if not url.startswith("data:")} == {page.url + p for p in paths}
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
-def post(url: str, data: bytes, kind: str = "application/json") -> tuple[int, str]:
+def test_a_failure_of_the_server_is_shown(page, browser, photo: Path) -> None:
+    browser.get(page.url)
+    page.predictor.fails = True
+    try:
+        find(browser, ".drop input").send_keys(str(photo))
+        message = "photo.png: the server failed (500)"
+        wait(browser, lambda: find(browser, ".message").text == message)
+    finally:
+        page.predictor.fails = False
+    find(browser, ".drop input").send_keys(str(photo))
+    wait(browser, lambda: "90 x 60" in find(browser, ".message").text)
+
+
+def post(url: str, data: bytes, kind: str = UPLOAD_TYPE) -> tuple[int, str]:
     """Status and text of an answer."""
     try:
         with urlopen(Request(url, data, {"content-type": kind})) as response:
             return response.status, response.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
-
-
-def join(page, name: str) -> tuple[int, str]:
-    """Ask for a prediction without a browser."""
-    pixel = base64.b64encode(cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1]).decode()
-    event = {"fn_index": 0, "data": [], "session_hash": name}
-    event |= {"event_data": {"name": name, "data": pixel}}
-    return post(f"{page.url}/gradio_api/queue/join", json.dumps(event).encode())
 
 
 def test_files_are_neither_taken_nor_given(page, photo: Path) -> None:
@@ -226,31 +238,33 @@ def test_files_are_neither_taken_nor_given(page, photo: Path) -> None:
         "--x--",
     ]
     body = "\r\n".join([*lines, ""]).encode()
-    assert post(f"{page.url}/gradio_api/upload", body, "multipart/form-data; boundary=x")[0] == 404
-    for path in (photo, Path(__file__), "/etc/passwd"):
+    for path, status in (("upload", 405), ("predict", 415)):
+        answer = post(f"{page.url}/{path}", body, "multipart/form-data; boundary=x")
+        assert answer[0] == status
+    for path in (photo, Path(__file__), "/etc/passwd", "../page.py", "%2e%2e/page.py"):
         with pytest.raises(HTTPError, match="404"):
-            urlopen(f"{page.url}/gradio_api/file={path}")
+            urlopen(f"{page.url}/{path}")
     assert [path for path in page.folder.rglob("*") if path.is_file()] == []
 
 
 def test_too_many_at_once_are_refused(page) -> None:
+    pixel = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
     page.predictor.go_on.clear()
-    try:
-        answers = [join(page, f"visitor{index}")[0] for index in range(WAITING + 4)]
-    finally:
-        page.predictor.go_on.set()
-    assert answers[0] == 200
-    assert WAITING <= answers.count(200) <= WAITING + 1
-    assert set(answers[answers.index(200) :]) - {200} == {503}
+    with ThreadPoolExecutor(CONCURRENCY + QUEUE_SIZE + 3) as pool:
+        asked = [pool.submit(post, f"{page.url}/predict", pixel) for _ in range(pool._max_workers)]
+        try:
+            deadline = time.monotonic() + 20
+            while sum(each.done() for each in asked) < 3 and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            page.predictor.go_on.set()
+        answers = [each.result()[0] for each in asked]
+    assert answers.count(200) == CONCURRENCY + QUEUE_SIZE
+    assert answers.count(503) == 3
 
 
-@pytest.mark.parametrize("upload", [None, "text", [], {}, {"name": 3, "data": {"path": "/etc"}}])
-def test_strange_uploads_get_an_answer(page, upload) -> None:
-    assert answer(page.predictor, upload)["error"] == "nothing was uploaded"
-
-
-def test_a_taken_port_is_told() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port {port}: cannot listen there"):
-            listen("127.0.0.1", port)
+@pytest.mark.parametrize("sent", [b"", b"text", b"[]", b"{}", b'{"data": {"path": "/etc"}}'])
+def test_strange_uploads_get_an_answer(page, sent: bytes) -> None:
+    status, text = post(f"{page.url}/predict", sent)
+    message = "not an image that the page reads" if sent else "nothing was uploaded"
+    assert (status, message in json.loads(text)["error"]) == (400, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import struct
 import zlib
 from io import BytesIO
@@ -12,18 +11,13 @@ import pytest
 from PIL import Image
 
 from densemtl.errors import DataError
-from densemtl.web import upload
 from densemtl.web.upload import read_upload
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> str:
+def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = BytesIO()
     picture.save(buffer, kind, **options)
-    return text(buffer.getvalue())
-
-
-def text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return buffer.getvalue()
 
 
 def png_that_claims(width: int, height: int) -> bytes:
@@ -74,7 +68,7 @@ def test_large_pictures_are_shrunk(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_everything_else_is_refused_in_one_line(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        read_upload(text(data))
+        read_upload(data)
     assert "\n" not in str(caught.value)
 
 
@@ -84,22 +78,12 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPat
         read_upload(encoded(Image.new("1", (8000, 5001))))
 
 
-def test_large_files_are_refused_before_they_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
-) -> None:
-    monkeypatch.setattr(upload, "MAX_BYTES", 3 * 2**20)
-    pixels = rng.integers(0, 256, (1100, 900, 3)).astype(np.uint8)
-    with pytest.raises(DataError, match="larger than 3 MB; choose a smaller one"):
-        read_upload(encoded(Image.fromarray(pixels), "BMP") + "A" * 2**21)
-
-
-@pytest.mark.parametrize("sent", [None, 7, "", {"path": "/etc/passwd"}, ["x"]])
-def test_what_is_no_text_is_nothing(sent: object) -> None:
+def test_an_empty_file_is_nothing() -> None:
     with pytest.raises(DataError, match="nothing was uploaded"):
-        read_upload(sent)
+        read_upload(b"")
 
 
 @pytest.mark.parametrize("sent", ["not base64!", "ümlaut==", "AAA", "../../etc/passwd"])
-def test_damaged_text_is_told(sent: str) -> None:
-    with pytest.raises(DataError, match=r"damaged on its way|not an image"):
-        read_upload(sent)
+def test_text_is_not_an_image(sent: str) -> None:
+    with pytest.raises(DataError, match="not an image"):
+        read_upload(sent.encode())

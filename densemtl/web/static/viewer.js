@@ -1,12 +1,13 @@
-// Runs once, when the component is there: `element`, `props`, `trigger` and `watch` are Gradio's.
-// Predictions come with their values, so that nothing is asked of the server under the pointer.
-const limit = MAX_BYTES;
+// Predictions come with their values, so that moving the pointer sends no requests.
 const hidden = new Set();
+let limit = Infinity;
 let alpha = 0.7;
+let result = null;
 let maps = [];
+let uploads = 0;
 
-const find = (selector) => element.querySelector(selector);
-const all = (selector) => [...element.querySelectorAll(selector)];
+const find = (selector) => document.querySelector(selector);
+const all = (selector) => [...document.querySelectorAll(selector)];
 
 function make(tag, options = {}, ...children) {
   const node = Object.assign(document.createElement(tag), options);
@@ -20,38 +21,49 @@ function say(text, wrong = false) {
   message.classList.toggle('wrong', wrong);
 }
 
-// From a file to the server.
+// Send a file to the server.
 
-function send(file) {
+async function send(file) {
   if (!file) return;
+  uploads += 1;
+  const number = uploads;
   if (file.size > limit) {
     say(`${file.name}: this file is larger than ${limit >> 20} MB; choose a smaller one`, true);
     return;
   }
   say(`${file.name}: predicting ...`);
-  const reader = new FileReader();
-  reader.onload = () => trigger('upload', {
-    name: file.name, data: reader.result.slice(reader.result.indexOf(',') + 1),
-  });
-  reader.onerror = () => say(`${file.name}: the browser cannot read this file`, true);
-  reader.readAsDataURL(file);
+  const answer = await predict(file);
+  if (number !== uploads) return;  // a later upload has replaced this one
+  if (answer.error) say(`${file.name}: ${answer.error}`, true);
+  else await show(file.name, answer);
 }
 
-element.addEventListener('change', (event) => {
+async function predict(file) {
+  try {
+    const headers = { 'content-type': 'application/octet-stream' };
+    const response = await fetch('predict', { method: 'POST', headers, body: file });
+    const isJson = response.headers.get('content-type') === 'application/json';
+    return isJson ? await response.json() : { error: `the server failed (${response.status})` };
+  } catch (error) {
+    return { error: `the server cannot be reached, or the file not be read (${error.message})` };
+  }
+}
+
+document.addEventListener('change', (event) => {
   if (event.target.type === 'file') {
     send(event.target.files[0]);
     event.target.value = '';
   }
 });
 for (const kind of ['dragenter', 'dragover', 'dragleave', 'drop']) {
-  element.addEventListener(kind, (event) => {
+  document.addEventListener(kind, (event) => {
     event.preventDefault();
     find('.drop').classList.toggle('over', kind.endsWith('er'));
     if (kind === 'drop') send(event.dataTransfer.files[0]);
   });
 }
 
-// From the answer to cards.
+// Show an answer as cards.
 
 async function inflate(view) {
   const bytes = Uint8Array.from(atob(view.values), (letter) => letter.charCodeAt(0));
@@ -66,7 +78,7 @@ function legend(view) {
     shown.sort((one, other) => other.share - one.share);
     return make('div', { className: 'legend' }, ...shown.map((each) => {
       const swatch = make('b');
-      swatch.style.background = each.colour;
+      swatch.style.background = each.color;
       const share = make('em', {}, `${(100 * each.share).toFixed(1)} %`);
       const entry = make('span', {}, swatch, each.name, share);
       entry.dataset.name = each.name;
@@ -77,7 +89,7 @@ function legend(view) {
   const [low, high] = view.legend.captions;
   const picture = make('img', { src: view.legend.picture, alt: '' });
   picture.className = low === undefined ? 'ball' : 'scale';
-  const after = low === undefined ? 'colours of a ball seen from the front' : high;
+  const after = low === undefined ? 'colors of a ball seen from the front' : high;
   return make('div', { className: 'legend' }, ...(low ? [make('span', {}, low)] : []), picture,
     make('span', {}, after));
 }
@@ -98,20 +110,15 @@ function chip(task) {
   return make('label', {}, box, task);
 }
 
-async function show() {
-  const value = props.value;
-  if (!value) return;
-  if (value.error) {
-    say(`${value.name || 'upload'}: ${value.error}`, true);
-    return;
-  }
+async function show(name, value) {
+  result = value;
   maps = await Promise.all(value.views.map(inflate));
   find('.chips').replaceChildren(...value.views.map((view) => chip(view.task)));
   find('.cards').replaceChildren(card('image', value.image),
     ...value.views.map((view) => card(view.task, value.image, view)));
   find('.bar').hidden = false;
   find('.drop').classList.remove('empty');
-  say(`${value.name}, ${value.width} x ${value.height}: point at it to read values`);
+  say(`${name}, ${value.width} x ${value.height}: point at it to read values`);
   refresh();
 }
 
@@ -124,7 +131,7 @@ function refresh() {
   });
 }
 
-element.addEventListener('input', (event) => {
+document.addEventListener('input', (event) => {
   if (event.target.type === 'range') alpha = event.target.value / 100;
   if (event.target.type === 'checkbox') {
     const { task } = event.target.dataset;
@@ -147,11 +154,11 @@ function read(view, map, pixel) {
 
 function point(event) {
   const stack = event.target.closest?.('.stack');
-  const value = props.value;
+  const value = result;
   find('.tip').hidden = !stack;
   all('.stack i').forEach((dot) => { dot.hidden = !stack; });
   all('.legend .here').forEach((entry) => entry.classList.remove('here'));
-  if (!stack || !value?.views) return;
+  if (!stack || !value) return;
   const box = stack.getBoundingClientRect();
   const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   const column = Math.min(Math.max(Math.floor(x * value.width), 0), value.width - 1);
@@ -178,7 +185,12 @@ function place(tip, lines, event) {
   Object.assign(tip.style, { left: `${left}px`, top: `${top}px` });
 }
 
-element.addEventListener('pointermove', point);
-element.addEventListener('pointerleave', point);
-watch('value', show);
-show();
+document.addEventListener('pointermove', point);
+document.documentElement.addEventListener('pointerleave', point);
+
+// What is served.
+
+fetch('info').then((response) => response.json()).then((info) => {
+  limit = info.max_bytes;
+  find('.tasks').textContent = `one network: ${info.tasks.join(', ')}`;
+});

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from densemtl.web.views import describe
+from densemtl.web.payload import describe
 
 SIZE = (6, 8)
 
@@ -58,7 +58,7 @@ def test_classes_have_names_colours_and_shares(described) -> None:
     for index, each in enumerate(classes):
         assert each["share"] == pytest.approx((maps["semseg"] == index).mean())
         colour = tasks[0].colour(np.array([[index]]))[0, 0]
-        assert each["colour"] == "#{:02x}{:02x}{:02x}".format(*colour)
+        assert each["color"] == "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def test_numbers_have_scales(described) -> None:

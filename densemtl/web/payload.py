@@ -1,15 +1,15 @@
-"""Predictions as a page shows them: pictures, values to read under the pointer, legends.
+"""Convert predictions to JSON for the page: images, values to read under the pointer, legends.
 
-A view of a task is a dictionary that becomes JSON:
+The view of a task is a dictionary:
 
     task      name
-    picture   data address of its colours
+    picture   data URI of the colored map
     values    the map itself: base64 of deflated little-endian integers, row by row
-    bits      of each integer, 8 or 16
-    channels  integers a pixel
-    low, high what 0 and the largest integer mean; class ids mean themselves (0, 255)
+    bits      bits of each integer, 8 or 16
+    channels  integers per pixel
+    low, high values of 0 and of the largest integer; class ids are stored as they are (0, 255)
     unit      written after a value
-    classes   {name, colour, share} of each class, for class ids; else empty
+    classes   {name, color, share} of each class, for class ids; else empty
     legend    {picture, captions} for numbers; else None
 """
 
@@ -35,34 +35,34 @@ View = dict[str, Any]
 Map = NDArray[np.generic]
 
 _LEGEND = 160
-"""Pixels: the length of a scale, the diameter of a ball."""
+"""Pixels: length of a color scale, diameter of a ball."""
 
 
 def describe(image: Picture, maps: Mapping[str, Map], tasks: Sequence[Task]) -> dict[str, Any]:
-    """What the page shows of one image: its size, the image, and a view of each task.
+    """Return what the page shows of one image: its size, the image, and a view of each task.
 
     Args:
         image: HxWx3 uint8 RGB.
-        maps: {task: decoded prediction in a `Sample`'s layout}.
-        tasks: in the order shown.
+        maps: {task: decoded prediction in the layout of a `Sample`}.
+        tasks: tasks in the order shown.
     """
     height, width = image.shape[:2]
     views = [_view(task, maps[task.name]) for task in tasks]
-    return {"width": width, "height": height, "image": _address(image, ".jpg"), "views": views}
+    return {"width": width, "height": height, "image": _data_uri(image, ".jpg"), "views": views}
 
 
 def _view(task: Task, values: Map) -> View:
     view = _ids(task, values) if isinstance(task, Classes) else _numbers(task, values)
-    return {"task": task.name, "picture": _address(task.colour(values)), **view}
+    return {"task": task.name, "picture": _data_uri(task.colour(values)), **view}
 
 
 def _ids(task: Classes, values: Map) -> View:
     ids = values.astype(np.uint8)
     shares = np.bincount(ids.ravel(), minlength=task.channels)[: task.channels] / ids.size
-    colours = task.colour(np.arange(task.channels)[None])[0]
+    colors = task.colour(np.arange(task.channels)[None])[0]
     classes = [
-        {"name": name, "colour": "#" + bytes(colour).hex(), "share": float(share)}
-        for name, colour, share in zip(task.class_names, colours, shares, strict=True)
+        {"name": name, "color": "#" + bytes(color).hex(), "share": float(share)}
+        for name, color, share in zip(task.class_names, colors, shares, strict=True)
     ]
     return {**_packed(ids, 0, 255), "unit": "", "classes": classes, "legend": None}
 
@@ -88,7 +88,7 @@ def _packed(values: NDArray[np.integer], low: float, high: float) -> View:
 
 def _legend(task: Task) -> View | None:
     if isinstance(task, UnitVectors):
-        return {"picture": _address(_ball(task), ".png"), "captions": []}
+        return {"picture": _data_uri(_ball(task), ".png"), "captions": []}
     if isinstance(task, Binary):
         return {"picture": _scale(task, 0, 1), "captions": ["no", "yes"]}
     if isinstance(task, Regression):
@@ -98,11 +98,11 @@ def _legend(task: Task) -> View | None:
 
 
 def _scale(task: Task, low: float, high: float) -> str:
-    return _address(task.colour(np.linspace(low, high, _LEGEND, dtype=np.float32)[None]))
+    return _data_uri(task.colour(np.linspace(low, high, _LEGEND, dtype=np.float32)[None]))
 
 
 def _ball(task: UnitVectors) -> Picture:
-    """A ball seen from in front, on white."""
+    """Draw a ball seen from the front, on white."""
     x, y = np.meshgrid(*2 * [np.linspace(-1, 1, _LEGEND, dtype=np.float32)])
     inside = x * x + y * y < 1
     z = -np.sqrt(np.where(inside, 1 - x * x - y * y, 0))
@@ -110,8 +110,8 @@ def _ball(task: UnitVectors) -> Picture:
     return np.where(inside[..., None], picture, np.uint8(255))
 
 
-def _address(picture: Picture, suffix: str = ".png") -> str:
-    """A picture as a data address, so that the page fetches nothing else."""
+def _data_uri(picture: Picture, suffix: str = ".png") -> str:
+    """Return an image as a data URI, so that the page fetches nothing else."""
     _, data = cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]))
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
