@@ -152,8 +152,8 @@ def make_step(
     job = make_job(run, build_splits(run), folder, make_precision(run.train, "cpu"))
     batch = next(iter(job.train_loader))
     if loop:
-        job.stepper.balancer = looping(job.stepper.balancer)
-    return lambda: job.stepper.step([batch])
+        job.train_step.balancer = looping(job.train_step.balancer)
+    return lambda: job.train_step.run([batch])
 
 
 def looping(balancer: Any) -> Any:

@@ -69,7 +69,7 @@ def make_step(file: Path, folder: Path) -> Callable[[], object]:
     folder.mkdir()
     job = make_job(run, build_splits(run), folder, make_precision(run.train, "cpu"))
     batch = next(iter(job.train_loader))
-    return lambda: job.stepper.step([batch])
+    return lambda: job.train_step.run([batch])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The place in a network where what all tasks share ends and what each does of it begins."""
+"""The features that the tasks share, and how the graph is split there."""
 
 from __future__ import annotations
 
@@ -10,47 +10,52 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A graph in two: what made the maps, and what was made of them.
+class DetachedFeatures:
+    """Two halves of a graph that is split at the shared features.
 
     Attributes:
-        maps: as the shared part made them; those alone that need a gradient.
-        leaves: what the tasks were handed instead, equal and each for itself. The maps of a
-            pyramid are made of each other, so that only leaves tell what a task wants of each.
+        features: the feature maps as the shared part computed them, with their graph; only those
+            that require a gradient.
+        leaves: the detached copies that the tasks read instead, in the same order. The maps of a
+            pyramid are computed from each other; each leaf collects only the gradient of the tasks
+            that read this map.
     """
 
-    maps: list[Tensor] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
     leaves: list[Tensor] = field(default_factory=list)
 
-    def pass_on(self, handed: Tensor) -> Tensor:
-        """A map -> the leaf that takes its place."""
-        if not handed.requires_grad:
-            return handed
-        leaf = handed.detach().requires_grad_()
-        self.maps.append(handed)
+    def detach(self, feature: Tensor) -> Tensor:
+        """Return a leaf that takes the place of a feature map, and record both."""
+        if not feature.requires_grad:
+            return feature
+        leaf = feature.detach().requires_grad_()
+        self.features.append(feature)
         self.leaves.append(leaf)
         return leaf
 
 
-class Handover(nn.Module):
-    """Passes on what the shared part of an architecture hands to all tasks, once a forward pass.
+class SharedFeatures(nn.Module):
+    """Identity that marks the features which the shared part of a network passes to all tasks.
 
-    Architectures call it there, so that gradients of tasks can be told apart at that place.
+    Decoders apply it once per forward pass, at the place where the shared part ends, so that the
+    gradients of the tasks can be collected there.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._cut: Cut | None = None
+        self._detached: DetachedFeatures | None = None
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The maps as they are, or the leaves of a cut."""
-        return list(maps) if self._cut is None else [self._cut.pass_on(each) for each in maps]
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return the features as they are, or detached inside `detach()`."""
+        if self._detached is None:
+            return list(features)
+        return [self._detached.detach(feature) for feature in features]
 
     @contextmanager
-    def cut(self) -> Iterator[Cut]:
-        """Cut the graph of what runs inside; the cut stays valid after."""
-        self._cut = Cut()
+    def detach(self) -> Iterator[DetachedFeatures]:
+        """Split the graph of the forward pass inside; the yielded halves stay valid afterwards."""
+        self._detached = DetachedFeatures()
         try:
-            yield self._cut
+            yield self._detached
         finally:
-            self._cut = None
+            self._detached = None

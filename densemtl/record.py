@@ -34,7 +34,7 @@ def record_run(experiment: Experiment, splits: Splits, job: Job) -> Results:
         seconds=round(record.seconds, 1),
         images_per_second=round(record.images / max(record.train_seconds, 1e-9), 2),
         seconds_per_step=round(record.train_seconds / max(record.step, 1), 4),
-        parameters=sum(each.numel() for each in job.stepper.model.parameters()),
+        parameters=sum(each.numel() for each in job.train_step.model.parameters()),
         gflop=_gflop(experiment),
         fingerprint=experiment.fingerprint(),
         versions=versions(),

@@ -30,8 +30,8 @@ from densemtl.engine.log import LOG, RELATIONS, SHARING, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
 from densemtl.engine.state import TrainState, make_average
-from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job, count_steps, train
+from densemtl.engine.train_step import TrainStep
 from densemtl.errors import ConfigError
 from densemtl.heatmaps import draw_course
 from densemtl.inference.predictor import Predictor
@@ -90,7 +90,7 @@ def _try_out(experiment: Experiment, tasks: Sequence[Task]) -> None:
     """Build all once, so that what cannot be is told before hours of single-task runs."""
     model = build_model(experiment, tasks)
     learnt = [*tasks, *build_auxiliary_tasks(experiment)]
-    build_balancer(experiment, learnt).check(model)
+    build_balancer(experiment, learnt).validate_model(model)
     build_trackers(experiment)
     if isinstance(experiment.init_from, dict):
         warm_start(model, experiment.init_from)
@@ -261,7 +261,7 @@ def make_job(
         folder=folder,
         config=experiment.to_yaml(),
         tasks=tasks,
-        stepper=Stepper(model, learnt, balancer, optimizer, precision, settings, scaler),
+        train_step=TrainStep(model, learnt, balancer, optimizer, precision, settings, scaler),
         state=state,
         schedule=Schedule(experiment.schedule, optimizer, settings.epochs, steps_per_epoch),
         train_loader=train_loader,

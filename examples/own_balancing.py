@@ -27,7 +27,7 @@ class RunningMean(LossWeighting):
         # A buffer is saved with every checkpoint, so that a run that was stopped goes on exactly.
         self.register_buffer("means", torch.zeros(len(tasks)))
 
-    def weigh(self, losses: Tensor) -> Tensor:
+    def weights(self, losses: Tensor) -> Tensor:
         """One over the running means; a loss of 0, of a batch without label, leaves its mean."""
         moved = torch.where(self.means == 0, losses, self.means.lerp(losses, 1 - self.decay))
         self.means.copy_(torch.where(losses == 0, self.means, moved))

@@ -176,7 +176,7 @@ def attempt(overrides: list[str], file: Path) -> tuple[int, str]:
 def _one_step(file: Path, overrides: list[str], folder: Path) -> None:
     experiment = load_experiment(file, [*overrides, "train.epochs=1"])
     job = make_job(experiment, build_splits(experiment), folder, CPU)
-    job.stepper.balancer.check(job.stepper.model)
+    job.train_step.balancer.validate_model(job.train_step.model)
     train(job, max_steps=1)
 
 

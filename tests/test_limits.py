@@ -48,7 +48,11 @@ def without_limits(annotation: Any) -> Iterator[type]:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_number_among_the_options_has_limits(cls: type[Any]) -> None:
-    hints = get_type_hints(cls.__init__, include_extras=True)
+    hints = {
+        name: hint
+        for definer in components.option_classes(cls)
+        for name, hint in get_type_hints(definer.__init__, include_extras=True).items()
+    }
     fields = components.options_model(cls).model_fields
     assert [name for name in fields if name not in FREE and any(without_limits(hints[name]))] == []
 
@@ -84,7 +88,7 @@ def test_the_narrowest_networks_run(override: str) -> None:
         ("backbone.img_size=[32, -3]", "backbone.img_size.1: Input should be greater than or eq"),
         ("backbone.img_size=-3", "backbone.img_size: Input should be a valid tuple, not -3"),
         ("balancing={name: dwa, temperature: 0}", "balancing.temperature: Input should be greate"),
-        ("balancing={name: gradnorm, rate: 0}", "balancing.rate: Input should be greater than 0"),
+        ("balancing={name: gradnorm, lr: 0}", "balancing.lr: Input should be greater than 0"),
         (
             "balancing={name: fixed, weights: {depth: -1}}",
             "balancing.weights.depth: Input should be greater than or equal to 0, not -1",

@@ -43,12 +43,12 @@ def test_unmixed_networks_repeat_the_single_task_runs(
     )
     batch = next(iter(job.val_loader))
     with torch.no_grad():
-        final = job.stepper.model.eval()(batch.image).final
+        final = job.train_step.model.eval()(batch.image).final
     for task in TASKS:
         single = tiny("train.epochs=1").single_task(task)
         alone = make_job(
             single, build_splits(single), tmp_path / task, make_precision(single.train, "cpu")
-        ).stepper.model
+        ).train_step.model
         alone.load_state_dict(load_weights(singles[task] / "best.safetensors").tensors)
         with torch.no_grad():
             torch.testing.assert_close(final[task], alone.eval()(batch.image).final[task])

@@ -59,38 +59,38 @@ def _skip(tool: Tool, broken: Callable[[], None], step: int) -> tuple[str, str]:
 
 
 def _before_step(at: int, act: Callable[[Any], None]) -> None:
-    """In this process, let something happen to the stepper before its step so-and-so."""
-    from densemtl.engine.step import Stepper
+    """In this process, act on the train step before its n-th run."""
+    from densemtl.engine.train_step import TrainStep
 
-    step, count = Stepper.step, iter(range(1, 10**6))
+    run, count = TrainStep.run, iter(range(1, 10**6))
 
     def watched(self: Any, batches: Sequence[Any]) -> Any:
         if next(count) == at:
             act(self)
-        return step(self, batches)
+        return run(self, batches)
 
-    Stepper.step = watched  # type: ignore[method-assign]
+    TrainStep.run = watched  # type: ignore[method-assign]
 
 
 def _loss(at: int, task: str, value: float) -> None:
-    def act(stepper: Any) -> None:
-        from densemtl.engine import step
+    def act(train_step: Any) -> None:
+        from densemtl.engine import train_step as module
 
-        objective = step.objective
+        objective = module.objective
 
         def broken(*given: Any) -> Any:
-            step.objective = objective
+            module.objective = objective
             losses = objective(*given)
             return type(losses)({**losses.tasks, task: losses.tasks[task] * value}, losses.terms)
 
-        step.objective = broken  # type: ignore[assignment]
+        module.objective = broken  # type: ignore[assignment]
 
     _before_step(at, act)
 
 
 def _gradient(at: int, task: str, value: float) -> None:
-    def act(stepper: Any) -> None:
-        weight = stepper.model.parameter_groups()[task][0]
+    def act(train_step: Any) -> None:
+        weight = train_step.model.parameter_groups()[task][0]
         left = [value]  # once, as later steps are to be whole
         weight.register_hook(lambda gradient: gradient * left.pop() if left else gradient)
 
@@ -98,8 +98,8 @@ def _gradient(at: int, task: str, value: float) -> None:
 
 
 def _weight(at: int, task: str, value: float) -> None:
-    def act(stepper: Any) -> None:
+    def act(train_step: Any) -> None:
         with torch.no_grad():
-            stepper.model.parameter_groups()[task][0].view(-1)[0] = value
+            train_step.model.parameter_groups()[task][0].view(-1)[0] = value
 
     _before_step(at, act)

@@ -1,9 +1,14 @@
-"""What every balancer is: from the losses of several tasks to one gradient."""
+"""Base classes of the balancing methods, which weigh the tasks' losses or gradients.
+
+A method is a module with state. It computes weights, and never runs the model: forward and backward
+passes belong to the training step (`densemtl.engine.train_step`), which drives a `TaskBackward`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,169 +20,242 @@ from densemtl.limits import NonNegative
 from densemtl.losses.objective import Losses
 from densemtl.tasks.base import Task
 
-Scale = Callable[[Tensor], Tensor]
-"""What the engine does to a loss before its backward pass: loss scaling, gradient accumulation."""
-
-Pass = Callable[[], Losses]
-"""Runs the model forward on one batch."""
-
-Weights = dict[str, NonNegative]
-"""{task: factor on its loss}."""
+TaskWeights = dict[str, NonNegative]
+"""{task: factor of its loss}."""
 
 
 @dataclass(frozen=True)
-class Balance:
-    """How losses were balanced; from a backward pass detached, for the log, still on the device.
+class LossScaler:
+    """Scales a loss for its backward pass.
 
     Attributes:
-        total: the scalar to minimise, before `Scale`.
-        weights: {task: scalar by which its loss counts}.
-        measures: {name: further scalar for the log}.
+        grad_scaler: holds the loss scale of mixed-precision training.
+        num_micro_batches: number of micro-batches whose mean is minimized.
+    """
+
+    grad_scaler: torch.amp.GradScaler
+    num_micro_batches: int = 1
+
+    def __call__(self, loss: Tensor) -> Tensor:
+        """Return the scaled loss."""
+        scaled: Tensor = self.grad_scaler.scale(loss / self.num_micro_batches)
+        return scaled
+
+
+@dataclass(frozen=True)
+class BalancingOutput:
+    """How the losses of an optimizer step were balanced; detached, on the device of the losses.
+
+    Attributes:
+        total: the scalar that was minimized, before scaling.
+        weights: {task: scalar factor of its loss}.
+        log_values: {name: further scalar for the log}.
     """
 
     total: Tensor
     weights: dict[str, Tensor]
-    measures: dict[str, Tensor] = field(default_factory=dict)
+    log_values: dict[str, Tensor] = field(default_factory=dict)
+
+
+class TaskBackward(ABC):
+    """The backward passes of one optimizer step.
+
+    The training step calls `add` and `backward` for each micro-batch, or for all of them at once
+    unless `keeps_graph`, with the weights from `compute_weights`; in the end `finish`.
+    """
+
+    keeps_graph: bool
+    """Whether `add` keeps the graph of the micro-batch until `backward`."""
+
+    needs_replay: bool
+    """Whether several micro-batches must be observed before the first of them is added."""
+
+    def recording(self) -> AbstractContextManager[object]:
+        """Return the context in which a micro-batch must run forward before `add`."""
+        return nullcontext()
+
+    def replaying(self) -> AbstractContextManager[object]:
+        """Return the context in which a micro-batch must run forward before `observe`."""
+        return self.recording()
+
+    @abstractmethod
+    def observe(self, losses: Losses) -> None:
+        """Take in what the weights depend on; `losses` is used up and changes no `.grad`."""
+
+    @abstractmethod
+    def add(self, losses: Losses) -> None:
+        """Take in the losses of a micro-batch; `losses` is used up, so that its graph is freed."""
+
+    @abstractmethod
+    def compute_weights(self) -> Tensor:
+        """Return the weights of the step, T, from everything that was observed or added so far."""
+
+    @abstractmethod
+    def backward(self, weights: Tensor) -> None:
+        """Accumulate the gradient of what was added since the last call in `.grad`."""
+
+    @abstractmethod
+    def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
+        """Update what the method learns, after the last `backward`.
+
+        Args:
+            weights: the weights of the step.
+            losses: detached losses of each micro-batch.
+        """
 
 
 class Balancer(nn.Module, ABC):
-    """Subclasses take the run's tasks and keyword-only options.
+    """Base class of all balancing methods.
 
-    A module, so that what it learns or remembers is optimised, moved and checkpointed with the
-    rest: parameters belong into the optimiser, without weight decay.
+    A method is a module, so that its parameters and buffers are optimized, moved and saved with
+    everything else: parameters belong into the optimizer, without weight decay.
 
-    Several batches in one step are parts of one joined batch, and so are those of several
-    processes: weights are found once a step, as that batch would have them.
+    All micro-batches of an optimizer step, on all ranks, form one joint batch: the weights are
+    computed once per step, from the losses or gradients of the joint batch.
+
+    Args:
+        tasks: the tasks of the run.
     """
 
-    looks_again: ClassVar[bool] = False
-    """Whether a step's batches run through the network once more after it, for `look_again`."""
+    needs_post_step_losses: ClassVar[bool] = False
+    """Whether `after_step` is called, for which the step's batches run forward once more."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.task_names = tuple(task.name for task in tasks)
 
-    def check(self, model: nn.Module) -> None:
-        """Refuse a model that cannot be balanced this way, before it is trained.
+    def validate_model(self, model: nn.Module) -> None:
+        """Check before training that the method can balance the losses of a model.
 
         Raises:
-            ConfigError: it cannot; says what can.
+            ConfigError: it cannot.
         """
 
     @abstractmethod
-    def step(
-        self, passes: Sequence[Pass], ahead: Iterable[Losses], model: nn.Module, scale: Scale
-    ) -> Balance:
-        """Accumulate the gradient of the balanced losses in the parameters.
+    def start_step(self, model: nn.Module, scale: LossScaler) -> TaskBackward:
+        """Return the backward passes of the next optimizer step.
 
         Args:
-            passes: the batches of one optimiser step, which `scale` makes the mean of; each is to
-                be run once, when the one before has been dealt with. A task without label in a
-                batch has loss 0 there.
-            ahead: what they are going to give, found without a trace as it is read: all of it, and
-                before the first pass, or nothing. Of a single batch there may be none.
-            model: what they run.
-            scale: applied to whatever `.backward()` is called on.
+            model: the model whose losses are balanced.
+            scale: applied to each loss before its backward pass.
         """
 
-    def look_again(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-        """Learn from what a step did, if `looks_again`.
+    def stack_losses(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the losses in the order of `task_names`, T in single precision."""
+        return torch.stack([losses[task] for task in self.task_names]).float()
+
+    def after_step(self, before: Tensor, after: Tensor) -> None:
+        """Update the state by the effect of a step, if `needs_post_step_losses`.
 
         Args:
-            before: {task: loss of the step's joined batch}, detached.
-            after: the same of the updated network, on the same batches and random numbers.
+            before: T losses of the joint batch in the step, in the order of `task_names`, detached.
+            after: T losses of the updated model on the same batches, with the same random numbers.
         """
 
     def end_epoch(self) -> None:
-        """Called after the last step of each epoch."""
+        """Update the state after the last step of an epoch."""
 
 
 class LossWeighting(Balancer):
-    """Balancers that weigh the losses by the losses, and need one backward pass a batch.
+    """Base class of the methods that compute the weights from the losses.
 
-    Subclasses write `weigh`. Where weights are the same whatever the losses of the step,
-    `looks_ahead` may be False: then several batches are not looked at beforehand.
+    Subclasses implement `weights`. They need one backward pass per micro-batch.
     """
 
-    looks_ahead: ClassVar[bool] = True
-    """Whether a step of several batches looks at all of them before it runs the first."""
+    needs_joint_losses: ClassVar[bool] = True
+    """Whether `weights` depends on the losses of the step. If not, several micro-batches need not
+    be run forward twice, and `weights` is passed the losses of the first one."""
 
     @abstractmethod
-    def weigh(self, losses: Tensor) -> Tensor:
-        """What each loss is multiplied by; T, with a graph to what the rule learns.
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return the factor of each loss, T, with a graph to the parameters of the method.
 
-        Called once a step.
+        Called once per optimizer step.
 
         Args:
-            losses: T in the order of `task_names`, of the joined batch, without graph; 0 for a task
-                that has no label in it. Of the first batch alone unless `looks_ahead`.
+            losses: T losses of the joint batch in the order of `task_names`, without graph; 0 for a
+                task without label in the batch.
         """
 
     def total(self, weights: Tensor, losses: Tensor) -> Tensor:
-        """The scalar to minimise, with a graph to what the rule learns.
+        """Return the scalar to minimize, with a graph to the parameters of the method.
 
-        Its derivatives by the losses are the weights.
+        Its derivatives with respect to the losses must be the weights.
 
         Args:
-            weights: T as `weigh` gave them.
-            losses: T of the joined batch, without graph.
+            weights: T as returned by `weights`.
+            losses: T losses of the joint batch, without graph.
         """
         return (weights * losses).sum()
 
-    def remember(self, losses: Tensor) -> None:
-        """Keep what later steps need of the losses, T of the joined batch."""
+    def update_state(self, losses: Tensor) -> None:
+        """Save what later steps need of the losses of the joint batch, T."""
 
-    def step(
-        self, passes: Sequence[Pass], ahead: Iterable[Losses], model: nn.Module, scale: Scale
-    ) -> Balance:
-        """Batch after batch the weighted sum goes backward; then what the rule learns, once."""
-        known = self._ahead(ahead) if self.looks_ahead and len(passes) > 1 else None
-        told: list[Losses] = []
-        weights: Tensor | None = None
-        for forward in passes:
-            losses = forward()
-            told.append(losses.detached())
-            if weights is None:
-                weights = self.weigh(self._joined(told) if known is None else known)
-            self._descend(losses, weights.detach(), scale)
-        assert weights is not None
-        return self._settle(told, weights, scale)
+    def start_step(self, model: nn.Module, scale: LossScaler) -> TaskBackward:
+        """Return one backward pass per micro-batch, of the weighted sum of the losses."""
+        return WeightedLossBackward(self, scale)
 
-    @torch.no_grad()
-    def _ahead(self, ahead: Iterable[Losses]) -> Tensor:
-        return self._joined(list(ahead))
 
-    def _joined(self, told: Sequence[Losses]) -> Tensor:
-        """T losses of the joined batch, the mean of its parts."""
-        return torch.stack([self.vector(each.tasks) for each in told]).mean(dim=0)
+class WeightedLossBackward(TaskBackward):
+    """One backward pass per micro-batch, of the weighted losses and the architecture's own terms.
 
-    def vector(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """{task: loss} -> T in the order of `task_names`, in single precision."""
-        return torch.stack([losses[task] for task in self.task_names]).float()
+    Args:
+        method: computes the weights.
+        scale: applied to the weighted sum.
+    """
 
-    def _descend(self, losses: Losses, weights: Tensor, scale: Scale) -> None:
-        """One backward pass of the weighted losses and the architecture's own terms."""
-        pairs = zip(weights, self.task_names, strict=True)
+    keeps_graph = True
+
+    def __init__(self, method: LossWeighting, scale: LossScaler) -> None:
+        self.needs_replay = method.needs_joint_losses
+        self._method, self._scale = method, scale
+        self._observed: list[Tensor] = []
+        self._added = Losses({})
+
+    def replaying(self) -> AbstractContextManager[object]:
+        """Return the context in which no graph is recorded."""
+        return torch.no_grad()
+
+    def observe(self, losses: Losses) -> None:
+        """Keep the values of the losses."""
+        self._observed.append(self._method.stack_losses(losses.tasks).detach())
+
+    def add(self, losses: Losses) -> None:
+        """Keep the losses with their graph."""
+        self.observe(losses)
+        self._added = losses
+
+    def compute_weights(self) -> Tensor:
+        """Return the weights that the method computes from the mean of the losses."""
+        return self._method.weights(torch.stack(self._observed).mean(dim=0))
+
+    def backward(self, weights: Tensor) -> None:
+        """Run backward from the weighted sum."""
+        losses, self._added = self._added, Losses({})
+        pairs = zip(weights.detach(), self._method.task_names, strict=True)
         weighted = [weight * losses.tasks[task] for weight, task in pairs]
-        scale(torch.stack([*weighted, *losses.terms.values()]).sum()).backward()
+        self._scale(torch.stack([*weighted, *losses.terms.values()]).sum()).backward()
 
-    def _settle(self, told: Sequence[Losses], weights: Tensor, scale: Scale) -> Balance:
-        """Learn from the joined batch's losses."""
-        losses = self._joined(told)
-        total = self.total(weights, losses)
+    def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
+        """Run backward to the parameters of the method, and update its state."""
+        method = self._method
+        joint = torch.stack([method.stack_losses(each.tasks) for each in losses]).mean(dim=0)
+        total = method.total(weights, joint)
         if total.requires_grad:
-            scale(len(told) * total).backward()
-        self.remember(losses)
-        terms = [term for each in told for term in each.terms.values()]
-        told_total = total.detach() + sum(terms) / len(told)
-        return Balance(told_total, dict(zip(self.task_names, weights.detach(), strict=True)))
+            self._scale(len(losses) * total).backward()  # once, for all micro-batches
+        method.update_state(joint)
+        terms = [term for each in losses for term in each.terms.values()]
+        return BalancingOutput(
+            total.detach() + sum(terms) / len(losses),
+            dict(zip(method.task_names, weights.detach(), strict=True)),
+        )
 
 
-def check_weights(weights: Iterable[str], names: Sequence[str]) -> None:
-    """Check the option `weights` of a balancer.
+def validate_task_weights(weights: Iterable[str], names: Sequence[str]) -> None:
+    """Check that the option `weights` names only tasks of the run.
 
     Raises:
-        ConfigError: a weight is for none of the tasks named.
+        ConfigError: a weight is for another task.
     """
     for task in weights:
         if task not in names:

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
-
-from densemtl.balancing.base import Weights
-from densemtl.balancing.gradient import GradientBalancer, Scope
-from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.balancing.torchjd import weighting
+from densemtl.balancing._torchjd import TorchJDBalancer
 from densemtl.limits import NonNegative
 from densemtl.tasks.base import Task
 
 
-class CAGrad(GradientBalancer):
+class CAGrad(TorchJDBalancer):
     """The direction near the mean gradient that descends the worst task most (alg. 1).
 
-    Near is within `c` times the mean's length; at 0 it is the mean itself.
+    Near is within `c` times the norm of the mean gradient; at 0 it is the mean gradient itself.
 
     Args:
-        tasks: the run's tasks.
-        scope: where gradients are compared.
-        weights: {task: factor on its loss before anything else}; 1 where left out.
-        c: radius of the ball around the mean gradient, in its lengths.
-
-    Raises:
-        ConfigError: the extra `balancing` is not installed.
+        tasks: the tasks of the run.
+        c: radius of the ball around the mean gradient, relative to its norm.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        *,
-        scope: Scope = "features",
-        weights: Weights | None = None,
-        c: NonNegative = 0.5,
-    ) -> None:
-        super().__init__(tasks, scope=scope, weights=weights)
-        self._weighting = weighting("CAGradWeighting", c=c)
+    weighting_name = "CAGradWeighting"
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        """The mean's weights, and on top those of the worst mixture."""
-        return self._weighting(seen.gramian)
+    def __init__(self, tasks: Sequence[Task], *, c: NonNegative = 0.5, **options: Any) -> None:
+        super().__init__(tasks, {"c": c}, **options)

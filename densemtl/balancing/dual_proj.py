@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from densemtl.balancing.torchjd import TorchJDBalancer
+from densemtl.balancing._torchjd import TorchJDBalancer
 
 
 class DualProj(TorchJDBalancer):
-    """The mean of the gradients, projected on what hurts no task (eq. 11)."""
+    """The mean of the gradients, projected on what increases no loss (eq. 11)."""
 
-    torchjd_name: ClassVar[str] = "DualProjWeighting"
+    weighting_name = "DualProjWeighting"

@@ -1,4 +1,4 @@
-"""Every loss counts as it is."""
+"""Equal weights: the plain sum of the losses."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from densemtl.balancing.base import LossWeighting
 
 
 class Equal(LossWeighting):
-    """The plain sum of the losses: all weights are 1, whatever a task's usual weight.
+    """The plain sum of the losses: all weights are 1, whatever the default weight of a task.
 
     "Unitary scalarisation", which Kurin et al. 2022 ("In defense of the unitary scalarization for
     deep multi-task learning", NeurIPS) found hard to beat when everything else is tuned.
 
     Args:
-        tasks: the run's tasks.
+        tasks: the tasks of the run.
     """
 
-    looks_ahead: ClassVar[bool] = False
+    needs_joint_losses: ClassVar[bool] = False
 
-    def weigh(self, losses: Tensor) -> Tensor:
-        """Ones."""
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return ones."""
         return torch.ones_like(losses)

@@ -1,15 +1,15 @@
-"""Weights that make all losses fall at the same rate."""
+"""FAMO: weights with which all losses decrease at the same rate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from densemtl.balancing._epoch_mean import has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.balancing.labels import labelled
 from densemtl.limits import NonNegative, Positive
 from densemtl.tasks.base import Task
 
@@ -19,21 +19,21 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 class FAMO(LossWeighting):
     """Fast adaptive multitask optimisation: Liu et al. 2023 (NeurIPS), algorithm 1.
 
-    With shares z = softmax(logits), loss L weighs c z / L, c such that weights sum to 1. After the
-    update the same batches are looked at again; how much log L fell, d, tells which task lags, and
-    Adam with weight decay takes the logits down the slope J d, J the Jacobian of the softmax, so
-    that tasks whose loss fell little gain share. Tasks without label in a step share
-    nothing, and their logits have no slope. Losses must not be negative.
+    With shares z = softmax(logits), the weight of loss L is c z / L, where c makes the weights sum
+    to 1. After the update the same batches run forward again. From d, the decrease of log L, Adam
+    with weight decay updates the logits along J d, where J is the Jacobian of the softmax, so that
+    tasks whose loss decreased little gain share. Tasks without label in a step have no share, and
+    their logits have no gradient. Losses must not be negative.
 
-    The second look is a forward pass, about a third of a step on top of it.
+    The additional forward pass takes about a third of the time of a step.
 
     Args:
-        tasks: the run's tasks.
-        lr: of the logits, above 0.
-        decay: at least 0; pulls the logits back to equal shares.
+        tasks: the tasks of the run.
+        lr: learning rate of the logits, above 0.
+        decay: weight decay of the logits, at least 0; pulls them back to equal shares.
     """
 
-    looks_again: ClassVar[bool] = True
+    needs_post_step_losses: ClassVar[bool] = True
     logits: Tensor
     first_moment: Tensor
     second_moment: Tensor
@@ -48,29 +48,29 @@ class FAMO(LossWeighting):
             self.register_buffer(name, torch.zeros(len(tasks)))
         self.register_buffer("steps", torch.zeros(()))
 
-    def weigh(self, losses: Tensor) -> Tensor:
-        """Shares over losses, of sum 1.
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return the shares over the losses, normalized to sum 1.
 
-        The losses so weighted sum to their harmonic mean, itself weighted by the shares.
+        The weighted losses sum to the harmonic mean of the losses, weighted by the shares.
         """
-        present = labelled(losses)
+        present = has_label(losses)
         raw = torch.where(present, self._shares(present) / losses, 0.0)
         return (raw / raw.sum()).nan_to_num(nan=0.0)
 
-    def look_again(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-        """Move the logits by how much each loss fell in the step."""
-        fall = self.vector(before).log() - self.vector(after).log()
-        told = fall.isfinite()
-        shares, fall = self._shares(told), torch.where(told, fall, 0.0)
-        slope = shares * (fall - (shares * fall).sum())
-        self._move(slope + self.decay * self.logits)
+    def after_step(self, before: Tensor, after: Tensor) -> None:
+        """Update the logits by how much each loss decreased in the step."""
+        decrease = before.log() - after.log()
+        finite = decrease.isfinite()
+        shares, decrease = self._shares(finite), torch.where(finite, decrease, 0.0)
+        slope = shares * (decrease - (shares * decrease).sum())
+        self._adam_step(slope + self.decay * self.logits)
 
     def _shares(self, present: Tensor) -> Tensor:
         masked = self.logits.masked_fill(~present, -torch.inf)
         return torch.softmax(masked, dim=0).nan_to_num(nan=0.0)
 
-    def _move(self, gradient: Tensor) -> None:
-        """One step of Adam (Kingma and Ba 2015), kept in buffers, which move with the module."""
+    def _adam_step(self, gradient: Tensor) -> None:
+        """Take a step of Adam (Kingma and Ba 2015), whose state is saved in buffers."""
         self.steps += 1
         self.first_moment.lerp_(gradient, 1 - BETAS[0])
         self.second_moment.lerp_(gradient.square(), 1 - BETAS[1])

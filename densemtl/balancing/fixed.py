@@ -1,4 +1,4 @@
-"""Weights that never change."""
+"""Fixed weights."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import LossWeighting, Weights, check_weights
+from densemtl.balancing.base import LossWeighting, TaskWeights, validate_task_weights
 from densemtl.tasks.base import Task
 
 
 class Fixed(LossWeighting):
-    """Sum of the losses, each times its weight; a single task has weight 1.
+    """The weighted sum of the losses; a single task has weight 1.
 
     Args:
-        tasks: the run's tasks.
-        weights: {task: weight}; tasks left out keep their usual weight (`Task.weight`).
+        tasks: the tasks of the run.
+        weights: {task: weight}; the default is the weight of the task (`Task.weight`).
 
     Raises:
         ConfigError: a weight is for no task of the run.
     """
 
-    looks_ahead: ClassVar[bool] = False
-    table: Tensor
+    needs_joint_losses: ClassVar[bool] = False
+    task_weights: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, weights: Weights | None = None) -> None:
+    def __init__(self, tasks: Sequence[Task], *, weights: TaskWeights | None = None) -> None:
         super().__init__(tasks)
         given = weights or {}
-        check_weights(given, self.task_names)
-        usual = {task.name: task.weight if len(tasks) > 1 else 1.0 for task in tasks}
-        table = torch.tensor([given.get(task, usual[task]) for task in self.task_names])
-        self.register_buffer("table", table, persistent=False)
+        validate_task_weights(given, self.task_names)
+        defaults = {task.name: task.weight if len(tasks) > 1 else 1.0 for task in tasks}
+        values = torch.tensor([given.get(task, defaults[task]) for task in self.task_names])
+        self.register_buffer("task_weights", values, persistent=False)
 
-    def weigh(self, losses: Tensor) -> Tensor:
-        """Those given."""
-        return self.table
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return the fixed weights."""
+        return self.task_weights

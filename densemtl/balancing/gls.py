@@ -1,28 +1,29 @@
-"""The geometric mean of the losses."""
+"""GLS: the geometric mean of the losses."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from densemtl.balancing._epoch_mean import has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.balancing.labels import labelled
 
 
 class GLS(LossWeighting):
     """Geometric loss strategy: Chennupati et al. 2019, "MultiNet++".
 
-    The n-th root of the product of the n losses. Its gradient weighs loss L by (mean / n) / L, so
-    multiplying a loss by any number leaves the direction of descent as it is. The mean is over the
-    tasks that have labels in the batch; the others weigh 0. Losses must not be negative.
+    The n-th root of the product of the n losses. In its gradient the weight of loss L is
+    (mean / n) / L, so that the scale of a loss does not change the direction of descent. The mean
+    is over the tasks that have labels in the batch; the others have weight 0. Losses must not be
+    negative.
 
     Args:
-        tasks: the run's tasks.
+        tasks: the tasks of the run.
     """
 
-    def weigh(self, losses: Tensor) -> Tensor:
-        """The mean's derivatives; the sum of losses so weighted is the mean itself."""
-        present = labelled(losses)
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return the derivatives of the mean; the weighted sum of the losses is the mean itself."""
+        present = has_label(losses)
         known = torch.where(present, losses, 1.0)
         count = present.sum().clamp(min=1)
         mean = (known.log().sum() / count).exp()

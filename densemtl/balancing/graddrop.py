@@ -5,93 +5,98 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from densemtl.balancing.base import Weights
-from densemtl.balancing.collect import Collector, FeatureGradients, Goals, handover_of
-from densemtl.balancing.gradient import GradientBalancer
-from densemtl.balancing.rows import Row
-from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.balancing._gradients.collection import GradientTransform
+from densemtl.balancing._gradients.linear_combination import TaskGradient
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.balancing.base import TaskWeights
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.distributed import mean_over_ranks
 from densemtl.limits import Fraction
 from densemtl.tasks.base import Task
 
 
 class GradDrop(GradientBalancer):
-    """Each entry of the shared features passes on gradients of one sign alone (alg. 1).
+    """Keeps only gradients of one sign at each entry of the shared features (alg. 1).
 
-    A task's gradient there counts times the feature's sign and summed over the batch. The positive
-    ones pass with the chance of their purity, (1 + sum / sum of absolute values) / 2, else the
-    negative ones. Drawn anew each step from the number of the step.
+    The sign of a task's gradient is that of its product with the feature, summed over the batch.
+    Positive gradients are kept with the probability of their purity, (1 + sum / sum of absolute
+    values) / 2, otherwise the negative ones. The choice is random and depends only on the number of
+    the step. The method acts on features, so that it has no option `scope`.
 
     Args:
-        tasks: the run's tasks.
-        weights: {task: factor on its loss before anything else}; 1 where left out.
-        leak: share of every gradient that passes all the same.
+        tasks: the tasks of the run.
+        weights: {task: factor of its loss before anything else}; 1 by default.
+        leak: fraction of every gradient that is always kept.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], *, weights: Weights | None = None, leak: Fraction = 0.0
+        self, tasks: Sequence[Task], *, weights: TaskWeights | None = None, leak: Fraction = 0.0
     ) -> None:
         super().__init__(tasks, weights=weights)
         self._leak = leak
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        """What passes is added up."""
-        return torch.ones(len(seen.tasks), dtype=torch.float64)
+    def weights(self, gradients: GradientSummary) -> Tensor:
+        """Return ones: what is kept is summed."""
+        return torch.ones(len(gradients.tasks), dtype=torch.float64)
 
-    def _collector(self, model: nn.Module, goals: Goals) -> Collector:
-        drop = SignDrop(self.steps, self._leak)
-        return FeatureGradients(handover_of(model), len(self.task_names), goals, drop)
+    def make_transform(self) -> GradientTransform:
+        """Return the sign dropout of the next step."""
+        return SignDrop(self.steps, self._leak)
 
 
 class SignDrop:
-    """Lets gradients of one sign through, as drawn for a step.
+    """Sign dropout at the shared features in one optimizer step.
 
     Args:
-        step: its number.
-        leak: share of every gradient that passes all the same.
+        seed: of the random choice.
+        leak: fraction of every gradient that is always kept.
     """
 
-    def __init__(self, step: int, leak: float) -> None:
-        self._step, self._leak = step, leak
+    def __init__(self, seed: int, leak: float) -> None:
+        self._seed, self._leak = seed, leak
         self._sums: list[Tensor] = []
-        self._kept: list[Tensor] = []
+        self._masks: list[Tensor] = []
 
-    def see(self, maps: Sequence[Tensor], rows: Sequence[Row]) -> None:
-        """Add the tasks' gradients, times the features' signs, up over the batch."""
-        sums = [_signed(each, column) for each, column in zip(maps, _columns(rows), strict=True)]
-        pairs = zip(self._sums, sums, strict=True)
-        self._sums = [old + new for old, new in pairs] if self._sums else sums
+    def observe(self, features: Sequence[Tensor], gradients: Sequence[TaskGradient]) -> None:
+        """Sum the tasks' gradients, times the signs of the features, over the batch."""
+        pairs = zip(features, _columns(gradients), strict=True)
+        sums = [_signed_sum(feature, column) for feature, column in pairs]
+        if self._sums:
+            sums = [old + new for old, new in zip(self._sums, sums, strict=True)]
+        self._sums = sums
 
-    def alter(self, maps: Sequence[Tensor], rows: Sequence[Row]) -> None:
-        """Drop, of each task the same in all batches."""
-        self._kept = self._kept or self._draw()
-        for column, kept in zip(_columns(rows), self._kept, strict=True):
-            for gradient, share in zip(column, kept, strict=True):
+    def apply(self, features: Sequence[Tensor], gradients: Sequence[TaskGradient]) -> None:
+        """Scale the gradients in place, in the same way in all micro-batches."""
+        self._masks = self._masks or self._sample_masks()
+        for column, masks in zip(_columns(gradients), self._masks, strict=True):
+            for gradient, mask in zip(column, masks, strict=True):
                 if gradient is not None:
-                    gradient *= share
+                    gradient *= mask
 
-    def _draw(self) -> list[Tensor]:
-        """At each map TxCxHxW shares that pass."""
+    def _sample_masks(self) -> list[Tensor]:
+        """Return the kept fractions at each feature map, TxCxHxW."""
         mean_over_ranks(self._sums)
-        generator = torch.Generator().manual_seed(self._step)
-        return [self._leak + (1 - self._leak) * _passed(each, generator) for each in self._sums]
+        generator = torch.Generator().manual_seed(self._seed)
+        return [
+            self._leak + (1 - self._leak) * _sample_mask(each, generator) for each in self._sums
+        ]
 
 
-def _columns(rows: Sequence[Row]) -> Iterator[tuple[Tensor | None, ...]]:
-    return zip(*rows, strict=True)
+def _columns(gradients: Sequence[TaskGradient]) -> Iterator[tuple[Tensor | None, ...]]:
+    return zip(*gradients, strict=True)
 
 
-def _signed(feature: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
-    """At one BxCxHxW map: TxCxHxW; 0 for a task that does not read it."""
+def _signed_sum(feature: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
+    """Return the sums at one BxCxHxW map, TxCxHxW; 0 for a task that does not depend on it."""
     sign = feature.detach().sign()
-    known = [sign * (0 if each is None else each) for each in gradients]
-    return torch.stack([each.sum(dim=0) for each in known]).float().nan_to_num(0, 0, 0)
+    signed = [sign * (0 if gradient is None else gradient) for gradient in gradients]
+    return torch.stack([each.sum(dim=0) for each in signed]).float().nan_to_num(0, 0, 0)
 
 
-def _passed(signed: Tensor, generator: torch.Generator) -> Tensor:
-    total, absolute = signed.sum(dim=0), signed.abs().sum(dim=0)
+def _sample_mask(sums: Tensor, generator: torch.Generator) -> Tensor:
+    total, absolute = sums.sum(dim=0), sums.abs().sum(dim=0)
     purity = (1 + torch.where(absolute > 0, total / absolute, 0)) / 2
-    drawn = torch.rand(purity.shape, generator=generator).to(purity.device)
-    return torch.where(purity > drawn, signed > 0, signed < 0)
+    threshold = torch.rand(purity.shape, generator=generator).to(purity.device)
+    return torch.where(purity > threshold, sums > 0, sums < 0)

@@ -3,60 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Weights
-from densemtl.balancing.gradient import GradientBalancer, Scope
-from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.limits import NonNegative, Positive
 from densemtl.tasks.base import Task
 
-LEAST = 1e-3
-"""Weights stay above this, so that a task can come back."""
+MIN_WEIGHT = 1e-3
+"""Weights stay above this, so that they can grow again."""
 
 
 class GradNorm(GradientBalancer):
     """Learns weights under which all tasks train at similar rates.
 
-    A weighted gradient is wanted as long as the mean of them, times (the task's loss over its
-    first one, relative to the other tasks) to the power alpha. Weights follow the gradient of the
-    distances from that (eq. 2, alg. 1), here divided by the mean length, so that `rate` means the
-    same whatever the size of gradients. They sum to the number of tasks.
+    The target norm of a weighted gradient is the mean of these norms, times (the task's loss over
+    its first one, relative to the other tasks) to the power alpha. The weights follow the gradient
+    of the distances from the targets (eq. 2, alg. 1), here divided by the mean norm, so that `lr`
+    does not depend on the size of gradients. They sum to the number of tasks. The paper compares
+    gradients in the parameters of the last shared layer.
 
     Args:
-        tasks: the run's tasks.
-        scope: where lengths are measured; the paper takes the last shared layer's parameters.
-        weights: {task: factor on its loss before anything else}; 1 where left out.
-        alpha: how strongly a task that lags behind is pulled; 0 makes all gradients equally long.
-        rate: step size of the weights.
+        tasks: the tasks of the run.
+        alpha: how strongly slow tasks are favored; 0 makes all gradients equally long.
+        lr: learning rate of the weights.
     """
 
     def __init__(
         self,
         tasks: Sequence[Task],
         *,
-        scope: Scope = "features",
-        weights: Weights | None = None,
         alpha: NonNegative = 1.5,
-        rate: Positive = 0.025,
+        lr: Positive = 0.025,
+        **options: Any,
     ) -> None:
-        super().__init__(tasks, scope=scope, weights=weights)
-        self._alpha, self._rate = alpha, rate
-        self.memory["weights"] = torch.ones(len(tasks), dtype=torch.float64)
-        self.memory["first"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
+        super().__init__(tasks, **options)
+        self._alpha, self._lr = alpha, lr
+        self.state["weights"] = torch.ones(len(tasks), dtype=torch.float64)
+        self.state["first"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        """The weights so far; then they are moved."""
-        tasks = list(seen.tasks)
-        weights, first = self.memory["weights"].clone(), self.memory["first"]
-        used = weights[tasks].clone()
-        first[tasks] = torch.where(first[tasks].isnan(), seen.losses, first[tasks])
-        lengths = used * seen.norms
-        rates = seen.losses / first[tasks]
-        wanted = lengths.mean() * (rates / rates.mean()) ** self._alpha
-        slope = (lengths - wanted).sign() * seen.norms / lengths.mean()
-        weights[tasks] = (used - self._rate * slope).clamp(min=LEAST)
-        self.memory["weights"] = weights * (len(weights) / weights.sum())
-        return used
+    def weights(self, gradients: GradientSummary) -> Tensor:
+        """Return the current weights, and update them for the next step."""
+        tasks = list(gradients.tasks)
+        all_weights, first = self.state["weights"].clone(), self.state["first"]
+        weights = all_weights[tasks].clone()
+        first[tasks] = torch.where(first[tasks].isnan(), gradients.losses, first[tasks])
+        norms = weights * gradients.norms
+        rates = gradients.losses / first[tasks]
+        targets = norms.mean() * (rates / rates.mean()) ** self._alpha
+        slope = (norms - targets).sign() * gradients.norms / norms.mean()
+        all_weights[tasks] = (weights - self._lr * slope).clamp(min=MIN_WEIGHT)
+        self.state["weights"] = all_weights * (len(all_weights) / all_weights.sum())
+        return weights

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
-from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.balancing.torchjd import TorchJDBalancer
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.balancing._torchjd import TorchJDBalancer
 
 
 class IMTLG(TorchJDBalancer):
@@ -17,9 +15,9 @@ class IMTLG(TorchJDBalancer):
     tasks it is -1 here. The direction does not depend on the scale of any loss.
     """
 
-    torchjd_name: ClassVar[str] = "IMTLGWeighting"
+    weighting_name = "IMTLGWeighting"
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        """Weights of the closed form, turned downhill."""
-        weights = super().weigh(seen)
-        return weights * (seen.gramian @ weights).sum().sign()
+    def weights(self, gradients: GradientSummary) -> Tensor:
+        """Return the weights of the closed form, with the sign that descends."""
+        weights = super().weights(gradients)
+        return weights * (gradients.gramian @ weights).sum().sign()

@@ -1,4 +1,4 @@
-"""Weights learned so that all weighted losses are alike."""
+"""IMTL-L: learned weights with which all weighted losses are equal."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from densemtl.tasks.base import Task
 class IMTLL(LossWeighting):
     """Impartial loss balance: Liu et al. 2021, "Towards impartial MTL" (IMTL-L).
 
-    Each task learns s; its loss L becomes exp(s) L - s, which is least where exp(s) L = 1:
-    all weighted losses become 1, whatever their scales, without a word on what kind of loss they
-    are. A loss of exactly 0 (no label in the batch) leaves s alone.
+    Each task learns s; its loss L becomes exp(s) L - s, whose minimum is at exp(s) L = 1: all
+    weighted losses become 1, whatever their scales and whatever kind of loss they are. A loss of
+    exactly 0 (no label in the batch) does not change s.
 
-    A short run moves s too little at the network's learning rate; raise its own by
+    In short runs s changes too little at the network's learning rate; increase its learning rate by
     `optim.lr_scale: {balancing: 10}`.
 
     Args:
-        tasks: the run's tasks.
+        tasks: the tasks of the run.
     """
 
-    looks_ahead: ClassVar[bool] = False
+    needs_joint_losses: ClassVar[bool] = False
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
         self.log_scale = nn.Parameter(torch.zeros(len(tasks)))
 
-    def weigh(self, losses: Tensor) -> Tensor:
-        """Exp(s)."""
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return exp(s)."""
         return torch.exp(self.log_scale)
 
     def total(self, weights: Tensor, losses: Tensor) -> Tensor:
-        """Weighted sum, less the logarithms that keep the weights from vanishing."""
+        """Return the weighted sum minus the log weights, which keep the weights from vanishing."""
         return (weights * losses - torch.where(losses == 0, 0.0, self.log_scale)).sum()

@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
-
-from densemtl.balancing.base import Weights
-from densemtl.balancing.gradient import GradientBalancer, Scope
-from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.balancing.torchjd import weighting
+from densemtl.balancing._torchjd import TorchJDBalancer
 from densemtl.limits import Count, Positive
 from densemtl.tasks.base import Task
 
 
-class MGDA(GradientBalancer):
+class MGDA(TorchJDBalancer):
     """The shortest vector in the convex hull of the gradients, by Frank-Wolfe (alg. 2).
 
-    It descends every task's loss as long as anything does. The shorter a gradient, the more it
-    weighs. With `scope: features` this is their MGDA-UB (section 3.3).
+    It descends the loss of every task as long as any direction does. The shorter a gradient, the
+    larger its weight. With `scope: features` this is their MGDA-UB (section 3.3).
 
     Args:
-        tasks: the run's tasks.
-        scope: where gradients are compared.
-        weights: {task: factor on its loss before anything else}; 1 where left out.
-        iterations: of the solver at most.
-        tolerance: step size at which it stops before.
-
-    Raises:
-        ConfigError: the extra `balancing` is not installed.
+        tasks: the tasks of the run.
+        iterations: maximum number of iterations of the solver.
+        tolerance: step size at which the solver stops earlier.
     """
+
+    weighting_name = "MGDAWeighting"
 
     def __init__(
         self,
         tasks: Sequence[Task],
         *,
-        scope: Scope = "features",
-        weights: Weights | None = None,
         iterations: Count = 100,
         tolerance: Positive = 1e-3,
+        **options: Any,
     ) -> None:
-        super().__init__(tasks, scope=scope, weights=weights)
-        self._weighting = weighting("MGDAWeighting", epsilon=tolerance, max_iters=iterations)
-
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        """Convex weights."""
-        return self._weighting(seen.gramian)
+        super().__init__(tasks, {"epsilon": tolerance, "max_iters": iterations}, **options)

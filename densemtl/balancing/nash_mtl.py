@@ -3,52 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Weights
-from densemtl.balancing.gradient import GradientBalancer, Scope
-from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.balancing.torchjd import weighting
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.balancing._torchjd import TorchJDBalancer
 from densemtl.limits import NonNegative
 from densemtl.tasks.base import Task
 
 
-class NashMTL(GradientBalancer):
+class NashMTL(TorchJDBalancer):
     """Weights w with G w = 1 / w, the Nash bargaining solution (claim 3.1).
 
-    Solved between gradients of length 1, where it is well posed however unlike the tasks' scales
-    are: if C v = 1 / v holds for their cosines C, then w_i = v_i / |g_i|. TorchJD's own solver
-    starts from its last weights and gets stuck at unlike scales, so FairGrad's serves, which at
-    alpha = 1 solves the same equation. As in the published code, w is that of the Gramian of norm
-    1, and then cut.
+    Solved between gradients of norm 1, where it is well posed even if the scales of the tasks
+    differ: if C v = 1 / v holds for their cosines C, then w_i = v_i / |g_i|. TorchJD's own solver
+    starts from its last weights and gets stuck at different scales; its FairGrad solves the same
+    equation at alpha = 1. As in the published code, w is that of the Gramian of norm 1, and then
+    clipped.
 
     Args:
-        tasks: the run's tasks.
-        scope: where gradients are compared.
-        weights: {task: factor on its loss before anything else}; 1 where left out.
-        max_norm: longest that the weighted sum of the gradients may be; 0 for any length.
-
-    Raises:
-        ConfigError: the extra `balancing` is not installed.
+        tasks: the tasks of the run.
+        max_norm: maximum norm of the weighted sum of the gradients; 0 for no limit.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        *,
-        scope: Scope = "features",
-        weights: Weights | None = None,
-        max_norm: NonNegative = 1.0,
-    ) -> None:
-        super().__init__(tasks, scope=scope, weights=weights)
-        self._max_norm = max_norm
-        self._weighting = weighting("FairGradWeighting", alpha=1.0)
+    weighting_name = "FairGradWeighting"
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        """Positive weights."""
-        weights = self._weighting(seen.cosines) / seen.norms
-        weights = weights * torch.linalg.norm(seen.gramian).sqrt()
-        length = (weights @ seen.gramian @ weights).sqrt()
-        return weights * (self._max_norm / length).clamp(max=1) if self._max_norm else weights
+    def __init__(
+        self, tasks: Sequence[Task], *, max_norm: NonNegative = 1.0, **options: Any
+    ) -> None:
+        super().__init__(tasks, {"alpha": 1.0}, **options)
+        self._max_norm = max_norm
+
+    def weights(self, gradients: GradientSummary) -> Tensor:
+        """Return positive weights."""
+        weights = self._weighting(gradients.cosines) / gradients.norms
+        weights = weights * torch.linalg.norm(gradients.gramian).sqrt()
+        norm = (weights @ gradients.gramian @ weights).sqrt()
+        return weights * (self._max_norm / norm).clamp(max=1) if self._max_norm else weights

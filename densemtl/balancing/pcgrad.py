@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
-from densemtl.balancing.task_gradients import TaskGradients
-from densemtl.balancing.torchjd import TorchJDBalancer, seeded
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.balancing._torchjd import TorchJDBalancer, fork_rng_with_seed
 
 
 class PCGrad(TorchJDBalancer):
-    """The sum of the gradients, each freed of what conflicts with the others, one by one (alg. 1).
+    """The sum of the gradients, each without what conflicts with the others, one by one (alg. 1).
 
-    The others come in a random order, drawn anew each step from the number of the step.
+    The order of the others is random and depends only on the number of the step.
     """
 
-    torchjd_name: ClassVar[str] = "PCGradWeighting"
+    weighting_name = "PCGradWeighting"
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        """Weights of the projected gradients' sum."""
-        with seeded(seen.step):
-            return super().weigh(seen)
+    def weights(self, gradients: GradientSummary) -> Tensor:
+        """Return the weights of the sum of the projected gradients."""
+        with fork_rng_with_seed(gradients.step):
+            return super().weights(gradients)

@@ -1,4 +1,4 @@
-"""Weights by chance."""
+"""RLW: random weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from densemtl.tasks.base import Task
 class RLW(LossWeighting):
     """Random loss weighting: Lin et al. 2022, "Reasonable effectiveness of random weighting".
 
-    For every step anew, weights are the softmax of normal numbers, or Dirichlet(1, .., 1), that is
-    uniform on the simplex, times the number of tasks, so that their mean is 1. All
-    tasks take part in the draw, with or without labels. The numbers follow from the
-    run's seed, disturb no others, and are those of the first rank on all ranks.
+    In every step, the weights are the softmax of normal numbers, or a sample of
+    Dirichlet(1, .., 1), which is uniform on the simplex, times the number of tasks, so that their
+    mean is 1. All tasks take part, with or without labels. The numbers depend only on the run's
+    seed, come from a generator of their own, and are the same on all ranks.
 
     Args:
-        tasks: the run's tasks.
-        distribution: what they are drawn from.
+        tasks: the tasks of the run.
+        distribution: the distribution of the weights.
     """
 
-    looks_ahead: ClassVar[bool] = False
+    needs_joint_losses: ClassVar[bool] = False
 
     def __init__(
         self, tasks: Sequence[Task], *, distribution: Literal["normal", "dirichlet"] = "normal"
@@ -35,11 +35,11 @@ class RLW(LossWeighting):
         self.distribution = distribution
         self._generator = torch.Generator().manual_seed(torch.initial_seed())
 
-    def weigh(self, losses: Tensor) -> Tensor:
-        """Fresh ones."""
-        return from_first_rank(self._draw().to(losses.device, non_blocking=True))
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return new random weights."""
+        return from_first_rank(self._sample().to(losses.device, non_blocking=True))
 
-    def _draw(self) -> Tensor:
+    def _sample(self) -> Tensor:
         count = len(self.task_names)
         if self.distribution == "dirichlet":
             parts = torch.empty(count).exponential_(generator=self._generator)
@@ -47,9 +47,9 @@ class RLW(LossWeighting):
         return count * torch.softmax(torch.randn(count, generator=self._generator), dim=0)
 
     def get_extra_state(self) -> Tensor:
-        """Where the random numbers stand; part of `state_dict`."""
+        """Return the state of the random generator, as part of `state_dict`."""
         return self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on from there."""
+        """Restore the state of the random generator."""
         self._generator.set_state(state)

@@ -1,4 +1,4 @@
-"""Weights learned from each task's own noise."""
+"""Uncertainty weighting: weights learned from the noise of each task."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Uncertainty(LossWeighting):
     """Homoscedastic uncertainty: Kendall et al. 2018, "MTL using uncertainty", section 3.2.
 
     Each task learns s = log(variance). Its loss L becomes exp(-s) L + s/2 where it classifies and
-    exp(-s) L / 2 + s/2 where it regresses. A loss of exactly 0 (no label in the batch) says nothing
-    about the noise and leaves s alone.
+    exp(-s) L / 2 + s/2 where it regresses. A loss of exactly 0 (no label in the batch) does not
+    change s.
 
     Args:
-        tasks: the run's tasks.
-        initial: s at the start; 0 gives weights 1 (classification) and 1/2 (regression).
+        tasks: the tasks of the run.
+        initial: initial value of s; 0 gives weights 1 (classification) and 1/2 (regression).
     """
 
-    looks_ahead: ClassVar[bool] = False
+    needs_joint_losses: ClassVar[bool] = False
     factor: Tensor
 
     def __init__(
@@ -39,11 +39,11 @@ class Uncertainty(LossWeighting):
         self.register_buffer("factor", factor, persistent=False)
         self.log_variance = nn.Parameter(torch.full((len(tasks),), float(initial)))
 
-    def weigh(self, losses: Tensor) -> Tensor:
-        """The inverse variances, halved for regressions."""
+    def weights(self, losses: Tensor) -> Tensor:
+        """Return the inverse variances, halved for regressions."""
         return self.factor * torch.exp(-self.log_variance)
 
     def total(self, weights: Tensor, losses: Tensor) -> Tensor:
-        """Weighted sum plus the log variances that keep the weights from vanishing."""
+        """Return the weighted sum plus the log variances, which keep the weights from vanishing."""
         penalty = torch.where(losses == 0, 0.0, self.log_variance / 2)
         return (weights * losses + penalty).sum()

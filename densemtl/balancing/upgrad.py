@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from densemtl.balancing.torchjd import TorchJDBalancer
+from densemtl.balancing._torchjd import TorchJDBalancer
 
 
 class UPGrad(TorchJDBalancer):
-    """The mean of the gradients, each projected on what hurts no task.
+    """The mean of the gradients, each projected on what increases no loss.
 
-    Each is projected (eq. 3) on the dual cone of all gradients: the vectors that have a product of
-    0 or more with every one. So no task's loss rises to first order, and what conflicts in nothing
-    stays as it is.
+    Each is projected (eq. 3) on the dual cone of all gradients: the vectors whose inner product
+    with every gradient is 0 or more. To first order no loss increases, and gradients that do not
+    conflict stay as they are.
     """
 
-    torchjd_name: ClassVar[str] = "UPGradWeighting"
+    weighting_name = "UPGradWeighting"

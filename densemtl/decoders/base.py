@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.handover import Handover
+from densemtl.handover import SharedFeatures
 from densemtl.models.backbone import Backbone
 from densemtl.tasks.base import Task
 from densemtl.types import FeatureSpec, Predictions, Sharing
@@ -60,7 +60,7 @@ class PyramidDecoder(Decoder):
     def __init__(self, make_backbone: MakeBackbone, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
         self.backbone = make_backbone()
-        self.handover = Handover()
+        self.handover = SharedFeatures()
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.separate import OwnNetworks, own_share
-from densemtl.handover import Handover
+from densemtl.handover import SharedFeatures
 from densemtl.limits import Fraction
 from densemtl.models.join import Join
 from densemtl.tasks.base import Task
@@ -39,7 +39,7 @@ class CustomizedSharing(OwnNetworks):
     ) -> None:
         shares = own_share(alpha, 2)
         super().__init__(make_backbone, make_head, tasks)
-        self.shared, self.handover = make_backbone(), Handover()
+        self.shared, self.handover = make_backbone(), SharedFeatures()
         widths = self.spec.channels
         self.joins = nn.ModuleDict({task.name: Join(widths, shares) for task in tasks})
 

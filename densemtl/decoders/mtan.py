@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
-from densemtl.handover import Handover
+from densemtl.handover import SharedFeatures
 from densemtl.models.blocks import bottleneck
 from densemtl.models.layers import BatchNorm, resize, size_of
 from densemtl.models.watch import watch
@@ -36,7 +36,7 @@ class MTAN(Decoder):
         self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
     ) -> None:
         super().__init__(tasks)
-        self.backbone, self.handover = make_backbone(), Handover()
+        self.backbone, self.handover = make_backbone(), SharedFeatures()
         widths = self.backbone.spec.channels
         before = (0, *widths[1:])
         entering = self._entering_widths()

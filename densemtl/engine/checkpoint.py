@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from densemtl.atomic import find_folder, replacing, replacing_folder
 from densemtl.distributed import is_first
-from densemtl.engine.fsdp import parts_of, whole
+from densemtl.engine.fsdp import gather_full, shard_like
 from densemtl.errors import CheckpointError
 
 CONFIG, CHECKSUM, STATE_CHECKSUM = "config", "checksum", "state_checksum"
@@ -136,7 +136,7 @@ def apply_weights(model: nn.Module, tensors: dict[str, Tensor], source: Path) ->
         CheckpointError: names or shapes differ.
     """
     try:
-        model.load_state_dict(parts_of(tensors, model))
+        model.load_state_dict(shard_like(tensors, model))
     except RuntimeError as error:
         line = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{source}: does not fit the configured model: {line}") from error
@@ -237,4 +237,4 @@ class _Output(BufferedWriter):
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole, contiguous copies that share no memory, as safetensors asks."""
-    return {name: tensor.clone().contiguous() for name, tensor in whole(tensors).items()}
+    return {name: tensor.clone().contiguous() for name, tensor in gather_full(tensors).items()}

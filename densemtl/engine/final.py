@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densemtl.distributed import wait
 from densemtl.engine.checkpoint import BEST, apply_weights, load_weights
 from densemtl.engine.evaluate import Keep, Scorer, Scores, evaluate
-from densemtl.engine.fsdp import gathered
+from densemtl.engine.fsdp import unsharded
 from densemtl.engine.precision import Precision
 from densemtl.engine.progress import watched
 from densemtl.engine.train import Job
@@ -109,8 +109,8 @@ def score_best(job: Job) -> None:
     apply_weights(model, load_weights(file).tensors, file)
     title = ", ".join(f"{task.name} {names[task.name]}" for task in lacking)
     batches = watched(job.val_loader, len(job.val_loader), f"{job.title}  {title}")
-    precision, workers = job.stepper.precision, job.val_loader.num_workers
-    with gathered(model):
+    precision, workers = job.train_step.precision, job.val_loader.num_workers
+    with unsharded(model):
         scores = evaluate_fully(model, batches, lacking, job.protocol, precision, workers)
     model.load_state_dict(latest)
     record.best_scores = {**record.best_scores, **scores}

@@ -1,6 +1,6 @@
-"""A model, its gradients and its optimiser's state in shards, one a rank: torch's FSDP2.
+"""Sharded training: the model, its gradients and the optimizer state, by torch's FSDP2.
 
-On disk nothing is in shards, so that a run goes on with any number of ranks, sharded or not.
+Checkpoints are never sharded, so that a run can resume on any number of ranks, sharded or not.
 """
 
 from __future__ import annotations
@@ -24,34 +24,36 @@ from densemtl.settings import TrainSettings
 
 
 def check_shard(settings: TrainSettings, balancer: Balancer) -> None:
-    """Whether a run needs neither whole gradients nor whole weights beside its steps.
+    """Check that a run needs neither full gradients nor full weights outside its training steps.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it does; names the setting to change.
     """
-    unfit = {
+    conflicts = {
         "train.amp=fp16: choose bf16": settings.amp == "fp16",
         "train.relations_every: set it to 0": settings.relations_every > 0,
         "balancing by gradients: choose a rule for losses": not isinstance(balancer, LossWeighting),
-        "balancing by a second look at a batch: choose another rule": balancer.looks_again,
+        "balancing by a second look at a batch: choose another rule": (
+            balancer.needs_post_step_losses
+        ),
     }
-    for what, asked in unfit.items():
-        if asked:
-            raise ConfigError(f"train.shard: a model in shards does not go with {what}")
+    for setting, conflicting in conflicts.items():
+        if conflicting:
+            raise ConfigError(f"train.shard: a model in shards does not go with {setting}")
 
 
 def shard(model: nn.Module) -> None:
-    """Keep of each parameter this rank's part alone, and gather it where it is used.
+    """Keep only this rank's shard of each parameter, which is gathered when it is used.
 
-    Blocks of a backbone's stages are gathered one by one, and what is left all at once; so is a
-    backbone that cannot be cut into stages.
+    The blocks of the backbone's stages are gathered one by one. Everything else is gathered at
+    once, including a backbone that cannot be split into stages.
     """
-    model.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other; images keep theirs
+    model.to(memory_format=torch.contiguous_format)  # FSDP2 accepts no other; images keep theirs
     for backbone in [each for each in model.modules() if isinstance(each, Backbone)]:
         for module in _blocks(backbone):
             fully_shard(module)
     fully_shard(model)
-    # Logits are cut to the image's size, which is a view, but nobody writes into them.
+    # Logits are cropped to the image's size, which is a view, but nothing writes to them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     register_fsdp_forward_method(model, "sharing")
 
@@ -65,59 +67,59 @@ def _blocks(backbone: Backbone) -> list[nn.Module]:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this rank has only a part of it."""
+    """Return whether this rank holds only a shard of a tensor."""
     return isinstance(tensor, DTensor)
 
 
 @contextmanager
-def gathered(model: nn.Module) -> Iterator[None]:
-    """Whole parameters on every rank, so that each may run the model as often as it likes."""
-    parts = [each for each in model.modules() if isinstance(each, FSDPModule)]
-    for part in parts:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
+def unsharded(model: nn.Module) -> Iterator[None]:
+    """Keep the full parameters on every rank, so that ranks may run the model independently."""
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in modules:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
     yield
-    for part in parts:
-        part.set_reshard_after_forward(part is not model, recurse=False)
-        part.reshard()
+    for module in modules:
+        module.set_reshard_after_forward(module is not model, recurse=False)
+        module.reshard()
 
 
-def whole(state: Any) -> Any:
-    """A nested state with whole tensors in place of shards; every rank takes part."""
-    return tree_map_only(DTensor, lambda part: part.full_tensor(), state)
+def gather_full(state: Any) -> Any:
+    """Return a nested state with full tensors in place of shards; a collective operation."""
+    return tree_map_only(DTensor, lambda shard: shard.full_tensor(), state)
 
 
-def parts_of(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Whole tensors by name -> as a module keeps them."""
-    kept = module.state_dict()
-    return {name: _part_of(tensor, kept.get(name)) for name, tensor in tensors.items()}
+def shard_like(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Shard full tensors like the entries of a module's state dict with the same names."""
+    state = module.state_dict()
+    return {name: _shard_tensor_like(tensor, state.get(name)) for name, tensor in tensors.items()}
 
 
-def optimizer_parts_of(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimiser's whole state -> each tensor as its parameter lies here, in shards or whole.
+def shard_optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Shard an optimizer's full state like its parameters on this rank.
 
-    Whether its kernels are fused stays as it is: what was saved may have had no shards.
+    Keeps whether the optimizer's kernels are fused, since the saved state may have been unsharded.
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    parts = {
-        index: {name: _state_of(value, parameters[index]) for name, value in values.items()}
+    sharded = {
+        index: {name: _shard_state_like(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()
     }
     groups = [
-        {**saved, "fused": own["fused"]} if "fused" in own else saved
-        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        {**saved, "fused": current["fused"]} if "fused" in current else saved
+        for saved, current in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
-    return {"state": parts, "param_groups": groups}
+    return {"state": sharded, "param_groups": groups}
 
 
-def _state_of(value: Any, parameter: nn.Parameter) -> Any:
-    """In the memory layout of the parameter besides, which fused kernels rely on."""
+def _shard_state_like(value: Any, parameter: nn.Parameter) -> Any:
+    """Shard like the parameter, and use its memory layout, which fused kernels rely on."""
     if is_sharded(parameter) or getattr(value, "shape", None) != parameter.shape:
-        return _part_of(value, parameter)
+        return _shard_tensor_like(value, parameter)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _part_of(value: Any, like: Any) -> Any:
+def _shard_tensor_like(value: Any, like: Any) -> Any:
     if isinstance(like, DTensor) and isinstance(value, Tensor) and value.shape == like.shape:
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return value

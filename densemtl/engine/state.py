@@ -17,7 +17,7 @@ from densemtl.distributed import gather, rank
 from densemtl.engine.best import Selection
 from densemtl.engine.checkpoint import LAST, load_last, save_last
 from densemtl.engine.evaluate import Scores
-from densemtl.engine.fsdp import optimizer_parts_of, parts_of, whole
+from densemtl.engine.fsdp import gather_full, shard_like, shard_optimizer_like
 from densemtl.engine.randomness import random_state, set_random_state
 from densemtl.errors import CheckpointError
 from densemtl.settings import TrainSettings
@@ -70,10 +70,10 @@ class TrainState:
         """Replace `last/` in the run's folder."""
         state = {
             "record": asdict(self.record),
-            "optimizer": whole(self.optimizer.state_dict()),
+            "optimizer": gather_full(self.optimizer.state_dict()),
             "balancer": self.balancer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "ema": None if self.ema is None else whole(self.ema.module.state_dict()),
+            "ema": None if self.ema is None else gather_full(self.ema.module.state_dict()),
             "rng": gather(random_state()),
         }
         save_last(folder, self.model, state, config)
@@ -95,12 +95,12 @@ class TrainState:
             self._go_on_drawing([])
             return
         self.record = record
-        parts = optimizer_parts_of(state["optimizer"], self.optimizer)
+        parts = shard_optimizer_like(state["optimizer"], self.optimizer)
         self.optimizer.load_state_dict(parts)
         self.balancer.load_state_dict(state["balancer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(parts_of(state["ema"], self.ema.module))
+            self.ema.module.load_state_dict(shard_like(state["ema"], self.ema.module))
         numbers = state["rng"]
         self._go_on_drawing([numbers] if isinstance(numbers, dict) else numbers)
 

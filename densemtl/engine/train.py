@@ -18,16 +18,16 @@ from densemtl.distributed import is_first, world_size
 from densemtl.engine.best import is_better, selection
 from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
 from densemtl.engine.evaluate import evaluate
-from densemtl.engine.fsdp import gathered
+from densemtl.engine.fsdp import unsharded
 from densemtl.engine.log import RELATIONS, SHARING, RunLog, open_log
-from densemtl.engine.monitor import LossMonitor, Means, check_weights
+from densemtl.engine.loss_monitor import LossMonitor, Means, check_weights
 from densemtl.engine.optim import Schedule
 from densemtl.engine.panels import Predict, draw_panels
 from densemtl.engine.progress import ProgressBar
 from densemtl.engine.relations import Relations, pairs_of
 from densemtl.engine.sharing import Probe, make_probe
 from densemtl.engine.state import TrainState
-from densemtl.engine.step import Report, Stepper
+from densemtl.engine.train_step import StepLog, TrainStep
 from densemtl.errors import DataError
 from densemtl.models.model import DenseModel
 from densemtl.settings import InputSettings, TrainSettings
@@ -46,8 +46,8 @@ class Job:
         title: its name on the terminal.
         folder: where everything is written.
         config: resolved configuration (YAML), saved with the weights.
-        tasks: those that are scored; the stepper may learn auxiliary ones besides.
-        stepper: takes the steps.
+        tasks: those that are scored; the train step may learn auxiliary ones besides.
+        train_step: takes the steps.
         state: what they change.
         schedule: sets the learning rate.
         train_loader: batches of the training set.
@@ -64,7 +64,7 @@ class Job:
     folder: Path
     config: str
     tasks: Sequence[Task]
-    stepper: Stepper
+    train_step: TrainStep
     state: TrainState
     schedule: Schedule
     train_loader: Loader[Batch]
@@ -125,7 +125,7 @@ def train(job: Job, max_steps: int | None = None) -> None:
     record, end = job.state.record, min(job.steps, max_steps or job.steps)
     title = ProgressBar(job.title, record.step, end, job.images_per_step)
     view = EvalView(job.val_set, job.input.size, job.input.fit)
-    probe = make_probe(view, job.stepper.precision)
+    probe = make_probe(view, job.train_step.precision)
     relations = _Relating(job) if job.settings.relations_every else None
     run = TrackedRun(job.folder, job.title, yaml.safe_load(job.config), record.step)
     with open_log(run, job.trackers, title.say) as log, title as bar:
@@ -153,8 +153,8 @@ def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
     monitor, means = LossMonitor(settings.non_finite == "skip", bar.say), Means()
     started = time.monotonic()
     for batches in _rest_of_epoch(job, end):
-        report = _step(job, batches)
-        means.add(monitor.push(record.step + 1, report))
+        losses = _step(job, batches)
+        means.add(monitor.update(record.step + 1, losses))
         if record.step % settings.log_every == 0:
             _log_losses(job, means, bar, log)
         record.step += 1
@@ -165,7 +165,7 @@ def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
             started = _clock(job, started)
             job.state.save(job.folder, job.config)
     if record.step % job.steps_per_epoch == 0:
-        job.stepper.balancer.end_epoch()
+        job.train_step.balancer.end_epoch()
     _settle(job, monitor, means)
     _log_losses(job, means, bar, log)
     _clock(job, started)
@@ -173,20 +173,20 @@ def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
 
 def _settle(job: Job, monitor: LossMonitor, means: Means) -> None:
     """Nothing is validated or saved unless losses and weights are finite up to here."""
-    means.add(monitor.drain())
-    model = job.stepper.model
+    means.add(monitor.flush())
+    model = job.train_step.model
     assert isinstance(model, DenseModel)
     check_weights(model.parameter_groups(), job.state.record.step)
 
 
-def _step(job: Job, batches: Sequence[Batch]) -> Report:
+def _step(job: Job, batches: Sequence[Batch]) -> StepLog:
     state = job.state
     job.schedule.set(state.record.step)
-    report = job.stepper.step(batches)
+    losses = job.train_step.run(batches)
     if state.ema is not None:
-        state.ema.update(job.stepper.model, state.record.step)
+        state.ema.update(job.train_step.model, state.record.step)
     state.record.images += sum(len(batch) for batch in batches) * world_size()
-    return report
+    return losses
 
 
 def _checkpoint_is_due(job: Job, end: int) -> bool:
@@ -223,12 +223,13 @@ def _start_epoch(job: Job, epoch: int, done: int) -> None:
 
 
 def _log_losses(job: Job, means: Means, bar: ProgressBar, log: RunLog) -> None:
-    losses = means.take()
+    losses = means.compute_and_reset()
     if not losses:
         return
-    names = [task.name for task in job.stepper.tasks]
+    names = [task.name for task in job.train_step.tasks]
     rate = bar.report({name: losses[name] for name in names if name in losses})
-    rates = {f"lr/{group['name']}": group["lr"] for group in job.stepper.optimizer.param_groups}
+    groups = job.train_step.optimizer.param_groups
+    rates = {f"lr/{group['name']}": group["lr"] for group in groups}
     values = {**losses, **rates, "images_per_second": rate}
     log.scalars(job.state.record.step, "train", values)
 
@@ -243,15 +244,15 @@ class _Relating:
     """Gradient cosines on the run's first batch, the same throughout."""
 
     def __init__(self, job: Job) -> None:
-        stepper = job.stepper
-        assert isinstance(stepper.model, DenseModel)
+        step = job.train_step
+        assert isinstance(step.model, DenseModel)
         self._job = job
-        self._relations = Relations(stepper.model, stepper.tasks, stepper.precision)
+        self._relations = Relations(step.model, step.tasks, step.precision)
         _start_epoch(job, 0, 0)
         self._batch = next(iter(job.train_loader))
 
     def log(self, log: RunLog) -> None:
-        names = [task.name for task in self._job.stepper.tasks]
+        names = [task.name for task in self._job.train_step.tasks]
         cosines = pairs_of(self._relations.cosines(self._batch), names)
         log.scalars(self._job.state.record.step, RELATIONS, cosines)
 
@@ -259,9 +260,9 @@ class _Relating:
 def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
     """Score the split; keep the weights if they are the best so far."""
     started, record, tasks = time.monotonic(), job.state.record, job.tasks
-    model = job.state.evaluated
-    with gathered(model):
-        record.scores = evaluate(model, job.val_loader, tasks, job.protocol, job.stepper.precision)
+    model, precision = job.state.evaluated, job.train_step.precision
+    with unsharded(model):
+        record.scores = evaluate(model, job.val_loader, tasks, job.protocol, precision)
     values = selection(record.scores, tasks, job.protocol)
     if is_better(values, record.best, tasks):
         save_weights(job.folder / BEST, model, job.config)

@@ -16,10 +16,10 @@ from densemtl.build import build_auxiliary_tasks, build_balancer, build_model, b
 from densemtl.config import Experiment
 from densemtl.data.loader import to_tensor
 from densemtl.engine.evaluate import evaluate
-from densemtl.engine.monitor import LossMonitor
+from densemtl.engine.loss_monitor import LossMonitor
 from densemtl.engine.optim import make_optimizer
 from densemtl.engine.precision import Precision
-from densemtl.engine.step import Stepper
+from densemtl.engine.train_step import TrainStep
 from densemtl.introspection.costs import count_flop
 from densemtl.models.model import DenseModel
 from densemtl.models.recompute import recompute_blocks
@@ -62,7 +62,7 @@ class Subject:
     precision: Precision
     batch: Batch
 
-    def stepper(self) -> Stepper:
+    def make_train_step(self) -> TrainStep:
         """A step as training takes it, on a model of its own."""
         model, settings = deepcopy(self.model), self.experiment.train
         if settings.checkpoint_activations:
@@ -72,7 +72,7 @@ class Subject:
         balancer = build_balancer(self.experiment, self.learnt).to(self.precision.device)
         optimizer = make_optimizer(self.experiment.optim, model.parameter_groups(), balancer)
         scaler = torch.amp.GradScaler(self.precision.device.type, enabled=settings.amp == "fp16")
-        return Stepper(model, self.learnt, balancer, optimizer, self.precision, settings, scaler)
+        return TrainStep(model, self.learnt, balancer, optimizer, self.precision, settings, scaler)
 
     def flop(self) -> int:
         """Of one training step."""
@@ -134,18 +134,18 @@ def measure_step(subject: Subject, repeats: int) -> list[Measure]:
 
 def whole_step(subject: Subject) -> Work:
     """What the training loop does for a batch that is there, its log of losses included."""
-    stepper, monitor = subject.stepper(), LossMonitor()
+    train_step, monitor = subject.make_train_step(), LossMonitor()
 
     def step() -> None:
-        monitor.push(0, stepper.step([subject.batch]))
+        monitor.update(0, train_step.run([subject.batch]))
 
     return step
 
 
 def bare_step(subject: Subject) -> Work:
     """The loop that one would write by hand for the same model, losses, weights and optimiser."""
-    stepper = subject.stepper()
-    model, optimizer = stepper.model, stepper.optimizer
+    train_step = subject.make_train_step()
+    model, optimizer = train_step.model, train_step.optimizer
     weights = [task.weight if len(subject.learnt) > 1 else 1.0 for task in subject.learnt]
     targets = subject.batch.targets
     model.train()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from densemtl import components, create_tasks
+from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.base import Balancer, LossWeighting
-from densemtl.balancing.gradient import GradientBalancer
-from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.tasks.base import Task
 
 EPOCHS, EPOCH = 10, 12
@@ -49,16 +49,15 @@ def _shares(rule: LossWeighting) -> dict[str, list[float]]:
     optimizer = torch.optim.Adam(learnt, lr=0.02) if learnt else None
     shares: dict[str, list[float]] = {task: [] for task in COURSES}
     for step in range(EPOCHS * EPOCH):
-        losses = _losses(step)
-        vector = rule.vector(losses)
-        weights = rule.weigh(vector)
+        losses = rule.stack_losses(_losses(step))
+        weights = rule.weights(losses)
         if optimizer is not None:
             optimizer.zero_grad()
-            rule.total(weights, vector).backward()
+            rule.total(weights, losses).backward()
             optimizer.step()
-        rule.remember(vector)
-        if rule.looks_again:
-            rule.look_again(losses, _losses(step + 1))
+        rule.update_state(losses)
+        if rule.needs_post_step_losses:
+            rule.after_step(losses, rule.stack_losses(_losses(step + 1)))
         if (step + 1) % EPOCH == 0:
             rule.end_epoch()
         for task, share in zip(COURSES, (weights / weights.sum()).tolist(), strict=True):
@@ -103,7 +102,7 @@ def _weights(rule: GradientBalancer) -> Tensor:
     gramian = GRADIENTS @ GRADIENTS.T
     for step in range(1, 41):
         losses = torch.tensor([1.0, 0.98**step], dtype=torch.float64)
-        weights = rule.weigh(TaskGradients(gramian, losses, (0, 1), step))
+        weights = rule.weights(GradientSummary(gramian, losses, (0, 1), step))
     return weights.double()
 
 
@@ -111,7 +110,7 @@ def cost(cls: type[Balancer]) -> str:
     """In passes through the network; what was measured is told by the guide."""
     guide = "Measured times and memory: [the guide](../../balancing.md#what-it-costs)."
     if not issubclass(cls, GradientBalancer):
-        more = ", and one more pass forward for the second look" if cls.looks_again else ""
+        more = ", and one more pass forward after the update" if cls.needs_post_step_losses else ""
         return f"One pass forward and one backward a step, as a plain sum of losses{more}. {guide}"
     if components.takes(cls, "scope"):
         return (

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import Balance
-from densemtl.balancing.gradient import GradientBalancer
+from densemtl.balancing.base import BalancingOutput
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.distributed import mean_over_ranks, rank, together
 from densemtl.losses.objective import Losses
-from tests.balancing.small_network import RULES, Data, SmallNetwork, as_it_is, draw, make
+from tests.balancing.driver import accumulate
+from tests.balancing.small_network import RULES, Data, SmallNetwork, draw, make
 
 STEPS, RANKS = 4, 2
 CASES = [
@@ -38,10 +39,10 @@ class Course:
         self.rule, self.rank, self.model = rule, rank, SmallNetwork()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
 
-    def step(self, number: int) -> Balance:
+    def step(self, number: int) -> BalancingOutput:
         """One step."""
         self.optimizer.zero_grad()
-        balance = self.rule.step([lambda: self._losses(number)], (), self.model, as_it_is)
+        balance = accumulate(self.rule, [lambda: self._losses(number)], self.model)
         mean_over_ranks(each.grad for each in self.model.parameters())
         self.optimizer.step()
         return balance

@@ -13,6 +13,7 @@ from densemtl import components
 from densemtl.balancing.base import LossWeighting
 from densemtl.distributed import rank, sum_over_ranks, together
 from densemtl.losses.objective import Losses
+from tests.balancing.driver import accumulate
 
 NAMES = ("semseg", "depth", "normals")
 RULES: dict[str, dict[str, Any]] = {
@@ -64,12 +65,11 @@ class Course:
         given = torch.tensor(values)
         total, labels = sum_over_ranks(self.slopes * given, (given != 0).float())
         losses = Losses(dict(zip(NAMES, total / labels.clamp(min=1), strict=True)))
-        balance = self.rule.step([lambda: losses], (), nn.Identity(), lambda loss: loss)
+        balance = accumulate(self.rule, [lambda: losses], nn.Identity())
         if self.optimizer:
             self.optimizer.step()
-        before = losses.detached().tasks
-        fallen = {task: loss * (0.9 - 0.1 * i) for i, (task, loss) in enumerate(before.items())}
-        self.rule.look_again(before, fallen)
+        before = self.rule.stack_losses(losses.detached().tasks)
+        self.rule.after_step(before, before * (0.9 - 0.1 * torch.arange(len(NAMES))))
         if (number + 1) % STEPS_PER_EPOCH == 0:
             self.rule.end_epoch()
         weights = torch.stack([balance.weights[task] for task in NAMES])

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from densemtl import components
-from densemtl.balancing.base import Balance, Pass
-from densemtl.balancing.gradient import GradientBalancer
+from densemtl.balancing.base import BalancingOutput
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.distributed import sum_over_ranks
-from densemtl.handover import Handover
+from densemtl.handover import SharedFeatures
 from densemtl.losses.objective import Losses
 from densemtl.types import SHARED
+from tests.balancing.driver import accumulate
 
 NAMES = ("semseg", "depth", "normals")
 OPTIONS = {"semseg": {"class_names": ["wall", "floor"]}, "depth": {}, "normals": {}}
@@ -43,7 +44,7 @@ class SmallNetwork(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.first, self.second = nn.Linear(5, width), nn.Linear(width, width)
-        self.handover = Handover()
+        self.handover = SharedFeatures()
         self.heads = nn.ModuleDict({name: nn.Linear(2 * width, 1) for name in names})
         self.double()
         with torch.no_grad():
@@ -86,14 +87,7 @@ def draw(images: int = 8, seed: int = 0, tasks: int = len(NAMES)) -> Data:
     return inputs, torch.randn(images, tasks, generator=generator).double()
 
 
-def as_it_is(loss: Tensor) -> Tensor:
-    """No scale."""
-    return loss
-
-
-def step(rule: GradientBalancer, model: SmallNetwork, *batches: Data) -> Balance:
+def step(rule: GradientBalancer, model: SmallNetwork, *batches: Data) -> BalancingOutput:
     """One step's gradients, the mean over batches."""
     model.zero_grad()
-    passes: list[Pass] = [partial(model.losses, batch) for batch in batches]
-    ahead = (forward() for forward in passes)
-    return rule.step(passes, ahead, model, lambda loss: loss / len(batches))
+    return accumulate(rule, [partial(model.losses, batch) for batch in batches], model)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from densemtl import components
-from densemtl.balancing.gradient import GradientBalancer
-from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.errors import ConfigError
 from densemtl.losses.objective import Losses, objective
 from densemtl.models.backbone import Backbone
 from densemtl.models.model import DenseModel
 from densemtl.tasks.base import Task
+from tests.balancing.driver import accumulate
 
 NAMES = ["semseg", "depth", "normals"]
 ARCHITECTURES = sorted({*components.names("decoders")} - {"single_task"})
@@ -34,8 +35,8 @@ class Given(GradientBalancer):
 
     first = 1.0
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        return torch.tensor([self.first] + [1.0] * (len(seen.tasks) - 1))
+    def weights(self, gradients: GradientSummary) -> Tensor:
+        return torch.tensor([self.first] + [1.0] * (len(gradients.tasks) - 1))
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,8 @@ def run(tasks: list[Task], batch: tuple[Tensor, dict[str, Tensor]]) -> Callable[
 
     def step(model: DenseModel, rule: GradientBalancer, bf16: bool = False) -> Any:
         model.zero_grad()
-        rule.check(model)
-        return rule.step([lambda: forward(model, bf16)], (), model, lambda loss: loss)
+        rule.validate_model(model)
+        return accumulate(rule, [lambda: forward(model, bf16)], model)
 
     step.forward = forward  # type: ignore[attr-defined]
     return step
@@ -134,7 +135,7 @@ def differs(one: Tensor, other: Tensor) -> bool:
 @pytest.mark.parametrize("scope", SCOPES)
 def test_under_bf16_gradients_are_those_of_single_precision_nearly(build, tasks, run, scope):
     model, rule = build("hard_sharing", "test_convnext"), Given(tasks, scope=scope)
-    exact, rough = (run(model, rule, bf16=bf16).measures for bf16 in (False, True))
+    exact, rough = (run(model, rule, bf16=bf16).log_values for bf16 in (False, True))
     for name in ("norm/semseg", "norm/depth", "norm/normals"):
         assert float(rough[name]) == pytest.approx(float(exact[name]), rel=0.1)
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -152,8 +153,8 @@ def test_activation_checkpointing_changes_nothing(build, tasks, run, backbone, s
     net.set_grad_checkpointing(True)
     saved = run(model, rule)
     assert_alike(gradients(model), expected)
-    for name, value in plain.measures.items():
-        torch.testing.assert_close(saved.measures[name], value, rtol=1e-3, atol=1e-5)
+    for name, value in plain.log_values.items():
+        torch.testing.assert_close(saved.log_values[name], value, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("scope", SCOPES)

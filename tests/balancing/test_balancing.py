@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from densemtl import components
+from densemtl.balancing.base import LossScaler
 from densemtl.errors import ConfigError
 from densemtl.losses.objective import Losses
+from tests.balancing.driver import UNSCALED, accumulate
 
 LOSSES = {"semseg": 2.0, "depth": 0.5, "normals": 3.0}
 
@@ -41,9 +43,9 @@ class Slopes(nn.Module):
         return [self.slopes[task].grad.item() for task in LOSSES]
 
 
-def step(rule, losses: Losses, scale=lambda loss: loss):
+def step(rule, losses: Losses, scale=None):
     """Of one batch."""
-    return rule.step([lambda: losses], (), nn.Identity(), scale)
+    return accumulate(rule, [lambda: losses], nn.Identity(), scale)
 
 
 def test_fixed_weights_are_the_usual_ones_unless_given(balancer):
@@ -113,7 +115,7 @@ def test_uncertainty_learns_nothing_from_a_batch_without_label(balancer):
 def test_scale_multiplies_gradients_but_not_what_is_reported(balancer, name):
     plain, scaled = Slopes(), Slopes()
     one = step(balancer(name), plain.losses())
-    other = step(balancer(name), scaled.losses(), lambda loss: loss / 4)
+    other = step(balancer(name), scaled.losses(), LossScaler(UNSCALED, 4))
     assert scaled.gradients() == pytest.approx([value / 4 for value in plain.gradients()])
     assert one.total == other.total
 

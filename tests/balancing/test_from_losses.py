@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from densemtl import components
-from densemtl.balancing.base import Balance, LossWeighting
+from densemtl.balancing.base import BalancingOutput, LossScaler, LossWeighting
 from densemtl.errors import ConfigError
 from densemtl.losses.objective import Losses
+from tests.balancing.driver import UNSCALED, accumulate
 
 NAMES = ("semseg", "depth", "normals")
 LOSSES = (2.0, 0.5, 4.0)
@@ -38,9 +39,9 @@ def given(*values: float, names: tuple[str, ...] = NAMES) -> dict[str, Tensor]:
     }
 
 
-def combine(rule: LossWeighting, losses: dict[str, Tensor]) -> Balance:
+def combine(rule: LossWeighting, losses: dict[str, Tensor]) -> BalancingOutput:
     """A step of one batch."""
-    return rule.step([lambda: Losses(losses)], (), nn.Identity(), lambda loss: loss)
+    return accumulate(rule, [lambda: Losses(losses)], nn.Identity())
 
 
 def weigh(rule: LossWeighting, *values: float) -> list[float]:
@@ -60,8 +61,8 @@ def some_history(rule: LossWeighting) -> None:
         for step in range(2):
             before = given(*(loss / (1 + epoch + step * 0.3 * i) for i, loss in enumerate(LOSSES)))
             combine(rule, before)
-            after = {task: loss.detach() * (0.9 - 0.1 * step) for task, loss in before.items()}
-            rule.look_again({task: loss.detach() for task, loss in before.items()}, after)
+            stacked = rule.stack_losses(before).detach()
+            rule.after_step(stacked, stacked * (0.9 - 0.1 * step))
         rule.end_epoch()
 
 
@@ -77,9 +78,9 @@ def test_reported_weights_are_the_derivatives(make: Make, name: str) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_the_architectures_own_terms_are_added_as_they_are(make: Make, name: str) -> None:
     knob = nn.Parameter(torch.tensor(0.5))
-    plain = make(name).step([lambda: Losses(given(*LOSSES))], (), nn.Identity(), lambda loss: loss)
+    plain = combine(make(name), given(*LOSSES))
     losses = Losses(given(*LOSSES), {"a": 2 * knob, "b": 3 * knob})
-    balance = make(name).step([lambda: losses], (), nn.Identity(), lambda loss: loss / 4)
+    balance = accumulate(make(name), [lambda: losses], nn.Identity(), LossScaler(UNSCALED, 4))
     assert knob.grad.item() == 5 / 4
     assert (balance.total - plain.total).item() == pytest.approx(2.5, rel=1e-5)
     assert not any(weight.requires_grad for weight in balance.weights.values())
@@ -96,8 +97,8 @@ def test_the_order_of_tasks_does_not_matter(make: Make, name: str) -> None:
         for each, losses in ((rule, given(*values)), (other, theirs)):
             combine(each, losses)
             halved = {"semseg": 0.5, "depth": 0.9, "normals": 0.7}
-            after = {task: loss.detach() * halved[task] for task, loss in losses.items()}
-            each.look_again({task: loss.detach() for task, loss in losses.items()}, after)
+            after = {task: loss * halved[task] for task, loss in losses.items()}
+            each.after_step(*(each.stack_losses(one).detach() for one in (losses, after)))
             each.end_epoch()
     one = combine(rule, given(*LOSSES)).weights
     two = combine(other, {task: given(*LOSSES)[task] for task in turned}).weights
@@ -124,8 +125,8 @@ def test_a_loss_that_is_not_finite_shows_but_is_not_remembered(make: Make, name:
     some_history(rule)
     for broken in (math.nan, math.inf):
         assert not combine(rule, given(2.0, broken, 4.0)).total.isfinite()
-        before = {task: loss.detach() for task, loss in given(*LOSSES).items()}
-        rule.look_again(before, {**before, "depth": torch.tensor(broken)})
+        before = torch.tensor(LOSSES)
+        rule.after_step(before, torch.tensor([LOSSES[0], broken, LOSSES[2]]))
         rule.end_epoch()
     assert all(math.isfinite(weight) for weight in weigh(rule, *LOSSES))
 
@@ -187,7 +188,7 @@ def test_dwa_leaves_out_what_has_no_label(make: Make) -> None:
     epoch(rule, (1.0, 0.0, 1.0), (1.0, 3.0, 1.0))
     expected = [3 * share for share in softmax(0.5, 1.5, 0.5)]
     assert weigh(rule, *LOSSES) == pytest.approx(expected)
-    rule.epoch.take()
+    rule.epoch.compute_and_reset()
     epoch(rule, (1.0, 0.0, 1.0))
     assert weigh(rule, *LOSSES) == pytest.approx(expected)
 
@@ -352,9 +353,7 @@ def test_stch_leaves_out_what_has_no_label(make: Make) -> None:
 
 def fall(rule: LossWeighting, before: tuple[float, ...], after: tuple[float, ...]) -> None:
     """Let a step take the losses from some values to others."""
-    rule.look_again(
-        *(dict(zip(NAMES, torch.tensor(each), strict=True)) for each in (before, after))
-    )
+    rule.after_step(torch.tensor(before), torch.tensor(after))
 
 
 def test_famo_starts_by_inverse_losses(make: Make) -> None:
@@ -390,10 +389,7 @@ def test_famo_favours_what_falls_behind(make: Make) -> None:
 def test_famo_leaves_out_what_has_no_label(make: Make) -> None:
     rule, pair = make("famo"), make("famo", NAMES[::2])
     fall(rule, (2.0, 0.0, 4.0), (1.0, 0.0, 3.9))
-    pair.look_again(
-        {"semseg": torch.tensor(2.0), "normals": torch.tensor(4.0)},
-        {"semseg": torch.tensor(1.0), "normals": torch.tensor(3.9)},
-    )
+    fall(pair, (2.0, 4.0), (1.0, 3.9))
     assert rule.logits.tolist()[::2] == pytest.approx(pair.logits.tolist())
     assert rule.logits[1] == 0
     weights = weigh(rule, 2.0, 0.0, 4.0)

@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.balancing.base import LossScaler
 from densemtl.balancing.graddrop import SignDrop
-from densemtl.balancing.gradient import GradientBalancer
-from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.errors import ConfigError
 from densemtl.losses.objective import Losses
+from tests.balancing.driver import TIMES_1024, accumulate
 from tests.balancing.small_network import (
     FROM_TORCHJD,
     NAMES,
     RULES,
     SmallNetwork,
-    as_it_is,
     draw,
     make,
     step,
@@ -31,8 +32,8 @@ SCOPES = ("features", "parameters")
 class Given(GradientBalancer):
     """Weights that a test sets."""
 
-    def weigh(self, seen: TaskGradients) -> Tensor:
-        return torch.tensor([self.given[task] for task in seen.tasks])
+    def weights(self, gradients: GradientSummary) -> Tensor:
+        return torch.tensor([self.given[task] for task in gradients.tasks])
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_what_was_there_before_is_added_to(given, scope):
     model, rule = SmallNetwork(), given([1.0, 2.0, 3.0], scope=scope)
     step(rule, model, draw())
     once = model.gradients()
-    rule.step([lambda: model.losses(draw())], (), model, as_it_is)
+    accumulate(rule, [lambda: model.losses(draw())], model)
     assert_close(model.gradients(), [2 * gradient for gradient in once])
 
 
@@ -97,8 +98,8 @@ def test_given_factors_come_first(given, scope):
     plain = step(given([1.0, 2.0, 1.0], scope=scope), SmallNetwork(), draw())
     assert balance.weights["depth"] == 10
     for name, factor in (("semseg", 1), ("depth", 5)):
-        expected = factor * float(plain.measures[f"norm/{name}"])
-        assert float(balance.measures[f"norm/{name}"]) == pytest.approx(expected)
+        expected = factor * float(plain.log_values[f"norm/{name}"])
+        assert float(balance.log_values[f"norm/{name}"]) == pytest.approx(expected)
     head = model.heads["depth"].weight.grad
     loss = model.losses(draw()).tasks["depth"]
     expected = 5 * torch.autograd.grad(loss, model.heads["depth"].weight)[0]
@@ -115,7 +116,7 @@ def test_the_architectures_own_terms_are_added_as_they_are(given, scope):
         weights = model.heads["semseg"].weight.square().sum() + model.first.weight.sum()
         return Losses(losses.tasks, {"term": weights})
 
-    balance = rule.step([with_term], (), model, as_it_is)
+    balance = accumulate(rule, [with_term], model)
     before = step(given([0.0, 1.0, 3.0], scope=scope), plain, draw())
     own = model.heads["semseg"].weight
     assert_close([model.first.weight.grad], [plain.first.weight.grad + 1])
@@ -132,11 +133,11 @@ def test_measures_are_lengths_and_cosines_of_the_gradients(given):
     for loss in model.losses(draw()).tasks.values():
         gradients = torch.autograd.grad(loss, trunk, retain_graph=True)
         rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
-    assert float(balance.measures["norm/depth"]) == pytest.approx(float(rows[1].norm()), rel=1e-5)
+    assert float(balance.log_values["norm/depth"]) == pytest.approx(float(rows[1].norm()), rel=1e-5)
     cosine = torch.nn.functional.cosine_similarity(rows[0], rows[2], dim=0)
-    found = float(balance.measures["cosine/semseg~normals"])
+    found = float(balance.log_values["cosine/semseg~normals"])
     assert found == pytest.approx(float(cosine), rel=1e-5)
-    assert len(balance.measures) == 3 + 3
+    assert len(balance.log_values) == 3 + 3
 
 
 AGGREGATORS = {
@@ -185,12 +186,12 @@ def test_at_features_it_is_torchjds_own_backward_to_leaves(name):
 
     ours, other = SmallNetwork(), SmallNetwork()
     step(make(name, scope="features"), ours, draw())
-    with other.handover.cut() as cut:
+    with other.handover.detach() as detached:
         losses = list(other.losses(draw()).tasks.values())
-    backward(losses, inputs=cut.leaves, retain_graph=True, parallel_chunk_size=1)
+    backward(losses, inputs=detached.leaves, retain_graph=True, parallel_chunk_size=1)
     torch.default_generator.manual_seed(1)
-    jac_to_grad(cut.leaves, theirs(name))
-    torch.autograd.backward(cut.maps, [leaf.grad for leaf in cut.leaves])
+    jac_to_grad(detached.leaves, theirs(name))
+    torch.autograd.backward(detached.features, [leaf.grad for leaf in detached.leaves])
     for one, its in zip(ours.parameter_groups()["shared"], other.parameters(), strict=False):
         torch.testing.assert_close(one.grad, its.grad, rtol=1e-4, atol=1e-5)
 
@@ -209,8 +210,8 @@ def test_accumulating_parts_equals_one_batch(name, scope):
         split = step(other, parts, *cut)
         for found, expected in zip(parts.gradients(), whole.gradients(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-        for key, value in {**joined.weights, **joined.measures, "total": joined.total}.items():
-            found = {**split.weights, **split.measures, "total": split.total}[key]
+        for key, value in {**joined.weights, **joined.log_values, "total": joined.total}.items():
+            found = {**split.weights, **split.log_values, "total": split.total}[key]
             torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-6)
 
 
@@ -230,7 +231,7 @@ def test_a_task_without_label_has_no_part(name, scope):
     inputs, targets = draw()
     expected = step(make(name, ("semseg", "depth"), scope=scope), two, (inputs, targets[:, :2]))
     assert balance.weights["normals"] == 0
-    assert balance.measures["norm/normals"] == 0
+    assert balance.log_values["norm/normals"] == 0
     for task in ("semseg", "depth"):
         torch.testing.assert_close(balance.weights[task], expected.weights[task])
     assert_close([three.first.weight.grad], [two.first.weight.grad])
@@ -256,9 +257,9 @@ def test_a_gradient_that_is_not_finite_is_left_out_and_told(given, scope):
     expected = descended(model, [1.0, 0.0, 1.0])
     told = r"balancing, step 1: gradient of depth is not finite, step without it"
     with pytest.warns(RuntimeWarning, match=told):
-        balance = rule.step([lambda: broken(model)], (), model, as_it_is)
+        balance = accumulate(rule, [lambda: broken(model)], model)
     assert [float(weight) for weight in balance.weights.values()] == [1, 0, 1]
-    assert all(value.isfinite() for value in balance.measures.values())
+    assert all(value.isfinite() for value in balance.log_values.values())
     assert_close(model.gradients()[:4], expected[:4])
     for name, head in model.heads.items():
         gradient = torch.cat([each.grad.flatten() for each in head.parameters()])
@@ -272,7 +273,7 @@ def test_loss_scaling_sees_an_overflow(given, scope):
     model, rule = SmallNetwork(), given([5.0] * 3, scope=scope)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rule.step([lambda: broken(model)], (), model, lambda loss: 1024 * loss)
+        accumulate(rule, [lambda: broken(model)], model, LossScaler(TIMES_1024))
     assert not model.first.weight.grad.isfinite().all()
 
 
@@ -283,10 +284,10 @@ def test_loss_scaling_changes_no_weight(name, scope):
     plain, scaled = SmallNetwork(), SmallNetwork()
     one = step(make(name, scope=scope), plain, draw())
     rule = make(name, scope=scope)
-    other = rule.step([lambda: scaled.losses(draw())], (), scaled, lambda loss: 1024 * loss)
+    other = accumulate(rule, [lambda: scaled.losses(draw())], scaled, LossScaler(TIMES_1024))
     for task, weight in one.weights.items():
         torch.testing.assert_close(other.weights[task], weight, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(other.measures["norm/depth"], one.measures["norm/depth"])
+    torch.testing.assert_close(other.log_values["norm/depth"], one.log_values["norm/depth"])
     for found, expected in zip(scaled.gradients(), plain.gradients(), strict=True):
         torch.testing.assert_close(found / 1024, expected, rtol=1e-5, atol=1e-9)
 
@@ -295,11 +296,11 @@ def test_loss_scaling_changes_no_weight(name, scope):
 def test_weights_that_cannot_be_found_make_a_plain_step(given, monkeypatch, failure):
     model, rule = SmallNetwork(), given([torch.nan, 1.0, 1.0])
 
-    def fail(_: TaskGradients) -> Tensor:
+    def fail(_: GradientSummary) -> Tensor:
         raise ValueError("no\nsolution")
 
     if failure == "raises":
-        monkeypatch.setattr(rule, "weigh", fail)
+        monkeypatch.setattr(rule, "weights", fail)
     reason = "ValueError: no solution" if failure == "raises" else "they are not finite"
     told = rf"step 1: no weights for semseg, depth, normals \({reason}\), plain sum"
     expected = descended(model, [1.0] * 3)
@@ -370,30 +371,30 @@ def test_with_nothing_shared_it_is_refused(given, scope):
     for part in (model.first, model.second):
         part.requires_grad_(False)
     with pytest.raises(ConfigError, match="shares no parameters that are trained"):
-        given([1.0] * 3, scope=scope).check(model)
+        given([1.0] * 3, scope=scope).validate_model(model)
 
 
 def test_features_need_a_handover(given):
     model = SmallNetwork()
     model.handover = nn.Identity()
-    given([1.0] * 3, scope="parameters").check(model)
+    given([1.0] * 3, scope="parameters").validate_model(model)
     with pytest.raises(
         ConfigError, match="hands its tasks no features in common: set scope: param"
     ):
-        given([1.0] * 3).check(model)
+        given([1.0] * 3).validate_model(model)
 
 
 def test_a_single_task_has_nothing_to_weigh(make_task):
     with pytest.raises(ConfigError, match="one task has no gradients to weigh: use fixed"):
-        Given([make_task("depth")]).check(SmallNetwork(("depth",)))
+        Given([make_task("depth")]).validate_model(SmallNetwork(("depth",)))
 
 
 def drop(leak: float, features: Tensor, gradients: list[list[float]]) -> Tensor:
     """What GradDrop lets pass of gradients at a Bx1 map, Tx B."""
     sieve = SignDrop(1, leak)
     rows = [[torch.tensor(row)[:, None]] for row in gradients]
-    sieve.see([features], rows)
-    sieve.alter([features], rows)
+    sieve.observe([features], rows)
+    sieve.apply([features], rows)
     return torch.stack([row[0][:, 0] for row in rows])
 
 
@@ -409,8 +410,8 @@ def test_graddrop_passes_one_sign_with_the_chance_of_its_purity():
     sieve, count = SignDrop(1, 0.0), 4000
     features = torch.ones(1, count)
     rows = [[torch.full((1, count), 3.0)], [torch.full((1, count), -1.0)]]
-    sieve.see([features], rows)
-    sieve.alter([features], rows)
+    sieve.observe([features], rows)
+    sieve.apply([features], rows)
     first, second = rows[0][0][0], rows[1][0][0]
     assert set(zip(first.tolist(), second.tolist(), strict=True)) == {(3.0, 0.0), (0.0, -1.0)}
     assert float((first > 0).float().mean()) == pytest.approx(0.75, abs=0.03)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from densemtl.balancing.task_gradients import TaskGradients
+from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.errors import ConfigError
 from tests.balancing.small_network import FROM_TORCHJD, NAMES, OURS, RULES, make
 
@@ -18,15 +18,15 @@ pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
 TWO = ("semseg", "depth")
 
 
-def seen(gramian: Tensor, losses: Tensor | None = None, step: int = 1) -> TaskGradients:
+def seen(gramian: Tensor, losses: Tensor | None = None, step: int = 1) -> GradientSummary:
     count = len(gramian)
     values = torch.ones(count, dtype=torch.float64) if losses is None else losses
-    return TaskGradients(gramian.double(), values.double(), tuple(range(count)), step)
+    return GradientSummary(gramian.double(), values.double(), tuple(range(count)), step)
 
 
 def weights(name: str, rows: list[list[float]], **options: object) -> list[float]:
     """Of two tasks with a Gramian."""
-    return make(name, TWO, **options).weigh(seen(torch.tensor(rows))).tolist()
+    return make(name, TWO, **options).weights(seen(torch.tensor(rows))).tolist()
 
 
 CONFLICT = [[1.0, -1.0], [-1.0, 4.0]]
@@ -82,7 +82,7 @@ def test_cagrad_against_a_line_search(c):
 
 def test_db_mtl_by_hand():
     """Gradients of logarithms are 1 / 1 and 2 / 4 long; both become as long as the first."""
-    found = make("db_mtl", TWO).weigh(seen(torch.tensor(SQUARE), torch.tensor([1.0, 4.0])))
+    found = make("db_mtl", TWO).weights(seen(torch.tensor(SQUARE), torch.tensor([1.0, 4.0])))
     assert found.tolist() == pytest.approx([1.0, 0.5])
 
 
@@ -92,25 +92,25 @@ def test_gradnorm_by_hand():
     The second task's loss has halved in the second step: rates 1 and .5, over their mean 4/3 and
     2/3 to the power alpha.
     """
-    rule = make("gradnorm", TWO, alpha=1.0, rate=0.03)
-    assert rule.weigh(seen(torch.tensor(SQUARE))).tolist() == [1, 1]
+    rule = make("gradnorm", TWO, alpha=1.0, lr=0.03)
+    assert rule.weights(seen(torch.tensor(SQUARE))).tolist() == [1, 1]
     moved = torch.tensor([1 + 0.03 / 1.5, 1 - 0.03 * 2 / 1.5]).double()
     first = moved * 2 / moved.sum()
-    second = rule.weigh(seen(torch.tensor(SQUARE), torch.tensor([1.0, 0.5])))
+    second = rule.weights(seen(torch.tensor(SQUARE), torch.tensor([1.0, 0.5])))
     assert second.tolist() == pytest.approx(first.tolist())
     lengths = first * torch.tensor([1.0, 2.0])
     wanted = lengths.mean() * torch.tensor([4 / 3, 2 / 3])
     assert (lengths - wanted).sign().tolist() == [-1, 1]
     moved = first - 0.03 * torch.tensor([-1.0, 2.0]) / lengths.mean()
-    third = rule.weigh(seen(torch.tensor(SQUARE)))
+    third = rule.weights(seen(torch.tensor(SQUARE)))
     assert third.tolist() == pytest.approx((moved * 2 / moved.sum()).tolist())
 
 
 def test_gradvac_turns_to_the_usual_cosine():
     """After a step at cosine .8 it is .4 at beta .5; a right angle is turned to that."""
     rule = make("gradvac", TWO, beta=0.5)
-    rule.weigh(seen(torch.tensor([[1.0, 1.6], [1.6, 4.0]])))
-    found = rule.weigh(seen(torch.tensor(SQUARE)))
+    rule.weights(seen(torch.tensor([[1.0, 1.6], [1.6, 4.0]])))
+    found = rule.weights(seen(torch.tensor(SQUARE)))
     # g1 + a g2 at cosine .4 to g2, of length 2: 2a / (1 + 4a^2)^(1/2) = .4
     share = 0.4 / (1 - 0.4**2) ** 0.5 / 2
     assert found.tolist() == pytest.approx([1 + 4 * share, 1 + share])
@@ -122,7 +122,9 @@ def test_gradvac_is_torchjds_where_order_plays_no_part():
     rule, theirs = make("gradvac", TWO), GradVacWeighting(beta=0.5)
     for number in range(5):
         gramian = random_gramian(number, 2)
-        torch.testing.assert_close(rule.weigh(seen(gramian)), theirs(gramian), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            rule.weights(seen(gramian)), theirs(gramian), rtol=1e-5, atol=1e-7
+        )
 
 
 def random_gramian(seed: int, tasks: int = 3, spread: float = 0.0) -> Tensor:
@@ -140,7 +142,7 @@ seeds = st.integers(0, 10_000)
 def test_mgda_is_convex_and_optimal(seed):
     """KKT of the shortest vector in the hull: every product with it is at least its square."""
     gramian = random_gramian(seed, spread=1)
-    found = make("mgda", iterations=1000, tolerance=1e-6).weigh(seen(gramian))
+    found = make("mgda", iterations=1000, tolerance=1e-6).weights(seen(gramian))
     assert found.min() >= 0
     assert found.sum() == pytest.approx(1)
     products = gramian @ found
@@ -151,21 +153,21 @@ def test_mgda_is_convex_and_optimal(seed):
 def test_upgrad_and_dual_proj_conflict_with_no_task(seed):
     gramian = random_gramian(seed, spread=1)
     for name in ("upgrad", "dual_proj"):
-        products = gramian @ make(name).weigh(seen(gramian))
+        products = gramian @ make(name).weights(seen(gramian))
         assert products.min() >= -1e-3 * gramian.diagonal().sum()
 
 
 @given(seeds)
 def test_pcgrad_conflicts_with_none_of_two(seed):
     gramian = random_gramian(seed, tasks=2)
-    products = gramian @ make("pcgrad", TWO).weigh(seen(gramian))
+    products = gramian @ make("pcgrad", TWO).weights(seen(gramian))
     assert products.min() >= -1e-9
 
 
 @given(seeds)
 def test_imtl_g_has_equal_projections(seed):
     gramian = random_gramian(seed)
-    found = make("imtl_g").weigh(seen(gramian))
+    found = make("imtl_g").weights(seen(gramian))
     assert abs(float(found.sum())) == pytest.approx(1)
     projections = gramian @ found / gramian.diagonal().sqrt()
     assert projections.min() > 0
@@ -176,7 +178,7 @@ def test_imtl_g_has_equal_projections(seed):
 def test_nash_and_fairgrad_solve_their_equation(seed):
     gramian = random_gramian(seed)
     for name, options in (("nash_mtl", {"max_norm": 0.0}), ("fairgrad", {"alpha": 1.0})):
-        found = make(name, **options).weigh(seen(gramian))
+        found = make(name, **options).weights(seen(gramian))
         gains = (gramian @ found) * found
         assert found.min() > 0
         assert gains.tolist() == pytest.approx([float(gains.mean())] * 3, rel=1e-2)
@@ -185,7 +187,7 @@ def test_nash_and_fairgrad_solve_their_equation(seed):
 @given(seeds)
 def test_aligned_mtl_of_full_rank_is_the_mean_of_equally_long_right_angles(seed):
     gramian = random_gramian(seed)
-    found = make("aligned_mtl").weigh(seen(gramian))
+    found = make("aligned_mtl").weights(seen(gramian))
     shortest = torch.linalg.eigvalsh(gramian).min()
     assert float(found @ gramian @ found) == pytest.approx(float(shortest) / 3, rel=1e-6)
 
@@ -195,7 +197,7 @@ def test_imtl_g_and_nash_do_not_care_for_the_scale_of_a_loss(seed):
     gramian, factors = random_gramian(seed), torch.tensor([1e-3, 1.0, 50.0]).double()
     scaled = factors[:, None] * gramian * factors
     for name in ("imtl_g", "nash_mtl"):
-        plain, other = (make(name).weigh(seen(each)) for each in (gramian, scaled))
+        plain, other = (make(name).weights(seen(each)) for each in (gramian, scaled))
         direction = torch.nn.functional.normalize(plain, dim=0)
         found = torch.nn.functional.normalize(other * factors, dim=0)
         torch.testing.assert_close(found, direction, rtol=1e-4, atol=1e-4)
@@ -207,7 +209,7 @@ def test_gradients_of_any_size_are_weighed_alike(name):
     gramian = random_gramian(3, 2)
     options = {"max_norm": 0.0} if name == "nash_mtl" else {}
     plain, small = (
-        make(name, TWO, **options).weigh(seen(scale * gramian)) for scale in (1.0, 1e-12)
+        make(name, TWO, **options).weights(seen(scale * gramian)) for scale in (1.0, 1e-12)
     )
     plain, small = plain / plain.sum(), small / small.sum()
     torch.testing.assert_close(plain, small, rtol=1e-4, atol=1e-6)
@@ -224,8 +226,8 @@ def test_the_order_of_tasks_plays_no_part(name, seed):
     losses = torch.tensor([1.0, 2.0, 5.0])[: len(order)]
     for number in range(3):
         gramian, values = random_gramian(seed + 10 * number, len(order)), losses / (1 + number)
-        expected = plain.weigh(seen(gramian, values, number))
-        found = permuted.weigh(seen(gramian[order][:, order], values[order], number))
+        expected = plain.weights(seen(gramian, values, number))
+        found = permuted.weights(seen(gramian[order][:, order], values[order], number))
         torch.testing.assert_close(found, expected[order], rtol=1e-4, atol=1e-4)
 
 
@@ -237,7 +239,7 @@ def test_the_order_of_tasks_plays_no_part(name, seed):
         ("fairgrad", {"alpha": -1.0}, "fairgrad.alpha: Input should be greater than or equal to 0"),
         ("nash_mtl", {"max_norm": -1.0}, "nash_mtl.max_norm: Input should be greater than"),
         ("gradvac", {"beta": 2.0}, "gradvac.beta: Input should be less than or equal to 1"),
-        ("gradnorm", {"rate": 0.0}, "gradnorm.rate: Input should be greater than 0"),
+        ("gradnorm", {"lr": 0.0}, "gradnorm.lr: Input should be greater than 0"),
         ("graddrop", {"leak": 2.0}, "graddrop.leak: Input should be less than or equal to 1"),
         ("upgrad", {"weights": {"edge": 1.0}}, "no task 'edge'"),
     ],

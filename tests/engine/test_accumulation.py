@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from densemtl import components
 from densemtl.components import names
 from densemtl.engine.precision import Precision
-from densemtl.engine.step import Report, Stepper
-from densemtl.handover import Handover
+from densemtl.engine.train_step import StepLog, TrainStep
+from densemtl.handover import SharedFeatures
 from densemtl.settings import TrainSettings
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED, VOID, Batch, Predictions
@@ -45,7 +45,7 @@ class Network(nn.Module):
     def __init__(self, channels: Mapping[str, int]) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-        self.handover = Handover()
+        self.handover = SharedFeatures()
         self.heads = nn.ModuleDict({task: nn.Conv2d(8, n, 1) for task, n in channels.items()})
         self.register_buffer("batches", torch.zeros(()))
 
@@ -61,14 +61,14 @@ class Network(nn.Module):
         return {SHARED: [*self.first.parameters(), *self.second.parameters()], **own}
 
 
-def stepper(tasks: Sequence[Task], rule: str, options: Mapping[str, str]) -> Stepper:
+def make_step(tasks: Sequence[Task], rule: str, options: Mapping[str, str]) -> TrainStep:
     torch.manual_seed(0)
     network = Network({task.name: task.channels for task in tasks}).double()
     balancer = components.make(
         "balancing", rule, tasks, options={**OPTIONS.get(rule, {}), **options}
     )
     parameters = [*network.parameters(), *balancer.parameters()]
-    return Stepper(
+    return TrainStep(
         network,
         tasks,
         balancer,
@@ -102,24 +102,24 @@ def parts(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
     ]
 
 
-def assert_equal_steps(one: Stepper, other: Stepper, sizes: Sequence[int]) -> None:
+def assert_equal_steps(one: TrainStep, other: TrainStep, sizes: Sequence[int]) -> None:
     """For three steps in two epochs, since rules remember."""
     for number in range(3):
         batch = draw(number)
-        whole, split = one.step([batch]), other.step(parts(batch, sizes))
+        whole, split = one.run([batch]), other.run(parts(batch, sizes))
         _assert_close(split, whole)
         _assert_close(_gradients(other), _gradients(one))
         if number == 1:
             one.balancer.end_epoch(), other.balancer.end_epoch()
 
 
-def _assert_close(found: Report, expected: Report) -> None:
+def _assert_close(found: StepLog, expected: StepLog) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def _gradients(each: Stepper) -> Report:
+def _gradients(each: TrainStep) -> StepLog:
     modules = nn.ModuleDict({"model": each.model, "balancer": each.balancer})
     return {name: parameter.grad for name, parameter in modules.named_parameters()}
 
@@ -139,7 +139,7 @@ def test_parts_equal_the_joined_batch(
     # drop by; those of silog are not.
     tasks = [make_task("semseg"), make_task("depth", loss="silog"), make_task("normals")]
     assert_equal_steps(
-        stepper(tasks, rule, options), stepper(tasks, rule, options), [2] * (IMAGES // 2)
+        make_step(tasks, rule, options), make_step(tasks, rule, options), [2] * (IMAGES // 2)
     )
 
 
@@ -147,7 +147,7 @@ def test_parts_equal_the_joined_batch(
 def test_parts_of_unlike_size(make_task: Callable[..., Task], loss: str) -> None:
     """Such as the loader does not give; silog is a mean over images, the others over pixels."""
     tasks = [make_task("semseg"), make_task("depth", loss=loss), make_task("normals")]
-    assert_equal_steps(stepper(tasks, "gls", {}), stepper(tasks, "gls", {}), [1, 5, 2])
+    assert_equal_steps(make_step(tasks, "gls", {}), make_step(tasks, "gls", {}), [1, 5, 2])
 
 
 @pytest.mark.parametrize(("rule", "options"), CASES, ids=IDS)
@@ -157,6 +157,6 @@ def test_each_batch_is_seen_once(
     """By what a network keeps of its batches, however often a rule looks."""
     if rule in FROM_TORCHJD:
         pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
-    made = stepper([make_task(task) for task in TASKS], rule, options)
-    made.step(parts(draw(0), [4, 4]))
+    made = make_step([make_task(task) for task in TASKS], rule, options)
+    made.run(parts(draw(0), [4, 4]))
     assert made.model.batches == 2

@@ -13,7 +13,7 @@ from experiments import tiny
 from densemtl.build import build_splits
 from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.log import read_log
-from densemtl.engine.monitor import NonFiniteLossError
+from densemtl.engine.loss_monitor import NonFiniteLossError
 from densemtl.engine.precision import make_precision
 from densemtl.engine.train import Job, train
 from densemtl.errors import ConfigError, DataError, ResultsError
@@ -148,7 +148,7 @@ def test_the_averaged_weights_are_what_is_kept(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     broken = job(tmp_path)
     with torch.no_grad():
-        next(iter(broken.stepper.model.parameters())).fill_(math.nan)
+        next(iter(broken.train_step.model.parameters())).fill_(math.nan)
     with pytest.raises(NonFiniteLossError, match=r"depth is nan.* at step 1"):
         train(broken)
     assert not (tmp_path / "last").exists()
@@ -157,17 +157,17 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
 def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
     broken = job(tmp_path, "train.non_finite=skip")
     batch = next(iter(broken.train_loader))
-    before = [parameter.clone() for parameter in broken.stepper.model.parameters()]
-    broken.stepper.balancer.table.fill_(math.inf)
-    broken.stepper.step([batch])
-    after = list(broken.stepper.model.parameters())
+    before = [parameter.clone() for parameter in broken.train_step.model.parameters()]
+    broken.train_step.balancer.task_weights.fill_(math.inf)
+    broken.train_step.run([batch])
+    after = list(broken.train_step.model.parameters())
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def break_gradient(broken: Job, task: str, step: int, value: float) -> None:
     """At that step the gradient of one of a task's weights is no number, though losses are."""
     steps = iter(range(1, 100))
-    weight = broken.stepper.model.parameter_groups()[task][0]
+    weight = broken.train_step.model.parameter_groups()[task][0]
     weight.register_hook(lambda gradient: gradient * value if next(steps) == step else gradient)
 
 

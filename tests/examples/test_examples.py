@@ -87,10 +87,10 @@ def test_running_means_by_hand() -> None:
     experiment = load_experiment(EXAMPLES / "own_balancing.yaml", ["tasks=[semseg, depth]"])
     balancer = build_balancer(experiment, build_tasks(experiment))
     losses = torch.tensor([4.0, 0.0])
-    assert balancer.weigh(losses)[0].item() == pytest.approx(1 / 4)
-    balancer.weigh(torch.tensor([8.0, 0.5]))
+    assert balancer.weights(losses)[0].item() == pytest.approx(1 / 4)
+    balancer.weights(torch.tensor([8.0, 0.5]))
     assert balancer.means.tolist() == pytest.approx([0.95 * 4 + 0.05 * 8, 0.5])
-    balancer.weigh(losses)
+    balancer.weights(losses)
     assert balancer.means[1].item() == pytest.approx(0.5)
 
 

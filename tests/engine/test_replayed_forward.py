@@ -12,8 +12,8 @@ from torch import Tensor
 from densemtl.balancing.equal import Equal
 from densemtl.build import build_splits
 from densemtl.engine.precision import make_precision
-from densemtl.engine.step import Stepper
 from densemtl.engine.train import Job
+from densemtl.engine.train_step import TrainStep
 from densemtl.losses.objective import objective
 from densemtl.run import make_job
 from densemtl.types import Batch
@@ -24,10 +24,10 @@ DROPOUT = "head={name: deeplab}"
 class Curious(Equal):
     """Equal weights; remembers what it was shown and the weights at that time."""
 
-    looks_again = True
+    needs_post_step_losses = True
 
-    def look_again(self, before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
-        self.seen = before, after
+    def after_step(self, before: Tensor, after: Tensor) -> None:
+        self.seen = [dict(zip(self.task_names, each, strict=True)) for each in (before, after)]
 
 
 def job(folder: Path, *overrides: str) -> Job:
@@ -38,9 +38,9 @@ def job(folder: Path, *overrides: str) -> Job:
     return made
 
 
-def curious(stepper: Stepper) -> Curious:
-    stepper.balancer = Curious(stepper.tasks)
-    return stepper.balancer
+def curious(train_step: TrainStep) -> Curious:
+    train_step.balancer = Curious(train_step.tasks)
+    return train_step.balancer
 
 
 def some_batches(made: Job, count: int) -> list[Batch]:
@@ -48,26 +48,26 @@ def some_batches(made: Job, count: int) -> list[Batch]:
     return [next(batches) for _ in range(count)]
 
 
-def losses_now(stepper: Stepper, batches: list[Batch]) -> dict[str, float]:
+def losses_now(train_step: TrainStep, batches: list[Batch]) -> dict[str, float]:
     """Mean losses in training mode, without gradients."""
     found = []
     for batch in batches:
         with torch.no_grad():
-            predictions = stepper.precision.run(stepper.model, batch.image)
-            found.append(objective(stepper.tasks, predictions, batch.targets).tasks)
+            predictions = train_step.precision.run(train_step.model, batch.image)
+            found.append(objective(train_step.tasks, predictions, batch.targets).tasks)
     return {
         task.name: torch.stack([losses[task.name] for losses in found]).mean().item()
-        for task in stepper.tasks
+        for task in train_step.tasks
     }
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_it_comes_after_the_update_and_sees_all_batches(tmp_path: Path, count: int) -> None:
     made = job(tmp_path, "optim.lr=0.01")
-    batches, rule = some_batches(made, count), curious(made.stepper)
-    before = losses_now(made.stepper, batches)
-    report = made.stepper.step(batches)
-    after = losses_now(made.stepper, batches)
+    batches, rule = some_batches(made, count), curious(made.train_step)
+    before = losses_now(made.train_step, batches)
+    report = made.train_step.run(batches)
+    after = losses_now(made.train_step, batches)
     told_before, told_after = rule.seen
     for task in ("semseg", "depth"):
         assert told_before[task] == report[task]
@@ -80,11 +80,11 @@ def test_it_comes_after_the_update_and_sees_all_batches(tmp_path: Path, count: i
 def test_dropout_drops_the_same(tmp_path: Path) -> None:
     """At a learning rate of nearly 0 both looks are equal, which no other dropout gives."""
     made = job(tmp_path, DROPOUT, "optim.lr=1e-12")
-    batches, rule = some_batches(made, 2), curious(made.stepper)
-    made.stepper.step(batches)
+    batches, rule = some_batches(made, 2), curious(made.train_step)
+    made.train_step.run(batches)
     before, after = rule.seen
     assert before["depth"].item() == pytest.approx(after["depth"].item(), rel=1e-5)
-    first, again = losses_now(made.stepper, batches), losses_now(made.stepper, batches)
+    first, again = losses_now(made.train_step, batches), losses_now(made.train_step, batches)
     assert first["depth"] != pytest.approx(again["depth"], rel=1e-4)
 
 
@@ -94,13 +94,13 @@ def test_it_leaves_no_trace(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     states = []
     for looks in (True, False):
         made = job(tmp_path / str(looks), *overrides)
-        rule = curious(made.stepper)
-        rule.looks_again = looks
+        rule = curious(made.train_step)
+        rule.needs_post_step_losses = looks
         torch.manual_seed(3)
         for batch in some_batches(made, 3):
-            made.stepper.step([batch])
+            made.train_step.run([batch])
         assert hasattr(rule, "seen") == looks
-        state = {name: each.clone() for name, each in made.stepper.model.state_dict().items()}
+        state = {name: each.clone() for name, each in made.train_step.model.state_dict().items()}
         states.append({**state, "random": torch.get_rng_state()})
     assert any("running_mean" in name for name in states[0])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -108,10 +108,10 @@ def test_it_leaves_no_trace(tmp_path: Path, overrides: tuple[str, ...]) -> None:
 
 def test_a_skipped_step_is_not_looked_at(tmp_path: Path) -> None:
     made = job(tmp_path, "train.non_finite=skip")
-    rule, (batch,) = curious(made.stepper), some_batches(made, 1)
+    rule, (batch,) = curious(made.train_step), some_batches(made, 1)
     with torch.no_grad():
-        next(iter(made.stepper.model.parameters())).fill_(torch.nan)
-    made.stepper.step([batch])
+        next(iter(made.train_step.model.parameters())).fill_(torch.nan)
+    made.train_step.run([batch])
     assert not hasattr(rule, "seen")
 
 
@@ -119,6 +119,6 @@ def test_a_skipped_step_is_not_looked_at(tmp_path: Path) -> None:
 def test_only_rules_that_ask_pay(tmp_path: Path, name: str, forwards: int) -> None:
     made = job(tmp_path, f"balancing={{name: {name}}}")
     passes: list[int] = []
-    made.stepper.model.decoder.register_forward_hook(lambda *_: passes.append(1))
-    made.stepper.step(some_batches(made, 2))
+    made.train_step.model.decoder.register_forward_hook(lambda *_: passes.append(1))
+    made.train_step.run(some_batches(made, 2))
     assert len(passes) == forwards

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from densemtl.engine.monitor import LossMonitor, Means, NonFiniteLossError
+from densemtl.engine.loss_monitor import LossMonitor, Means, NonFiniteLossError
 
 
 def losses(semseg: float, depth: float = 1.0) -> dict[str, torch.Tensor]:
@@ -16,42 +16,42 @@ def losses(semseg: float, depth: float = 1.0) -> dict[str, torch.Tensor]:
 
 def test_each_step_is_given_back_once_one_step_late():
     monitor = LossMonitor()
-    assert monitor.push(1, losses(0.5)) is None
-    assert monitor.push(2, losses(0.25, 2.0)) == {"semseg": 0.5, "depth": 1.0}
-    assert monitor.drain() == {"semseg": 0.25, "depth": 2.0}
-    assert monitor.drain() is None
+    assert monitor.update(1, losses(0.5)) is None
+    assert monitor.update(2, losses(0.25, 2.0)) == {"semseg": 0.5, "depth": 1.0}
+    assert monitor.flush() == {"semseg": 0.25, "depth": 2.0}
+    assert monitor.flush() is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_names_its_task_and_step(value):
     monitor = LossMonitor()
-    monitor.push(7, losses(1.0, value))
+    monitor.update(7, losses(1.0, value))
     with pytest.raises(NonFiniteLossError, match=rf"loss of depth is {value} at step 7"):
-        monitor.push(8, losses(1.0))
+        monitor.update(8, losses(1.0))
 
 
 def test_every_broken_task_is_named():
     monitor = LossMonitor()
-    monitor.push(3, losses(math.nan, math.inf))
+    monitor.update(3, losses(math.nan, math.inf))
     with pytest.raises(NonFiniteLossError, match="semseg is nan, depth is inf at step 3"):
-        monitor.drain()
+        monitor.flush()
 
 
 def test_forgiven_steps_are_told_and_left_out():
     told: list[str] = []
-    monitor = LossMonitor(forgive=True, tell=told.append)
-    monitor.push(4, losses(math.nan))
-    assert monitor.push(5, losses(2.0)) is None
+    monitor = LossMonitor(skip_non_finite=True, report=told.append)
+    monitor.update(4, losses(math.nan))
+    assert monitor.update(5, losses(2.0)) is None
     assert told == ["step 4 skipped: loss of semseg is nan"]
-    assert monitor.drain() == {"semseg": 2.0, "depth": 1.0}
+    assert monitor.flush() == {"semseg": 2.0, "depth": 1.0}
 
 
 def test_means_since_they_were_last_taken():
     means = Means()
-    assert means.take() == {}
+    assert means.compute_and_reset() == {}
     means.add({"a": 1.0, "b": 4.0})
     means.add(None)
     means.add({"a": 3.0, "b": 0.0})
-    assert means.take() == {"a": 2.0, "b": 2.0}
+    assert means.compute_and_reset() == {"a": 2.0, "b": 2.0}
     means.add({"a": 5.0})
-    assert means.take() == {"a": 5.0}
+    assert means.compute_and_reset() == {"a": 5.0}

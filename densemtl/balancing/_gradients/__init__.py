@@ -1,0 +1,1 @@
+"""Gradients of several tasks: collecting, comparing and combining them."""

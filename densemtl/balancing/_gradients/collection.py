@@ -1,0 +1,270 @@
+"""Collect the gradient of each task, and continue the backward pass with their weighted sum.
+
+There are two scopes. `features`: the gradients at the feature maps that the shared part of the
+network passes to the tasks, so that the shared part runs backward only once. `parameters`: the
+gradients of all parameters that the losses of several tasks depend on. All other parameters, such
+as those of the heads, receive the gradient of the plain sum.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.balancing._gradients.linear_combination import (
+    TaskGradient,
+    add_,
+    gramian,
+    weighted_sum_,
+)
+from densemtl.distributed import mean_over_ranks, world_size
+from densemtl.errors import ConfigError
+from densemtl.handover import DetachedFeatures, SharedFeatures
+from densemtl.types import FUSION, SHARED
+
+
+class GradientTransform(Protocol):
+    """Changes the tasks' gradients at the features, depending on those of the joint batch."""
+
+    def observe(self, features: Sequence[Tensor], gradients: Sequence[TaskGradient]) -> None:
+        """Take in the gradients of one micro-batch."""
+
+    def apply(self, features: Sequence[Tensor], gradients: Sequence[TaskGradient]) -> None:
+        """Change the gradients of one micro-batch in place; all have been observed before."""
+
+
+class GradientCollector(ABC):
+    """The gradients of the tasks in one optimizer step.
+
+    `targets` are scalars to differentiate: one per task, then the sum of the architecture's own
+    terms if it has any. Each is removed from the list before its backward pass, so that the part
+    of the graph which only this target depends on is freed as soon as possible.
+    """
+
+    keeps_graph: ClassVar[bool]
+    """Whether `add` keeps the graph of the micro-batch for `backward`."""
+
+    def recording(self) -> AbstractContextManager[object]:
+        """Return the context in which a micro-batch must run forward."""
+        return nullcontext()
+
+    def observe(self, targets: list[Tensor]) -> None:
+        """Take in the gradients of a micro-batch without changing any `.grad`.
+
+        Called before the first `add`, if there are several micro-batches and `keeps_graph`.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def add(self, targets: list[Tensor]) -> None:
+        """Run a micro-batch backward as far as the gradients of the tasks are separate."""
+
+    @abstractmethod
+    def gramian(self) -> Tensor:
+        """Return the TxT inner products of the tasks' gradients in the joint batch."""
+
+    @abstractmethod
+    def backward(self, weights: Sequence[float]) -> None:
+        """Add the gradients of what was added, weighted where it is shared, to `.grad`."""
+
+
+class ParameterGradients(GradientCollector):
+    """One gradient per task for each of the parameters, summed over the micro-batches.
+
+    Args:
+        parameters: the candidates; a parameter that only one task depends on is not shared.
+        num_tasks: number of tasks.
+    """
+
+    keeps_graph: ClassVar[bool] = False
+
+    def __init__(self, parameters: Sequence[nn.Parameter], num_tasks: int) -> None:
+        self._parameters, self._num_tasks = parameters, num_tasks
+        self._gradients: list[TaskGradient] = [[None] * len(parameters) for _ in range(num_tasks)]
+        self._gradients.append([None] * len(parameters))  # of the architecture's own terms
+
+    def add(self, targets: list[Tensor]) -> None:
+        """Run backward once per target; what is not shared receives its gradient right away."""
+        previous = [parameter.grad for parameter in self._parameters]
+        self._clear_grad()
+        for number, _ in enumerate(_backward_each(targets)):
+            gradient = [parameter.grad for parameter in self._parameters]
+            pairs = zip(self._gradients[number], gradient, strict=True)
+            self._gradients[number] = [add_(*pair) for pair in pairs]
+            self._clear_grad()
+        for parameter, grad in zip(self._parameters, previous, strict=True):
+            parameter.grad = grad
+
+    def _clear_grad(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def gramian(self) -> Tensor:
+        """Average the gradients over all ranks, then return their inner products.
+
+        Raises:
+            ConfigError: no parameter is shared.
+        """
+        mean_over_ranks(grad for row in self._gradients for grad in row if grad is not None)
+        columns = zip(*self._gradients[: self._num_tasks], strict=True)
+        shared = [column for column in columns if _is_shared(column)]
+        if not shared:
+            raise ConfigError(
+                "balancing.scope: parameters: no shared parameter is reached by two tasks' losses: "
+                "weigh losses instead (fixed, uncertainty ..)"
+            )
+        return gramian([list(row) for row in zip(*shared, strict=True)])
+
+    def backward(self, weights: Sequence[float]) -> None:
+        """Add the weighted sum to `.grad`, or the plain sum where only one task contributes."""
+        plain = [1.0] * len(self._gradients)
+        for index, parameter in enumerate(self._parameters):
+            column = [row[index] for row in self._gradients]
+            for row in self._gradients:
+                row[index] = None
+            if _is_used(column):
+                shared = _is_shared(column[: self._num_tasks])
+                total = weighted_sum_(column, [*weights, 1.0] if shared else plain)
+                parameter.grad = add_(parameter.grad, total)
+
+
+def _is_used(column: Sequence[Tensor | None]) -> bool:
+    return any(entry is not None for entry in column)
+
+
+def _is_shared(column: Sequence[Tensor | None]) -> bool:
+    return sum(entry is not None for entry in column) > 1
+
+
+class FeatureGradients(GradientCollector):
+    """One gradient per task at the shared features; the shared part runs backward only once.
+
+    Args:
+        shared_features: marks the features in the network.
+        num_tasks: number of tasks.
+        transform: changes the tasks' gradients after they have been compared.
+    """
+
+    keeps_graph: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        shared_features: SharedFeatures,
+        num_tasks: int,
+        transform: GradientTransform | None = None,
+    ) -> None:
+        self._shared_features, self._num_tasks = shared_features, num_tasks
+        self._transform = transform
+        self._detached = DetachedFeatures()
+        self._gramians: list[Tensor] = []
+        self._features: list[Tensor] = []
+        self._gradients: list[TaskGradient] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Detach the shared features of the micro-batch that runs inside."""
+        with self._shared_features.detach() as self._detached:
+            yield
+
+    def observe(self, targets: list[Tensor]) -> None:
+        """Compare the gradients of a micro-batch that is run again afterwards."""
+        leaves = self._detached.leaves
+        features, gradients = self._select_used([_grad(target, leaves) for target in targets])
+        targets.clear()
+        self._compare(features, gradients)
+
+    def add(self, targets: list[Tensor]) -> None:
+        """Run the tasks' own parts backward, down to the shared features."""
+        leaves = self._detached.leaves
+        gradients = [_take_grad(leaves) for _ in _backward_each(targets)]
+        self._features, self._gradients = self._select_used(gradients)
+
+    def _select_used(
+        self, gradients: Sequence[TaskGradient]
+    ) -> tuple[list[Tensor], list[TaskGradient]]:
+        """Return the features that some task depends on, and the gradients there."""
+        columns = list(zip(*gradients, strict=True))
+        used = [index for index, column in enumerate(columns) if _is_used(column)]
+        if not used:
+            raise ConfigError(
+                "balancing.scope: features: nothing that makes the features is trained: set "
+                "scope: parameters, or weigh losses instead (fixed, uncertainty ..)"
+            )
+        features = [self._detached.features[index] for index in used]
+        self._detached = DetachedFeatures()
+        return features, [[row[index] for index in used] for row in gradients]
+
+    def _compare(self, features: Sequence[Tensor], gradients: Sequence[TaskGradient]) -> None:
+        of_tasks = gradients[: self._num_tasks]
+        self._gramians.append(gramian(of_tasks))
+        if self._transform is not None:
+            self._transform.observe(features, of_tasks)
+
+    def gramian(self) -> Tensor:
+        """Return the sum over micro-batches and ranks: the features of the joint batch."""
+        if not self._gramians:  # a single micro-batch, which was not observed beforehand
+            self._compare(self._features, self._gradients)
+        total = torch.stack(self._gramians).sum(dim=0)
+        mean_over_ranks([total])
+        return total / world_size()
+
+    def backward(self, weights: Sequence[float]) -> None:
+        """Run the shared part of the micro-batch backward from the weighted sum."""
+        if self._transform is not None:
+            self._transform.apply(self._features, self._gradients[: self._num_tasks])
+        padded = [*weights, *[1.0] * (len(self._gradients) - self._num_tasks)]
+        sums = [weighted_sum_(column, padded) for column in zip(*self._gradients, strict=True)]
+        features, self._features, self._gradients = self._features, [], []
+        torch.autograd.backward(features, sums)
+
+
+def _backward_each(targets: list[Tensor]) -> Iterator[None]:
+    """Run backward from one target after the other; yield after each."""
+    while targets:
+        target = targets.pop(0)
+        if target.requires_grad:
+            target.backward(retain_graph=bool(targets))
+        del target
+        yield
+
+
+def _take_grad(leaves: Sequence[Tensor]) -> TaskGradient:
+    """Return the `.grad` of the leaves and reset it."""
+    gradient: TaskGradient = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    return gradient
+
+
+def _grad(target: Tensor, leaves: Sequence[Tensor]) -> TaskGradient:
+    """Return the gradient at the leaves, and change no `.grad`."""
+    if not (leaves and target.requires_grad):
+        return [None] * len(leaves)
+    return list(torch.autograd.grad(target, leaves, retain_graph=True, allow_unused=True))
+
+
+def shared_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the trainable parameters of a `DenseModel` in the groups "shared" and "fusion"."""
+    groups = cast(Any, model).parameter_groups()
+    members = [each for group in (SHARED, FUSION) for each in groups.get(group, ())]
+    return [parameter for parameter in members if parameter.requires_grad]
+
+
+def find_shared_features(model: nn.Module) -> SharedFeatures:
+    """Return the module that marks a model's shared features.
+
+    Raises:
+        ConfigError: there is none: no features are passed to all tasks.
+    """
+    for module in model.modules():
+        if isinstance(module, SharedFeatures):
+            return module
+    raise ConfigError(
+        "balancing.scope: features: this architecture hands its tasks no features in common: set "
+        "scope: parameters, or weigh losses instead (fixed, uncertainty ..)"
+    )

@@ -1,0 +1,151 @@
+"""One optimizer step, from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from densemtl.balancing.base import Balancer, BalancingOutput, LossScaler, TaskBackward
+from densemtl.distributed import average_gradients
+from densemtl.engine.fsdp import gather_full
+from densemtl.engine.loss_monitor import GRADIENT
+from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
+from densemtl.engine.precision import Precision
+from densemtl.engine.replayed_forward import ModelFn, ReplayForward
+from densemtl.losses.objective import Losses, objective
+from densemtl.settings import TrainSettings
+from densemtl.tasks.base import Task
+from densemtl.types import Batch
+
+StepLog = dict[str, Tensor]
+"""{name: detached scalar}: each loss, `weight/TASK`, the balancer's log values, `total`."""
+
+
+@dataclass
+class TrainStep:
+    """Everything that an optimizer step needs.
+
+    Attributes:
+        model: the network, whose parameters the optimizer holds.
+        tasks: what is learned.
+        balancer: weighs the losses or gradients of the tasks.
+        optimizer: of the parameters of the model and the balancer.
+        precision: the device and the number format.
+        settings: of the training loop.
+        scaler: the loss scale of mixed precision; disabled otherwise.
+    """
+
+    model: nn.Module
+    tasks: Sequence[Task]
+    balancer: Balancer
+    optimizer: Optimizer
+    precision: Precision
+    settings: TrainSettings
+    scaler: torch.amp.GradScaler
+
+    def run(self, batches: Sequence[Batch]) -> StepLog:
+        """Take one step along the gradient of the joint batch.
+
+        Args:
+            batches: the micro-batches whose gradients are accumulated.
+
+        Returns:
+            The losses and weights of the joint batch.
+        """
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        micro_batches = make_micro_batches(batches, self.tasks, self.precision.device)
+        scale = LossScaler(self.scaler, len(micro_batches))
+        backward = self.balancer.start_step(self.model, scale)
+        replay = ReplayForward(self.model)
+
+        # Weights depend on all micro-batches, but the graph of only one is kept at a time.
+        weights = None
+        if len(micro_batches) > 1 and backward.needs_replay:
+            weights = self._compute_weights(replay, micro_batches, backward)
+
+        all_losses: list[Losses] = []
+        for micro_batch in micro_batches:
+            with backward.recording():
+                losses = self._compute_losses(self.model, micro_batch)
+            all_losses.append(losses.detached())
+            backward.add(losses)
+            if backward.keeps_graph or micro_batch is micro_batches[-1]:
+                weights = backward.compute_weights() if weights is None else weights
+                backward.backward(weights)
+        assert weights is not None
+        log = _make_log(all_losses, backward.finish(weights, all_losses))
+
+        skips_non_finite = self.settings.non_finite == "skip"
+        if skips_non_finite and not bool(log["total"].isfinite()):
+            return log
+        self._all_reduce_gradients()
+        if skips_non_finite and not bool((norm := self._gradient_norm()).isfinite()):
+            return {**log, GRADIENT: norm}
+        self._clip_gradients()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+        if self.balancer.needs_post_step_losses:
+            after = self._replay_losses(replay, micro_batches)
+            stack = self.balancer.stack_losses
+            self.balancer.after_step(stack(log), stack(after))
+        return log
+
+    def _compute_losses(self, model: ModelFn, micro_batch: MicroBatch) -> Losses:
+        """Run the model forward, and compute the losses of the tasks."""
+        predictions = self.precision.run(model, micro_batch.batch.image, full_size=False)
+        return micro_batch.scale(objective(self.tasks, predictions, micro_batch.batch.targets))
+
+    def _compute_weights(
+        self, replay: ReplayForward, micro_batches: Sequence[MicroBatch], backward: TaskBackward
+    ) -> Tensor:
+        """Return the weights of the joint batch, before the step's own forward passes."""
+        with replay.session() as model:
+            for micro_batch in micro_batches:
+                with backward.replaying():
+                    losses = self._compute_losses(model, micro_batch)
+                backward.observe(losses)
+        return backward.compute_weights()
+
+    @torch.no_grad()
+    def _replay_losses(
+        self, replay: ReplayForward, micro_batches: Sequence[MicroBatch]
+    ) -> dict[str, Tensor]:
+        """Return the losses of the updated model on the joint batch."""
+        with replay.session() as model:
+            return _mean([self._compute_losses(model, each).tasks for each in micro_batches])
+
+    def _all_reduce_gradients(self) -> None:
+        """Average the gradients over all ranks."""
+        if not self.settings.shard:  # FSDP reduces gradients in the backward pass
+            average_gradients(self.model)
+        average_gradients(self.balancer)
+
+    def _gradient_norm(self) -> Tensor:
+        """Return the norm of all gradients; 0 with a loss scaler, which has a check of its own."""
+        groups = [] if self.scaler.is_enabled() else self.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm: Tensor = gather_full(nn.utils.get_total_norm(grads))
+        return norm
+
+    def _clip_gradients(self) -> None:
+        if self.settings.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+
+
+def _make_log(losses: Sequence[Losses], output: BalancingOutput) -> StepLog:
+    log = _mean([{**each.tasks, **each.terms} for each in losses])
+    log |= {f"weight/{task}": weight for task, weight in output.weights.items()}
+    return {**log, **output.log_values, "total": output.total}
+
+
+def _mean(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the losses of the joint batch: the means over the micro-batches."""
+    return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
