@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -42,6 +42,14 @@ SMALL_TASKS: dict[str, dict[str, Any]] = {
 def _one_thread() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+@pytest.fixture
+def double_precision() -> Iterator[None]:
+    """Networks and random tensors are made in float64; see `exact.py`."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

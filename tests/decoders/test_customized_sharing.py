@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from decoders.test_equations import CLOSE, backbone, conv, image, lively, single
+from decoders.test_equations import backbone, conv, image, lively, single
+from exact import assert_same
 from torch import Tensor
 
 from densemtl.decoders.customized_sharing import CustomizedSharing
@@ -14,6 +15,8 @@ from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.heads.linear import Linear
 from densemtl.models.join import Join
 from densemtl.tasks.base import Task
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 NAMES = ("semseg", "depth")
 
@@ -46,7 +49,7 @@ def test_equations(tasks: list[Task]) -> None:
             layer = decoder.joins[task.name].levels[level]
             joined.append(conv(torch.cat([first, other], 1), layer))
         wanted = decoder.heads[task.name](joined)
-        torch.testing.assert_close(final[task.name], wanted, **CLOSE)
+        assert_same(final[task.name], wanted)
 
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
@@ -55,7 +58,7 @@ def test_own_features_alone_are_single_tasks(tasks: list[Task], names: tuple[str
     decoder = lively(CustomizedSharing(backbone, Linear, chosen, alpha=1.0))
     for task in chosen:
         wanted = single(decoder, task)(x).final[task.name]
-        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+        assert_same(decoder(x).final[task.name], wanted)
 
 
 def test_shared_features_alone_are_hard_sharing(tasks: list[Task]) -> None:
@@ -64,7 +67,7 @@ def test_shared_features_alone_are_hard_sharing(tasks: list[Task]) -> None:
     hard.backbone.load_state_dict(decoder.shared.state_dict())
     hard.heads.load_state_dict(decoder.heads.state_dict())
     for task, wanted in hard(x).final.items():
-        torch.testing.assert_close(decoder(x).final[task], wanted, **CLOSE)
+        assert_same(decoder(x).final[task], wanted)
 
 
 def test_equal_backbones_start_as_one(tasks: list[Task]) -> None:
@@ -74,7 +77,7 @@ def test_equal_backbones_start_as_one(tasks: list[Task]) -> None:
     levels = decoder.shared(x)
     for task in NAMES:
         for got, wanted in zip(decoder.joins[task]([levels, levels]), levels, strict=True):
-            torch.testing.assert_close(got, wanted, **CLOSE)
+            assert_same(got, wanted)
 
 
 def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:

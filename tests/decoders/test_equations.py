@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exact import assert_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +24,7 @@ from densemtl.models.distillation import Distillation
 from densemtl.models.stages import Midway
 from densemtl.tasks.base import Task
 
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def backbone() -> Backbone:
@@ -108,7 +109,7 @@ def test_cross_stitch(tasks: list[Task]) -> None:
         midways = put(midways, features)
     for task, levels in zip(tasks, pyramid, strict=True):
         wanted = decoder.heads[task.name](levels)
-        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+        assert_same(decoder(x).final[task.name], wanted)
 
 
 def test_cross_stitch_starts_with_rows_that_sum_to_one(tasks: list[Task]) -> None:
@@ -166,7 +167,7 @@ def test_nddr(tasks: list[Task], shortcut: bool) -> None:
             joined = torch.cat([up(level, levels[-1]) for level in levels], 1)
             levels[-1] = conv(joined, decoder.shortcuts[index])
         wanted = decoder.heads[task.name](levels)
-        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+        assert_same(decoder(x).final[task.name], wanted)
 
 
 def test_nddr_starts_as_a_mixture_of_equal_channels(tasks: list[Task]) -> None:
@@ -194,7 +195,7 @@ def test_mtan(tasks: list[Task]) -> None:
             hidden = norm(conv(torch.cat(seen, 1), mask[0]), mask[1]).clamp(min=0)
             attended.append(norm(conv(hidden, mask[3]), mask[4]).sigmoid() * leaving)
         wanted = decoder.heads[task.name](attended)
-        torch.testing.assert_close(decoder(x).final[task.name], wanted, **CLOSE)
+        assert_same(decoder(x).final[task.name], wanted)
 
 
 def distilled(module: Distillation, features: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -224,10 +225,10 @@ def test_pad_net(tasks: list[Task], feature: str) -> None:
     made = decoder(x)
     for task in tasks:
         guess = conv(initial[task.name], decoder.guess[task.name])
-        torch.testing.assert_close(made.aux[0][task.name], guess, **CLOSE)
+        assert_same(made.aux[0][task.name], guess)
         (first, second), output = decoder.final[task.name]
         wanted = conv(residual(residual(refined[task.name], first), second), output)
-        torch.testing.assert_close(made.final[task.name], wanted, **CLOSE)
+        assert_same(made.final[task.name], wanted)
 
 
 @pytest.mark.parametrize("softmax", ["published_code", "paper"])
@@ -251,7 +252,7 @@ def test_propagation(softmax: str) -> None:
         hidden = F.linear(shared.mean((2, 3)), squeeze.weight, squeeze.bias).clamp(min=0)
         gate = F.linear(hidden, excite.weight, excite.bias).sigmoid()
         wanted = shared * gate[:, :, None, None] + features[name]
-        torch.testing.assert_close(handed[name], wanted, **CLOSE)
+        assert_same(handed[name], wanted)
 
 
 def test_mti_net(tasks: list[Task]) -> None:
@@ -273,6 +274,6 @@ def test_mti_net(tasks: list[Task]) -> None:
     for task in tasks:
         for scale in range(4):
             guess = conv(scales[scale][task.name], decoder.guess[scale][task.name])
-            torch.testing.assert_close(made.aux[scale][task.name], guess, **CLOSE)
+            assert_same(made.aux[scale][task.name], guess)
         wanted = decoder.heads[task.name]([each[task.name] for each in refined])
-        torch.testing.assert_close(made.final[task.name], wanted, **CLOSE)
+        assert_same(made.final[task.name], wanted)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from decoders.test_equations import CLOSE, conv, image, lively, norm
+from decoders.test_equations import conv, image, lively, norm
+from exact import GATE_TOLERANCE, assert_same
 from torch import Tensor, nn
 
 from densemtl.decoders.cgc import CGC
@@ -20,6 +21,8 @@ from densemtl.heads.linear import Linear
 from densemtl.models.backbone import Backbone
 from densemtl.models.experts import Expert, Gate, Wiring, imbalance, mean_entropy, mix
 from densemtl.tasks.base import Task
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 FAMILY = [MMoE, MLMMoE, CGC, PLE]
 COLLAPSED = 1e6
@@ -89,7 +92,7 @@ def check(
         assert list(made) == list(decoder.task_names)
         for task, head in decoder.heads.items():
             wanted = head([level[task] for level in levels])
-            torch.testing.assert_close(made[task], wanted, **CLOSE)
+            assert_same(made[task], wanted, GATE_TOLERANCE)
 
 
 @pytest.mark.parametrize("gate", ["pixel", "pooled"])
@@ -284,7 +287,7 @@ def test_all_start_as_hard_sharing_whatever_their_gates(
     assert any((feature < 0).any() for feature in decoder.backbone(x))
     wanted, made = predict(hard, x), predict(decoder, x)
     for task in ("semseg", "depth"):
-        torch.testing.assert_close(made[task], wanted[task], **CLOSE)
+        assert_same(made[task], wanted[task], GATE_TOLERANCE)
 
 
 @pytest.mark.parametrize("cls", FAMILY)
@@ -311,7 +314,8 @@ def test_gates_sum_to_one(tasks: list[Task], cls: type[GatedExperts], places: in
     assert len(layers) == 4 * places
     for each in layers.values():
         assert each.weights.shape == (len(each.takers), len(each.sources))
-        torch.testing.assert_close(each.weights.sum(1), torch.ones(len(each.takers)))
+        ones = torch.ones(len(each.takers), dtype=each.weights.dtype)
+        torch.testing.assert_close(each.weights.sum(1), ones)
 
 
 @torch.no_grad()
@@ -327,7 +331,7 @@ def test_the_shares_of_ple(tasks: list[Task]) -> None:
     weight = decoder.levels[1].layers[0].gates["depth"].score.weight[:, :, 0, 0]
     scores = torch.einsum("bchw,ec->ebhw", decoder.backbone(x)[1], weight).exp()
     wanted = (scores / scores.sum(0)).mean((1, 2, 3))
-    torch.testing.assert_close(below.weights[1, [0, 2]], wanted)
+    torch.testing.assert_close(below.weights[1, [0, 2]], wanted.float())
 
 
 def test_entropy_is_told_for_each_layer(tasks: list[Task]) -> None:
@@ -336,7 +340,8 @@ def test_entropy_is_told_for_each_layer(tasks: list[Task]) -> None:
     assert list(layers) == ["entropy layer 1", "entropy layer 2"]
     for each in layers.values():
         assert each.sources == ("entropy",)
-        torch.testing.assert_close(each.weights, torch.ones(len(each.takers), 1))
+        torch.testing.assert_close(each.weights, torch.ones_like(each.weights))
+        assert each.weights.shape == (len(each.takers), 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from decoders.test_equations import CLOSE, backbone, conv, image, lively
+from decoders.test_equations import backbone, conv, image, lively
+from exact import assert_same
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
@@ -17,6 +18,8 @@ from densemtl.errors import ConfigError, ModelError
 from densemtl.heads.deeplab import DeepLab
 from densemtl.heads.linear import Linear
 from densemtl.tasks.base import Task
+
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 NAMES = ("semseg", "depth", "normals")
 
@@ -72,7 +75,7 @@ def test_equations(tasks: list[Task], subspaces: int, head: type[Linear] | type[
             projection = decoder.projections[index][stage]
             summed += decoder.betas[index, stage] * conv(pooled, projection)
         wanted = decoder.heads[task.name]([*earlier, summed])
-        torch.testing.assert_close(final[task.name], wanted, **CLOSE)
+        assert_same(final[task.name], wanted)
 
 
 @torch.no_grad()
@@ -100,7 +103,7 @@ def test_nothing_taken_is_single_tasks(
     final = decoder(x).final
     for task in tasks:
         alone = decoder.heads[task.name](decoder.backbones[task.name](x))
-        torch.testing.assert_close(final[task.name], alone, **CLOSE)
+        assert_same(final[task.name], alone)
 
 
 @torch.no_grad()
@@ -120,7 +123,7 @@ def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
     other.load_state_dict(moved)
     expected = one(x).final
     for task, logits in other(x).final.items():
-        torch.testing.assert_close(logits, expected[task], **CLOSE)
+        assert_same(logits, expected[task])
 
 
 def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:

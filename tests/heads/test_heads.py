@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exact import assert_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,6 +64,7 @@ def test_every_level_counts(name: str) -> None:
         assert not torch.allclose(head(changed), before)
 
 
+@pytest.mark.usefixtures("double_precision")
 def test_linear_equals_one_convolution_of_the_concatenation() -> None:
     head = make("linear")
     features = pyramid(2)
@@ -72,7 +74,7 @@ def test_linear_equals_one_convolution_of_the_concatenation() -> None:
     )
     weight = torch.cat([level.weight for level in head.levels], dim=1)
     expected = F.conv2d(joined, weight, head.levels[0].bias)
-    torch.testing.assert_close(head(features), expected, rtol=1e-4, atol=1e-5)
+    assert_same(head(features), expected)
 
 
 def test_widths_can_be_set() -> None:

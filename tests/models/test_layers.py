@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exact import assert_same
 from torch import nn
 from torch.nn import functional as F
 
@@ -42,6 +43,7 @@ def test_resizing_to_the_same_size_is_the_same_tensor() -> None:
     assert resize(x, (5, 7)).shape == (1, 2, 5, 7)
 
 
+@pytest.mark.usefixtures("double_precision")
 def test_levels_convolved_one_by_one_are_those_side_by_side() -> None:
     torch.manual_seed(0)
     levels = [torch.randn(2, 3, 8, 12), torch.randn(2, 4, 4, 6), torch.randn(2, 5, 3, 3)]
@@ -51,8 +53,8 @@ def test_levels_convolved_one_by_one_are_those_side_by_side() -> None:
         level.requires_grad_()
     found = convolution(levels)
     wanted = F.conv2d(joined, convolution.weight, convolution.bias)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert_same(found, wanted)
     towards = torch.randn_like(found)
     own = torch.autograd.grad(found, convolution.weight, towards)
     (expected,) = torch.autograd.grad(wanted, convolution.weight, towards)
-    torch.testing.assert_close(own[0], expected, rtol=1e-4, atol=1e-5)
+    assert_same(own[0], expected)

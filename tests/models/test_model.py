@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 
 import pytest
 import torch
+from exact import assert_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -123,22 +125,22 @@ def test_a_dilated_batch_of_one_trains(backbone: str, output_stride: int) -> Non
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_mambaout"])
 def test_images_of_a_batch_are_independent_in_evaluation(backbone: str) -> None:
-    model = make(backbone, "fpn", TASKS).eval()
+    model = make(backbone, "fpn", TASKS).eval().double()
     images = picture(3)
     with torch.no_grad():
         together = model(images).final["task0"]
         alone = torch.cat([model(image[None]).final["task0"] for image in images])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert_same(together, alone)
 
 
 def test_a_padded_image_is_the_corner_of_one_with_the_mean_colour_beside_it() -> None:
-    model = make("test_resnet", "fpn", TASKS).eval()
+    model = make("test_resnet", "fpn", TASKS).eval().double()
     small = picture(1, (50, 70)).float()
     large = (255 * torch.tensor(model.decoder.backbone.mean)).view(1, 3, 1, 1).repeat(1, 1, 64, 96)
     large[..., :50, :70] = small
     with torch.no_grad():
         expected = model(large).final["depth"][..., :50, :70]
-        torch.testing.assert_close(model(small).final["depth"], expected, rtol=1e-4, atol=1e-5)
+        assert_same(model(small).final["depth"], expected)
 
 
 def test_the_backbone_sees_normalised_colours() -> None:
@@ -176,9 +178,11 @@ def test_channels_last_and_bfloat16() -> None:
     model = make("test_resnet", "fpn", TASKS).eval()
     with torch.no_grad():
         plain = model(picture(2)).final["depth"]
-        model = model.to(memory_format=torch.channels_last)
+        exact = deepcopy(model).double()
+        expected = exact(picture(2)).final["depth"]
+        exact, model = (each.to(memory_format=torch.channels_last) for each in (exact, model))
         image = picture(2).contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(model(image).final["depth"], plain, rtol=1e-3, atol=1e-4)
+        assert_same(exact(image).final["depth"], expected)
         with torch.autocast("cpu", torch.bfloat16):
             coarse = model(image).final["depth"]
     assert coarse.shape == plain.shape

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from exact import assert_same
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
@@ -41,6 +42,7 @@ class Swin(nn.Module):
 
 @pytest.mark.parametrize("kind", [SwinTransformer, SwinTransformerV2, SwinTransformerV2Cr])
 @pytest.mark.parametrize("size", [(6, 10), (24, 20), (26, 14), (2, 4)])
+@pytest.mark.usefixtures("double_precision")
 @torch.no_grad()
 def test_the_same_is_computed(kind: Kind, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
@@ -48,7 +50,7 @@ def test_the_same_is_computed(kind: Kind, size: tuple[int, int]) -> None:
     (wanted,) = network(image)
     with countable(network):
         (found,) = network(image)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert_same(found, wanted)
 
 
 def test_blocks_are_left_as_they_were() -> None:
