@@ -143,7 +143,7 @@ def _key(place: int) -> str:
 
 
 def write_shards(
-    splits: Sequence[DenseDataset], offers: dict[str, Any], root: Path, images: int, jpeg: bool
+    splits: Sequence[DenseDataset], offers: dict[str, Any], root: Path, images_per_shard: int, jpeg: bool
 ) -> None:
     """Pack datasets; shards that are whole already are left alone.
 
@@ -151,16 +151,16 @@ def write_shards(
         splits: what to pack, one a split.
         offers: the tasks in them with their default options.
         root: the folder to fill; its index is written last.
-        images: in a shard.
+        images_per_shard: images in a shard.
         jpeg: images as JPEG of quality 95, five times smaller, and not quite the same.
     """
     index: dict[str, Any] = {}
     for dataset in splits:
         shards: list[dict[str, Any]] = []
         index[dataset.split] = shards
-        for start in range(0, len(dataset), images):
+        for start in range(0, len(dataset), images_per_shard):
             name = f"{dataset.split}-{len(shards):06d}.tar"
-            places = range(start, min(start + images, len(dataset)))
+            places = range(start, min(start + images_per_shard, len(dataset)))
             if not (root / name).exists():
                 _write_shard(dataset, places, root / name, jpeg)
             shards.append({"file": name, "ids": [dataset.ids[place] for place in places]})

@@ -102,13 +102,13 @@ def to_decoded(task: Task, prediction: Map) -> Tensor:
 def _load(file: Path, key: str | None) -> NDArray[Any]:
     if file.suffix.lower() != ".mat":
         return files.read_array(file)
-    arrays = {name: value for name, value in files.read_mat(file).items() if _is_map(value)}
-    if key in arrays:
-        return arrays[key]
-    if len(arrays) != 1:
-        held = ", ".join(arrays) or "no array"
+    variables = {name: value for name, value in files.read_mat(file).items() if _is_map(value)}
+    if key in variables:
+        return variables[key]
+    if len(variables) != 1:
+        held = ", ".join(variables) or "no array"
         raise DataError(f"{file}: holds {held}; name the predictions' variable by --mat-key")
-    return next(iter(arrays.values()))
+    return next(iter(variables.values()))
 
 
 def _is_map(value: Any) -> bool:
