@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     loaded = load(args.checkpoint, args.overrides, args.device)
     predictor = Predictor.of(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
     if args.web:
-        from densemtl.web.serve import serve
+        from densemtl.web.server import serve
 
         return serve(predictor, args.host, args.port)
     points = point_maker(predictor.tasks, args.points, args.intrinsics)

@@ -33,7 +33,7 @@ def protect(host: str) -> Callable[[Request, Handler], Awaitable[Response]]:
         if is_trusted_host(request.headers.get("host", ""), names):
             response = await handle(request)
         else:
-            text = "unknown name in the Host header; use the server's address or localhost"
+            text = "unknown name in the Host header; use an IP address, or serve with --host NAME"
             response = JSONResponse({"error": text}, 400)
         response.headers.update(HEADERS)
         return response
