@@ -17,6 +17,9 @@ PACKAGES = {"data": "data", "decoder": "decoders", "head": "heads", "balancing":
 AUXILIARY = "auxiliary_tasks"
 """What a decoder that can learn further tasks calls the parameter for them, as the section does."""
 
+TASK_KEYS = ("name", "kind", "metrics")
+"""Keys of a task that are no options of its class."""
+
 RESERVED = (SHARED, FUSION, "balancing")
 """Parameter groups that are no task's."""
 
@@ -29,6 +32,7 @@ def component_errors(values: Mapping[str, Any]) -> Iterator[str]:
             yield from _option_errors(section, package, entry["name"], _without(entry, "name"))
     for where, entry in _entries(values, "trackers"):
         yield from _option_errors(where, "trackers", entry["name"], _without(entry, "name"))
+    yield from _protocol_errors(values.get("protocol"))
     backbone = values.get("backbone")
     if isinstance(backbone, dict):
         from densemtl.models.backbone import Backbone
@@ -45,6 +49,14 @@ def _option_errors(
         yield f"{section}.name: {error}"
         return
     yield from _invalid(cls, section, options)
+
+
+def _protocol_errors(name: Any) -> Iterator[str]:
+    if isinstance(name, str):
+        try:
+            components.find("metrics.protocols", name)
+        except ConfigError as error:
+            yield f"protocol: {error}"
 
 
 def _invalid(cls: type[Any], where: str, options: Mapping[str, Any]) -> list[str]:
@@ -66,6 +78,7 @@ def task_errors(values: Mapping[str, Any]) -> Iterator[str]:
         if name in seen:
             yield f"{where}: {name!r} is named twice"
         seen.add(name)
+        yield from _metric_errors(where, entry)
         if not _can_name_a_module(name):
             yield f"{where}: {name!r} cannot name a task: take another word of a-z, 0-9, _"
         if offered is None:
@@ -78,6 +91,16 @@ def task_errors(values: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(values.get("tasks"), list | tuple):
         yield from _weight_errors(values.get("balancing"), seen)
     yield from _auxiliary_errors(values)
+
+
+def _metric_errors(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Metrics that are added to a task; whether they fit it is found out when it is built."""
+    if entry.get("metrics") and where.startswith(AUXILIARY):
+        yield f"{where}.metrics: auxiliary tasks are not scored; leave metrics out"
+        return
+    for place, metric in _entries(entry, "metrics"):
+        options = _without(metric, "name")
+        yield from _option_errors(f"{where}.{place}", "metrics", metric["name"], options)
 
 
 def _task_entries(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -123,8 +146,8 @@ def _task_option_errors(
 ) -> Iterator[str]:
     kind = entry.get("kind") or defaults.get("kind") or entry["name"]
     if isinstance(kind, str):
-        options = {**defaults, **_without(entry, "name")}
-        yield from _option_errors(where, "tasks", kind, _without(options, "kind"))
+        options = {**defaults, **_without(entry, *TASK_KEYS)}
+        yield from _option_errors(where, "tasks", kind, _without(options, *TASK_KEYS))
 
 
 def _weight_errors(balancing: Any, tasks: set[str]) -> Iterator[str]:
@@ -153,5 +176,5 @@ def _names_component(entry: Any) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("name"), str)
 
 
-def _without(entry: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {str(name): value for name, value in entry.items() if name != key}
+def _without(entry: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {str(name): value for name, value in entry.items() if name not in keys}

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
@@ -58,6 +59,14 @@ def _one_of(told: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+PROTOCOL_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "enum": components.names("metrics.protocols")},
+        {"type": "string", "pattern": ":"},
+    ]
+}
+"""A protocol by name, or one of the user's own."""
+
 Baselines = Annotated[
     Literal["auto", "none"] | dict[str, Path],
     _one_of("auto, none, or {task: its run's folder}"),
@@ -95,6 +104,8 @@ class TaskEntry(Entry):
     """A task; a name of one's own comes with a kind."""
 
     kind: str | None = None
+    metrics: tuple[Entry, ...] = ()
+    """What scores the task besides the protocol's metrics: names, or {name: .., option: ..}."""
 
 
 class Experiment(Section):
@@ -102,8 +113,8 @@ class Experiment(Section):
 
     seed: Seed = 0
     """Of weights, order and augmentation."""
-    protocol: ProtocolName = "survey"
-    """Which family of metrics scores the run."""
+    protocol: Annotated[ProtocolName, WithJsonSchema(PROTOCOL_SCHEMA)] = "survey"
+    """Which family of metrics scores the run; `package.module:Class` for one of your own."""
     tasks: tuple[TaskEntry, ...]
     """What is learnt and scored: names, or {name: .., option: ..}."""
     auxiliary_tasks: tuple[TaskEntry, ...] = ()
@@ -164,6 +175,8 @@ class Experiment(Section):
             values[section] = {k: v for k, v in values[section].items() if k not in keys}
         for key in ("baselines", "trackers"):
             values.pop(key)
+        for task in (*values["tasks"], *values["auxiliary_tasks"]):
+            task.pop("metrics")
         return values
 
     def fingerprint(self) -> str:

@@ -33,7 +33,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "thinning": ("words",),
     "parallel": ("errors",),
     "partition": ("thinning",),
-    "metrics": ("directions", "errors", "partition", "thinning", "types", "void", "words"),
+    "metrics": (
+        *("components", "directions", "errors", "limits", "partition", "thinning", "types"),
+        *("void", "words"),
+    ),
+    "metrics.protocols": ("metrics.boundary.protocols",),
     "losses": ("coarse", "directions", "distributed", "errors", "tasks.base", "types"),
     "tasks": (
         *(
@@ -88,8 +92,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "trackers": ("atomic", "errors"),
     "engine": (
         *("atomic", "balancing.base", "coarse", "components", "data", "distributed", "errors"),
-        *("losses.objective", "metrics.base", "metrics.labelled", "models", "parallel"),
-        *("settings", "tasks.base", "trackers", "types", "visualize"),
+        *("losses.objective", "metrics", "models", "parallel"),
+        *("settings", "tasks", "trackers", "types", "visualize"),
     ),
 }
 """{file or package: what of densemtl it may import}. Files left out stand above all of these."""
