@@ -21,10 +21,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from densemtl import components, configfile
-from densemtl.checks import component_errors, task_errors
+from densemtl.checks import find_errors
 from densemtl.configfile import Document
 from densemtl.errors import ConfigError
 from densemtl.limits import Seed
+from densemtl.renamed_keys import restore_config, translate_config
 from densemtl.settings import (
     AugmentSettings,
     InputSettings,
@@ -180,8 +181,8 @@ class Experiment(Section):
         return values
 
     def fingerprint(self) -> str:
-        """A short hash of `material()`."""
-        text = json.dumps(self.material(), sort_keys=True)
+        """A short hash of `material()`, which renaming a key does not change."""
+        text = json.dumps(restore_config(self.material()), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_yaml(self) -> str:
@@ -198,17 +199,35 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
     return check(configfile.load(file, overrides))
 
 
-def read_saved(text: str, source: Path) -> Experiment:
-    """An experiment as `to_yaml` wrote it; whether its components exist is not looked at.
+def load_saved(text: str, source: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Check an experiment as `to_yaml` wrote it, now or in an older version.
+
+    Args:
+        text: the configuration.
+        source: the file that it comes from, for errors.
+        overrides: `key=value` changes.
 
     Raises:
-        ConfigError: it is none; names the source.
+        ConfigError: one line for each thing that is wrong.
     """
-    values = configfile.parse_yaml(text, str(source))
-    errors = _structure_errors(values)
-    if errors:
+    return check(configfile.override(_translate_saved(text, source), overrides, str(source)))
+
+
+def read_saved(text: str, source: Path) -> Experiment:
+    """As `load_saved`, but whether its components exist is not checked, so none is imported.
+
+    Raises:
+        ConfigError: it is no experiment; names the source.
+    """
+    experiment, errors = _parse(_translate_saved(text, source))
+    if experiment is None:
         raise ConfigError("\n".join(f"{source}: {error}" for error in errors))
-    return Experiment.model_validate(values)
+    return experiment
+
+
+def _translate_saved(text: str, source: Path) -> dict[str, Any]:
+    values, _ = translate_config(configfile.parse_yaml(text, str(source)))
+    return values
 
 
 def check(document: Document) -> Experiment:
@@ -217,17 +236,18 @@ def check(document: Document) -> Experiment:
     Raises:
         ConfigError: one line for each thing that is wrong.
     """
-    values = document.values
-    errors = [*_structure_errors(values), *component_errors(values), *task_errors(values)]
-    if errors:
+    values, renamed = translate_config(document.values)
+    experiment, errors = _parse(values)
+    errors = [*(f"{old.path}: {old.message}" for old in renamed), *errors, *find_errors(values)]
+    if experiment is None or errors:
         lines = [f"{document.origin(error.split(':')[0])}: {error}" for error in errors]
         raise ConfigError("\n".join(lines))
-    return Experiment.model_validate(values)
+    return experiment
 
 
-def _structure_errors(values: Mapping[str, Any]) -> list[str]:
+def _parse(values: Mapping[str, Any]) -> tuple[Experiment | None, list[str]]:
+    """An experiment, or one line for each value of a wrong type."""
     try:
-        Experiment.model_validate(values)
+        return Experiment.model_validate(values), []
     except ValidationError as error:
-        return components.describe(error, "", Experiment)
-    return []
+        return None, components.describe(error, "", Experiment)

@@ -23,7 +23,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "components": ("errors",),
     "configfile": ("errors",),
     "checks": ("components", "errors", "models.backbone", "types"),
-    "config": ("checks", "components", "configfile", "errors", "limits", "settings", "types"),
+    "renamed_keys": (),
+    "config": (
+        *("checks", "components", "configfile", "errors", "limits", "renamed_keys", "settings"),
+        "types",
+    ),
     "directions": (),
     "coarse": ("models.layers", "types"),
     "argmax": ("coarse",),
@@ -91,7 +95,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "trackers": ("atomic", "errors"),
     "engine": (
-        *("atomic", "balancing.base", "coarse", "components", "data", "distributed", "errors"),
+        *("atomic", "balancing.base", "coarse", "components", "configfile", "data", "distributed"),
+        *("errors", "renamed_keys"),
         *("losses.objective", "metrics", "models", "parallel"),
         *("settings", "tasks", "trackers", "types", "visualize"),
     ),
