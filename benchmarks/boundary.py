@@ -51,13 +51,18 @@ def main(argv: list[str] | None = None) -> None:
     from rich import print as show
     from rich.table import Table
 
-    from densemtl.metrics.boundary.protocols import PROTOCOLS
+    from densemtl.metrics.boundary.protocols import Protocol
+    from densemtl.metrics.protocols import modern, survey
 
+    protocols = {
+        "survey": Protocol(**survey.BOUNDARY),  # type: ignore[arg-type]
+        "modern": Protocol(**modern.BOUNDARY),  # type: ignore[arg-type]
+    }
     table = Table(title=f"{args.size[0]}x{args.size[1]}, distance {args.max_dist}, one core")
     for column in ("image", "protocol", "s", "nms", "thinning", "matching", "odsF"):
         table.add_column(column)
     for case in cases(args):
-        for name, protocol in PROTOCOLS.items():
+        for name, protocol in protocols.items():
             table.add_row(case.kind, name, *measure(case, protocol, args.max_dist))
     show(table)
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
         list_datasets,
         list_decoders,
         list_heads,
+        list_metrics,
+        list_protocols,
         list_tasks,
         list_trackers,
     )
@@ -30,6 +32,8 @@ _HOMES = {
     "list_datasets": "catalogue",
     "list_decoders": "catalogue",
     "list_heads": "catalogue",
+    "list_metrics": "catalogue",
+    "list_protocols": "catalogue",
     "list_tasks": "catalogue",
     "list_trackers": "catalogue",
     "push_to_hub": "hub.publish",

@@ -22,8 +22,11 @@ from densemtl.data.photometric import Photometric
 from densemtl.data.pixels import Pixels
 from densemtl.data.readable import Readable
 from densemtl.data.workers import Loader
+from densemtl.errors import ConfigError
+from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.models.backbone import Backbone
 from densemtl.models.model import DenseModel
+from densemtl.tasks.added_metrics import metric_errors
 from densemtl.tasks.base import Task
 from densemtl.trackers.base import Tracker
 from densemtl.types import Batch, FeatureSpec
@@ -38,8 +41,20 @@ class Splits:
 
 
 def build_tasks(experiment: Experiment) -> list[Task]:
-    """One object a task: the dataset's defaults for it, and on top what the user set."""
-    return _build_tasks(experiment, experiment.tasks)
+    """One object a task: the dataset's defaults for it, and on top what the user set.
+
+    Raises:
+        ConfigError: the protocol does not score a task, or an added metric does not fit it.
+    """
+    tasks = _build_tasks(experiment, experiment.tasks)
+    errors = [
+        f"tasks.{index}.{error}"
+        for index, task in enumerate(tasks)
+        for error in metric_errors(task, experiment.protocol)
+    ]
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return tasks
 
 
 def build_auxiliary_tasks(experiment: Experiment) -> list[Task]:
@@ -65,6 +80,7 @@ def build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
     kind = entry.kind or options.pop("kind", None) or entry.name
     options.pop("kind", None)
     task: Task = components.make("tasks", kind, entry.name, options=options)
+    task.added_metrics = tuple(MetricSpec(each.name, each.options) for each in entry.metrics)
     return task
 
 

@@ -33,3 +33,13 @@ def list_balancing() -> list[str]:
 def list_trackers() -> list[str]:
     """What can show a run while it goes."""
     return components.names("trackers")
+
+
+def list_metrics() -> list[str]:
+    """Metrics, which can be added to a task."""
+    return components.names("metrics")
+
+
+def list_protocols() -> list[str]:
+    """Protocols, each of which scores every task by metrics of its own."""
+    return components.names("metrics.protocols")

@@ -1,8 +1,9 @@
 """From a name in a configuration to a class: the file of that name, and nothing else, is imported.
 
-`densemtl/<package>/<name>.py` holds the class of the same name (mti_net.py holds MTINet). A user's
-own class is `package.module:Class`. What a user may set are the constructor's keyword-only
-parameters; they are checked against its annotations.
+`densemtl/<package>/<name>.py` holds the class of the same name (mti_net.py holds MTINet); a
+component of several files is `<name>/<name>.py`. A user's own class is `package.module:Class`. What
+a user may set are the constructor's keyword-only parameters; they are checked against its
+annotations.
 """
 
 from __future__ import annotations
@@ -27,9 +28,19 @@ OPTIONS = ConfigDict(
 
 def names(package: str) -> list[str]:
     """The components of a package, found by reading file names and class lines; imports none."""
-    folder = Path(__file__).parent / package
-    files = sorted(file for file in folder.glob("[!_]*.py") if file.stem != "base")
-    return [file.stem for file in files if _holds_component(file)]
+    return sorted(_modules(package))
+
+
+def _modules(package: str) -> dict[str, str]:
+    """{component: its module inside the package}."""
+    folder = Path(__file__).parent.joinpath(*package.split("."))
+    files = [file for file in folder.glob("[!_]*.py") if file.stem != "base"]
+    files += [file for file in folder.glob("*/*.py") if file.stem == file.parent.name]
+    return {
+        file.stem: ".".join(file.relative_to(folder).with_suffix("").parts)
+        for file in files
+        if _holds_component(file)
+    }
 
 
 def _holds_component(file: Path) -> bool:
@@ -49,10 +60,10 @@ def find(package: str, name: str) -> type[Any]:
     """
     if ":" in name:
         return _find_own(name)
-    known = names(package)
+    known = _modules(package)
     if name not in known:
         raise ConfigError(f"no {name!r} in {package}: {suggest(name, known)}")
-    module = importlib.import_module(f"densemtl.{package}.{name}")
+    module = importlib.import_module(f"densemtl.{package}.{known[name]}")
     return next(
         value
         for key, value in vars(module).items()
@@ -69,6 +80,13 @@ def _find_own(path: str) -> type[Any]:
     if not inspect.isclass(found):
         raise ConfigError(f"{path!r} is not a class")
     return found
+
+
+def get_name(package: str, cls: type[Any]) -> str:
+    """Return the name by which `find` returns a class."""
+    home, _, stem = cls.__module__.rpartition(".")
+    inside = home == f"densemtl.{package}" or home == f"densemtl.{package}.{stem}"
+    return stem if inside else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

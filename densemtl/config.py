@@ -14,16 +14,18 @@ from pydantic import (
     ConfigDict,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from densemtl import components, configfile
-from densemtl.checks import component_errors, task_errors
+from densemtl.checks import find_errors
 from densemtl.configfile import Document
 from densemtl.errors import ConfigError
 from densemtl.limits import Seed
+from densemtl.renamed_keys import restore_config, translate_config
 from densemtl.settings import (
     AugmentSettings,
     InputSettings,
@@ -57,6 +59,14 @@ def _one_of(told: str) -> WrapValidator:
 
     return WrapValidator(check)
 
+
+PROTOCOL_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "enum": components.names("metrics.protocols")},
+        {"type": "string", "pattern": ":"},
+    ]
+}
+"""A protocol by name, or one of the user's own."""
 
 Baselines = Annotated[
     Literal["auto", "none"] | dict[str, Path],
@@ -95,6 +105,8 @@ class TaskEntry(Entry):
     """A task; a name of one's own comes with a kind."""
 
     kind: str | None = None
+    metrics: tuple[Entry, ...] = ()
+    """What scores the task besides the protocol's metrics: names, or {name: .., option: ..}."""
 
 
 class Experiment(Section):
@@ -102,8 +114,8 @@ class Experiment(Section):
 
     seed: Seed = 0
     """Of weights, order and augmentation."""
-    protocol: ProtocolName = "survey"
-    """Which family of metrics scores the run."""
+    protocol: Annotated[ProtocolName, WithJsonSchema(PROTOCOL_SCHEMA)] = "survey"
+    """Which family of metrics scores the run; `package.module:Class` for one of your own."""
     tasks: tuple[TaskEntry, ...]
     """What is learnt and scored: names, or {name: .., option: ..}."""
     auxiliary_tasks: tuple[TaskEntry, ...] = ()
@@ -164,11 +176,13 @@ class Experiment(Section):
             values[section] = {k: v for k, v in values[section].items() if k not in keys}
         for key in ("baselines", "trackers"):
             values.pop(key)
+        for task in (*values["tasks"], *values["auxiliary_tasks"]):
+            task.pop("metrics")
         return values
 
     def fingerprint(self) -> str:
-        """A short hash of `material()`."""
-        text = json.dumps(self.material(), sort_keys=True)
+        """A short hash of `material()`, which renaming a key does not change."""
+        text = json.dumps(restore_config(self.material()), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_yaml(self) -> str:
@@ -185,17 +199,35 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
     return check(configfile.load(file, overrides))
 
 
-def read_saved(text: str, source: Path) -> Experiment:
-    """An experiment as `to_yaml` wrote it; whether its components exist is not looked at.
+def load_saved(text: str, source: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Check an experiment as `to_yaml` wrote it, now or in an older version.
+
+    Args:
+        text: the configuration.
+        source: the file that it comes from, for errors.
+        overrides: `key=value` changes.
 
     Raises:
-        ConfigError: it is none; names the source.
+        ConfigError: one line for each thing that is wrong.
     """
-    values = configfile.parse_yaml(text, str(source))
-    errors = _structure_errors(values)
-    if errors:
+    return check(configfile.override(_translate_saved(text, source), overrides, str(source)))
+
+
+def read_saved(text: str, source: Path) -> Experiment:
+    """As `load_saved`, but whether its components exist is not checked, so none is imported.
+
+    Raises:
+        ConfigError: it is no experiment; names the source.
+    """
+    experiment, errors = _parse(_translate_saved(text, source))
+    if experiment is None:
         raise ConfigError("\n".join(f"{source}: {error}" for error in errors))
-    return Experiment.model_validate(values)
+    return experiment
+
+
+def _translate_saved(text: str, source: Path) -> dict[str, Any]:
+    values, _ = translate_config(configfile.parse_yaml(text, str(source)))
+    return values
 
 
 def check(document: Document) -> Experiment:
@@ -204,17 +236,18 @@ def check(document: Document) -> Experiment:
     Raises:
         ConfigError: one line for each thing that is wrong.
     """
-    values = document.values
-    errors = [*_structure_errors(values), *component_errors(values), *task_errors(values)]
-    if errors:
+    values, renamed = translate_config(document.values)
+    experiment, errors = _parse(values)
+    errors = [*(f"{old.path}: {old.message}" for old in renamed), *errors, *find_errors(values)]
+    if experiment is None or errors:
         lines = [f"{document.origin(error.split(':')[0])}: {error}" for error in errors]
         raise ConfigError("\n".join(lines))
-    return Experiment.model_validate(values)
+    return experiment
 
 
-def _structure_errors(values: Mapping[str, Any]) -> list[str]:
+def _parse(values: Mapping[str, Any]) -> tuple[Experiment | None, list[str]]:
+    """An experiment, or one line for each value of a wrong type."""
     try:
-        Experiment.model_validate(values)
+        return Experiment.model_validate(values), []
     except ValidationError as error:
-        return components.describe(error, "", Experiment)
-    return []
+        return None, components.describe(error, "", Experiment)

@@ -130,14 +130,22 @@ def _load_with_bases(file: Path, below: tuple[Path, ...]) -> Document:
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file that holds one mapping with text keys."""
+    return parse_yaml(read_text(file), str(file))
+
+
+def read_text(file: Path) -> str:
+    """A UTF-8 text file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: cannot be read: not a UTF-8 text file") from error
     except (OSError, ValueError) as error:  # of impossible names, such as those with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{file}: cannot be read: {reason}") from error
-    return parse_yaml(text, str(file))
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:

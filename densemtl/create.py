@@ -7,10 +7,11 @@ from typing import Any
 
 from densemtl import components
 from densemtl.build import assemble, build_task, offers
-from densemtl.checks import component_errors, task_errors
+from densemtl.checks import find_errors
 from densemtl.config import Component, TaskEntry
 from densemtl.errors import ConfigError
 from densemtl.models.model import DenseModel
+from densemtl.renamed_keys import translate_config
 from densemtl.tasks.base import Task
 from densemtl.types import Size
 
@@ -30,8 +31,7 @@ def create_tasks(tasks: Sequence[Named | Task], data: Named | None = None) -> li
     """
     named = [_entry(task) for task in tasks if not isinstance(task, Task)]
     dataset = {} if data is None else {"data": _anywhere(_entry(data))}
-    values = {"tasks": named, **dataset}
-    _refuse([*component_errors(values), *(task_errors(values) if named else ())])
+    _refuse_errors({**dataset, **({"tasks": named} if named else {})})
     offered = offers(Component(**dataset["data"])) if dataset else {}
     return [
         task if isinstance(task, Task) else _create_task(_entry(task), offered) for task in tasks
@@ -72,14 +72,14 @@ def create_model(
     sized = {**size, "pretrained": pretrained, **_entry(backbone)}
     parts = {"decoder": _entry(decoder), "head": _entry(head), "backbone": sized}
     named = {"tasks": _entries(tasks), "auxiliary_tasks": _entries(auxiliary_tasks)}
-    _refuse([*component_errors(parts), *task_errors({**parts, **named})])
-    built = create_tasks(tasks, data)
+    _refuse_errors({**parts, **named})
+    built = create_tasks([*tasks, *auxiliary_tasks], data)
     return assemble(
         Component(**parts["backbone"]),
         Component(**parts["head"]),
         Component(**parts["decoder"]),
-        built,
-        create_tasks(auxiliary_tasks, data),
+        built[: len(tasks)],
+        built[len(tasks) :],
     )
 
 
@@ -101,6 +101,8 @@ def _anywhere(data: dict[str, Any]) -> dict[str, Any]:
     return {"root": ".", **data} if on_disk else data
 
 
-def _refuse(errors: Sequence[str]) -> None:
+def _refuse_errors(values: Mapping[str, Any]) -> None:
+    translated, renamed = translate_config(values)
+    errors = [*(f"{old.path}: {old.message}" for old in renamed), *find_errors(translated)]
     if errors:
         raise ConfigError("\n".join(errors))

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from densemtl import configfile
 from densemtl.build import build_model, build_tasks
-from densemtl.config import Experiment, check
+from densemtl.config import Experiment, load_saved
 from densemtl.engine.checkpoint import apply_weights, load_weights, weights_file, weights_hash
 from densemtl.engine.precision import Precision, make_precision
 from densemtl.models.model import DenseModel
@@ -50,8 +49,7 @@ def load(path: Path, overrides: Sequence[str] = (), device: str | None = None) -
     """
     file = weights_file(path)
     weights = load_weights(file)
-    saved = configfile.parse_yaml(weights.config, str(file))
-    experiment = check(configfile.override(saved, overrides, str(file)))
+    experiment = load_saved(weights.config, file, overrides)
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks, pretrained=False)
     apply_weights(model, weights.tensors, file)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from densemtl.build import Splits, build_model, build_tasks
+from densemtl.build import Splits
 from densemtl.config import Experiment
 from densemtl.engine.best import selection
 from densemtl.engine.evaluate import Scores
 from densemtl.engine.train import Job
-from densemtl.introspection.costs import count_flop
 from densemtl.results import Results, TaskResult, finite, versions
 from densemtl.tasks.base import Task
 
-GIGA = 1e9
 
+def record_run(experiment: Experiment, splits: Splits, job: Job, gflop: float) -> Results:
+    """Return the results of a run's best validated weights, and what it took to train them.
 
-def record_run(experiment: Experiment, splits: Splits, job: Job) -> Results:
-    """The best validated weights of a run, and what it took to train them."""
+    Args:
+        experiment: that was trained.
+        splits: its data.
+        job: the finished or interrupted training.
+        gflop: cost of one forward pass, as of `InitialModel`.
+    """
     record, tasks = job.state.record, job.tasks
     return Results(
         run=describe(experiment),
@@ -35,15 +39,10 @@ def record_run(experiment: Experiment, splits: Splits, job: Job) -> Results:
         images_per_second=round(record.images / max(record.train_seconds, 1e-9), 2),
         seconds_per_step=round(record.train_seconds / max(record.step, 1), 4),
         parameters=sum(each.numel() for each in job.train_step.model.parameters()),
-        gflop=_gflop(experiment),
+        gflop=gflop,
         fingerprint=experiment.fingerprint(),
         versions=versions(),
     )
-
-
-def _gflop(experiment: Experiment) -> float:
-    model = build_model(experiment, build_tasks(experiment), pretrained=False).to("meta")
-    return round(sum(count_flop(model, experiment.input.size).values()) / GIGA, 4)
 
 
 def describe(experiment: Experiment) -> dict[str, str]:

@@ -18,6 +18,7 @@ import densemtl
 from densemtl.atomic import write_json
 from densemtl.errors import ResultsError
 from densemtl.metrics.delta_m import delta_m, task_deltas
+from densemtl.renamed_keys import RENAMED_RESULT_FIELDS, translate_fields
 from densemtl.types import ProtocolName
 
 RESULTS = "results.json"
@@ -175,7 +176,8 @@ def load_results(file: Path) -> Results:
     """
     file = file / RESULTS if file.is_dir() else file
     try:
-        return Results.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Results.model_validate(translate_fields(values, RENAMED_RESULT_FIELDS))
     except OSError as error:
         raise ResultsError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from densemtl.build import (
     build_auxiliary_tasks,
     build_balancer,
     build_eval_loader,
-    build_model,
     build_splits,
     build_tasks,
     build_trackers,
@@ -23,21 +22,22 @@ from densemtl.build import (
 from densemtl.config import Experiment, read_saved
 from densemtl.curves import draw_balancing, draw_curves
 from densemtl.data.workers import told_if_killed
-from densemtl.distributed import is_first, share, wait, world_size
+from densemtl.distributed import is_first, wait, world_size
 from densemtl.engine.final import score_best
 from densemtl.engine.fsdp import check_shard, shard
 from densemtl.engine.log import LOG, RELATIONS, SHARING, read_log
 from densemtl.engine.optim import Schedule, make_optimizer
 from densemtl.engine.precision import Precision, make_precision
+from densemtl.engine.randomness import set_random_state
 from densemtl.engine.state import TrainState, make_average
 from densemtl.engine.train import Job, count_steps, train
 from densemtl.engine.train_step import TrainStep
 from densemtl.errors import ConfigError
 from densemtl.heatmaps import draw_course
 from densemtl.inference.predictor import Predictor
+from densemtl.initial_model import InitialModel, build_initial_model
 from densemtl.models.joined_norm import join_norms
 from densemtl.models.recompute import recompute_blocks
-from densemtl.models.single_pixel import check_pixels
 from densemtl.record import record_run
 from densemtl.results import (
     RESULTS,
@@ -47,7 +47,6 @@ from densemtl.results import (
     load_references,
     versions,
 )
-from densemtl.tasks.base import Task
 from densemtl.warm_start import own_networks, warm_start
 
 CONFIG = "config.yaml"
@@ -73,12 +72,11 @@ def run(
     """
     versions()
     precision = make_precision(experiment.train, device)
-    tasks = build_tasks(experiment)
-    _try_out(experiment, tasks)
+    initial = _prepare(experiment)
     splits = build_splits(experiment)
     singles = _single_task_runs(experiment, splits, folder.parent, precision, max_steps)
     start = _starting_points(experiment, singles)
-    results = _train(experiment, splits, folder, precision, max_steps, start)
+    results = _train(experiment, splits, folder, precision, max_steps, initial, start)
     if singles:
         results = compare(results, singles)
         if is_first():
@@ -86,16 +84,18 @@ def run(
     return results
 
 
-def _try_out(experiment: Experiment, tasks: Sequence[Task]) -> None:
-    """Build all once, so that what cannot be is told before hours of single-task runs."""
-    model = build_model(experiment, tasks)
+def _prepare(experiment: Experiment) -> InitialModel:
+    """Build the model, and check all that can fail before hours of single-task runs."""
+    tasks = build_tasks(experiment)
+    initial = build_initial_model(experiment, tasks)
     learnt = [*tasks, *build_auxiliary_tasks(experiment)]
-    build_balancer(experiment, learnt).validate_model(model)
+    build_balancer(experiment, learnt).validate_model(initial.model)
     build_trackers(experiment)
     if isinstance(experiment.init_from, dict):
-        warm_start(model, experiment.init_from)
+        warm_start(initial.model, experiment.init_from)
     elif experiment.init_from == "baselines":
-        own_networks(model)
+        own_networks(initial.model)
+    return initial
 
 
 def _single_task_runs(
@@ -116,21 +116,20 @@ def _single_task_runs(
         single = experiment.single_task(name)
         data = splits if experiment.loader.cache == "memory" else build_splits(single)
         folder = beside / BASELINES / f"{experiment.data.name}-{name}-{_identity(single, data)}"
-        _train(single, data, folder, precision, max_steps)
+        initial = build_initial_model(single, build_tasks(single))
+        _train(single, data, folder, precision, max_steps, initial)
         folders[name] = folder
     return folders
 
 
 def _starting_points(experiment: Experiment, singles: Mapping[str, Path]) -> Mapping[str, Path]:
-    """{task: run that its network starts from}, empty for a start of its own.
+    """Return {task: single-task run whose weights its network still has to be given}.
 
     Raises:
         ConfigError: to start from baselines there must be some.
     """
-    if experiment.init_from == "none":
+    if experiment.init_from != "baselines":
         return {}
-    if isinstance(experiment.init_from, dict):
-        return experiment.init_from
     if not singles:
         raise ConfigError("init_from: baselines: there are none; set baselines=auto, or name runs")
     return singles
@@ -161,13 +160,14 @@ def _train(
     folder: Path,
     precision: Precision,
     max_steps: int | None,
+    initial: InitialModel,
     start: Mapping[str, Path] | None = None,
 ) -> Results:
     _claim(folder, experiment)
-    job = make_job(experiment, splits, folder, precision, start)
+    job = make_job(experiment, splits, folder, precision, start, initial)
     train(job, max_steps)
     score_best(job)
-    results = record_run(experiment, splits, job)
+    results = record_run(experiment, splits, job, initial.gflop)
     if is_first():
         _write(results, folder)
     wait()
@@ -218,6 +218,7 @@ def make_job(
     folder: Path,
     precision: Precision,
     start: Mapping[str, Path] | None = None,
+    initial: InitialModel | None = None,
 ) -> Job:
     """Build a run's parts, and restore what an earlier call left in its folder.
 
@@ -227,15 +228,16 @@ def make_job(
         folder: of the run.
         precision: where and how it runs.
         start: {task: single-task run} that networks of one task each start from.
+        initial: the experiment's model, if it was built before.
     """
     settings, pin = experiment.train, precision.device.type == "cuda"
     tasks = build_tasks(experiment)
     learnt = [*tasks, *build_auxiliary_tasks(experiment)]
     train_loader = build_train_loader(experiment, splits.train, learnt, pin)
     steps_per_epoch = count_steps(train_loader, settings.accumulate)
-    torch.manual_seed(experiment.seed)
-    model = build_model(experiment, tasks)
-    check_pixels(model, experiment.input.size, share(experiment.loader.batch_size))
+    initial = initial or build_initial_model(experiment, tasks)
+    set_random_state(initial.rng_state)
+    model = initial.model
     if start:
         warm_start(model, start)
     if settings.checkpoint_activations:

@@ -20,13 +20,19 @@ def json_schema() -> dict[str, Any]:
     for section, package in PACKAGES.items():
         schema["properties"][section] = {"anyOf": _variants(schema, package)}
     schema["properties"]["backbone"] = _component_schema(schema, Backbone, {"type": "string"})
-    entry = schema["properties"]["tasks"]["items"]
-    schema["properties"]["tasks"]["items"] = {"anyOf": [{"type": "string"}, entry]}
-    trackers = [{"type": "string"}, *_variants(schema, "trackers")]
-    schema["properties"]["trackers"]["items"] = {"anyOf": trackers}
+    for section in ("tasks", "auxiliary_tasks"):
+        entry = schema["properties"][section]["items"]
+        schema["properties"][section]["items"] = {"anyOf": [{"type": "string"}, entry]}
+    schema["properties"]["trackers"]["items"] = _listed(schema, "trackers")
+    schema["$defs"]["TaskEntry"]["properties"]["metrics"]["items"] = _listed(schema, "metrics")
     schema["properties"]["base"] = {"type": "string", "description": "a file to inherit from"}
     schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required")}]
     return schema
+
+
+def _listed(schema: dict[str, Any], package: str) -> dict[str, Any]:
+    """What may stand in a list of components: a name, or a section."""
+    return {"anyOf": [{"type": "string"}, *_variants(schema, package)]}
 
 
 def _variants(schema: dict[str, Any], package: str) -> list[dict[str, Any]]:

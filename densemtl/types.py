@@ -9,7 +9,6 @@ so that a forgotten mask shows at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +24,8 @@ SHARED, FUSION = "shared", "fusion"
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
-ProtocolName = Literal["survey", "modern"]
+ProtocolName = str
+"""Of a protocol in `densemtl/metrics/protocols`, or `package.module:Class`."""
 
 
 @dataclass(frozen=True)

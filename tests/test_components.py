@@ -16,9 +16,17 @@ from densemtl.balancing.base import Balancer
 from densemtl.data.base import DenseDataset
 from densemtl.decoders.base import Decoder
 from densemtl.errors import ConfigError
+from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.protocols.base import ScoringProtocol
 from densemtl.tasks.base import Task
 
-BASES = {"tasks": Task, "data": DenseDataset, "decoders": Decoder, "balancing": Balancer}
+BASES = {
+    "tasks": Task,
+    "data": DenseDataset,
+    "decoders": Decoder,
+    "balancing": Balancer,
+    "metrics.protocols": ScoringProtocol,
+}
 
 
 class Plug:
@@ -69,11 +77,29 @@ def test_the_six_tasks_and_four_kinds_are_there():
     }
 
 
-@pytest.mark.parametrize("package", ["tasks", "data", "heads", "decoders", "balancing"])
+@pytest.mark.parametrize(
+    "package", ["tasks", "data", "heads", "decoders", "balancing", "metrics", "metrics.protocols"]
+)
 def test_every_component_takes_options_only_by_keyword_and_annotated(package):
     for name in components.names(package):
         fields = components.options_model(components.find(package, name)).model_fields
         assert all(field.annotation is not inspect.Parameter.empty for field in fields.values())
+
+
+def test_metrics_are_files_or_folders():
+    names = components.names("metrics")
+    assert set(names) == {
+        *("binary", "boundary", "depth", "miou", "normals", "regression", "reliability"),
+        "saliency",
+    }
+    assert all(issubclass(components.find("metrics", name), TaskMetric) for name in names)
+
+
+@pytest.mark.parametrize("package", [*BASES, "heads", "metrics"])
+def test_classes_know_their_names(package):
+    for name in components.names(package):
+        assert components.get_name(package, components.find(package, name)) == name
+    assert components.get_name(package, Plug) == f"{__name__}:Plug"
 
 
 def test_naming_components_imports_none(monkeypatch):

@@ -108,7 +108,7 @@ def test_overrides(write):
         ("train.amp=int8", "train.amp: Input should be 'none', 'bf16' or 'fp16', not 'int8'"),
         ("input.size=[4]", "input.size.1: must be given"),
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
-        ("protocol=moderm", "protocol: Input should be 'survey' or 'modern'"),
+        ("protocol=moderm", "protocol: no 'moderm' in metrics.protocols: did you mean 'modern'?"),
         ("tasks=semseg", "tasks: Input should be a valid tuple, not 'semseg'"),
         ("tasks=[]", "tasks: name at least one task"),
         ("tasks=[depth, depth]", "tasks.1: 'depth' is named twice"),

@@ -33,6 +33,8 @@ def test_names_of_all_parts() -> None:
     assert {"semseg", "depth", "classes"} <= set(densemtl.list_tasks())
     assert {"nyud", "synthetic"} <= set(densemtl.list_datasets())
     assert {"fixed", "uncertainty"} <= set(densemtl.list_balancing())
+    assert densemtl.list_protocols() == ["modern", "survey"]
+    assert set(densemtl.list_metrics()) >= {"miou", "boundary", "reliability"}
     assert densemtl.list_trackers() == ["mlflow", "tensorboard", "wandb"]
 
 

@@ -23,7 +23,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "components": ("errors",),
     "configfile": ("errors",),
     "checks": ("components", "errors", "models.backbone", "types"),
-    "config": ("checks", "components", "configfile", "errors", "limits", "settings", "types"),
+    "renamed_keys": (),
+    "config": (
+        *("checks", "components", "configfile", "errors", "limits", "renamed_keys", "settings"),
+        "types",
+    ),
     "directions": (),
     "coarse": ("models.layers", "types"),
     "argmax": ("coarse",),
@@ -33,7 +37,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "thinning": ("words",),
     "parallel": ("errors",),
     "partition": ("thinning",),
-    "metrics": ("directions", "errors", "partition", "thinning", "types", "void", "words"),
+    "metrics": (
+        *("components", "directions", "errors", "limits", "partition", "thinning", "types"),
+        *("void", "words"),
+    ),
+    "metrics.protocols": ("metrics.boundary.protocols",),
     "losses": ("coarse", "directions", "distributed", "errors", "tasks.base", "types"),
     "tasks": (
         *(
@@ -87,9 +95,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "trackers": ("atomic", "errors"),
     "engine": (
-        *("atomic", "balancing.base", "coarse", "components", "data", "distributed", "errors"),
-        *("losses.objective", "metrics.base", "metrics.labelled", "models", "parallel"),
-        *("settings", "tasks.base", "trackers", "types", "visualize"),
+        *("atomic", "balancing.base", "coarse", "components", "configfile", "data", "distributed"),
+        *("errors", "renamed_keys"),
+        *("losses.objective", "metrics", "models", "parallel"),
+        *("settings", "tasks", "trackers", "types", "visualize"),
     ),
 }
 """{file or package: what of densemtl it may import}. Files left out stand above all of these."""

@@ -16,7 +16,7 @@ from densemtl.build import build_model, build_tasks
 from densemtl.errors import ConfigError
 from densemtl.models.backbone import Backbone
 
-PACKAGES = ("tasks", "data", "heads", "decoders", "balancing", "trackers")
+PACKAGES = ("tasks", "data", "heads", "decoders", "balancing", "trackers", "metrics")
 FREE = {"low", "high"}
 """Numbers that may be anything finite."""
 

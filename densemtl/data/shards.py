@@ -143,7 +143,11 @@ def _key(place: int) -> str:
 
 
 def write_shards(
-    splits: Sequence[DenseDataset], offers: dict[str, Any], root: Path, images_per_shard: int, jpeg: bool
+    splits: Sequence[DenseDataset],
+    offers: dict[str, Any],
+    root: Path,
+    images_per_shard: int,
+    jpeg: bool,
 ) -> None:
     """Pack datasets; shards that are whole already are left alone.
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from densemtl.atomic import replacing, write_json
 from densemtl.errors import ConfigError
-from densemtl.metrics.boundary.protocols import MAX_DISTANCE, PROTOCOLS, Protocol, even
+from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, even
+from densemtl.metrics.protocols import modern, survey
 
 if TYPE_CHECKING:
     from densemtl.edges.files import Pair
@@ -77,7 +78,7 @@ def make_rules(args: argparse.Namespace) -> Rules:
     """
     if not 0 < args.max_dist < 1:
         raise ConfigError(f"--max-dist: {args.max_dist} must lie between 0 and 1, such as .0075")
-    protocol = PROTOCOLS["survey" if args.no_nms else "modern"]
+    protocol = Protocol(**(survey if args.no_nms else modern).BOUNDARY)
     if args.thresholds is not None:
         if args.thresholds < 1:
             raise ConfigError(f"--thresholds: {args.thresholds} must be at least 1")

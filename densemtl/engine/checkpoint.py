@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedWriter, BytesIO, FileIO
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from densemtl.atomic import find_folder, replacing, replacing_folder
+from densemtl.configfile import parse_yaml
 from densemtl.distributed import is_first
 from densemtl.engine.fsdp import gather_full, shard_like
-from densemtl.errors import CheckpointError
+from densemtl.errors import CheckpointError, ConfigError
+from densemtl.renamed_keys import translate_config, translate_parameters
 
 CONFIG, CHECKSUM, STATE_CHECKSUM = "config", "checksum", "state_checksum"
 """Of the header."""
@@ -46,6 +48,16 @@ class Weights:
 
     tensors: dict[str, Tensor]
     config: str
+
+    @property
+    def decoder(self) -> str:
+        """Name of the decoder that they belong to; empty where the configuration is unreadable."""
+        try:
+            values, _ = translate_config(parse_yaml(self.config, CONFIG))
+        except ConfigError:
+            return ""
+        section = values.get("decoder")
+        return str(section.get("name", "")) if isinstance(section, dict) else ""
 
 
 def weights_file(path: Path) -> Path:
@@ -108,7 +120,7 @@ def _read(file: Path) -> tuple[Weights, dict[str, str]]:
         raise CheckpointError(f"{file}: holds no configuration; give a checkpoint of this project")
     weights = Weights(tensors, header[CONFIG])
     _check(file, header.get(CHECKSUM), lambda: _checksum(weights))
-    return weights, header
+    return replace(weights, tensors=translate_parameters(tensors, weights.decoder)), header
 
 
 def _checksum(weights: Weights) -> str:
@@ -193,7 +205,10 @@ def read_last(folder: Path) -> tuple[Weights, dict[str, Any]] | None:
     if last is None:
         return None
     weights, header = _read(last / PUBLISHED)
-    return weights, _load_state(last / STATE, header.get(STATE_CHECKSUM))
+    state = _load_state(last / STATE, header.get(STATE_CHECKSUM))
+    if state.get("ema"):
+        state["ema"] = translate_parameters(state["ema"], weights.decoder)
+    return weights, state
 
 
 def _save_state(file: Path, state: dict[str, Any]) -> str:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from densemtl.coarse import Coarse
 from densemtl.engine.precision import Precision
-from densemtl.metrics.labelled import Labelled
+from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.labelled import LabelledImageCount
 from densemtl.models.model import DenseModel
+from densemtl.tasks.added_metrics import IMAGES
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, Frame, Predictions, ProtocolName
 from densemtl.visualize import to_sample_layout
@@ -22,6 +24,11 @@ Scores = dict[str, dict[str, float]]
 
 Keep = Callable[[Task, str, NDArray[np.generic]], None]
 """Takes (task, image's name, decoded prediction at original size, in a `Sample`'s layout)."""
+
+
+def join_scores(metrics: Iterable[TaskMetric]) -> dict[str, float]:
+    """Return the values of several metrics of one task."""
+    return {name: value for each in metrics for name, value in each.scores().items()}
 
 
 class Scorer:
@@ -36,19 +43,22 @@ class Scorer:
     def __init__(
         self, tasks: Sequence[Task], protocol: ProtocolName, device: torch.device | None = None
     ) -> None:
-        self._metrics = {task.name: task.metric(protocol).to(device) for task in tasks}
-        self._labelled = {task.name: Labelled().to(device) for task in tasks}
+        self._metrics = {
+            task.name: [metric.to(device) for metric in task.metrics(protocol)] for task in tasks
+        }
+        self._labelled = {task.name: LabelledImageCount().to(device) for task in tasks}
 
     def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
         """Add a task's decoded predictions and targets at original size."""
-        self._metrics[task.name].update(prediction, target)
+        for metric in self._metrics[task.name]:
+            metric.update(prediction, target)
         self._labelled[task.name].update(task.valid(target))
 
     def scores(self) -> Scores:
         """Of all that was added."""
         return {
-            name: {**metric.scores(), "images": self._labelled[name].compute().item()}
-            for name, metric in self._metrics.items()
+            name: {**join_scores(metrics), IMAGES: self._labelled[name].compute().item()}
+            for name, metrics in self._metrics.items()
         }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from densemtl.distributed import wait
 from densemtl.engine.checkpoint import BEST, apply_weights, load_weights
-from densemtl.engine.evaluate import Keep, Scorer, Scores, evaluate
+from densemtl.engine.evaluate import Keep, Scorer, Scores, evaluate, join_scores
 from densemtl.engine.fsdp import unsharded
 from densemtl.engine.precision import Precision
 from densemtl.engine.progress import watched
 from densemtl.engine.train import Job
 from densemtl.metrics.base import as_arrays
+from densemtl.metrics.create import list_values
 from densemtl.parallel import InOrder
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, ProtocolName
@@ -40,10 +42,11 @@ class FinalScorer(Scorer):
         workers: int = 0,
     ) -> None:
         super().__init__(tasks, protocol, device)
-        made = {task.name: task.final_metric(protocol) for task in tasks}
-        self._final = {name: metric.to(device) for name, metric in made.items() if metric}
-        self._work: dict[str, InOrder[Any, Any]] = {
-            name: InOrder(metric.count, metric.add, workers) for name, metric in self._final.items()
+        made = {task.name: task.final_metrics(protocol) for task in tasks}
+        self._final = {name: [each.to(device) for each in own] for name, own in made.items() if own}
+        self._work: dict[str, list[InOrder[Any, Any]]] = {
+            name: [InOrder(metric.count, metric.add, workers) for metric in metrics]
+            for name, metrics in self._final.items()
         }
 
     def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
@@ -52,25 +55,27 @@ class FinalScorer(Scorer):
         if task.name not in self._final:
             return
         # Counts are added one by one as they arrive; torchmetrics asks for an update all the same.
-        self._final[task.name].update(prediction[:0], target[:0])
+        for metric in self._final[task.name]:
+            metric.update(prediction[:0], target[:0])
         # Choosing by a mask copies: a prediction may lie in memory that the next image is put in.
         labelled = task.valid(target).flatten(1).any(1)
         pairs = zip(as_arrays(prediction[labelled]), as_arrays(target[labelled]), strict=True)
         for pair in pairs:
-            self._work[task.name].put(pair)
+            for work in self._work[task.name]:
+                work.put(pair)
 
     def scores(self) -> Scores:
         """Of all that was added; waits for the processes."""
-        for work in self._work.values():
+        for work in chain.from_iterable(self._work.values()):
             work.finish()
-        final = {name: metric.scores() for name, metric in self._final.items()}
+        final = {name: join_scores(metrics) for name, metrics in self._final.items()}
         return {name: {**final.get(name, {}), **each} for name, each in super().scores().items()}
 
     def __enter__(self) -> FinalScorer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for work in self._work.values():
+        for work in chain.from_iterable(self._work.values()):
             work.close()
 
 
@@ -89,7 +94,9 @@ def evaluate_fully(
 
 
 def score_best(job: Job) -> None:
-    """Complete the record of the best weights by their final metrics, where it lacks them.
+    """Complete the record of the best weights by the metrics that it lacks.
+
+    These are final metrics, and metrics that the user added after the weights were scored.
 
     What it adds is saved with the record, so that another call finds it; a call that is killed
     leaves everything as it was.
@@ -100,7 +107,7 @@ def score_best(job: Job) -> None:
     """
     record, started = job.state.record, time.monotonic()
     names = {task.name: task.primary(job.protocol) for task in job.tasks}
-    lacking = [task for task in job.tasks if names[task.name] not in record.best_scores[task.name]]
+    lacking = [task for task in job.tasks if _lacks(record.best_scores[task.name], task, job)]
     if not lacking:
         return
     wait()  # the first rank may still be writing them
@@ -116,3 +123,11 @@ def score_best(job: Job) -> None:
     record.best_scores = {**record.best_scores, **scores}
     record.seconds += time.monotonic() - started
     job.state.save(job.folder, job.config)
+
+
+def _lacks(found: Collection[str], task: Task, job: Job) -> bool:
+    """Whether values are missing that the task's metrics compute."""
+    if not task.added_metrics:
+        return task.primary(job.protocol) not in found
+    metrics = [*task.metrics(job.protocol), *task.final_metrics(job.protocol)]
+    return any(name not in found for metric in metrics for name in list_values(metric))

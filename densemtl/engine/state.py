@@ -20,6 +20,7 @@ from densemtl.engine.evaluate import Scores
 from densemtl.engine.fsdp import gather_full, shard_like, shard_optimizer_like
 from densemtl.engine.randomness import random_state, set_random_state
 from densemtl.errors import CheckpointError
+from densemtl.renamed_keys import RENAMED_PROGRESS_FIELDS, translate_fields
 from densemtl.settings import TrainSettings
 
 
@@ -48,6 +49,10 @@ class Record:
     best_step: int = 0
     best_scores: Scores = field(default_factory=dict)
     best_weights: str = ""
+
+
+def _to_record(saved: dict[str, Any]) -> Record:
+    return Record(**translate_fields(saved, RENAMED_PROGRESS_FIELDS))
 
 
 @dataclass
@@ -85,7 +90,7 @@ class TrainState:
             CheckpointError: it is corrupt, of another model, or not there for all ranks.
         """
         state = load_last(folder, self.model)
-        record = Record() if state is None else Record(**state["record"])
+        record = Record() if state is None else _to_record(state["record"])
         if len(set(gather(record.step))) > 1:
             raise CheckpointError(
                 f"{folder / LAST}: some processes do not see it: all machines of a job need the "

@@ -12,6 +12,7 @@ from densemtl.configfile import parse_yaml
 from densemtl.engine.checkpoint import PUBLISHED, load_weights, weights_file
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.load import Loaded, load
+from densemtl.renamed_keys import LISTS
 from densemtl.results import RESULTS
 
 WANTED = (PUBLISHED, RESULTS, "config.yaml", "README.md")
@@ -78,11 +79,16 @@ def _refuse_own_components(file: Path) -> None:
 
 
 def _own_components(values: Any) -> Iterator[str]:
-    """Every name or kind that is `package.module:Class`, however deep."""
+    """Every component that is `package.module:Class`, however deep, alone or with options."""
     if isinstance(values, dict):
-        for key in ("name", "kind"):
+        for key in ("name", "kind", "protocol"):
             if ":" in str(values.get(key, "")):
                 yield str(values[key])
+        for key in LISTS:
+            entries = values.get(key)
+            for each in entries if isinstance(entries, list) else ():
+                if isinstance(each, str) and ":" in each:
+                    yield each
     inside = values.values() if isinstance(values, dict) else values
     for each in inside if isinstance(values, dict | list) else ():
         yield from _own_components(each)

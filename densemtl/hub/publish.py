@@ -21,6 +21,7 @@ from densemtl.engine.checkpoint import (
 )
 from densemtl.errors import CheckpointError, ResultsError
 from densemtl.hub.card import PICTURE, write_card
+from densemtl.renamed_keys import restore_parameters
 from densemtl.results import RESULTS, Results, load_results
 
 CONFIG = "config.yaml"
@@ -148,7 +149,8 @@ def _results(file: Path, weights: Weights) -> Results | None:
     if not (file.parent / RESULTS).exists():
         return None
     results = load_results(file.parent)
-    if results.weights != tensors_hash(weights.tensors):
+    old_names = restore_parameters(weights.tensors, weights.decoder)
+    if results.weights not in (tensors_hash(weights.tensors), tensors_hash(old_names)):
         beside = file.parent / RESULTS
         advice = f"evaluate again: tools/evaluate.py {file} --output {beside}"
         raise ResultsError(f"{beside}: scores of other weights than {file.name}; {advice}")

@@ -5,6 +5,7 @@ The passes are made on torch's meta device, where tensors have shapes but no mem
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ def owners(model: DenseModel) -> dict[nn.Parameter, str]:
     """{parameter: its group}."""
     groups = model.parameter_groups()
     return {each: group for group, members in groups.items() for each in members}
+
+
+def meta_copy(model: DenseModel) -> DenseModel:
+    """Return a copy of a model on the meta device; the weights themselves are never copied."""
+    tensors: dict[int, Tensor] = {
+        id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad)
+        for each in model.parameters()
+    }
+    tensors |= {id(each): each.to("meta") for each in model.buffers()}
+    return copy.deepcopy(model, tensors)
 
 
 @torch.no_grad()

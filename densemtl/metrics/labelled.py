@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class Labelled(Metric):
+class LabelledImageCount(Metric):
     """Images with at least one valid pixel.
 
     Some labels are there for a part of a split alone, such as parts of people; and published

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from densemtl.errors import ConfigError
+from densemtl.limits import Positive
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.thresholds import count_at, f_measure
-from densemtl.types import ProtocolName
 
-
-@dataclass(frozen=True)
-class _Protocol:
-    """Thresholds in percent, whether a probability at one counts, beta^2, and how F pools."""
-
-    percents: range
-    inclusive: bool
-    beta_squared: float
-    pooled: bool
-
-
-_PROTOCOLS: dict[ProtocolName, _Protocol] = {
-    "survey": _Protocol(range(20, 91, 5), inclusive=False, beta_squared=1.0, pooled=False),
-    "modern": _Protocol(range(5, 96, 5), inclusive=True, beta_squared=0.3, pooled=True),
-}
+Percent = Annotated[int, Field(ge=0, le=100)]
 
 
 class Saliency(TaskMetric):
     """maxF and mIoU in percent, each at the threshold that is best for it.
 
-    `survey`: precision, recall and IoU of each image at .20, .25 .. .90, averaged over images;
-    F with beta^2 = 1 of the two averages. Binarised by >.
-    `modern`: precision and recall from pixels pooled over the set at .05, .10 .. .95, F with
-    beta^2 = .3; IoU averaged over images at the same thresholds. Binarised by >=.
+    IoU is that of each image, averaged over images. How it is published is stated in
+    `protocols.survey` and `protocols.modern`.
 
     Where nothing is predicted precision is 0, where nothing is labelled recall is 0; an image with
     neither has IoU 1. An image without a valid pixel does not count. NaN without any image.
+
+    Args:
+        percents: thresholds in percent; ascending and evenly spaced.
+        inclusive: whether a probability at the threshold is positive.
+        beta_squared: of F.
+        pooled: compute precision and recall of the pixels of the whole set; otherwise of each
+            image, averaged over images.
+
+    Raises:
+        ConfigError: thresholds that are not evenly spaced.
     """
 
     hits: Tensor
@@ -49,10 +46,20 @@ class Saliency(TaskMetric):
     images: Tensor
     thresholds: Tensor
 
-    def __init__(self, protocol: ProtocolName) -> None:
+    def __init__(
+        self,
+        *,
+        percents: tuple[Percent, ...] = tuple(range(20, 91, 5)),
+        inclusive: bool = False,
+        beta_squared: Positive = 1.0,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
-        self.protocol = _PROTOCOLS[protocol]
-        thresholds = torch.tensor(self.protocol.percents) / 100
+        steps = {after - before for before, after in pairwise(percents)}
+        if len(steps) != 1 or min(steps) <= 0:
+            raise ConfigError(f"percents: give two or more at equal distances, not {percents}")
+        self.inclusive, self.beta_squared, self.pooled = inclusive, beta_squared, pooled
+        thresholds = torch.tensor(percents) / 100
         self.register_buffer("thresholds", thresholds, persistent=False)
         for name in ("hits", "predicted"):
             zeros = torch.zeros(len(thresholds), dtype=torch.int64)
@@ -65,7 +72,7 @@ class Saliency(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255."""
-        counts = count_at(prediction, target, self.thresholds, self.protocol.inclusive)
+        counts = count_at(prediction, target, self.thresholds, self.inclusive)
         hits, predicted = counts.hits, counts.predicted
         positives, seen = counts.positives.unsqueeze(1), counts.pixels > 0
         union = predicted + positives - hits
@@ -80,12 +87,12 @@ class Saliency(TaskMetric):
 
     def compute(self) -> dict[str, float]:
         """MaxF and mIoU, in percent."""
-        if self.protocol.pooled:
+        if self.pooled:
             precision = _ratio(self.hits, self.predicted)
             recall = _ratio(self.hits, self.positives)
         else:
             precision, recall = self.precision / self.images, self.recall / self.images
-        best_f = f_measure(precision, recall, self.protocol.beta_squared).max()
+        best_f = f_measure(precision, recall, self.beta_squared).max()
         scored = torch.where(self.images > 0, best_f, torch.nan)
         best_iou = (self.iou / self.images).max()
         return {"maxF": 100 * scored.item(), "mIoU": 100 * best_iou.item()}

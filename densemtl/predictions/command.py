@@ -83,10 +83,13 @@ def load_config(path: Path, overrides: Sequence[str]) -> Experiment:
     Raises:
         ConfigError: one line for each thing that is wrong.
     """
-    from densemtl.config import load_experiment
+    from densemtl.config import load_experiment, load_saved
+    from densemtl.configfile import read_text
     from densemtl.run import CONFIG
 
-    return load_experiment(path / CONFIG if path.is_dir() else path, overrides)
+    if path.is_dir():
+        return load_saved(read_text(path / CONFIG), path / CONFIG, overrides)
+    return load_experiment(path, overrides)
 
 
 def check_axes(given: Sequence[str]) -> Axes:

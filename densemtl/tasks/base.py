@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densemtl.errors import ConfigError
 from densemtl.losses.at_once import at_once
+from densemtl.metrics.base import ImageMetric, TaskMetric
+from densemtl.metrics.create import create_metric, find_scoring
+from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
 from densemtl.types import VOID, ProtocolName, Size
 
 if TYPE_CHECKING:
     from densemtl.coarse import Coarse
     from densemtl.data.geometry import Geometry
-    from densemtl.metrics.base import ImageMetric, TaskMetric
 
 
 class Task(ABC):
@@ -29,12 +32,14 @@ class Task(ABC):
         higher_is_better: direction of the primary metric, the same under every protocol.
         error_unit: of what `errors` gives.
         unit: sign written after a predicted number; most have none.
+        added_metrics: what scores the task besides the protocol's metrics.
     """
 
     weight: ClassVar[float] = 1.0
     higher_is_better: ClassVar[bool]
     error_unit: ClassVar[str]
     unit: ClassVar[str] = ""
+    added_metrics: tuple[MetricSpec, ...] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -86,21 +91,54 @@ class Task(ABC):
         """
         return self.valid(target).sum()
 
-    @abstractmethod
     def metric(self, protocol: ProtocolName) -> TaskMetric:
-        """A fresh metric, updated with (decoded prediction, target)."""
+        """Return a new metric, updated with (decoded prediction, target)."""
+        return self._create(self._require_scoring(protocol).metric, protocol)
 
     def final_metric(self, protocol: ProtocolName) -> ImageMetric | None:
-        """A fresh metric too slow for every validation, for the best weights alone; mostly none."""
-        return None
+        """Return a new metric too slow for every validation, for the best weights alone, if any."""
+        scoring = find_scoring(protocol, type(self))
+        if scoring is None or scoring.final_metric is None:
+            return None
+        return cast(ImageMetric, self._create(scoring.final_metric, protocol))
 
-    @abstractmethod
     def primary(self, protocol: ProtocolName) -> str:
-        """Name of the value that Delta_m reads, of the final metric where there is one."""
+        """Return the name of the value that Delta_m reads, of the final metric if there is one."""
+        return self._require_scoring(protocol).primary
 
     def selection(self, protocol: ProtocolName) -> str:
-        """Name of the value of `metric` that tells which weights are best: mostly the primary."""
-        return self.primary(protocol)
+        """Return the name of the value of `metric` that selects the best weights."""
+        scoring = find_scoring(protocol, type(self))
+        return (scoring.selection if scoring else None) or self.primary(protocol)
+
+    def metrics(self, protocol: ProtocolName) -> list[TaskMetric]:
+        """Return new metrics for every validation: `metric`, and those that the user added."""
+        added = (self._create(spec, protocol) for spec in self.added_metrics)
+        return [self.metric(protocol), *(m for m in added if not isinstance(m, ImageMetric))]
+
+    def final_metrics(self, protocol: ProtocolName) -> list[ImageMetric]:
+        """Return new metrics for the best weights alone: `final_metric`, and added slow ones."""
+        final = self.final_metric(protocol)
+        added = (self._create(spec, protocol) for spec in self.added_metrics)
+        slow = [each for each in added if isinstance(each, ImageMetric)]
+        return slow if final is None else [final, *slow]
+
+    def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
+        """Return {parameter: value} of what constructors of metrics may take from the task."""
+        return {}
+
+    def _require_scoring(self, protocol: ProtocolName) -> TaskScoring:
+        scoring = find_scoring(protocol, type(self))
+        if scoring is None:
+            kind = type(self).__name__
+            raise ConfigError(
+                f"protocol: {protocol!r} does not score {self.name!r}: add {kind} to its tasks, "
+                f"or override {kind}.metric and {kind}.primary"
+            )
+        return scoring
+
+    def _create(self, spec: MetricSpec, protocol: ProtocolName) -> TaskMetric:
+        return create_metric(spec, self.metric_arguments(protocol))
 
     @abstractmethod
     def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:

@@ -11,10 +11,8 @@ from torch import Tensor
 from densemtl.colours import glow
 from densemtl.limits import Fraction
 from densemtl.losses.balanced_bce import balanced_bce
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.binary import Binary as BinaryMetric
 from densemtl.tasks.base import LabelMap
-from densemtl.types import VOID, ProtocolName
+from densemtl.types import VOID
 
 
 class Binary(LabelMap):
@@ -50,14 +48,6 @@ class Binary(LabelMap):
     def decode(self, logits: Tensor) -> Tensor:
         """Bx1xHxW logits -> BxHxW float32 probabilities."""
         return logits.float().squeeze(1).sigmoid()
-
-    def metric(self, protocol: ProtocolName) -> TaskMetric:
-        """Pixel-wise scores, the same under every protocol."""
-        return BinaryMetric()
-
-    def primary(self, protocol: ProtocolName) -> str:
-        """F-measure of the pixels at the best threshold."""
-        return "pixel_maxF"
 
     def errors(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from densemtl.colours import BLACK, palette
 from densemtl.errors import ConfigError
 from densemtl.limits import Byte, ClassNames
 from densemtl.losses.cross_entropy import coarse_cross_entropy, cross_entropy
-from densemtl.metrics.miou import MIoU
 from densemtl.tasks.base import LabelMap
 from densemtl.types import VOID, ProtocolName
 
@@ -73,13 +72,9 @@ class Classes(LabelMap):
         """The same in bands of rows."""
         return highest_of(coarse)
 
-    def metric(self, protocol: ProtocolName) -> MIoU:
-        """The same under every protocol."""
-        return MIoU(self.class_names)
-
-    def primary(self, protocol: ProtocolName) -> str:
-        """MIoU."""
-        return "mIoU"
+    def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
+        """Names of the classes."""
+        return {"class_names": self.class_names}
 
     def errors(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from densemtl.limits import Positive
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.depth import Depth as DepthMetric
 from densemtl.tasks.regression import LossName, Regression
-from densemtl.types import ProtocolName
 
 
 class Depth(Regression):
@@ -26,7 +23,3 @@ class Depth(Regression):
 
     def __init__(self, name: str, *, loss: LossName = "l1", max_depth: Positive = 10.0) -> None:
         super().__init__(name, loss=loss, scales_with_zoom=True, low=0.0, high=max_depth)
-
-    def metric(self, protocol: ProtocolName) -> TaskMetric:
-        """Errors of depth, the same under every protocol."""
-        return DepthMetric()

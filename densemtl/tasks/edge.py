@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from densemtl.errors import ConfigError
 from densemtl.limits import Fraction, OpenFraction
-from densemtl.metrics.base import ImageMetric
-from densemtl.metrics.boundary.metric import Boundary
 from densemtl.metrics.boundary.protocols import MAX_DISTANCE
+from densemtl.metrics.create import get_protocol
 from densemtl.tasks.binary import Binary
 from densemtl.types import ProtocolName
+
+
+def _check_protocol(name: str) -> str:
+    try:
+        get_protocol(name)
+    except ConfigError as error:
+        raise PydanticCustomError("protocol", "{reason}", {"reason": str(error)}) from error
+    return name
+
+
+KnownProtocol = Annotated[ProtocolName, AfterValidator(_check_protocol)]
 
 
 class Edge(Binary):
@@ -35,20 +49,14 @@ class Edge(Binary):
         *,
         positive_weight: Fraction | None = 0.95,
         max_distance: OpenFraction = MAX_DISTANCE,
-        regions_under: tuple[ProtocolName, ...] = (),
+        regions_under: tuple[KnownProtocol, ...] = (),
     ) -> None:
         super().__init__(name, positive_weight=positive_weight)
         self.max_distance, self.regions_under = max_distance, regions_under
 
-    def final_metric(self, protocol: ProtocolName) -> ImageMetric:
-        """Precision and recall of boundaries matched within a distance."""
-        regions = protocol in self.regions_under
-        return Boundary(protocol, max_distance=self.max_distance, regions=regions)
-
-    def primary(self, protocol: ProtocolName) -> str:
-        """F-measure of boundaries at the threshold that is best for the set."""
-        return "odsF"
-
-    def selection(self, protocol: ProtocolName) -> str:
-        """F-measure of the pixels at the best threshold."""
-        return "pixel_maxF"
+    def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
+        """How boundaries are matched, and whether the label holds regions."""
+        return {
+            "max_distance": self.max_distance,
+            "regions": protocol in self.regions_under,
+        }

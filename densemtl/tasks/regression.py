@@ -13,10 +13,8 @@ from densemtl.data.geometry import Geometry
 from densemtl.errors import ConfigError
 from densemtl.limits import Width
 from densemtl.losses.regression import LOSSES, silog
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.regression import Regression as RegressionMetric
 from densemtl.tasks.base import Task
-from densemtl.types import ProtocolName, Size
+from densemtl.types import Size
 from densemtl.void import known
 
 LossName = Literal["l1", "log_l1", "berhu", "silog"]
@@ -79,14 +77,6 @@ class Regression(Task):
         """The pixels that count, or the images with any for a loss of whole images (silog)."""
         valid = self.valid(target)
         return valid.flatten(1).any(dim=1).sum() if self._loss is silog else valid.sum()
-
-    def metric(self, protocol: ProtocolName) -> TaskMetric:
-        """The same under every protocol."""
-        return RegressionMetric()
-
-    def primary(self, protocol: ProtocolName) -> str:
-        """Root of the mean squared error over all pixels."""
-        return "rmse"
 
     def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
         """Nearest pixel, divided by the zoom if values scale with it; outside void."""

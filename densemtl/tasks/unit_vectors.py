@@ -14,10 +14,8 @@ from densemtl.colours import BLACK
 from densemtl.data.geometry import Geometry
 from densemtl.losses import vectors
 from densemtl.losses.vectors import Divisor
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.normals import Normals as AngleMetric
 from densemtl.tasks.base import Task
-from densemtl.types import ProtocolName, Size
+from densemtl.types import Size
 from densemtl.void import known
 
 
@@ -66,14 +64,6 @@ class UnitVectors(Task):
     def valid(self, target: Tensor) -> Tensor:
         """Pixels without NaN in any component."""
         return known(target)
-
-    def metric(self, protocol: ProtocolName) -> TaskMetric:
-        """Angles, the same under every protocol."""
-        return AngleMetric()
-
-    def primary(self, protocol: ProtocolName) -> str:
-        """Mean angle in degrees."""
-        return "mErr"
 
     def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
         """Nearest pixel, turned and mirrored with the picture; outside void.

@@ -107,6 +107,8 @@ def _values(schema: Schema) -> str:
         return "keys and values" if _target(schema).endswith("Settings") else "a component"
     if "enum" in schema:
         return ", ".join(f"`{each}`" for each in schema["enum"])
+    if schema.get("pattern") == ":":
+        return "`package.module:Class`"
     if schema["type"] == "array":
         fixed = schema.get("prefixItems", ())
         count = str(len(fixed)) if fixed else "list"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from experiments import tiny
+from protocols import boundary
 
 from densemtl.build import build_dataset, build_tasks
 from densemtl.engine import final
@@ -18,7 +19,6 @@ from densemtl.engine.final import FinalScorer
 from densemtl.engine.log import read_log
 from densemtl.inference.predictor import Predictor
 from densemtl.load import load
-from densemtl.metrics.boundary.metric import Boundary
 from densemtl.predictions.files import to_decoded
 from densemtl.results import RESULTS, Results, load_results
 from densemtl.run import run
@@ -66,7 +66,7 @@ def test_validations_are_spared(finished: Path) -> None:
 
 def test_it_is_that_of_the_best_weights(finished: Path) -> None:
     """By the metric itself, one image after the other, of what the saved weights predict."""
-    metric, loaded = Boundary("survey", max_distance=0.03), load(finished, device="cpu")
+    metric, loaded = boundary("survey", max_distance=0.03), load(finished, device="cpu")
     dataset, predictor = build_dataset(loaded.experiment, "val"), Predictor.of(loaded)
     for index in range(len(dataset)):
         sample = dataset[index]
@@ -148,12 +148,12 @@ def test_images_without_label_cost_nothing_and_change_nothing(make_task, protoco
     target[1] = VOID
     counted: list[int] = []
     with FinalScorer([task], protocol) as scorer:
-        work = scorer._work["edge"]
+        (work,) = scorer._work["edge"]
         count = work._function
         work._function = lambda pair: (counted.append(len(pair)), count(pair))[1]
         scorer.update(task, prediction, target)
         found = scorer.scores()["edge"]
-    metric = Boundary(protocol, max_distance=0.1)
+    metric = boundary(protocol, max_distance=0.1)
     metric.update(prediction[[0, 2, 3]], target[[0, 2, 3]])
     quick = Scorer([task], protocol)
     quick.update(task, prediction, target)

@@ -28,7 +28,7 @@ LACKING = ("depth", "human_parts", "edge")
 """What the second image has no label for."""
 
 
-class Labelled(DenseDataset):
+class LabelledImageCount(DenseDataset):
     """Random labels; each image shows nothing but its own number, and one lacks two labels."""
 
     def __init__(self, tasks, sizes, draw_label) -> None:
@@ -119,7 +119,7 @@ FITS = pytest.mark.parametrize(
 def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size):
     """Made larger by an odd factor, each pixel lies at the middle of its own and comes back."""
     tasks = [make_task(name) for name in NAMES]
-    dataset = Labelled(tasks, sizes, draw_label)
+    dataset = LabelledImageCount(tasks, sizes, draw_label)
     batches = eval_loader(EvalView(dataset, size, fit), tasks, batch_size=3, workers=0)
     scores = evaluate(Oracle(dataset, tasks, fit), batches, tasks, protocol, CPU)
     for name in ("semseg", "human_parts"):
@@ -135,7 +135,7 @@ def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size)
 def test_perfect_edges(make_task, protocol, sizes, fit, size):
     """Lines that meet the border are told of in `tests/metrics/test_boundary.py`."""
     tasks, sizes = [make_task("edge")], [each for each in sizes if min(each) > 9]
-    dataset = Labelled(tasks, sizes, outlines)
+    dataset = LabelledImageCount(tasks, sizes, outlines)
     batches = eval_loader(EvalView(dataset, size, fit), tasks, batch_size=3, workers=0)
     oracle = Oracle(dataset, tasks, fit)
     scores = evaluate_fully(oracle, batches, tasks, protocol, CPU)["edge"]

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from protocols import PROTOCOLS, boundary
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial.distance import cdist
@@ -16,9 +17,8 @@ from torchmetrics.utilities import dim_zero_sum
 
 from densemtl.metrics.boundary.counts import count
 from densemtl.metrics.boundary.curve import average_precision, best, curve, summary
-from densemtl.metrics.boundary.metric import Boundary
 from densemtl.metrics.boundary.nms import suppress
-from densemtl.metrics.boundary.protocols import PROTOCOLS, even
+from densemtl.metrics.boundary.protocols import even
 from densemtl.partition import boundaries
 from densemtl.thinning import thin
 from densemtl.types import VOID
@@ -101,7 +101,7 @@ def test_a_perfect_prediction_has_100(name, size):
     # Along the border `modern` fades what is predicted.
     truth[[0, -1]] = truth[:, [0, -1]] = False
     truth = thin(truth)
-    found = scores(Boundary(name), truth[None].astype(np.float32), truth[None].astype(np.uint8))
+    found = scores(boundary(name), truth[None].astype(np.float32), truth[None].astype(np.uint8))
     assert found["odsF"] == found["oisF"] == 100
 
 
@@ -110,7 +110,7 @@ def test_a_perfect_line_that_meets_the_border(name, lost):
     """`modern` fades to 0 what is predicted on the outermost pixels, so their truth is missed."""
     truth = np.zeros((1, 33, 47), np.uint8)
     truth[0, :, 20] = 1
-    found = scores(Boundary(name), truth.astype(np.float32), truth)
+    found = scores(boundary(name), truth.astype(np.float32), truth)
     recall = (33 - lost) / 33
     assert found["odsF"] == pytest.approx(100 * 2 * recall / (1 + recall))
 
@@ -120,26 +120,26 @@ def test_a_perfect_prediction_of_regions_is_of_their_boundaries(regions):
     """Where lines are read as regions, the lines themselves are not what is looked for."""
     truth = np.zeros((1, 33, 47), np.uint8)
     truth[0, 8:25, 20] = 1
-    found = scores(Boundary("modern", regions=regions), truth.astype(np.float32), truth)
+    found = scores(boundary("modern", regions=regions), truth.astype(np.float32), truth)
     assert (found["odsF"] == 100) is not regions
     between = boundaries(truth[0])[None]
-    found = scores(Boundary("modern", regions=True), between.astype(np.float32), truth)
+    found = scores(boundary("modern", regions=True), between.astype(np.float32), truth)
     assert found["odsF"] == 100
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_nothing_predicted(name):
     truth = picture(0)[1][None].astype(np.uint8)
-    assert scores(Boundary(name), np.zeros(truth.shape), truth) == {"odsF": 0, "oisF": 0, "AP": 0}
+    assert scores(boundary(name), np.zeros(truth.shape), truth) == {"odsF": 0, "oisF": 0, "AP": 0}
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_inverted_map_is_wrong_but_for_what_lies_nearby(name):
     """Everything else is predicted: thinned to a few lines, none of them a true pixel."""
     truth = picture(0)[1][None].astype(np.uint8)
-    exact = scores(Boundary(name, max_distance=1e-6), (1 - truth).astype(np.float32), truth)
+    exact = scores(boundary(name, max_distance=1e-6), (1 - truth).astype(np.float32), truth)
     assert exact == {"odsF": 0, "oisF": 0, "AP": 0}
-    assert scores(Boundary(name), (1 - truth).astype(np.float32), truth)["odsF"] < 50
+    assert scores(boundary(name), (1 - truth).astype(np.float32), truth)["odsF"] < 50
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -147,23 +147,23 @@ def test_without_true_boundaries_what_is_predicted_is_wrong(name):
     probability, truth = picture(0)
     nothing = np.zeros((1, *truth.shape), np.uint8)
     assert all(
-        math.isnan(value) for value in scores(Boundary(name), nothing * 0.5, nothing).values()
+        math.isnan(value) for value in scores(boundary(name), nothing * 0.5, nothing).values()
     )
     both = np.stack([truth.astype(np.uint8), nothing[0]])
-    alone = scores(Boundary(name), probability[None], both[:1])
-    assert scores(Boundary(name), np.stack([probability] * 2), both)["odsF"] < alone["odsF"]
+    alone = scores(boundary(name), probability[None], both[:1])
+    assert scores(boundary(name), np.stack([probability] * 2), both)["odsF"] < alone["odsF"]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_void_images_do_not_count(name):
     probability, target = pictures(3)
-    kept = scores(Boundary(name), probability, target)
+    kept = scores(boundary(name), probability, target)
     target = torch.cat([target, torch.full_like(target[:1], VOID)])
     probability = torch.cat([probability, torch.ones_like(probability[:1])])
-    assert scores(Boundary(name), probability, target) == kept
-    nothing = scores(Boundary(name), probability[3:], target[3:])
+    assert scores(boundary(name), probability, target) == kept
+    nothing = scores(boundary(name), probability[3:], target[3:])
     assert all(math.isnan(value) for value in nothing.values())
-    none = scores(Boundary(name), probability[:0], target[:0])
+    none = scores(boundary(name), probability[:0], target[:0])
     assert all(math.isnan(value) for value in none.values())
 
 
@@ -172,9 +172,9 @@ def test_void_pixels_are_neither_predicted_nor_true():
     target[0, 5, 3:12] = 1
     probability = (target == 1).astype(np.float32)
     probability[0, 15, 3:25] = 1
-    assert scores(Boundary("survey"), probability, target)["odsF"] < 60
+    assert scores(boundary("survey"), probability, target)["odsF"] < 60
     target[0, 12:18] = VOID
-    assert scores(Boundary("survey"), probability, target)["odsF"] == 100
+    assert scores(boundary("survey"), probability, target)["odsF"] == 100
 
 
 def test_void_is_cut_out_of_lines_not_of_what_they_are_thinned_from():
@@ -191,7 +191,7 @@ def test_regions_end_at_void_without_boundary():
     target = np.zeros((1, 20, 30), np.uint8)
     target[0, :, 10:] = 1
     target[0, 8:, :] = VOID
-    metric = Boundary("survey", regions=True)
+    metric = boundary("survey", regions=True)
     metric.update(torch.zeros(1, 20, 30), torch.as_tensor(target))
     assert 5 <= metric.total[0, 3] <= 8
 
@@ -200,9 +200,9 @@ def test_regions_end_at_void_without_boundary():
 def test_one_pixel(name):
     target = np.zeros((1, 15, 15), np.uint8)
     target[0, 7, 7] = 1
-    assert scores(Boundary(name), target.astype(np.float32), target)["odsF"] == 100
+    assert scores(boundary(name), target.astype(np.float32), target)["odsF"] == 100
     smallest = np.ones((1, 1, 1), np.uint8)
-    assert scores(Boundary("survey"), smallest.astype(np.float32), smallest)["odsF"] == 100
+    assert scores(boundary("survey"), smallest.astype(np.float32), smallest)["odsF"] == 100
 
 
 def test_regions_become_boundaries():
@@ -210,8 +210,8 @@ def test_regions_become_boundaries():
     target[0, :, 11:] = 1
     probability = np.zeros((1, 20, 20), np.float32)
     probability[0, :, 10] = 1
-    assert scores(Boundary("survey", regions=True), probability, target)["odsF"] == 100
-    assert scores(Boundary("survey"), probability, target)["odsF"] < 40
+    assert scores(boundary("survey", regions=True), probability, target)["odsF"] == 100
+    assert scores(boundary("survey"), probability, target)["odsF"] < 40
 
 
 def test_the_distance_is_a_share_of_the_diagonal():
@@ -220,7 +220,7 @@ def test_the_distance_is_a_share_of_the_diagonal():
     probability = np.zeros((1, 30, 40), np.float32)
     probability[0, 15, 10] = 1
     reached = [
-        scores(Boundary("survey", max_distance=share), probability, target)["odsF"]
+        scores(boundary("survey", max_distance=share), probability, target)["odsF"]
         for share in (0.1, 0.099)
     ]
     assert reached == [100, 0]
@@ -289,24 +289,24 @@ def test_of_equal_recalls_the_highest_precision_counts():
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_batches_and_ranks_give_the_same(name):
     probability, target = pictures()
-    whole = scores(Boundary(name, max_distance=FAR), probability, target)
+    whole = scores(boundary(name, max_distance=FAR), probability, target)
     assert 20 < whole["odsF"] < whole["oisF"] < 100
-    ranks = [Boundary(name, max_distance=FAR) for _ in range(2)]
+    ranks = [boundary(name, max_distance=FAR) for _ in range(2)]
     for rank, metric in enumerate(ranks):
         for index in range(rank, len(target), 2):
             metric.update(probability[index : index + 1], target[index : index + 1])
-    total = Boundary(name, max_distance=FAR)
+    total = boundary(name, max_distance=FAR)
     assert set(total._reductions.values()) == {dim_zero_sum}
     total.update(probability[:0], target[:0])
     for state in total._defaults:
         setattr(total, state, sum(getattr(metric, state) for metric in ranks))
     assert total.scores() == whole
-    assert scores(Boundary(name, max_distance=FAR), probability.flip(0), target.flip(0)) == whole
+    assert scores(boundary(name, max_distance=FAR), probability.flip(0), target.flip(0)) == whole
 
 
 def test_the_same_again():
     probability, target = pictures(2)
-    metric = Boundary("modern")
+    metric = boundary("modern")
     kept = probability.clone(), target.clone()
     first = scores(metric, probability, target)
     metric.reset()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from densemtl.metrics.labelled import Labelled
+from densemtl.metrics.labelled import LabelledImageCount
 
 
 def test_images_with_any_valid_pixel_are_counted():
     valid = torch.zeros(4, 3, 5, dtype=torch.bool)
     valid[1, 2, 4] = valid[3] = True
-    metric = Labelled()
+    metric = LabelledImageCount()
     metric.update(valid[:1])
     assert metric.compute() == 0
     metric.update(valid[1:3])

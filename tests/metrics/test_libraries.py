@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from protocols import saliency
 
 from densemtl.metrics.binary import Binary
 from densemtl.metrics.depth import Depth
 from densemtl.metrics.miou import MIoU
 from densemtl.metrics.regression import Regression
 from densemtl.metrics.reliability import BINS, Reliability
-from densemtl.metrics.saliency import Saliency
 from densemtl.types import VOID
 
 metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, of the extra dev")
@@ -132,7 +132,7 @@ def test_yes_or_no(case):
 @pytest.mark.parametrize("case", CASES)
 def test_saliency_of_pooled_pixels(case):
     probability, label = binary(case)
-    found = scores(Saliency("modern"), probability, label)["maxF"]
+    found = scores(saliency("modern"), probability, label)["maxF"]
     p, t = probability[label != VOID], label[label != VOID]
     expected = best_f(t, p, range(5, 96, 5), math.sqrt(0.3), True) if t.size else math.nan
     assert found == pytest.approx(expected, nan_ok=True)
@@ -148,7 +148,7 @@ def test_saliency_image_by_image(case):
         return
     for protocol, percents in (("survey", range(20, 91, 5)), ("modern", range(5, 96, 5))):
         rows = [mean_scores(shown, np.float32(at / 100), protocol) for at in percents]
-        found = scores(Saliency(protocol), probability, label)
+        found = scores(saliency(protocol), probability, label)
         assert found["mIoU"] == pytest.approx(100 * max(iou for _, _, iou in rows))
         if protocol == "survey":
             f = [2 * p * r / (p + r) if p + r else 0 for p, r, _ in rows]

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from protocols import saliency
 
 from densemtl.metrics.binary import Binary
-from densemtl.metrics.saliency import Saliency
 from densemtl.types import VOID
 
 
@@ -76,13 +76,13 @@ RESTATED = {"survey": numpy_survey, "modern": numpy_modern}
 @pytest.mark.parametrize("protocol", RESTATED)
 def test_both_protocols_as_restated(protocol, seed):
     drawn = draw(seed)
-    found = scores(Saliency(protocol), *drawn)
+    found = scores(saliency(protocol), *drawn)
     assert found == pytest.approx(RESTATED[protocol](*drawn), rel=1e-9)
 
 
 def test_the_protocols_differ():
     drawn = draw(0)
-    found = [scores(Saliency(protocol), *drawn)["maxF"] for protocol in RESTATED]
+    found = [scores(saliency(protocol), *drawn)["maxF"] for protocol in RESTATED]
     assert abs(found[0] - found[1]) > 0.5
 
 
@@ -91,7 +91,7 @@ def test_probabilities_exactly_at_a_threshold(protocol, at_threshold):
     """.2 is the lowest threshold of survey, which asks for more; .95 the highest of modern."""
     value = {"survey": 0.2, "modern": 0.95}[protocol]
     probability = np.full((1, 2, 2), value, np.float32)
-    found = scores(Saliency(protocol), probability, np.ones((1, 2, 2), np.uint8))
+    found = scores(saliency(protocol), probability, np.ones((1, 2, 2), np.uint8))
     assert found["maxF"] == at_threshold
 
 
@@ -107,35 +107,35 @@ def test_probabilities_exactly_at_a_threshold(protocol, at_threshold):
 def test_the_outermost_thresholds_are_tried(protocol, object_at, rest_at):
     target = np.array([[[1, 0]]], np.uint8)
     probability = np.array([[[object_at, rest_at]]], np.float32)
-    assert scores(Saliency(protocol), probability, target) == {"maxF": 100, "mIoU": 100}
+    assert scores(saliency(protocol), probability, target) == {"maxF": 100, "mIoU": 100}
 
 
 @pytest.mark.parametrize("protocol", RESTATED)
 def test_perfect_and_inverted_predictions(protocol):
     _, target = draw(1)
     perfect = (target == 1).astype(np.float32)
-    assert scores(Saliency(protocol), perfect, target) == {"maxF": 100, "mIoU": 100}
-    assert scores(Saliency(protocol), 1 - perfect, target) == {"maxF": 0, "mIoU": 0}
+    assert scores(saliency(protocol), perfect, target) == {"maxF": 100, "mIoU": 100}
+    assert scores(saliency(protocol), 1 - perfect, target) == {"maxF": 0, "mIoU": 0}
 
 
 @pytest.mark.parametrize("protocol", RESTATED)
 def test_an_image_without_object_and_without_prediction_has_iou_1(protocol):
     empty = np.zeros((1, 3, 3))
-    assert scores(Saliency(protocol), empty, empty.astype(np.uint8))["mIoU"] == 100
+    assert scores(saliency(protocol), empty, empty.astype(np.uint8))["mIoU"] == 100
 
 
 @pytest.mark.parametrize("protocol", RESTATED)
 def test_void_images_and_pixels_do_not_count(protocol):
     probability, target = draw(2)
-    kept = scores(Saliency(protocol), probability, target)
+    kept = scores(saliency(protocol), probability, target)
     nowhere = np.full((1, *target.shape[1:]), VOID, np.uint8)
     more = np.concatenate([probability, np.ones_like(probability[:1])])
-    assert scores(Saliency(protocol), more, np.concatenate([target, nowhere])) == kept
+    assert scores(saliency(protocol), more, np.concatenate([target, nowhere])) == kept
     other = np.where(target == VOID, 1 - probability, probability)
-    assert scores(Saliency(protocol), other, target) == kept
+    assert scores(saliency(protocol), other, target) == kept
 
 
-@pytest.mark.parametrize("metric", [lambda: Saliency("survey"), lambda: Saliency("modern"), Binary])
+@pytest.mark.parametrize("metric", [lambda: saliency("survey"), lambda: saliency("modern"), Binary])
 @pytest.mark.parametrize("images", [0, 2])
 def test_nothing_to_score_is_nan(metric, images):
     found = scores(metric(), np.ones((images, 3, 3)), np.full((images, 3, 3), VOID, np.uint8))

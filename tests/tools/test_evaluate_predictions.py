@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from experiments import TINY, tiny
+from protocols import PROTOCOLS
 
 from densemtl.build import build_dataset, build_tasks
 from densemtl.config import check
@@ -22,7 +23,6 @@ from densemtl.configfile import override
 from densemtl.errors import ConfigError, DataError
 from densemtl.metrics.boundary.counts import count
 from densemtl.metrics.boundary.curve import curve
-from densemtl.metrics.boundary.protocols import PROTOCOLS
 from densemtl.partition import boundaries
 from densemtl.predictions import files
 from densemtl.results import Results, load_results

@@ -1,13 +1,8 @@
-"""The ways in which boundary F-measures are published."""
+"""How a map of probabilities becomes binary maps; imports no torch, as scoring files needs none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    # Spares processes that only score files the import of torch.
-    from densemtl.types import ProtocolName
 
 MAX_DISTANCE = 0.0075
 """How far apart matched pixels may lie, as a share of the image's diagonal; NYUD-v2 has .011."""
@@ -34,9 +29,3 @@ class Protocol:
 def even(number: int) -> tuple[float, ...]:
     """`number` thresholds that cut [0, 1] into equal parts: 99 are .01, .02 .. .99."""
     return tuple(k / (number + 1) for k in range(1, number + 1))
-
-
-PROTOCOLS: dict[ProtocolName, Protocol] = {
-    "survey": Protocol(even(99), nms=False, inclusive=True, levels=0),
-    "modern": Protocol((0.001, *even(99), 0.999), nms=True, inclusive=False, levels=255),
-}

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densemtl.limits import Fraction, OpenFraction, Whole
 from densemtl.metrics.base import ImageMetric
 from densemtl.metrics.boundary.counts import Counter, Counts
 from densemtl.metrics.boundary.curve import best, summary
-from densemtl.metrics.boundary.protocols import MAX_DISTANCE, PROTOCOLS
-from densemtl.types import VOID, ProtocolName
+from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, even
+from densemtl.types import VOID
 
 
 class Boundary(ImageMetric):
@@ -19,14 +20,18 @@ class Boundary(ImageMetric):
     odsF: F-measure at the one threshold that is best for the set. oisF: at the threshold that is
     best for each image. AP: see `average_precision`. Pixels match one to one within a distance.
 
-    `survey`: probabilities are binarised as they are, by >= at .01, .02 .. .99. `modern`: rounded
-    to 8 bits, only ridges stay, by > at .001, .01, .02 .. .99, .999. Both thin the binary maps.
+    Binary maps are thinned. How probabilities are binarised is what protocols differ in; see
+    `protocols.survey` and `protocols.modern`.
 
     Void pixels are neither predicted nor true, so an image of void alone changes nothing. NaN
     where no image has a true boundary.
 
     Args:
-        protocol: survey or modern.
+        thresholds: ascending, in [0, 1].
+        nms: keep only ridges of the probabilities, before they are binarised.
+        inclusive: whether a probability at the threshold is a boundary.
+        levels: round probabilities to multiples of 1 / levels first, as a picture of 8 bits rounds
+            them to 1 / 255; 0 leaves them as they are.
         max_distance: between matched pixels, as a share of the image's diagonal.
         regions: the target's ids are regions, whose boundaries are found and thinned first; by
             default it holds thin boundaries. `modern` reads NYUD's edge maps as regions.
@@ -36,12 +41,20 @@ class Boundary(ImageMetric):
     bests: Tensor
 
     def __init__(
-        self, protocol: ProtocolName, *, max_distance: float = MAX_DISTANCE, regions: bool = False
+        self,
+        *,
+        thresholds: tuple[Fraction, ...] = even(99),
+        nms: bool = False,
+        inclusive: bool = True,
+        levels: Whole = 0,
+        max_distance: OpenFraction = MAX_DISTANCE,
+        regions: bool = False,
     ) -> None:
         super().__init__()
-        self.count = Counter(PROTOCOLS[protocol], max_distance, regions, VOID)
-        thresholds = len(self.count.protocol.thresholds)
-        self.add_state("total", torch.zeros(thresholds, 4, dtype=torch.int64), dist_reduce_fx="sum")
+        protocol = Protocol(thresholds, nms, inclusive, levels)
+        self.count = Counter(protocol, max_distance, regions, VOID)
+        zeros = torch.zeros(len(thresholds), 4, dtype=torch.int64)
+        self.add_state("total", zeros, dist_reduce_fx="sum")
         self.add_state("bests", torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:

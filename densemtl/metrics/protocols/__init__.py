@@ -1,0 +1,1 @@
+"""Protocols: one file for each family of metrics in which results are published."""

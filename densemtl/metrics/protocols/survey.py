@@ -1,0 +1,36 @@
+"""The protocol of the survey of Vandenhende et al. (PAMI 2021).
+
+Edges are scored without non-maximum suppression, saliency by the mean IoU of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from densemtl.metrics.boundary.protocols import even
+from densemtl.metrics.protocols.base import MetricSpec, ScoringProtocol, TaskScoring
+
+SALIENCY = {
+    "percents": tuple(range(20, 91, 5)),
+    "inclusive": False,
+    "beta_squared": 1.0,
+    "pooled": False,
+}
+BOUNDARY = {"thresholds": even(99), "nms": False, "inclusive": True, "levels": 0}
+
+
+class Survey(ScoringProtocol):
+    """The metrics of the survey's tables."""
+
+    tasks: ClassVar[Mapping[str, TaskScoring]] = {
+        "classes": TaskScoring(MetricSpec("miou"), "mIoU"),
+        "binary": TaskScoring(MetricSpec("binary"), "pixel_maxF"),
+        "regression": TaskScoring(MetricSpec("regression"), "rmse"),
+        "unit_vectors": TaskScoring(MetricSpec("normals"), "mErr"),
+        "depth": TaskScoring(MetricSpec("depth"), "rmse"),
+        "saliency": TaskScoring(MetricSpec("saliency", SALIENCY), "mIoU"),
+        "edge": TaskScoring(
+            MetricSpec("binary"), "odsF", MetricSpec("boundary", BOUNDARY), "pixel_maxF"
+        ),
+    }

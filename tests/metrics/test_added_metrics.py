@@ -1,0 +1,206 @@
+"""Metrics that a user adds to a task, and protocols of the user's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from experiments import tiny
+from torch import Tensor
+
+from densemtl.build import build_tasks
+from densemtl.config import TaskEntry
+from densemtl.create import create_tasks
+from densemtl.errors import ConfigError
+from densemtl.load import load
+from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
+from densemtl.metrics.protocols.survey import Survey
+from densemtl.results import load_results
+from densemtl.run import run
+from densemtl.score import score
+from densemtl.tasks.base import Task
+from densemtl.types import VOID
+
+
+class ErrorRate(TaskMetric):
+    """Percent of pixels with a wrong class; takes the names of the classes from the task."""
+
+    wrong: Tensor
+    pixels: Tensor
+
+    def __init__(self, class_names: tuple[str, ...], *, scale: float = 100.0) -> None:
+        super().__init__()
+        self.classes, self.scale = len(class_names), scale
+        for name in ("wrong", "pixels"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        valid = target != VOID
+        self.wrong += ((prediction != target) & valid).sum()
+        self.pixels += valid.sum()
+
+    def compute(self) -> dict[str, float]:
+        return {"error_rate": (self.scale * self.wrong / self.pixels).item()}
+
+
+class Own(Survey):
+    """Depth is scored by errors that any regression has."""
+
+    tasks: ClassVar[dict[str, TaskScoring]] = {
+        **Survey.tasks,
+        "depth": TaskScoring(MetricSpec("regression"), "mae", selection="rmse"),
+    }
+
+
+class Silent(Survey):
+    """Does not score depth."""
+
+    tasks: ClassVar[dict[str, TaskScoring]] = {"classes": Survey.tasks["classes"]}
+
+
+@pytest.fixture(autouse=True)
+def toybox(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("toybox")
+    module.ErrorRate, module.Own, module.Silent = ErrorRate, Own, Silent
+    monkeypatch.setitem(sys.modules, "toybox", module)
+
+
+ADDED = "tasks=[{name: semseg, metrics: ['toybox:ErrorRate']}, depth]"
+
+
+def test_values_of_added_metrics_stand_beside_the_protocols(tmp_path: Path) -> None:
+    run(tiny(ADDED, "train.epochs=1"), tmp_path, "cpu")
+    metrics = load_results(tmp_path).tasks["semseg"].metrics
+    assert metrics["error_rate"] == pytest.approx(100 - metrics["pixel_accuracy"])
+    again = score(load(tmp_path, device="cpu"), "val").tasks["semseg"].metrics
+    assert again == pytest.approx(metrics, rel=1e-6, nan_ok=True)
+
+
+def test_a_finished_run_is_scored_again_by_what_is_added_later(tmp_path: Path) -> None:
+    before = run(tiny("train.epochs=1"), tmp_path, "cpu")
+    after = run(tiny(ADDED, "train.epochs=1"), tmp_path, "cpu")
+    assert (after.weights, after.step) == (before.weights, before.step)
+    assert after.fingerprint == before.fingerprint
+    ours, theirs = after.tasks["semseg"].metrics, before.tasks["semseg"].metrics
+    assert set(ours) == {*theirs, "error_rate"}
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-6, nan_ok=True)
+
+
+def test_slow_metrics_are_added_to_the_best_weights_alone(tmp_path: Path) -> None:
+    added = "tasks=[{name: saliency, metrics: [{name: boundary, max_distance: 0.05}, reliability]}]"
+    run(tiny(added, "train.epochs=1"), tmp_path, "cpu")
+    assert load_results(tmp_path).tasks["saliency"].metrics.keys() == {
+        *("maxF", "mIoU", "odsF", "oisF", "AP", "ECE", "images")
+    }
+    text = (tmp_path / "log.jsonl").read_text()
+    assert "saliency/ECE" in text
+    assert "odsF" not in text
+
+
+def test_added_metrics_take_options_and_what_the_task_has() -> None:
+    added = [{"name": "toybox:ErrorRate", "scale": 1.0}]
+    (task,) = create_tasks([{"name": "semseg", "class_names": ["a", "b"], "metrics": added}])
+    _, metric = task.metrics("survey")
+    assert isinstance(metric, ErrorRate)
+    assert (metric.classes, metric.scale) == (2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "line"),
+    [
+        (
+            "[{name: semseg, metrics: [mio]}]",
+            "tasks.0.metrics.0.name: no 'mio' in metrics: did you mean 'miou'?",
+        ),
+        (
+            "[{name: semseg, metrics: [{name: 'toybox:ErrorRate', scal: 1}]}]",
+            "tasks.0.metrics.0.scal: unknown key, did you mean 'scale'?",
+        ),
+        (
+            "[{name: semseg, metrics: ['toybox:Own']}]",
+            "tasks.0.metrics.0: 'toybox:Own' cannot score 'semseg': 'toybox:Own' is not a",
+        ),
+        (
+            "[{name: depth, metrics: ['toybox:ErrorRate']}]",
+            "tasks.0.metrics.0: 'toybox:ErrorRate' cannot score 'depth': 'toybox:ErrorRate' does "
+            "not fit this task: ",
+        ),
+        (
+            "[semseg, {name: depth, metrics: [regression]}]",
+            "tasks.1.metrics.0: 'regression' computes 'rmse', which the task has already",
+        ),
+        (
+            "[{name: semseg, metrics: ['toybox:ErrorRate', 'toybox:ErrorRate']}]",
+            "tasks.0.metrics.1: 'toybox:ErrorRate' computes 'error_rate', which the task has",
+        ),
+        (
+            "[{name: depth, metrics: [normals]}]",
+            "tasks.0.metrics.0: 'normals' computes 'rmse', which the task has already",
+        ),
+        (
+            "[{name: normals, metrics: [depth]}]",
+            "tasks.0.metrics.0: 'depth' cannot score 'normals': RuntimeError: ",
+        ),
+        (
+            "[{name: semseg, metrics: [depth]}]",
+            "tasks.0.metrics.0: 'depth' cannot score 'semseg': RuntimeError: ",
+        ),
+    ],
+)
+def test_metrics_that_do_not_fit_are_one_line_each(tasks: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_tasks(tiny(f"tasks={tasks}"))
+    (found,) = str(caught.value).splitlines()
+    assert found.removeprefix("command line: ").startswith(line)
+
+
+def test_auxiliary_tasks_are_not_scored() -> None:
+    auxiliary = "auxiliary_tasks=[{name: normals, metrics: [regression]}]"
+    with pytest.raises(ConfigError, match=r"auxiliary_tasks\.0\.metrics: auxiliary tasks are not"):
+        tiny("decoder.name=pad_net", auxiliary)
+
+
+def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
+    run(tiny("protocol='toybox:Own'", "train.epochs=1"), tmp_path, "cpu")
+    results = load_results(tmp_path)
+    assert results.protocol == "toybox:Own"
+    depth = results.tasks["depth"]
+    assert (depth.primary, depth.selection) == ("mae", "rmse")
+    assert depth.metrics.keys() == {"rmse", "mae", "images"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        ("surve", r"protocol: no 'surve' in metrics\.protocols: did you mean 'survey'\?"),
+        ("toybox:ErrorRate", r"'toybox:ErrorRate' is not a ScoringProtocol"),
+        ("toybox:Silent", r"protocol: 'toybox:Silent' does not score 'depth': add Depth to its"),
+    ],
+)
+def test_protocols_that_cannot_score_are_found_before_training(protocol: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_tasks(tiny(f"protocol='{protocol}'"))
+
+
+def test_a_task_that_scores_itself_needs_no_protocol() -> None:
+    class Alone(Task):
+        """Overrides what a protocol would state."""
+
+        metric = primary = lambda self, protocol: protocol  # type: ignore[assignment]
+
+    Alone.__abstractmethods__ = frozenset()
+    task = Alone("alone")
+    assert (task.metric("survey"), task.selection("survey")) == ("survey", "survey")
+    assert task.final_metric("survey") is None
+
+
+def test_entries_read_back() -> None:
+    experiment = tiny(ADDED)
+    assert experiment.tasks[0].metrics[0].name == "toybox:ErrorRate"
+    assert TaskEntry(**experiment.tasks[0].model_dump()) == experiment.tasks[0]
+    assert experiment.fingerprint() == tiny().fingerprint()

@@ -1,0 +1,23 @@
+"""The two published protocols of saliency and of boundaries, as metrics and as plain rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from densemtl.metrics.boundary.boundary import Boundary
+from densemtl.metrics.boundary.protocols import Protocol
+from densemtl.metrics.protocols import modern, survey
+from densemtl.metrics.saliency import Saliency
+
+MODULES = {"survey": survey, "modern": modern}
+PROTOCOLS = {name: Protocol(**module.BOUNDARY) for name, module in MODULES.items()}
+
+
+def boundary(protocol: str, **options: Any) -> Boundary:
+    """The boundary F-measure of a protocol."""
+    return Boundary(**MODULES[protocol].BOUNDARY, **options)
+
+
+def saliency(protocol: str) -> Saliency:
+    """The saliency scores of a protocol."""
+    return Saliency(**MODULES[protocol].SALIENCY)
