@@ -34,7 +34,7 @@ def names(package: str) -> list[str]:
 def _modules(package: str) -> dict[str, str]:
     """{component: its module inside the package}."""
     folder = Path(__file__).parent.joinpath(*package.split("."))
-    files = [file for file in folder.glob("*.py") if file.stem not in ("__init__", "base")]
+    files = [file for file in folder.glob("[!_]*.py") if file.stem != "base"]
     files += [file for file in folder.glob("*/*.py") if file.stem == file.parent.name]
     return {
         file.stem: ".".join(file.relative_to(folder).with_suffix("").parts)
@@ -99,19 +99,40 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def options_model(cls: type[Any]) -> type[BaseModel]:
-    """A strict pydantic model of a constructor's keyword-only parameters and their limits."""
-    hints = get_type_hints(cls.__init__, include_extras=True)
+    """Return a strict pydantic model of a component's options, with their types and limits."""
     fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(cls.__init__).parameters.items():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints[name], Field(default))
+    for definer in reversed(option_classes(cls)):
+        hints = get_type_hints(definer.__init__, include_extras=True)
+        for name, parameter in inspect.signature(definer.__init__).parameters.items():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                default = ... if parameter.default is parameter.empty else parameter.default
+                fields[name] = (hints[name], Field(default))
     return create_model(cls.__name__, __config__=OPTIONS, **fields)
+
+
+def option_classes(cls: type[Any]) -> list[type[Any]]:
+    """Return the classes whose constructors define a component's options, subclasses first.
+
+    These are the class that defines the constructor and, where it passes `**options` on, those
+    above it up to the first that does not.
+    """
+    classes: list[type[Any]] = []
+    for definer in cls.__mro__:
+        constructor = vars(definer).get("__init__")
+        if constructor is None:
+            continue
+        classes.append(definer)
+        parameters = inspect.signature(constructor).parameters.values()
+        if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in parameters):
+            break
+    return classes
 
 
 def takes(cls: type[Any], name: str) -> bool:
     """Whether a constructor has a parameter of that name."""
-    return name in inspect.signature(cls.__init__).parameters
+    return any(
+        name in inspect.signature(definer.__init__).parameters for definer in option_classes(cls)
+    )
 
 
 def parse_options(cls: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:

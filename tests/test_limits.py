@@ -48,7 +48,11 @@ def without_limits(annotation: Any) -> Iterator[type]:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_every_number_among_the_options_has_limits(cls: type[Any]) -> None:
-    hints = get_type_hints(cls.__init__, include_extras=True)
+    hints = {
+        name: hint
+        for definer in components.option_classes(cls)
+        for name, hint in get_type_hints(definer.__init__, include_extras=True).items()
+    }
     fields = components.options_model(cls).model_fields
     assert [name for name in fields if name not in FREE and any(without_limits(hints[name]))] == []
 

@@ -62,10 +62,17 @@ def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
 
 
 def _described(cls: type[Any]) -> str:
-    """Its docstring, and the base's that tells the options where it has none of its own."""
-    bases = [each for each in cls.__mro__ if "Args:" in (vars(each).get("__doc__") or "")]
-    told = dict.fromkeys([cls, *bases[:1]])
-    return "\n".join(f"::: {each.__module__}.{each.__name__}\n{WITHOUT_HEADING}" for each in told)
+    """Its docstring, and those of the classes that define its other options."""
+    classes = dict.fromkeys([cls, *filter(_has_options, components.option_classes(cls))])
+    return "\n".join(
+        f"::: {each.__module__}.{each.__name__}\n{WITHOUT_HEADING}" for each in classes
+    )
+
+
+def _has_options(cls: type[Any]) -> bool:
+    """Return whether a constructor defines keyword-only parameters itself."""
+    parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+    return any(each.kind is inspect.Parameter.KEYWORD_ONLY for each in parameters)
 
 
 def _title(cls: type[Any]) -> str:
