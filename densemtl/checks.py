@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from densemtl import components
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, suggest
 from densemtl.types import FUSION, SHARED
 
 PACKAGES = {"data": "data", "decoder": "decoders", "head": "heads", "balancing": "balancing"}
@@ -111,7 +111,7 @@ def _task_errors(
         if name in offered:
             yield from _task_option_errors(where, entry, offered[name])
         else:
-            known = components.suggest(name, offered)
+            known = suggest(name, offered)
             yield f"{where}: the dataset offers no {name!r}, {known}"
     if isinstance(values.get("tasks"), list | tuple):
         yield from _weight_errors(values.get("balancing"), seen)
@@ -140,7 +140,7 @@ def _weight_errors(balancing: Any, tasks: set[str]) -> Iterator[str]:
     if isinstance(weights, dict):
         for name in weights:
             if name not in tasks:
-                known = components.suggest(str(name), tasks)
+                known = suggest(str(name), tasks)
                 yield f"balancing.weights.{name}: a weight for no task, {known}"
 
 

@@ -8,18 +8,17 @@ annotations.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, suggest
 
 OPTIONS = ConfigDict(
     extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
@@ -87,15 +86,6 @@ def get_name(package: str, cls: type[Any]) -> str:
     home, _, stem = cls.__module__.rpartition(".")
     inside = home == f"densemtl.{package}" or home == f"densemtl.{package}.{stem}"
     return stem if inside else f"{cls.__module__}:{cls.__qualname__}"
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for a near miss, else the list of what there is."""
-    known = sorted(known)
-    if not known:
-        return "there are none"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
 
 
 def options_model(cls: type[Any]) -> type[BaseModel]:

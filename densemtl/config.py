@@ -37,6 +37,9 @@ from densemtl.settings import (
 )
 from densemtl.types import SHARED, ProtocolName
 
+CONFIG = "config.yaml"
+"""Name of a resolved configuration in the folder of a run."""
+
 HARMLESS = {
     "data": ("root",),
     "loader": ("workers", "eval_batch_size", "cache", "cache_folder", "corrupt"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something the user can mend. Tools print its message as one line and exit with 2."""
@@ -33,3 +36,18 @@ class OutputError(UserError):
 
 class WorkerError(UserError):
     """A process that was to help ended before its work was done."""
+
+
+def suggest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint for an error message about an unknown name.
+
+    Args:
+        name: that is unknown.
+        known: all valid names.
+        otherwise: hint where no valid name is similar; if empty, the valid names.
+    """
+    known = sorted(known)
+    if not known:
+        return "there are none"
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else otherwise or f"choose from {', '.join(known)}"

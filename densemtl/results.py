@@ -22,6 +22,9 @@ from densemtl.renamed_keys import RENAMED_RESULT_FIELDS, translate_fields
 from densemtl.types import ProtocolName
 
 RESULTS = "results.json"
+BASELINES = "baselines"
+"""Folder of the single-task runs that others are compared with, beside these."""
+
 FORMAT = 1
 
 

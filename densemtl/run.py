@@ -19,7 +19,7 @@ from densemtl.build import (
     build_trackers,
     build_train_loader,
 )
-from densemtl.config import Experiment, read_saved
+from densemtl.config import CONFIG, Experiment, read_saved
 from densemtl.curves import draw_balancing, draw_curves
 from densemtl.data.workers import told_if_killed
 from densemtl.distributed import is_first, wait, world_size
@@ -40,6 +40,7 @@ from densemtl.models.joined_norm import join_norms
 from densemtl.models.recompute import recompute_blocks
 from densemtl.record import record_run
 from densemtl.results import (
+    BASELINES,
     RESULTS,
     Results,
     Terms,
@@ -49,8 +50,6 @@ from densemtl.results import (
 )
 from densemtl.warm_start import own_networks, warm_start
 
-CONFIG = "config.yaml"
-BASELINES = "baselines"
 CURVES = "curves.png"
 BALANCING = "balancing.png"
 

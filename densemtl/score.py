@@ -13,7 +13,7 @@ from densemtl.build import build_dataset, build_eval_loader, build_tasks
 from densemtl.config import Experiment
 from densemtl.data.base import DenseDataset, Split
 from densemtl.data.loader import to_tensor
-from densemtl.data.workers import Loader, told_if_killed
+from densemtl.data.workers import Loader, as_is, told_if_killed
 from densemtl.engine.evaluate import Keep, Scores
 from densemtl.engine.final import FinalScorer, evaluate_fully
 from densemtl.engine.progress import watched
@@ -181,7 +181,7 @@ def _score(
     pairs: _Pairs, tasks: Sequence[Task], experiment: Experiment, hash_in: Callable[[bytes], None]
 ) -> Scores:
     workers = experiment.loader.workers
-    items: Iterator[Any] = iter(Loader(pairs, _as_is, batch_size=None, num_workers=workers))
+    items: Iterator[Any] = iter(Loader(pairs, as_is, batch_size=None, num_workers=workers))
     with FinalScorer(tasks, experiment.protocol, workers=workers) as scorer:
         for item in items:
             for task in tasks:
@@ -191,7 +191,3 @@ def _score(
                     scorer.update(task, decoded, to_tensor(target[None]))
                     hash_in(digest)
         return scorer.scores()
-
-
-def _as_is(item: Any) -> Any:
-    return item

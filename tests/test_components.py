@@ -15,7 +15,7 @@ from densemtl import components
 from densemtl.balancing.base import Balancer
 from densemtl.data.base import DenseDataset
 from densemtl.decoders.base import Decoder
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, suggest
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.protocols.base import ScoringProtocol
 from densemtl.tasks.base import Task
@@ -142,11 +142,11 @@ def test_own_classes_that_are_not_there(plug, path, message):
 
 
 def test_suggestions():
-    assert components.suggest("learning_rte", ["learning_rate", "x"]) == (
-        "did you mean 'learning_rate'?"
-    )
-    assert components.suggest("zzz", {"b", "a"}) == "choose from a, b"
-    assert components.suggest("zzz", []) == "there are none"
+    assert suggest("learning_rte", ["learning_rate", "x"]) == ("did you mean 'learning_rate'?")
+    assert suggest("zzz", {"b", "a"}) == "choose from a, b"
+    assert suggest("zzz", []) == "there are none"
+    assert suggest("zzz", {"b", "a"}, "ask") == "ask"
+    assert suggest("bb", {"bbb", "a"}, "ask") == "did you mean 'bbb'?"
 
 
 def test_only_the_given_options_are_passed_on_in_their_types(plug):

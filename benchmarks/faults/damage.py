@@ -19,7 +19,7 @@ from experiments import tiny
 from rows import HARMLESS, TOLD, Row
 
 from densemtl.build import build_splits
-from densemtl.config import read_saved
+from densemtl.config import CONFIG, read_saved
 from densemtl.data import files
 from densemtl.data.disk_cache import DiskCached
 from densemtl.data.shards import Shards, write_shards
@@ -118,7 +118,7 @@ def _of_a_run(folder: Path) -> Iterator[Case]:
     yield Case("`best.safetensors`", best, weights)
     yield Case("`last/model.safetensors`", last / "model.safetensors", state)
     yield Case("`last/state.pt`", last / "state.pt", state)
-    file, config, log = folder / "results.json", folder / "config.yaml", folder / "log.jsonl"
+    file, config, log = folder / "results.json", folder / CONFIG, folder / "log.jsonl"
     yield Case("`results.json`", file, lambda: load_results(file), checked=False)
     yield Case("`config.yaml`", config, lambda: read_saved(_text(config), config), checked=False)
     yield Case("`log.jsonl`", log, lambda: read_log(log), checked=False)

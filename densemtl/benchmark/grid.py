@@ -12,8 +12,7 @@ from densemtl import configfile
 from densemtl.benchmark.suite import Entries, Suite, fit_for_folders, labels
 from densemtl.config import Experiment, check
 from densemtl.errors import ConfigError
-
-BASELINES = "baselines"
+from densemtl.results import BASELINES
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 from densemtl.benchmark.grid import Run
-from densemtl.config import read_saved
+from densemtl.config import CONFIG, read_saved
 from densemtl.errors import ConfigError, ResultsError
 from densemtl.results import Results, load_results
 
-CONFIG = "config.yaml"
 OUTPUT = "output.txt"
 FAILED = "failed.txt"
 MEMORY = "memory.json"

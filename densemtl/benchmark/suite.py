@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from densemtl import components, configfile
 from densemtl.config import Entry
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, suggest
 from densemtl.limits import Count, Seed
 from densemtl.settings import Section
 
@@ -79,7 +79,7 @@ def _errors(suite: Suite) -> Iterator[str]:
         yield f"seeds: {list(suite.seeds)} names one twice"
     known = labels(getattr(suite, suite.compared))
     if suite.reference is not None and suite.reference not in known:
-        near = components.suggest(suite.reference, known)
+        near = suggest(suite.reference, known)
         yield f"reference: {suite.reference!r} is no entry of {suite.compared}, {near}"
     for section in ("decoders", "backbones", "balancing"):
         found = labels(getattr(suite, section))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.workers import Loader
+from densemtl.data.workers import Loader, as_is
 from densemtl.types import Sample
 
 
@@ -36,8 +36,4 @@ class Cached(DenseDataset):
 
 
 def _read_all(dataset: DenseDataset, workers: int) -> Loader[Sample]:
-    return Loader(dataset, _as_is, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
-
-
-def _as_is(sample: Sample) -> Sample:
-    return sample
+    return Loader(dataset, as_is, batch_size=None, num_workers=workers)  # type: ignore[arg-type]

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.components import suggest
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, suggest
 
 
 class Pixels:

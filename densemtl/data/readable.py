@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.workers import Loader
+from densemtl.data.workers import Loader, as_is
 from densemtl.distributed import is_first
 from densemtl.errors import DataError
 from densemtl.types import Sample
@@ -34,7 +34,7 @@ class Readable(DenseDataset):
     def __init__(self, dataset: DenseDataset, workers: int) -> None:
         super().__init__(dataset.split, dataset.tasks)
         self._dataset = dataset
-        faults = list(Loader(_Faults(dataset), _as_is, batch_size=None, num_workers=workers))
+        faults = list(Loader(_Faults(dataset), as_is, batch_size=None, num_workers=workers))
         self._kept = [index for index, fault in enumerate(faults) if not fault]
         self.ids = tuple(dataset.ids[index] for index in self._kept)
         self.chunks = _kept_of(dataset.chunks, self._kept)
@@ -77,10 +77,6 @@ class _Faults(Dataset[str]):
 
     def __len__(self) -> int:
         return len(self._dataset)
-
-
-def _as_is(fault: str) -> str:
-    return fault
 
 
 def _kept_of(chunks: Any, kept: list[int]) -> tuple[int, ...]:

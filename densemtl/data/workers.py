@@ -64,6 +64,11 @@ class Loader(DataLoader[T], Generic[T]):
                 yield batch
 
 
+def as_is(item: T) -> T:
+    """Return an item unchanged: the collate function of a loader that makes no batches."""
+    return item
+
+
 class _Carrying(Dataset[Any]):
     """A dataset that gives a user's error back instead of raising it."""
 

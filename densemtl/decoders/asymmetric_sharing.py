@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.separate import OwnNetworks, own_share
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, suggest
 from densemtl.limits import Fraction
 from densemtl.models.join import Join
 from densemtl.tasks.base import Task
@@ -100,18 +99,12 @@ def _checked(reads: Reads, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def _errors(reads: Reads, tasks: Sequence[str]) -> Iterator[str]:
     for reader, sources in reads.items():
         if reader not in tasks:
-            yield f"decoder.reads: {_no_task(reader, tasks)}"
+            yield f"decoder.reads: no task {reader!r}, {suggest(reader, tasks)}"
         for index, source in enumerate(sources):
             where = f"decoder.reads.{reader}.{index}"
             if source not in tasks:
-                yield f"{where}: {_no_task(source, tasks)}"
+                yield f"{where}: no task {source!r}, {suggest(source, tasks)}"
             elif source == reader:
                 yield f"{where}: a task always reads its own encoder; leave {source!r} out"
             elif source in sources[:index]:
                 yield f"{where}: {source!r} is named twice"
-
-
-def _no_task(name: str, tasks: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, tasks, n=1)
-    told = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(tasks)}"
-    return f"no task {name!r}, {told}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.gated import GatedExperts
-from densemtl.limits import Few, FewOrNone, NonNegative, Width
-from densemtl.models.experts import Gating, Wiring, named
+from densemtl.limits import Few, FewOrNone
+from densemtl.models.experts import Wiring, named
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 
@@ -24,9 +25,7 @@ class CGC(GatedExperts):
         tasks: the run's.
         shared_experts: how many all tasks use, a level.
         own_experts: how many each task has besides, a level; may be 0.
-        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
-        width: channels inside every expert; a quarter of its level's if left out.
-        load_balance: weight of a loss that keeps all experts in use; the paper has none.
+        options: see `GatedExperts`.
     """
 
     def __init__(
@@ -37,19 +36,10 @@ class CGC(GatedExperts):
         *,
         shared_experts: Few = 1,
         own_experts: FewOrNone = 1,
-        gate: Gating = "pixel",
-        width: Width | None = None,
-        load_balance: NonNegative = 0.0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            make_backbone,
-            make_head,
-            tasks,
-            [customized(tasks, shared_experts, own_experts)],
-            gate=gate,
-            width=width,
-            load_balance=load_balance,
-        )
+        layer = customized(tasks, shared_experts, own_experts)
+        super().__init__(make_backbone, make_head, tasks, [layer], **options)
 
 
 def customized(tasks: Sequence[Task], shared_experts: int, own_experts: int) -> Wiring:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import STEM, ParallelNetworks
-from densemtl.decoders.separate import own_share
-from densemtl.limits import Fraction
 from densemtl.models.layers import weighted_sum
 from densemtl.tasks.base import Task
 from densemtl.types import Sharing
@@ -23,8 +22,7 @@ class CrossStitch(ParallelNetworks):
         make_backbone: makes one network a task.
         make_head: makes one head a task.
         tasks: the run's.
-        alpha: share of its own that a task starts with; the others have equal parts of the rest,
-            so that a row sums to 1 (section 3.2). The survey has .9 for two tasks, .8 for five.
+        options: see `ParallelNetworks`; `alpha` is that of section 3.2.
 
     Raises:
         ModelError: a backbone that cannot be run stage by stage.
@@ -35,12 +33,10 @@ class CrossStitch(ParallelNetworks):
         make_backbone: MakeBackbone,
         make_head: MakeHead,
         tasks: Sequence[Task],
-        *,
-        alpha: Fraction = 0.9,
+        **options: Any,
     ) -> None:
-        super().__init__(make_backbone, make_head, tasks)
-        own, other = own_share(alpha, len(tasks))
-        start = torch.full((len(tasks), len(tasks)), other).fill_diagonal_(own)
+        super().__init__(make_backbone, make_head, tasks, **options)
+        start = torch.tensor(self.shares)
         self.units = nn.ParameterList(
             start[:, :, None].repeat(1, 1, channels) for channels in self.spec.channels
         )

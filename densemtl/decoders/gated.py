@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
+from densemtl.limits import NonNegative, Width
 from densemtl.models.experts import (
     ExpertLayer,
     ExpertStack,
@@ -32,9 +33,9 @@ class GatedExperts(PyramidDecoder):
         make_head: makes each task's head.
         tasks: the run's.
         wirings: of each layer; the last one's takers are the tasks.
-        gate: "pixel" or "pooled", see `Gating`.
-        width: inside every expert; None for a quarter of its level's channels.
-        load_balance: weight of the imbalance of gates as a loss; 0 for none.
+        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
+        width: channels inside every expert; a quarter of its level's if left out.
+        load_balance: weight of a loss that keeps all experts in use; the papers have none.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class GatedExperts(PyramidDecoder):
         tasks: Sequence[Task],
         wirings: Sequence[Wiring],
         *,
-        gate: Gating,
-        width: int | None,
-        load_balance: float,
+        gate: Gating = "pixel",
+        width: Width | None = None,
+        load_balance: NonNegative = 0.0,
     ) -> None:
         super().__init__(make_backbone, tasks)
         spec = self.backbone.spec

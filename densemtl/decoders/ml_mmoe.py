@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.gated import GatedExperts
-from densemtl.limits import Few, NonNegative, Width
-from densemtl.models.experts import Gating, Wiring, named
+from densemtl.limits import Few
+from densemtl.models.experts import Wiring, named
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 
@@ -25,9 +26,7 @@ class MLMMoE(GatedExperts):
         tasks: the run's.
         layers: how many, on every level of the pyramid.
         experts: how many there are in a layer of a level.
-        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
-        width: channels inside every expert; a quarter of its level's if left out.
-        load_balance: weight of a loss that keeps all experts in use; the paper has none.
+        options: see `GatedExperts`.
     """
 
     def __init__(
@@ -38,20 +37,11 @@ class MLMMoE(GatedExperts):
         *,
         layers: Few = 2,
         experts: Few = 4,
-        gate: Gating = "pixel",
-        width: Width | None = None,
-        load_balance: NonNegative = 0.0,
+        **options: Any,
     ) -> None:
         names = named(SHARED, experts)
         own_stream = {name: name for name in names}
         below = Wiring(own_stream, dict.fromkeys(names, names), gates_read_input=True)
         last = Wiring(own_stream, {task.name: names for task in tasks}, gates_read_input=True)
-        super().__init__(
-            make_backbone,
-            make_head,
-            tasks,
-            [*[below] * (layers - 1), last],
-            gate=gate,
-            width=width,
-            load_balance=load_balance,
-        )
+        wirings = [*[below] * (layers - 1), last]
+        super().__init__(make_backbone, make_head, tasks, wirings, **options)

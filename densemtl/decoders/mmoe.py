@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.gated import GatedExperts
-from densemtl.limits import Few, NonNegative, Width
-from densemtl.models.experts import Gating, Wiring, named
+from densemtl.limits import Few
+from densemtl.models.experts import Wiring, named
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 
@@ -23,9 +24,7 @@ class MMoE(GatedExperts):
         make_head: makes each task's head.
         tasks: the run's.
         experts: how many there are a level.
-        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
-        width: channels inside every expert; a quarter of its level's if left out.
-        load_balance: weight of a loss that keeps all experts in use; the paper has none.
+        options: see `GatedExperts`.
     """
 
     def __init__(
@@ -35,21 +34,11 @@ class MMoE(GatedExperts):
         tasks: Sequence[Task],
         *,
         experts: Few = 4,
-        gate: Gating = "pixel",
-        width: Width | None = None,
-        load_balance: NonNegative = 0.0,
+        **options: Any,
     ) -> None:
         names = named(SHARED, experts)
         layer = Wiring(
             experts=dict.fromkeys(names, SHARED),
             gates={task.name: names for task in tasks},
         )
-        super().__init__(
-            make_backbone,
-            make_head,
-            tasks,
-            [layer],
-            gate=gate,
-            width=width,
-            load_balance=load_balance,
-        )
+        super().__init__(make_backbone, make_head, tasks, [layer], **options)

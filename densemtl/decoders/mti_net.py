@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
+from densemtl.decoders.initial_prediction import make_features, make_logits, two_blocks
 from densemtl.limits import Width
 from densemtl.models.blocks import SqueezeExcite, basic_block
 from densemtl.models.distillation import Distillation
@@ -54,13 +55,10 @@ class MTINet(PyramidDecoder):
         widths, names = spec.channels, [task.name for task in every]
         below = (*widths[1:], 0)
         self.initial = nn.ModuleList(
-            nn.ModuleDict({name: _features(width + more, width) for name in names})
+            make_features(basic_block, every, width + more, width)
             for width, more in zip(widths, below, strict=True)
         )
-        self.guess = nn.ModuleList(
-            nn.ModuleDict({task.name: nn.Conv2d(width, task.channels, 1) for task in every})
-            for width in widths
-        )
+        self.guess = nn.ModuleList(make_logits(every, width) for width in widths)
         self.propagate = nn.ModuleList(Propagation(names, width, softmax) for width in widths[1:])
         self.distil = nn.ModuleList(Distillation(self.task_names, names, width) for width in widths)
         self.heads = make_heads(make_head, spec, tasks)
@@ -115,7 +113,7 @@ class Propagation(nn.Module):
         joined = len(tasks) * width
         inner = max(joined // REDUCTION, 1)
         self.mask = nn.Sequential(
-            basic_block(joined, inner), basic_block(inner, inner), nn.Conv2d(inner, joined, 1)
+            *two_blocks(basic_block, joined, inner), nn.Conv2d(inner, joined, 1)
         )
         self.reduce = basic_block(joined, width)
         self.excite = nn.ModuleDict({task: SqueezeExcite(width) for task in tasks})
@@ -135,7 +133,3 @@ class Propagation(nn.Module):
         else:
             view = mask.view(batch, channels // count, count, height, width).softmax(dim=2)
         return view.view(mask.shape)
-
-
-def _features(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(basic_block(channels, width), basic_block(width, width))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import ParallelNetworks
-from densemtl.decoders.separate import own_share
-from densemtl.limits import Fraction
 from densemtl.models.backbone import Backbone
 from densemtl.models.join import block_norms, mixture
 from densemtl.models.layers import resize, size_of
@@ -28,9 +27,8 @@ class NDDRCNN(ParallelNetworks):
         make_backbone: makes one network a task.
         make_head: makes one head a task.
         tasks: the run's.
-        alpha: share of its own channels that a task's reduction starts with; the others have equal
-            parts of the rest (section 3.3). The survey has .9 for two tasks, .8 for five.
         shortcut: the paper's: the head's last feature is reduced from all stages', resized to it.
+        options: see `ParallelNetworks`; `alpha` is that of section 3.3.
 
     Raises:
         ModelError: a backbone that cannot be run stage by stage.
@@ -42,15 +40,14 @@ class NDDRCNN(ParallelNetworks):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        alpha: Fraction = 0.9,
         shortcut: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(make_backbone, make_head, tasks)
+        super().__init__(make_backbone, make_head, tasks, **options)
         count, spec = len(tasks), self.spec
         widths = (_stem_width(self._first()), *spec.channels)
         self.layers = nn.ModuleList(
-            nn.ModuleList(_reduction(own, count, width, alpha) for own in range(count))
-            for width in widths
+            nn.ModuleList(_reduction(width, row) for row in self.shares) for width in widths
         )
         joined, last = sum(spec.channels), spec.channels[-1]
         self.shortcuts = nn.ModuleList(
@@ -86,11 +83,10 @@ class NDDRCNN(ParallelNetworks):
         }
 
 
-def _reduction(own: int, count: int, width: int, alpha: float) -> nn.Sequential:
+def _reduction(width: int, shares: Sequence[float]) -> nn.Sequential:
     """1x1 without bias, BN, ReLU; starts as a mixture of all tasks' equal channels."""
-    keep, take = own_share(alpha, count)
     return nn.Sequential(
-        mixture(width, [keep if task == own else take for task in range(count)]),
+        mixture(width, shares),
         nn.BatchNorm2d(width, momentum=MOMENTUM),
         nn.ReLU(inplace=True),
     )

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.decoders.initial_prediction import make_features, make_logits, two_blocks
 from densemtl.limits import Width
 from densemtl.models.blocks import bottleneck
 from densemtl.models.distillation import Distillation
@@ -44,13 +45,13 @@ class PADNet(PyramidDecoder):
         channels = self.backbone.spec.channels
         start = sum(channels) if feature == "all" else channels[-1]
         self.mix = mix_levels(channels) if feature == "all" else None
-        self.initial = nn.ModuleDict({task.name: _features(start, width) for task in every})
-        self.guess = nn.ModuleDict({t.name: nn.Conv2d(width, t.channels, 1) for t in every})
+        self.initial = make_features(bottleneck, every, start, width)
+        self.guess = make_logits(every, width)
         self.distil = Distillation(self.task_names, [task.name for task in every], width)
         self.final = nn.ModuleDict(
             {
                 task.name: nn.Sequential(
-                    _features(width, width), nn.Conv2d(width, task.channels, 1)
+                    two_blocks(bottleneck, width, width), nn.Conv2d(width, task.channels, 1)
                 )
                 for task in tasks
             }
@@ -78,7 +79,3 @@ class PADNet(PyramidDecoder):
             for task in self.initial
         }
         return {SHARED: shared, **own, FUSION: list(self.distil.parameters())}
-
-
-def _features(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(bottleneck(channels, width), bottleneck(width, width))

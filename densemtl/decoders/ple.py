@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.cgc import customized
 from densemtl.decoders.gated import GatedExperts
-from densemtl.limits import Few, FewOrNone, NonNegative, Width
-from densemtl.models.experts import Gating, Wiring
+from densemtl.limits import Few, FewOrNone
+from densemtl.models.experts import Wiring
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 
@@ -27,9 +28,7 @@ class PLE(GatedExperts):
         layers: how many, on every level of the pyramid.
         shared_experts: how many all tasks use, in a layer of a level.
         own_experts: how many each task has besides; may be 0.
-        gate: a choice for every "pixel", or for the whole image from its "pooled" feature.
-        width: channels inside every expert; a quarter of its level's if left out.
-        load_balance: weight of a loss that keeps all experts in use; the paper has none.
+        options: see `GatedExperts`.
     """
 
     def __init__(
@@ -41,19 +40,10 @@ class PLE(GatedExperts):
         layers: Few = 2,
         shared_experts: Few = 1,
         own_experts: FewOrNone = 1,
-        gate: Gating = "pixel",
-        width: Width | None = None,
-        load_balance: NonNegative = 0.0,
+        **options: Any,
     ) -> None:
         last = customized(tasks, shared_experts, own_experts)
         every = tuple(sorted(last.experts))  # whatever the order of tasks
         below = Wiring(last.experts, {**last.gates, SHARED: every})
-        super().__init__(
-            make_backbone,
-            make_head,
-            tasks,
-            [*[below] * (layers - 1), last],
-            gate=gate,
-            width=width,
-            load_balance=load_balance,
-        )
+        wirings = [*[below] * (layers - 1), last]
+        super().__init__(make_backbone, make_head, tasks, wirings, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import gcd
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,9 @@ from torch.nn import functional as F
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.parallel import STEM, ParallelNetworks
-from densemtl.decoders.separate import own_share
 from densemtl.distributed import mean_over_batch
 from densemtl.errors import ConfigError, ModelError
-from densemtl.limits import Few, Fraction, NonNegative
+from densemtl.limits import Few, NonNegative
 from densemtl.models.layers import size_of
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions, Sharing
@@ -41,11 +41,10 @@ class Sluice(ParallelNetworks):
         make_backbone: makes one network a task.
         make_head: makes one head a task.
         tasks: the run's.
-        alpha: share of its own that a part starts with; the other tasks have equal parts of the
-            rest, so that a row sums to 1. At 1 the start is one network a task.
         subspaces: parts of each task's channels; must divide the width of every stage.
         orthogonality: weight of a penalty, a term of training, on what a task's subspaces have in
             common: `overlap`, summed over tasks and stages. At 0 there is none.
+        options: see `ParallelNetworks`; `alpha` is the share of a part.
 
     Raises:
         ConfigError: a penalty between subspaces of which there is one.
@@ -58,17 +57,15 @@ class Sluice(ParallelNetworks):
         make_head: MakeHead,
         tasks: Sequence[Task],
         *,
-        alpha: Fraction = 0.9,
         subspaces: Few = 2,
         orthogonality: NonNegative = 0.0,
+        **options: Any,
     ) -> None:
-        super().__init__(make_backbone, make_head, tasks)
+        super().__init__(make_backbone, make_head, tasks, **options)
         *earlier, last = widths = self.spec.channels
         _check(subspaces, orthogonality, widths)
         self.subspaces, self.orthogonality = subspaces, orthogonality
-        own, other = own_share(alpha, len(tasks))
-        shares = torch.full((len(tasks), len(tasks)), other).fill_diagonal_(own)
-        start = torch.kron(shares, torch.eye(subspaces))
+        start = torch.kron(torch.tensor(self.shares), torch.eye(subspaces))
         self.alphas = nn.ParameterList(start.clone() for _ in widths)
         self.betas = nn.Parameter(torch.eye(len(widths))[-1].repeat(len(tasks), 1))
         self.projections = nn.ModuleList(

@@ -12,9 +12,8 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from densemtl.components import suggest
 from densemtl.engine.fsdp import is_sharded
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, suggest
 from densemtl.settings import OptimSettings, ScheduleSettings
 
 BALANCING = "balancing"

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from densemtl.config import CONFIG
 from densemtl.configfile import parse_yaml
 from densemtl.engine.checkpoint import PUBLISHED, load_weights, weights_file
 from densemtl.errors import CheckpointError, ConfigError
@@ -15,7 +16,7 @@ from densemtl.load import Loaded, load
 from densemtl.renamed_keys import LISTS
 from densemtl.results import RESULTS
 
-WANTED = (PUBLISHED, RESULTS, "config.yaml", "README.md")
+WANTED = (PUBLISHED, RESULTS, CONFIG, "README.md")
 """The only files that are fetched."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

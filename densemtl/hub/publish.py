@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 from densemtl.atomic import replacing
-from densemtl.config import Component, Experiment, read_saved
+from densemtl.config import CONFIG, Component, Experiment, read_saved
 from densemtl.engine.checkpoint import (
     PUBLISHED,
     Weights,
@@ -19,13 +19,12 @@ from densemtl.engine.checkpoint import (
     tensors_hash,
     weights_file,
 )
+from densemtl.engine.train import PANELS
 from densemtl.errors import CheckpointError, ResultsError
 from densemtl.hub.card import PICTURE, write_card
 from densemtl.renamed_keys import restore_parameters
 from densemtl.results import RESULTS, Results, load_results
 
-CONFIG = "config.yaml"
-PANELS = "panels"
 HARMLESS_DATA = ("synthetic",)
 """Datasets whose pictures anyone may see."""
 

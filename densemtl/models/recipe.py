@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from densemtl.errors import ModelError
+from densemtl.errors import ModelError, suggest
 from densemtl.types import Size
 
 Colour = tuple[float, ...]
@@ -107,9 +106,9 @@ def _sketch(name: str) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        known = f"nearest: {', '.join(near)}" if near else "timm.list_models() names them all"
-        raise ModelError(f"backbone.name: timm has no model {name!r}; {known}")
+        all_names = "timm.list_models() names them all"
+        near = suggest(name.split(".")[0], timm.list_models(), all_names)
+        raise ModelError(f"backbone.name: timm has no model {name!r}; {near}")
     try:
         with torch.device("meta"):
             model: nn.Module = timm.create_model(name, pretrained=False)

@@ -83,9 +83,8 @@ def load_config(path: Path, overrides: Sequence[str]) -> Experiment:
     Raises:
         ConfigError: one line for each thing that is wrong.
     """
-    from densemtl.config import load_experiment, load_saved
+    from densemtl.config import CONFIG, load_experiment, load_saved
     from densemtl.configfile import read_text
-    from densemtl.run import CONFIG
 
     if path.is_dir():
         return load_saved(read_text(path / CONFIG), path / CONFIG, overrides)

@@ -162,6 +162,25 @@ def test_own_components_need_leave(saved: Path) -> None:
     assert densemtl.from_pretrained(saved, own_components=True, device="cpu").tasks
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": "os:path"},
+        {"trackers": ["os:path"]},
+        {"tasks": [{"name": "semseg", "metrics": ["os:path"]}]},
+        {"tasks": [{"name": "semseg", "metrics": [{"name": "os:path"}]}]},
+    ],
+)
+def test_own_components_are_found_wherever_they_are_named(
+    saved: Path, change: dict[str, Any]
+) -> None:
+    weights = load_weights(saved / "model.safetensors")
+    config = yaml.safe_dump({**yaml.safe_load(weights.config), **change})
+    save_tensors(saved / "model.safetensors", Weights(weights.tensors, config))
+    with pytest.raises(ConfigError, match=r"names os:path, code that would be imported"):
+        densemtl.from_pretrained(saved)
+
+
 def test_the_hub_gives_what_was_published(
     saved: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
