@@ -101,7 +101,7 @@ HOMES = {
     "safetensors": {"engine.checkpoint"},
     "huggingface_hub": {"hub"},
     "gradio": {"web"},
-    "torchjd": {"balancing.torchjd"},
+    "torchjd": {"balancing._torchjd"},
     "wandb": {"trackers.wandb"},
     "mlflow": {"trackers.mlflow"},
     "torch.utils.tensorboard": {"trackers.tensorboard"},
