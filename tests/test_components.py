@@ -177,7 +177,8 @@ def test_options_that_are_passed_on_are_options_too(plug):
     assert list(fields) == ["width", "rates", "mode", "deep", "height"]
     assert fields["width"].is_required()
     assert components.parse_options(Plus, {"width": 2, "height": 3}) == {"width": 2, "height": 3}
-    assert components.takes(Plus, "deep") and not components.takes(Plus, "depth")
+    assert components.takes(Plus, "deep")
+    assert not components.takes(Plus, "depth")
     with pytest.raises(ValidationError):
         components.parse_options(Plus, {"width": 2, "hight": 3})
 
