@@ -152,22 +152,28 @@ def make_step(
     job = make_job(run, build_splits(run), folder, make_precision(run.train, "cpu"))
     batch = next(iter(job.train_loader))
     if loop:
-        job.train_step.balancer = looping(job.train_step.balancer)
+        job.train_step.balancer = looping(job.train_step.tasks)
     return lambda: job.train_step.run([batch])
 
 
-def looping(balancer: Any) -> Any:
+def looping(tasks: Any) -> Any:
     """A plain sum whose losses are run backward one after the other."""
+    from densemtl.balancing.base import WeightedLossBackward
+    from densemtl.balancing.fixed import Fixed
 
-    def descend(losses: Any, weights: Any, scale: Callable[[Any], Any]) -> None:
-        pairs = zip(weights, losses.tasks.values(), strict=True)
-        *others, last = [scale(weight * loss) for weight, loss in pairs]
-        for loss in others:
-            loss.backward(retain_graph=True)
-        last.backward()
+    class LoopBackward(WeightedLossBackward):
+        def backward(self, weights: Any) -> None:
+            pairs = zip(weights, self._added.tasks.values(), strict=True)
+            *others, last = [self._scale(weight * loss) for weight, loss in pairs]
+            for loss in others:
+                loss.backward(retain_graph=True)
+            last.backward()
 
-    balancer._descend = descend
-    return balancer
+    class Loop(Fixed):
+        def start_step(self, model: Any, scale: Any) -> LoopBackward:
+            return LoopBackward(self, scale)
+
+    return Loop(tasks)
 
 
 if __name__ == "__main__":

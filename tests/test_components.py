@@ -181,6 +181,40 @@ def test_wrong_options_are_told_all_at_once(plug, options, lines):
     assert all(line in text for line, text in zip(lines, told, strict=True))
 
 
+class Plus(Plug):
+    """Has an option of its own, and passes the others on."""
+
+    def __init__(self, given: str, *, height: int = 1, **options: object) -> None:
+        super().__init__(given, **options)
+        self.height = height
+
+
+class Fewer(Plus):
+    """Passes nothing on, so that it takes its own option alone."""
+
+    def __init__(self, given: str, *, depth: float = 2.0) -> None:
+        super().__init__(given, width=1)
+        self.depth = depth
+
+
+def test_options_that_are_passed_on_are_options_too(plug):
+    assert components.option_classes(Plus) == [Plus, Plug]
+    fields = components.options_model(Plus).model_fields
+    assert list(fields) == ["width", "rates", "mode", "deep", "height"]
+    assert fields["width"].is_required()
+    assert components.parse_options(Plus, {"width": 2, "height": 3}) == {"width": 2, "height": 3}
+    assert components.takes(Plus, "deep")
+    assert not components.takes(Plus, "depth")
+    with pytest.raises(ValidationError):
+        components.parse_options(Plus, {"width": 2, "hight": 3})
+
+
+def test_what_is_not_passed_on_is_no_option():
+    assert components.option_classes(Fewer) == [Fewer]
+    assert list(components.options_model(Fewer).model_fields) == ["depth"]
+    assert not components.takes(Fewer, "width")
+
+
 def test_inherited_constructors_are_read(plug):
     class Child(Plug):
         pass

@@ -36,7 +36,7 @@ Scope = Literal["features", "parameters"]
 """Where gradients are compared: at the shared features, or in all shared parameters."""
 
 _OLD_STATE_KEYS = {"memory": "state", "usual": "target_cosine"}
-"""{key in the checkpoints of version 0: its name today}."""
+"""{key in older checkpoints: its current name}."""
 
 
 class GradientBalancer(Balancer):
@@ -174,7 +174,7 @@ def _clone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved state with the keys of today."""
+    """Return a saved state with the current keys."""
     return {_OLD_STATE_KEYS.get(key, key): value for key, value in state.items()}
 
 

@@ -17,7 +17,7 @@ ModelFn = Callable[..., Predictions]
 
 
 class ReplayForward:
-    """Replays the forward passes of an optimizer step; created before the first of them.
+    """Replays the forward passes of an optimizer step; created before the step runs forward.
 
     A replay differs from the step's own forward passes only if the weights do: the model stays in
     training mode, with batch statistics and the same random numbers, so that dropout drops the

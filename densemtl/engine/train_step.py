@@ -61,12 +61,12 @@ class TrainStep:
         micro_batches = make_micro_batches(batches, self.tasks, self.precision.device)
         scale = LossScaler(self.scaler, len(micro_batches))
         backward = self.balancer.start_step(self.model, scale)
-        replay = ReplayForward(self.model)
+        replay = ReplayForward(self.model) if self.balancer.needs_post_step_losses else None
 
         # Weights depend on all micro-batches, but the graph of only one is kept at a time.
         weights = None
         if len(micro_batches) > 1 and backward.needs_replay:
-            weights = self._compute_weights(replay, micro_batches, backward)
+            weights = self._compute_weights(micro_batches, backward)
 
         all_losses: list[Losses] = []
         for micro_batch in micro_batches:
@@ -90,7 +90,7 @@ class TrainStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-        if self.balancer.needs_post_step_losses:
+        if replay is not None:
             after = self._replay_losses(replay, micro_batches)
             stack = self.balancer.stack_losses
             self.balancer.after_step(stack(log), stack(after))
@@ -102,10 +102,10 @@ class TrainStep:
         return micro_batch.scale(objective(self.tasks, predictions, micro_batch.batch.targets))
 
     def _compute_weights(
-        self, replay: ReplayForward, micro_batches: Sequence[MicroBatch], backward: TaskBackward
+        self, micro_batches: Sequence[MicroBatch], backward: TaskBackward
     ) -> Tensor:
         """Return the weights of the joint batch, before the step's own forward passes."""
-        with replay.session() as model:
+        with ReplayForward(self.model).session() as model:
             for micro_batch in micro_batches:
                 with backward.replaying():
                     losses = self._compute_losses(model, micro_batch)

@@ -337,6 +337,14 @@ def test_saved_in_the_middle_it_goes_on_bit_for_bit(name, scope):
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
+def test_the_state_of_an_older_checkpoint_is_read():
+    rule, usual = make("gradvac"), torch.full((3, 3), 0.25).double()
+    rule.load_state_dict({"_extra_state": {"steps": 4, "memory": {"usual": usual}}})
+    assert rule.steps == 4
+    assert rule.state.keys() == {"target_cosine"}
+    assert torch.equal(rule.state["target_cosine"], usual)
+
+
 @pytest.mark.parametrize("name", ["pcgrad", "gradvac", "graddrop"])
 def test_rules_that_draw_leave_all_other_random_numbers_alone(name):
     needs(name)
