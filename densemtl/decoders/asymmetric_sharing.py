@@ -52,9 +52,9 @@ class AsymmetricSharing(OwnNetworks):
         super().__init__(make_backbone, make_head, tasks)
         self.reads = checked
         self.joins = nn.ModuleDict()
-        for reader, sources in self.reads.items():
-            own, other = own_share(alpha, 1 + len(sources))
-            self.joins[reader] = Join(self.spec.channels, [own, *(other for _ in sources)])
+        for reader, read in self.reads.items():
+            own, other = own_share(alpha, 1 + len(read))
+            self.joins[reader] = Join(self.spec.channels, [own, *(other for _ in read)])
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
