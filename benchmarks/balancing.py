@@ -131,11 +131,11 @@ def make_step(
     rule: str, folder: Path, args: argparse.Namespace, loop: bool = False
 ) -> Callable[[], object]:
     """One optimiser step on one batch in memory."""
-    from densemtl.build import build_splits
-    from densemtl.config import check
-    from densemtl.configfile import override
-    from densemtl.engine.precision import make_precision
-    from densemtl.run import make_job
+    from densemtl.factory import build_splits
+    from densemtl.config.experiment import check
+    from densemtl.config.yaml_loader import override
+    from densemtl.runtime.execution import make_precision
+    from densemtl.runs.train_run import make_job
 
     size = list(args.size)
     values: dict[str, Any] = {

@@ -70,9 +70,9 @@ def main(argv: list[str] | None = None) -> None:
 def measure(case: Case, protocol: Protocol, max_distance: float) -> list[str]:
     """Seconds in all, the share of each part, and odsF."""
     from densemtl.metrics.boundary.counts import count
-    from densemtl.metrics.boundary.curve import best, summary
-    from densemtl.metrics.boundary.nms import suppress
-    from densemtl.thinning import thin
+    from densemtl.metrics.boundary.precision_recall import best, summary
+    from densemtl.metrics.boundary.non_max_suppression import suppress
+    from densemtl.ops.thinning import thin
 
     probability = case.probability
     whole, counts = seconds(lambda: count(probability, [case.truth], protocol, max_distance))
@@ -107,7 +107,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
 
 def partition(rng: np.random.Generator, size: tuple[int, int], regions: int) -> Mask:
     """Boundaries between the cells of random points."""
-    from densemtl.partition import boundaries
+    from densemtl.ops.region_boundaries import boundaries
 
     seeds = np.ones(size, np.uint8)
     seeds[tuple(rng.integers(0, size, (regions, 2)).T)] = 0
@@ -117,8 +117,8 @@ def partition(rng: np.random.Generator, size: tuple[int, int], regions: int) -> 
 
 def edge_map(file: Path, size: tuple[int, int]) -> Mask:
     """A stored edge map, resized and read as regions, as `modern` does on NYUD."""
-    from densemtl.data.files import read_array
-    from densemtl.partition import boundaries
+    from densemtl.io.arrays import read_array
+    from densemtl.ops.region_boundaries import boundaries
 
     stored = cv2.resize(read_array(file), size[::-1], interpolation=cv2.INTER_NEAREST)
     return boundaries(stored)
@@ -145,7 +145,7 @@ def smooth(rng: np.random.Generator, size: tuple[int, ...], sigma: float) -> Flo
 
 def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
     """Predictions that fill the image, against a picture's boundaries and truths that fill it."""
-    from densemtl.thinning import thin
+    from densemtl.ops.thinning import thin
 
     y, x = np.indices(size)
     right = x / size[1]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.config import Experiment
+    from densemtl.config.experiment import Experiment
 
 DECODERS = (
     *("hard_sharing", "asymmetric_sharing", "customized_sharing", "cross_stitch", "sluice"),
@@ -66,9 +66,9 @@ def cost(
     args: argparse.Namespace, decoder: str, tasks: tuple[str, ...], height: int, width: int
 ) -> Cost:
     """Of one architecture with these tasks at this size."""
-    from densemtl.engine.precision import make_precision
-    from densemtl.introspection.costs import train_pass
-    from densemtl.speed.network import make_subject, whole_step
+    from densemtl.runtime.execution import make_precision
+    from densemtl.models.complexity import train_pass
+    from densemtl.analysis.speed.network import make_subject, whole_step
 
     run = experiment(args.backbone, decoder, tasks, (height, width))
     subject = make_subject(run, make_precision(run.train, "cpu"))
@@ -87,8 +87,8 @@ def experiment(
     backbone: str, decoder: str, tasks: tuple[str, ...], size: tuple[int, int]
 ) -> Experiment:
     """On the tasks of synthetic rooms, none of which is rendered."""
-    from densemtl import configfile
-    from densemtl.config import check
+    from densemtl.config import yaml_loader
+    from densemtl.config.experiment import check
 
     values: dict[str, Any] = {
         "tasks": list(tasks),
@@ -99,7 +99,7 @@ def experiment(
         "head": {"name": "fpn"},
         "loader": {"batch_size": 2},
     }
-    return check(configfile.override(values, [], "scaling"))
+    return check(yaml_loader.override(values, [], "scaling"))
 
 
 def row(name: str, by_tasks: list[Cost], by_area: list[Cost]) -> str:

@@ -22,14 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from densemtl import cli, components, configfile
-from densemtl.build import build_model
-from densemtl.config import check
+from densemtl import cli
+from densemtl import registry
+from densemtl.config import yaml_loader
+from densemtl.factory import build_model
+from densemtl.config.experiment import check
 from densemtl.data.base import DenseDataset
-from densemtl.data.loader import EvalView, eval_loader
-from densemtl.engine.evaluate import evaluate
-from densemtl.engine.precision import Precision
-from densemtl.settings import Fit
+from densemtl.data.batching import EvalView, eval_loader
+from densemtl.evaluation.evaluate import evaluate
+from densemtl.runtime.execution import Precision
+from densemtl.config.sections import Fit
 from densemtl.tasks.base import Task
 from densemtl.types import VOID, Batch, Sample, Size
 
@@ -158,7 +160,7 @@ def forward(network: nn.Module, batches: list[Batch], precision: Precision) -> N
 def make_task(name: str, classes: int | None) -> Task:
     """A task by name, with as many classes."""
     names = {"class_names": [str(index) for index in range(classes)]} if classes else {}
-    return components.make("tasks", name, name, options=names)
+    return registry.make("tasks", name, name, options=names)
 
 
 def make_network(backbone: str, tasks: list[Task]) -> nn.Module:
@@ -170,7 +172,7 @@ def make_network(backbone: str, tasks: list[Task]) -> nn.Module:
         "decoder": {"name": "hard_sharing"},
         "head": {"name": "fpn"},
     }
-    return build_model(check(configfile.override(values, (), "benchmark")), tasks)
+    return build_model(check(yaml_loader.override(values, (), "benchmark")), tasks)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,10 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def make_step(file: Path, folder: Path) -> Callable[[], object]:
     """One optimiser step on one batch in memory."""
-    from densemtl.build import build_splits
-    from densemtl.config import load_experiment
-    from densemtl.engine.precision import make_precision
-    from densemtl.run import make_job
+    from densemtl.factory import build_splits
+    from densemtl.config.experiment import load_experiment
+    from densemtl.runtime.execution import make_precision
+    from densemtl.runs.train_run import make_job
 
     plain = load_experiment(file)
     rooms = [

@@ -29,15 +29,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the shards of both splits, then their index."""
     args = parse(argv)
-    from densemtl import components
-    from densemtl.build import build_splits
-    from densemtl.config import load_experiment
-    from densemtl.data.shards import write_shards
+    from densemtl import registry
+    from densemtl.factory import build_splits
+    from densemtl.config.experiment import load_experiment
+    from densemtl.data.datasets.shards import write_shards
 
     experiment = load_experiment(args.config, args.overrides)
     data, splits = experiment.data, build_splits(experiment)
-    kind = components.find("data", data.name)
-    offered = kind.offers(**components.parse_options(kind, data.options))
+    kind = registry.find("data", data.name)
+    offered = kind.offers(**registry.parse_options(kind, data.options))
     learnt = {name: offered[name] for name in experiment.learnt_names()}
     write_shards([splits.train, splits.val], learnt, args.output, args.images, args.jpeg)
     print(f"{args.output}: written; train with data='{{name: shards, root: {args.output}}}'")

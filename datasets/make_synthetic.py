@@ -20,7 +20,7 @@ from densemtl.errors import DataError
 
 if TYPE_CHECKING:
     from densemtl.data.base import Split
-    from densemtl.data.scenes.export import Job
+    from densemtl.data.datasets.synthetic_scenes.export import Job
 
 FORMATS = ("nyud", "pascal_context")
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     jobs = _jobs(args)
     _claim(args.output, _options(args))
     _run(jobs, args.workers)
-    from densemtl.data.scenes.export import LAYOUTS
+    from densemtl.data.datasets.synthetic_scenes.export import LAYOUTS
 
     for split, numbers in _numbers(args).items():
         LAYOUTS[args.format].save_split(args.output, split, numbers)
@@ -88,7 +88,7 @@ def _numbers(args: argparse.Namespace) -> dict[Split, range]:
 
 def _claim(folder: Path, options: dict[str, Any]) -> None:
     """Mark a new folder as made with these options, or check that it was."""
-    from densemtl.atomic import write_json
+    from densemtl.io.atomic import write_json
 
     note = folder / NOTE
     if note.exists():
@@ -107,15 +107,15 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """What is still to do; images are numbered from 1 over both splits."""
-    from densemtl import components
-    from densemtl.data.scenes.export import LAYOUTS, Job
+    from densemtl import registry
+    from densemtl.data.datasets.synthetic_scenes.export import LAYOUTS, Job
 
     layout = LAYOUTS[args.format]
     jobs = []
     for split, numbers in _numbers(args).items():
         options = {"train_images": args.train, "val_images": args.val}
         options |= {"size": args.size, "seed": args.seed}
-        rooms = components.make("data", "synthetic", split, (), options=options)
+        rooms = registry.make("data", "synthetic", split, (), options=options)
         for index, number in enumerate(numbers):
             if not layout.done(args.output, number):
                 jobs.append(Job(layout, args.output, number, partial(rooms.view, index)))
@@ -131,7 +131,7 @@ def _run(jobs: Sequence[Job], workers: int) -> None:
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[None]:
     """Run jobs here or in other processes; yields as each ends, in order."""
-    from densemtl.data.scenes.export import Job
+    from densemtl.data.datasets.synthetic_scenes.export import Job
 
     if workers == 0:
         yield from map(Job.run, jobs)

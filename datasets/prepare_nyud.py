@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from densemtl.data.labels import Axes
-    from densemtl.data.nyud_official import Frame
+    from densemtl.io.label_formats import Axes
+    from densemtl.data.datasets.nyud_raw import Frame
 
 T = TypeVar("T")
 
@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def build(file: Path, splits: Path, output: Path, *, crop: bool = True) -> None:
     """Write images, classes, depth, normals, edges and split lists of all official frames."""
-    from densemtl.data.nyud_official import OfficialNYUD, read_splits
-    from densemtl.data.write import write_lines
+    from densemtl.data.datasets.nyud_raw import OfficialNYUD, read_splits
+    from densemtl.io.writers import write_lines
 
     numbers = read_splits(splits)
     official = OfficialNYUD(file, crop=crop)
@@ -87,7 +87,7 @@ def _claim(folder: Path, crop: bool) -> None:
     """Mark a new folder as made with this crop, or check that it was."""
     import json
 
-    from densemtl.atomic import write_json
+    from densemtl.io.atomic import write_json
 
     note = folder / NOTE
     if note.exists():
@@ -102,32 +102,33 @@ def _claim(folder: Path, crop: bool) -> None:
 
 def _write_frame(root: Path, name: str, frame: Frame) -> None:
     """All files of a frame; the image comes last, so that it says the frame is done."""
-    from densemtl.data import derive, write
-    from densemtl.data.labels import to_depth
-    from densemtl.data.nyud_facts import intrinsics
+    from densemtl.data import derived_labels
+    from densemtl.io import writers
+    from densemtl.io.label_formats import to_depth
+    from densemtl.data.datasets.nyud_metadata import intrinsics
 
     depth = to_depth(frame.depth, root / "depth" / f"{name}.npy")
-    normals = derive.normals(depth, intrinsics(depth.shape))
-    edges = derive.region_edges(frame.regions) * 255
-    write.write_picture(root / "segmentation" / f"{name}.png", frame.classes)
-    write.write_array(root / "depth" / f"{name}.npy", frame.depth)
-    write.write_normals(root / "normals" / f"{name}.png", normals, bits=16)
-    write.write_picture(root / "edge" / f"{name}.png", edges)
-    write.write_picture(root / "images" / f"{name}.jpg", frame.image)
+    normals = derived_labels.normals(depth, intrinsics(depth.shape))
+    edges = derived_labels.region_edges(frame.regions) * 255
+    writers.write_picture(root / "segmentation" / f"{name}.png", frame.classes)
+    writers.write_array(root / "depth" / f"{name}.npy", frame.depth)
+    writers.write_normals(root / "normals" / f"{name}.png", normals, bits=16)
+    writers.write_picture(root / "edge" / f"{name}.png", edges)
+    writers.write_picture(root / "images" / f"{name}.jpg", frame.image)
 
 
 def derive_normals(root: Path, output: Path, *, everything: bool = False) -> None:
     """Write OUTPUT/ID.png for the frames of `root` without normals, or for all."""
-    from densemtl.data import files
-    from densemtl.data.write import write_normals
+    from densemtl.io import arrays
+    from densemtl.io.writers import write_normals
 
-    depths = files.index(root / "depth")
+    depths = arrays.index(root / "depth")
     if not depths:
         raise DataError(f"{root / 'depth'}: no depth maps here; give a folder with depth/")
     if output.resolve() == (root / "normals").resolve():
         raise DataError(f"{output}: holds the given normals; give a folder of its own")
-    given = {} if everything else files.index(root / "normals")
-    done = files.index(output)
+    given = {} if everything else arrays.index(root / "normals")
+    done = arrays.index(output)
     wanted = [name for name in depths if name not in given and name not in done]
     for name in _track(wanted, "normals"):
         write_normals(output / f"{name}.png", _from_depth(depths[name]), bits=8)
@@ -138,11 +139,11 @@ def compare(root: Path, axes: Axes, most: int) -> None:
     """Print angles between derived and given normals, over at most so many frames."""
     import torch
 
-    from densemtl.data import files
-    from densemtl.data.nyud import read_normals
+    from densemtl.io import arrays
+    from densemtl.data.datasets.nyud import read_normals
     from densemtl.metrics.normals import Normals
 
-    given, depths = files.index(root / "normals"), files.index(root / "depth")
+    given, depths = arrays.index(root / "normals"), arrays.index(root / "depth")
     both = [name for name in given if name in depths]
     if not both or most < 1:
         return
@@ -159,12 +160,12 @@ def compare(root: Path, axes: Axes, most: int) -> None:
 
 
 def _from_depth(file: Path) -> NDArray[np.float32]:
-    from densemtl.data import derive
-    from densemtl.data.nyud import read_depth
-    from densemtl.data.nyud_facts import intrinsics
+    from densemtl.data import derived_labels
+    from densemtl.data.datasets.nyud import read_depth
+    from densemtl.data.datasets.nyud_metadata import intrinsics
 
     depth = read_depth(file)
-    return derive.normals(depth, intrinsics(depth.shape))
+    return derived_labels.normals(depth, intrinsics(depth.shape))
 
 
 def _track(items: Sequence[T], what: str) -> Iterable[T]:

@@ -45,14 +45,14 @@ def _edge_jobs(root: Path, output: Path) -> list[partial[None]]:
     """One a LabelMap that has no edge map yet; training and evaluation have rules of their own."""
     from functools import partial
 
-    from densemtl.data import files
-    from densemtl.data.pascal_context import EDGES, LABEL_MAPS, LISTS
+    from densemtl.io import arrays
+    from densemtl.data.datasets.pascal_context import EDGES, LABEL_MAPS, LISTS
 
-    maps, jobs = files.index(root / LABEL_MAPS), []
+    maps, jobs = arrays.index(root / LABEL_MAPS), []
     for split in SPLITS:
         folder = output / f"edge_{split}"
-        done = files.index(folder)
-        for name in files.read_ids(root / LISTS / f"{split}.txt"):
+        done = arrays.index(folder)
+        for name in arrays.read_ids(root / LISTS / f"{split}.txt"):
             if name in maps and name not in done:
                 jobs.append(partial(_edge, maps[name], folder / f"{name}.png", EDGES[split]))
     return jobs
@@ -62,22 +62,22 @@ def _part_jobs(root: Path, output: Path) -> list[partial[None]]:
     """One an annotated image of either split that has no part map yet."""
     from functools import partial
 
-    from densemtl.data import files
-    from densemtl.data.pascal_context import LISTS
+    from densemtl.io import arrays
+    from densemtl.data.datasets.pascal_context import LISTS
 
-    images, found = files.index(root / "JPEGImages"), files.index(root / "human_parts")
+    images, found = arrays.index(root / "JPEGImages"), arrays.index(root / "human_parts")
     folder = output / "human_parts"
-    done, jobs = files.index(folder), []
+    done, jobs = arrays.index(folder), []
     for split in SPLITS:
-        for name in files.read_ids(root / LISTS / f"{split}.txt"):
+        for name in arrays.read_ids(root / LISTS / f"{split}.txt"):
             if name in found and name not in done:
                 jobs.append(partial(_parts, found[name], images[name], folder / f"{name}.png"))
     return jobs
 
 
 def _edge(label_map: Path, output: Path, rule: Callable) -> None:
-    from densemtl.data.pascal_context import read_label_map
-    from densemtl.data.write import write_picture
+    from densemtl.data.datasets.pascal_context import read_label_map
+    from densemtl.io.writers import write_picture
 
     write_picture(output, rule(read_label_map(label_map)) * 255)
 
@@ -86,14 +86,14 @@ def _parts(annotation: Path, image: Path, output: Path) -> None:
     """Void throughout where no person is annotated, so that nothing is left to derive."""
     import numpy as np
 
-    from densemtl.data import files
-    from densemtl.data.pascal_parts import read_parts
-    from densemtl.data.write import write_picture
+    from densemtl.io import arrays
+    from densemtl.data.datasets.pascal_context_parts import read_parts
+    from densemtl.io.writers import write_picture
     from densemtl.types import VOID
 
     parts = read_parts(annotation)
     if parts is None:
-        parts = np.full(files.read_image(image).shape[:2], VOID, np.uint8)
+        parts = np.full(arrays.read_image(image).shape[:2], VOID, np.uint8)
     write_picture(output, parts)
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         list_trackers,
     )
     from densemtl.create import create_model, create_tasks
-    from densemtl.hub.fetch import from_pretrained
-    from densemtl.hub.publish import push_to_hub, save_pretrained
+    from densemtl.hub.download import from_pretrained
+    from densemtl.hub.upload import push_to_hub, save_pretrained
     from densemtl.inference.predictor import Predictor
 
 __version__ = "0.1.0"

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from densemtl import components
+from densemtl import registry
 
 
 def list_decoders() -> list[str]:
     """Architectures."""
-    return components.names("decoders")
+    return registry.names("decoders")
 
 
 def list_heads() -> list[str]:
     """Task heads."""
-    return components.names("heads")
+    return registry.names("heads")
 
 
 def list_tasks() -> list[str]:
     """Tasks, and the generic kinds that tasks of one's own are made from."""
-    return components.names("tasks")
+    return registry.names("tasks")
 
 
 def list_datasets() -> list[str]:
     """Datasets."""
-    return components.names("data")
+    return registry.names("data")
 
 
 def list_balancing() -> list[str]:
     """Rules that weigh losses or gradients."""
-    return components.names("balancing")
+    return registry.names("balancing")
 
 
 def list_trackers() -> list[str]:
     """What can show a run while it goes."""
-    return components.names("trackers")
+    return registry.names("trackers")
 
 
 def list_metrics() -> list[str]:
     """Metrics, which can be added to a task."""
-    return components.names("metrics")
+    return registry.names("metrics")
 
 
 def list_protocols() -> list[str]:
     """Protocols, each of which scores every task by metrics of its own."""
-    return components.names("metrics.protocols")
+    return registry.names("metrics.protocols")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densemtl import components
-from densemtl.build import assemble, build_task, offers
-from densemtl.checks import find_errors
-from densemtl.config import Component, TaskEntry
+from densemtl import registry
+from densemtl.factory import assemble, build_task, offers
+from densemtl.config.validation import find_errors
+from densemtl.config.experiment import Component, TaskEntry
 from densemtl.errors import ConfigError
-from densemtl.models.model import DenseModel
-from densemtl.renamed_keys import translate_config
+from densemtl.models.multi_task_model import DenseModel
+from densemtl.config.renamed_keys import translate_config
 from densemtl.tasks.base import Task
 from densemtl.types import Size
 
@@ -97,7 +97,7 @@ def _entries(tasks: Sequence[Named | Task]) -> list[dict[str, Any]]:
 
 def _anywhere(data: dict[str, Any]) -> dict[str, Any]:
     """Datasets on disk must be given a folder, which what they offer does not depend on."""
-    on_disk = components.takes(components.find("data", data["name"]), "root")
+    on_disk = registry.takes(registry.find("data", data["name"]), "root")
     return {"root": ".", **data} if on_disk else data
 
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from densemtl import components
+from densemtl import registry
 from densemtl.tasks.base import Task
 from densemtl.types import VOID, Size
 
@@ -62,7 +62,7 @@ def make_task() -> Callable[..., Task]:
     """`make_task("depth", loss="berhu")`: a task by name, its missing options filled in."""
 
     def make(name: str, **options: Any) -> Task:
-        return components.make("tasks", name, name, options=SMALL_TASKS[name] | options)
+        return registry.make("tasks", name, name, options=SMALL_TASKS[name] | options)
 
     return make
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fakes
+from tests.helpers import fake_datasets
 import pytest
 
-from densemtl.config import Experiment, load_experiment
-from densemtl.run import run
+from densemtl.config.experiment import Experiment, load_experiment
+from densemtl.runs.train_run import run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -31,9 +31,9 @@ def name(file: Path) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """{dataset: overrides that put a fake in its place}."""
     nyud, pascal, own = (tmp_path_factory.mktemp(kind) for kind in ("nyud", "pascal", "own"))
-    fakes.nyud_survey(nyud)
-    fakes.pascal_context(pascal)
-    fakes.folder(own)
+    fake_datasets.nyud_survey(nyud)
+    fake_datasets.pascal_context(pascal)
+    fake_datasets.folder(own)
     return {
         "synthetic": ["data={size: [64, 64], train_images: 2, val_images: 2}"],
         "nyud": [f"data.root={nyud}"],

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densemtl import components
-from densemtl.config import load_experiment
+from densemtl import registry
+from densemtl.config.experiment import load_experiment
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -85,7 +85,7 @@ def test_the_configuration_of_the_tutorial_loads(tmp_path: Path) -> None:
 
 def test_the_suite_of_the_tutorial_loads(tmp_path: Path) -> None:
     from densemtl.benchmark.grid import plan
-    from densemtl.benchmark.suite import load_suite
+    from densemtl.benchmark.suite_config import load_suite
 
     text = (DOCS / "tutorials/report.md").read_text(encoding="utf-8")
     (found,) = re.findall(r'```yaml title="suite.yaml"\n(.*?)```', text, re.DOTALL)
@@ -98,7 +98,7 @@ def test_the_suite_of_the_tutorial_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["decoders", "balancing"])
 def test_equations_are_of_methods(package: str) -> None:
     written = {file.stem for file in (DOCS / "equations" / package).glob("*.md")}
-    assert written <= set(components.names(package))
+    assert written <= set(registry.names(package))
 
 
 def test_the_navigation_names_every_page() -> None:

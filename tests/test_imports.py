@@ -122,7 +122,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 
 def name_of(file: Path) -> str:
-    """`densemtl/data/loader.py` -> `data.loader`."""
+    """`densemtl/data/batching.py` -> `data.loader`."""
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

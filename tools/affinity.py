@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from rich import print as show
 
-    from densemtl.diagnosis.affinity import AFFINITY, draw_affinity, measure
-    from densemtl.load import load
-    from densemtl.tables import matrix_table
+    from densemtl.analysis.task_affinity import AFFINITY, draw_affinity, measure
+    from densemtl.engine.loading import load
+    from densemtl.results.tables import matrix_table
 
     loaded = load(args.checkpoint, args.overrides, args.device)
     affinity = measure(loaded, args.batches, args.rate)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.benchmark.crew import Crew
+    from densemtl.benchmark.launcher import Crew
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from densemtl.benchmark.grid import plan
     from densemtl.benchmark.report import write_report
-    from densemtl.benchmark.runner import work_off
-    from densemtl.benchmark.suite import load_suite
+    from densemtl.benchmark.executor import work_off
+    from densemtl.benchmark.suite_config import load_suite
 
     suite = load_suite(args.suite)
     output = args.output or suite.output or Path("runs", "benchmark", args.suite.stem)
@@ -78,14 +78,14 @@ def make_crew(args: argparse.Namespace, workers: int, output: Path) -> Crew:
     Raises:
         UserError: the scheduler cannot be had, or does not take the options.
     """
-    from densemtl import configfile
-    from densemtl.benchmark.jobs import Jobs
-    from densemtl.benchmark.processes import Processes, Resources
+    from densemtl.config import yaml_loader
+    from densemtl.benchmark.slurm_launcher import Jobs
+    from densemtl.benchmark.local_launcher import Processes, Resources
 
     tell = partial(print, flush=True)
     if not args.submit:
         return Processes(Resources(workers, tuple(args.device)), tell)
-    options = configfile.override({}, args.job, "--job").values
+    options = yaml_loader.override({}, args.job, "--job").values
     return Jobs(args.submit, options, output, next(iter(args.device), None), tell)
 
 

@@ -44,9 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from rich import print as show
 
-    from densemtl.atomic import write_json
-    from densemtl.config import load_experiment
-    from densemtl.speed.report import machine, measure, speed_table
+    from densemtl.io.atomic import write_json
+    from densemtl.config.experiment import load_experiment
+    from densemtl.analysis.speed.report import machine, measure, speed_table
 
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(0)

@@ -22,8 +22,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print the table, or write it."""
     args = parse(argv)
-    from densemtl.atomic import replacing
-    from densemtl.introspection.compatibility import FAMILIES, architectures, compare, markdown
+    from densemtl.io.atomic import replacing
+    from densemtl.analysis.compatibility import FAMILIES, architectures, compare, markdown
 
     verdicts = compare(
         args.models or FAMILIES, architectures(), lambda model: print(model, file=sys.stderr)

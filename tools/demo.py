@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.demo.points import PointMaker
+    from densemtl.demo.point_cloud import PointMaker
     from densemtl.tasks.base import Task
 
 
@@ -96,18 +96,18 @@ def share(text: str) -> float:
 def main(argv: list[str] | None = None) -> None:
     """Predict and write, or serve."""
     args = parse(argv)
-    from densemtl.media import find_media
+    from densemtl.io.media import find_media
 
     images, videos = find_media(args.inputs)  # first: mistakes are told before torch is imported
-    from densemtl.build import build_dataset
-    from densemtl.demo.show import Show
+    from densemtl.factory import build_dataset
+    from densemtl.demo.renderer import Show
     from densemtl.inference.predictor import Predictor
-    from densemtl.load import load
+    from densemtl.engine.loading import load
 
     loaded = load(args.checkpoint, args.overrides, args.device)
     predictor = Predictor.of(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
     if args.web:
-        from densemtl.web.server import serve
+        from densemtl.demo.web.server import serve
 
         return serve(predictor, args.host, args.port)
     points = point_maker(predictor.tasks, args.points, args.intrinsics)
@@ -128,8 +128,8 @@ def point_maker(
     """None where no points are asked for; says what camera is assumed."""
     if colour is None:
         return None
-    from densemtl.data.derive import Intrinsics
-    from densemtl.demo.points import FOCAL, PointMaker
+    from densemtl.data.derived_labels import Intrinsics
+    from densemtl.demo.point_cloud import FOCAL, PointMaker
 
     if intrinsics is None:
         print(f"points: no --intrinsics given; assuming a focal length of {FOCAL} image widths")

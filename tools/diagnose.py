@@ -25,9 +25,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Diagnose, write the files, name the worst."""
     args = parse(argv)
-    from densemtl.diagnosis.diagnose import diagnose
-    from densemtl.diagnosis.files import write_diagnosis
-    from densemtl.load import load
+    from densemtl.analysis.failure_analysis import diagnose
+    from densemtl.analysis.failure_report import write_diagnosis
+    from densemtl.engine.loading import load
 
     loaded = load(args.checkpoint, args.overrides, args.device)
     folder = args.output or loaded.file.parent / "diagnosis"

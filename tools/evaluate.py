@@ -10,7 +10,7 @@ from pathlib import Path
 
 from densemtl import cli
 
-COMMANDS = {"predictions": "densemtl.predictions.command", "edges": "densemtl.edges.command"}
+COMMANDS = {"predictions": "densemtl.runs.predictions_cli", "edges": "densemtl.evaluation.edges_cli"}
 """{first word: module whose `main` takes the rest}."""
 
 OTHERS = """
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         importlib.import_module(COMMANDS[argv[0]]).main(argv[1:])
     else:
         args = parse(argv)
-        from densemtl.distributed import together
+        from densemtl.distributed.collectives import together
 
         with together(args.device):
             score_network(args)
@@ -55,14 +55,14 @@ def score_network(args: argparse.Namespace) -> None:
 
     from rich import print as show
 
-    from densemtl.distributed import is_first
-    from densemtl.load import load
-    from densemtl.predictions import files
-    from densemtl.score import score
-    from densemtl.tables import metrics_table
+    from densemtl.distributed.collectives import is_first
+    from densemtl.engine.loading import load
+    from densemtl.evaluation import prediction_files
+    from densemtl.runs.evaluate_run import score
+    from densemtl.results.tables import metrics_table
 
     folder = args.save_predictions
-    keep = None if folder is None else partial(files.write, folder)
+    keep = None if folder is None else partial(prediction_files.write, folder)
     results = score(load(args.checkpoint, args.overrides, args.device), args.split, keep)
     if not is_first():
         return

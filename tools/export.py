@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.load import Loaded
-    from densemtl.visualize import Picture
+    from densemtl.engine.loading import Loaded
+    from densemtl.visualization.panels import Picture
 
 FORMATS = ("onnx", "torch_export")
 WEIGHTS = ("fp16", "bf16", "int8_dynamic", "int8_static")
@@ -53,9 +53,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Export and report."""
     args = parse(argv)
-    from densemtl.export.export import export
-    from densemtl.export.network import ExportNetwork
-    from densemtl.load import load
+    from densemtl.export.exporter import export
+    from densemtl.export.wrapper import ExportNetwork
+    from densemtl.engine.loading import load
 
     loaded = load(args.checkpoint, args.overrides, "cpu")
     network = ExportNetwork(
@@ -70,10 +70,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def find_pictures(loaded: Loaded, path: Path | None, count: int) -> list[Picture]:
     """Given images, repeated if need be, or evenly spaced ones of the validation set."""
-    from densemtl.build import build_dataset
-    from densemtl.engine.panels import spread_out
-    from densemtl.inference.images import to_picture
-    from densemtl.media import find_images
+    from densemtl.factory import build_dataset
+    from densemtl.visualization.prediction_panels import spread_out
+    from densemtl.io.image_inputs import to_picture
+    from densemtl.io.media import find_images
 
     if path is None:
         dataset = build_dataset(loaded.experiment, "val")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.export.table import Verdict
+    from densemtl.export.support_matrix import Verdict
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     from tempfile import TemporaryDirectory
 
-    from densemtl.export.table import MODELS, architectures, try_out
+    from densemtl.export.support_matrix import MODELS, architectures, try_out
 
     cells = args.output.with_suffix(".json")
     verdicts = read(cells)
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def read(cells: Path) -> dict[str, dict[str, Verdict]]:
     """What an earlier call came to."""
-    from densemtl.export.table import Verdict
+    from densemtl.export.support_matrix import Verdict
 
     found = json.loads(cells.read_text(encoding="utf-8")) if cells.exists() else {}
     return {
@@ -58,8 +58,8 @@ def read(cells: Path) -> dict[str, dict[str, Verdict]]:
 
 def write(table: Path, cells: Path, verdicts: dict[str, dict[str, Verdict]]) -> None:
     """Both files, each whole or not at all."""
-    from densemtl.atomic import replacing, write_json
-    from densemtl.export.table import markdown
+    from densemtl.io.atomic import replacing, write_json
+    from densemtl.export.support_matrix import markdown
 
     write_json(
         cells,

@@ -27,7 +27,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write or publish."""
     args = parse(argv)
-    from densemtl.hub.publish import push_to_hub, save_pretrained
+    from densemtl.hub.upload import push_to_hub, save_pretrained
 
     if args.save:
         folder = save_pretrained(

@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     size = [f"input.size={args.size}"] if args.size else []
     from rich import print as show
 
-    from densemtl.config import load_experiment
-    from densemtl.introspection.summary import cost_table, summarise
+    from densemtl.config.experiment import load_experiment
+    from densemtl.analysis.model_summary import cost_table, summarise
 
     summary = summarise(load_experiment(args.config, [*args.overrides, *size]))
     if args.json:

@@ -23,8 +23,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     args = parse(argv)
-    from densemtl.results import load_results
-    from densemtl.tables import WRITERS, group_by_seed
+    from densemtl.results.results import load_results
+    from densemtl.results.tables import WRITERS, group_by_seed
 
     results = [load_results(path) for path in args.runs]
     print(WRITERS[args.format](group_by_seed(results, args.costs)), end="")

@@ -47,11 +47,11 @@ def main(argv: list[str] | None = None) -> None:
     """Train, print the table, and say where everything lies."""
     args = parse(argv)
     if args.schema:
-        from densemtl.schema import json_schema
+        from densemtl.config.json_schema import json_schema
 
         print(json.dumps(json_schema(), indent=2))
         return
-    from densemtl.distributed import together
+    from densemtl.distributed.collectives import together
 
     with together(args.device):
         train(args)
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train; alone, or each process its part."""
-    from densemtl.config import load_experiment
+    from densemtl.config.experiment import load_experiment
 
     experiment = load_experiment(args.config, args.overrides)
     if args.print_config:
@@ -67,9 +67,9 @@ def train(args: argparse.Namespace) -> None:
         return
     from rich import print as show
 
-    from densemtl.distributed import is_first
-    from densemtl.run import run
-    from densemtl.tables import run_table
+    from densemtl.distributed.collectives import is_first
+    from densemtl.runs.train_run import run
+    from densemtl.results.tables import run_table
 
     folder = args.output or default_folder(args.config)
     results = run(experiment, folder, args.device, args.max_steps)

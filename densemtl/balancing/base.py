@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.errors import ConfigError
-from densemtl.limits import NonNegative
-from densemtl.losses.objective import Losses
+from densemtl.config.constraints import NonNegative
+from densemtl.tasks.multi_task_loss import Losses
 from densemtl.tasks.base import Task
 
 TaskWeights = dict[str, NonNegative]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.balancing._torchjd import TorchJDBalancer
-from densemtl.limits import NonNegative
+from densemtl.config.constraints import NonNegative
 from densemtl.tasks.base import Task
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.limits import NonNegative, PositiveFraction
+from densemtl.config.constraints import NonNegative, PositiveFraction
 from densemtl.tasks.base import Task
 
 MIN_INDICATOR = 1e-6

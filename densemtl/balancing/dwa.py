@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import EpochMean
 from densemtl.balancing.base import LossWeighting
-from densemtl.limits import Positive
+from densemtl.config.constraints import Positive
 from densemtl.tasks.base import Task
 
 

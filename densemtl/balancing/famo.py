@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.limits import NonNegative, Positive
+from densemtl.config.constraints import NonNegative, Positive
 from densemtl.tasks.base import Task
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8

@@ -12,8 +12,8 @@ from densemtl.balancing._gradients.linear_combination import TaskGradient
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.base import TaskWeights
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.distributed import mean_over_ranks
-from densemtl.limits import Fraction
+from densemtl.distributed.collectives import mean_over_ranks
+from densemtl.config.constraints import Fraction
 from densemtl.tasks.base import Task
 
 

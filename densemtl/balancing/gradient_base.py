@@ -29,7 +29,7 @@ from densemtl.balancing.base import (
     validate_task_weights,
 )
 from densemtl.errors import ConfigError
-from densemtl.losses.objective import Losses
+from densemtl.tasks.multi_task_loss import Losses
 from densemtl.tasks.base import Task
 
 Scope = Literal["features", "parameters"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.limits import NonNegative, Positive
+from densemtl.config.constraints import NonNegative, Positive
 from densemtl.tasks.base import Task
 
 MIN_WEIGHT = 1e-3

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.limits import Fraction
+from densemtl.config.constraints import Fraction
 from densemtl.tasks.base import Task
 
 MAX_COSINE = 1 - 1e-9

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.balancing._torchjd import TorchJDBalancer
-from densemtl.limits import Count, Positive
+from densemtl.config.constraints import Count, Positive
 from densemtl.tasks.base import Task
 
 

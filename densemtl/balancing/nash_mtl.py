@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing._torchjd import TorchJDBalancer
-from densemtl.limits import NonNegative
+from densemtl.config.constraints import NonNegative
 from densemtl.tasks.base import Task
 
 

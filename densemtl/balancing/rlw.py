@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from densemtl.balancing.base import LossWeighting
-from densemtl.distributed import from_first_rank
+from densemtl.distributed.collectives import from_first_rank
 from densemtl.tasks.base import Task
 
 

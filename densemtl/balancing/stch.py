@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import EpochMean, has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.limits import Positive, Whole
+from densemtl.config.constraints import Positive, Whole
 from densemtl.tasks.base import Task
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densemtl.balancing.base import LossWeighting
 from densemtl.tasks.base import Task
 from densemtl.tasks.regression import Regression
-from densemtl.tasks.unit_vectors import UnitVectors
+from densemtl.tasks.direction import UnitVectors
 
 
 class Uncertainty(LossWeighting):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from densemtl import configfile
-from densemtl.benchmark.suite import Entries, Suite, fit_for_folders, labels
-from densemtl.config import Experiment, check
+from densemtl.config import yaml_loader
+from densemtl.benchmark.suite_config import Entries, Suite, fit_for_folders, labels
+from densemtl.config.experiment import Experiment, check
 from densemtl.errors import ConfigError
-from densemtl.results import BASELINES
+from densemtl.results.results import BASELINES
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,13 @@ def _experiment(suite: Suite, file: Path, chosen: dict[str, Any]) -> Experiment:
     overrides = [f"{section}={json.dumps(value)}" for section, value in chosen.items()]
     base, asked = file.parent / suite.base, [*suite.overrides, *overrides]
     try:
-        document = configfile.load(base, asked)
+        document = yaml_loader.load(base, asked)
     except ConfigError as error:
         raise ConfigError(
-            str(error).replace(configfile.COMMAND_LINE, f"{file}: overrides")
+            str(error).replace(yaml_loader.COMMAND_LINE, f"{file}: overrides")
         ) from None
     origins = {
-        path: str(file) if origin == configfile.COMMAND_LINE else origin
+        path: str(file) if origin == yaml_loader.COMMAND_LINE else origin
         for path, origin in document.origins.items()
     }
     return check(replace(document, origins=origins))

@@ -9,21 +9,21 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from densemtl import tables
-from densemtl.atomic import replacing
-from densemtl.benchmark.collect import Line, Outcome, collect, differences, table_rows
-from densemtl.benchmark.figures import plot_gain_vs_cost, plot_validation_curves
+from densemtl.results import tables
+from densemtl.io.atomic import replacing
+from densemtl.benchmark.aggregation import Line, Outcome, collect, differences, table_rows
+from densemtl.benchmark.plots import plot_gain_vs_cost, plot_validation_curves
 from densemtl.benchmark.grid import Plan, Run
-from densemtl.benchmark.outcome import finished, read_failure
+from densemtl.benchmark.run_status import finished, read_failure
 from densemtl.benchmark.statistics import (
     LEVEL,
     MIN_BOOTSTRAP_SEEDS,
     Interval,
     smallest_effect,
 )
-from densemtl.engine.train import PANELS
+from densemtl.engine.trainer import PANELS
 from densemtl.errors import ResultsError
-from densemtl.tables import Grid, csv_table, markdown_table, results_grid
+from densemtl.results.tables import Grid, csv_table, markdown_table, results_grid
 
 PAGE = "report.html"
 CURVES = "curves.png"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.atomic import replacing
+from densemtl.io.atomic import replacing
 from densemtl.data.base import DenseDataset
 from densemtl.errors import OutputError
 from densemtl.types import Sample

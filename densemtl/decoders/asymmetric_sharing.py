@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.separate import OwnNetworks, own_share
+from densemtl.decoders.task_networks import OwnNetworks, own_share
 from densemtl.errors import ConfigError, suggest
-from densemtl.limits import Fraction
-from densemtl.models.join import Join
+from densemtl.config.constraints import Fraction
+from densemtl.layers.channel_mixing import Join
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions, Sharing
 

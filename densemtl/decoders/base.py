@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.handover import SharedFeatures
-from densemtl.models.backbone import Backbone
+from densemtl.layers.gradient_cut import SharedFeatures
+from densemtl.backbones.backbone import Backbone
 from densemtl.tasks.base import Task
 from densemtl.types import FeatureSpec, Predictions, Sharing
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.gated import GatedExperts
-from densemtl.limits import Few, FewOrNone
-from densemtl.models.experts import Wiring, named
+from densemtl.decoders.gated_experts import GatedExperts
+from densemtl.config.constraints import Few, FewOrNone
+from densemtl.layers.mixture_of_experts import Wiring, named
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 

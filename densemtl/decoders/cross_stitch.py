@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.parallel import STEM, ParallelNetworks
-from densemtl.models.layers import weighted_sum
+from densemtl.decoders.stage_exchange import STEM, ParallelNetworks
+from densemtl.layers.common import weighted_sum
 from densemtl.tasks.base import Task
 from densemtl.types import Sharing
 

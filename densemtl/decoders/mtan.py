@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
-from densemtl.handover import SharedFeatures
-from densemtl.models.blocks import bottleneck
-from densemtl.models.layers import BatchNorm, resize, size_of
-from densemtl.models.watch import watch
+from densemtl.layers.gradient_cut import SharedFeatures
+from densemtl.layers.residual import bottleneck
+from densemtl.layers.common import BatchNorm, resize, size_of
+from densemtl.layers.output_capture import watch
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED, Predictions, Sharing
 

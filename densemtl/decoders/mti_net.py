@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
 from densemtl.decoders.initial_prediction import make_features, make_logits, two_blocks
-from densemtl.limits import Width
-from densemtl.models.blocks import SqueezeExcite, basic_block
-from densemtl.models.distillation import Distillation
-from densemtl.models.layers import resize, size_of
-from densemtl.models.simple_pyramid import with_scales
+from densemtl.config.constraints import Width
+from densemtl.layers.residual import SqueezeExcite, basic_block
+from densemtl.layers.multimodal_distillation import Distillation
+from densemtl.layers.common import resize, size_of
+from densemtl.backbones.simple_feature_pyramid import with_scales
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, Predictions
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.parallel import ParallelNetworks
-from densemtl.models.backbone import Backbone
-from densemtl.models.join import block_norms, mixture
-from densemtl.models.layers import resize, size_of
+from densemtl.decoders.stage_exchange import ParallelNetworks
+from densemtl.backbones.backbone import Backbone
+from densemtl.layers.channel_mixing import block_norms, mixture
+from densemtl.layers.common import resize, size_of
 from densemtl.tasks.base import Task
 from densemtl.types import Sharing
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
 from densemtl.decoders.initial_prediction import make_features, make_logits, two_blocks
-from densemtl.limits import Width
-from densemtl.models.blocks import bottleneck
-from densemtl.models.distillation import Distillation
-from densemtl.models.layers import mix_levels
+from densemtl.config.constraints import Width
+from densemtl.layers.residual import bottleneck
+from densemtl.layers.multimodal_distillation import Distillation
+from densemtl.layers.common import mix_levels
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, Predictions
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
 from densemtl.decoders.cgc import customized
-from densemtl.decoders.gated import GatedExperts
-from densemtl.limits import Few, FewOrNone
-from densemtl.models.experts import Wiring
+from densemtl.decoders.gated_experts import GatedExperts
+from densemtl.config.constraints import Few, FewOrNone
+from densemtl.layers.mixture_of_experts import Wiring
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.parallel import STEM, ParallelNetworks
-from densemtl.distributed import mean_over_batch
+from densemtl.decoders.stage_exchange import STEM, ParallelNetworks
+from densemtl.distributed.collectives import mean_over_batch
 from densemtl.errors import ConfigError, ModelError
-from densemtl.limits import Few, NonNegative
-from densemtl.models.layers import size_of
+from densemtl.config.constraints import Few, NonNegative
+from densemtl.layers.common import size_of
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions, Sharing
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from densemtl.atomic import replacing
+from densemtl.io.atomic import replacing
 from densemtl.errors import DataError
-from densemtl.visualize import Picture
+from densemtl.visualization.panels import Picture
 
 USUAL_RATE = 25.0
 """Frames a second where a file or camera does not tell."""

@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from densemtl.atomic import find_folder, replacing, replacing_folder
-from densemtl.configfile import parse_yaml
-from densemtl.distributed import is_first
-from densemtl.engine.fsdp import gather_full, shard_like
+from densemtl.io.atomic import find_folder, replacing, replacing_folder
+from densemtl.config.yaml_loader import parse_yaml
+from densemtl.distributed.collectives import is_first
+from densemtl.distributed.sharding import gather_full, shard_like
 from densemtl.errors import CheckpointError, ConfigError
-from densemtl.renamed_keys import translate_config, translate_parameters
+from densemtl.config.renamed_keys import translate_config, translate_parameters
 
 CONFIG, CHECKSUM, STATE_CHECKSUM = "config", "checksum", "state_checksum"
 """Of the header."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from densemtl.engine.fsdp import gather_full
+from densemtl.distributed.sharding import gather_full
 from densemtl.errors import UserError
 
 Losses = dict[str, float]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densemtl.distributed import sum_over_ranks
-from densemtl.losses.objective import Losses
+from densemtl.distributed.collectives import sum_over_ranks
+from densemtl.tasks.multi_task_loss import Losses
 from densemtl.tasks.base import Task
 from densemtl.types import Batch
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from densemtl.engine.randomness import random_state, set_random_state
+from densemtl.runtime.rng_state import random_state, set_random_state
 from densemtl.types import Predictions
 
 ModelFn = Callable[..., Predictions]

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balancer, BalancingOutput, LossScaler, TaskBackward
-from densemtl.distributed import average_gradients
-from densemtl.engine.fsdp import gather_full
+from densemtl.distributed.collectives import average_gradients
+from densemtl.distributed.sharding import gather_full
 from densemtl.engine.loss_monitor import GRADIENT
 from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
-from densemtl.engine.precision import Precision
+from densemtl.runtime.execution import Precision
 from densemtl.engine.replayed_forward import ModelFn, ReplayForward
-from densemtl.losses.objective import Losses, objective
-from densemtl.settings import TrainSettings
+from densemtl.tasks.multi_task_loss import Losses, objective
+from densemtl.config.sections import TrainSettings
 from densemtl.tasks.base import Task
 from densemtl.types import Batch
 

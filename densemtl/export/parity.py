@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.errors import ModelError
-from densemtl.export.network import ExportNetwork
+from densemtl.export.wrapper import ExportNetwork
 from densemtl.types import Size
 
 Run = Callable[[Tensor], Sequence[NDArray[Any]]]

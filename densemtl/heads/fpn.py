@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from densemtl.limits import Width
-from densemtl.models.layers import conv_bn_relu, resize, size_of
+from densemtl.config.constraints import Width
+from densemtl.layers.common import conv_bn_relu, resize, size_of
 from densemtl.types import FeatureSpec
 
 

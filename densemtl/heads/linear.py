@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from densemtl.models.layers import resize, size_of
+from densemtl.layers.common import resize, size_of
 from densemtl.types import FeatureSpec
 
 

@@ -10,21 +10,21 @@ from typing import Any, cast, overload
 import torch
 from torch import Tensor, nn
 
-from densemtl.coarse import Coarse
-from densemtl.engine.evaluate import decode, run_coarse
-from densemtl.engine.panels import Maps
-from densemtl.engine.precision import AUTOCAST, Precision, make_precision
-from densemtl.hub.fetch import from_pretrained
-from densemtl.inference import windows
-from densemtl.inference.images import Image, to_picture
-from densemtl.inference.settings import InferenceSettings, parse
-from densemtl.inference.views import Canvas, View, all_views
-from densemtl.load import Loaded, load
-from densemtl.models.fold import fold_batch_norm
-from densemtl.models.model import DenseModel
-from densemtl.settings import InputSettings, TrainSettings
+from densemtl.ops.lazy_upsampling import Coarse
+from densemtl.evaluation.evaluate import decode, run_coarse
+from densemtl.visualization.prediction_panels import Maps
+from densemtl.runtime.execution import AUTOCAST, Precision, make_precision
+from densemtl.hub.download import from_pretrained
+from densemtl.inference import tiling
+from densemtl.io.image_inputs import Image, to_picture
+from densemtl.inference.config import InferenceSettings, parse
+from densemtl.inference.test_time_augmentation import Canvas, View, all_views
+from densemtl.engine.loading import Loaded, load
+from densemtl.models.batch_norm_folding import fold_batch_norm
+from densemtl.models.multi_task_model import DenseModel
+from densemtl.config.sections import InputSettings, TrainSettings
 from densemtl.tasks.base import Task
-from densemtl.visualize import Picture, to_sample_layout
+from densemtl.visualization.panels import Picture, to_sample_layout
 
 
 class Predictor:
@@ -134,8 +134,8 @@ class Predictor:
         """Exactly as evaluation does."""
         found: list[Maps] = []
         canvases = [View().look(each, self.input, None) for each in pictures]
-        for batch in windows.batches(canvases, self.settings.batch_size):
-            image = windows.stack(batch).to(self.precision.device)
+        for batch in tiling.batches(canvases, self.settings.batch_size):
+            image = tiling.stack(batch).to(self.precision.device)
             predictions = run_coarse(self._model, image, self.precision)
             for row, canvas in enumerate(batch):
                 frame = canvas.frame
@@ -150,7 +150,7 @@ class Predictor:
         for view in self._views:
             canvases = [view.look(each, self.input, tile) for each in pictures]
             shown = [canvas.picture for canvas in canvases]
-            seen = windows.run(self._network, shown, tile, settings.overlap, settings.batch_size)
+            seen = tiling.run(self._network, shown, tile, settings.overlap, settings.batch_size)
             for mean, canvas, logits in zip(means, canvases, seen, strict=True):
                 for task in self.tasks:
                     part = self._bring_back(task, logits[task.name], canvas) / len(self._views)

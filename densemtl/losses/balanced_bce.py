@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.distributed import sum_over_ranks
-from densemtl.losses.masked import masked_mean
+from densemtl.distributed.collectives import sum_over_ranks
+from densemtl.losses.masked_reduction import masked_mean
 
 
 def balanced_bce(

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.coarse import Band, Coarse
-from densemtl.distributed import sum_over_ranks
-from densemtl.losses.at_once import at_once
+from densemtl.ops.lazy_upsampling import Band, Coarse
+from densemtl.distributed.collectives import sum_over_ranks
+from densemtl.losses.eager_gradient import at_once
 
 IGNORED = -100
 

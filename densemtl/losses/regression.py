@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from densemtl.distributed import max_over_ranks
-from densemtl.losses.masked import fill_void, masked_mean
+from densemtl.distributed.collectives import max_over_ranks
+from densemtl.losses.masked_reduction import fill_void, masked_mean
 
 LOG_FLOOR = 0.1
 """Below this value (10 cm of depth) the logarithm is continued along its tangent, so that a

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.thresholds import count_at, f_measure
+from densemtl.metrics.threshold_counts import count_at, f_measure
 from densemtl.types import VOID
 
 CERTAIN = 1e-6

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from densemtl import components
+from densemtl import registry
 from densemtl.errors import ConfigError
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.protocols.base import MetricSpec, ScoringProtocol, TaskScoring
@@ -27,7 +27,7 @@ def find_scoring(protocol: str, task: type[Any]) -> TaskScoring | None:
     """
     cls = get_protocol(protocol)
     for base in task.__mro__:
-        name = components.get_name("tasks", base)
+        name = registry.get_name("tasks", base)
         if name in cls.tasks:
             return cls.tasks[name]
     return None
@@ -39,7 +39,7 @@ def get_protocol(name: str) -> type[ScoringProtocol]:
     Raises:
         ConfigError: there is no such protocol.
     """
-    cls = components.find(PROTOCOLS, name)
+    cls = registry.find(PROTOCOLS, name)
     if not issubclass(cls, ScoringProtocol):
         raise ConfigError(f"{name!r} is not a ScoringProtocol")
     return cls
@@ -51,7 +51,7 @@ def get_metric(name: str) -> type[TaskMetric]:
     Raises:
         ConfigError: there is no such metric.
     """
-    cls = components.find("metrics", name)
+    cls = registry.find("metrics", name)
     if not issubclass(cls, TaskMetric):
         raise ConfigError(f"{name!r} is not a TaskMetric")
     return cls
@@ -69,8 +69,8 @@ def create_metric(spec: MetricSpec, arguments: Mapping[str, Any]) -> TaskMetric:
         ConfigError: there is no such metric, or it needs what is not given.
     """
     cls = get_metric(spec.name)
-    given = {key: value for key, value in arguments.items() if components.takes(cls, key)}
-    given |= components.parse_options(cls, spec.options)
+    given = {key: value for key, value in arguments.items() if registry.takes(cls, key)}
+    given |= registry.parse_options(cls, spec.options)
     try:
         return cls(**given)
     except TypeError as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.counting import count
+from densemtl.ops.bincount import count
 from densemtl.types import VOID
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from densemtl.directions import length, unit
+from densemtl.ops.vector_norm import length, unit
 from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.counting import count
-from densemtl.void import known
+from densemtl.ops.bincount import count
+from densemtl.ops.valid_mask import known
 
 BIN = 0.005
 """Width in degrees of the histogram that yields the median, which is thus exact to 0.005."""

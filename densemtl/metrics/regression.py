@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.void import known
+from densemtl.ops.valid_mask import known
 
 
 class Regression(TaskMetric):

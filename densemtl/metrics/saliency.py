@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from densemtl.errors import ConfigError
-from densemtl.limits import Positive
+from densemtl.config.constraints import Positive
 from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.thresholds import count_at, f_measure
+from densemtl.metrics.threshold_counts import count_at, f_measure
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 

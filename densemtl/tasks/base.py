@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.errors import ConfigError
-from densemtl.losses.at_once import at_once
+from densemtl.losses.eager_gradient import at_once
 from densemtl.metrics.base import ImageMetric, TaskMetric
 from densemtl.metrics.create import create_metric, find_scoring
 from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
 from densemtl.types import VOID, ProtocolName, Size
 
 if TYPE_CHECKING:
-    from densemtl.coarse import Coarse
-    from densemtl.data.geometry import Geometry
+    from densemtl.ops.lazy_upsampling import Coarse
+    from densemtl.transforms.geometry import Geometry
 
 
 class Task(ABC):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.colours import glow
-from densemtl.limits import Fraction
+from densemtl.ops.colormaps import glow
+from densemtl.config.constraints import Fraction
 from densemtl.losses.balanced_bce import balanced_bce
 from densemtl.tasks.base import LabelMap
 from densemtl.types import VOID

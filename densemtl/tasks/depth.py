@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from densemtl.limits import Positive
+from densemtl.config.constraints import Positive
 from densemtl.tasks.regression import LossName, Regression
 
 

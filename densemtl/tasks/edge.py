@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from densemtl.errors import ConfigError
-from densemtl.limits import Fraction, OpenFraction
+from densemtl.config.constraints import Fraction, OpenFraction
 from densemtl.metrics.boundary.protocols import MAX_DISTANCE
 from densemtl.metrics.create import get_protocol
 from densemtl.tasks.binary import Binary

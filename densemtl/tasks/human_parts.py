@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from densemtl.tasks.classes import Classes
+from densemtl.tasks.classification import Classes
 
 
 class HumanParts(Classes):

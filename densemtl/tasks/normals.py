@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from densemtl.losses.vectors import Divisor
-from densemtl.tasks.unit_vectors import UnitVectors
+from densemtl.losses.direction import Divisor
+from densemtl.tasks.direction import UnitVectors
 
 
 class Normals(UnitVectors):

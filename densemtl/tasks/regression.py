@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.colours import ramp
-from densemtl.data.geometry import Geometry
+from densemtl.ops.colormaps import ramp
+from densemtl.transforms.geometry import Geometry
 from densemtl.errors import ConfigError
-from densemtl.limits import Width
+from densemtl.config.constraints import Width
 from densemtl.losses.regression import LOSSES, silog
 from densemtl.tasks.base import Task
 from densemtl.types import Size
-from densemtl.void import known
+from densemtl.ops.valid_mask import known
 
 LossName = Literal["l1", "log_l1", "berhu", "silog"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from densemtl.atomic import replacing
+from densemtl.io.atomic import replacing
 from densemtl.trackers.base import TrackedRun, Tracker, require
 
 ID = "mlflow.id"

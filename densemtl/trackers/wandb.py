@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from densemtl.atomic import replacing
+from densemtl.io.atomic import replacing
 from densemtl.trackers.base import TrackedRun, Tracker, require
-from densemtl.trackers.guard import PATIENCE
+from densemtl.trackers.background import PATIENCE
 
 ID = "wandb.id"
 

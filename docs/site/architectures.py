@@ -7,9 +7,9 @@ from pathlib import Path
 
 import svg
 
-from densemtl.config import Experiment, load_experiment
-from densemtl.introspection.summary import Summary, summarise
-from densemtl.tables import markdown_table
+from densemtl.config.experiment import Experiment, load_experiment
+from densemtl.analysis.model_summary import Summary, summarise
+from densemtl.results.tables import markdown_table
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "configs" / "nyud"

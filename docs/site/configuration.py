@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from densemtl import components
-from densemtl.config import Experiment
-from densemtl.models.backbone import Backbone
-from densemtl.tables import markdown_table
+from densemtl import registry
+from densemtl.config.experiment import Experiment
+from densemtl.backbones.backbone import Backbone
+from densemtl.results.tables import markdown_table
 
 Schema = dict[str, Any]
 
@@ -46,7 +46,7 @@ def pages() -> dict[str, str]:
     sections = [_section("", _with_descriptions(schema))]
     for key, value in schema["properties"].items():
         sections += _nested(key, value, schema["$defs"])
-    heads = [components.find("heads", name) for name in components.names("heads")]
+    heads = [registry.find("heads", name) for name in registry.names("heads")]
     classes: list[type[Any]] = [Backbone, *heads]
     parts = [
         f"::: {each.__module__}.{each.__name__}\n    options:\n      members: false\n"

@@ -12,9 +12,9 @@ from typing import Any
 import architectures
 import rules
 
-from densemtl import components
+from densemtl import registry
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.tables import markdown_table
+from densemtl.results.tables import markdown_table
 
 ROOT = Path(__file__).parents[2]
 EQUATIONS = ROOT / "docs" / "equations"
@@ -29,7 +29,7 @@ WITHOUT_HEADING = """\
 
 def names(package: str) -> list[str]:
     """The methods of "decoders" or "balancing"."""
-    return components.names(package)
+    return registry.names(package)
 
 
 def page_of(package: str, name: str) -> str:
@@ -49,7 +49,7 @@ def pages() -> dict[str, str]:
 
 
 def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
-    cls = components.find(package, name)
+    cls = registry.find(package, name)
     parts = [
         f"# {_title(cls)}",
         f"`{name}` · {_about(cls)}",
@@ -64,7 +64,7 @@ def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
 
 def _described(cls: type[Any]) -> str:
     """Its docstring, and those of the classes that define its other options."""
-    classes = dict.fromkeys([cls, *filter(_has_options, components.option_classes(cls))])
+    classes = dict.fromkeys([cls, *filter(_has_options, registry.option_classes(cls))])
     return "\n".join(
         f"::: {each.__module__}.{each.__name__}\n{WITHOUT_HEADING}" for each in classes
     )
@@ -105,10 +105,10 @@ def _of_decoder(name: str) -> tuple[str, str, str]:
 
 
 def _of_rule(name: str) -> tuple[str, str, str]:
-    cls = components.find("balancing", name)
+    cls = registry.find("balancing", name)
     options = {
         key: field.default
-        for key, field in components.options_model(cls).model_fields.items()
+        for key, field in registry.options_model(cls).model_fields.items()
         if field.default is not None
     }
     told = ", ".join([f"name: {name}", *(f"{key}: {each}" for key, each in options.items())])
@@ -130,7 +130,7 @@ def _overview() -> str:
 
 def _table(package: str) -> str:
     rows = [
-        [f"[`{name}`]({package}/{name}.md)", _about(components.find(package, name))]
+        [f"[`{name}`]({package}/{name}.md)", _about(registry.find(package, name))]
         for name in names(package)
     ]
     return markdown_table([["name", ""], *rows], num_text_columns=2)

@@ -10,7 +10,8 @@ import svg
 import torch
 from torch import Tensor
 
-from densemtl import components, create_tasks
+from densemtl import create_tasks
+from densemtl import registry
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.base import Balancer, LossWeighting
 from densemtl.balancing.gradient_base import GradientBalancer
@@ -25,7 +26,7 @@ GRADIENTS = torch.tensor([[1.25, 0.15], [-0.45, 0.8]], dtype=torch.float64)
 
 
 def _make(name: str, tasks: Sequence[Task]) -> Any:
-    return components.make("balancing", name, tasks, options={})
+    return registry.make("balancing", name, tasks, options={})
 
 
 def course(name: str) -> str:
@@ -112,7 +113,7 @@ def cost(cls: type[Balancer]) -> str:
     if not issubclass(cls, GradientBalancer):
         more = ", and one more pass forward after the update" if cls.needs_post_step_losses else ""
         return f"One pass forward and one backward a step, as a plain sum of losses{more}. {guide}"
-    if components.takes(cls, "scope"):
+    if registry.takes(cls, "scope"):
         return (
             "With `scope: features` the shared backbone is run backward once, the heads once a "
             f"task; with `scope: parameters` everything is run backward once a task. {guide}"

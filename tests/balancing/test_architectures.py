@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemtl import components
+from densemtl import registry
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.errors import ConfigError
-from densemtl.losses.objective import Losses, objective
-from densemtl.models.backbone import Backbone
-from densemtl.models.model import DenseModel
+from densemtl.tasks.multi_task_loss import Losses, objective
+from densemtl.backbones.backbone import Backbone
+from densemtl.models.multi_task_model import DenseModel
 from densemtl.tasks.base import Task
-from tests.balancing.driver import accumulate
+from tests.helpers.balancing_driver import accumulate
 
 NAMES = ["semseg", "depth", "normals"]
-ARCHITECTURES = sorted({*components.names("decoders")} - {"single_task"})
+ARCHITECTURES = sorted({*registry.names("decoders")} - {"single_task"})
 NOTHING_HANDED = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice"}
 NOTHING_SHARED = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -48,11 +48,11 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
 def build(tasks: list[Task]) -> Callable[..., DenseModel]:
     def make(architecture: str, backbone: str = "test_resnet") -> DenseModel:
         torch.manual_seed(0)
-        decoder = components.make(
+        decoder = registry.make(
             "decoders",
             architecture,
             lambda: Backbone(backbone, pretrained=False, img_size=(32, 32)),
-            lambda spec, channels: components.make("heads", "linear", spec, channels, options={}),
+            lambda spec, channels: registry.make("heads", "linear", spec, channels, options={}),
             tasks,
             options=OPTIONS.get(architecture, {}),
         )

@@ -15,15 +15,15 @@ import cv2
 import numpy as np
 import pytest
 
-from densemtl.atomic import write_json
-from densemtl.benchmark.collect import collect
-from densemtl.benchmark.figures import plot_validation_curves
+from densemtl.io.atomic import write_json
+from densemtl.benchmark.aggregation import collect
+from densemtl.benchmark.plots import plot_validation_curves
 from densemtl.benchmark.grid import Plan
-from densemtl.benchmark.outcome import MEMORY, write_failure
+from densemtl.benchmark.run_status import MEMORY, write_failure
 from densemtl.benchmark.report import write_report
 from densemtl.errors import ResultsError
-from densemtl.results import RESULTS, load_results
-from tests.benchmark.stand_ins import finish, planned
+from densemtl.results.results import RESULTS, load_results
+from tests.helpers.fake_benchmark_runs import finish, planned
 
 VALUES = {"hard_sharing": (0.5, 0.52), "cross_stitch": (0.6, 0.64)}
 

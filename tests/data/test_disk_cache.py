@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import fakes
+from tests.helpers import fake_datasets
 import numpy as np
 import pytest
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
-from densemtl.build import build_dataset
+from densemtl.factory import build_dataset
 from densemtl.data.disk_cache import DiskCached
-from densemtl.data.nyud import NYUD
+from densemtl.data.datasets.nyud import NYUD
 from densemtl.errors import OutputError
 from densemtl.types import Sample
 
@@ -21,7 +21,7 @@ TASKS = ["semseg", "depth", "normals", "edge"]
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> NYUD:
-    fakes.nyud_png_depth(tmp_path / "nyud")
+    fake_datasets.nyud_png_depth(tmp_path / "nyud")
     return NYUD("val", TASKS, root=tmp_path / "nyud")
 
 
@@ -55,7 +55,7 @@ def test_a_label_that_changes_is_read_again(dataset, tmp_path):
     cached = DiskCached(dataset, tmp_path / "cache")
     before = cached[0].targets["semseg"]
     file = tmp_path / "nyud" / "segmentation" / f"{dataset.ids[0]}.png"
-    fakes.picture(file, np.full(fakes.SIZE, 3, np.uint8))
+    fake_datasets.picture(file, np.full(fake_datasets.SIZE, 3, np.uint8))
     os.utime(file, ns=(1, 1))
     assert (cached[0].targets["semseg"] == 2).all()
     assert not (before == 2).all()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from decoders.test_equations import backbone, conv, image, lively, single
-from exact import assert_same
+from tests.helpers.exact import assert_same
 
 from densemtl.decoders.asymmetric_sharing import AsymmetricSharing
 from densemtl.errors import ConfigError

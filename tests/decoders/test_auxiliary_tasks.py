@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
-from densemtl import components
-from densemtl.engine.log import read_log
+from densemtl import registry
+from densemtl.engine.run_log import read_log
 from densemtl.errors import ConfigError
 from densemtl.heads.linear import Linear
-from densemtl.models.backbone import Backbone
-from densemtl.run import run
+from densemtl.backbones.backbone import Backbone
+from densemtl.runs.train_run import run
 from densemtl.tasks.base import Task
 
 ABLE = {"pad_net": 1, "mti_net": 4}
@@ -24,7 +24,7 @@ ABLE = {"pad_net": 1, "mti_net": 4}
 @pytest.mark.parametrize("architecture", ABLE)
 def test_only_targets_are_final(make_task: Callable[..., Task], architecture: str) -> None:
     targets, further = [make_task("semseg"), make_task("depth")], [make_task("edge")]
-    decoder: torch.nn.Module = components.make(
+    decoder: torch.nn.Module = registry.make(
         "decoders",
         architecture,
         lambda: Backbone("test_resnet", pretrained=False),

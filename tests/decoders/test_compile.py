@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
-from densemtl import components
-from densemtl.build import build_model, build_tasks
+from densemtl import registry
+from densemtl.factory import build_model, build_tasks
 
 
-@pytest.mark.parametrize("decoder", components.names("decoders"))
+@pytest.mark.parametrize("decoder", registry.names("decoders"))
 def test_the_forward_pass_is_one_graph(decoder):
     tasks = ["tasks=[depth]"] if decoder == "single_task" else []
     experiment = tiny(f"decoder.name={decoder}", *tasks)

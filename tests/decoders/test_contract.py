@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from exact import assert_same
+from tests.helpers.exact import assert_same
 
-from densemtl import components
+from densemtl import registry
 from densemtl.errors import ModelError
-from densemtl.models.backbone import Backbone
-from densemtl.models.model import DenseModel
+from densemtl.backbones.backbone import Backbone
+from densemtl.models.multi_task_model import DenseModel
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions
 
-ARCHITECTURES = sorted({*components.names("decoders")} - {"single_task"})
+ARCHITECTURES = sorted({*registry.names("decoders")} - {"single_task"})
 NEED_STAGES = {"cross_stitch", "mtan", "nddr_cnn", "sluice"}
 BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
 UNCUT = {"hrnet_w18_small_v2"}
@@ -39,11 +39,11 @@ def build(make_task: Callable[..., Task]) -> Build:
     ) -> DenseModel:
         torch.manual_seed(0)
         tasks = [make_task(name) for name in names]
-        decoder = components.make(
+        decoder = registry.make(
             "decoders",
             architecture,
             lambda: Backbone(backbone, pretrained=False, img_size=(64, 64)),
-            lambda spec, channels: components.make("heads", "linear", spec, channels, options={}),
+            lambda spec, channels: registry.make("heads", "linear", spec, channels, options={}),
             tasks,
             options=options,
         )

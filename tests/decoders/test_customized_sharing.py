@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from decoders.test_equations import backbone, conv, image, lively, single
-from exact import assert_same
+from tests.helpers.exact import assert_same
 from torch import Tensor
 
 from densemtl.decoders.customized_sharing import CustomizedSharing
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.heads.linear import Linear
-from densemtl.models.join import Join
+from densemtl.layers.channel_mixing import Join
 from densemtl.tasks.base import Task
 
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exact import assert_same
+from tests.helpers.exact import assert_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,9 +19,9 @@ from densemtl.decoders.mti_net import MTINet, Propagation
 from densemtl.decoders.nddr_cnn import NDDRCNN
 from densemtl.decoders.pad_net import PADNet
 from densemtl.heads.linear import Linear
-from densemtl.models.backbone import Backbone
-from densemtl.models.distillation import Distillation
-from densemtl.models.stages import Midway
+from densemtl.backbones.backbone import Backbone
+from densemtl.layers.multimodal_distillation import Distillation
+from densemtl.backbones.staged_forward import Midway
 from densemtl.tasks.base import Task
 
 pytestmark = pytest.mark.usefixtures("double_precision")

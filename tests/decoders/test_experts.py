@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 from decoders.test_equations import conv, image, lively, norm
-from exact import GATE_TOLERANCE, assert_same
+from tests.helpers.exact import GATE_TOLERANCE, assert_same
 from torch import Tensor, nn
 
 from densemtl.decoders.cgc import CGC
-from densemtl.decoders.gated import GatedExperts
+from densemtl.decoders.gated_experts import GatedExperts
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.ml_mmoe import MLMMoE
 from densemtl.decoders.mmoe import MMoE
 from densemtl.decoders.ple import PLE
 from densemtl.heads.linear import Linear
-from densemtl.models.backbone import Backbone
-from densemtl.models.experts import Expert, Gate, Wiring, imbalance, mean_entropy, mix
+from densemtl.backbones.backbone import Backbone
+from densemtl.layers.mixture_of_experts import Expert, Gate, Wiring, imbalance, mean_entropy, mix
 from densemtl.tasks.base import Task
 
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from decoders.test_equations import backbone, conv, image, lively
-from exact import assert_same
+from tests.helpers.exact import assert_same
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
 from densemtl.decoders.sluice import Sluice, overlap
 from densemtl.errors import ConfigError, ModelError
-from densemtl.heads.deeplab import DeepLab
+from densemtl.heads.deeplabv3 import DeepLab
 from densemtl.heads.linear import Linear
 from densemtl.tasks.base import Task
 

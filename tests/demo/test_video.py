@@ -14,7 +14,7 @@ import pytest
 from densemtl.demo import video
 from densemtl.demo.video import Video, Webcam, fit, in_real_time, write_video
 from densemtl.errors import DataError
-from densemtl.visualize import Picture
+from densemtl.visualization.panels import Picture
 
 
 def shade(value: int, height: int = 48, width: int = 64) -> Picture:

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
-from densemtl import components
-from densemtl.build import build_splits
+from densemtl import registry
+from densemtl.factory import build_splits
 from densemtl.engine.checkpoint import load_weights
-from densemtl.engine.log import read_log
-from densemtl.engine.precision import make_precision
-from densemtl.engine.train import Job, train
+from densemtl.engine.run_log import read_log
+from densemtl.runtime.execution import make_precision
+from densemtl.engine.trainer import Job, train
 from densemtl.errors import ConfigError
-from densemtl.run import make_job, run
+from densemtl.runs.train_run import make_job, run
 
 STEPS = 6
 SMALL = ("data.train_images=4", "data.val_images=2", "train.epochs=3", "train.eval_every=3")
 OPTIONS = {"stch": ", warmup_epochs: 1"}
-RULES = components.names("balancing")
+RULES = registry.names("balancing")
 
 
 def job(folder: Path, rule: str) -> Job:

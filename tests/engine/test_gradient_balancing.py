@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
-from densemtl.engine.log import read_log
+from densemtl.engine.run_log import read_log
 from densemtl.errors import ConfigError
-from densemtl.run import run
+from densemtl.runs.train_run import run
 
 
 def test_what_was_weighed_is_logged_and_drawn(tmp_path: Path) -> None:

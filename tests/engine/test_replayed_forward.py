@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import tiny
+from tests.helpers.experiments import tiny
 from torch import Tensor
 
 from densemtl.balancing.equal import Equal
-from densemtl.build import build_splits
-from densemtl.engine.precision import make_precision
-from densemtl.engine.train import Job
+from densemtl.factory import build_splits
+from densemtl.runtime.execution import make_precision
+from densemtl.engine.trainer import Job
 from densemtl.engine.train_step import TrainStep
-from densemtl.losses.objective import objective
-from densemtl.run import make_job
+from densemtl.tasks.multi_task_loss import objective
+from densemtl.runs.train_run import make_job
 from densemtl.types import Batch
 
 DROPOUT = "head={name: deeplab}"

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from densemtl import Predictor
-from densemtl.build import build_balancer, build_dataset, build_tasks
-from densemtl.config import load_experiment
-from densemtl.engine.log import read_log
-from densemtl.load import load
-from densemtl.run import run
+from densemtl.factory import build_balancer, build_dataset, build_tasks
+from densemtl.config.experiment import load_experiment
+from densemtl.engine.run_log import read_log
+from densemtl.engine.loading import load
+from densemtl.runs.train_run import run
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -96,7 +96,7 @@ def test_running_means_by_hand() -> None:
 
 def test_the_command_of_the_readme(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
-    command = [sys.executable, "tools/train.py", "examples/own_balancing.yaml", "--print-config"]
+    command = [sys.executable, "tools/train.py", "examples/custom_balancing.yaml", "--print-config"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from experiments import tiny
+from tests.helpers.experiments import tiny
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import densemtl
 from densemtl.engine.checkpoint import Weights, load_weights, save_tensors
 from densemtl.errors import CheckpointError, ConfigError, ResultsError
-from densemtl.load import load
-from densemtl.results import RESULTS, load_results
-from densemtl.run import run
+from densemtl.engine.loading import load
+from densemtl.results.results import RESULTS, load_results
+from densemtl.runs.train_run import run
 from tools.hub import main
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from experiments import tiny
+from tests.helpers.experiments import tiny
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import densemtl
 from densemtl import Predictor
-from densemtl.build import build_model, build_tasks
-from densemtl.data.geometry import resize_to
+from densemtl.factory import build_model, build_tasks
+from densemtl.transforms.geometry import resize_to
 from densemtl.errors import ConfigError, UserError
 from densemtl.inference.predictor import Maps
-from densemtl.settings import InputSettings
+from densemtl.config.sections import InputSettings
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions, Size
 

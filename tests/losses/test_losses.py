@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemtl.losses import regression, vectors
+from densemtl.losses import regression
+from densemtl.losses import direction
 from densemtl.losses.balanced_bce import balanced_bce
 from densemtl.losses.cross_entropy import cross_entropy
 from densemtl.types import VOID
@@ -93,7 +94,7 @@ def bce(weight):
 
 
 def vector_l1(divisor):
-    return lambda logits, target, valid: vectors.l1(logits, target, valid, divisor)
+    return lambda logits, target, valid: direction.l1(logits, target, valid, divisor)
 
 
 Case = tuple[Callable[..., Tensor], Callable[..., float], str]
@@ -107,7 +108,7 @@ CASES: dict[str, Case] = {
     "silog": (regression.silog, numpy_silog, "metres"),
     "vector l1 elements": (vector_l1("elements"), numpy_vector_l1("elements"), "vectors"),
     "vector l1 pixels": (vector_l1("pixels"), numpy_vector_l1("pixels"), "vectors"),
-    "cosine": (vectors.cosine, numpy_cosine, "vectors"),
+    "cosine": (direction.cosine, numpy_cosine, "vectors"),
 }
 CHANNELS = {"classes": 4, "binary": 1, "metres": 1, "vectors": 3}
 
@@ -228,13 +229,13 @@ def test_vectors_of_no_length_have_a_finite_gradient(case):
 
 def test_dividing_by_pixels_is_three_times_dividing_by_elements():
     drawn = draw("vectors")
-    ratio = vectors.l1(*drawn, "pixels") / vectors.l1(*drawn, "elements")
+    ratio = direction.l1(*drawn, "pixels") / direction.l1(*drawn, "elements")
     assert ratio.item() == pytest.approx(3)
 
 
 def test_the_length_of_a_prediction_does_not_matter():
     logits, target, valid = draw("vectors")
-    for loss in (vector_l1("elements"), vectors.cosine):
+    for loss in (vector_l1("elements"), direction.cosine):
         assert loss(7 * logits, target, valid).item() == pytest.approx(
             loss(logits, target, valid).item(), rel=1e-5
         )
@@ -243,7 +244,7 @@ def test_the_length_of_a_prediction_does_not_matter():
 def test_a_perfect_prediction_costs_nothing():
     for kind, losses in (
         ("metres", regression.LOSSES.values()),
-        ("vectors", (vector_l1("pixels"), vectors.cosine)),
+        ("vectors", (vector_l1("pixels"), direction.cosine)),
     ):
         _, target, valid = draw(kind)
         for loss in losses:

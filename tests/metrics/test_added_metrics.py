@@ -9,20 +9,20 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from experiments import tiny
+from tests.helpers.experiments import tiny
 from torch import Tensor
 
-from densemtl.build import build_tasks
-from densemtl.config import TaskEntry
+from densemtl.factory import build_tasks
+from densemtl.config.experiment import TaskEntry
 from densemtl.create import create_tasks
 from densemtl.errors import ConfigError
-from densemtl.load import load
+from densemtl.engine.loading import load
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
 from densemtl.metrics.protocols.survey import Survey
-from densemtl.results import load_results
-from densemtl.run import run
-from densemtl.score import score
+from densemtl.results.results import load_results
+from densemtl.runs.train_run import run
+from densemtl.runs.evaluate_run import score
 from densemtl.tasks.base import Task
 from densemtl.types import VOID
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from protocols import saliency
+from tests.helpers.protocols import saliency
 
 from densemtl.metrics.binary import Binary
 from densemtl.types import VOID

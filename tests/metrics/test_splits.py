@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.utilities import dim_zero_sum
 
-from densemtl import components
+from densemtl import registry
 from densemtl.types import VOID
 
 IMAGES = 6
@@ -28,7 +28,7 @@ KINDS = [
 
 
 def make(name, options):
-    return components.make("tasks", name, name, options=options)
+    return registry.make("tasks", name, name, options=options)
 
 
 def metric_of(task, protocol):

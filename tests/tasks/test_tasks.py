@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from densemtl import components
-from densemtl.data.geometry import Geometry
+from densemtl import registry
+from densemtl.transforms.geometry import Geometry
 from densemtl.errors import ConfigError
 from densemtl.tasks.base import Task
-from densemtl.tasks.classes import Classes
+from densemtl.tasks.classification import Classes
 from densemtl.types import VOID
 
 SIZE = (6, 9)
@@ -273,7 +273,7 @@ def test_an_own_task_is_a_few_lines(monkeypatch):
     module = ModuleType("toybox")
     module.Materials = Materials
     monkeypatch.setitem(sys.modules, "toybox", module)
-    task = components.make("tasks", "toybox:Materials", "material", options={"shiny": True})
+    task = registry.make("tasks", "toybox:Materials", "material", options={"shiny": True})
     assert (task.name, task.channels, task.weight) == ("material", 3, 3.0)
     label = np.array([[0, 2], [VOID, 1]], np.uint8)
     mirrored = task.warp(label, Geometry((0, 0, 2, 2), (2, 2), flip=True))

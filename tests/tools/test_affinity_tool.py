@@ -7,10 +7,10 @@ from pathlib import Path
 
 import cv2
 import pytest
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
 from densemtl.errors import UserError
-from densemtl.run import run
+from densemtl.runs.train_run import run
 from tools.affinity import main
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from experiments import write_tiny
+from tests.helpers.experiments import write_tiny
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"data", "step", "evaluation", "inference"}

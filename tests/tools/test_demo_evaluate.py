@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
 from densemtl.errors import CheckpointError, ConfigError, DataError
-from densemtl.results import load_results
-from densemtl.run import run
+from densemtl.results.results import load_results
+from densemtl.runs.train_run import run
 
 TOOLS = Path(__file__).parents[2] / "tools"
 Main = Callable[[list[str]], None]
@@ -188,7 +188,7 @@ class Camera:
 def test_a_camera_is_filmed_until_ctrl_c(
     trained: Path, demo: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densemtl.demo.show.Webcam", Camera)
+    monkeypatch.setattr("densemtl.demo.renderer.Webcam", Camera)
     with pytest.raises(KeyboardInterrupt):
         demo([str(trained), "--webcam", "0", "--raw", "--output", str(tmp_path)])
     capture = cv2.VideoCapture(str(tmp_path / "webcam.mp4"))

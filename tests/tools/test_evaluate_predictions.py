@@ -10,24 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import fakes
+from tests.helpers import fake_datasets
 import numpy as np
 import pytest
 import yaml
-from experiments import TINY, tiny
-from protocols import PROTOCOLS
+from tests.helpers.experiments import TINY, tiny
+from tests.helpers.protocols import PROTOCOLS
 
-from densemtl.build import build_dataset, build_tasks
-from densemtl.config import check
-from densemtl.configfile import override
+from densemtl.factory import build_dataset, build_tasks
+from densemtl.config.experiment import check
+from densemtl.config.yaml_loader import override
 from densemtl.errors import ConfigError, DataError
 from densemtl.metrics.boundary.counts import count
-from densemtl.metrics.boundary.curve import curve
-from densemtl.partition import boundaries
-from densemtl.predictions import files
-from densemtl.results import Results, load_results
-from densemtl.run import run
-from densemtl.tables import group_by_seed, to_csv
+from densemtl.metrics.boundary.precision_recall import curve
+from densemtl.ops.region_boundaries import boundaries
+from densemtl.evaluation import prediction_files
+from densemtl.results.results import Results, load_results
+from densemtl.runs.train_run import run
+from densemtl.results.tables import group_by_seed, to_csv
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 TASKS = ["semseg", "human_parts", "depth", "normals", "edge", "saliency"]
@@ -72,7 +72,7 @@ def labels(config, tmp_path) -> Path:
             if task.name in sample.targets:
                 filled = np.nan_to_num(sample.targets[task.name], nan=0.5)
                 filled[filled == 255] = 1
-                files.write(folder, task, sample.id, filled)
+                prediction_files.write(folder, task, sample.id, filled)
     return folder
 
 
@@ -141,12 +141,12 @@ def test_edges_score_as_in_the_run(evaluate, tmp_path, protocol):
 def test_nyud_edges_are_published_in_two_ways(evaluate, tmp_path):
     """At the distance of .011, and under `modern` of the maps read as regions."""
     root, theirs = tmp_path / "nyud", tmp_path / "theirs"
-    ids = fakes.nyud_survey(root, size=(120, 160))[2:]
+    ids = fake_datasets.nyud_survey(root, size=(120, 160))[2:]
     maps = [np.load(root / "edge" / f"{name}.npy").astype(np.uint8) for name in ids]
     for name, edge in zip(ids, maps, strict=True):
         blurred = cv2.GaussianBlur(np.roll(edge, 1, 1).astype(np.float32), (0, 0), 1)
         blurred[60, 20:90] = 1
-        fakes.array(theirs / "edge" / f"{name}.npy", blurred)
+        fake_datasets.array(theirs / "edge" / f"{name}.npy", blurred)
     changes = {"data": {"name": "nyud", "root": str(root)}, "tasks": ["edge"]}
     config = tmp_path / "nyud.yaml"
     config.write_text(yaml.safe_dump({**TINY, **changes}))
@@ -165,14 +165,14 @@ def test_nyud_edges_are_published_in_two_ways(evaluate, tmp_path):
 def test_files_of_another_project(evaluate, tmp_path):
     """As the survey's code saves them: PNG of 8 bits, depth in .mat; the ids count from 1 here."""
     root, theirs = tmp_path / "nyud", tmp_path / "theirs"
-    ids = fakes.nyud_survey(root)[2:]
+    ids = fake_datasets.nyud_survey(root)[2:]
     for name in ids:
         scene = cv2.imread(str(root / "segmentation" / f"{name}.png"), -1)
-        fakes.picture(theirs / "semseg" / f"{name}.png", np.where(scene == 0, 7, scene))
+        fake_datasets.picture(theirs / "semseg" / f"{name}.png", np.where(scene == 0, 7, scene))
         depth = np.load(root / "depth" / f"{name}.npy")
-        fakes.matlab(theirs / "depth" / f"{name}.mat", depth=depth, size=np.array([[48, 64]]))
+        fake_datasets.matlab(theirs / "depth" / f"{name}.mat", depth=depth, size=np.array([[48, 64]]))
         normals = np.load(root / "normals" / f"{name}.npy") * [-1, 1, 1]
-        fakes.picture(
+        fake_datasets.picture(
             theirs / "normals" / f"{name}.png", np.rint((normals + 1) * 127.5).astype(np.uint8)
         )
     changes = {"data": {"name": "nyud", "root": str(root)}, "tasks": ["semseg", "depth", "normals"]}

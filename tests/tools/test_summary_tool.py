@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from experiments import tiny, write_tiny
+from tests.helpers.experiments import tiny, write_tiny
 
 from densemtl import cli
-from densemtl.introspection.summary import summarise
+from densemtl.analysis.model_summary import summarise
 
 TOOL = Path(__file__).parents[2] / "tools" / "summary.py"
 Main = Callable[[list[str]], None]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments import write_tiny
-from forked import tool
+from tests.helpers.experiments import write_tiny
+from tests.helpers.forked_tools import tool
 
 from densemtl.engine.checkpoint import load_weights
 

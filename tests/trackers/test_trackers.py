@@ -12,13 +12,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from experiments import tiny
+from tests.helpers.experiments import tiny
 
-from densemtl import distributed
+from densemtl.distributed import collectives
 from densemtl.engine.checkpoint import load_weights
-from densemtl.engine.log import open_log
+from densemtl.engine.run_log import open_log
 from densemtl.errors import ConfigError
-from densemtl.run import run
+from densemtl.runs.train_run import run
 from densemtl.trackers.base import TrackedRun, Tracker
 from densemtl.trackers.mlflow import MLflow
 
@@ -91,7 +91,7 @@ def test_a_run_may_go_on_with_other_trackers(tmp_path: Path, own: str) -> None:
 
 
 def test_only_the_first_rank_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(collectives, "rank", lambda: 1)
     with open_log(TrackedRun(tmp_path, "tiny", {"seed": 0}), [Faulty()]) as log:
         log.scalars(1, "train", {"depth": 1.0})
     assert list(tmp_path.iterdir()) == []

@@ -22,9 +22,9 @@ from densemtl.balancing._gradients.linear_combination import (
     gramian,
     weighted_sum_,
 )
-from densemtl.distributed import mean_over_ranks, world_size
+from densemtl.distributed.collectives import mean_over_ranks, world_size
 from densemtl.errors import ConfigError
-from densemtl.handover import DetachedFeatures, SharedFeatures
+from densemtl.layers.gradient_cut import DetachedFeatures, SharedFeatures
 from densemtl.types import FUSION, SHARED
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemtl.limits import Fraction, OpenFraction, Whole
+from densemtl.config.constraints import Fraction, OpenFraction, Whole
 from densemtl.metrics.base import ImageMetric
 from densemtl.metrics.boundary.counts import Counter, Counts
-from densemtl.metrics.boundary.curve import best, summary
+from densemtl.metrics.boundary.precision_recall import best, summary
 from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, even
 from densemtl.types import VOID
 

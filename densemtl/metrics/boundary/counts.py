@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.metrics.boundary.matching import Matcher
-from densemtl.metrics.boundary.nms import suppress
+from densemtl.metrics.boundary.non_max_suppression import suppress
 from densemtl.metrics.boundary.protocols import Protocol
-from densemtl.partition import boundaries
-from densemtl.thinning import thin
+from densemtl.ops.region_boundaries import boundaries
+from densemtl.ops.thinning import thin
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from densemtl.metrics.boundary.disc import Disc, Ints
-from densemtl.metrics.boundary.levels import search
-from densemtl.metrics.boundary.moves import move, pair_nearest
-from densemtl.metrics.boundary.pairs import Pairs
-from densemtl.words import Mask, pack
+from densemtl.metrics.boundary.disc_dilation import Disc, Ints
+from densemtl.metrics.boundary.bfs_levels import search
+from densemtl.metrics.boundary.augmentation import move, pair_nearest
+from densemtl.metrics.boundary.match_state import Pairs
+from densemtl.ops.bitmap import Mask, pack
 
 
 class Matcher:

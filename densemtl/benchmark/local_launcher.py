@@ -1,0 +1,118 @@
+"""Runs as processes of this machine, so many at once; one that is killed ends alone.
+
+They are forked from a server that has imported the libraries and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+from densemtl.benchmark.launcher import Crew, Work, train_cell
+from densemtl.benchmark.grid import Run
+from densemtl.benchmark.run_status import finished, last_words
+
+CELL = "densemtl.benchmark.worker"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What runs may use.
+
+    Attributes:
+        workers: how many go on at once.
+        devices: shared out among them; empty for a GPU where there is one.
+    """
+
+    workers: int = 1
+    devices: tuple[str, ...] = ()
+
+    @property
+    def threads(self) -> int:
+        """Of each worker."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        share = max(1, (cores or 1) // self.workers)
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        return min(share, int(asked)) if asked.isdigit() and int(asked) else share
+
+    def device(self, slot: int) -> str | None:
+        """Of the worker of that number."""
+        return self.devices[slot % len(self.devices)] if self.devices else None
+
+
+@dataclass(frozen=True)
+class _Worker:
+    run: Run
+    process: BaseProcess
+    slot: int
+
+
+class Processes(Crew):
+    """The processes at work.
+
+    Args:
+        resources: how many at once, and on what.
+        tell: see `Crew`.
+        work: see `Crew`.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        tell: Callable[[str], None] = print,
+        work: Work = train_cell,
+    ) -> None:
+        super().__init__(tell, work)
+        self._resources = resources
+        self._active: dict[int, _Worker] = {}
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload([CELL])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a worker is free."""
+        return len(self._active) < self._resources.workers
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any is not."""
+        return bool(self._active)
+
+    def start(self, run: Run) -> None:
+        """In the first free slot, on its device."""
+        busy = {worker.slot for worker in self._active.values()}
+        slot = next(each for each in range(self._resources.workers) if each not in busy)
+        arguments = (run, self._resources.device(slot), self._resources.threads)
+        process = self._context.Process(target=self.work, args=arguments)
+        process.start()
+        self._active[process.sentinel] = _Worker(run, process, slot)
+
+    def wait(self) -> list[tuple[Run, str]]:
+        """Until a process has ended."""
+        ready = wait(list(self._active))
+        ended = [self._active.pop(each) for each in list(self._active) if each in ready]
+        for worker in ended:
+            worker.process.join()
+        return [(worker.run, _why(worker.run, worker.process.exitcode)) for worker in ended]
+
+    def stop(self) -> None:
+        """Terminate what is at work."""
+        for worker in self._active.values():
+            worker.process.terminate()
+            worker.process.join()
+
+
+def _why(run: Run, code: int | None) -> str:
+    """A run failed; nothing if it did not."""
+    if code == 0 and finished(run) is not None:
+        return ""
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL, perhaps for want of memory"
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return last_words(run).removeprefix("error: ") or f"exit code {code}"

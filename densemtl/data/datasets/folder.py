@@ -1,0 +1,106 @@
+"""A dataset of one's own: images and label maps in folders, described in the configuration.
+
+data:
+  name: folder
+  root: /data/mine
+  images: images                      # a folder, or a pattern: left/{id}_left.png
+  splits: {train: train.txt, val: val.txt}        # or val_share: 0.2
+  labels:
+    semseg: {files: masks, class_names: [road, car, sky], first: 1, void: [0]}
+    depth: {files: "depth/{id}.png"}              # 16-bit millimetres, 0 unknown
+    water: {files: water, kind: binary}
+    height: {files: height, kind: regression, scale: 0.01, void: [65535]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from densemtl.io import arrays
+from densemtl.data.base import Split
+from densemtl.data.file_dataset import DiskDataset, Labels
+from densemtl.data.datasets.folder_labels import LabelMaps
+from densemtl.errors import DataError
+from densemtl.config.constraints import OpenFraction
+from densemtl.config.sections import Section
+
+
+class SplitLists(Section):
+    """Files that list the image names of each split, one a line."""
+
+    train: Path
+    val: Path
+
+
+class Folder(DiskDataset):
+    """A split of one's own data.
+
+    Args:
+        split: "train" or "val".
+        tasks: names among `labels`.
+        root: the folder that all other paths start from.
+        images: a folder, or a pattern with {id} for an image's name.
+        labels: {task: its label maps}.
+        splits: lists of image names; without them the images are split by their names.
+        val_share: share of the images that validate, when there are no lists.
+
+    Raises:
+        ConfigError: a label's description is incomplete.
+        DataError: files that are missing.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        tasks: Sequence[str],
+        *,
+        root: Path,
+        images: str,
+        labels: dict[str, LabelMaps],
+        splits: SplitLists | None = None,
+        val_share: OpenFraction = 0.2,
+    ) -> None:
+        self._root, self._described = root.expanduser(), labels
+        found = _find(self._root, images)
+        if not found:
+            raise DataError(f"{self._root / images}: no images here; set data.root or data.images")
+        if splits is None:
+            source = self._root / images
+            ids = _share(sorted(found), split, val_share, source)
+        else:
+            source = self._root / (splits.train if split == "train" else splits.val)
+            ids = arrays.read_ids(source)
+        super().__init__(split, tasks, ids, found, source)
+
+    @classmethod
+    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+        """One task for each label that is described."""
+        described: dict[str, LabelMaps] = options["labels"]
+        return {task: maps.task_options() for task, maps in described.items()}
+
+    def labels(self, task: str) -> Labels:
+        """The files of a task, and how to read them."""
+        maps = self._described[task]
+        return Labels(_find(self._root, maps.files), maps.reader(task), self._root / maps.files)
+
+
+def _find(root: Path, place: str) -> dict[str, Path]:
+    """{image name: file} of a folder or pattern; names in a pattern may reach into subfolders."""
+    before, marker, after = place.partition("{id}")
+    if not marker:
+        return arrays.index(root / place)
+    deep = "*" if before and not before.endswith("/") else "**/*"
+    found = {path.relative_to(root).as_posix(): path for path in root.glob(before + deep + after)}
+    return {name[len(before) : len(name) - len(after)]: path for name, path in found.items()}
+
+
+def _share(ids: list[str], split: Split, val_share: float, source: Path) -> list[str]:
+    """The images of a split; which they are hangs on their names alone."""
+    if len(ids) < 2:
+        raise DataError(f"{source}: a single image cannot be split; add images, or set data.splits")
+    shuffled = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())
+    count = min(max(round(val_share * len(ids)), 1), len(ids) - 1)
+    return sorted(shuffled[:count] if split == "val" else shuffled[count:])

@@ -1,0 +1,45 @@
+"""Body parts from the annotations of PASCAL-Part (Chen et al., CVPR 2014)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.io import arrays
+from densemtl.data.datasets.pascal_context_metadata import PART_OF_NAME, PERSON
+from densemtl.errors import DataError
+from densemtl.types import VOID
+
+
+def read_parts(file: Path) -> NDArray[np.uint8] | None:
+    """HxW uint8, 0 background, 1..6 parts of all people.
+
+    None if it shows no part, be there nobody or people without annotated parts: such an image is
+    void throughout, so it is not scored.
+
+    Raises:
+        DataError: missing, corrupt, or no annotation of PASCAL-Part.
+    """
+    try:
+        objects = arrays.read_mat(file)["anno"][0, 0]["objects"].ravel()
+        people = [found for found in objects if int(found["class_ind"].item()) == PERSON]
+        parts = _draw(people) if people else None
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise DataError(f"{file}: not a PASCAL-Part annotation ({error!r})") from error
+    return parts if parts is not None and shows_a_part(parts) else None
+
+
+def shows_a_part(parts: NDArray[np.uint8]) -> bool:
+    """Whether a map of parts holds more than background and void."""
+    return bool(((parts > 0) & (parts != VOID)).any())
+
+
+def _draw(people: list[Any]) -> NDArray[np.uint8]:
+    parts = np.zeros(people[0]["mask"].shape, np.uint8)
+    for person in people:
+        for part in person["parts"].ravel():
+            parts[part["mask"] > 0] = PART_OF_NAME[str(part["part_name"].item())]
+    return parts

@@ -1,0 +1,193 @@
+"""Samples packed into tar files, for sets of many images, or larger than the disk.
+
+    root, a folder or the URL of one
+      shards.json                 the splits' shards, the images in each, and what tasks there are
+      train-000000.tar ..         WebDataset's layout: KEY.image.png, KEY.semseg.png, KEY.depth.npy
+
+`datasets/make_shards.py` writes them from any dataset. Samples are the same as that gives, and so
+are batches, but for the order of training: neighbouring shards are shuffled together.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.io.atomic import replacing
+from densemtl.io import images
+from densemtl.data.base import DenseDataset, Split
+from densemtl.data.datasets.shard_index import INDEX, Source
+from densemtl.errors import DataError
+from densemtl.config.constraints import Whole
+from densemtl.types import Sample
+
+IMAGE = "image"
+
+END = bytes(1024)
+"""Of a whole tar file; tarfile itself takes a cut one for a short one."""
+
+OPEN = 64
+"""Shards whose table of contents a process remembers."""
+
+
+class Shards(DenseDataset):
+    """A split of a set of shards.
+
+    Args:
+        split: "train" or "val".
+        tasks: of those in the shards.
+        root: a folder, or a URL such as https://.. or gs://.. (needs `densemtl[shards]`).
+        folder: where shards of a URL are kept when they have been fetched.
+        keep: how many; those that were not used for longest go first.
+
+    Raises:
+        DataError: there is no index, or it cannot be read.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        tasks: Sequence[str],
+        *,
+        root: str,
+        folder: Path = Path("~/.cache/densemtl/shards"),
+        keep: Whole = 64,
+    ) -> None:
+        super().__init__(split, tasks)
+        self._source = Source(root, folder.expanduser(), keep)
+        shards = self._source.index().splits.get(split, ())
+        if not shards:
+            raise DataError(f"{root}: {INDEX} lists no shard of {split!r}; write the shards again")
+        self._shards = [shard.file for shard in shards]
+        self.ids = tuple(name for shard in shards for name in shard.ids)
+        self.chunks = tuple(len(shard.ids) for shard in shards)
+        self._starts = np.cumsum([0, *self.chunks])
+
+    @classmethod
+    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+        """What the index says."""
+        folder = Path(options.get("folder", "~/.cache/densemtl/shards")).expanduser()
+        return Source(options["root"], folder, 1).index().offers
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample, fetching its shard if need be.
+
+        Raises:
+            DataError: the shard is missing, truncated, or lacks the sample.
+        """
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        file = self._source.local(self._shards[shard])
+        members = _members(file, file.stat().st_mtime_ns)
+        key = _key(index - int(self._starts[shard]))
+        arrays = {
+            name: _read(file, member)
+            for name, member in members.get(key, {}).items()
+            if name in (IMAGE, *self.tasks)
+        }
+        if IMAGE not in arrays:
+            raise DataError(f"{file}: no image {key} ({self.ids[index]}); write the shards again")
+        image = arrays.pop(IMAGE)
+        if any(array.shape[:2] != image.shape[:2] for array in arrays.values()):
+            raise DataError(f"{file}: image and labels of {key} differ in size; fetch it again")
+        return Sample(image, arrays, self.ids[index])
+
+
+Member = tuple[int, int, str]
+"""(offset, length, suffix) of a file in a tar file."""
+
+
+@lru_cache(maxsize=OPEN)
+def _members(file: Path, _: int) -> dict[str, dict[str, Member]]:
+    """{key: {name: member}} of a shard, again when it has changed."""
+    found: dict[str, dict[str, Member]] = {}
+    try:
+        with file.open("rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
+            handle.seek(-len(END), io.SEEK_END)
+            if handle.read() != END:
+                raise ValueError("its end is missing")
+            handle.seek(0)
+            for member in shard:
+                key, name, suffix = member.name.split(".")
+                found.setdefault(key, {})[name] = (member.offset_data, member.size, suffix)
+    except (OSError, tarfile.TarError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: no shard, or truncated ({reason}); fetch it again") from error
+    return found
+
+
+def _read(file: Path, member: Member) -> NDArray[Any]:
+    offset, length, suffix = member
+    with file.open("rb") as handle:
+        handle.seek(offset)
+        data = handle.read(length)
+    if suffix != "npy":
+        return images.decode(data, cv2.IMREAD_UNCHANGED, file)
+    try:
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # numpy's reader of broken files raises nearly anything
+        raise DataError(f"{file}: an array in it is corrupt; {images.AGAIN}") from error
+
+
+def _key(place: int) -> str:
+    """Of a sample by its place in its shard."""
+    return f"{place:06d}"
+
+
+def write_shards(
+    splits: Sequence[DenseDataset],
+    offers: dict[str, Any],
+    root: Path,
+    images_per_shard: int,
+    jpeg: bool,
+) -> None:
+    """Pack datasets; shards that are whole already are left alone.
+
+    Args:
+        splits: what to pack, one a split.
+        offers: the tasks in them with their default options.
+        root: the folder to fill; its index is written last.
+        images_per_shard: images in a shard.
+        jpeg: images as JPEG of quality 95, five times smaller, and not quite the same.
+    """
+    index: dict[str, Any] = {}
+    for dataset in splits:
+        shards: list[dict[str, Any]] = []
+        index[dataset.split] = shards
+        for start in range(0, len(dataset), images_per_shard):
+            name = f"{dataset.split}-{len(shards):06d}.tar"
+            places = range(start, min(start + images_per_shard, len(dataset)))
+            if not (root / name).exists():
+                _write_shard(dataset, places, root / name, jpeg)
+            shards.append({"file": name, "ids": [dataset.ids[place] for place in places]})
+    with replacing(root / INDEX) as draft:
+        draft.write_text(json.dumps({"offers": offers, "splits": index}), encoding="utf-8")
+
+
+def _write_shard(dataset: DenseDataset, places: range, file: Path, jpeg: bool) -> None:
+    with replacing(file) as draft, tarfile.open(draft, "w") as shard:
+        for number, place in enumerate(places):
+            sample = dataset[place]
+            parts = [(IMAGE, *_encode(sample.image, ".jpg" if jpeg else ".png"))]
+            parts += [(task, *_encode(label, ".png")) for task, label in sample.targets.items()]
+            for name, suffix, data in parts:
+                member = tarfile.TarInfo(f"{_key(number)}.{name}{suffix}")
+                member.size = len(data)
+                shard.addfile(member, io.BytesIO(data))
+
+
+def _encode(array: NDArray[Any], suffix: str) -> tuple[str, bytes]:
+    if array.dtype != np.uint8:
+        memory = io.BytesIO()
+        np.save(memory, array)
+        return ".npy", memory.getvalue()
+    picture = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array
+    return suffix, cv2.imencode(suffix, picture)[1].tobytes()

@@ -1,0 +1,92 @@
+"""Arranging a room at random: from a random generator to a scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from densemtl.data.datasets.synthetic_scenes import groups, walls
+from densemtl.data.datasets.synthetic_scenes.camera import Camera
+from densemtl.data.datasets.synthetic_scenes.fittings import pendant
+from densemtl.data.datasets.synthetic_scenes.palette import hsv, pick, shade
+from densemtl.data.datasets.synthetic_scenes.plan import Wall
+from densemtl.data.datasets.synthetic_scenes.primitives import Vector
+from densemtl.data.datasets.synthetic_scenes.room import Room, build_shell
+from densemtl.data.datasets.synthetic_scenes.scene import Light, Scene
+
+_AGAINST_WALLS: tuple[Callable[[Room, Wall], None], ...] = (
+    walls.add_sofa,
+    walls.add_bed,
+    walls.add_cabinet,
+    walls.add_shelf,
+    walls.add_desk,
+)
+
+_FREE_STANDING: tuple[tuple[Callable[[Room], None], float], ...] = (
+    (groups.add_dining_group, 0.55),
+    (groups.add_coffee_table, 0.25),
+    (groups.add_person, 0.5),
+    (groups.add_person, 0.3),
+    (groups.add_plant, 0.5),
+    (groups.add_lamp, 0.45),
+    (groups.add_chair, 0.5),
+    (groups.add_rug, 0.25),
+)
+"""Each with the probability that it is tried, in order."""
+
+
+def compose(rng: np.random.Generator) -> Scene:
+    """A furnished room, often with people, its light and a camera that looks into it."""
+    size = (pick(rng, 3.4, 5.6), pick(rng, 2.4, 2.9), pick(rng, 3.6, 6.2))
+    room = Room(rng, size, _camera(rng, size))
+    build_shell(room)
+    _furnish_walls(room)
+    for add, chance in _FREE_STANDING:
+        if rng.random() < chance:
+            add(room)
+    for wall in room.plan.walls:
+        for _ in range(int(rng.integers(3))):
+            walls.add_picture(room, wall)
+    light = _light(room)
+    return Scene(tuple(room.primitives), light, room.camera, size)
+
+
+def _camera(rng: np.random.Generator, size: Vector) -> Camera:
+    """At eye height near one end of the room, looking at its middle."""
+    width, _, depth = size
+    x, z = pick(rng, -0.5, 0.5) * (width - 1.2), pick(rng, 0.25, 0.6)
+    height = pick(rng, 1.15, 1.75)
+    goal = pick(rng, -0.3, 0.3) * width, pick(rng, 0.5, 0.8) * depth
+    yaw = math.atan2(goal[0] - x, goal[1] - z)
+    level = (height - pick(rng, 0.5, 1.1)) / (goal[1] - z)
+    focal = pick(rng, 0.6, 0.9)
+    return Camera((x, -height, z), yaw, -math.atan(level), pick(rng, -0.04, 0.04), focal)
+
+
+def _furnish_walls(room: Room) -> None:
+    """Doors and windows first, then furniture in any order at any wall."""
+    order = [room.plan.walls[i] for i in room.rng.permutation(3).tolist()]
+    walls.add_door(room, order[0])
+    for wall in order[1:]:
+        if room.rng.random() < 0.6:
+            walls.add_window(room, wall)
+    for number in room.rng.permutation(len(_AGAINST_WALLS))[
+        : int(room.rng.integers(2, 5))
+    ].tolist():
+        _AGAINST_WALLS[number](room, order[int(room.rng.integers(3))])
+
+
+def _light(room: Room) -> Light:
+    """One lamp under the ceiling, with or without a visible pendant."""
+    width, height, depth = room.size
+    rng = room.rng
+    x, z = pick(rng, -0.25, 0.25) * width, pick(rng, 0.4, 0.7) * depth
+    drop = pick(rng, 0.25, 0.5)
+    if rng.random() < 0.6:
+        pendant(room.add("lamp", (x, z), shadow=False), rng, height, drop)
+    warm = hsv(pick(rng, 0.05, 0.15), pick(rng, 0.0, 0.25), 1.0)
+    cool = hsv(pick(rng, 0.5, 0.65), pick(rng, 0.0, 0.15), 1.0)
+    lamp, sky = shade(warm, pick(rng, 0.7, 1.3)), shade(cool, pick(rng, 0.35, 0.55))
+    return Light((x, drop - height, z), lamp, sky)

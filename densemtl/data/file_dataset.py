@@ -1,0 +1,112 @@
+"""A dataset of files: an image and, for each task, a label file a sample."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.io import arrays
+from densemtl.data.base import DenseDataset, Split
+from densemtl.errors import DataError
+from densemtl.types import Sample
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label files of one task.
+
+    Attributes:
+        files: {image name: file}; images without a label are absent.
+        read: a file -> a target in a `Sample`'s layout, or None if it holds no label.
+        place: where the files were looked for, to say so when there is none.
+    """
+
+    files: Mapping[str, Path]
+    read: Callable[[Path], NDArray[np.generic] | None]
+    place: Path
+
+
+class DiskDataset(DenseDataset):
+    """Subclasses find the files; reading and checking is the same for all.
+
+    Args:
+        split: "train" or "val".
+        tasks: names of the labels to read.
+        ids: the name of each image, in order.
+        images: {image name: file}, of these images or more.
+        source: the split list or folder that the names come from, for errors.
+
+    Raises:
+        DataError: an image is missing, or no image of the split has a label of some task.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        tasks: Sequence[str],
+        ids: Sequence[str],
+        images: Mapping[str, Path],
+        source: Path,
+    ) -> None:
+        super().__init__(split, tasks)
+        self.ids = tuple(ids)
+        missing = [name for name in self.ids if name not in images]
+        if missing:
+            count = f"{len(missing)} of its {len(self.ids)} images"
+            raise DataError(f"{source}: {count} have no file, the first is {missing[0]!r}")
+        self._images = {name: images[name] for name in self.ids}
+        self._labels = {task: self._own(self.labels(task), task) for task in self.tasks}
+
+    @abstractmethod
+    def labels(self, task: str) -> Labels:
+        """Where the labels of a task lie; called once for each task asked for."""
+
+    def stamp(self, index: int) -> str:
+        """A hash of its files' names, sizes and times of change."""
+        stats = [(str(file), file.stat()) for file in self.files(index) if file.exists()]
+        text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def files(self, index: int) -> list[Path]:
+        """Whatever a sample is read from."""
+        name = self.ids[index]
+        labels = [each.files[name] for each in self._labels.values() if name in each.files]
+        return [self._images[name], *labels]
+
+    def _own(self, labels: Labels, task: str) -> Labels:
+        own = {name: labels.files[name] for name in self.ids if name in labels.files}
+        if not own:
+            raise DataError(
+                f"{labels.place}: no {task} label for any of the {len(self.ids)} images of "
+                f"{self.split!r}; leave the task out, or add its files (see datasets/README.md)"
+            )
+        return Labels(own, labels.read, labels.place)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample; a task without label for this image is absent.
+
+        Raises:
+            DataError: a file is missing, corrupt, of another size or out of range; names it.
+        """
+        name = self.ids[index]
+        image = arrays.read_image(self._images[name])
+        targets = {}
+        for task, labels in self._labels.items():
+            if name in labels.files:
+                targets[task] = _read(labels, labels.files[name], image.shape[:2])
+        found = {task: target for task, target in targets.items() if target is not None}
+        return Sample(image, found, name)
+
+
+def _read(labels: Labels, file: Path, size: tuple[int, ...]) -> NDArray[np.generic] | None:
+    target = labels.read(file)
+    if target is not None and target.shape[:2] != size:
+        found, wanted = ("x".join(map(str, shape)) for shape in (target.shape[:2], size))
+        raise DataError(f"{file}: the label is {found} pixels, its image {wanted}")
+    return target

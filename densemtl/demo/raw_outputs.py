@@ -1,0 +1,51 @@
+"""Predicted maps in files, exact, and as 16-bit pictures for programs that read no NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.io.writers import write_normals, write_picture
+from densemtl.evaluation import prediction_files
+from densemtl.tasks.base import Task
+from densemtl.tasks.depth import Depth
+from densemtl.tasks.direction import UnitVectors
+
+FARTHEST = 65.535
+"""Metres, the most that 16 bits of millimetres hold; what is farther lies there."""
+
+
+def write_raw(
+    folder: Path, tasks: Sequence[Task], name: str, maps: Mapping[str, NDArray[np.generic]]
+) -> None:
+    """FOLDER/TASK/NAME as `predictions.files` stores them, so that evaluate.py reads them.
+
+    Beside the float32 NPY, depth goes to 16-bit PNG in millimetres (0: none), and normals to
+    16-bit PNG, from 0 (-1) to 65535 (1).
+
+    Args:
+        folder: holds a folder a task.
+        tasks: whose maps are written.
+        name: of the image.
+        maps: {task: decoded prediction in a `Sample`'s layout}.
+
+    Raises:
+        DataError: the image's name leads out of the folder.
+    """
+    for task in tasks:
+        values = maps[task.name]
+        prediction_files.write(folder, task, name, values)
+        picture = folder / task.name / f"{name}.png"
+        if isinstance(task, Depth):
+            write_picture(picture, to_millimetres(values))
+        elif isinstance(task, UnitVectors) and task.channels == 3:
+            write_normals(picture, values.astype(np.float32), 16)
+
+
+def to_millimetres(depth: NDArray[np.generic]) -> NDArray[np.uint16]:
+    """HxW metres -> uint16, rounded; 0 where unknown or not in front of the camera."""
+    metres = np.nan_to_num(depth.astype(np.float64), posinf=0.0).clip(0, FARTHEST)
+    return np.rint(1000 * metres).astype(np.uint16)

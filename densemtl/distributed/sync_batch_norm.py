@@ -1,0 +1,58 @@
+"""Batch normalisation by the statistics of the joined batch of all ranks."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import BatchNormAct2d, SyncBatchNormAct
+from torch import Tensor, nn
+
+from densemtl.distributed.collectives import statistic_over_ranks, world_size
+
+
+class JoinedBatchNorm(nn.SyncBatchNorm):
+    """torch's on a GPU; on a CPU, which torch refuses, the same in plain operations."""
+
+    process_group = None
+    momentum: float
+
+    def forward(self, input: Tensor) -> Tensor:
+        """BxCxHxW of any rank, all of one size -> the same."""
+        if input.is_cuda or not self.training:
+            return super().forward(input)
+        whole = input.float()
+        dims = [dim for dim in range(input.ndim) if dim != 1]
+        mean = statistic_over_ranks(whole.mean(dims, keepdim=True))
+        centred = whole - mean
+        variance = statistic_over_ranks(centred.square().mean(dims, keepdim=True))
+        self._remember(mean.flatten(), variance.flatten(), input.numel() // input.shape[1])
+        scale = (variance + self.eps).rsqrt()
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        if self.affine:
+            centred = torch.addcmul(self.bias.view(shape), centred, scale * self.weight.view(shape))
+            return centred.to(input.dtype)
+        return (centred * scale).to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, values: int) -> None:
+        count = values * world_size()
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+
+class JoinedBatchNormAct(SyncBatchNormAct, JoinedBatchNorm):
+    """timm's, which goes on with dropout and activation."""
+
+
+def join_norms(model: nn.Module) -> None:
+    """Let every batch normalisation of a model see the joined batch.
+
+    Modules stay the same objects, with the same state, as a backbone remembers its stages.
+    """
+    for module in model.modules():
+        if isinstance(module, BatchNormAct2d):
+            module.__class__ = JoinedBatchNormAct  # type: ignore[assignment]
+        elif isinstance(module, nn.BatchNorm2d):
+            module.__class__ = JoinedBatchNorm  # type: ignore[assignment]

@@ -1,0 +1,53 @@
+"""A network as it is exported: tensors in, one tensor a task out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from densemtl.models.multi_task_model import DenseModel
+from densemtl.tasks.base import Task
+
+
+class ExportNetwork(nn.Module):
+    """A model with what comes before and after it inside, if asked for.
+
+    Args:
+        model: in evaluation mode.
+        tasks: it was built with; their order is that of the outputs.
+        preprocess: normalise inside: the input is RGB in 0..255, uint8; else it is normalised
+            float32 already.
+        postprocess: decode inside: class ids, probabilities, metres, unit vectors; else logits.
+    """
+
+    def __init__(
+        self,
+        model: DenseModel,
+        tasks: Sequence[Task],
+        *,
+        preprocess: bool = True,
+        postprocess: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model, self.tasks = model, list(tasks)
+        self.preprocess, self.postprocess = preprocess, postprocess
+
+    @property
+    def names(self) -> list[str]:
+        """Of the outputs."""
+        return [task.name for task in self.tasks]
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Bx3xHxW uint8 RGB -> what `forward` takes."""
+        return image if self.preprocess else self.model.normalise(image)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Bx3xHxW, H and W divisible by `model.multiple` -> a tensor a task, at the same size."""
+        predictions = self.model(image) if self.preprocess else self.model.predict(image)
+        return tuple(
+            task.decode(predictions.final[task.name])
+            if self.postprocess
+            else predictions.final[task.name]
+            for task in self.tasks
+        )

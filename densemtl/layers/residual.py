@@ -1,0 +1,69 @@
+"""Residual blocks that heads and decoders are built of (He et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.layers.common import BatchNorm, conv_bn_relu
+
+EXPANSION = 4
+"""A bottleneck is this much narrower inside."""
+
+
+class Residual(nn.Module):
+    """ReLU(body(x) + skip(x)); the skip is a 1x1 and BN where widths differ."""
+
+    def __init__(self, body: nn.Module, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.skip = nn.Identity() if channels == out_channels else conv_bn(channels, out_channels)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """BxCxHxW -> BxDxHxW."""
+        return F.relu(self.body(feature) + self.skip(feature), inplace=True)
+
+
+def bottleneck(channels: int, out_channels: int) -> Residual:
+    """1x1, 3x3, 1x1 with a quarter of the output's width inside."""
+    inner = max(out_channels // EXPANSION, 1)
+    body = nn.Sequential(
+        conv_bn_relu(channels, inner, 1),
+        conv_bn_relu(inner, inner, 3),
+        conv_bn(inner, out_channels),
+    )
+    return Residual(body, channels, out_channels)
+
+
+def basic_block(channels: int, out_channels: int) -> Residual:
+    """Two 3x3."""
+    body = nn.Sequential(
+        conv_bn_relu(channels, out_channels, 3), conv_bn(out_channels, out_channels, 3)
+    )
+    return Residual(body, channels, out_channels)
+
+
+def conv_bn(channels: int, out_channels: int, kernel: int = 1) -> nn.Sequential:
+    """Convolution that keeps the size (odd kernel) and batch normalisation."""
+    return nn.Sequential(
+        nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        BatchNorm(out_channels),
+    )
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by what the whole map says of them (Hu et al., CVPR 2018, section 3)."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        inner = max(channels // reduction, 1)
+        self.gate = nn.Sequential(
+            nn.Linear(channels, inner),
+            nn.ReLU(inplace=True),
+            nn.Linear(inner, channels),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """BxCxHxW -> the same, each channel times its gate in 0..1."""
+        return feature * self.gate(feature.mean(dim=(2, 3)))[..., None, None]

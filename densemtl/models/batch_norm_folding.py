@@ -1,0 +1,97 @@
+"""Batch normalisation merged into the convolutions before it, for inference."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from densemtl.errors import ModelError
+from densemtl.backbones.backbone import Backbone
+from densemtl.layers.common import JoinedConv
+from densemtl.models.multi_task_model import DenseModel
+
+CONVOLUTIONS = (nn.Conv2d, JoinedConv)
+"""Those that do what their weights say and no more."""
+
+TOLERANCE = 1e-3
+"""Largest difference of folded logits, relative to their largest value, that is rounding."""
+
+
+def fold_batch_norm(model: DenseModel) -> DenseModel:
+    """A copy in evaluation mode whose convolutions do what the normalisation after them did.
+
+    Which convolution feeds which normalisation is seen on a small image: a pair is merged if,
+    every time that either runs, it runs with the other. That nothing else reads in between is
+    tried out on the same image.
+
+    Raises:
+        ModelError: the folded network gives something else.
+    """
+    folded = copy.deepcopy(model).eval()
+    backbone = next(each for each in folded.modules() if isinstance(each, Backbone))
+    with backbone.trial() as image:
+        before = folded.decoder(image).final
+        for convolution, norm in _pairs(folded.decoder, image):
+            _merge(folded, convolution, norm)
+        after = folded.decoder(image).final
+    for task, logits in before.items():
+        off, largest = (logits - after[task]).abs().max(), logits.abs().max()
+        if not off <= TOLERANCE * largest.clamp(min=1):
+            raise ModelError(f"batch normalisation cannot be folded: {task} changes by {off:.2g}")
+    return folded
+
+
+def _pairs(network: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions and normalisations that always run one on the other's output."""
+    makers: dict[int, nn.Module] = {}
+    kept: list[Tensor] = []
+    sources: dict[nn.Module, set[nn.Module | None]] = defaultdict(set)
+    readers: dict[nn.Module, int] = defaultdict(int)
+    runs: dict[nn.Module, int] = defaultdict(int)
+
+    def made(module: nn.Module, _: object, output: Tensor) -> None:
+        makers[id(output)] = module
+        kept.append(output)  # so that no later tensor gets its id
+        runs[module] += 1
+
+    def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        maker = makers.get(id(args[0]))
+        sources[module].add(maker)
+        if maker is not None:
+            readers[maker] += 1
+
+    hooks = [
+        module.register_forward_hook(made)
+        if type(module) in CONVOLUTIONS
+        else module.register_forward_pre_hook(read)
+        for module in network.modules()
+        if type(module) in CONVOLUTIONS or isinstance(module, nn.BatchNorm2d)
+    ]
+    try:
+        network(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [
+        (source, norm)
+        for norm, found in sources.items()
+        for source in found
+        if len(found) == 1
+        and isinstance(source, nn.Conv2d)
+        and isinstance(norm, nn.BatchNorm2d)
+        and readers[source] == runs[source]
+    ]
+
+
+def _merge(model: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    merged = fuse_conv_bn_eval(convolution, norm)
+    convolution.weight, convolution.bias = merged.weight, merged.bias
+    # timm has normalisations with an activation inside.
+    rest = getattr(norm, "act", nn.Identity())
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if child is norm:
+                setattr(parent, name, rest)

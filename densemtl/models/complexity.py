@@ -1,0 +1,155 @@
+"""What a network costs to run and to train, counted without numbers.
+
+The passes are made on torch's meta device, where tensors have shapes but no memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from densemtl.models.multi_task_model import DenseModel
+from densemtl.types import FUSION, Predictions, Size
+
+TRAINING_BATCH = 2
+"""Batch normalisation needs two values a channel, and a map may be of one pixel."""
+
+
+def owners(model: DenseModel) -> dict[nn.Parameter, str]:
+    """{parameter: its group}."""
+    groups = model.parameter_groups()
+    return {each: group for group, members in groups.items() for each in members}
+
+
+def meta_copy(model: DenseModel) -> DenseModel:
+    """Return a copy of a model on the meta device; the weights themselves are never copied."""
+    tensors: dict[int, Tensor] = {
+        id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad)
+        for each in model.parameters()
+    }
+    tensors |= {id(each): each.to("meta") for each in model.buffers()}
+    return copy.deepcopy(model, tensors)
+
+
+@torch.no_grad()
+def count_flop(model: DenseModel, size: Size) -> dict[str, int]:
+    """FLOP of one image in evaluation, 2 a multiply-add, by parameter group.
+
+    Counted are convolutions, matrix products and attention; normalisation, activations and
+    resizing are not. An operation belongs to the group that holds the parameters of the module
+    around it; where no module around it is one group's alone, tasks meet, and it is "fusion".
+
+    Args:
+        model: on the meta device; left in evaluation mode.
+        size: (height, width) of the image.
+    """
+    with FlopCounterMode(display=False) as counter:
+        ledger = _Ledger(counter, model)
+        with ledger.watching():
+            model.eval()(torch.empty(1, 3, *size, device="meta"))
+    return {group: flop for group, flop in ledger.accounts.items() if flop}
+
+
+class _Ledger:
+    """Books what is counted on the group of the innermost running module that has one."""
+
+    def __init__(self, counter: FlopCounterMode, model: DenseModel) -> None:
+        self.accounts: dict[str, int] = {}
+        self._counter, self._model = counter, model
+        self._running = [FUSION]
+        self._booked = 0
+        owner = owners(model)
+        groups = {each: {owner[p] for p in each.parameters()} for each in model.modules()}
+        self._group = {each: found.pop() for each, found in groups.items() if len(found) == 1}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        with ExitStack() as hooks:
+            for module in self._model.modules():
+                hooks.callback(module.register_forward_pre_hook(self._enter).remove)
+                leave = module.register_forward_hook(self._leave, always_call=True)
+                hooks.callback(leave.remove)
+            yield
+        self._book()
+
+    def _enter(self, module: nn.Module, _: object) -> None:
+        self._book()
+        self._running.append(self._group.get(module, self._running[-1]))
+
+    def _leave(self, *_: object) -> None:
+        self._book()
+        self._running.pop()
+
+    def _book(self) -> None:
+        total = self._counter.get_total_flops()
+        group = self._running[-1]
+        self.accounts[group] = self.accounts.get(group, 0) + total - self._booked
+        self._booked = total
+
+
+@dataclass(frozen=True)
+class TrainPass:
+    """A forward pass in training, its graph alive.
+
+    Attributes:
+        image: Bx3xHxW, a leaf of the graph.
+        predictions: what the model gave for it.
+        kept: bytes an image that stay in memory until the backward pass.
+    """
+
+    image: Tensor
+    predictions: Predictions
+    kept: float
+
+
+def train_pass(model: DenseModel, size: Size) -> TrainPass:
+    """Run a training step's forward pass in fp32, and weigh what it leaves behind.
+
+    That is every tensor saved for the backward pass, and the heads' logits. Tensors that share
+    memory count once; parameters and buffers do not count, nor do the gradients of the logits,
+    which are all that losses keep. It is what torch's allocator has given out at that moment; the
+    process holds up to a tenth more.
+
+    Args:
+        model: on the meta device; left in training mode.
+        size: (height, width) of the images.
+    """
+    image = torch.empty(TRAINING_BATCH, 3, *size, device="meta", requires_grad=True)
+    own = {each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
+        predictions = model.train()(image, full_size=False)
+    for outputs in (predictions.final, *predictions.aux, predictions.terms):
+        for tensor in outputs.values():
+            keep(tensor)
+    return TrainPass(image, predictions, sum(kept.values()) / TRAINING_BATCH)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as on CPU and GPU; the meta device alone would save its weights for backward."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        fusable = len(args) == 3 and options.get("attn_mask") is None
+        if func is F.scaled_dot_product_attention and fusable:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]
+        return func(*args, **options)

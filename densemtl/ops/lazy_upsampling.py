@@ -1,0 +1,142 @@
+"""Logits at a head's resolution, and the way from there to the original image.
+
+For many classes the full-size logits are by far the largest tensor of an evaluation, made only to
+be searched for the highest channel. Both ways of the interpolation are linear and independent, so
+here columns are made first, at the head's number of rows, and rows in bands that a core's own cache
+holds: classes are decided band by band, and the whole is never in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from densemtl.layers.common import resize
+from densemtl.types import Frame, Size
+
+BAND = 1 << 18
+"""Elements of a band, at most, unless a row has more: one MiB of float32."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A map is resized to (height, width), then all but a box (top, left, height, width) cut off.
+
+    Bilinear; pixel areas, not pixel centres, are aligned.
+    """
+
+    size: Size
+    box: tuple[int, int, int, int]
+
+    def whole(self, logits: Tensor) -> Tensor:
+        """BxCxHxW -> BxCx(the box's size)."""
+        top, left, height, width = self.box
+        return resize(logits, self.size)[..., top : top + height, left : left + width]
+
+    def along(self, axis: int, lines: Tensor) -> Tensor:
+        """AxBxL, one of the two axes alone (0: rows, 1: columns) -> AxBx(the box's side)."""
+        size, first, length = self.size[axis], self.box[axis], self.box[2 + axis]
+        if lines.shape[-1] != size:
+            lines = F.interpolate(lines, size, mode="linear", align_corners=False)
+        return lines[..., first : first + length]
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """Logits and the steps from their size to the image's.
+
+    Attributes:
+        logits: BxCxHxW, floats of any type.
+        steps: one or more.
+    """
+
+    logits: Tensor
+    steps: Sequence[Step]
+
+    @classmethod
+    def of(cls, logits: Tensor, frame: Frame, canvas: Size | None = None) -> Coarse:
+        """Logits of an image that lies in a network's input as a frame says.
+
+        Args:
+            logits: of B images.
+            frame: of all of them.
+            canvas: size of what the logits show, the input padded at the right and the bottom;
+                None where they are of the input's size already.
+        """
+        height, width = frame.size
+        shown = canvas or (logits.shape[-2], logits.shape[-1])
+        return cls(logits, (Step(shown, frame.box), Step(frame.size, (0, 0, height, width))))
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the image."""
+        return self.steps[-1].box[2:]
+
+    def whole(self) -> Tensor:
+        """BxCxHxW float32 logits at the image's size."""
+        logits = self.logits.float()
+        for step in self.steps:
+            logits = step.whole(logits)
+        return logits
+
+    def bands(self) -> Iterator[Tensor]:
+        """The same as float32 from top to bottom, a few rows at a time: rows x C x W, of one image.
+
+        Rounding apart: columns are interpolated before rows.
+        """
+        lines = self.lines()
+        for band in self.plan():
+            yield band.of(lines[band.lines])
+
+    def lines(self) -> Tensor:
+        """The logits of one image, of the image's width but of their own height: h x C x W."""
+        (lines,) = self.logits.float().permute(0, 2, 1, 3).contiguous()
+        for step in self.steps:
+            lines = step.along(1, lines)
+        return lines
+
+    def plan(self) -> list[Band]:
+        """How to make the image's rows of `lines`, from top to bottom."""
+        _, channels, height, _ = self.logits.shape
+        weights = torch.eye(height).unsqueeze(0)
+        for step in self.steps:
+            weights = step.along(0, weights)
+        count = max(BAND // max(channels * self.size[1], 1), 1)
+        parts = weights[0].t().split(count)
+        return [Band.of_weights(number * count, part) for number, part in enumerate(parts)]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some rows of an image, and what they are made of.
+
+    Attributes:
+        rows: which.
+        lines: which of `Coarse.lines`.
+        weights: rows x lines.
+    """
+
+    rows: slice
+    lines: slice
+    weights: Tensor
+
+    @classmethod
+    def of_weights(cls, top: int, weights: Tensor) -> Band:
+        """Rows from `top` on, of the lines that do not weigh 0 throughout."""
+        first, last = _used(weights)
+        rows = slice(top, top + len(weights))
+        return cls(rows, slice(first, last), weights[:, first:last])
+
+    def of(self, lines: Tensor) -> Tensor:
+        """The band's lines -> its rows: rows x C x W."""
+        return (self.weights @ lines.flatten(1)).unflatten(1, lines.shape[1:])
+
+
+def _used(weights: Tensor) -> tuple[int, int]:
+    """First and last column, exclusive, that are not 0 throughout."""
+    used = weights.any(0).nonzero().flatten()
+    return int(used[0]), int(used[-1]) + 1

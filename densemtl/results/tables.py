@@ -1,0 +1,228 @@
+"""Write tables of results and of any other cells: terminal, Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from densemtl.results.results import Results
+
+ARROWS = {True: "↑", False: "↓"}
+COMPARISON = ["single task", "delta %"]
+DELTA_M = "Delta_m % ↑"
+
+Grid = Sequence[Sequence[str]]
+"""The cells of a table, row by row; the first row is the header."""
+
+COSTS: dict[str, Callable[[Results], float | None]] = {
+    "parameters M": lambda results: _scaled(results.parameters, 1e-6),
+    "GFLOP": lambda results: results.gflop,
+    "s/step": lambda results: results.seconds_per_step,
+}
+"""{column: function that reads the cost of a run}."""
+
+SeedValues = tuple[float, ...]
+"""One value per seed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group of runs that differ only in their seed.
+
+    Attributes:
+        name: decoder, backbone and balancing.
+        seeds: number of seeds.
+        cells: {column: values}; a column is a task's metric with its direction, Delta_m or a cost.
+    """
+
+    name: str
+    seeds: int
+    cells: dict[str, SeedValues]
+
+
+def run_table(results: Results) -> Group:
+    """Return the terminal table of one run: each task next to its single-task reference."""
+    compared = bool(results.baselines)
+    table = terminal_table(["task", "metric", "value", *COMPARISON * compared], 2)
+    for task, result in results.tasks.items():
+        cells = [task, f"{result.primary} {ARROWS[result.higher_is_better]}", f"{result.value:.4g}"]
+        if compared:
+            cells += [f"{results.baselines[task].value:.4g}", f"{result.delta:+.2f}"]
+        table.add_row(*cells)
+    if results.delta_m is not None:
+        table.add_section()
+        table.add_row("Delta_m", "", "", "", f"{results.delta_m:+.2f}", style="bold")
+    return _add_caption(results, table)
+
+
+def metrics_table(results: Results) -> Group:
+    """Return the terminal table of one evaluation: every metric of every task."""
+    table = terminal_table(["task", "metric", "value"], 2)
+    for task, result in results.tasks.items():
+        for name, value in result.metrics.items():
+            bold = "bold" if name == result.primary else ""
+            table.add_row(task, name, "" if value is None else f"{value:.4g}", style=bold)
+        table.add_section()
+    return _add_caption(results, table)
+
+
+def matrix_table(title: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> Table:
+    """Return the terminal table of a square matrix whose rows and columns share their names."""
+    table = terminal_table(["task", *names], title=title)
+    for name, row in zip(names, rows, strict=True):
+        table.add_row(name, *(f"{value:+.3g}" for value in row))
+    return table
+
+
+def terminal_table(
+    columns: Sequence[str], num_text_columns: int = 1, title: str | None = None
+) -> Table:
+    """Return an empty terminal table; columns after the first `num_text_columns` hold numbers."""
+    table = Table(title=title)
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index < num_text_columns else "right")
+    return table
+
+
+def _add_caption(results: Results, table: Table) -> Group:
+    below = f"{results.images} images, {results.protocol} protocol"
+    return Group(Text(describe(results), style="bold"), table, Text(below, style="dim"))
+
+
+def describe(results: Results) -> str:
+    """Return one line that names decoder, backbone, dataset and split."""
+    run = results.run
+    return f"{run['decoder']}, {run['backbone']}, {run['dataset']} {results.split}"
+
+
+def group_by_seed(results: Sequence[Results], costs: bool = False) -> list[Row]:
+    """Group results that differ only in their seed, in order of appearance.
+
+    Args:
+        results: results of any runs.
+        costs: whether to add the columns of `COSTS`.
+    """
+    groups: dict[str, list[Results]] = {}
+    for each in results:
+        name = ", ".join([*_names(each), *([] if each.complete else ["stopped early"])])
+        groups.setdefault(name, []).append(each)
+    return [_row(name, group, COSTS if costs else {}) for name, group in groups.items()]
+
+
+def _names(results: Results) -> list[str]:
+    run = results.run
+    balancing = [] if run["balancing"] == "fixed" else [run["balancing"]]
+    single = list(results.tasks) if run["decoder"] == "single_task" else []
+    return [run["decoder"], *single, run["backbone"], *balancing]
+
+
+def _row(
+    name: str, group: Sequence[Results], costs: Mapping[str, Callable[[Results], float | None]]
+) -> Row:
+    cells: dict[str, list[float]] = {}
+    for results in group:
+        for task, result in results.tasks.items():
+            column = f"{task} {result.primary} {ARROWS[result.higher_is_better]}"
+            cells.setdefault(column, []).append(result.value)
+        if results.delta_m is not None:
+            cells.setdefault(DELTA_M, []).append(results.delta_m)
+        for column, cost in costs.items():
+            value = cost(results)
+            if value is not None:
+                cells.setdefault(column, []).append(value)
+    return Row(name, len(group), {column: tuple(values) for column, values in cells.items()})
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """Return every column that some row fills: metrics, then Delta_m, then costs."""
+    found = dict.fromkeys(column for row in rows for column in row.cells)
+    costs = [column for column in found if not column.endswith(tuple(ARROWS.values()))]
+    measured = [column for column in found if column not in (*costs, DELTA_M)]
+    return [*measured, *([DELTA_M] if DELTA_M in found else []), *costs]
+
+
+def format_mean_std(values: SeedValues, sign: str = "±") -> str:
+    """Format the mean and, for several seeds, the sample standard deviation after `sign`."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.4g}"
+    return mean if len(values) == 1 else f"{mean} {sign} {statistics.stdev(values):.2g}"
+
+
+def results_grid(rows: Sequence[Row], sign: str = "±") -> Grid:
+    """Return the cells of a results table: one row per group of runs, below the header."""
+    names = columns(rows)
+    body = [
+        [row.name, str(row.seeds), *(format_mean_std(row.cells.get(n, ()), sign) for n in names)]
+        for row in rows
+    ]
+    return [["run", "seeds", *names], *body]
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """Return the results as a Markdown table."""
+    return markdown_table(results_grid(rows))
+
+
+def markdown_table(grid: Grid, num_text_columns: int = 1) -> str:
+    """Return cells as a Markdown table; columns after the first `num_text_columns` hold numbers."""
+    header, *body = grid
+    rule = ["---" if index < num_text_columns else "---:" for index in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+
+
+def to_latex(rows: Sequence[Row]) -> str:
+    """Return the results as a LaTeX tabular for the booktabs package."""
+    grid = results_grid(rows, r"$\pm$")
+    header, *body = (rf"{' & '.join(map(_escape_latex, row))} \\" for row in grid)
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}"
+    lines = [begin, r"\toprule", header, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def _escape_latex(text: str) -> str:
+    for plain, tex in (("%", r"\%"), ("_", r"\_"), ("↑", r"$\uparrow$"), ("↓", r"$\downarrow$")):
+        text = text.replace(plain, tex)
+    return text
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Return the results as CSV: mean and standard deviation in columns of their own."""
+    names = columns(rows)
+    header = ["run", "seeds", *(f"{name} {part}" for name in names for part in ("mean", "std"))]
+    body = [
+        [row.name, row.seeds, *(text for n in names for text in _mean_std(row.cells.get(n, ())))]
+        for row in rows
+    ]
+    return csv_table([header, *body])
+
+
+def csv_table(rows: Iterable[Sequence[object]]) -> str:
+    """Return cells as CSV; numbers keep all their digits."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+def _mean_std(values: SeedValues) -> tuple[float | str, float | str]:
+    if not values:
+        return "", ""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else ""
+
+
+WRITERS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+}

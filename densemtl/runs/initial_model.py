@@ -1,0 +1,55 @@
+"""The model that a run starts from: built once, before any time is spent on training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from densemtl.factory import build_model
+from densemtl.config.experiment import Experiment
+from densemtl.distributed.collectives import share
+from densemtl.runtime.rng_state import random_state
+from densemtl.models.complexity import count_flop, meta_copy
+from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.input_checks import check_pixels
+from densemtl.tasks.base import Task
+
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class InitialModel:
+    """An untrained model on the CPU.
+
+    Attributes:
+        model: with random or pretrained weights.
+        rng_state: of torch right after the weights were drawn. Training starts from this state,
+            even if other models were trained in between.
+        gflop: cost of the forward pass of one image at input size, in GFLOP.
+    """
+
+    model: DenseModel
+    rng_state: dict[str, Any]
+    gflop: float
+
+
+def build_initial_model(experiment: Experiment, tasks: Sequence[Task]) -> InitialModel:
+    """Build the model of an experiment with weights that depend on nothing but its seed.
+
+    Args:
+        experiment: names backbone, decoder and head.
+        tasks: what to predict; auxiliary tasks come from the experiment.
+
+    Raises:
+        ModelError: the components do not fit together, weights cannot be loaded, or the input is
+            too small to train on.
+    """
+    torch.manual_seed(experiment.seed)
+    model = build_model(experiment, tasks)
+    rng_state = random_state()
+    check_pixels(model, experiment.input.size, share(experiment.loader.batch_size))
+    flop = sum(count_flop(meta_copy(model), experiment.input.size).values())
+    return InitialModel(model, rng_state, round(flop / GIGA, 4))

@@ -1,0 +1,75 @@
+"""Where a network fails, told of a tiny run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tests.helpers.experiments import tiny
+
+from densemtl.analysis.failure_analysis import Diagnosis, diagnose
+from densemtl.engine.loading import Loaded, load
+from densemtl.runs.train_run import run
+from densemtl.tasks.depth import Depth
+from densemtl.tasks.edge import Edge
+from tools.diagnose import main
+
+TASKS = ["semseg", "depth", "edge"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run(tiny(f"tasks={TASKS}", "train.epochs=1"), folder, "cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(trained: Path) -> Loaded:
+    return load(trained, device="cpu")
+
+
+def test_every_image_has_the_score_it_would_have_alone(loaded: Loaded) -> None:
+    diagnosis = diagnose(loaded, "val")
+    assert set(diagnosis.images) == set(TASKS)
+    assert all(len(scores) == 4 for scores in diagnosis.images.values())
+    squares = [score**2 for score in diagnosis.images["depth"].values()]
+    whole = diagnosis.scores["depth"]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(whole["rmse"], rel=1e-4)
+    assert np.sqrt(squares).mean() == pytest.approx(whole["rmse_per_image"], rel=1e-4)
+    assert set(diagnosis.reliability) == {"edge"}
+
+
+def test_the_worst_come_first_in_either_direction() -> None:
+    scores = {"a": 1.0, "b": 3.0, "c": 2.0}
+    diagnosis = Diagnosis(images={"depth": scores, "edge": scores})
+    assert diagnosis.worst(Depth("depth"), 2) == ["b", "c"]
+    assert diagnosis.worst(Edge("edge"), 2) == ["a", "c"]
+
+
+def test_classes_that_do_not_occur_are_last() -> None:
+    iou = {"mIoU": 30.0, "IoU/wall": 50.0, "IoU/lamp": float("nan"), "IoU/chair": 10.0}
+    assert list(Diagnosis(scores={"semseg": iou}).classes("semseg")) == ["chair", "wall", "lamp"]
+
+
+def test_the_tool_writes_tables_and_pictures(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(trained), "--worst", "2", "--device", "cpu"])
+    folder = trained / "diagnosis"
+    for name in ("worst_semseg", "worst_depth", "worst_edge", "calibration"):
+        picture = cv2.imread(str(folder / f"{name}.png"))
+        assert picture is not None
+        assert picture.std() > 5
+    with (folder / "images.csv").open() as handle:
+        header, *rows = csv.reader(handle)
+    assert header == ["image", *TASKS]
+    assert len(rows) == 4
+    told = json.loads((folder / "diagnosis.json").read_text())
+    assert 0 <= told["calibration"]["edge"]["ECE"] <= 100
+    assert (folder / "classes_semseg.csv").read_text().startswith("class,IoU\n")
+    assert "worst images: " in capsys.readouterr().out

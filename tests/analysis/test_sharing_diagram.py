@@ -1,0 +1,86 @@
+"""The wall: what is shared spans all columns, and every brick lies below what it needs."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+from tests.helpers.experiments import tiny
+
+from densemtl.factory import build_model, build_tasks
+from densemtl.models.complexity import train_pass
+from densemtl.analysis.sharing_diagram import find_structure
+from densemtl.analysis.text_diagram import wall
+
+
+def draw(*overrides: str) -> str:
+    experiment = tiny(*overrides)
+    model = build_model(experiment, build_tasks(experiment), pretrained=False).to("meta")
+    step = train_pass(model, (64, 64))
+    return str(find_structure(model, step.image, step.predictions))
+
+
+def bricks(drawing: str) -> list[list[str]]:
+    """The texts of each course."""
+    rows = [line for line in drawing.splitlines() if line.startswith("│")]
+    return [[text.strip() for text in row.strip("│").split("│")] for row in rows]
+
+
+def test_a_shared_backbone_stands_above_the_heads() -> None:
+    assert draw() == dedent("""\
+                       image
+        ┌─────────────────────────────────┐
+        │ shared: backbone                │
+        ├────────────────┬────────────────┤
+        │ heads          │ heads          │
+        └────────────────┴────────────────┘
+          semseg           depth""")
+
+
+def test_a_single_task_has_one_column() -> None:
+    drawing = draw("decoder.name=single_task", "tasks=[depth]")
+    assert bricks(drawing) == [["shared: backbone"], ["heads"]]
+    assert drawing.endswith("\n  depth")
+
+
+def test_parallel_networks_meet_between_stages() -> None:
+    courses = bricks(draw("decoder.name=cross_stitch", "head={name: deeplab, width: 8}"))
+    assert courses[1::2] == [[f"fusion: units.{stage}"] for stage in range(4)]
+    assert all(left == right for left, right in courses[::2])
+    assert [own[0].rsplit(".")[-1] for own in courses[2:-1:2]] == ["layer2", "layer3", "layer4"]
+    assert courses[-1] == ["heads", "heads"]
+
+
+def test_what_tasks_have_in_common_lies_between_what_is_their_own() -> None:
+    courses = bricks(draw("decoder.name=mtan", "head={name: deeplab, width: 8}"))
+    assert courses[0] == ["shared: backbone"]
+    assert courses[1::2] == [[f"attention.{stage}"] * 2 for stage in range(3)] + [
+        ["attention.3, heads"] * 2
+    ]
+    assert courses[2::2] == [[f"shared: refine.{stage}"] for stage in range(3)]
+
+
+def test_auxiliary_tasks_have_columns_that_end_early() -> None:
+    drawing = draw("decoder.name=pad_net", "tasks=[depth]", "auxiliary_tasks=[edge]")
+    assert bricks(drawing) == [
+        ["shared: backbone, mix"],
+        ["initial, guess", "initial, guess"],
+        ["fusion: distil"],
+        ["final", ""],
+    ]
+    assert drawing.splitlines()[-1].split() == ["depth", "edge", "(auxiliary)"]
+
+
+def test_modules_that_are_alike_share_a_name() -> None:
+    courses = bricks(draw("decoder.name=cgc"))
+    assert courses[0] == ["shared: backbone, levels.0…3.layers.0.experts.shared_1"]
+    assert courses[2] == ["fusion: levels.0…3.layers.0.gates"]
+    assert courses[3] == ["heads", "heads"]
+
+
+def test_a_wall_has_straight_sides_and_breaks_long_names() -> None:
+    names = [f"task{i}" for i in range(7)]
+    long = "shared: " + ", ".join(f"backbone.stage{i}" for i in range(9))
+    _, *rows, feet = wall([[long], ["a.b, c.d, e.f, g.h", *names[1:]]], names).splitlines()
+    assert len({len(row) for row in rows}) == 1
+    assert len(rows) == 1 + 2 + 1 + 2 + 1
+    assert [feet.index(name) for name in names] == [2 + 17 * i for i in range(7)]

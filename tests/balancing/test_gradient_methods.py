@@ -1,0 +1,262 @@
+"""Rules that weigh gradients: golden weights on fixed Gramians, and what their papers promise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from densemtl.balancing._gradients.summary import GradientSummary
+from densemtl.errors import ConfigError
+from tests.helpers.small_network import FROM_TORCHJD, NAMES, OURS, RULES, make
+
+pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
+
+TWO = ("semseg", "depth")
+
+
+def seen(gramian: Tensor, losses: Tensor | None = None, step: int = 1) -> GradientSummary:
+    count = len(gramian)
+    values = torch.ones(count, dtype=torch.float64) if losses is None else losses
+    return GradientSummary(gramian.double(), values.double(), tuple(range(count)), step)
+
+
+def weights(name: str, rows: list[list[float]], **options: object) -> list[float]:
+    """Of two tasks with a Gramian."""
+    return make(name, TWO, **options).weights(seen(torch.tensor(rows))).tolist()
+
+
+CONFLICT = [[1.0, -1.0], [-1.0, 4.0]]
+"""The first gradient without its part along the second is (1, 1/4), the second (1, 1)."""
+SQUARE = [[1.0, 0.0], [0.0, 4.0]]
+"""Gradients of length 1 and 2, at right angles."""
+
+GOLDEN = [
+    ("mgda", [[4.0, 1.0], [1.0, 2.0]], {}, [0.25, 0.75]),  # (g2 . (g2 - g1)) / |g1 - g2|^2
+    ("mgda", [[1.0, 2.0], [2.0, 9.0]], {}, [1.0, 0.0]),  # the shortest is at an end
+    ("pcgrad", CONFLICT, {}, [2.0, 1.25]),
+    ("pcgrad", SQUARE, {}, [1.0, 1.0]),
+    ("upgrad", CONFLICT, {}, [1.0, 0.625]),  # the same projections' mean
+    ("upgrad", SQUARE, {}, [0.5, 0.5]),
+    ("dual_proj", CONFLICT, {}, [0.5, 0.5]),  # whose mean conflicts with none
+    ("dual_proj", [[1.0, -1.5], [-1.5, 4.0]], {}, [0.75, 0.5]),  # (G w)_1 = w_1 - 3/4 = 0
+    ("imtl_g", SQUARE, {}, [2 / 3, 1 / 3]),  # w_i |g_i| equal, sum 1
+    ("nash_mtl", SQUARE, {}, [0.5**0.5, 0.5**1.5]),  # w_i = 1 / |g_i|, cut to length 1
+    ("nash_mtl", SQUARE, {"max_norm": 0.0}, [17**0.25, 17**0.25 / 2]),  # for |G| = 17^(1/2)
+    ("aligned_mtl", SQUARE, {}, [0.5, 0.25]),  # both as long as the shortest
+    ("aligned_mtl", SQUARE, {"scale": "rmse"}, [0.5 * 2.5**0.5, 0.25 * 2.5**0.5]),
+    ("fairgrad", SQUARE, {}, [0.4**-0.5, 1.6**-0.5]),  # at mean diagonal 1: w = G^(-1/2)
+    ("fairgrad", SQUARE, {"alpha": 2.0}, [0.4 ** (-2 / 3), 1.6 ** (-2 / 3)]),
+    ("cagrad", CONFLICT, {"c": 0.0}, [0.5, 0.5]),
+    ("gradvac", CONFLICT, {}, [2.0, 1.25]),  # as PCGrad, as long as the usual cosine is 0
+    ("gradnorm", CONFLICT, {}, [1.0, 1.0]),
+]
+
+
+@pytest.mark.parametrize(("name", "gramian", "options", "expected"), GOLDEN)
+def test_golden_weights(name, gramian, options, expected):
+    assert weights(name, gramian, **options) == pytest.approx(expected, rel=2e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("c", [0.2, 0.5, 0.9])
+def test_cagrad_against_a_line_search(c):
+    """Two tasks: its dual is a function of one number, minimised here by another solver."""
+    gramian = torch.tensor([[1.0, -0.8], [-0.8, 4.0]]).double()
+    half = torch.full((2,), 0.5).double()
+    radius = c * (half @ gramian @ half).sqrt()
+
+    def mixture(share: float) -> Tensor:
+        return torch.tensor([share, 1 - share]).double()
+
+    def dual(share: float) -> float:
+        mixed = mixture(share)
+        return float(mixed @ gramian @ half + radius * (mixed @ gramian @ mixed).sqrt())
+
+    best = mixture(minimize_scalar(dual, bounds=(0, 1), method="bounded").x)
+    expected = half + radius / (best @ gramian @ best).sqrt() * best
+    assert weights("cagrad", gramian.tolist(), c=c) == pytest.approx(expected.tolist(), rel=1e-3)
+
+
+def test_db_mtl_by_hand():
+    """Gradients of logarithms are 1 / 1 and 2 / 4 long; both become as long as the first."""
+    found = make("db_mtl", TWO).weights(seen(torch.tensor(SQUARE), torch.tensor([1.0, 4.0])))
+    assert found.tolist() == pytest.approx([1.0, 0.5])
+
+
+def test_gradnorm_by_hand():
+    """Lengths 1 and 2, wanted 1.5 each: slopes -1 / 1.5 and 2 / 1.5; then the sum is made 2.
+
+    The second task's loss has halved in the second step: rates 1 and .5, over their mean 4/3 and
+    2/3 to the power alpha.
+    """
+    rule = make("gradnorm", TWO, alpha=1.0, lr=0.03)
+    assert rule.weights(seen(torch.tensor(SQUARE))).tolist() == [1, 1]
+    moved = torch.tensor([1 + 0.03 / 1.5, 1 - 0.03 * 2 / 1.5]).double()
+    first = moved * 2 / moved.sum()
+    second = rule.weights(seen(torch.tensor(SQUARE), torch.tensor([1.0, 0.5])))
+    assert second.tolist() == pytest.approx(first.tolist())
+    lengths = first * torch.tensor([1.0, 2.0])
+    wanted = lengths.mean() * torch.tensor([4 / 3, 2 / 3])
+    assert (lengths - wanted).sign().tolist() == [-1, 1]
+    moved = first - 0.03 * torch.tensor([-1.0, 2.0]) / lengths.mean()
+    third = rule.weights(seen(torch.tensor(SQUARE)))
+    assert third.tolist() == pytest.approx((moved * 2 / moved.sum()).tolist())
+
+
+def test_gradvac_turns_to_the_usual_cosine():
+    """After a step at cosine .8 it is .4 at beta .5; a right angle is turned to that."""
+    rule = make("gradvac", TWO, beta=0.5)
+    rule.weights(seen(torch.tensor([[1.0, 1.6], [1.6, 4.0]])))
+    found = rule.weights(seen(torch.tensor(SQUARE)))
+    # g1 + a g2 at cosine .4 to g2, of length 2: 2a / (1 + 4a^2)^(1/2) = .4
+    share = 0.4 / (1 - 0.4**2) ** 0.5 / 2
+    assert found.tolist() == pytest.approx([1 + 4 * share, 1 + share])
+
+
+def test_gradvac_is_torchjds_where_order_plays_no_part():
+    from torchjd.aggregation import GradVacWeighting
+
+    rule, theirs = make("gradvac", TWO), GradVacWeighting(beta=0.5)
+    for number in range(5):
+        gramian = random_gramian(number, 2)
+        torch.testing.assert_close(
+            rule.weights(seen(gramian)), theirs(gramian), rtol=1e-5, atol=1e-7
+        )
+
+
+def random_gramian(seed: int, tasks: int = 3, spread: float = 0.0) -> Tensor:
+    """Of random vectors whose lengths differ by up to a factor of 10^spread."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(tasks, 4, generator=generator).double()
+    lengths = 10 ** (spread * torch.rand(tasks, 1, generator=generator).double())
+    return (vectors * lengths) @ (vectors * lengths).T
+
+
+seeds = st.integers(0, 10_000)
+
+
+@given(seeds)
+def test_mgda_is_convex_and_optimal(seed):
+    """KKT of the shortest vector in the hull: every product with it is at least its square."""
+    gramian = random_gramian(seed, spread=1)
+    found = make("mgda", iterations=1000, tolerance=1e-6).weights(seen(gramian))
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1)
+    products = gramian @ found
+    assert products.min() >= found @ products - 0.02 * gramian.diagonal().max()
+
+
+@given(seeds)
+def test_upgrad_and_dual_proj_conflict_with_no_task(seed):
+    gramian = random_gramian(seed, spread=1)
+    for name in ("upgrad", "dual_proj"):
+        products = gramian @ make(name).weights(seen(gramian))
+        assert products.min() >= -1e-3 * gramian.diagonal().sum()
+
+
+@given(seeds)
+def test_pcgrad_conflicts_with_none_of_two(seed):
+    gramian = random_gramian(seed, tasks=2)
+    products = gramian @ make("pcgrad", TWO).weights(seen(gramian))
+    assert products.min() >= -1e-9
+
+
+@given(seeds)
+def test_imtl_g_has_equal_projections(seed):
+    gramian = random_gramian(seed)
+    found = make("imtl_g").weights(seen(gramian))
+    assert abs(float(found.sum())) == pytest.approx(1)
+    projections = gramian @ found / gramian.diagonal().sqrt()
+    assert projections.min() > 0
+    assert projections.tolist() == pytest.approx([float(projections[0])] * 3, rel=1e-4)
+
+
+@given(seeds)
+def test_nash_and_fairgrad_solve_their_equation(seed):
+    gramian = random_gramian(seed)
+    for name, options in (("nash_mtl", {"max_norm": 0.0}), ("fairgrad", {"alpha": 1.0})):
+        found = make(name, **options).weights(seen(gramian))
+        gains = (gramian @ found) * found
+        assert found.min() > 0
+        assert gains.tolist() == pytest.approx([float(gains.mean())] * 3, rel=1e-2)
+
+
+@given(seeds)
+def test_aligned_mtl_of_full_rank_is_the_mean_of_equally_long_right_angles(seed):
+    gramian = random_gramian(seed)
+    found = make("aligned_mtl").weights(seen(gramian))
+    shortest = torch.linalg.eigvalsh(gramian).min()
+    assert float(found @ gramian @ found) == pytest.approx(float(shortest) / 3, rel=1e-6)
+
+
+@given(seeds)
+def test_imtl_g_and_nash_do_not_care_for_the_scale_of_a_loss(seed):
+    gramian, factors = random_gramian(seed), torch.tensor([1e-3, 1.0, 50.0]).double()
+    scaled = factors[:, None] * gramian * factors
+    for name in ("imtl_g", "nash_mtl"):
+        plain, other = (make(name).weights(seen(each)) for each in (gramian, scaled))
+        direction = torch.nn.functional.normalize(plain, dim=0)
+        found = torch.nn.functional.normalize(other * factors, dim=0)
+        torch.testing.assert_close(found, direction, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_gradients_of_any_size_are_weighed_alike(name):
+    """As small as those of a mean over pixels are, which fixed thresholds would take for 0."""
+    gramian = random_gramian(3, 2)
+    options = {"max_norm": 0.0} if name == "nash_mtl" else {}
+    plain, small = (
+        make(name, TWO, **options).weights(seen(scale * gramian)) for scale in (1.0, 1e-12)
+    )
+    plain, small = plain / plain.sum(), small / small.sum()
+    torch.testing.assert_close(plain, small, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_tasks_plays_no_part(name, seed):
+    """Of two tasks for rules that draw an order; of several steps for those that remember."""
+    drawn = name in ("pcgrad", "gradvac")
+    order = [1, 0] if drawn else [2, 0, 1]
+    names = NAMES[: len(order)]
+    plain, permuted = make(name, names), make(name, names)
+    losses = torch.tensor([1.0, 2.0, 5.0])[: len(order)]
+    for number in range(3):
+        gramian, values = random_gramian(seed + 10 * number, len(order)), losses / (1 + number)
+        expected = plain.weights(seen(gramian, values, number))
+        found = permuted.weights(seen(gramian[order][:, order], values[order], number))
+        torch.testing.assert_close(found, expected[order], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mgda", {"tolerance": 0.0}, "mgda.tolerance: Input should be greater than 0"),
+        ("cagrad", {"c": -1.0}, "cagrad.c: Input should be greater than or equal to 0"),
+        ("fairgrad", {"alpha": -1.0}, "fairgrad.alpha: Input should be greater than or equal to 0"),
+        ("nash_mtl", {"max_norm": -1.0}, "nash_mtl.max_norm: Input should be greater than"),
+        ("gradvac", {"beta": 2.0}, "gradvac.beta: Input should be less than or equal to 1"),
+        ("gradnorm", {"lr": 0.0}, "gradnorm.lr: Input should be greater than 0"),
+        ("graddrop", {"leak": 2.0}, "graddrop.leak: Input should be less than or equal to 1"),
+        ("upgrad", {"weights": {"edge": 1.0}}, "no task 'edge'"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make(name, **options)
+
+
+@pytest.mark.parametrize("name", FROM_TORCHJD)
+def test_without_the_extra_it_is_named(monkeypatch, name):
+    monkeypatch.setitem(__import__("sys").modules, "torchjd.aggregation", None)
+    with pytest.raises(ConfigError, match=r'pip install "densemtl\[balancing\]"'):
+        make(name)
+
+
+@pytest.mark.parametrize("name", [*OURS, "graddrop"])
+def test_our_own_rules_need_no_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torchjd.aggregation", None)
+    make(name)

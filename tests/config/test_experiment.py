@@ -1,0 +1,246 @@
+"""The whole configuration: every error at once, each with its file, its path and a way out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from densemtl.config.experiment import load_experiment
+from densemtl.errors import ConfigError
+
+
+class Rooms:
+    """A dataset that offers three tasks, one of them of the user's own kind."""
+
+    def __init__(self, split: str, tasks: list[str], *, root: str = "/data", size: int = 8) -> None:
+        self.split, self.tasks, self.root, self.size = split, tasks, root, size
+
+    @classmethod
+    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+        return {
+            "semseg": {"class_names": ["wall", "floor"]},
+            "depth": {},
+            "height": {"kind": "regression", "high": 2.0},
+        }
+
+
+class Joint:
+    """A decoder with options of its own."""
+
+    def __init__(self, make_backbone: Any, make_head: Any, tasks: Any, *, width: int = 8) -> None:
+        self.width = width
+
+
+class Thin:
+    """A head with one option that must be given."""
+
+    def __init__(self, features: Any, channels: int, *, depth: int) -> None:
+        self.depth = depth
+
+
+GOOD = """
+tasks: [semseg, {name: depth, loss: berhu}]
+data: {name: "toybox:Rooms", size: 4}
+backbone: {name: resnet18, pretrained: false}
+decoder: {name: "toybox:Joint", width: 16}
+head: {name: "toybox:Thin", depth: 2}
+optim: {name: adam, lr: 1e-4}
+"""
+
+
+@pytest.fixture(autouse=True)
+def toybox(monkeypatch):
+    module = ModuleType("toybox")
+    module.Rooms, module.Joint, module.Thin = Rooms, Joint, Thin
+    monkeypatch.setitem(sys.modules, "toybox", module)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text: str, name: str = "run.yaml") -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write_file
+
+
+def errors(file: Path, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(file, overrides)
+    return str(caught.value).splitlines()
+
+
+def test_a_good_file(write):
+    experiment = load_experiment(write(GOOD))
+    assert experiment.task_names() == ["semseg", "depth"]
+    assert experiment.tasks[1].options == {"loss": "berhu"}
+    assert experiment.data.options == {"size": 4}
+    assert experiment.optim.lr == 1e-4
+    assert experiment.schedule.name == "poly"
+    with pytest.raises(ValueError, match="frozen"):
+        experiment.seed = 3
+
+
+def test_overrides(write):
+    experiment = load_experiment(
+        write(GOOD), ["optim.lr=2e-5", "tasks=[height]", "input.size=[4, 6]", "decoder.width=3"]
+    )
+    assert (experiment.optim.lr, experiment.optim.name) == (2e-5, "adam")
+    assert experiment.task_names() == ["height"]
+    assert experiment.input.size == (4, 6)
+    assert experiment.decoder.options == {"width": 3}
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("optm.lr=1", "optm: unknown key, did you mean 'optim'?"),
+        ("optim.rate=1", "optim.rate: unknown key, choose from"),
+        ("augment.jitter.hu=1", "augment.jitter.hu: unknown key, did you mean 'hue'?"),
+        ("optim.lr=fast", "optim.lr: Input should be a valid number"),
+        ("optim.lr=-1", "optim.lr: Input should be greater than 0, not -1"),
+        ("optim.lr=.inf", "optim.lr: Input should be a finite number"),
+        ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1, not 0"),
+        ("train.amp=int8", "train.amp: Input should be 'none', 'bf16' or 'fp16', not 'int8'"),
+        ("input.size=[4]", "input.size.1: must be given"),
+        ("seed=-1", "seed: Input should be greater than or equal to 0"),
+        ("protocol=moderm", "protocol: no 'moderm' in metrics.protocols: did you mean 'modern'?"),
+        ("tasks=semseg", "tasks: Input should be a valid tuple, not 'semseg'"),
+        ("tasks=[]", "tasks: name at least one task"),
+        ("tasks=[depth, depth]", "tasks.1: 'depth' is named twice"),
+        ("tasks=[depth, {loss: l1}]", "tasks.1.name: must be given"),
+        ("tasks=[dept]", "tasks.0: the dataset offers no 'dept', did you mean 'depth'?"),
+        ("tasks=[normals]", "tasks.0: the dataset offers no 'normals', choose from depth, height"),
+        ("tasks=[{name: depth, los: l1}]", "tasks.0.los: unknown key, did you mean 'loss'?"),
+        ("tasks=[{name: depth, loss: l3}]", "tasks.0.loss: Input should be 'l1', 'log_l1'"),
+        ("tasks=[{name: depth, kind: regresion}]", "tasks.0.name: no 'regresion' in tasks: did"),
+        ("tasks=[{name: depth, kind: 3}]", "tasks.0.kind: Input should be a valid string"),
+        ("tasks=[{name: height, los: l1}]", "tasks.0.los: unknown key, did you mean 'loss'?"),
+        ("balancing.name=fixd", "balancing.name: no 'fixd' in balancing: did you mean 'fixed'?"),
+        (
+            "balancing={name: fixed, weights: {depht: 2}}",
+            "balancing.weights.depht: a weight for no task, did you mean 'depth'?",
+        ),
+        (
+            "balancing={name: fixed, weights: {depth: x}}",
+            "balancing.weights.depth: Input should be",
+        ),
+        ("decoder.name=toybox:Gone", "decoder.name: cannot import 'toybox:Gone'"),
+        ("decoder.name=hard_sharin", "decoder.name: no 'hard_sharin' in decoders: did you mean"),
+        ("decoder.widht=4", "decoder.widht: unknown key, did you mean 'width'?"),
+        ("decoder=wide", "decoder: give keys and values"),
+        ("head.depth=null", "head.depth: Input should be a valid integer, not None"),
+        ("head={name: linear, depth: 2}", "head.depth: unknown key, there are none"),
+        ("data.sise=4", "data.sise: unknown key, did you mean 'size'?"),
+        ("backbone.pretraind=true", "backbone.pretraind: unknown key, did you mean 'pretrained'?"),
+        ("backbone.name=3", "backbone.name: Input should be a valid string"),
+        ("data=null", "data: give keys and values"),
+    ],
+)
+def test_each_fault_is_one_line_with_its_source_path_and_a_way_out(write, override, line):
+    told = errors(write(GOOD), override)
+    assert len(told) == 1
+    assert told[0].startswith(f"command line: {line}")
+
+
+def test_baselines_of_a_wrong_type(write):
+    for wrong in ("later", "false", "{depth: 3}", "[1]"):
+        (told,) = errors(write(GOOD), f"baselines={wrong}")
+        assert told.startswith("command line: baselines: give auto, none, or {task: its run's fol")
+    (told,) = errors(write(GOOD), "init_from=3")
+    assert (
+        told == "command line: init_from: give baselines, none, or {task: its run's folder}, not 3"
+    )
+    folders = load_experiment(write(GOOD), ["baselines={depth: runs/a}"]).baselines
+    assert folders == {"depth": Path("runs/a")}
+
+
+def test_all_errors_at_once_each_with_its_file(write):
+    base = write(GOOD.replace("width: 16", "wid: 16").replace("1e-4", "0"), "base.yaml")
+    child = write("base: base.yaml\ntasks: [semseg, edge]\nsede: 3\ndata: {root: 7}\n")
+    assert set(errors(child, "train.epochs=many")) == {
+        f"{base}: decoder.wid: unknown key, did you mean 'width'?",
+        f"{base}: optim.lr: Input should be greater than 0, not 0",
+        f"{child}: sede: unknown key, did you mean 'seed'?",
+        f"{child}: data.root: Input should be a valid string, not 7",
+        "command line: train.epochs: Input should be a valid integer, unable to parse string as an "
+        "integer, not 'many'",
+    }
+
+
+def test_what_is_missing_is_told_of_the_file_that_was_asked_for(write):
+    write("seed: 1", "base.yaml")
+    child = write("base: base.yaml\ntasks: [depth]\n")
+    assert sorted(errors(child, "train.epochs=3")) == [
+        f"{child}: {section}: must be given" for section in ("backbone", "data", "decoder", "head")
+    ]
+
+
+def test_a_component_of_another_name_keeps_no_options(write):
+    write(GOOD, "base.yaml")
+    child = write('base: base.yaml\nhead: {name: linear}\ndecoder: {name: "toybox:Joint"}\n')
+    experiment = load_experiment(child)
+    assert experiment.head.options == {}
+    assert experiment.decoder.options == {"width": 16}
+
+
+def test_a_key_that_is_no_text(write):
+    told = errors(write(GOOD + "3: 4\n"))
+    assert len(told) == 1
+    assert "3" in told[0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["tasks=[height, semseg]", "baselines={height: a/b}", "augment.jitter={hue: 0.1}"],
+        ["balancing={name: fixed, weights: {depth: 2}}", "augment.zoom_choices=[1, 1.2, 1.5]"],
+        ["tasks=[{name: semseg, colours: [[1, 2, 3], [4, 5, 6]]}, {name: depth, loss: l1}]"],
+        ["optim.lr_scale={shared: 0.1, depth: 10}", "train.clip_norm=10", "schedule.per=epoch"],
+    ],
+)
+def test_the_resolved_configuration_reads_back_equal(write, overrides):
+    experiment = load_experiment(write(GOOD), overrides)
+    again = load_experiment(write(experiment.to_yaml(), "resolved.yaml"))
+    assert again == experiment
+    assert again.to_yaml() == experiment.to_yaml()
+
+
+def test_fingerprints_ignore_what_changes_no_number(write):
+    prints = {
+        load_experiment(write(GOOD), overrides).fingerprint()
+        for overrides in ([], ["data.root=/elsewhere"], ["loader.workers=0"], ["train.panels=2"])
+    }
+    assert len(prints) == 1
+    for override in ("seed=1", "optim.lr=1e-3", "data.size=5", "tasks=[depth]", "head.depth=3"):
+        assert load_experiment(write(GOOD), [override]).fingerprint() not in prints
+
+
+def test_the_single_task_reference_shares_nothing_else(write):
+    experiment = load_experiment(
+        write(GOOD), ["optim.lr_scale={shared: 0.1, depth: 10, semseg: 2}", "seed=4"]
+    )
+    alone = experiment.single_task("depth")
+    assert alone.task_names() == ["depth"]
+    assert (alone.decoder.name, alone.balancing.name) == ("single_task", "fixed")
+    assert alone.tasks[0].options == {"loss": "berhu"}
+    assert alone.optim.lr_scale == {"shared": 0.1, "depth": 10}
+    assert (alone.seed, alone.optim.lr, alone.head) == (4, 1e-4, experiment.head)
+    again = load_experiment(write(alone.to_yaml(), "alone.yaml"))
+    assert again == alone
+
+
+@pytest.mark.parametrize("name", ["shared", "fusion", "balancing", "a.b", "keys", "training", "2d"])
+def test_a_name_that_no_module_can_bear(write, monkeypatch, name):
+    monkeypatch.setattr(
+        Rooms, "offers", classmethod(lambda cls, **options: {name: {"kind": "depth"}})
+    )
+    file = write(GOOD.replace("[semseg, {name: depth, loss: berhu}]", f"['{name}']"))
+    assert errors(file) == [
+        f"{file}: tasks.0: {name!r} cannot name a task: take another word of a-z, 0-9, _"
+    ]

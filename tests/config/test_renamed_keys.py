@@ -1,0 +1,228 @@
+"""Old names: users are told the new ones, and whatever older versions saved still loads.
+
+The tables are filled with examples here: `gather` for `accumulate`, `thick` for `width` of the head
+`fpn`, and so on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tests.helpers.experiments import TINY, tiny
+
+from densemtl.config import renamed_keys
+from densemtl.config.experiment import load_experiment, read_saved
+from densemtl.create import create_model
+from densemtl.engine.checkpoint import (
+    LAST,
+    PUBLISHED,
+    STATE,
+    Weights,
+    load_weights,
+    save_tensors,
+)
+from densemtl.errors import ConfigError
+from densemtl.hub.upload import save_pretrained
+from densemtl.engine.loading import load
+from densemtl.runs.predictions_cli import load_config
+from densemtl.config.renamed_keys import (
+    restore_config,
+    restore_parameters,
+    translate_config,
+    translate_fields,
+    translate_parameters,
+)
+from densemtl.results.results import load_results
+from densemtl.runs.train_run import run
+
+EXAMPLES = {
+    "RENAMED_KEYS": {
+        "random": "seed",
+        "train.gather": "accumulate",
+        "head.fpn.thick": "width",
+        "tasks.edge.farthest": "max_distance",
+        "metrics.boundary.distance": "max_distance",
+        "data.folder.labels.*.first": "first_class",
+    },
+    "RENAMED_VALUES": {
+        "head.name": {"feature_pyramid": "fpn"},
+        "tasks.name": {"segmentation": "semseg"},
+        "tasks.kind": {"border": "edge"},
+        "train.amp": {"off": "none", False: "none"},
+    },
+    "RENAMED_PARAMETERS": {"hard_sharing": {"decoder.ends.": "decoder.heads."}},
+    "RENAMED_RESULT_FIELDS": {"total_gain": "delta_m", "tasks.*.main": "primary"},
+    "RENAMED_PROGRESS_FIELDS": {"steps_done": "step"},
+}
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, table in EXAMPLES.items():
+        for key, value in table.items():
+            monkeypatch.setitem(getattr(renamed_keys, name), key, value)
+
+
+def old_config(**changes: object) -> dict[str, object]:
+    """The tiny experiment as it was written before."""
+    train = {**TINY["train"], "gather": 2, "amp": "off"}
+    return {**TINY, "train": train, "head": {"name": "feature_pyramid", "thick": 8}, **changes}
+
+
+@pytest.mark.usefixtures("examples")
+def test_users_are_told_the_new_names_with_all_other_errors(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    task = {"name": "edge", "farthest": 0.1, "metrics": [{"name": "boundary", "distance": 0.2}]}
+    file.write_text(yaml.safe_dump(old_config(tasks=["segmentation", task], random=3, sede=4)))
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(file, ["train.gather=4", "optim.lr=-1"])
+    assert set(str(caught.value).splitlines()) == {
+        f"{file}: random: renamed to 'seed'",
+        "command line: train.gather: renamed to 'accumulate'",
+        f"{file}: train.amp: 'off' was renamed to 'none'",
+        f"{file}: head.name: 'feature_pyramid' was renamed to 'fpn'",
+        f"{file}: head.thick: renamed to 'width'",
+        f"{file}: tasks.0: 'segmentation' was renamed to 'semseg'",
+        f"{file}: tasks.1.farthest: renamed to 'max_distance'",
+        f"{file}: tasks.1.metrics.0.distance: renamed to 'max_distance'",
+        f"{file}: sede: unknown key, did you mean 'seed'?",
+        "command line: optim.lr: Input should be greater than 0, not -1",
+    }
+
+
+@pytest.mark.usefixtures("examples")
+def test_python_is_told_too() -> None:
+    with pytest.raises(ConfigError, match=r"^head\.thick: renamed to 'width'$"):
+        create_model(
+            "hard_sharing",
+            backbone="test_resnet",
+            tasks=["depth"],
+            head={"name": "fpn", "thick": 8},
+        )
+
+
+@pytest.mark.usefixtures("examples")
+def test_saved_configurations_are_translated() -> None:
+    text = yaml.safe_dump(old_config(random=3))
+    assert read_saved(text, Path("old.yaml")) == tiny("train.accumulate=2", "seed=3")
+
+
+@pytest.mark.usefixtures("examples")
+def test_paths_may_be_deep_and_lists_of_kinds() -> None:
+    values = {
+        "data": {"name": "folder", "labels": {"semseg": {"first": 1}, "edge": {"folder": "x"}}},
+        "auxiliary_tasks": [{"name": "rim", "kind": "border", "farthest": 0.1}],
+        "train": {"amp": False, "gather": 2, "accumulate": 3},
+    }
+    translated, found = translate_config(values)
+    assert translated == {
+        "data": {
+            "name": "folder",
+            "labels": {"semseg": {"first_class": 1}, "edge": {"folder": "x"}},
+        },
+        "auxiliary_tasks": [{"name": "rim", "kind": "edge", "max_distance": 0.1}],
+        "train": {"amp": "none", "accumulate": 3},
+    }
+    assert [old.path for old in found] == [
+        *("data.labels.semseg.first", "auxiliary_tasks.0.kind", "auxiliary_tasks.0.farthest"),
+        *("train.amp", "train.gather"),
+    ]
+    assert translate_config(translated) == (translated, [])
+
+
+@pytest.mark.usefixtures("examples")
+def test_restoring_undoes_translating() -> None:
+    old = old_config(random=3, tasks=["segmentation", {"name": "edge", "farthest": 0.1}])
+    del old["train"]["amp"]
+    assert restore_config(translate_config(old)[0]) == old
+
+
+def test_fingerprints_are_those_before_the_renaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = tiny().fingerprint()
+    for key, value in EXAMPLES["RENAMED_KEYS"].items():
+        monkeypatch.setitem(renamed_keys.RENAMED_KEYS, key, value)
+    before = tiny().material()
+    before["random"] = before.pop("seed")
+    before["train"]["gather"] = before["train"].pop("accumulate")
+    before["head"]["thick"] = before["head"].pop("width")
+    text = json.dumps(before, sort_keys=True)
+    assert tiny().fingerprint() == hashlib.sha256(text.encode()).hexdigest()[:12] != now
+
+
+def test_nothing_is_translated_that_was_not_renamed() -> None:
+    values = tiny("tasks=[semseg, {name: edge, metrics: [reliability]}]").model_dump(mode="json")
+    assert translate_config(values) == (values, [])
+    assert restore_config(values) == values
+    assert translate_fields({"a": [1, {"b": 2}]}, {}) == {"a": [1, {"b": 2}]}
+    assert translate_parameters({"decoder.heads.x": 1}, "mtan") == {"decoder.heads.x": 1}
+
+
+def age(folder: Path) -> None:
+    """Rewrite a run's files as the older version of the examples would have written them."""
+
+    def old(text: str) -> str:
+        return text.replace("accumulate:", "gather:").replace("  width:", "  thick:")
+
+    config = folder / "config.yaml"
+    config.write_text(old(config.read_text()))
+    for file in (folder / "best.safetensors", folder / LAST / PUBLISHED):
+        weights = load_weights(file)
+        tensors = {
+            k.replace("decoder.heads.", "decoder.ends."): v for k, v in weights.tensors.items()
+        }
+        assert tensors.keys() != weights.tensors.keys()
+        save_tensors(file, Weights(tensors, old(weights.config)))
+    state = torch.load(folder / LAST / STATE, weights_only=True)
+    state["record"]["steps_done"] = state["record"].pop("step")
+    if state["ema"]:
+        state["ema"] = {
+            k.replace("decoder.heads.", "decoder.ends."): v for k, v in state["ema"].items()
+        }
+    torch.save(state, folder / LAST / STATE)
+    results = json.loads((folder / "results.json").read_text())
+    results["total_gain"] = results.pop("delta_m")
+    for task in results["tasks"].values():
+        task["main"] = task.pop("primary")
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_an_old_run_loads_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = tiny("train.ema=0.9")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(experiment, whole, "cpu")
+    run(experiment, parts, "cpu", max_steps=5)
+    age(parts)
+    with pytest.raises(ConfigError, match="gather: unknown key"):
+        run(experiment, parts, "cpu")
+    for name, table in EXAMPLES.items():
+        for key, value in table.items():
+            monkeypatch.setitem(getattr(renamed_keys, name), key, value)
+    old = load(parts, ["loader.workers=0"], "cpu")
+    assert old.experiment == experiment
+    assert load_config(parts, []) == experiment
+    assert load_results(parts).tasks["depth"].primary == "rmse"
+    run(experiment, parts, "cpu")
+    ours, theirs = (load_weights(each / LAST / PUBLISHED).tensors for each in (whole, parts))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_old_weights_are_published_with_their_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results name weights by a hash, which was made of the old names."""
+    run(tiny("train.epochs=1"), tmp_path / "run", "cpu")
+    table = {"decoder.heads.": "decoder.ends."}  # what is of today in the file is old
+    monkeypatch.setitem(renamed_keys.RENAMED_PARAMETERS, "hard_sharing", table)
+    tensors = load_weights(tmp_path / "run" / "best.safetensors").tensors
+    assert any(name.startswith("decoder.ends.") for name in tensors)
+    assert not any(
+        name.startswith("decoder.ends.") for name in restore_parameters(tensors, "hard_sharing")
+    )
+    folder = save_pretrained(tmp_path / "run", tmp_path / "out")
+    assert load_results(folder).weights == load_results(tmp_path / "run").weights

@@ -1,0 +1,178 @@
+"""From YAML files, their bases and overrides to one mapping that knows where it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densemtl.config.yaml_loader import COMMAND_LINE, load, override, parse_override, read_yaml
+from densemtl.errors import ConfigError
+
+BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 30)
+)
+"""Thirty lines that stand for 10^30 values."""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name: str, text: str) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return write_file
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("2E+3", 2000.0),
+        ("1.5e3", 1500.0),
+        (".5", 0.5),
+        ("-3.", -3.0),
+        ("7", 7),
+        ("0", 0),
+        ("true", True),
+        ("null", None),
+        ("resnet18", "resnet18"),
+        ("'1e-4'", "1e-4"),
+        ("v1.5", "v1.5"),
+        ("[1, 2e-1]", [1, 0.2]),
+        ("", None),
+    ],
+)
+def test_values_are_read_as_yaml_1_2_does(text, value):
+    found = parse_override(f"a.b={text}")["a"]["b"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_overrides():
+    assert parse_override("optim.lr=2e-5") == {"optim": {"lr": 2e-5}}
+    assert parse_override("tasks=[semseg, depth]") == {"tasks": ["semseg", "depth"]}
+    assert parse_override("data.root=/a=b") == {"data": {"root": "/a=b"}}
+
+
+@pytest.mark.parametrize("text", ["optim.lr", "=3", "a..b=3", ".a=1", "a=[1", "a={b: 1, b: 2}"])
+def test_malformed_overrides_are_told(text):
+    with pytest.raises(ConfigError, match=f"^{COMMAND_LINE}: "):
+        parse_override(text)
+
+
+def test_a_child_wins_over_its_bases_and_overrides_over_all(write):
+    write("common/root.yaml", "seed: 1\noptim: {lr: 1e-2, momentum: 0.5}\ntasks: [a, b]")
+    write("base.yaml", "base: common/root.yaml\noptim: {lr: 1e-3}\ninput: {size: [2, 3]}")
+    child = write("child.yaml", "base: base.yaml\ntasks: [c]\noptim: {weight_decay: 0}")
+    document = load(child, ["optim.momentum=0.9", "train.epochs=3"])
+    assert document.values == {
+        "seed": 1,
+        "optim": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0},
+        "tasks": ["c"],
+        "input": {"size": [2, 3]},
+        "train": {"epochs": 3},
+    }
+
+
+def test_every_value_remembers_its_file(write):
+    base = write("base.yaml", "seed: 1\noptim: {lr: 1, momentum: 0.5}\nhead: {name: x, width: 3}")
+    child = write("child.yaml", "base: base.yaml\noptim: {lr: 2}\nhead: {name: y}")
+    document = load(child, ["train.epochs=3"])
+    assert {path: document.origin(path) for path in document.origins} == {
+        "": str(child),
+        "seed": str(base),
+        "optim": str(base),
+        "optim.lr": str(child),
+        "optim.momentum": str(base),
+        "head": str(child),
+        "head.name": str(child),
+        "train": COMMAND_LINE,
+        "train.epochs": COMMAND_LINE,
+    }
+    assert document.origin("optim.lr.0") == str(child)
+    assert document.origin("head.width") == str(child)
+    assert document.origin("never.set") == str(child)
+
+
+def test_a_component_of_another_name_starts_afresh(write):
+    write("base.yaml", "head: {name: deeplab, width: 256}\ndata: {name: nyud, root: /x}")
+    child = write("child.yaml", "base: base.yaml\nhead: {name: linear}\ndata: {name: nyud}")
+    assert load(child).values == {
+        "head": {"name": "linear"},
+        "data": {"name": "nyud", "root": "/x"},
+    }
+    assert load(child, ["head.width=8"]).values["head"] == {"name": "linear", "width": 8}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_order_of_overrides_does_not_matter(write, order):
+    file = write("a.yaml", "head: {name: deeplab, width: 256, rates: [1]}")
+    overrides = ["head.name=fpn", "head.width=8"][::order]
+    assert load(file, overrides).values["head"] == {"name": "fpn", "width": 8}
+
+
+def test_bases_are_found_beside_the_file_that_names_them(write, monkeypatch, tmp_path):
+    write("deep/root.yaml", "seed: 5")
+    write("deep/base.yaml", "base: root.yaml")
+    write("top/child.yaml", "base: ../deep/base.yaml")
+    monkeypatch.chdir(tmp_path / "deep")
+    assert load(Path("../top/child.yaml")).values == {"seed": 5}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.yaml": "base: a.yaml"}, "a.yaml: base leads back to itself"),
+        (
+            {"a.yaml": "base: b.yaml", "b.yaml": "base: c.yaml", "c.yaml": "base: b.yaml"},
+            "b.yaml: base leads back to itself",
+        ),
+        ({"a.yaml": "base: [b.yaml, c.yaml]"}, "a.yaml: base: give the name of one file"),
+        ({"a.yaml": "base: gone.yaml"}, "gone.yaml: cannot be read: No such file"),
+        ({"a.yaml": "base: b.yaml", "b.yaml": "- 1"}, "b.yaml: must hold keys and values, not"),
+        ({"a.yaml": "seed: 1\nseed: 2"}, "a.yaml: line 1: 'seed' is given twice"),
+        ({"a.yaml": "x: 1\noptim:\n  lr: 1\n  lr: 2"}, "a.yaml: line 3: 'lr' is given twice"),
+        ({"a.yaml": "optim: {lr: 1"}, "a.yaml: not valid YAML"),
+        ({"a.yaml": "optim: !!python/object/apply:os.getcwd []"}, "a.yaml: not valid YAML"),
+        ({"a.yaml": "? [1, 2]\n: 3"}, "a.yaml: not valid YAML"),
+        ({"a.yaml": "x: &a {y: *a}"}, "a.yaml: line 1: more than 50 levels deep"),
+        ({"a.yaml": "x: &a [*a]"}, "a.yaml: line 1: more than 50 levels deep"),
+        ({"a.yaml": "x: " + "[" * 60 + "]" * 60}, "a.yaml: line 1: more than 50 levels deep"),
+        ({"a.yaml": "x: " + "[" * 9999}, "a.yaml: not valid YAML"),
+        ({"a.yaml": BOMB}, "a.yaml: line 5: more than 100000 values"),
+        ({"a.yaml": "x: 1\n<<: {x: *y}"}, "a.yaml: not valid YAML"),
+        ({"a.yaml": 'base: "b\\0.yaml"'}, "cannot be read: embedded null byte"),
+    ],
+)
+def test_faulty_files_are_one_line_that_names_the_file(write, files, message):
+    for name, text in files.items():
+        write(name, text)
+    first = write("a.yaml", files["a.yaml"])
+    with pytest.raises(ConfigError) as caught:
+        load(first)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_text_file_is_told(tmp_path, write):
+    (tmp_path / "image.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ConfigError, match=r"image.yaml: cannot be read: not a UTF-8 text file"):
+        read_yaml(tmp_path / "image.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_yaml(tmp_path)
+    assert read_yaml(write("empty.yaml", "# nothing yet")) == {}
+
+
+def test_another_optimiser_or_schedule_keeps_its_numbers() -> None:
+    saved = {
+        "optim": {"name": "adam", "lr": 1e-4},
+        "schedule": {"name": "poly", "warmup_epochs": 2},
+    }
+    changed = override(saved, ["optim.name=adamw", "schedule.name=cosine"], "saved")
+    assert changed.values == {
+        "optim": {"name": "adamw", "lr": 1e-4},
+        "schedule": {"name": "cosine", "warmup_epochs": 2},
+    }

@@ -1,0 +1,237 @@
+"""The renderer against geometry worked out independently, and the labels' warps against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from densemtl.transforms.geometry import Geometry
+from densemtl.data.datasets.synthetic_scenes.camera import Camera
+from densemtl.data.datasets.synthetic_scenes.classes import class_id
+from densemtl.data.datasets.synthetic_scenes.compose import compose
+from densemtl.data.datasets.synthetic_scenes.primitives import Assembly, Primitive
+from densemtl.data.datasets.synthetic_scenes.render import View, render
+from densemtl.data.datasets.synthetic_scenes.scene import Scene, Shapes
+from densemtl.data.datasets.synthetic_scenes.textures import Surface
+from densemtl.data.datasets.synthetic_scenes.trace import trace
+from densemtl.tasks.base import Task
+from densemtl.types import Size
+
+SIZE: Size = (96, 120)
+SCENES = (0, 1, 2)
+GREY = Surface((0.5, 0.5, 0.5))
+
+
+def scene_of(number: int) -> Scene:
+    return compose(np.random.default_rng(number))
+
+
+def look(scene: Scene, size: Size = SIZE) -> View:
+    return render(scene, scene.camera, size)
+
+
+def rays(camera: Camera, size: Size) -> NDArray[np.float32]:
+    columns, rows = camera.rays(size)
+    return np.stack([*np.meshgrid(columns, rows), np.ones(size, np.float32)], -1)
+
+
+def inside(scene: Scene, camera: Camera, size: Size = SIZE) -> NDArray[np.bool_]:
+    """Pixels whose 3x3 neighbourhood shows one flat face of one shape."""
+    index = trace(Shapes.of(scene.primitives), camera, size).index
+    faces = np.dstack([index, render(scene, camera, size).normals])
+    flat = np.ones(size, np.uint8)
+    for axis in (0, 1):
+        for step in (-1, 1):
+            flat &= (np.abs(faces - np.roll(faces, step, axis)) < 1e-4).all(-1)
+    flat[[0, -1]] = flat[:, [0, -1]] = 0
+    return cv2.erode(flat, np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
+
+
+def angles(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
+
+
+@pytest.mark.parametrize("number", SCENES)
+def test_normals_have_length_one_and_face_the_camera(number: int) -> None:
+    scene = scene_of(number)
+    view = look(scene)
+    np.testing.assert_allclose(np.linalg.norm(view.normals, axis=-1), 1, atol=1e-5)
+    assert ((view.normals * rays(scene.camera, SIZE)).sum(-1) < 0).all()
+
+
+@pytest.mark.parametrize("number", SCENES)
+def test_depth_and_normals_agree_on_flat_faces(number: int) -> None:
+    scene = scene_of(number)
+    view = look(scene)
+    points = rays(scene.camera, SIZE) * view.depth[..., None]
+    across = np.roll(points, -1, 1) - np.roll(points, 1, 1)
+    along = np.roll(points, -1, 0) - np.roll(points, 1, 0)
+    derived = np.cross(along, across)
+    derived /= np.linalg.norm(derived, axis=-1, keepdims=True) + 1e-12
+    flat = inside(scene, scene.camera)
+    assert flat.mean() > 0.3
+    wrong = angles(derived, view.normals)[flat]
+    assert np.median(wrong) < 0.1
+    assert wrong.max() < 1
+
+
+def around(primitives: list[Primitive]) -> Scene:
+    """Shapes inside an otherwise empty scene of two metres' half side."""
+    shell = Assembly(0, 0, 0, class_id("wall"), 0, primitives=primitives)
+    for axis in range(3):
+        for side in (-1, 1):
+            centre, size = [0.0] * 3, [5.0] * 3
+            centre[axis], size[axis] = side * 2.5, 1.0
+            shell.box((centre[0], centre[1], centre[2]), (size[0], size[1], size[2]), GREY)
+    scene = scene_of(0)
+    return replace(scene, primitives=tuple(primitives), room=(4.0, 4.0, 4.0))
+
+
+def test_wall_straight_ahead_has_constant_depth() -> None:
+    view = render(around([]), Camera((0, 0, -1)), SIZE)
+    middle = (slice(30, 66), slice(40, 80))
+    np.testing.assert_allclose(view.depth[middle], 3, atol=1e-5)
+    np.testing.assert_allclose(view.normals[middle], np.broadcast_to([0, 0, -1], (36, 40, 3)))
+
+
+def test_sphere_matches_the_quadratic_formula() -> None:
+    ball = Assembly(0.2, 0.3, 0, class_id("plant"), 1)
+    ball.ellipsoid((0, 0.1, 0), (1, 1, 1), GREY)
+    camera = Camera((0, 0, -1.5))
+    view = render(around(ball.primitives), camera, SIZE)
+    direction = rays(camera, SIZE).astype(np.float64)
+    offset = np.array(camera.position) - [0.2, -0.1, 0.3]
+    a, b = (direction**2).sum(-1), direction @ offset
+    found = b**2 - a * (offset @ offset - 0.25)
+    hit = view.instance == 1
+    np.testing.assert_array_equal(hit, found > 0)
+    depth = (-b - np.sqrt(np.where(found > 0, found, 0))) / a
+    np.testing.assert_allclose(view.depth[hit], depth[hit], rtol=1e-4)
+    normal = (offset + direction * depth[..., None])[hit] / 0.5
+    assert angles(view.normals[hit], normal.astype(np.float32)).max() < 0.5
+
+
+def test_capsule_pixels_lie_at_its_radius_from_its_axis() -> None:
+    start, end = np.array([-0.6, -0.2, 0.1]), np.array([0.5, -0.7, 0.6])
+    limb = Assembly(0, 0, 0, class_id("person"), 1)
+    limb.limb((-0.6, 0.2, 0.1), (0.5, 0.7, 0.6), 0.25, GREY, part=1)
+    camera = Camera((0, -0.4, -1.5))
+    view = render(around(limb.primitives), camera, SIZE)
+    hit = view.parts == 1
+    points = (np.array(camera.position) + rays(camera, SIZE) * view.depth[..., None])[hit]
+    share = np.clip((points - start) @ (end - start) / ((end - start) ** 2).sum(), 0, 1)
+    distance = np.linalg.norm(points - (start + share[:, None] * (end - start)), axis=1)
+    assert hit.sum() > 300
+    np.testing.assert_allclose(distance, 0.25, atol=1e-3)
+
+
+@pytest.mark.parametrize("angle", [-25.0, 10.0, 40.0])
+@pytest.mark.parametrize("number", SCENES)
+def test_warped_labels_match_a_rolled_camera(
+    number: int, angle: float, make_task: Callable[..., Task]
+) -> None:
+    """A camera rolled clockwise sees the picture turned counter-clockwise, depth unchanged."""
+    scene = scene_of(number)
+    size = (100, 100)
+    plain = look(scene, size)
+    camera = replace(scene.camera, roll=scene.camera.roll + math.radians(angle))
+    rolled = render(scene, camera, size)
+    geometry = Geometry((0, 0, *size), size, angle=angle)
+    classes = make_task("semseg").warp(plain.semseg, geometry)
+    normals = make_task("normals").warp(plain.normals, geometry)
+    depth = make_task("depth").warp(plain.depth, geometry)
+    seen = (classes != 255) & inside(scene, camera, size)
+    assert seen.mean() > 0.25
+    assert (classes == rolled.semseg)[seen].mean() > 0.99
+    assert np.median(angles(normals, rolled.normals)[seen]) < 0.1
+    assert (angles(normals, rolled.normals)[seen] < 1).mean() > 0.98
+    assert np.median(np.abs(depth / rolled.depth - 1)[seen]) < 0.01
+
+
+def magnified(scene: Scene, zoom: float) -> Scene:
+    """The same scene at 1 / zoom of its size, as seen from the same camera in the same place."""
+    eye = np.array(scene.camera.position)
+    primitives = tuple(
+        shape._replace(
+            centre=tuple((np.array(shape.centre) / zoom).tolist()),
+            scale=tuple((np.array(shape.scale) / zoom).tolist()),
+        )
+        for shape in scene.primitives
+    )
+    camera = replace(scene.camera, position=tuple((eye / zoom).tolist()))
+    return replace(scene, primitives=primitives, camera=camera)
+
+
+@pytest.mark.parametrize("number", SCENES)
+def test_zoomed_depth_matches_a_smaller_world_through_a_longer_lens(
+    number: int, make_task: Callable[..., Task]
+) -> None:
+    """What "depth / zoom" is exactly true of.
+
+    A longer lens alone magnifies the picture and leaves depth as it was. To a network, which
+    assumes one lens, the magnified picture looks like one taken with the old lens of a world
+    that is nearer. Cropped and resized pixels of `zoom` show, ray by ray, the world shrunk to
+    1 / zoom about the camera, seen through a lens `zoom` times longer: all directions are those of
+    the magnified picture and every depth is divided by `zoom`.
+    """
+    zoom, scene = 2, scene_of(number)
+    plain = look(scene)
+    near = magnified(scene, zoom)
+    camera = replace(near.camera, focal=scene.camera.focal * zoom)
+    closer = render(near, camera, SIZE)
+    box = (SIZE[0] // 4, SIZE[1] // 4, SIZE[0] // 2, SIZE[1] // 2)
+    geometry = Geometry(box, SIZE, zoom=zoom)
+    classes = make_task("semseg").warp(plain.semseg, geometry)
+    depth = make_task("depth").warp(plain.depth, geometry)
+    flat = inside(near, camera)
+    assert (classes == closer.semseg)[flat].mean() > 0.98
+    error = np.abs(depth / closer.depth - 1)[flat]
+    assert np.median(error) < 0.01
+    assert np.quantile(error, 0.95) < 0.03
+    wrong = np.abs(plain.depth[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]).mean()
+    assert wrong > 1.9 * depth.mean()
+
+
+def mirrored(scene: Scene) -> Scene:
+    """The scene reflected in the plane x = 0, its camera too."""
+
+    def reflect(shape: Primitive) -> Primitive:
+        x, y, z = shape.centre
+        # Each own axis is reflected; shapes are symmetric, so handedness does not matter.
+        axes = np.array(shape.axes).reshape(3, 3) * [-1, 1, 1]
+        return shape._replace(centre=(-x, y, z), axes=tuple(axes.ravel().tolist()))
+
+    x, y, z = scene.camera.position
+    camera = replace(
+        scene.camera, position=(-x, y, z), yaw=-scene.camera.yaw, roll=-scene.camera.roll
+    )
+    lamp = scene.light.position
+    light = replace(scene.light, position=(-lamp[0], lamp[1], lamp[2]))
+    return replace(
+        scene, primitives=tuple(map(reflect, scene.primitives)), camera=camera, light=light
+    )
+
+
+@pytest.mark.parametrize("number", SCENES)
+def test_flipped_labels_match_a_mirrored_scene(number: int, make_task: Callable[..., Task]) -> None:
+    scene = scene_of(number)
+    plain, mirror = look(scene), render(mirrored(scene), mirrored(scene).camera, SIZE)
+    flip = Geometry((0, 0, *SIZE), SIZE, flip=True)
+    for task, label, expected in (
+        ("semseg", plain.semseg, mirror.semseg),
+        ("human_parts", plain.parts, mirror.parts),
+    ):
+        assert (make_task(task).warp(label, flip) == expected).mean() > 0.999
+    depth = make_task("depth").warp(plain.depth, flip)
+    assert (np.abs(depth - mirror.depth) < 1e-3).mean() > 0.998
+    normals = make_task("normals").warp(plain.normals, flip)
+    assert (np.abs(normals - mirror.normals).max(-1) < 1e-3).mean() > 0.995
+    difference = np.abs(flip.image(plain.image).astype(int) - mirror.image)
+    assert np.median(difference) <= 1
+    assert difference.mean() < 4

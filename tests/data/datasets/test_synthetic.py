@@ -1,0 +1,291 @@
+"""The embedded dataset: the same bytes for the same numbers, six exact labels, two disk layouts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from scipy.io import loadmat
+
+from densemtl import registry
+from densemtl.data.datasets.nyud import NYUD
+from densemtl.data.datasets.pascal_context import PascalContext
+from densemtl.data.datasets.synthetic_scenes.targets import object_edges
+from densemtl.data.datasets.synthetic import Synthetic
+from densemtl.errors import ConfigError, DataError
+from densemtl.tasks.base import Task
+from densemtl.types import Sample
+
+ALL = tuple(Synthetic.offers())
+SMALL = (48, 60)
+SCRIPT = Path(__file__).parents[2] / "datasets" / "make_synthetic.py"
+
+
+def equal(a: Sample, b: Sample) -> bool:
+    return (
+        np.array_equal(a.image, b.image)
+        and a.targets.keys() == b.targets.keys()
+        and all(np.array_equal(a.targets[task], b.targets[task]) for task in a.targets)
+    )
+
+
+def test_same_numbers_give_the_same_sample() -> None:
+    for index in (0, 3):
+        first, second = (Synthetic("train", ALL, size=SMALL)[index] for _ in range(2))
+        assert equal(first, second)
+
+
+def test_index_split_and_seed_give_other_rooms() -> None:
+    samples = [
+        Synthetic("train", ALL, size=SMALL)[0],
+        Synthetic("train", ALL, size=SMALL)[1],
+        Synthetic("val", ALL, size=SMALL)[0],
+        Synthetic("train", ALL, size=SMALL, seed=1)[0],
+    ]
+    depths = [sample.targets["depth"] for sample in samples]
+    for k, depth in enumerate(depths):
+        assert not any(np.allclose(depth, other, atol=0.05) for other in depths[k + 1 :])
+
+
+def test_the_number_of_images_changes_none_of_them() -> None:
+    few = Synthetic("val", ALL, size=SMALL, train_images=2, val_images=3)
+    many = Synthetic("val", ALL, size=SMALL, train_images=9, val_images=30)
+    assert equal(few[2], many[2])
+
+
+def test_asking_for_fewer_tasks_changes_nothing_else() -> None:
+    every, one = (
+        Synthetic("train", ALL, size=SMALL)[1],
+        Synthetic("train", ["depth"], size=SMALL)[1],
+    )
+    assert list(one.targets) == ["depth"]
+    np.testing.assert_array_equal(one.image, every.image)
+    np.testing.assert_array_equal(one.targets["depth"], every.targets["depth"])
+
+
+def test_samples_have_the_layout_that_tasks_expect(make_task: Callable[..., Task]) -> None:
+    dataset = Synthetic("train", ALL, size=(40, 72))
+    for index in range(4):
+        sample = dataset[index]
+        assert sample.image.shape == (40, 72, 3)
+        assert sample.image.dtype == np.uint8
+        for task, target in sample.targets.items():
+            void = make_task(task).void(sample.size)
+            assert (target.shape, target.dtype) == (void.shape, void.dtype), task
+
+
+def test_parts_are_absent_exactly_where_nobody_is() -> None:
+    dataset = Synthetic("train", ALL, size=SMALL)
+    shown = [dataset.view(index).parts.any() for index in range(20)]
+    assert [("human_parts" in dataset[index].targets) for index in range(20)] == shown
+    assert 0 < sum(shown) < 20
+
+
+def test_class_names_cover_the_labels() -> None:
+    offers = Synthetic.offers()
+    sample = Synthetic("train", ALL, size=SMALL)[0]
+    assert sample.targets["semseg"].max() < len(offers["semseg"]["class_names"])
+    assert offers["human_parts"]["class_names"][0] == "background"
+
+
+def test_length_names_and_bounds() -> None:
+    dataset = Synthetic("val", ALL, size=SMALL, val_images=3)
+    assert len(dataset) == len(set(dataset.ids)) == 3
+    assert dataset[2].id == dataset.ids[2]
+    assert equal(dataset[-1], dataset[2])
+    with pytest.raises(IndexError):
+        dataset[3]
+
+
+def test_fingerprint_tells_what_is_scored() -> None:
+    base = Synthetic("val", ALL).fingerprint()
+    assert Synthetic("val", ["depth"]).fingerprint() == base
+    others = [
+        Synthetic("val", ALL, seed=1),
+        Synthetic("val", ALL, size=SMALL),
+        Synthetic("val", ALL, val_images=7),
+        Synthetic("train", ALL),
+    ]
+    assert base not in {other.fingerprint() for other in others}
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": (8, 60)}, {"train_images": 0}, {"val_images": 0}, {"seed": -1}]
+)
+def test_wrong_options_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"synthetic.{next(iter(options))}"):
+        registry.make("data", "synthetic", "train", [], options=options)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_synthetic", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+OPTIONS = ["--train", "5", "--val", "3", "--size", "48", "60", "--seed", "4"]
+
+
+def rooms(split: str) -> Synthetic:
+    return Synthetic(split, ALL, size=SMALL, train_images=5, val_images=3, seed=4)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def nyud(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("nyud") / "set"
+    script.main(["nyud", str(root), *OPTIONS])
+    return root
+
+
+@pytest.fixture(scope="module")
+def pascal(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pascal") / "set"
+    script.main(["pascal_context", str(root), *OPTIONS])
+    return root
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_nyud_loader_reads_back_what_was_rendered(nyud: Path, split: str) -> None:
+    loaded = NYUD(split, ("semseg", "depth", "normals", "edge"), root=nyud)  # type: ignore[arg-type]
+    names = NYUD.offers()["semseg"]["class_names"]
+    ours = Synthetic.offers()["semseg"]["class_names"]
+    made = rooms(split)
+    assert len(loaded) == len(made)
+    for index in range(len(made)):
+        stored, rendered = loaded[index], made[index]
+        np.testing.assert_array_equal(stored.targets["depth"], rendered.targets["depth"])
+        np.testing.assert_array_equal(stored.targets["edge"], rendered.targets["edge"])
+        np.testing.assert_allclose(
+            stored.targets["normals"], rendered.targets["normals"], atol=1e-5
+        )
+        assert np.abs(stored.image.astype(int) - rendered.image).mean() < 8
+        for name in ("wall", "person", "bed"):
+            here = stored.targets["semseg"] == names.index(name)
+            np.testing.assert_array_equal(here, rendered.targets["semseg"] == ours.index(name))
+
+
+def test_pascal_parts_have_the_nested_structure_of_the_real_files(pascal: Path) -> None:
+    people = 0
+    for index in range(5):
+        view = rooms("train").view(index)
+        file = pascal / "human_parts" / f"2008_{index + 1:06d}.mat"
+        if not file.exists():
+            assert not view.parts.any()
+            continue
+        anno = loadmat(file)["anno"][0][0]
+        assert anno[0][0] == file.stem
+        for item in anno[1][0]:
+            category, mask, parts = item[1][0][0], item[2], item[3]
+            assert mask.shape == SMALL
+            if category == 15:
+                people += 1
+                covered = sum(part[1].astype(int) for part in parts[0])
+                np.testing.assert_array_equal(covered, mask)
+                assert {str(part[0][0]) for part in parts[0]} <= {
+                    *("head", "torso", "luarm", "llarm", "luleg", "llleg")
+                }
+    assert people > 0
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_pascal_loader_reads_back_what_was_rendered(pascal: Path, split: str) -> None:
+    tasks = ("semseg", "human_parts", "edge", "saliency", "normals")
+    loaded, made = PascalContext(split, tasks, root=pascal), rooms(split)  # type: ignore[arg-type]
+    names, ours = PascalContext.offers()["semseg"]["class_names"], Synthetic.offers()
+    assert len(loaded) == len(made)
+    for index in range(len(made)):
+        stored, rendered = loaded[index].targets, made[index].targets
+        for theirs, name in (("person", "person"), ("chair", "chair"), ("sofa", "sofa")):
+            here = rendered["semseg"] == ours["semseg"]["class_names"].index(name)
+            np.testing.assert_array_equal(stored["semseg"] == names.index(theirs), here)
+        parts = stored.get("human_parts", np.full(SMALL, 255))
+        np.testing.assert_array_equal(parts, rendered.get("human_parts", np.full(SMALL, 255)))
+        salient = stored.get("saliency", np.full(SMALL, 255))
+        np.testing.assert_array_equal(salient, rendered["saliency"])
+        known = np.isfinite(stored["normals"]).all(-1)
+        assert known.mean() > 0.5
+        assert np.abs(stored["normals"] - rendered["normals"])[known].max() < 0.02
+        near = cv2.dilate(rendered["edge"], np.ones((5, 5), np.uint8)) == 1
+        assert 0.01 < (stored["edge"] == 1).mean() < 0.4
+        assert near[stored["edge"] == 1].all()
+
+
+def test_pascal_files_are_named_by_the_lists(pascal: Path) -> None:
+    for split, count in (("train", 5), ("val", 3)):
+        ids = (pascal / "ImageSets" / "Context" / f"{split}.txt").read_text().split()
+        assert len(ids) == count
+        for folder, suffix in (
+            ("JPEGImages", "jpg"),
+            ("semseg/VOC12", "png"),
+            ("normals_distill", "png"),
+            ("pascal-context/trainval", "mat"),
+        ):
+            assert all((pascal / folder / f"{name}.{suffix}").exists() for name in ids)
+    first = loadmat(pascal / "pascal-context" / "trainval" / f"{ids[0]}.mat")["LabelMap"]
+    assert first.shape == SMALL
+    assert 0 < first.min() <= first.max() <= 459
+
+
+def test_the_script_completes_what_was_interrupted(
+    script: ModuleType, nyud: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, kept = nyud / "images" / "0002.jpg", nyud / "images" / "0001.jpg"
+    before, stamp = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    script.main(["nyud", str(nyud), *OPTIONS])
+    assert lost.read_bytes() == before
+    assert kept.stat().st_mtime_ns == stamp
+
+
+def test_the_script_refuses_other_options_and_other_peoples_folders(
+    script: ModuleType, nyud: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="another seed"):
+        script.main(["nyud", str(nyud), *OPTIONS[:-1], "5"])
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(DataError, match="something else"):
+        script.main(["nyud", str(tmp_path), *OPTIONS])
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_refused_size_leaves_no_trace(script: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="size"):
+        script.main(["nyud", str(tmp_path / "set"), "--size", "8", "8"])
+    assert not (tmp_path / "set").exists()
+
+
+def test_workers_write_the_same_files(script: ModuleType, nyud: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    script.main(["nyud", str(root), *OPTIONS, "--workers", "1"])
+    files = sorted(file.relative_to(nyud) for file in nyud.rglob("*.*"))
+    assert files == sorted(file.relative_to(root) for file in root.rglob("*.*"))
+    assert all((nyud / file).read_bytes() == (root / file).read_bytes() for file in files)
+    assert json.loads((root / "synthetic.json").read_text())["seed"] == 4
+
+
+def test_help_comes_at_once_without_heavy_imports() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit: print(sorted({'torch', 'cv2', 'numpy', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--seed" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_edges_are_those_of_the_instances() -> None:
+    dataset = Synthetic("train", ["edge"], size=SMALL)
+    np.testing.assert_array_equal(dataset[0].targets["edge"], object_edges(dataset.view(0)))

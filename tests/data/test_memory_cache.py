@@ -1,0 +1,58 @@
+"""Samples kept in memory: read once, the same as from the dataset itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from densemtl.data.base import DenseDataset
+from densemtl.data.memory_cache import Cached
+from densemtl.types import Sample
+
+
+class Counting(DenseDataset):
+    """Four samples; counts how often each is read."""
+
+    def __init__(self) -> None:
+        super().__init__("val", ["semseg"])
+        self.ids = ["a", "b", "c", "d"]
+        self.reads = [0] * 4
+
+    @classmethod
+    def offers(cls):
+        return {}
+
+    def __getitem__(self, index: int) -> Sample:
+        self.reads[index] += 1
+        image = np.full((3, 4, 3), index, np.uint8)
+        return Sample(image, {"semseg": image[..., 0]}, self.ids[index])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_cache_equals_its_dataset(workers):
+    dataset = Counting()
+    cached = Cached(dataset, workers)
+    assert len(cached) == 4
+    assert list(cached.ids) == dataset.ids
+    assert cached.fingerprint() == dataset.fingerprint()
+    assert (cached.split, cached.tasks) == ("val", ("semseg",))
+    for index in (2, 0, 3, 2):
+        assert cached[index].id == dataset.ids[index]
+        assert cached[index].image.dtype == np.uint8
+        np.testing.assert_array_equal(cached[index].targets["semseg"], np.full((3, 4), index))
+
+
+def test_every_sample_is_read_once():
+    dataset = Counting()
+    cached = Cached(dataset, workers=0)
+    _ = [cached[index] for index in (0, 1, 1, 3)]
+    assert dataset.reads == [1, 1, 1, 1]
+
+
+def test_fingerprints_tell_splits_and_ids_apart():
+    prints = set()
+    for split, ids in (("val", ["a", "b"]), ("val", ["b", "a"]), ("train", ["a", "b"])):
+        dataset = Counting()
+        dataset.split, dataset.ids = split, ids
+        prints.add(dataset.fingerprint())
+    assert len(prints) == 3

@@ -1,0 +1,95 @@
+"""Broken samples are left out, told and counted; what is left trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.helpers import fake_datasets
+import pytest
+from tests.helpers.experiments import tiny
+
+from densemtl.factory import build_dataset, build_splits
+from densemtl.config.experiment import Experiment
+from densemtl.data.base import DenseDataset
+from densemtl.data.skip_corrupt import Readable
+from densemtl.errors import DataError
+from densemtl.results.results import load_results
+from densemtl.runs.train_run import run
+from densemtl.types import Sample
+
+
+def experiment(root: Path, *overrides: str) -> Experiment:
+    loader = "loader={batch_size: 1, workers: 0, corrupt: skip}"
+    return tiny(f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1", *overrides)
+
+
+def damage(root: Path, *names: str) -> None:
+    for name in names:
+        file = root / "images" / f"{name}.jpg"
+        file.write_bytes(file.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_what_cannot_be_read_is_skipped_and_counted(
+    tmp_path: Path, cache: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "nyud"
+    ids = fake_datasets.nyud_survey(root, count=6)
+    damage(root, ids[1], ids[5])
+    run(experiment(root, f"loader.cache={cache}"), tmp_path / "run", "cpu")
+    told = capsys.readouterr().out
+    assert f"skipped: {root}/images/{ids[1]}.jpg: truncated" in told
+    assert "skipped 1 of the 3 images of 'train', which cannot be read" in told
+    assert "skipped 1 of the 3 images of 'val', which cannot be read" in told
+    assert load_results(tmp_path / "run").images == 2
+
+
+def test_nothing_changes_where_all_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_datasets.nyud_survey(tmp_path)
+    skipping = experiment(tmp_path)
+    stopping = experiment(tmp_path, "loader.corrupt=stop")
+    pairs = [(build_dataset(each, "train")) for each in (skipping, stopping)]
+    assert pairs[0].ids == pairs[1].ids
+    assert pairs[0].fingerprint() == pairs[1].fingerprint()
+    assert pairs[0].stamp(1) == pairs[1].stamp(1)
+    assert skipping.fingerprint() == stopping.fingerprint()
+    assert capsys.readouterr().out == ""
+
+
+def test_sets_that_lost_images_are_not_compared(tmp_path: Path) -> None:
+    ids = fake_datasets.nyud_survey(tmp_path)
+    before = build_splits(experiment(tmp_path)).val.fingerprint()
+    damage(tmp_path, ids[3])
+    assert build_splits(experiment(tmp_path)).val.fingerprint() != before
+
+
+def test_a_set_without_one_whole_image_is_an_error(tmp_path: Path) -> None:
+    damage(tmp_path, *fake_datasets.nyud_survey(tmp_path))
+    with pytest.raises(DataError, match=r"0001\.jpg: truncated.*for all 2 images of 'train'"):
+        build_splits(experiment(tmp_path))
+
+
+class Chunked(DenseDataset):
+    """Seven samples in chunks of 3, 1 and 3, some of them broken."""
+
+    ids = tuple("abcdefg")
+    chunks = (3, 1, 3)
+
+    @classmethod
+    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in (1, 3, 6):
+            raise DataError(f"{index}: broken")
+        return Sample(None, {}, self.ids[index])
+
+
+def test_chunks_are_those_of_what_is_left() -> None:
+    left = Readable(Chunked("train", []), workers=0)
+    assert left.ids == ("a", "c", "e", "f")
+    assert left.chunks == (2, 2)
+    assert [left[index].id for index in range(4)] == list(left.ids)

@@ -1,0 +1,149 @@
+"""The order in which tasks are named means nothing: other order, same predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from decoders.test_contract import (
+    ARCHITECTURES,
+    BACKBONES,
+    NEED_STAGES,
+    UNCUT,
+)
+from tests.helpers.exact import GATE_TOLERANCE, TOLERANCE, assert_same
+from torch import Tensor
+
+from densemtl import registry
+from densemtl.decoders.base import Decoder
+from densemtl.heads.linear import Linear
+from densemtl.backbones.backbone import Backbone
+from densemtl.tasks.base import Task
+
+NAMES = ["semseg", "depth", "normals"]
+GATED = {"cgc", "ml_mmoe", "mmoe", "ple"}
+ORDER = [2, 0, 1]
+"""The new order, as indices into the old."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mti_net": {"softmax": "paper"},
+    "asymmetric_sharing": {"reads": {"depth": ["normals", "semseg"]}},
+}
+"""Where the default does depend on the order: the published code's softmax goes over neighbouring
+channels, whatever tasks they belong to, and without `reads` the last task is the reader."""
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_other_order_same_predictions(
+    make_task: Callable[..., Task], architecture: str, backbone: str
+) -> None:
+    if architecture in NEED_STAGES and backbone in UNCUT:
+        pytest.skip(f"{backbone} cannot be cut into the stages that {architecture} needs")
+    old = build(make_task, architecture, NAMES, backbone)
+    new = build(make_task, architecture, [NAMES[index] for index in ORDER], backbone)
+    state = old.state_dict()
+    new.load_state_dict({key: moved(architecture, key, state) for key in state})
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        wanted, made = old.double().eval()(x).final, new.double().eval()(x).final
+    assert list(made) == [NAMES[index] for index in ORDER]
+    for task in NAMES:
+        tolerance = GATE_TOLERANCE if architecture in GATED else TOLERANCE
+        assert_same(made[task], wanted[task], tolerance)
+    assert (wanted["depth"].std() > 1e-4).item()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_same_seed_makes_the_same_network(
+    make_task: Callable[..., Task], architecture: str
+) -> None:
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        one, other = (build(make_task, architecture, NAMES).eval()(x).final for _ in range(2))
+    assert all(torch.equal(one[task], other[task]) for task in NAMES)
+
+
+def build(
+    make_task: Callable[..., Task],
+    architecture: str,
+    names: list[str],
+    backbone: str = "test_resnet",
+) -> Decoder:
+    torch.manual_seed(0)
+    decoder: Decoder = registry.make(
+        "decoders",
+        architecture,
+        lambda: Backbone(backbone, pretrained=False),
+        Linear,
+        [make_task(name) for name in names],
+        options=OPTIONS.get(architecture, {}),
+    )
+    generator = torch.Generator().manual_seed(2)
+    for parameter in decoder.parameters():
+        with torch.no_grad():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return decoder
+
+
+def moved(architecture: str, key: str, state: dict[str, Tensor]) -> Tensor:
+    """The new network's tensor of that name, from the old one's."""
+    return MOVES.get(architecture, by_name)(key, state)
+
+
+def by_name(key: str, state: dict[str, Tensor]) -> Tensor:
+    """Modules that bear their task's name need no more."""
+    return state[key]
+
+
+def blocks(tensor: Tensor, dim: int) -> Tensor:
+    """Equal parts a task along a dimension, put in the new order."""
+    parts = tensor.chunk(len(ORDER), dim)
+    return torch.cat([parts[index] for index in ORDER], dim)
+
+
+def cross_stitch(key: str, state: dict[str, Tensor]) -> Tensor:
+    return state[key][ORDER][:, ORDER] if key.startswith("units.") else state[key]
+
+
+def nddr_cnn(key: str, state: dict[str, Tensor]) -> Tensor:
+    """layers.LEVEL.TASK.LAYER.*"""
+    if not key.startswith("layers."):
+        return state[key]
+    _, level, task, layer, what = key.split(".")
+    tensor = state[f"layers.{level}.{ORDER[int(task)]}.{layer}.{what}"]
+    return blocks(tensor, 1) if tensor.ndim == 4 else tensor
+
+
+def mti_net(key: str, state: dict[str, Tensor]) -> Tensor:
+    """The propagation reads, and its mask weighs, all tasks' joined channels."""
+    tensor = state[key]
+    if not key.startswith("propagate."):
+        return tensor
+    reads = ("mask.0.body.0.0.", "mask.0.skip.0.", "reduce.body.0.0.", "reduce.skip.0.")
+    if any(part in key for part in reads):
+        return blocks(tensor, 1)
+    return blocks(tensor, 0) if ".mask.2." in key else tensor
+
+
+def sluice(key: str, state: dict[str, Tensor]) -> Tensor:
+    """alphas.STAGE, betas, projections.TASK.STAGE.weight"""
+    tensor = state[key]
+    if key.startswith("alphas."):
+        return blocks(blocks(tensor, 0), 1)
+    if key == "betas":
+        return tensor[ORDER]
+    if key.startswith("projections."):
+        _, task, stage, what = key.split(".")
+        return state[f"projections.{ORDER[int(task)]}.{stage}.{what}"]
+    return tensor
+
+
+MOVES: dict[str, Callable[[str, dict[str, Tensor]], Tensor]] = {
+    "cross_stitch": cross_stitch,
+    "nddr_cnn": nddr_cnn,
+    "mti_net": mti_net,
+    "sluice": sluice,
+}

@@ -1,0 +1,81 @@
+"""What the page reads under the pointer is what was predicted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from densemtl.demo.web.payload import describe
+
+SIZE = (6, 8)
+
+
+def unpack(view) -> np.ndarray:
+    """The map, as the page decodes it."""
+    data = zlib.decompress(base64.b64decode(view["values"]))
+    levels = np.frombuffer(data, "u1" if view["bits"] == 8 else "<u2")
+    values = view["low"] + levels * ((view["high"] - view["low"]) / (2 ** view["bits"] - 1))
+    return values.reshape(*SIZE, view["channels"])
+
+
+def picture(address: str) -> np.ndarray:
+    kind, _, data = address.partition(";base64,")
+    assert kind in ("data:image/png", "data:image/jpeg")
+    decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+    return decoded[..., ::-1]
+
+
+@pytest.fixture
+def described(make_task, draw_label, rng):
+    """(tasks, maps, what the page gets)."""
+    tasks = [make_task(name) for name in ("semseg", "depth", "normals", "edge", "regression")]
+    maps = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
+    maps["edge"] = rng.random(SIZE).astype(np.float32)
+    image = rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+    shown = json.loads(json.dumps(describe(image, maps, tasks)))
+    return tasks, maps, shown
+
+
+def test_maps_come_back(described) -> None:
+    tasks, maps, shown = described
+    assert (shown["height"], shown["width"]) == SIZE
+    for task, view in zip(tasks, shown["views"], strict=True):
+        values = np.asarray(maps[task.name], np.float64).reshape(*SIZE, -1)
+        step = np.ptp(values) / 65535
+        np.testing.assert_allclose(unpack(view), values, atol=step if view["bits"] == 16 else 0)
+        np.testing.assert_array_equal(picture(view["picture"]), task.colour(maps[task.name]))
+
+
+def test_classes_have_names_colours_and_shares(described) -> None:
+    tasks, maps, shown = described
+    classes = shown["views"][0]["classes"]
+    assert [each["name"] for each in classes] == ["wall", "floor", "chair"]
+    for index, each in enumerate(classes):
+        assert each["share"] == pytest.approx((maps["semseg"] == index).mean())
+        colour = tasks[0].colour(np.array([[index]]))[0, 0]
+        assert each["color"] == "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def test_numbers_have_scales(described) -> None:
+    tasks, _, shown = described
+    depth, normals, edge = shown["views"][1:4]
+    assert depth["unit"] == "m"
+    assert depth["legend"]["captions"] == ["0 m", "10 m"]
+    scale = picture(depth["legend"]["picture"])
+    np.testing.assert_array_equal(scale[:, 0], tasks[1].colour(np.zeros((1, 1)))[:, 0])
+    assert edge["legend"]["captions"] == ["no", "yes"]
+    ball = picture(normals["legend"]["picture"])
+    np.testing.assert_allclose(ball[80, 80], [128, 128, 255], atol=2)  # towards the viewer
+    assert (ball[0, 0] == 255).all()
+
+
+def test_maps_without_a_value_are_shown_too(make_task) -> None:
+    task = make_task("depth")
+    image = np.zeros((*SIZE, 3), np.uint8)
+    (view,) = describe(image, {"depth": np.full(SIZE, np.nan, np.float32)}, [task])["views"]
+    assert (unpack(view) == 0).all()

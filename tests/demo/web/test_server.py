@@ -1,0 +1,26 @@
+"""Without the extra, one line names it; an address that is taken is reported."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from densemtl.errors import ConfigError
+from densemtl.demo.web.server import listen, serve
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
+def test_the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "densemtl.demo.web.page", raising=False)
+    monkeypatch.delitem(sys.modules, "densemtl.demo.web.middleware", raising=False)
+    with pytest.raises(ConfigError, match=r'pip install "densemtl\[web\]"'):
+        serve(None, "127.0.0.1", 0)
+
+
+def test_a_taken_port_is_told() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port}: cannot listen there"):
+            listen("127.0.0.1", port)

@@ -1,0 +1,50 @@
+"""Which validation is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from densemtl.engine.model_selection import is_better, selection
+from densemtl.tasks.base import Task
+
+
+@pytest.fixture
+def tasks(make_task: Callable[..., Task]) -> list[Task]:
+    return [make_task("semseg"), make_task("depth")]
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "better"),
+    [
+        ((30, 1.0), (20, 1.0), True),
+        ((20, 0.9), (20, 1.0), True),
+        ((20, 1.1), (20, 1.0), False),
+        ((22, 1.2), (20, 1.0), False),
+        ((30, 1.1), (20, 1.0), True),
+        ((20, 1.0), (20, 1.0), False),
+        ((0, 1.0), (0, 1.1), True),
+        ((math.nan, 1.0), (20, 1.0), False),
+        ((20, 1.0), (math.nan, 1.0), True),
+    ],
+)
+def test_the_mean_relative_gain_decides(
+    tasks: list[Task], new: tuple[float, float], old: tuple[float, float], better: bool
+) -> None:
+    def named(values: tuple[float, float]) -> dict[str, float]:
+        return {task.name: value for task, value in zip(tasks, values, strict=True)}
+
+    assert is_better(named(new), named(old), tasks) is better
+
+
+def test_anything_beats_nothing(tasks: list[Task]) -> None:
+    assert is_better({"semseg": math.nan, "depth": math.nan}, None, tasks)
+
+
+def test_one_number_a_task_is_looked_at(tasks: list[Task], make_task: Callable[..., Task]) -> None:
+    scores = {"semseg": {"mIoU": 3.0, "x": 1.0}, "depth": {"rmse": 2.0, "rmse_per_image": 5.0}}
+    assert selection(scores, tasks, "survey") == {"semseg": 3.0, "depth": 2.0}
+    edges = {"edge": {"pixel_maxF": 4.0}}
+    assert selection(edges, [make_task("edge")], "survey") == {"edge": 4.0}

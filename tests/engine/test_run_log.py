@@ -1,0 +1,61 @@
+"""The log of a run, also of one that was killed and goes on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from densemtl.engine.run_log import RunLog, open_log, read_log
+from densemtl.trackers.base import TrackedRun
+from densemtl.trackers.tensorboard import TensorBoard
+
+
+def steps(folder) -> list[tuple[int, str]]:
+    return [(line["step"], line["kind"]) for line in read_log(folder / "log.jsonl")]
+
+
+def test_lines_and_board(tmp_path):
+    run = TrackedRun(tmp_path, "tiny", {}, 0)
+    with open_log(run, [TensorBoard()]) as log:
+        log.scalars(1, "train", {"semseg": 2.5, "total": float("inf")})
+        log.scalars(2, "val", {"semseg/mIoU": 40.0})
+        log.picture(2, "panel", np.zeros((4, 5, 3), np.uint8))
+    first, second = read_log(tmp_path / "log.jsonl")
+    assert (first["step"], first["kind"], first["semseg"]) == (1, "train", 2.5)
+    assert first["total"] is None
+    assert second["semseg/mIoU"] == 40.0
+    assert second["time"] >= first["time"]
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_lines_are_there_before_the_run_ends(tmp_path):
+    with RunLog(tmp_path, 0) as log:
+        log.scalars(1, "train", {"a": 1.0})
+        assert steps(tmp_path) == [(1, "train")]
+
+
+def test_a_run_that_goes_on_drops_what_was_logged_after_its_checkpoint(tmp_path):
+    with RunLog(tmp_path, 0) as log:
+        for step in (1, 2, 3, 4):
+            log.scalars(step, "train", {"loss": float(step)})
+    with (tmp_path / "log.jsonl").open("a") as handle:
+        handle.write('{"step": 5, "ki')
+    with RunLog(tmp_path, 2) as log:
+        log.scalars(3, "train", {"loss": 30.0})
+    assert [(line["step"], line["loss"]) for line in read_log(tmp_path / "log.jsonl")] == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 30.0),
+    ]
+
+
+WHOLE = '{"step": 1, "kind": "val"}'
+
+
+@pytest.mark.parametrize("text", ["", WHOLE + '\n{"st', "nothing\n", "[1]\n3\n"])
+def test_half_written_lines_are_left_out(tmp_path, text):
+    (tmp_path / "log.jsonl").write_text(text)
+    assert read_log(tmp_path / "log.jsonl") == ([json.loads(WHOLE)] if "step" in text else [])
+    assert read_log(tmp_path / "none.jsonl") == []

@@ -1,0 +1,60 @@
+"""What was learnt about sharing reaches the log and a picture, and does not touch the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+from tests.helpers.experiments import tiny
+
+from densemtl.engine.run_log import read_log
+from densemtl.visualization.matrix_history import draw_course
+from densemtl.runs.train_run import run
+
+
+def sharing_lines(folder: Path) -> list[dict[str, float]]:
+    return [line for line in read_log(folder / "log.jsonl") if line["kind"] == "sharing"]
+
+
+@pytest.fixture(scope="module")
+def stitched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stitched")
+    run(tiny("decoder.name=cross_stitch", "optim.lr_scale.fusion=100"), folder, "cpu")
+    return folder
+
+
+def test_it_is_logged_at_the_start_and_after_every_epoch(stitched: Path) -> None:
+    lines = sharing_lines(stitched)
+    assert [line["step"] for line in lines] == [0, 4, 8]
+    assert lines[0]["stage 1/semseg<-depth"] == pytest.approx(0.1)
+    assert lines[0]["stage 4/depth<-depth"] == pytest.approx(0.9)
+    assert lines[2]["stage 1/semseg<-depth"] != pytest.approx(0.1, abs=1e-3)
+
+
+def test_it_is_drawn(stitched: Path) -> None:
+    picture = cv2.imread(str(stitched / "sharing.png"))
+    assert picture is not None
+    assert picture.std() > 10
+
+
+def test_masks_are_measured_on_the_same_images(tmp_path: Path) -> None:
+    run(tiny("decoder.name=mtan", "train.epochs=1"), tmp_path, "cpu")
+    first, last = sharing_lines(tmp_path)
+    masks = [key for key in first if key.startswith("attention/")]
+    assert len(masks) == 2 * 4
+    assert all(0 < first[key] < 1 for key in masks)
+    assert any(first[key] != last[key] for key in masks)
+
+
+def test_nothing_is_said_where_nothing_is_learnt(tmp_path: Path) -> None:
+    run(tiny("train.epochs=1"), tmp_path, "cpu")
+    assert sharing_lines(tmp_path) == []
+    assert not (tmp_path / "sharing.png").exists()
+
+
+def test_places_with_slashes_and_gaps_are_drawn(tmp_path: Path) -> None:
+    told = {"kind": "sharing", "time": 0.0, "layer 1/entropy/depth<-entropy": None, "a/x<-y": 0.5}
+    file = tmp_path / "sharing.png"
+    draw_course(file, [{"step": 0, **told}, {"step": 0, **told}], "sharing")
+    assert cv2.imread(str(file)) is not None

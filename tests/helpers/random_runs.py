@@ -1,0 +1,187 @@
+"""Runs of random options: whatever types annotations allow, tried for a step of a tiny network."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import timm
+import timm.optim
+import torch
+import yaml
+from hypothesis import strategies as st
+
+from densemtl import cli
+from densemtl import registry
+from densemtl.factory import build_splits
+from densemtl.config.experiment import load_experiment
+from densemtl.data.datasets.synthetic import Synthetic
+from densemtl.runtime.execution import Precision
+from densemtl.engine.trainer import train
+from densemtl.backbones.backbone import Backbone
+from densemtl.runs.train_run import make_job
+from densemtl.config.sections import (
+    AugmentSettings,
+    InputSettings,
+    LoaderSettings,
+    OptimSettings,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+BACKBONES = tuple(timm.list_models("test_*"))
+TASKS = ("semseg", "human_parts", "depth", "normals", "edge", "saliency")
+KINDS = ("classes", "binary", "regression", "unit_vectors")
+OPTIMISERS = tuple(timm.optim.list_optimizers(exclude_filters=["*kron*"]))
+"""Kron's are compiled, which takes a minute."""
+
+SECTIONS = {
+    "input": get_type_hints(InputSettings),
+    "augment": get_type_hints(AugmentSettings),
+    "loader": get_type_hints(LoaderSettings),
+    "optim": get_type_hints(OptimSettings) | {"name": Literal[OPTIMISERS]},
+    "schedule": get_type_hints(ScheduleSettings),
+    "train": get_type_hints(TrainSettings),
+}
+LEFT_OUT = (
+    *("workers", "cache", "cache_folder", "compile", "shard", "pixels", "pretrained"),
+    *("jitter", "model_config", "return"),
+)
+"""What would start processes, write elsewhere, take minutes, or has tests of its own."""
+
+WARNINGS = (
+    "Cosine annealing scheduler will have no effect on the learning rate since t_initial = t_mul ="
+    " eta_mul = 1.",
+)
+"""Of timm, where a schedule by epochs has a single one."""
+
+Values = dict[str, Any]
+
+CPU = Precision(torch.device("cpu"))
+
+integers = st.one_of(
+    st.sampled_from((1, 2, 3, 4, 5, 8, 16, 17, 33)),
+    st.integers(1, 48),
+    st.sampled_from((0, -1, -5, 300, 10**9, 2**31, 10**40)),
+)
+floats = st.one_of(
+    st.sampled_from((0.1, 0.5, 0.9, 1.0, 2.0, 3.7)),
+    st.floats(0, 2),
+    st.sampled_from((0.0, -1.0, 1e-30, 1e4, 1e30, 1e300, float("nan"), float("inf"))),
+)
+PLAIN: dict[Any, st.SearchStrategy[Any]] = {
+    int: integers,
+    float: floats,
+    bool: st.booleans(),
+    str: st.sampled_from(("", "a", *TASKS)),
+    NoneType: st.none(),
+    Path: st.just("nowhere"),
+}
+
+
+def of(annotation: Any) -> st.SearchStrategy[Any]:
+    """Values of a type as a file would hold them; its limits are what is tried, and not kept."""
+    kind, inside = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return of(inside[0])
+    if kind is Literal:
+        return st.sampled_from(inside)
+    if kind in (Union, UnionType):
+        return st.one_of(*map(of, inside))
+    if kind is dict:
+        return st.dictionaries(of(inside[0]), of(inside[1]), max_size=2)
+    if kind is list or inside[1:] == (...,):
+        return st.lists(of(inside[0]), max_size=4)
+    if kind is tuple:
+        return st.tuples(*map(of, inside)).map(list)
+    return PLAIN.get(annotation, st.none())
+
+
+@st.composite
+def some(draw: st.DrawFn, hints: Values) -> Values:
+    """Few options, so that what they alone do is seen."""
+    known = sorted(set(hints) - set(LEFT_OUT))
+    names = (
+        draw(st.lists(st.sampled_from(known), min_size=1, max_size=2, unique=True)) if known else []
+    )
+    return {name: draw(of(hints[name])) for name in names}
+
+
+def hints_of(cls: type[Any]) -> Values:
+    """{option: its type} of a component."""
+    fields = registry.options_model(cls).model_fields
+    return {name: field.annotation for name, field in fields.items()}
+
+
+@st.composite
+def options(draw: st.DrawFn, cls: type[Any]) -> Values:
+    """Of a component, few of those that it takes and all that it must be given."""
+    fields, hints = registry.options_model(cls).model_fields, hints_of(cls)
+    must = [name for name, field in fields.items() if field.is_required()]
+    return {**{name: draw(of(hints[name])) for name in must}, **draw(some(hints))}
+
+
+@st.composite
+def component(draw: st.DrawFn, package: str) -> Values:
+    """One of a package."""
+    name = draw(st.sampled_from(registry.names(package)))
+    return {"name": name, **draw(options(registry.find(package, name)))}
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> list[Values]:
+    """Some of the six, one perhaps as if it were of another kind."""
+    names = draw(st.lists(st.sampled_from(TASKS), min_size=1, max_size=3, unique=True))
+    entries: list[Values] = [{"name": name} for name in names]
+    if draw(st.booleans()):
+        kind = draw(st.one_of(st.just(names[0]), st.sampled_from(KINDS)))
+        entries[0] |= {"kind": kind, **draw(options(registry.find("tasks", kind)))}
+    return entries
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[str]:
+    """Overrides of the tiny experiment: random options of one to three of its sections."""
+    parts = {
+        "tasks": tasks(),
+        "decoder": component("decoders"),
+        "head": component("heads"),
+        "balancing": component("balancing"),
+        "data": options(Synthetic),
+        "backbone": options(Backbone),
+        **{name: some(hints) for name, hints in SECTIONS.items()},
+    }
+    names = draw(st.lists(st.sampled_from(sorted(parts)), min_size=1, max_size=3, unique=True))
+    chosen = {name: draw(parts[name]) for name in names}
+    backbone = {"name": draw(st.sampled_from(BACKBONES)), "pretrained": False}
+    chosen |= {"backbone": backbone | chosen.get("backbone", {}), "trackers": []}
+    return [
+        f"{name}={yaml.safe_dump(value, default_flow_style=True)}" for name, value in chosen.items()
+    ]
+
+
+def attempt(overrides: list[str], file: Path) -> tuple[int, str]:
+    """A tool's exit code and what it says, when it takes a step of the tiny experiment."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), TemporaryDirectory(dir=file.parent) as folder:
+            cli.run(lambda: _one_step(file, overrides, Path(folder)))
+    except SystemExit as end:
+        return int(end.code or 0), said.getvalue()
+
+
+def _one_step(file: Path, overrides: list[str], folder: Path) -> None:
+    experiment = load_experiment(file, [*overrides, "train.epochs=1"])
+    job = make_job(experiment, build_splits(experiment), folder, CPU)
+    job.train_step.balancer.validate_model(job.train_step.model)
+    train(job, max_steps=1)
+
+
+def is_told_well(said: str) -> bool:
+    """Whether every mistake is one line that is no longer than a few rows of a terminal."""
+    lines = [line for line in said.splitlines() if line not in WARNINGS]
+    return bool(lines) and all(line.startswith("error: ") and len(line) < 900 for line in lines)

@@ -1,0 +1,177 @@
+"""Reading files: every format, and one clear error for each way to be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+from tests.helpers import fake_datasets
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from densemtl.io import arrays
+from densemtl.errors import DataError
+
+RAMP = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
+
+
+@pytest.fixture
+def jpeg(tmp_path: Path) -> Path:
+    file = tmp_path / "a.jpg"
+    fake_datasets.picture(file, fake_datasets.Scene(0, (48, 64)).image)
+    return file
+
+
+def says(file: Path, *words: str) -> Callable[[DataError], bool]:
+    """Whether an error is one line that names the file and these words."""
+
+    def check(error: DataError) -> bool:
+        text = str(error)
+        return text.startswith(str(file)) and "\n" not in text and all(w in text for w in words)
+
+    return check
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.3, 0.7, 0.999])
+def test_truncated_jpeg(jpeg: Path, kept: float) -> None:
+    data = jpeg.read_bytes()
+    jpeg.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(DataError, check=says(jpeg, "truncated")):
+        arrays.read_image(jpeg)
+
+
+def test_truncated_jpeg_with_a_whole_thumbnail(jpeg: Path) -> None:
+    """The thumbnail ends with the mark that an image ends with."""
+    data = jpeg.read_bytes()
+    thumbnail = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    header = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    whole = data[:2] + header + data[2:]
+    jpeg.write_bytes(whole)
+    assert arrays.read_image(jpeg).shape == (48, 64, 3)
+    jpeg.write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.raises(DataError, check=says(jpeg, "truncated")):
+        arrays.read_image(jpeg)
+
+
+def test_bytes_after_the_end_are_no_error(jpeg: Path) -> None:
+    jpeg.write_bytes(jpeg.read_bytes() + b"\0" * 300)
+    assert arrays.read_image(jpeg).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".mat"])
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.6])
+def test_truncated_label(tmp_path: Path, suffix: str, kept: float) -> None:
+    file = tmp_path / f"a{suffix}"
+    noise = np.random.default_rng(0).integers(0, 2**16, (48, 64)).astype(np.uint16)
+    writers = {".png": fake_datasets.picture, ".npy": fake_datasets.array}
+    writers.get(suffix, lambda file, values: fake_datasets.matlab(file, depth=values))(file, noise)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(DataError, check=says(file)):
+        arrays.read_array(file)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.npy", "a.mat"])
+def test_missing_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, check=says(tmp_path / name, "No such file")):
+        arrays.read_array(tmp_path / name)
+
+
+def test_corrupt_png(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    fake_datasets.picture(file, RAMP)
+    data = bytearray(file.read_bytes())
+    data[60:80] = bytes(20)
+    file.write_bytes(data)
+    with pytest.raises(DataError, check=says(file)):
+        arrays.read_array(file)
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(DataError, check=says(file)):
+        arrays.read_array(file)
+
+
+def test_png_of_16_bits_and_colours_in_order(tmp_path: Path) -> None:
+    fake_datasets.picture(tmp_path / "deep.png", RAMP)
+    np.testing.assert_array_equal(arrays.read_array(tmp_path / "deep.png"), RAMP)
+    red = np.zeros((4, 5, 3), np.uint8)
+    red[..., 0] = 200
+    Image.fromarray(red).save(tmp_path / "red.png")
+    np.testing.assert_array_equal(arrays.read_array(tmp_path / "red.png"), red)
+    np.testing.assert_array_equal(arrays.read_image(tmp_path / "red.png"), red)
+
+
+def test_palette_png_gives_indices(tmp_path: Path) -> None:
+    """PASCAL's own masks are stored so."""
+    indices = (RAMP % 21).astype(np.uint8)
+    picture = Image.fromarray(indices)
+    picture.putpalette(list(range(256)) * 3)
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(arrays.read_array(tmp_path / "a.png"), indices)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_float_image_of_either_order(tmp_path: Path, first: bool) -> None:
+    image = fake_datasets.Scene(0, (6, 7)).image
+    stored = image / 255
+    fake_datasets.array(tmp_path / "a.npy", np.moveaxis(stored, -1, 0) if first else stored)
+    np.testing.assert_array_equal(arrays.read_image(tmp_path / "a.npy"), image)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((4, 5)), np.full((4, 5, 3), 200.0)], ids=["grey", "range"]
+)
+def test_no_image(tmp_path: Path, bad: np.ndarray) -> None:
+    fake_datasets.array(tmp_path / "a.npy", bad)
+    with pytest.raises(DataError, check=says(tmp_path / "a.npy")):
+        arrays.read_image(tmp_path / "a.npy")
+
+
+def test_mat_of_both_kinds(tmp_path: Path) -> None:
+    fake_datasets.matlab(tmp_path / "old.mat", depth=RAMP, other=1)
+    with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:
+        file["depth"] = RAMP.T
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    with (tmp_path / "new.mat").open("r+b") as handle:
+        handle.write(header)
+    for name in ("old.mat", "new.mat"):
+        np.testing.assert_array_equal(arrays.read_array(tmp_path / name, "depth"), RAMP)
+    with pytest.raises(DataError, match=r"old\.mat: holds no variable 'labels', only depth, other"):
+        arrays.read_array(tmp_path / "old.mat", "labels")
+
+
+def test_split_list_with_windows_line_ends_and_blank_lines(tmp_path: Path) -> None:
+    file = tmp_path / "train.txt"
+    file.write_bytes(b"\xef\xbb\xbf0003\r\n\r\n0004  \r\n")
+    assert arrays.read_ids(file) == ["0003", "0004"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("", "empty"), ("\n \n", "empty"), ("a\nb\na\n", "'a' twice")]
+)
+def test_bad_split_list(tmp_path: Path, text: str, word: str) -> None:
+    file = tmp_path / "train.txt"
+    file.write_text(text)
+    with pytest.raises(DataError, check=says(file, word)):
+        arrays.read_ids(file)
+
+
+def test_missing_split_list(tmp_path: Path) -> None:
+    with pytest.raises(DataError, check=says(tmp_path / "val.txt", "split list")):
+        arrays.read_ids(tmp_path / "val.txt")
+
+
+def test_index_prefers_the_exact_format_and_skips_drafts(tmp_path: Path) -> None:
+    for name in ("1.png", "1.npy", "2.JPG", ".3.png", "4.txt"):
+        (tmp_path / name).touch()
+    assert {key: file.name for key, file in arrays.index(tmp_path).items()} == {
+        "1": "1.npy",
+        "2": "2.JPG",
+    }
+    assert arrays.index(tmp_path / "none") == {}

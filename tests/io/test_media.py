@@ -1,0 +1,65 @@
+"""Which files are shown, and where their pictures go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densemtl.errors import DataError
+from densemtl.io.media import find_images, find_media, place
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.jpg", "a.PNG", "film.mp4", "notes.txt", "._b.jpg", "deep/er/c.png"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return tmp_path
+
+
+def test_folders_give_their_images_and_videos_in_order(folder: Path) -> None:
+    images, videos = find_media([folder])
+    assert [file.name for file in images] == ["a.PNG", "b.jpg"]
+    assert videos == [folder / "film.mp4"]
+    assert [file.name for file in find_images(folder)] == ["a.PNG", "b.jpg"]
+
+
+def test_patterns_reach_into_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_media([folder / "**/*.png"])[0] == [folder / "deep/er/c.png"]
+    monkeypatch.chdir(folder)
+    images, videos = find_media([Path("*.jp*g"), Path("f*"), Path("a.PNG")])
+    assert (images, videos) == ([Path("b.jpg"), Path("a.PNG")], [Path("film.mp4")])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("empty", "nothing to show in this folder or pattern"),
+        ("*.gif", "nothing to show in this folder or pattern"),
+        ("nowhere.jpg", "no such file or folder"),
+        ("notes.txt", "an unknown kind of file; known are .jpg"),
+    ],
+)
+def test_where_nothing_can_be_shown_one_line_tells(folder: Path, name: str, message: str) -> None:
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match=message) as caught:
+        find_media([folder / name])
+    assert "\n" not in str(caught.value)
+    assert str(folder / name) in str(caught.value)
+
+
+def test_files_named_alike_get_places_of_their_own() -> None:
+    files = [Path("x/a.jpg"), Path("y/a.jpg"), Path("a_2.png"), Path("a.png")]
+    placed = place(files, Path("out"), ".png")
+    assert sorted(placed.values()) == sorted(files)
+    assert list(placed) == ["a", "a_2", "a_2_2", "a_3"]
+
+
+def test_what_was_given_is_never_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    photo = Path("deep/er/c.png")
+    with pytest.raises(DataError, match="the output would replace it; choose another --output"):
+        place([photo], folder / "deep" / "x" / ".." / "er", ".png")
+    assert place([Path("b.jpg")], Path(), ".png") == {"b": Path("b.jpg")}

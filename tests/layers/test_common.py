@@ -1,0 +1,60 @@
+"""Shared layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.helpers.exact import assert_same
+from torch import nn
+from torch.nn import functional as F
+
+from densemtl.layers.common import BatchNorm, JoinedConv, conv_bn_relu, resize
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 12)])
+def test_convolutions_keep_the_size(kernel: int, dilation: int) -> None:
+    layer = conv_bn_relu(3, 5, kernel, dilation=dilation)
+    assert layer(torch.randn(2, 3, 7, 9)).shape == (2, 5, 7, 9)
+
+
+def test_batch_norm_is_torch_s_wherever_torch_s_works() -> None:
+    ours, theirs = BatchNorm(4), nn.BatchNorm2d(4)
+    x = torch.randn(2, 4, 3, 5)
+    for training in (True, False):
+        ours.train(training)
+        theirs.train(training)
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=0, atol=0)
+
+
+def test_one_value_a_channel_is_normalised_by_what_was_seen_before() -> None:
+    norm = BatchNorm(4)
+    norm(torch.randn(8, 4, 3, 3))
+    before = norm.running_mean.clone()
+    x = torch.randn(1, 4, 1, 1)
+    trained = norm(x)
+    torch.testing.assert_close(norm.running_mean, before, rtol=0, atol=0)
+    torch.testing.assert_close(trained, norm.eval()(x))
+
+
+def test_resizing_to_the_same_size_is_the_same_tensor() -> None:
+    x = torch.randn(1, 2, 3, 4)
+    assert resize(x, (3, 4)) is x
+    assert resize(x, (5, 7)).shape == (1, 2, 5, 7)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_levels_convolved_one_by_one_are_those_side_by_side() -> None:
+    torch.manual_seed(0)
+    levels = [torch.randn(2, 3, 8, 12), torch.randn(2, 4, 4, 6), torch.randn(2, 5, 3, 3)]
+    convolution = JoinedConv(12, 12, 1)
+    joined = torch.cat([resize(level, (8, 12)) for level in levels], dim=1)
+    for level in levels:
+        level.requires_grad_()
+    found = convolution(levels)
+    wanted = F.conv2d(joined, convolution.weight, convolution.bias)
+    assert_same(found, wanted)
+    towards = torch.randn_like(found)
+    own = torch.autograd.grad(found, convolution.weight, towards)
+    (expected,) = torch.autograd.grad(wanted, convolution.weight, towards)
+    assert_same(own[0], expected)

@@ -1,0 +1,126 @@
+"""Gradients taken at once are the same, and full-size maps do not outlive the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakSet
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+
+from densemtl.ops import lazy_upsampling
+from densemtl.ops.lazy_upsampling import Coarse
+from densemtl.losses.eager_gradient import at_once
+from densemtl.losses.cross_entropy import coarse_cross_entropy, cross_entropy
+from densemtl.tasks.multi_task_loss import objective
+from densemtl.types import VOID, Frame, Predictions
+
+WHOLE, SIZE = (32, 48), (27, 45)
+FRAME = Frame(SIZE, (0, 0, *SIZE))
+
+
+def both(loss, other, logits):
+    """(value, gradient) of each, three times the loss."""
+    found = []
+    for each in (loss, other):
+        leaf = logits.detach().clone().requires_grad_()
+        value = each(leaf)
+        (3 * value).backward()
+        found.append((value.detach(), leaf.grad))
+    return found
+
+
+def same(loss, other, logits):
+    for found, wanted in zip(*both(loss, other, logits), strict=True):
+        assert found.dtype == wanted.dtype
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_a_sum_over_parts_that_overlap():
+    logits = torch.randn(4, 3)
+    parts = [((slice(0, 3),), torch.sum), ((slice(1, 4),), lambda each: each.square().sum())]
+    same(
+        lambda each: at_once(each, parts),
+        lambda each: each[:3].sum() + each[1:].square().sum(),
+        logits,
+    )
+
+
+def test_without_gradients_there_is_the_value_alone():
+    logits = torch.randn(4, 3)
+    value = at_once(logits, [(..., torch.sum)])
+    assert value == logits.sum()
+    assert not value.requires_grad
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("elements", [1, 10**9])
+def test_cross_entropy_in_bands(monkeypatch, elements, layout):
+    monkeypatch.setattr(lazy_upsampling, "BAND", elements)
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 8, 12).contiguous(memory_format=layout)
+    target = torch.randint(0, 5, (2, *SIZE)).byte()
+    target[:, ::3, ::4] = VOID
+    valid = target != VOID
+
+    def plain(each):
+        full = F.interpolate(each, size=WHOLE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
+        return cross_entropy(full, target, valid)
+
+    def in_bands(each):
+        return coarse_cross_entropy(Coarse.of(each, FRAME, WHOLE), target, valid)
+
+    same(in_bands, plain, logits)
+
+
+def draw(task):
+    torch.manual_seed(0)
+    logits = torch.randn(2, task.channels, 8, 12)
+    if task.void((1, 1)).dtype == "uint8":
+        target = torch.randint(0, max(task.channels, 2), (2, *SIZE)).byte()
+        target[0, :9] = VOID
+    else:
+        target = F.normalize(torch.rand(2, task.channels, *SIZE) + 0.1)
+        target[0, :, :9] = torch.nan
+    return logits, target
+
+
+def test_every_task_loses_what_it_does_at_full_size(any_task):
+    logits, target = draw(any_task)
+
+    def in_one(each):
+        final = {any_task.name: each}
+        predictions = Predictions(final, [final], canvas=WHOLE)
+        return objective([any_task], predictions, {any_task.name: target}).tasks[any_task.name]
+
+    def plain(each):
+        full = F.interpolate(each, size=WHOLE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
+        return 2 * any_task.loss(full, target)
+
+    same(in_one, plain, logits)
+
+
+@dataclass(eq=False)
+class Saved:
+    tensor: torch.Tensor
+
+
+def test_only_a_gradient_of_the_logits_is_kept(any_task):
+    logits, target = draw(any_task)
+    alive: WeakSet[Saved] = WeakSet()
+
+    def keep(tensor):
+        saved = Saved(tensor)
+        alive.add(saved)
+        return saved
+
+    final, targets = {any_task.name: logits.requires_grad_()}, {any_task.name: target}
+    with saved_tensors_hooks(keep, lambda saved: saved.tensor):
+        losses = objective([any_task], Predictions(final, canvas=WHOLE), targets)
+    scalars = 8
+    kept = sum(saved.tensor.numel() for saved in alive)
+    assert logits.numel() <= kept <= logits.numel() + scalars
+    losses.tasks[any_task.name].backward()
+    assert logits.grad is not None

@@ -1,0 +1,172 @@
+"""Thinning, suppression and boundaries of regions, on shapes whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import label
+
+from densemtl.metrics.boundary.non_max_suppression import across, suppress
+from densemtl.ops.region_boundaries import boundaries
+from densemtl.ops.thinning import thin
+
+EIGHT = np.ones((3, 3), int)
+
+
+def drawn(*rows):
+    return np.array([[pixel == "#" for pixel in row] for row in rows])
+
+
+def blobs(seed, size=(60, 130), density=0.5):
+    from scipy.ndimage import uniform_filter
+
+    noise = np.random.default_rng(seed).random(size)
+    smooth = uniform_filter(noise, 2 * seed % 7 + 1)
+    return smooth > np.quantile(smooth, 1 - density)
+
+
+def pieces(mask):
+    return label(mask, EIGHT)[1]
+
+
+def test_a_bar_becomes_its_middle_line():
+    mask = np.zeros((9, 20), bool)
+    mask[3:6, 2:18] = True
+    rows, columns = np.nonzero(thin(mask))
+    assert set(rows) == {4}
+    assert columns.min() <= 4
+    assert columns.max() >= 15
+
+
+def test_an_upright_bar_of_even_width_becomes_a_line():
+    mask = np.zeros((30, 9), bool)
+    mask[2:28, 3:7] = True
+    found = thin(mask)
+    assert found.sum(1).max() == 1
+    assert found[5:25].any(1).all()
+
+
+def test_a_plus_keeps_its_four_arms():
+    mask = np.zeros((31, 31), bool)
+    mask[14:17, 3:28] = mask[3:28, 14:17] = True
+    found = thin(mask)
+    expected = np.zeros_like(mask)
+    expected[15, 5:26] = expected[5:26, 15] = True
+    assert (found & expected).sum() >= expected.sum() - 2
+    assert found.sum() <= expected.sum() + 4
+
+
+def test_a_ring_stays_a_ring():
+    y, x = np.mgrid[-20:21, -20:21]
+    found = thin((np.hypot(y, x) < 15) & (np.hypot(y, x) > 9))
+    assert pieces(found) == 1
+    assert label(~found)[1] == 2
+    assert np.abs(np.hypot(y, x)[found] - 12).max() < 1.6
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (3, 64), (3, 63), (5, 65), (2, 128)])
+def test_a_filled_block_shrinks_but_does_not_vanish(shape):
+    found = thin(np.ones(shape, bool))
+    assert pieces(found) == 1
+    assert found.sum() <= max(shape) + 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("density", [0.15, 0.5, 0.8])
+def test_pieces_stay_connected_as_they_were(seed, density):
+    mask = blobs(seed, density=density)
+    found = thin(mask)
+    assert not (found & ~mask).any()
+    assert pieces(found) == pieces(mask)
+    assert np.array_equal(thin(found), found)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_as_scikit_image_thins(seed):
+    morphology = pytest.importorskip("skimage.morphology")
+    mask = blobs(seed, (47, 60 + seed))
+    assert np.array_equal(thin(mask), morphology.thin(mask))
+
+
+def test_thinning_leaves_its_argument_alone():
+    mask = np.ones((4, 4), bool)
+    thin(mask)
+    assert mask.all()
+
+
+def test_regions_differ_to_the_east_and_south():
+    regions = np.array([[1, 1, 2], [1, 1, 2], [1, 3, 3]])
+    assert np.array_equal(boundaries(regions), thin(drawn(".#.", "###", "#..")))
+
+
+def test_the_south_east_neighbour_counts():
+    """The third pixel of the first row differs from that one only; without it, a dot would stay."""
+    regions = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]])
+    assert np.array_equal(thin(drawn("####", "####", "....")), boundaries(regions))
+    assert not np.array_equal(thin(drawn("##.#", "####", "....")), boundaries(regions))
+
+
+def test_one_region_has_no_boundary():
+    assert not boundaries(np.full((5, 7), 3)).any()
+
+
+def test_a_line_read_as_regions_moves_by_at_most_a_pixel():
+    line = np.zeros((9, 15), np.uint8)
+    line[4, 2:13] = 255
+    found = boundaries(line)
+    rows, _ = np.nonzero(found)
+    assert found.sum() >= 10
+    assert np.abs(rows - 4).max() <= 1
+
+
+def test_void_forms_no_boundary():
+    regions = np.array([[0, 0, 255, 255, 1, 1]] * 4, np.uint8)
+    assert not boundaries(regions, void=255).any()
+    assert boundaries(regions).any()
+
+
+def ridge(degrees, size=41, width=2.0):
+    """A blurred line through the middle, its normal at an angle (x right, y down)."""
+    y, x = np.mgrid[:size, :size] - size // 2
+    angle = np.deg2rad(degrees)
+    distance = x * np.cos(angle) + y * np.sin(angle)
+    return np.exp(-((distance / width) ** 2) / 2), distance
+
+
+@pytest.mark.parametrize("degrees", [0, 15, 30, 45, 60, 75, 88, 92, 110, 135, 150, 170])
+def test_directions_point_across_a_ridge(degrees):
+    values, _ = ridge(degrees)
+    centre = across(values)[20, 20]
+    error = np.abs((np.rad2deg(centre) - degrees + 90) % 180 - 90)
+    assert error < 12
+
+
+@pytest.mark.parametrize("degrees", [0, 15, 30, 45, 60, 75, 88, 92, 110, 135, 150, 170])
+def test_only_the_ridge_stays(degrees):
+    values, distance = ridge(degrees)
+    inner = np.s_[6:-6, 6:-6]
+    kept = suppress(values)[inner] > 0.05
+    assert np.abs(distance[inner][kept]).max() <= 1
+    assert kept.any(0).sum() + kept.any(1).sum() >= 29
+    assert (suppress(values)[inner][kept] == values[inner][kept]).all()
+
+
+@pytest.mark.parametrize(("weaker", "stays"), [(0.995, True), (0.98, False)])
+def test_what_is_about_as_strong_as_its_neighbour_stays(weaker, stays):
+    values = np.zeros((30, 30))
+    values[:, 14], values[:, 15] = 1, weaker
+    found = suppress(values)[10:20]
+    assert (found[:, 14] == 1).all()
+    assert (found[:, 15] > 0).all() == stays
+
+
+def test_the_border_fades():
+    flat = suppress(np.full((12, 13), 0.5))
+    assert flat[0].max() == flat[:, -1].max() == 0
+    assert flat[6, :6] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert flat[-2:, 6] == pytest.approx([0.1, 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (2, 2)])
+def test_tiny_maps_can_be_suppressed(shape):
+    assert suppress(np.ones(shape)).shape == shape

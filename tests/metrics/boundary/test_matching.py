@@ -1,0 +1,211 @@
+"""Matchings are of largest size: against maximum flow, one map or many in a row."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.spatial.distance import cdist
+
+from densemtl.metrics.boundary import matching
+from densemtl.metrics.boundary import augmentation
+from densemtl.metrics.boundary.disc_dilation import Disc
+from densemtl.metrics.boundary.matching import Matcher
+from densemtl.ops.thinning import thin
+
+RADII = [0.0, 1.0, 1.5, 2.3, 5.0]
+
+
+def largest(found, truth, radius):
+    """The size of a largest matching, by a library, from all distances."""
+    near = cdist(np.argwhere(found), np.argwhere(truth)) <= radius
+    if not near.size:
+        return 0
+    return int((maximum_bipartite_matching(csr_array(near), "column") >= 0).sum())
+
+
+def is_matchable(matched, truth, radius):
+    """Whether all these pixels can be matched at once, as a matched set must."""
+    return largest(matched, truth, radius) == matched.sum()
+
+
+def noise(rng, shape, density):
+    return rng.random(shape) < density
+
+
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("seed", range(60))
+def test_as_large_as_any(seed, radius):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 16, 2))
+    found, truth = (noise(rng, shape, rng.uniform(0.02, 0.7)) for _ in range(2))
+    matched = Matcher(truth, radius).match(found)
+    assert not (matched & ~found).any()
+    assert matched.sum() == largest(found, truth, radius)
+    assert is_matchable(matched, truth, radius)
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("radius", [1.5, 2.9])
+def test_as_large_as_any_after_other_maps(seed, radius):
+    """One matcher for a row of maps, as thresholds give them, then for unlike ones."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(8, 24, 2))
+    strength, truth = rng.random(shape), noise(rng, shape, 0.15)
+    maps = [thin(strength > level) for level in np.linspace(0.95, 0.2, 6)]
+    maps += [np.zeros(shape, bool), np.ones(shape, bool), noise(rng, shape, 0.1)]
+    matcher = Matcher(truth, radius)
+    for found in maps:
+        matched = matcher.match(found)
+        assert matched.sum() == largest(found, truth, radius)
+        assert is_matchable(matched, truth, radius)
+
+
+@pytest.fixture(params=["nearest first", "moves alone"])
+def way(request, monkeypatch):
+    """Few pixels are matched by moves alone; many are first paired with what is nearest."""
+    if request.param == "moves alone":
+        monkeypatch.setattr(matching, "pair_nearest", lambda *_: None)
+        monkeypatch.setattr(augmentation, "CHUNK", 50)
+
+
+@pytest.mark.parametrize("radius", [1.2, 2.0, 6.2])
+@pytest.mark.parametrize("seed", range(25))
+def test_either_way_leads_to_the_same_size(seed, radius, way):
+    rng = np.random.default_rng(seed)
+    shape = (19, 23)
+    truth = noise(rng, shape, rng.uniform(0.1, 0.6))
+    matcher = Matcher(truth, radius)
+    for density in (0.1, 0.4, 0.6):
+        found = noise(rng, shape, density)
+        matched = matcher.match(found)
+        assert matched.sum() == largest(found, truth, radius)
+        assert is_matchable(matched, truth, radius)
+
+
+def test_either_side_may_be_the_ground_truth():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        one, other = noise(rng, (20, 20), 0.2), noise(rng, (20, 20), 0.3)
+        sizes = {Matcher(a, 2.1).match(b).sum() for a, b in ((one, other), (other, one))}
+        turned = Matcher(one.T, 2.1).match(other.T).sum()
+        assert sizes == {turned}
+
+
+def stripes(period, axis):
+    index = np.indices((60, 70))[axis]
+    return index % period == 0
+
+
+HARD = {
+    "columns2": stripes(2, 1),
+    "rows3": stripes(3, 0),
+    "grid": stripes(5, 0) | stripes(5, 1),
+    "board": np.indices((60, 70)).sum(0) % 2 == 0,
+    "comb": np.indices((60, 70)).sum(0) % 7 == 0,
+    "all": np.ones((60, 70), bool),
+    "one": np.indices((60, 70)).sum(0) == 0,
+    "halves": np.where(np.indices((60, 70))[1] < 35, stripes(2, 0), stripes(4, 1)),
+}
+
+
+@cache
+def largest_of_patterns(found, truth):
+    return largest(HARD[found], HARD[truth], 1.5)
+
+
+@pytest.mark.parametrize("truth", HARD)
+@pytest.mark.parametrize("found", HARD)
+def test_regular_patterns(found, truth, way):
+    size = largest_of_patterns(*sorted((found, truth)))
+    assert Matcher(HARD[truth], 1.5).match(HARD[found]).sum() == size
+
+
+def test_the_radius_is_inclusive():
+    truth = np.zeros((9, 9), bool)
+    truth[0, 0] = True
+    found = np.zeros_like(truth)
+    found[3, 4] = True
+    assert Matcher(truth, 5).match(found).sum() == 1
+    assert Matcher(truth, 4.99).match(found).sum() == 0
+
+
+def test_a_long_path_of_pairs_is_turned_over():
+    """Greedy pairs leave the two ends of a line unmatched; only moving all of them helps."""
+    truth, found = (np.zeros((1, 400), bool) for _ in range(2))
+    truth[0, 0::4] = True
+    found[0, 2::4] = True
+    truth[0, 398] = True
+    found[0, 398] = False
+    found[0, 0] = True
+    matched = Matcher(truth, 2).match(found)
+    assert matched.sum() == largest(found, truth, 2) == 100
+
+
+@pytest.mark.parametrize("radius", [0.0, 1.0, 3.7, 5.0, 70.3])
+def test_a_disc_dilates_to_what_is_within_its_radius(radius):
+    mask = noise(np.random.default_rng(3), (23, 90), 0.002)
+    disc = Disc(mask.shape, radius)
+    near = cdist(np.argwhere(np.ones_like(mask)), np.argwhere(mask)).min(1) <= radius
+    assert np.array_equal(disc.crop(disc.within(disc.frame(mask))), near.reshape(mask.shape))
+    pixels = np.flatnonzero(disc.frame(mask))
+    by_offset = np.zeros(len(disc.frame(mask)), bool)
+    by_offset[pixels[:, None] + disc.offsets] = True
+    assert np.array_equal(disc.crop(by_offset), near.reshape(mask.shape))
+
+
+def work(truth, maps, radius, monkeypatch):
+    """Dilations, steps of moves and pixels moved in them, of all maps together."""
+    done = {"dilations": 0, "steps": 0, "moves": 0}
+    step, dilate = augmentation._step, Disc.dilate
+
+    def counted_step(disc, pairs, levels, movers):
+        done["steps"] += 1
+        done["moves"] += len(movers)
+        return step(disc, pairs, levels, movers)
+
+    def counted_dilate(disc, words):
+        done["dilations"] += 1
+        return dilate(disc, words)
+
+    monkeypatch.setattr(augmentation, "_step", counted_step)
+    monkeypatch.setattr(Disc, "dilate", counted_dilate)
+    matcher = Matcher(truth, radius)
+    for found in maps:
+        matcher.match(found)
+    return done
+
+
+ADVERSARIAL = {
+    "halves": lambda y, x: np.where(x < 80, y % 2 == 0, y % 4 == 0),
+    "columns": lambda y, x: x % 2 == 0,
+    "rings": lambda y, x: np.hypot(y - 60, x - 80).astype(int) % 3 == 0,
+    "denser": lambda y, x: np.cumsum(0.2 + 0.25 * x / 160, 1) % 1 < 0.2 + 0.25 * x / 160,
+    "grid": lambda y, x: (x % 3 == 0) | (y % 3 == 0),
+    "board": lambda y, x: (x + y) % 2 == 0,
+    "all": lambda y, x: x >= 0,
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_no_pattern_takes_long(name, monkeypatch):
+    """Surplus may have to travel across the image, 3.3 pixels a pair; work stays small."""
+    truth = ADVERSARIAL[name](*np.indices((120, 160)))
+    strength = np.random.default_rng(0).random(truth.shape)
+    maps = [thin(strength > level) for level in np.linspace(0.9, 0.1, 9)]
+    maps += [pattern(*np.indices(truth.shape)) for pattern in ADVERSARIAL.values()]
+    done = work(truth, maps, 3.3, monkeypatch)
+    assert done["dilations"] <= 80 * len(maps)
+    assert done["steps"] <= 150 * len(maps)
+    assert done["moves"] <= truth.sum() * len(maps)
+
+
+def test_the_same_maps_give_the_same_pixels():
+    rng = np.random.default_rng(5)
+    truth = noise(rng, (40, 40), 0.1)
+    maps = [noise(rng, (40, 40), density) for density in (0.05, 0.1, 0.2)]
+    runs = [[*map(Matcher(truth, 2.5).match, maps)] for _ in range(2)]
+    assert np.array_equal(*runs)

@@ -1,0 +1,320 @@
+"""Boundary F-measures: by hand, against a restatement, and however images are split."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tests.helpers.protocols import PROTOCOLS, boundary
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.spatial.distance import cdist
+from torchmetrics.utilities import dim_zero_sum
+
+from densemtl.metrics.boundary.counts import count
+from densemtl.metrics.boundary.precision_recall import average_precision, best, curve, summary
+from densemtl.metrics.boundary.non_max_suppression import suppress
+from densemtl.metrics.boundary.protocols import even
+from densemtl.ops.region_boundaries import boundaries
+from densemtl.ops.thinning import thin
+from densemtl.types import VOID
+
+SURVEY, MODERN = PROTOCOLS["survey"], PROTOCOLS["modern"]
+FAR = 0.05
+
+
+def picture(seed, size=(37, 51)):
+    """(blurred and noisy probabilities, thin boundaries) of two regions."""
+    rng = np.random.default_rng(seed)
+    regions = cv2.GaussianBlur(rng.random(size).astype(np.float32), (0, 0), 5)
+    truth = boundaries((regions > np.median(regions)).astype(np.uint8))
+    moved = np.roll(truth, rng.integers(-2, 3, 2), (0, 1)).astype(np.float32)
+    blurred = cv2.GaussianBlur(moved, (0, 0), 1.5)
+    probability = 0.8 * blurred / blurred.max() + 0.2 * rng.random(size)
+    return probability.astype(np.float32), truth
+
+
+def pictures(number=4):
+    drawn = [picture(seed) for seed in range(number)]
+    return (
+        torch.stack([torch.as_tensor(probability) for probability, _ in drawn]),
+        torch.stack([torch.as_tensor(truth.astype(np.uint8)) for _, truth in drawn]),
+    )
+
+
+def scores(metric, probability, target):
+    metric.update(torch.as_tensor(probability), torch.as_tensor(target))
+    return metric.scores()
+
+
+def hits(found, truth, radius):
+    near = cdist(np.argwhere(found), np.argwhere(truth)) <= radius
+    return (
+        int((maximum_bipartite_matching(csr_array(near), "column") >= 0).sum()) if near.size else 0
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_counts_as_restated(name, seed):
+    probability, truth = picture(seed)
+    counts = count(probability, [truth], PROTOCOLS[name], FAR)
+    radius = FAR * math.hypot(*truth.shape)
+    for threshold, row in zip(PROTOCOLS[name].thresholds, counts, strict=True):
+        if name == "modern":
+            found = thin(suppress(np.round(255 * probability.astype(float)) / 255) > threshold)
+        else:
+            found = thin(probability >= np.float32(threshold))
+        matched = hits(found, truth, radius)
+        assert row.tolist() == [matched, found.sum(), matched, truth.sum()]
+
+
+def test_thresholds_of_both_protocols():
+    assert len(SURVEY.thresholds) == 99
+    assert len(MODERN.thresholds) == 101
+    assert SURVEY.thresholds[69] == 0.7
+    assert MODERN.thresholds[:3] == (0.001, 0.01, 0.02)
+    assert MODERN.thresholds[-2:] == (0.99, 0.999)
+
+
+def test_a_probability_at_the_threshold():
+    """It is a boundary under survey only; modern sees the nearest of 255 levels."""
+    probability = np.zeros((21, 21), np.float32)
+    probability[10, 10] = 0.6
+    truth = probability > 0
+    survey, modern = (count(probability, [truth], which, FAR) for which in (SURVEY, MODERN))
+    assert survey[58:61, 1].tolist() == [1, 1, 0]
+    at_60 = MODERN.thresholds.index(0.6)
+    assert modern[at_60 - 1 : at_60 + 1, 1].tolist() == [1, 0]
+    probability[10, 10] = 0.6008  # rounds down to 153 / 255 = .6
+    assert count(probability, [truth], MODERN, FAR)[at_60, 1] == 0
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("size", [(33, 47), (64, 64), (41, 129)])
+def test_a_perfect_prediction_has_100(name, size):
+    truth = picture(7, size)[1]
+    # Along the border `modern` fades what is predicted.
+    truth[[0, -1]] = truth[:, [0, -1]] = False
+    truth = thin(truth)
+    found = scores(boundary(name), truth[None].astype(np.float32), truth[None].astype(np.uint8))
+    assert found["odsF"] == found["oisF"] == 100
+
+
+@pytest.mark.parametrize(("name", "lost"), [("survey", 0), ("modern", 2)])
+def test_a_perfect_line_that_meets_the_border(name, lost):
+    """`modern` fades to 0 what is predicted on the outermost pixels, so their truth is missed."""
+    truth = np.zeros((1, 33, 47), np.uint8)
+    truth[0, :, 20] = 1
+    found = scores(boundary(name), truth.astype(np.float32), truth)
+    recall = (33 - lost) / 33
+    assert found["odsF"] == pytest.approx(100 * 2 * recall / (1 + recall))
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_perfect_prediction_of_regions_is_of_their_boundaries(regions):
+    """Where lines are read as regions, the lines themselves are not what is looked for."""
+    truth = np.zeros((1, 33, 47), np.uint8)
+    truth[0, 8:25, 20] = 1
+    found = scores(boundary("modern", regions=regions), truth.astype(np.float32), truth)
+    assert (found["odsF"] == 100) is not regions
+    between = boundaries(truth[0])[None]
+    found = scores(boundary("modern", regions=True), between.astype(np.float32), truth)
+    assert found["odsF"] == 100
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_nothing_predicted(name):
+    truth = picture(0)[1][None].astype(np.uint8)
+    assert scores(boundary(name), np.zeros(truth.shape), truth) == {"odsF": 0, "oisF": 0, "AP": 0}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_inverted_map_is_wrong_but_for_what_lies_nearby(name):
+    """Everything else is predicted: thinned to a few lines, none of them a true pixel."""
+    truth = picture(0)[1][None].astype(np.uint8)
+    exact = scores(boundary(name, max_distance=1e-6), (1 - truth).astype(np.float32), truth)
+    assert exact == {"odsF": 0, "oisF": 0, "AP": 0}
+    assert scores(boundary(name), (1 - truth).astype(np.float32), truth)["odsF"] < 50
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_without_true_boundaries_what_is_predicted_is_wrong(name):
+    probability, truth = picture(0)
+    nothing = np.zeros((1, *truth.shape), np.uint8)
+    assert all(
+        math.isnan(value) for value in scores(boundary(name), nothing * 0.5, nothing).values()
+    )
+    both = np.stack([truth.astype(np.uint8), nothing[0]])
+    alone = scores(boundary(name), probability[None], both[:1])
+    assert scores(boundary(name), np.stack([probability] * 2), both)["odsF"] < alone["odsF"]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_void_images_do_not_count(name):
+    probability, target = pictures(3)
+    kept = scores(boundary(name), probability, target)
+    target = torch.cat([target, torch.full_like(target[:1], VOID)])
+    probability = torch.cat([probability, torch.ones_like(probability[:1])])
+    assert scores(boundary(name), probability, target) == kept
+    nothing = scores(boundary(name), probability[3:], target[3:])
+    assert all(math.isnan(value) for value in nothing.values())
+    none = scores(boundary(name), probability[:0], target[:0])
+    assert all(math.isnan(value) for value in none.values())
+
+
+def test_void_pixels_are_neither_predicted_nor_true():
+    target = np.zeros((1, 20, 30), np.uint8)
+    target[0, 5, 3:12] = 1
+    probability = (target == 1).astype(np.float32)
+    probability[0, 15, 3:25] = 1
+    assert scores(boundary("survey"), probability, target)["odsF"] < 60
+    target[0, 12:18] = VOID
+    assert scores(boundary("survey"), probability, target)["odsF"] == 100
+
+
+def test_void_is_cut_out_of_lines_not_of_what_they_are_thinned_from():
+    probability = np.zeros((30, 40), np.float32)
+    probability[10:15, 5:35] = 1
+    valid = np.ones((30, 40), bool)
+    valid[13:] = False
+    truth = np.zeros((30, 40), bool)
+    truth[12, 10:30] = True
+    assert count(probability, [truth], SURVEY, 0.001, valid)[50, 2] == 20
+
+
+def test_regions_end_at_void_without_boundary():
+    target = np.zeros((1, 20, 30), np.uint8)
+    target[0, :, 10:] = 1
+    target[0, 8:, :] = VOID
+    metric = boundary("survey", regions=True)
+    metric.update(torch.zeros(1, 20, 30), torch.as_tensor(target))
+    assert 5 <= metric.total[0, 3] <= 8
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_one_pixel(name):
+    target = np.zeros((1, 15, 15), np.uint8)
+    target[0, 7, 7] = 1
+    assert scores(boundary(name), target.astype(np.float32), target)["odsF"] == 100
+    smallest = np.ones((1, 1, 1), np.uint8)
+    assert scores(boundary("survey"), smallest.astype(np.float32), smallest)["odsF"] == 100
+
+
+def test_regions_become_boundaries():
+    target = np.zeros((1, 20, 20), np.uint8)
+    target[0, :, 11:] = 1
+    probability = np.zeros((1, 20, 20), np.float32)
+    probability[0, :, 10] = 1
+    assert scores(boundary("survey", regions=True), probability, target)["odsF"] == 100
+    assert scores(boundary("survey"), probability, target)["odsF"] < 40
+
+
+def test_the_distance_is_a_share_of_the_diagonal():
+    target = np.zeros((1, 30, 40), np.uint8)  # diagonal 50
+    target[0, 15, 5] = 1
+    probability = np.zeros((1, 30, 40), np.float32)
+    probability[0, 15, 10] = 1
+    reached = [
+        scores(boundary("survey", max_distance=share), probability, target)["odsF"]
+        for share in (0.1, 0.099)
+    ]
+    assert reached == [100, 0]
+
+
+def lines(*rows):
+    mask = np.zeros((40, 60), bool)
+    for row in rows:
+        mask[row, 10:50] = True
+    return mask
+
+
+def test_several_annotators_by_hand():
+    """Predicted lines 10 and 20; annotators see 10, and 10, 30: a union of 1, matches 2 of 3."""
+    counts = count(lines(10, 20).astype(np.float32), [lines(10), lines(10, 30)], SURVEY, 0.02)
+    assert counts[50].tolist() == [40, 80, 80, 120]
+    precision, recall, f = curve(counts[50])
+    assert (precision, recall) == (1 / 2, 2 / 3)
+    assert f == pytest.approx(4 / 7)
+
+
+def test_annotators_who_see_different_lines():
+    counts = count(lines(10, 20).astype(np.float32), [lines(10), lines(20)], SURVEY, 0.02)
+    assert counts[50].tolist() == [80, 80, 80, 80]
+
+
+def test_no_annotator_leaves_nothing_to_find():
+    assert count(lines(10).astype(np.float32), [], SURVEY, 0.02)[50].tolist() == [0, 40, 0, 0]
+
+
+def test_nothing_over_nothing_is_0():
+    assert np.concatenate(curve(np.zeros((1, 4), np.int64))).tolist() == [0, 0, 0]
+
+
+def test_ods_and_ois_by_hand():
+    """Two thresholds; each image is perfect at another one."""
+    one = np.array([[10, 20, 10, 10], [10, 10, 10, 10]])
+    other = np.array([[10, 10, 10, 10], [5, 5, 5, 10]])
+    found = summary(one + other, best(one) + best(other))
+    # At the first: P 20/30, R 1; at the second: P 1, R 15/20.
+    assert found["odsF"] == pytest.approx(100 * max(2 * (2 / 3) / (5 / 3), 2 * 0.75 / 1.75))
+    assert found["oisF"] == 100
+
+
+def test_of_equal_thresholds_the_lowest_counts():
+    assert best(np.array([[0, 9, 0, 5], [0, 3, 0, 5]])).tolist() == [0, 9, 0, 5]
+
+
+def test_average_precision_by_hand():
+    """From (0, 1) to (.5, 1) flat, then down to (1, .5): trapezoids, read at 101 places."""
+    area = average_precision(np.array([0.5, 1, 1]), np.array([1, 0.5, 0]))
+    assert area == pytest.approx((50 * 1 + sum(1 - k / 100 for k in range(51))) / 100)
+
+
+def test_average_precision_is_0_beyond_what_was_reached():
+    area = average_precision(np.array([0.8, 0.8]), np.array([0.25, 0.5]))
+    assert area == pytest.approx(26 * 0.8 / 100)
+
+
+def test_of_equal_recalls_the_highest_precision_counts():
+    doubled = average_precision(np.array([0.2, 1, 0.3, 1]), np.array([0.5, 0.5, 1, 1]))
+    assert doubled == pytest.approx(0.51)
+    assert average_precision(np.ones(1), np.ones(1)) == 0
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_batches_and_ranks_give_the_same(name):
+    probability, target = pictures()
+    whole = scores(boundary(name, max_distance=FAR), probability, target)
+    assert 20 < whole["odsF"] < whole["oisF"] < 100
+    ranks = [boundary(name, max_distance=FAR) for _ in range(2)]
+    for rank, metric in enumerate(ranks):
+        for index in range(rank, len(target), 2):
+            metric.update(probability[index : index + 1], target[index : index + 1])
+    total = boundary(name, max_distance=FAR)
+    assert set(total._reductions.values()) == {dim_zero_sum}
+    total.update(probability[:0], target[:0])
+    for state in total._defaults:
+        setattr(total, state, sum(getattr(metric, state) for metric in ranks))
+    assert total.scores() == whole
+    assert scores(boundary(name, max_distance=FAR), probability.flip(0), target.flip(0)) == whole
+
+
+def test_the_same_again():
+    probability, target = pictures(2)
+    metric = boundary("modern")
+    kept = probability.clone(), target.clone()
+    first = scores(metric, probability, target)
+    metric.reset()
+    assert scores(metric, probability, target) == first
+    torch.testing.assert_close((probability, target), kept, rtol=0, atol=0)
+
+
+def test_other_thresholds():
+    probability, truth = picture(0)
+    few = count(probability, [truth], replace(SURVEY, thresholds=even(3)), FAR)
+    assert np.array_equal(few, count(probability, [truth], SURVEY, FAR)[[24, 49, 74]])

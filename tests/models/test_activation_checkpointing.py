@@ -1,0 +1,90 @@
+"""Activation checkpointing: less is kept, and every number stays."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from tests.helpers.exact import assert_all_same
+from tests.helpers.experiments import tiny
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from densemtl.factory import build_model, build_tasks
+from densemtl.backbones.backbone import Backbone
+from densemtl.models.activation_checkpointing import blocks, recompute_blocks
+
+MODELS = {
+    "hard_sharing": "test_resnet",
+    "mti_net": "test_convnext",
+    "cross_stitch": "test_resnet",
+    "mtan": "test_resnet",
+    "ple": "test_vit",
+}
+
+
+def model(decoder: str, backbone: str) -> nn.Module:
+    torch.manual_seed(0)
+    chosen = f"backbone={{name: {backbone}, pretrained: false}}"
+    experiment = tiny(f"decoder.name={decoder}", chosen)
+    return build_model(experiment, build_tasks(experiment)).train()
+
+
+def step(net: nn.Module) -> tuple[list[Tensor], float]:
+    """(predictions, gradients and buffers of a pass; numbers kept for the backward pass)."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    torch.manual_seed(1)
+    image = torch.randint(0, 256, (2, 3, 64, 64))
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        predictions = net(image)
+        total = sum(each.square().mean() for each in predictions.final.values())
+    total.backward()
+    gradients = [each.grad for each in net.parameters() if each.grad is not None]
+    return [*predictions.final.values(), *gradients, *net.buffers()], sum(kept.values())
+
+
+@pytest.mark.parametrize("decoder", MODELS)
+def test_every_number_stays_and_less_is_kept(decoder):
+    plain = model(decoder, MODELS[decoder])
+    thrifty = deepcopy(plain)
+    recompute_blocks(thrifty)
+    (wanted, whole), (found, part) = step(plain), step(thrifty)
+    assert part < 0.8 * whole
+    assert_all_same(found, wanted)
+
+
+def test_compiled_every_number_stays():
+    plain = model("hard_sharing", "test_resnet")
+    thrifty = deepcopy(plain)
+    recompute_blocks(thrifty)
+    torch._dynamo.reset()
+    thrifty.compile(backend="aot_eager", fullgraph=True)
+    (wanted, whole), (found, part) = step(plain), step(thrifty)
+    assert part < 0.8 * whole
+    assert_all_same(found, wanted)
+
+
+def test_no_block_holds_another_or_a_backbone():
+    for decoder, backbone in MODELS.items():
+        found = list(blocks(model(decoder, backbone)))
+        inside = [each for block in found for each in block.modules() if each is not block]
+        assert found
+        assert not {*map(id, inside)} & {*map(id, found)}
+        assert not any(isinstance(each, Backbone) for each in inside + found)
+
+
+def test_a_copy_runs_its_own_blocks():
+    net = model("hard_sharing", "test_resnet")
+    recompute_blocks(net)
+    copied = deepcopy(net)
+    with torch.no_grad():
+        for each in net.parameters():
+            each.fill_(torch.nan)
+    final = copied(torch.zeros(2, 3, 64, 64)).final
+    assert all(each.isfinite().all() for each in final.values())

@@ -1,0 +1,22 @@
+"""The highest channel, against torch's own argmax."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from densemtl.ops.argmax import highest
+
+SIZES = [(1, 1, 1, 1), (0, 3, 4, 5), (2, 3, 7, 5), (1, 40, 30, 641), (3, 255, 1, 9)]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_layout_and_ties(size, layout, dtype) -> None:
+    """Rounded to few values, so that equals are common; whole, and cut as padding is."""
+    logits = (2 * torch.randn(size)).round().to(dtype).contiguous(memory_format=layout)
+    for each in (logits, logits[..., : max(size[2] - 1, 1), : max(size[3] - 2, 1)]):
+        found = highest(each)
+        assert found.dtype == torch.int64
+        assert torch.equal(found, each.argmax(1))

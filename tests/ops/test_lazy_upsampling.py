@@ -1,0 +1,76 @@
+"""The way from a head's logits to the image, whole and in bands."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from densemtl.ops.argmax import highest, highest_of
+from densemtl.ops.lazy_upsampling import BAND, Coarse
+from densemtl.types import Frame
+
+WAYS = {
+    "four times": ((12, 16), (48, 64), Frame((48, 64), (0, 0, 48, 64))),
+    "stretched": ((12, 16), (48, 64), Frame((37, 91), (0, 0, 48, 64))),
+    "shrunk": ((12, 16), (48, 64), Frame((7, 5), (0, 0, 48, 64))),
+    "padded": ((12, 16), (48, 64), Frame((40, 50), (4, 7, 40, 50))),
+    "padded and stretched": ((5, 9), (40, 72), Frame((80, 31), (3, 10, 33, 40))),
+    "as it is": ((20, 30), (20, 30), Frame((20, 30), (0, 0, 20, 30))),
+    "a pixel": ((1, 1), (32, 32), Frame((1, 9), (2, 3, 1, 9))),
+}
+EACH_WAY = pytest.mark.parametrize("way", WAYS)
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+
+
+def coarse(way: str, channels: int, layout: torch.memory_format, dtype=torch.float32) -> Coarse:
+    size, canvas, frame = WAYS[way]
+    logits = torch.randn(1, channels, *size).to(dtype).contiguous(memory_format=layout)
+    return Coarse.of(logits, frame, canvas)
+
+
+@EACH_WAY
+@LAYOUTS
+def test_bands_make_up_the_whole(way, layout):
+    logits = coarse(way, 7, layout)
+    whole, bands = logits.whole(), torch.cat(list(logits.bands()))
+    assert whole.shape[-2:] == logits.size == WAYS[way][2].size
+    torch.testing.assert_close(bands.permute(1, 0, 2)[None], whole, rtol=0, atol=2e-6)
+
+
+@EACH_WAY
+@LAYOUTS
+def test_the_highest_of_bands_is_that_of_the_whole(way, layout):
+    """Where the two highest are not equal but for rounding."""
+    logits = coarse(way, 7, layout, torch.bfloat16)
+    whole = logits.whole()
+    first, second = whole.topk(2, dim=1).values.unbind(1)
+    told, found = highest(whole), highest_of(logits)
+    assert found.shape == told.shape
+    assert found.dtype == torch.int64
+    assert torch.equal(found[first - second > 1e-5], told[first - second > 1e-5])
+
+
+def test_large_maps_come_in_several_bands():
+    logits = Coarse.of(torch.randn(1, 40, 30, 40), Frame((120, 160), (0, 0, 120, 160)), (120, 160))
+    bands = list(logits.bands())
+    assert len(bands) > 2
+    assert all(band.numel() <= BAND for band in bands)
+    whole = F.interpolate(logits.logits, (120, 160), mode="bilinear")
+    torch.testing.assert_close(torch.cat(bands).permute(1, 0, 2)[None], whole, rtol=0, atol=2e-6)
+
+
+def test_padding_is_cut_off_before_the_image_is_resized():
+    logits = torch.full((2, 3, 10, 12), 1000.0)
+    logits[..., 2:8, 3:9] = 1.0
+    back = Coarse.of(logits.half(), Frame((12, 12), (2, 3, 6, 6)), (10, 12)).whole()
+    assert back.shape == (2, 3, 12, 12)
+    assert back.dtype == torch.float32
+    assert (back == 1).all()
+
+
+def test_a_ramp_by_hand():
+    """Half a pixel in, at a quarter and three quarters between neighbours; the border repeated."""
+    logits = torch.tensor([[[[0.0, 8.0]]]])
+    (band,) = Coarse.of(logits, Frame((1, 4), (0, 0, 1, 4)), (1, 4)).bands()
+    assert band.flatten().tolist() == [0, 2, 6, 8]

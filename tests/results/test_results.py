@@ -1,0 +1,165 @@
+"""Results files: what they refuse to compare, and the tables made from them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densemtl.results import tables
+from densemtl.errors import ResultsError
+from densemtl.results.results import Results, TaskResult, compare, load_results
+
+
+def results(*tasks: str, value: float = 50.0, **changes: Any) -> Results:
+    values: dict[str, Any] = {
+        "run": {
+            "dataset": "nyud",
+            "backbone": "resnet18",
+            "decoder": "single_task",
+            "head": "fpn",
+            "balancing": "fixed",
+        },
+        "tasks": {
+            task: TaskResult(
+                primary={"semseg": "mIoU", "depth": "rmse"}[task],
+                higher_is_better=task == "semseg",
+                metrics={"mIoU": value, "rmse": value, "nothing": None},
+            )
+            for task in tasks
+        },
+        "protocol": "survey",
+        "split": "val",
+        "split_fingerprint": "abc",
+        "images": 654,
+        "weights": "w",
+        "seed": 0,
+        "fingerprint": "f",
+        "versions": {},
+    }
+    return Results(**{**values, **changes})
+
+
+@pytest.fixture
+def singles(tmp_path: Path) -> dict[str, Path]:
+    files = {task: tmp_path / f"{task}.json" for task in ("semseg", "depth")}
+    for task, file in files.items():
+        results(task, value=40.0).save(file)
+    return files
+
+
+def test_delta_m_by_hand(singles: dict[str, Path]) -> None:
+    compared = compare(results("semseg", "depth", value=50.0), singles)
+    assert compared.tasks["semseg"].delta == pytest.approx(25.0)
+    assert compared.tasks["depth"].delta == pytest.approx(-25.0)
+    assert compared.delta_m == pytest.approx(0.0)
+    assert compared.baselines["depth"].value == 40.0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"protocol": "modern"}, "its protocol is modern, this run's is survey"),
+        ({"split_fingerprint": "xyz"}, "its split is xyz"),
+        ({"run": {"dataset": "pascal_context", "backbone": "resnet18"}}, "its dataset is pascal"),
+        ({"run": {"dataset": "nyud", "backbone": "resnet50"}}, "its backbone is resnet50"),
+        ({"complete": False}, "stopped early"),
+    ],
+)
+def test_like_is_compared_with_like(
+    singles: dict[str, Path], change: dict[str, Any], told: str
+) -> None:
+    results("depth", value=40.0, **change).save(singles["depth"])
+    with pytest.raises(ResultsError, match=told) as error:
+        compare(results("semseg", "depth"), singles)
+    assert str(singles["depth"]) in str(error.value)
+
+
+def test_scored_on_as_many_images(singles: dict[str, Path]) -> None:
+    """Such as edges on a part of the split."""
+    ours = results("semseg", "depth")
+    depth = ours.tasks["depth"]
+
+    def of(images: int) -> TaskResult:
+        return depth.model_copy(update={"metrics": {**depth.metrics, "images": images}})
+
+    results("depth").model_copy(update={"tasks": {"depth": of(2498)}}).save(singles["depth"])
+    same = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(2498)}})
+    assert compare(same, singles).delta_m is not None
+    other = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(5105)}})
+    told = r"depth\.json: .* scored on 2498 images, this run on 5105"
+    with pytest.raises(ResultsError, match=told):
+        compare(other, singles)
+
+
+def test_a_multi_task_run_is_no_reference(singles: dict[str, Path]) -> None:
+    results("semseg", "depth").save(singles["depth"])
+    with pytest.raises(ResultsError, match="not a single-task run of 'depth'"):
+        compare(results("semseg", "depth"), singles)
+
+
+def test_a_missing_reference_is_named(singles: dict[str, Path]) -> None:
+    del singles["depth"]
+    with pytest.raises(ResultsError, match="depth"):
+        compare(results("semseg", "depth"), singles)
+
+
+def test_files_read_back_equal(tmp_path: Path) -> None:
+    written = results("semseg", "depth")
+    written.save(tmp_path / "results.json")
+    assert load_results(tmp_path) == written == load_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1", json.dumps({"format": 1, "tasks": 3})])
+def test_a_corrupt_file_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(ResultsError, match=r"results\.json: not a results file"):
+        load_results(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"results\.json: cannot be read: No such file"):
+        load_results(tmp_path / "results.json")
+
+
+def seeds() -> list[Results]:
+    return [
+        results("semseg", value=value, seed=seed, delta_m=seed + 1.0)
+        for seed, value in enumerate((40.0, 42.0))
+    ]
+
+
+def test_seeds_are_one_row_with_mean_and_deviation() -> None:
+    (row,) = tables.group_by_seed(seeds())
+    assert row.seeds == 2
+    text = tables.to_markdown([row])
+    assert "| 41 ± 1.4 | 1.5 ± 0.71 |" in text
+    assert text.splitlines()[0].endswith("| semseg mIoU ↑ | Delta_m % ↑ |")
+
+
+def test_costs_are_columns_of_their_own_if_asked_for() -> None:
+    run = results("semseg", parameters=11_500_000, gflop=3.25, seconds_per_step=0.5)
+    header, _, line = tables.to_markdown(tables.group_by_seed([run], costs=True)).splitlines()
+    assert header.endswith("| parameters M | GFLOP | s/step |")
+    assert line.endswith("| 11.5 | 3.25 | 0.5 |")
+    assert "GFLOP" not in tables.to_markdown(tables.group_by_seed([run]))
+    assert "GFLOP" not in tables.to_markdown(tables.group_by_seed([results("semseg")], costs=True))
+
+
+def test_latex_escapes_and_csv_keeps_all_digits() -> None:
+    made = tables.group_by_seed(seeds())
+    latex = tables.to_latex(made)
+    assert r"Delta\_m \% $\uparrow$" in latex
+    assert r"41 $\pm$ 1.4" in latex
+    header, row = csv.reader(io.StringIO(tables.to_csv(made)))
+    assert dict(zip(header, row, strict=True))["semseg mIoU ↑ mean"] == "41.0"
+
+
+def test_runs_that_stopped_early_are_rows_of_their_own() -> None:
+    made = tables.group_by_seed([results("semseg"), results("semseg", complete=False)])
+    assert [row.name.endswith("stopped early") for row in made] == [False, True]

@@ -1,0 +1,30 @@
+"""Random options of everything that a run is built of: a step, or one line for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.helpers import random_runs
+import pytest
+from tests.helpers.experiments import write_tiny
+from hypothesis import given, settings
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_a_single_pixel_at_the_coarsest_level(file: Path) -> None:
+    single = ["input.size=[8, 24]", "loader.batch_size=1", "trackers=[]"]
+    code, said = random_runs.attempt(single, file)
+    assert code == 2
+    assert said.startswith("error: input.size: [8, 24] is one pixel at the backbone's stride of 32")
+    assert random_runs.attempt([*single, "input.size=[8, 33]"], file) == (0, "")
+
+
+@settings(max_examples=10)
+@given(random_runs.runs())
+def test_any_options(file: Path, overrides: list[str]) -> None:
+    code, said = random_runs.attempt(overrides, file)
+    assert (code == 0) or (code == 2 and random_runs.is_told_well(said)), said

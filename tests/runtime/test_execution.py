@@ -1,0 +1,57 @@
+"""Device, autocast type and memory layout."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from densemtl.runtime.execution import Precision, make_precision
+from densemtl.errors import UserError
+from densemtl.config.sections import TrainSettings
+from densemtl.types import Predictions
+
+
+class Probe(nn.Module):
+    """One convolution that remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> Predictions:
+        self.channels_last = image.is_contiguous(memory_format=torch.channels_last)
+        self.contiguous = image.is_contiguous()
+        return Predictions({"depth": self.conv(image)})
+
+
+@pytest.mark.parametrize(
+    ("amp", "dtype"), [("none", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_autocast_casts_operations_but_not_parameters(amp, dtype):
+    precision = make_precision(TrainSettings(amp=amp), "cpu")
+    model = precision.place(Probe())
+    predictions = precision.run(model, torch.rand(2, 3, 6, 8))
+    assert predictions.final["depth"].dtype == dtype
+    assert model.conv.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_memory_layout_of_images_and_convolutions(channels_last):
+    precision = make_precision(TrainSettings(channels_last=channels_last), "cpu")
+    model = precision.place(Probe())
+    for image in (torch.rand(2, 3, 6, 8), torch.rand(2, 6, 8, 3).permute(0, 3, 1, 2)):
+        precision.run(model, image)
+        assert (model.channels_last, model.contiguous) == (channels_last, not channels_last)
+    weight = model.conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_the_device_asked_for_or_what_there_is(monkeypatch):
+    assert make_precision(TrainSettings(), "cpu").device == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert make_precision(TrainSettings(), None) == Precision(torch.device("cpu"), None, True)
+    with pytest.raises(UserError, match="--device cuda:1: no usable GPU"):
+        make_precision(TrainSettings(), "cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert make_precision(TrainSettings(), None).device == torch.device("cuda")

@@ -1,0 +1,109 @@
+"""densemtl as a library: light to import, networks and tasks by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import densemtl
+from densemtl.errors import ConfigError
+from densemtl.tasks.classification import Classes
+
+HEAVY = ("torch", "timm", "cv2", "pydantic")
+
+
+def test_the_import_is_light_and_every_public_name_is_there() -> None:
+    code = f"import sys, densemtl; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert set(densemtl.__all__) <= set(dir(densemtl))
+    for name in densemtl.__all__:
+        assert getattr(densemtl, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'list_decoder'"):
+        densemtl.list_decoder  # noqa: B018
+
+
+def test_names_of_all_parts() -> None:
+    assert {"hard_sharing", "mti_net"} <= set(densemtl.list_decoders())
+    assert {"fpn", "deeplab"} <= set(densemtl.list_heads())
+    assert {"semseg", "depth", "classes"} <= set(densemtl.list_tasks())
+    assert {"nyud", "synthetic"} <= set(densemtl.list_datasets())
+    assert {"fixed", "uncertainty"} <= set(densemtl.list_balancing())
+    assert densemtl.list_protocols() == ["modern", "survey"]
+    assert set(densemtl.list_metrics()) >= {"miou", "boundary", "reliability"}
+    assert densemtl.list_trackers() == ["mlflow", "tensorboard", "wandb"]
+
+
+def test_a_network_of_any_size_by_names() -> None:
+    model = densemtl.create_model(
+        "mti_net", backbone="test_resnet", tasks=["semseg", "depth"], data="nyud"
+    )
+    final = model(torch.zeros(2, 3, 50, 70, dtype=torch.uint8)).final
+    assert {task: logits.shape for task, logits in final.items()} == {
+        "semseg": (2, 40, 50, 70),
+        "depth": (2, 1, 50, 70),
+    }
+
+
+def test_options_and_tasks_of_one_s_own() -> None:
+    own = Classes("material", class_names=["wood", "metal"])
+    tasks = [own, {"name": "albedo", "kind": "regression", "channels": 3}, "edge"]
+    model = densemtl.create_model(
+        {"name": "pad_net", "width": 8},
+        backbone={"name": "test_resnet", "output_stride": 16},
+        head={"name": "fpn", "width": 16},
+        tasks=tasks,
+        auxiliary_tasks=["depth"],
+    )
+    predictions = model(torch.zeros(1, 3, 32, 32))
+    assert [logits.shape[1] for logits in predictions.final.values()] == [2, 3, 1]
+    assert set(predictions.aux[0]) == {"material", "albedo", "edge", "depth"}
+    assert densemtl.create_tasks(tasks)[0] is own
+
+
+def test_a_dataset_s_definitions_need_no_files() -> None:
+    (parts,) = densemtl.create_tasks(["human_parts"], data="pascal_context")
+    assert isinstance(parts, Classes)
+    assert parts.channels == 7
+    (coarse,) = densemtl.create_tasks(["semseg"], data={"name": "nyud", "classes": 13})
+    assert coarse.channels == 13
+
+
+def test_backbones_of_one_size() -> None:
+    model = densemtl.create_model(
+        "hard_sharing", backbone="hiera_tiny_224", tasks=["depth"], head="linear", img_size=(64, 96)
+    )
+    assert model(torch.zeros(1, 3, 64, 96)).final["depth"].shape == (1, 1, 64, 96)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "changed", "told"),
+    [
+        ("mti_nt", {}, "decoder.name: no 'mti_nt' in decoders: did you mean 'mti_net'"),
+        ({"name": "mtan", "wdth": 3}, {}, "decoder.wdth: unknown key"),
+        ("mtan", {"head": "fnp"}, "head.name: no 'fnp' in heads: did you mean 'fpn'"),
+        ("mtan", {"tasks": ["dpth"]}, "no 'dpth' in tasks: did you mean 'depth'"),
+        ("mtan", {"tasks": ["semseg"]}, "semseg.class_names: must be given"),
+        ("mtan", {"tasks": ["depth"], "data": "nyu"}, "no 'nyu' in data: did you mean 'nyud'"),
+        ("mtan", {"tasks": ["saliency"], "data": "nyud"}, "the dataset offers no 'saliency'"),
+        ("mtan", {"tasks": ["depth", "depth"]}, "'depth' is named twice"),
+        ("mtan", {"auxiliary_tasks": ["edge"]}, "decoder 'mtan' takes none"),
+        ("mtan", {"tasks": []}, "tasks: name at least one task"),
+    ],
+)
+def test_mistakes_are_one_line(decoder: Any, changed: dict[str, Any], told: str) -> None:
+    given = {"backbone": "test_resnet", "tasks": ["depth"], **changed}
+    with pytest.raises(ConfigError) as found:
+        densemtl.create_model(decoder, **given)
+    assert told in str(found.value)
+
+
+def test_a_size_out_of_range_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^backbone.img_size.0: Input should be greater than"):
+        densemtl.create_model(
+            "hard_sharing", backbone="test_vit", tasks=["depth"], img_size=(-3, 32)
+        )

@@ -1,0 +1,230 @@
+"""The preparation tools end to end, on tiny official files; stopped halfway and started again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from tests.helpers import fake_datasets
+import numpy as np
+import pytest
+
+from densemtl.io import arrays
+from densemtl.data.datasets import nyud_raw
+from densemtl.data.datasets.nyud import NYUD
+from densemtl.data.datasets.pascal_context import PascalContext
+from densemtl.io.writers import write_normals
+from densemtl.errors import DataError
+
+TOOLS = Path(__file__).parents[2] / "datasets"
+
+
+def load(name: str) -> ModuleType:
+    """A tool as a module."""
+    spec = spec_from_file_location(name, TOOLS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return fake_datasets.official_nyud(tmp_path_factory.mktemp("official"))
+
+
+@pytest.fixture(scope="module")
+def prepared(official: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NYUD-v2 built without interruption."""
+    output = tmp_path_factory.mktemp("prepared") / "NYUD_MT"
+    load("prepare_nyud").main(arguments(official, output))
+    return output
+
+
+def arguments(official: tuple[Path, Path], output: Path) -> list[str]:
+    return ["official", str(official[0]), "--splits", str(official[1]), "--output", str(output)]
+
+
+def test_official_files_become_the_surveys_layout(prepared: Path) -> None:
+    for split, ids in (("train", ("0001", "0002")), ("val", ("0003", "0004"))):
+        dataset = NYUD(split, ["semseg", "depth", "normals", "edge"], root=prepared)
+        assert dataset.ids == ids
+        sample, scene = dataset[1], fake_datasets.Scene(int(ids[1]) - 1, (480, 640))
+        crop = (slice(45, 470), slice(41, 601))
+        assert sample.size == (425, 560)
+        assert np.abs(sample.image.mean((0, 1)) - scene.image[crop].mean((0, 1))).max() < 2
+        np.testing.assert_array_equal(sample.targets["depth"], scene.depth[crop])
+        expected = nyud_raw.CLASS_OF_LABEL[scene.ids(20)[crop]]
+        np.testing.assert_array_equal(sample.targets["semseg"] + np.uint8(1), expected)
+        assert np.isfinite(sample.targets["normals"]).all(-1).mean() > 0.99
+        assert 0 < sample.targets["edge"].mean() < 0.1
+
+
+def test_class_of_label() -> None:
+    """Names of labels that are classes of their own: book 23, cabinet 3, ceiling 22, chair 5."""
+    assert nyud_raw.CLASS_OF_LABEL.shape == (895,)
+    chosen = {0: 0, 1: 40, 3: 3, 4: 22, 5: 5, 11: 2, 21: 1, 83: 6, 157: 4, 331: 31, 894: 40}
+    assert {label: int(nyud_raw.CLASS_OF_LABEL[label]) for label in chosen} == chosen
+
+
+def test_goes_on_after_an_interruption(
+    official: tuple[Path, Path], prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, output = load("prepare_nyud"), tmp_path / "NYUD_MT"
+    write, written = tool._write_frame, []
+
+    def stops_in_the_third(root: Path, name: str, frame: object) -> None:
+        written.append(name)
+        if len(written) == 3:
+            monkeypatch.setattr("densemtl.io.writers.write_picture", interrupt)
+        write(root, name, frame)
+
+    def interrupt(file: Path, picture: np.ndarray) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool, "_write_frame", stops_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        tool.main(arguments(official, output))
+    assert not (output / "gt_sets").exists()
+    monkeypatch.undo()
+    kept = (output / "images" / "0001.jpg").stat().st_mtime_ns
+    load("prepare_nyud").main(arguments(official, output))
+    assert (output / "images" / "0001.jpg").stat().st_mtime_ns == kept
+    assert snapshot(output) == snapshot(prepared)
+
+
+def test_refuses_a_folder_made_otherwise(
+    official: tuple[Path, Path], prepared: Path, tmp_path: Path
+) -> None:
+    tool = load("prepare_nyud")
+    with pytest.raises(DataError, match="made with the crop"):
+        tool.main([*arguments(official, prepared), "--full"])
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(DataError, match="holds something else"):
+        tool.main(arguments(official, tmp_path))
+
+
+def test_wrong_official_files(official: tuple[Path, Path], tmp_path: Path) -> None:
+    tool, broken = load("prepare_nyud"), tmp_path / "broken.mat"
+    broken.write_bytes(official[0].read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"broken\.mat: .*again"):
+        tool.main(arguments((broken, official[1]), tmp_path / "out"))
+    with pytest.raises(DataError, match="no 'images'"):
+        nyud_raw.OfficialNYUD(_other_hdf5(tmp_path))
+    fake_datasets.matlab(tmp_path / "other.mat", a=1)
+    with pytest.raises(DataError, match="no 'trainNdxs'"):
+        tool.main(arguments((official[0], tmp_path / "other.mat"), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def _other_hdf5(folder: Path) -> Path:
+    import h5py
+
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["a"] = 1
+    return folder / "other.h5"
+
+
+def test_missing_normals_from_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool, root, output = load("prepare_nyud"), tmp_path / "nyud", tmp_path / "normals"
+    fake_datasets.nyud_png_depth(root, size=(106, 140))
+    (root / "normals" / "0002.png").unlink()
+    before = snapshot(root)
+    tool.main(["normals", str(root), "--output", str(output)])
+    assert set(arrays.index(output)) == {"0002", "0004"}
+    assert snapshot(root) == before
+    said = capsys.readouterr().out
+    assert "2 written, 0 were there" in said
+    assert "of 2 frames: mean" in said
+    (output / "0004.png").unlink()
+    tool.main(["normals", str(root), "--output", str(output), "--compare", "0"])
+    assert "1 written, 1 were there" in capsys.readouterr().out
+    tool.main(["normals", str(root), "--output", str(output), "--compare", "0", "--all"])
+    assert set(arrays.index(output)) == {"0001", "0002", "0003", "0004"}
+
+
+def test_compares_with_the_given_in_their_axes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool = load("prepare_nyud")
+    fake_datasets.picture(tmp_path / "depth" / "0001.png", np.full((106, 140), 2000, np.uint16))
+    write_normals(tmp_path / "normals" / "0001.png", np.full((106, 140, 3), [0, 0, 1.0]), bits=16)
+    facing = ["--normals-axes", "left", "down", "backward"]
+    tool.main(["normals", str(tmp_path), "--output", str(tmp_path / "out"), *facing])
+    assert "of 1 frames: mean 0.0" in capsys.readouterr().out
+
+
+def test_never_writes_among_the_given_normals(tmp_path: Path) -> None:
+    fake_datasets.nyud_png_depth(tmp_path)
+    with pytest.raises(DataError, match="holds the given normals"):
+        load("prepare_nyud").main(["normals", str(tmp_path), "--output", str(tmp_path / "normals")])
+    with pytest.raises(DataError, match="no depth maps here"):
+        load("prepare_nyud").main(
+            ["normals", str(tmp_path / "no"), "--output", str(tmp_path / "x")]
+        )
+
+
+def test_pascal_cache_holds_what_would_be_derived(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool, root, cache = load("prepare_pascal_context"), tmp_path / "pascal", tmp_path / "cache"
+    fake_datasets.pascal_context(root)
+    before = snapshot(root)
+    tool.main([str(root), "--output", str(cache)])
+    assert "8 maps derived" in capsys.readouterr().out
+    assert snapshot(root) == before
+    for split in ("train", "val"):
+        slow, fast = (
+            PascalContext(split, ["edge", "human_parts"], root=root, cache=folder)
+            for folder in (None, cache)
+        )
+        for index in range(2):
+            derived, cached = slow[index].targets, fast[index].targets
+            assert cached.keys() == derived.keys()
+            for task, label in derived.items():
+                np.testing.assert_array_equal(cached[task], label)
+
+
+def test_pascal_cache_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool, root, cache = load("prepare_pascal_context"), tmp_path / "pascal", tmp_path / "cache"
+    ids = fake_datasets.pascal_context(root)
+    broken = root / "human_parts" / f"{ids[1]}.mat"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    with pytest.raises(DataError, match=broken.name):
+        tool.main([str(root), "--output", str(cache)])
+    done = snapshot(cache)
+    broken.write_bytes(whole)
+    tool.main([str(root), "--output", str(cache)])
+    after = snapshot(cache)
+    assert {name: after[name] for name in done} == done
+    assert len(after) == 8
+    tool.main([str(root), "--output", str(cache)])
+    assert "0 maps derived" in capsys.readouterr().out
+    assert snapshot(cache) == after
+
+
+@pytest.mark.parametrize("tool", ["prepare_nyud", "prepare_pascal_context"])
+def test_help_needs_no_heavy_import(tool: str) -> None:
+    heavy = "{'torch', 'numpy', 'cv2', 'rich', 'h5py'} & set(sys.modules)"
+    code = f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import {tool}; print({heavy})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_errors_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, TOOLS / "prepare_nyud.py", "normals", tmp_path, "--output", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.count("\n") == 1
