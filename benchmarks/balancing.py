@@ -26,24 +26,24 @@ from densemtl import cli
 
 STATUS = Path("/proc/self/status")
 PLAIN, LOOP = "fixed", "loop of three backwards"
-GRAMIAN_RULES = (
+GRAMIAN_METHODS = (
     *("upgrad", "mgda", "pcgrad", "gradvac", "cagrad", "imtl_g", "nash_mtl", "aligned_mtl"),
     *("fairgrad", "dual_proj", "gradnorm", "db_mtl"),
 )
-RULES = {
+METHODS = {
     PLAIN: "{name: fixed}",
     "uncertainty": "{name: uncertainty}",
     "graddrop, features": "{name: graddrop}",
     **{
         f"{rule}, {scope}": f"{{name: {rule}, scope: {scope}}}"
         for scope in ("features", "parameters")
-        for rule in GRAMIAN_RULES
+        for rule in GRAMIAN_METHODS
     },
 }
 """{name in the table: section of a configuration}."""
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rules", nargs="*", metavar="NAME", help="those that begin with NAME")
@@ -56,49 +56,50 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Print Markdown tables as they are found, or with `--memory-of` one number."""
-    args = parse(argv)
+    args = parse_args(argv)
     import torch
 
     torch.set_num_threads(1)
     if args.memory_of:
-        print(json.dumps(peak(args)))
+        print(json.dumps(measure_own_peak(args)))
         return
-    chosen = [name for name in RULES if wanted(name, args.rules)]
+    chosen = [name for name in METHODS if is_selected(name, args.rules)]
     print("| rule | step |\n| --- | ---: |")
-    for name, ratio in timed(chosen, args).items():
+    for name, ratio in time_steps(chosen, args).items():
         print(f"| {name} | {ratio:.2f} |", flush=True)
-    memory = {name: measured(name, args) for name in (PLAIN, LOOP)}
+    memory = {name: measure_memory(name, args) for name in (PLAIN, LOOP)}
     print("\n| rule | memory | memory, of the loop |\n| --- | ---: | ---: |")
     for name in (*chosen, LOOP):
-        used = memory.get(name) or measured(name, args)
+        used = memory.get(name) or measure_memory(name, args)
         print(f"| {name} | {used / memory[PLAIN]:.2f} | {used / memory[LOOP]:.2f} |", flush=True)
 
 
-def wanted(name: str, beginnings: Iterable[str] | None) -> bool:
+def is_selected(name: str, prefixes: Iterable[str] | None) -> bool:
     """Whether a rule was asked for; the plain sum always is."""
-    return name == PLAIN or beginnings is None or any(name.startswith(each) for each in beginnings)
+    return name == PLAIN or prefixes is None or any(name.startswith(each) for each in prefixes)
 
 
-def timed(names: list[str], args: argparse.Namespace) -> dict[str, float]:
+def time_steps(names: list[str], args: argparse.Namespace) -> dict[str, float]:
     """{rule: median CPU time of a step over that of the plain sum in the same turn}."""
     with TemporaryDirectory() as folder:
-        steps = {name: make_step(RULES[name], Path(folder) / name, args) for name in names}
+        steps = {name: make_step(METHODS[name], Path(folder) / name, args) for name in names}
         for step in steps.values():
             step()
         turns = [
-            {name: cpu_seconds(step) for name, step in steps.items()} for _ in range(args.turns)
+            {name: measure_cpu_seconds(step) for name, step in steps.items()}
+            for _ in range(args.turns)
         ]
     return {name: statistics.median(turn[name] / turn[PLAIN] for turn in turns) for name in names}
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
+def measure_cpu_seconds(work: Callable[[], object]) -> float:
     """What the process spends on it."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
-def measured(name: str, args: argparse.Namespace) -> float:
+def measure_memory(name: str, args: argparse.Namespace) -> float:
     """Peak KiB that steps add to a process that has its network and data."""
     options = ["--batch", args.batch, "--size", *args.size, "--memory-of", name]
     command = [sys.executable, __file__, *(str(option) for option in options)]
@@ -107,35 +108,35 @@ def measured(name: str, args: argparse.Namespace) -> float:
     return float(json.loads(done.stdout))
 
 
-def peak(args: argparse.Namespace) -> int:
+def measure_own_peak(args: argparse.Namespace) -> int:
     """Likewise, of this process, over three steps: the first makes room for optimiser state."""
     with TemporaryDirectory() as folder:
         if args.memory_of == LOOP:
-            step = make_step(RULES[PLAIN], Path(folder) / "run", args, loop=True)
+            step = make_step(METHODS[PLAIN], Path(folder) / "run", args, loop=True)
         else:
-            step = make_step(RULES[args.memory_of], Path(folder) / "run", args)
+            step = make_step(METHODS[args.memory_of], Path(folder) / "run", args)
         STATUS.with_name("clear_refs").write_text("5")  # forgets the peak so far
-        before = kibibytes("VmRSS")
+        before = read_status_kib("VmRSS")
         for _ in range(3):
             step()
-        return kibibytes("VmHWM") - before
+        return read_status_kib("VmHWM") - before
 
 
-def kibibytes(field: str) -> int:
+def read_status_kib(field: str) -> int:
     """A line of what Linux tells of this process."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def make_step(
-    rule: str, folder: Path, args: argparse.Namespace, loop: bool = False
+    method: str, folder: Path, args: argparse.Namespace, loop: bool = False
 ) -> Callable[[], object]:
     """One optimiser step on one batch in memory."""
+    from densemtl.config.experiment import validate_experiment
+    from densemtl.config.yaml_loader import apply_overrides
     from densemtl.factory import build_splits
-    from densemtl.config.experiment import check
-    from densemtl.config.yaml_loader import override
-    from densemtl.runtime.execution import make_precision
-    from densemtl.runs.train_run import make_job
+    from densemtl.runs.train_run import build_training_run
+    from densemtl.runtime.execution import make_execution_config
 
     size = list(args.size)
     values: dict[str, Any] = {
@@ -147,16 +148,18 @@ def make_step(
         "head": {"name": "fpn"},
         "loader": {"batch_size": args.batch, "workers": 0},
     }
-    run = check(override(values, [f"balancing={rule}"], "benchmark"))
+    run = validate_experiment(apply_overrides(values, [f"balancing={method}"], "benchmark"))
     folder.mkdir()
-    job = make_job(run, build_splits(run), folder, make_precision(run.train, "cpu"))
+    job = build_training_run(
+        run, build_splits(run), folder, make_execution_config(run.train, "cpu")
+    )
     batch = next(iter(job.train_loader))
     if loop:
-        job.train_step.balancer = looping(job.train_step.tasks)
+        job.train_step.balancer = make_sequential_backward(job.train_step.tasks)
     return lambda: job.train_step.run([batch])
 
 
-def looping(tasks: Any) -> Any:
+def make_sequential_backward(tasks: Any) -> Any:
     """A plain sum whose losses are run backward one after the other."""
     from densemtl.balancing.base import WeightedLossBackward
     from densemtl.balancing.fixed import Fixed
@@ -177,4 +180,4 @@ def looping(tasks: Any) -> Any:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

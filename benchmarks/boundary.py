@@ -33,7 +33,7 @@ class Case:
     truth: Mask
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=(425, 560), metavar=("H", "W"))
@@ -46,7 +46,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Print one table."""
-    args = parse(argv)
+    args = parse_args(argv)
     cv2.setNumThreads(1)
     from rich import print as show
     from rich.table import Table
@@ -61,89 +61,97 @@ def main(argv: list[str] | None = None) -> None:
     table = Table(title=f"{args.size[0]}x{args.size[1]}, distance {args.max_dist}, one core")
     for column in ("image", "protocol", "s", "nms", "thinning", "matching", "odsF"):
         table.add_column(column)
-    for case in cases(args):
+    for case in iter_cases(args):
         for name, protocol in protocols.items():
-            table.add_row(case.kind, name, *measure(case, protocol, args.max_dist))
+            table.add_row(case.kind, name, *measure_case(case, protocol, args.max_dist))
     show(table)
 
 
-def measure(case: Case, protocol: Protocol, max_distance: float) -> list[str]:
+def measure_case(case: Case, protocol: Protocol, max_distance: float) -> list[str]:
     """Seconds in all, the share of each part, and odsF."""
-    from densemtl.metrics.boundary.counts import count
-    from densemtl.metrics.boundary.precision_recall import best, summary
-    from densemtl.metrics.boundary.non_max_suppression import suppress
+    from densemtl.metrics.boundary.counts import count_boundary_matches
+    from densemtl.metrics.boundary.non_max_suppression import suppress_non_maxima
+    from densemtl.metrics.boundary.precision_recall import compute_summary, select_best_counts
     from densemtl.ops.thinning import thin
 
     probability = case.probability
-    whole, counts = seconds(lambda: count(probability, [case.truth], protocol, max_distance))
-    ridges, strength = seconds(lambda: suppress(probability) if protocol.nms else probability)
-    thinning, _ = seconds(lambda: [thin(strength > level) for level in protocol.thresholds])
+    whole, counts = measure_seconds(
+        lambda: count_boundary_matches(probability, [case.truth], protocol, max_distance)
+    )
+    ridges, strength = measure_seconds(
+        lambda: suppress_non_maxima(probability) if protocol.nms else probability
+    )
+    thinning, _ = measure_seconds(lambda: [thin(strength > level) for level in protocol.thresholds])
     parts = ridges, thinning, max(whole - ridges - thinning, 0)
     shares = [f"{part / whole:.0%}" for part in parts]
-    return [f"{whole:.2f}", *shares, f"{summary(counts, best(counts))['odsF']:.1f}"]
+    return [
+        f"{whole:.2f}",
+        *shares,
+        f"{compute_summary(counts, select_best_counts(counts))['odsF']:.1f}",
+    ]
 
 
-def seconds(work: Callable[[], T]) -> tuple[float, T]:
+def measure_seconds(work: Callable[[], T]) -> tuple[float, T]:
     """CPU time of this process, and what came out."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result
 
 
-def cases(args: argparse.Namespace) -> Iterator[Case]:
+def iter_cases(args: argparse.Namespace) -> Iterator[Case]:
     """Like pictures, and if asked unlike any."""
     rng = np.random.default_rng(0)
     size = tuple(args.size)
     for regions in (20, 60, 200):
-        truth = partition(rng, size, regions)
-        yield Case(f"{regions} regions", predicted(rng, truth), truth)
+        truth = make_random_boundaries(rng, size, regions)
+        yield Case(f"{regions} regions", simulate_prediction(rng, truth), truth)
     files = sorted(args.maps.glob("*.png"))[: args.images] if args.maps else []
     for file in files:
-        truth = edge_map(file, size)
-        yield Case(file.name, predicted(rng, truth), truth)
+        truth = load_edge_map(file, size)
+        yield Case(file.name, simulate_prediction(rng, truth), truth)
     if args.hard:
-        yield from hard(rng, size)
+        yield from iter_hard_cases(rng, size)
 
 
-def partition(rng: np.random.Generator, size: tuple[int, int], regions: int) -> Mask:
+def make_random_boundaries(rng: np.random.Generator, size: tuple[int, int], regions: int) -> Mask:
     """Boundaries between the cells of random points."""
-    from densemtl.ops.region_boundaries import boundaries
+    from densemtl.ops.region_boundaries import find_region_boundaries
 
     seeds = np.ones(size, np.uint8)
     seeds[tuple(rng.integers(0, size, (regions, 2)).T)] = 0
     _, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5)
-    return boundaries(cells)
+    return find_region_boundaries(cells)
 
 
-def edge_map(file: Path, size: tuple[int, int]) -> Mask:
+def load_edge_map(file: Path, size: tuple[int, int]) -> Mask:
     """A stored edge map, resized and read as regions, as `modern` does on NYUD."""
     from densemtl.io.arrays import read_array
-    from densemtl.ops.region_boundaries import boundaries
+    from densemtl.ops.region_boundaries import find_region_boundaries
 
     stored = cv2.resize(read_array(file), size[::-1], interpolation=cv2.INTER_NEAREST)
-    return boundaries(stored)
+    return find_region_boundaries(stored)
 
 
-def predicted(rng: np.random.Generator, truth: Mask) -> FloatMap:
+def simulate_prediction(rng: np.random.Generator, truth: Mask) -> FloatMap:
     """A prediction: boundaries out of place, blurred, of uneven strength, among false ones."""
     size = truth.shape
-    offsets = [2.5 * smooth(rng, size, 12) for _ in range(2)]
+    offsets = [2.5 * make_smooth_noise(rng, size, 12) for _ in range(2)]
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
     moved = cv2.remap(truth.astype(np.float32), x + offsets[0], y + offsets[1], cv2.INTER_LINEAR)
     blurred = cv2.GaussianBlur(moved, (0, 0), 2)
-    clutter = np.exp(-((smooth(rng, size, 6) / 0.15) ** 2))
-    strength = 1 / (1 + np.exp(-smooth(rng, size, 25)))
+    clutter = np.exp(-((make_smooth_noise(rng, size, 6) / 0.15) ** 2))
+    strength = 1 / (1 + np.exp(-make_smooth_noise(rng, size, 25)))
     mixed = 0.8 * strength * blurred / blurred.max() + 0.35 * (1 - strength) * clutter
     return np.clip(mixed / mixed.max(), 0, 1).astype(np.float32)
 
 
-def smooth(rng: np.random.Generator, size: tuple[int, ...], sigma: float) -> FloatMap:
+def make_smooth_noise(rng: np.random.Generator, size: tuple[int, ...], sigma: float) -> FloatMap:
     """Smooth noise of mean 0 and deviation 1."""
     noise = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), sigma)
     return ((noise - noise.mean()) / noise.std()).astype(np.float32)
 
 
-def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
+def iter_hard_cases(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
     """Predictions that fill the image, against a picture's boundaries and truths that fill it."""
     from densemtl.ops.thinning import thin
 
@@ -157,7 +165,7 @@ def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
         "rows from right to left": np.where(y % 3 == 0, 0.05 + 0.9 * right, 0),
     }
     truths = {
-        "60 regions": partition(rng, size, 60),
+        "60 regions": make_random_boundaries(rng, size, 60),
         "columns, every 2nd": x % 2 == 0,
         "halves of rows": np.where(x < size[1] // 2, y % 2 == 0, y % 4 == 0),
         "ever denser columns": np.cumsum(0.2 + 0.25 * right, 1) % 1 < 0.2 + 0.25 * right,
@@ -170,4 +178,4 @@ def hard(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -39,37 +39,37 @@ def main() -> None:
 
 def compare(channels: int, kernel: int, tasks: int, size: tuple[int, int]) -> tuple[float, float]:
     """Time of a joint and of a grouped convolution over that of separate ones."""
-    shared = [noise(channels, size)] * tasks
-    own = [noise(channels, size) for _ in range(tasks)]
-    single = [convolution(channels, channels, kernel) for _ in range(tasks)]
-    joint = convolution(channels, channels * tasks, kernel)
-    grouped = convolution(channels * tasks, channels * tasks, kernel, groups=tasks)
-    side_by_side = cost(lambda: joint(shared[0]).chunk(tasks, 1))
-    in_groups = cost(lambda: grouped(torch.cat(own, 1)).chunk(tasks, 1))
+    shared = [make_input(channels, size)] * tasks
+    own = [make_input(channels, size) for _ in range(tasks)]
+    single = [make_convolution(channels, channels, kernel) for _ in range(tasks)]
+    joint = make_convolution(channels, channels * tasks, kernel)
+    grouped = make_convolution(channels * tasks, channels * tasks, kernel, groups=tasks)
+    side_by_side = measure_cost(lambda: joint(shared[0]).chunk(tasks, 1))
+    in_groups = measure_cost(lambda: grouped(torch.cat(own, 1)).chunk(tasks, 1))
     return (
-        side_by_side / cost(lambda: each(single, shared)),
-        in_groups / cost(lambda: each(single, own)),
+        side_by_side / measure_cost(lambda: apply_each(single, shared)),
+        in_groups / measure_cost(lambda: apply_each(single, own)),
     )
 
 
-def noise(channels: int, size: tuple[int, int]) -> Tensor:
+def make_input(channels: int, size: tuple[int, int]) -> Tensor:
     """A map that wants a gradient."""
     given = torch.randn(BATCH, channels, *size).to(memory_format=torch.channels_last)
     return given.requires_grad_()
 
 
-def convolution(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Module:
+def make_convolution(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Module:
     """That keeps the size."""
     made = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
     return made.to(memory_format=torch.channels_last)
 
 
-def each(modules: Sequence[nn.Module], maps: Sequence[Tensor]) -> list[Tensor]:
+def apply_each(modules: Sequence[nn.Module], maps: Sequence[Tensor]) -> list[Tensor]:
     """One after the other."""
     return [module(given) for module, given in zip(modules, maps, strict=True)]
 
 
-def cost(forward: Callable[[], Sequence[Tensor]]) -> float:
+def measure_cost(forward: Callable[[], Sequence[Tensor]]) -> float:
     """Least CPU seconds of a forward and a backward pass."""
     times = []
     for _ in range(REPEATS + 1):
@@ -80,4 +80,4 @@ def cost(forward: Callable[[], Sequence[Tensor]]) -> float:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.config.experiment import Experiment
+    from densemtl.config.experiment import ExperimentConfig
 
 DECODERS = (
     *("hard_sharing", "asymmetric_sharing", "customized_sharing", "cross_stitch", "sluice"),
@@ -28,7 +28,7 @@ Cost = tuple[float, float]
 """(CPU seconds of a step, MiB of activations of an image)."""
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet10t", help="a timm model (default: resnet10t)")
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, draw, print the table."""
-    args = parse(argv)
+    args = parse_args(argv)
     import torch
 
     torch.set_num_threads(1)
@@ -49,30 +49,32 @@ def main(argv: list[str] | None = None) -> None:
     by_tasks, by_area = {}, {}
     for name in args.decoders:
         counts = range(1, len(TASKS) + 1)
-        by_tasks[name] = [cost(args, name, TASKS[:count], height, width) for count in counts]
-        sizes = [grown(height, width, area) for area in AREAS]
-        by_area[name] = [cost(args, name, TASKS[:2], *size) for size in sizes]
-        print(row(name, by_tasks[name], by_area[name]), flush=True)
-    draw(args.picture, by_tasks, by_area)
+        by_tasks[name] = [
+            measure_cost(args, name, TASKS[:count], height, width) for count in counts
+        ]
+        sizes = [scale_size(height, width, area) for area in AREAS]
+        by_area[name] = [measure_cost(args, name, TASKS[:2], *size) for size in sizes]
+        print(format_row(name, by_tasks[name], by_area[name]), flush=True)
+    plot_costs(args.picture, by_tasks, by_area)
 
 
-def grown(height: int, width: int, area: int) -> tuple[int, int]:
+def scale_size(height: int, width: int, area: int) -> tuple[int, int]:
     """So many times the pixels, in sides that are multiples of 32."""
     tall = round(height * area**0.5 / 32) * 32
     return tall, height * width * area // tall // 32 * 32
 
 
-def cost(
+def measure_cost(
     args: argparse.Namespace, decoder: str, tasks: tuple[str, ...], height: int, width: int
 ) -> Cost:
     """Of one architecture with these tasks at this size."""
-    from densemtl.runtime.execution import make_precision
-    from densemtl.models.complexity import train_pass
-    from densemtl.analysis.speed.network import make_subject, whole_step
+    from densemtl.analysis.speed.network import make_benchmark_target, make_framework_step
+    from densemtl.models.complexity import trace_training_forward
+    from densemtl.runtime.execution import make_execution_config
 
-    run = experiment(args.backbone, decoder, tasks, (height, width))
-    subject = make_subject(run, make_precision(run.train, "cpu"))
-    step = whole_step(subject)
+    run = make_experiment(args.backbone, decoder, tasks, (height, width))
+    subject = make_benchmark_target(run, make_execution_config(run.train, "cpu"))
+    step = make_framework_step(subject)
     step()
     times = []
     for _ in range(args.repeats):
@@ -80,15 +82,15 @@ def cost(
         step()
         times.append(time.process_time() - started)
     model = subject.model.to("meta")
-    return min(times), train_pass(model, (height, width)).kept / 2**20
+    return min(times), trace_training_forward(model, (height, width)).activation_bytes / 2**20
 
 
-def experiment(
+def make_experiment(
     backbone: str, decoder: str, tasks: tuple[str, ...], size: tuple[int, int]
-) -> Experiment:
+) -> ExperimentConfig:
     """On the tasks of synthetic rooms, none of which is rendered."""
     from densemtl.config import yaml_loader
-    from densemtl.config.experiment import check
+    from densemtl.config.experiment import validate_experiment
 
     values: dict[str, Any] = {
         "tasks": list(tasks),
@@ -99,10 +101,10 @@ def experiment(
         "head": {"name": "fpn"},
         "loader": {"batch_size": 2},
     }
-    return check(yaml_loader.override(values, [], "scaling"))
+    return validate_experiment(yaml_loader.apply_overrides(values, [], "scaling"))
 
 
-def row(name: str, by_tasks: list[Cost], by_area: list[Cost]) -> str:
+def format_row(name: str, by_tasks: list[Cost], by_area: list[Cost]) -> str:
     """Cost of 6 tasks over that of 1, and of 4 times the pixels over that of 1."""
     parts = [by_tasks[-1][i] / by_tasks[0][i] for i in (0, 1)]
     parts += [by_area[-1][i] / by_area[0][i] for i in (0, 1)]
@@ -110,7 +112,7 @@ def row(name: str, by_tasks: list[Cost], by_area: list[Cost]) -> str:
     return f"| {name} | {base} | " + " | ".join(f"{each:.2f}" for each in parts) + " |"
 
 
-def draw(file: Path, by_tasks: dict[str, list[Cost]], by_area: dict[str, list[Cost]]) -> None:
+def plot_costs(file: Path, by_tasks: dict[str, list[Cost]], by_area: dict[str, list[Cost]]) -> None:
     """Four panels: time above, memory below."""
     import matplotlib
 
@@ -134,4 +136,4 @@ def draw(file: Path, by_tasks: dict[str, list[Cost]], by_area: dict[str, list[Co
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -22,22 +22,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from densemtl import cli
-from densemtl import registry
+from densemtl import cli, registry
 from densemtl.config import yaml_loader
-from densemtl.factory import build_model
-from densemtl.config.experiment import check
+from densemtl.config.experiment import validate_experiment
+from densemtl.config.sections import FitMode
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalView, eval_loader
+from densemtl.data.batching import EvalDataset, make_eval_loader
 from densemtl.evaluation.evaluate import evaluate
-from densemtl.runtime.execution import Precision
-from densemtl.config.sections import Fit
+from densemtl.factory import build_model
+from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
-from densemtl.types import VOID, Batch, Sample, Size
+from densemtl.types import IGNORE_INDEX, Batch, Sample, Size
 
 NYUD = {"semseg": 40, "depth": None, "normals": None}
 PASCAL = {"semseg": 21, "human_parts": 7, "normals": None, "saliency": None, "edge": None}
-CASES: dict[str, tuple[dict[str, int | None], Size, Size, Fit]] = {
+CASES: dict[str, tuple[dict[str, int | None], Size, Size, FitMode]] = {
     "NYUD, 480x640": (NYUD, (480, 640), (480, 640), "resize"),
     "NYUD, 425x560 resized to 480x640": (NYUD, (425, 560), (480, 640), "resize"),
     "NYUD, 425x560 padded to 448x576": (NYUD, (425, 560), (448, 576), "pad"),
@@ -49,36 +48,36 @@ CASES: dict[str, tuple[dict[str, int | None], Size, Size, Fit]] = {
 IMAGES = 2
 ALL = "all"
 UPSAMPLING = "(logits of full size, not made)"
-BEYOND = "all, beyond a forward pass"
+ALL_WITHOUT_FORWARD = "all, beyond a forward pass"
 BLOCK = 16
 
 
-class Blocks(DenseDataset):
+class BlockDataset(DenseDataset):
     """Images of noise; labels of one value a block, a fifth of the blocks void."""
 
     def __init__(self, tasks: list[Task], size: Size) -> None:
         super().__init__("val", [task.name for task in tasks])
         self.ids = [str(index) for index in range(IMAGES)]
-        self.shapes, self.size = tasks, size
+        self.task_objects, self.size = tasks, size
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """Nothing to a configuration: it is made here alone."""
         return {}
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng(index)
         image = rng.integers(0, 256, (*self.size, 3)).astype(np.uint8)
-        targets = {task.name: label(task, self.size, rng) for task in self.shapes}
+        targets = {task.name: make_label(task, self.size, rng) for task in self.task_objects}
         return Sample(image, targets, self.ids[index])
 
 
-def label(task: Task, size: Size, rng: np.random.Generator) -> NDArray[np.generic]:
+def make_label(task: Task, size: Size, rng: np.random.Generator) -> NDArray[np.generic]:
     """Blocks in a `Sample`'s layout."""
-    small = task.void((size[0] // BLOCK + 1, size[1] // BLOCK + 1))
+    small = task.make_empty_label((size[0] // BLOCK + 1, size[1] // BLOCK + 1))
     known = rng.random(small.shape[:2]) > 0.2
     if small.dtype == np.uint8:
-        small = np.where(known, rng.integers(0, max(task.channels, 2), small.shape), VOID)
+        small = np.where(known, rng.integers(0, max(task.channels, 2), small.shape), IGNORE_INDEX)
         small = small.astype(np.uint8)
     else:
         small[known] = rng.uniform(0.5, 5, small.shape)[known]
@@ -96,40 +95,44 @@ def main(argv: list[str] | None = None) -> None:
     for name, case in CASES.items():
         for channels_last in (True, False):
             layout = "channels-last" if channels_last else "contiguous"
-            for what, times in measure(args, *case, channels_last).items():
+            for what, times in measure_case(args, *case, channels_last).items():
                 found = f"{statistics.median(times):.1f} ({min(times):.1f})"
                 print(f"| {name} | {layout} | {what} | {found} |", flush=True)
 
 
-def measure(
+def measure_case(
     args: argparse.Namespace,
     classes: dict[str, int | None],
     size: Size,
     input_size: Size,
-    fit: Fit,
+    fit: FitMode,
     channels_last: bool,
 ) -> dict[str, list[float]]:
     """{task or "all": milliseconds of each repeat}, taken in turn."""
     tasks = [make_task(name, count) for name, count in classes.items()]
-    precision = Precision(torch.device("cpu"), channels_last=channels_last)
-    network = precision.place(make_network(args.backbone, tasks)).eval()
-    batches = list(eval_loader(EvalView(Blocks(tasks, size), input_size, fit), tasks, 1, 0))
+    precision = ExecutionConfig(torch.device("cpu"), channels_last=channels_last)
+    network = precision.to_device(make_network(args.backbone, tasks)).eval()
+    batches = list(
+        make_eval_loader(EvalDataset(BlockDataset(tasks, size), input_size, fit), tasks, 1, 0)
+    )
     sets = {task.name: [task] for task in tasks} | {ALL: tasks}
-    found: dict[str, list[float]] = {name: [] for name in (*sets, UPSAMPLING, BEYOND)}
+    found: dict[str, list[float]] = {name: [] for name in (*sets, UPSAMPLING, ALL_WITHOUT_FORWARD)}
     for repeat in range(args.repeats + 1):
         times = {
-            name: beyond(network, partial(evaluate, network, batches, some, "modern", precision))
+            name: measure_overhead(
+                network, partial(evaluate, network, batches, some, "modern", precision)
+            )
             for name, some in sets.items()
         }
-        whole = partial(forward, network, batches, precision)
-        times[UPSAMPLING] = beyond(network.get_submodule("decoder"), whole)
-        times[BEYOND] = times[ALL] - times[UPSAMPLING]
+        whole = partial(run_forward, network, batches, precision)
+        times[UPSAMPLING] = measure_overhead(network.get_submodule("decoder"), whole)
+        times[ALL_WITHOUT_FORWARD] = times[ALL] - times[UPSAMPLING]
         for name, several in found.items():
             several += [times[name]] if repeat else []
     return found
 
 
-def beyond(network: nn.Module, work: Callable[[], object]) -> float:
+def measure_overhead(network: nn.Module, work: Callable[[], object]) -> float:
     """CPU milliseconds an image of some work, without the network's own part in it."""
     inside = 0.0
 
@@ -151,16 +154,16 @@ def beyond(network: nn.Module, work: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def forward(network: nn.Module, batches: list[Batch], precision: Precision) -> None:
+def run_forward(network: nn.Module, batches: list[Batch], precision: ExecutionConfig) -> None:
     """All images through the network, to logits of its input's size."""
     for batch in batches:
-        precision.run(network, batch.image)
+        precision.forward(network, batch.image)
 
 
 def make_task(name: str, classes: int | None) -> Task:
     """A task by name, with as many classes."""
     names = {"class_names": [str(index) for index in range(classes)]} if classes else {}
-    return registry.make("tasks", name, name, options=names)
+    return registry.create("tasks", name, name, options=names)
 
 
 def make_network(backbone: str, tasks: list[Task]) -> nn.Module:
@@ -172,8 +175,10 @@ def make_network(backbone: str, tasks: list[Task]) -> nn.Module:
         "decoder": {"name": "hard_sharing"},
         "head": {"name": "fpn"},
     }
-    return build_model(check(yaml_loader.override(values, (), "benchmark")), tasks)
+    return build_model(
+        validate_experiment(yaml_loader.apply_overrides(values, (), "benchmark")), tasks
+    )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from densemtl import cli
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("configs", type=Path, nargs="+", help="YAML files, of tasks rooms have")
@@ -27,25 +27,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Print a Markdown table, the quickest first."""
-    args = parse(argv)
+    args = parse_args(argv)
     import torch
 
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        found = {file.stem: timed(file, Path(folder), args.repeats) for file in args.configs}
+        found = {file.stem: time_step(file, Path(folder), args.repeats) for file in args.configs}
     print("| configuration | CPU s/step |\n| --- | ---: |")
     for name, seconds in sorted(found.items(), key=lambda item: item[1]):
         print(f"| {name} | {seconds:.2f} |")
 
 
-def timed(file: Path, folder: Path, repeats: int) -> float:
+def time_step(file: Path, folder: Path, repeats: int) -> float:
     """Median after one step that does not count."""
     step = make_step(file, folder / file.stem)
     step()
-    return statistics.median(cpu_seconds(step) for _ in range(repeats))
+    return statistics.median(measure_cpu_seconds(step) for _ in range(repeats))
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
+def measure_cpu_seconds(work: Callable[[], object]) -> float:
     """What the process spends on it."""
     started = time.process_time()
     work()
@@ -54,10 +54,10 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def make_step(file: Path, folder: Path) -> Callable[[], object]:
     """One optimiser step on one batch in memory."""
-    from densemtl.factory import build_splits
     from densemtl.config.experiment import load_experiment
-    from densemtl.runtime.execution import make_precision
-    from densemtl.runs.train_run import make_job
+    from densemtl.factory import build_splits
+    from densemtl.runs.train_run import build_training_run
+    from densemtl.runtime.execution import make_execution_config
 
     plain = load_experiment(file)
     rooms = [
@@ -67,10 +67,12 @@ def make_step(file: Path, folder: Path) -> Callable[[], object]:
     ]
     run = load_experiment(file, rooms)
     folder.mkdir()
-    job = make_job(run, build_splits(run), folder, make_precision(run.train, "cpu"))
+    job = build_training_run(
+        run, build_splits(run), folder, make_execution_config(run.train, "cpu")
+    )
     batch = next(iter(job.train_loader))
     return lambda: job.train_step.run([batch])
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from densemtl.errors import DataError
 
 if TYPE_CHECKING:
-    from densemtl.data.base import Split
-    from densemtl.data.datasets.synthetic_scenes.export import Job
+    from densemtl.data.datasets.synthetic_scenes.export import ExportJob
+    from densemtl.types import Split
 
 FORMATS = ("nyud", "pascal_context")
 
-NOTE = "synthetic.json"
+OPTIONS_NAME = "synthetic.json"
 """Says in the folder how it was made."""
 
 
@@ -35,39 +35,52 @@ def main(argv: list[str] | None = None) -> None:
         ConfigError: a size or seed that is too small.
         DataError: the folder holds something else, or rooms made with other options.
     """
-    args = _parser().parse_args(argv)
-    jobs = _jobs(args)
-    _claim(args.output, _options(args))
-    _run(jobs, args.workers)
+    args = _make_parser().parse_args(argv)
+    jobs = _make_jobs(args)
+    _claim_folder(args.output, _get_options(args))
+    _run_jobs(jobs, args.workers)
     from densemtl.data.datasets.synthetic_scenes.export import LAYOUTS
 
-    for split, numbers in _numbers(args).items():
-        LAYOUTS[args.format].save_split(args.output, split, numbers)
+    for split, numbers in _get_image_numbers(args).items():
+        LAYOUTS[args.format].write_split(args.output, split, numbers)
     print(f"{args.output}: {args.train} training and {args.val} validation images")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("format", choices=FORMATS, help="whose layout")
     parser.add_argument("output", type=Path, help="a new folder, or one to complete")
-    parser.add_argument("--train", type=_count, default=1000, metavar="N", help="images (1000)")
-    parser.add_argument("--val", type=_count, default=200, metavar="N", help="images (200)")
     parser.add_argument(
-        "--size", type=_count, nargs=2, default=(128, 160), metavar=("H", "W"), help="(128 160)"
+        "--train", type=_parse_non_negative, default=1000, metavar="N", help="images (1000)"
     )
-    parser.add_argument("--seed", type=_count, default=0, help="another gives other rooms (0)")
-    parser.add_argument("--workers", type=_count, default=0, help="processes; 0: in this one (0)")
+    parser.add_argument(
+        "--val", type=_parse_non_negative, default=200, metavar="N", help="images (200)"
+    )
+    parser.add_argument(
+        "--size",
+        type=_parse_non_negative,
+        nargs=2,
+        default=(128, 160),
+        metavar=("H", "W"),
+        help="(128 160)",
+    )
+    parser.add_argument(
+        "--seed", type=_parse_non_negative, default=0, help="another gives other rooms (0)"
+    )
+    parser.add_argument(
+        "--workers", type=_parse_non_negative, default=0, help="processes; 0: in this one (0)"
+    )
     return parser
 
 
-def _count(text: str) -> int:
+def _parse_non_negative(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
+def _get_options(args: argparse.Namespace) -> dict[str, Any]:
     """What decides the files' content."""
     return {
         "format": args.format,
@@ -78,7 +91,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _numbers(args: argparse.Namespace) -> dict[Split, range]:
+def _get_image_numbers(args: argparse.Namespace) -> dict[Split, range]:
     """The numbers of each split's images, from 1."""
     return {
         "train": range(1, args.train + 1),
@@ -86,11 +99,11 @@ def _numbers(args: argparse.Namespace) -> dict[Split, range]:
     }
 
 
-def _claim(folder: Path, options: dict[str, Any]) -> None:
+def _claim_folder(folder: Path, options: dict[str, Any]) -> None:
     """Mark a new folder as made with these options, or check that it was."""
     from densemtl.io.atomic import write_json
 
-    note = folder / NOTE
+    note = folder / OPTIONS_NAME
     if note.exists():
         made = json.loads(note.read_text(encoding="utf-8"))
         if made != options:
@@ -105,42 +118,42 @@ def _claim(folder: Path, options: dict[str, Any]) -> None:
         write_json(note, options)
 
 
-def _jobs(args: argparse.Namespace) -> list[Job]:
+def _make_jobs(args: argparse.Namespace) -> list[ExportJob]:
     """What is still to do; images are numbered from 1 over both splits."""
     from densemtl import registry
-    from densemtl.data.datasets.synthetic_scenes.export import LAYOUTS, Job
+    from densemtl.data.datasets.synthetic_scenes.export import LAYOUTS, ExportJob
 
     layout = LAYOUTS[args.format]
     jobs = []
-    for split, numbers in _numbers(args).items():
+    for split, numbers in _get_image_numbers(args).items():
         options = {"train_images": args.train, "val_images": args.val}
         options |= {"size": args.size, "seed": args.seed}
-        rooms = registry.make("data", "synthetic", split, (), options=options)
+        rooms = registry.create("data.datasets", "synthetic", split, (), options=options)
         for index, number in enumerate(numbers):
-            if not layout.done(args.output, number):
-                jobs.append(Job(layout, args.output, number, partial(rooms.view, index)))
+            if not layout.is_written(args.output, number):
+                jobs.append(ExportJob(layout, args.output, number, partial(rooms.view, index)))
     return jobs
 
 
-def _run(jobs: Sequence[Job], workers: int) -> None:
+def _run_jobs(jobs: Sequence[ExportJob], workers: int) -> None:
     from rich.progress import track
 
-    for _ in track(_results(jobs, workers), "rendering", total=len(jobs)):
+    for _ in track(_iter_results(jobs, workers), "rendering", total=len(jobs)):
         pass
 
 
-def _results(jobs: Sequence[Job], workers: int) -> Iterator[None]:
+def _iter_results(jobs: Sequence[ExportJob], workers: int) -> Iterator[None]:
     """Run jobs here or in other processes; yields as each ends, in order."""
-    from densemtl.data.datasets.synthetic_scenes.export import Job
+    from densemtl.data.datasets.synthetic_scenes.export import ExportJob
 
     if workers == 0:
-        yield from map(Job.run, jobs)
+        yield from map(ExportJob.run, jobs)
         return
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        yield from pool.map(Job.run, jobs, chunksize=4)
+        yield from pool.map(ExportJob.run, jobs, chunksize=4)
 
 
 if __name__ == "__main__":
-    from densemtl.cli import run
+    from densemtl.cli import run_main
 
-    run(main)
+    run_main(main)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from functools import partial
 
-    from densemtl.data.base import Split
+    from densemtl.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 
@@ -24,80 +24,93 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         DataError: no PASCAL-Context there, or a file is corrupt.
     """
-    args = _parser().parse_args(argv)
+    args = _make_parser().parse_args(argv)
     from rich.progress import track
 
-    jobs = _edge_jobs(args.root, args.output) + _part_jobs(args.root, args.output)
+    jobs = _make_edge_jobs(args.root, args.output) + _make_part_jobs(args.root, args.output)
     args.output.mkdir(parents=True, exist_ok=True)
     for job in track(jobs, "deriving"):
         job()
     print(f"{args.output}: {len(jobs)} maps derived; train with data.cache={args.output}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", type=Path, help="the folder that holds JPEGImages/; only read")
     parser.add_argument("--output", type=Path, required=True, help="for data.cache")
     return parser
 
 
-def _edge_jobs(root: Path, output: Path) -> list[partial[None]]:
+def _make_edge_jobs(root: Path, output: Path) -> list[partial[None]]:
     """One a LabelMap that has no edge map yet; training and evaluation have rules of their own."""
     from functools import partial
 
+    from densemtl.data.datasets.pascal_context import (
+        EDGE_DERIVATIONS,
+        LABEL_MAP_FOLDER,
+        SPLIT_LIST_FOLDER,
+    )
     from densemtl.io import arrays
-    from densemtl.data.datasets.pascal_context import EDGES, LABEL_MAPS, LISTS
 
-    maps, jobs = arrays.index(root / LABEL_MAPS), []
+    maps, jobs = arrays.index_by_stem(root / LABEL_MAP_FOLDER), []
     for split in SPLITS:
         folder = output / f"edge_{split}"
-        done = arrays.index(folder)
-        for name in arrays.read_ids(root / LISTS / f"{split}.txt"):
+        done = arrays.index_by_stem(folder)
+        for name in arrays.read_split_list(root / SPLIT_LIST_FOLDER / f"{split}.txt"):
             if name in maps and name not in done:
-                jobs.append(partial(_edge, maps[name], folder / f"{name}.png", EDGES[split]))
+                jobs.append(
+                    partial(
+                        _write_edges, maps[name], folder / f"{name}.png", EDGE_DERIVATIONS[split]
+                    )
+                )
     return jobs
 
 
-def _part_jobs(root: Path, output: Path) -> list[partial[None]]:
+def _make_part_jobs(root: Path, output: Path) -> list[partial[None]]:
     """One an annotated image of either split that has no part map yet."""
     from functools import partial
 
+    from densemtl.data.datasets.pascal_context import SPLIT_LIST_FOLDER
     from densemtl.io import arrays
-    from densemtl.data.datasets.pascal_context import LISTS
 
-    images, found = arrays.index(root / "JPEGImages"), arrays.index(root / "human_parts")
+    images, found = (
+        arrays.index_by_stem(root / "JPEGImages"),
+        arrays.index_by_stem(root / "human_parts"),
+    )
     folder = output / "human_parts"
-    done, jobs = arrays.index(folder), []
+    done, jobs = arrays.index_by_stem(folder), []
     for split in SPLITS:
-        for name in arrays.read_ids(root / LISTS / f"{split}.txt"):
+        for name in arrays.read_split_list(root / SPLIT_LIST_FOLDER / f"{split}.txt"):
             if name in found and name not in done:
-                jobs.append(partial(_parts, found[name], images[name], folder / f"{name}.png"))
+                jobs.append(
+                    partial(_write_parts, found[name], images[name], folder / f"{name}.png")
+                )
     return jobs
 
 
-def _edge(label_map: Path, output: Path, rule: Callable) -> None:
+def _write_edges(label_map: Path, output: Path, derive_edges: Callable) -> None:
     from densemtl.data.datasets.pascal_context import read_label_map
-    from densemtl.io.writers import write_picture
+    from densemtl.io.writers import write_image
 
-    write_picture(output, rule(read_label_map(label_map)) * 255)
+    write_image(output, derive_edges(read_label_map(label_map)) * 255)
 
 
-def _parts(annotation: Path, image: Path, output: Path) -> None:
+def _write_parts(annotation: Path, image: Path, output: Path) -> None:
     """Void throughout where no person is annotated, so that nothing is left to derive."""
     import numpy as np
 
+    from densemtl.data.datasets.pascal_context_parts import read_human_parts
     from densemtl.io import arrays
-    from densemtl.data.datasets.pascal_context_parts import read_parts
-    from densemtl.io.writers import write_picture
-    from densemtl.types import VOID
+    from densemtl.io.writers import write_image
+    from densemtl.types import IGNORE_INDEX
 
-    parts = read_parts(annotation)
+    parts = read_human_parts(annotation)
     if parts is None:
-        parts = np.full(arrays.read_image(image).shape[:2], VOID, np.uint8)
-    write_picture(output, parts)
+        parts = np.full(arrays.read_image(image).shape[:2], IGNORE_INDEX, np.uint8)
+    write_image(output, parts)
 
 
 if __name__ == "__main__":
-    from densemtl.cli import run
+    from densemtl.cli import run_main
 
-    run(main)
+    run_main(main)

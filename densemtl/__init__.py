@@ -6,7 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from densemtl.catalogue import (
+    from densemtl.create import create_model, create_tasks
+    from densemtl.hub.download import from_pretrained
+    from densemtl.hub.upload import push_to_hub, save_pretrained
+    from densemtl.inference.predictor import Predictor
+    from densemtl.registry import (
         list_balancing,
         list_datasets,
         list_decoders,
@@ -16,42 +20,38 @@ if TYPE_CHECKING:
         list_tasks,
         list_trackers,
     )
-    from densemtl.create import create_model, create_tasks
-    from densemtl.hub.download import from_pretrained
-    from densemtl.hub.upload import push_to_hub, save_pretrained
-    from densemtl.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_PUBLIC_MODULES = {
     "Predictor": "inference.predictor",
     "create_model": "create",
     "create_tasks": "create",
-    "from_pretrained": "hub.fetch",
-    "list_balancing": "catalogue",
-    "list_datasets": "catalogue",
-    "list_decoders": "catalogue",
-    "list_heads": "catalogue",
-    "list_metrics": "catalogue",
-    "list_protocols": "catalogue",
-    "list_tasks": "catalogue",
-    "list_trackers": "catalogue",
-    "push_to_hub": "hub.publish",
-    "save_pretrained": "hub.publish",
+    "from_pretrained": "hub.download",
+    "list_balancing": "registry",
+    "list_datasets": "registry",
+    "list_decoders": "registry",
+    "list_heads": "registry",
+    "list_metrics": "registry",
+    "list_protocols": "registry",
+    "list_tasks": "registry",
+    "list_trackers": "registry",
+    "push_to_hub": "hub.upload",
+    "save_pretrained": "hub.upload",
 }
 """{public name: its module}, imported on first use, so that `import densemtl` itself is light."""
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_PUBLIC_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for (PEP 562)."""
-    if name not in _HOMES:
+    if name not in _PUBLIC_MODULES:
         raise AttributeError(f"module 'densemtl' has no attribute {name!r}")
-    value = getattr(import_module(f"densemtl.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"densemtl.{_PUBLIC_MODULES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_PUBLIC_MODULES})

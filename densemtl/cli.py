@@ -11,22 +11,22 @@ from typing import NoReturn
 
 from densemtl.errors import UserError
 
-REFUSED = (
+USER_OS_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EIO),
 )
 """What an operating system refuses that is no bug of ours."""
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
-NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "Storage size calculation")
+OOM_MESSAGES = ("out of memory", "allocate memory", "bad_alloc", "Storage size calculation")
 """What torch says where it has no memory; most of it is a plain RuntimeError."""
 
-SMALLER = "take fewer images a batch, a smaller input, or a narrower network"
+OOM_HINT = "take fewer images a batch, a smaller input, or a narrower network"
 
 
-def run(main: Callable[[], None]) -> NoReturn:
+def run_main(main: Callable[[], None]) -> NoReturn:
     """Run a tool's `main`: 0 when it returns, 2 and one `error:` line a fault for the user's own.
 
     So are full disks, missing permission, too little memory and the like, wherever they strike.
@@ -40,27 +40,27 @@ def run(main: Callable[[], None]) -> NoReturn:
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in REFUSED:
+        if error.errno not in USER_OS_ERRORS:
             raise
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or any(each in str(error) for each in NO_MEMORY)):
+        if not (isinstance(error, MemoryError) or any(each in str(error) for each in OOM_MESSAGES)):
             raise
-        print(f"error: not enough memory: {SMALLER} ({_brief(error)})", file=sys.stderr)
+        print(f"error: not enough memory: {OOM_HINT} ({_shorten_error(error)})", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     sys.exit(0)
 
 
-def _brief(error: BaseException) -> str:
+def _shorten_error(error: BaseException) -> str:
     return shorten(str(error), 160) or type(error).__name__
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
+def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
     """Positional `key=value` arguments that change single values of the configuration."""
     parser.add_argument(
         "overrides",
@@ -70,6 +70,6 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """`--device`."""
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")

@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densemtl import registry
-from densemtl.factory import assemble, build_task, offers
-from densemtl.config.validation import find_errors
-from densemtl.config.experiment import Component, TaskEntry
-from densemtl.errors import ConfigError
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.config.experiment import ComponentConfig, TaskConfig
 from densemtl.config.renamed_keys import translate_config
+from densemtl.config.validation import find_errors
+from densemtl.errors import ConfigError
+from densemtl.factory import build_model_from_components, build_task, get_task_defaults
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.base import Task
 from densemtl.types import Size
 
-Named = str | Mapping[str, Any]
+ComponentSpec = str | Mapping[str, Any]
 """A component: its name, or {"name": .., option: ..}; `package.module:Class` for one's own."""
 
 
-def create_tasks(tasks: Sequence[Named | Task], data: Named | None = None) -> list[Task]:
+def create_tasks(
+    tasks: Sequence[ComponentSpec | Task], data: ComponentSpec | None = None
+) -> list[Task]:
     """Tasks by name.
 
     Args:
@@ -29,26 +31,27 @@ def create_tasks(tasks: Sequence[Named | Task], data: Named | None = None) -> li
     Raises:
         ConfigError: no such task, or a wrong option; one line each.
     """
-    named = [_entry(task) for task in tasks if not isinstance(task, Task)]
-    dataset = {} if data is None else {"data": _anywhere(_entry(data))}
+    named = [_to_component_dict(task) for task in tasks if not isinstance(task, Task)]
+    dataset = {} if data is None else {"data": _add_dummy_root(_to_component_dict(data))}
     _refuse_errors({**dataset, **({"tasks": named} if named else {})})
-    offered = offers(Component(**dataset["data"])) if dataset else {}
+    offered = get_task_defaults(ComponentConfig(**dataset["data"])) if dataset else {}
     return [
-        task if isinstance(task, Task) else _create_task(_entry(task), offered) for task in tasks
+        task if isinstance(task, Task) else _create_task(_to_component_dict(task), offered)
+        for task in tasks
     ]
 
 
 def create_model(
-    decoder: Named,
+    decoder: ComponentSpec,
     *,
-    backbone: Named,
-    tasks: Sequence[Named | Task],
-    auxiliary_tasks: Sequence[Named | Task] = (),
-    head: Named = "fpn",
-    data: Named | None = None,
+    backbone: ComponentSpec,
+    tasks: Sequence[ComponentSpec | Task],
+    auxiliary_tasks: Sequence[ComponentSpec | Task] = (),
+    head: ComponentSpec = "fpn",
+    data: ComponentSpec | None = None,
     img_size: Size | None = None,
     pretrained: bool = False,
-) -> DenseModel:
+) -> MultiTaskModel:
     """A network by the names of its parts.
 
     Args:
@@ -69,35 +72,42 @@ def create_model(
         ModelError: the parts do not go together, or weights cannot be had.
     """
     size = {} if img_size is None else {"img_size": img_size}
-    sized = {**size, "pretrained": pretrained, **_entry(backbone)}
-    parts = {"decoder": _entry(decoder), "head": _entry(head), "backbone": sized}
-    named = {"tasks": _entries(tasks), "auxiliary_tasks": _entries(auxiliary_tasks)}
+    sized = {**size, "pretrained": pretrained, **_to_component_dict(backbone)}
+    parts = {
+        "decoder": _to_component_dict(decoder),
+        "head": _to_component_dict(head),
+        "backbone": sized,
+    }
+    named = {"tasks": _to_task_dicts(tasks), "auxiliary_tasks": _to_task_dicts(auxiliary_tasks)}
     _refuse_errors({**parts, **named})
     built = create_tasks([*tasks, *auxiliary_tasks], data)
-    return assemble(
-        Component(**parts["backbone"]),
-        Component(**parts["head"]),
-        Component(**parts["decoder"]),
+    return build_model_from_components(
+        ComponentConfig(**parts["backbone"]),
+        ComponentConfig(**parts["head"]),
+        ComponentConfig(**parts["decoder"]),
         built[: len(tasks)],
         built[len(tasks) :],
     )
 
 
-def _create_task(entry: dict[str, Any], offered: Mapping[str, dict[str, Any]]) -> Task:
-    return build_task(TaskEntry(**entry), offered.get(entry["name"], {}))
+def _create_task(entry: dict[str, Any], task_defaults: Mapping[str, dict[str, Any]]) -> Task:
+    return build_task(TaskConfig(**entry), task_defaults.get(entry["name"], {}))
 
 
-def _entry(named: Named) -> dict[str, Any]:
-    return {"name": named} if isinstance(named, str) else dict(named)
+def _to_component_dict(spec: ComponentSpec) -> dict[str, Any]:
+    return {"name": spec} if isinstance(spec, str) else dict(spec)
 
 
-def _entries(tasks: Sequence[Named | Task]) -> list[dict[str, Any]]:
-    return [{"name": task.name} if isinstance(task, Task) else _entry(task) for task in tasks]
+def _to_task_dicts(tasks: Sequence[ComponentSpec | Task]) -> list[dict[str, Any]]:
+    return [
+        {"name": task.name} if isinstance(task, Task) else _to_component_dict(task)
+        for task in tasks
+    ]
 
 
-def _anywhere(data: dict[str, Any]) -> dict[str, Any]:
+def _add_dummy_root(data: dict[str, Any]) -> dict[str, Any]:
     """Datasets on disk must be given a folder, which what they offer does not depend on."""
-    on_disk = registry.takes(registry.find("data", data["name"]), "root")
+    on_disk = registry.has_option(registry.get_class("data.datasets", data["name"]), "root")
     return {"root": ".", **data} if on_disk else data
 
 

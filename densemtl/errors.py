@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from textwrap import shorten
 
 
 class UserError(Exception):
@@ -51,3 +52,8 @@ def suggest(name: str, known: Iterable[str], otherwise: str = "") -> str:
         return "there are none"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else otherwise or f"choose from {', '.join(known)}"
+
+
+def shorten_error(error: Exception) -> str:
+    """Kind and words of an error, cut to one line."""
+    return shorten(f"{type(error).__name__}: {error}", 120)

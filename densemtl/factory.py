@@ -10,27 +10,26 @@ from typing import Any
 
 from torch import nn
 
-from densemtl import __version__
-from densemtl import registry
+from densemtl import __version__, registry
+from densemtl.backbones.backbone import Backbone
 from densemtl.balancing.base import Balancer
-from densemtl.config.experiment import Component, Experiment, TaskEntry
-from densemtl.transforms.random_geometry import Augment
-from densemtl.data.base import DenseDataset, Split
-from densemtl.data.memory_cache import Cached
-from densemtl.data.disk_cache import DiskCached
-from densemtl.data.batching import EvalView, TrainView, eval_loader, train_loader
-from densemtl.transforms.color_jitter import Photometric
-from densemtl.transforms.albumentations import Pixels
-from densemtl.data.skip_corrupt import Readable
-from densemtl.data.dataloader import Loader
+from densemtl.config.experiment import ComponentConfig, ExperimentConfig, TaskConfig
+from densemtl.data.base import DenseDataset
+from densemtl.data.batching import EvalDataset, TrainDataset, make_eval_loader, make_train_loader
+from densemtl.data.dataloader import ErrorForwardingDataLoader
+from densemtl.data.disk_cache import MemmapCacheDataset
+from densemtl.data.memory_cache import InMemoryDataset
+from densemtl.data.skip_corrupt import SkipCorruptDataset
 from densemtl.errors import ConfigError
 from densemtl.metrics.protocols.base import MetricSpec
-from densemtl.backbones.backbone import Backbone
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.added_metrics import metric_errors
 from densemtl.tasks.base import Task
 from densemtl.trackers.base import Tracker
-from densemtl.types import Batch, FeatureSpec
+from densemtl.transforms.albumentations import AlbumentationsTransform
+from densemtl.transforms.color_jitter import AffineColorJitter
+from densemtl.transforms.random_geometry import RandomGeometry
+from densemtl.types import Batch, FeatureInfo, Split
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Splits:
     val: DenseDataset
 
 
-def build_tasks(experiment: Experiment) -> list[Task]:
+def build_tasks(experiment: ExperimentConfig) -> list[Task]:
     """One object a task: the dataset's defaults for it, and on top what the user set.
 
     Raises:
@@ -58,34 +57,36 @@ def build_tasks(experiment: Experiment) -> list[Task]:
     return tasks
 
 
-def build_auxiliary_tasks(experiment: Experiment) -> list[Task]:
+def build_auxiliary_tasks(experiment: ExperimentConfig) -> list[Task]:
     """Likewise of those that are learnt besides, so that the tasks profit from them."""
     return _build_tasks(experiment, experiment.auxiliary_tasks)
 
 
-def _build_tasks(experiment: Experiment, entries: Sequence[TaskEntry]) -> list[Task]:
-    offered = offers(experiment.data)
-    return [build_task(entry, offered.get(entry.name, {})) for entry in entries]
+def _build_tasks(experiment: ExperimentConfig, task_configs: Sequence[TaskConfig]) -> list[Task]:
+    offered = get_task_defaults(experiment.data)
+    return [build_task(entry, offered.get(entry.name, {})) for entry in task_configs]
 
 
-def offers(data: Component) -> dict[str, dict[str, Any]]:
+def get_task_defaults(data: ComponentConfig) -> dict[str, dict[str, Any]]:
     """{task: its default options} of a dataset, without looking at its files."""
-    cls = registry.find("data", data.name)
-    offered: dict[str, dict[str, Any]] = cls.offers(**registry.parse_options(cls, data.options))
+    cls = registry.get_class("data.datasets", data.name)
+    offered: dict[str, dict[str, Any]] = cls.task_defaults(
+        **registry.parse_options(cls, data.options)
+    )
     return offered
 
 
-def build_task(entry: TaskEntry, defaults: dict[str, Any]) -> Task:
+def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
     """A task of what the user set, on top of defaults."""
-    options = {**defaults, **entry.options}
-    kind = entry.kind or options.pop("kind", None) or entry.name
+    options = {**defaults, **task_config.options}
+    kind = task_config.kind or options.pop("kind", None) or task_config.name
     options.pop("kind", None)
-    task: Task = registry.make("tasks", kind, entry.name, options=options)
-    task.added_metrics = tuple(MetricSpec(each.name, each.options) for each in entry.metrics)
+    task: Task = registry.create("tasks", kind, task_config.name, options=options)
+    task.added_metrics = tuple(MetricSpec(each.name, each.options) for each in task_config.metrics)
     return task
 
 
-def build_dataset(experiment: Experiment, split: Split) -> DenseDataset:
+def build_dataset(experiment: ExperimentConfig, split: Split) -> DenseDataset:
     """A split, its decoded samples kept in memory or on disk if the experiment asks for it.
 
     Labels of auxiliary tasks are read for training alone.
@@ -94,61 +95,64 @@ def build_dataset(experiment: Experiment, split: Split) -> DenseDataset:
         DataError: the data is not there, or not as expected.
     """
     name, options = experiment.data.name, experiment.data.options
-    labels = experiment.learnt_names() if split == "train" else experiment.task_names()
-    dataset: DenseDataset = registry.make("data", name, split, labels, options=options)
-    if experiment.loader.corrupt == "skip":
-        dataset = Readable(dataset, experiment.loader.workers)
+    labels = experiment.list_all_task_names() if split == "train" else experiment.list_task_names()
+    dataset: DenseDataset = registry.create("data.datasets", name, split, labels, options=options)
+    if experiment.loader.on_corrupt == "skip":
+        dataset = SkipCorruptDataset(dataset, experiment.loader.num_workers)
     if experiment.loader.cache == "memory":
-        return Cached(dataset, experiment.loader.workers)
+        return InMemoryDataset(dataset, experiment.loader.num_workers)
     if experiment.loader.cache == "disk":
-        return DiskCached(dataset, _cache_folder(experiment, dataset))
+        return MemmapCacheDataset(dataset, _get_cache_dir(experiment, dataset))
     return dataset
 
 
-def _cache_folder(experiment: Experiment, dataset: DenseDataset) -> Path:
+def _get_cache_dir(experiment: ExperimentConfig, dataset: DenseDataset) -> Path:
     """One of its own for whatever changes the samples."""
     data = experiment.data.model_dump_json()
     terms = [__version__, data, dataset.split, *dataset.tasks, dataset.fingerprint()]
     key = hashlib.sha256("\n".join(terms).encode()).hexdigest()[:16]
-    folder = experiment.loader.cache_folder.expanduser()
+    folder = experiment.loader.cache_dir.expanduser()
     return folder / f"{experiment.data.name}-{dataset.split}-{key}"
 
 
-def build_splits(experiment: Experiment) -> Splits:
+def build_splits(experiment: ExperimentConfig) -> Splits:
     """Both splits."""
     return Splits(build_dataset(experiment, "train"), build_dataset(experiment, "val"))
 
 
 def build_train_loader(
-    experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
-) -> Loader[Batch]:
+    experiment: ExperimentConfig, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
+) -> ErrorForwardingDataLoader[Batch]:
     """Shuffled, augmented batches with the labels of `tasks`."""
-    jitter, pixels = experiment.augment.jitter, experiment.augment.pixels
-    view = TrainView(
+    jitter, pixels = experiment.augment.color_jitter, experiment.augment.albumentations
+    view = TrainDataset(
         dataset,
         tasks,
         experiment.input.size,
         experiment.input.fit,
-        Augment(experiment.augment),
-        [*([Photometric(jitter)] if jitter else []), *([Pixels(pixels)] if pixels else [])],
+        RandomGeometry(experiment.augment),
+        [
+            *([AffineColorJitter(jitter)] if jitter else []),
+            *([AlbumentationsTransform(pixels)] if pixels else []),
+        ],
         experiment.seed,
     )
     loader = experiment.loader
-    return train_loader(view, loader.batch_size, loader.workers, pin_memory)
+    return make_train_loader(view, loader.batch_size, loader.num_workers, pin_memory)
 
 
 def build_eval_loader(
-    experiment: Experiment, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
-) -> Loader[Batch]:
+    experiment: ExperimentConfig, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
+) -> ErrorForwardingDataLoader[Batch]:
     """Every image once, untouched but for its fit into the input."""
-    view = EvalView(dataset, experiment.input.size, experiment.input.fit)
+    view = EvalDataset(dataset, experiment.input.size, experiment.input.fit)
     loader = experiment.loader
-    return eval_loader(view, tasks, loader.eval_batch_size, loader.workers, pin_memory)
+    return make_eval_loader(view, tasks, loader.eval_batch_size, loader.num_workers, pin_memory)
 
 
 def build_model(
-    experiment: Experiment, tasks: Sequence[Task], pretrained: bool | None = None
-) -> DenseModel:
+    experiment: ExperimentConfig, tasks: Sequence[Task], pretrained: bool | None = None
+) -> MultiTaskModel:
     """The network.
 
     Args:
@@ -163,17 +167,19 @@ def build_model(
     options = {"img_size": experiment.input.size, **experiment.backbone.options}
     if pretrained is not None:
         options["pretrained"] = pretrained
-    backbone = Component(name=experiment.backbone.name, **options)
-    return assemble(backbone, experiment.head, experiment.decoder, tasks, auxiliary)
+    backbone = ComponentConfig(name=experiment.backbone.name, **options)
+    return build_model_from_components(
+        backbone, experiment.head, experiment.decoder, tasks, auxiliary
+    )
 
 
-def assemble(
-    backbone: Component,
-    head: Component,
-    decoder: Component,
+def build_model_from_components(
+    backbone: ComponentConfig,
+    head: ComponentConfig,
+    decoder: ComponentConfig,
     tasks: Sequence[Task],
-    auxiliary: Sequence[Task] = (),
-) -> DenseModel:
+    auxiliary_tasks: Sequence[Task] = (),
+) -> MultiTaskModel:
     """The network of these parts.
 
     Raises:
@@ -185,27 +191,27 @@ def assemble(
     def make_backbone() -> Backbone:
         return Backbone(backbone.name, **options)
 
-    def make_head(features: FeatureSpec, channels: int) -> nn.Module:
-        return _make("heads", head, features, channels)
+    def make_head(features: FeatureInfo, channels: int) -> nn.Module:
+        return _create_component("heads", head, features, channels)
 
-    given = [make_backbone, make_head, tasks, *([auxiliary] if auxiliary else [])]
-    return DenseModel(_make("decoders", decoder, *given))
+    given = [make_backbone, make_head, tasks, *([auxiliary_tasks] if auxiliary_tasks else [])]
+    return MultiTaskModel(_create_component("decoders", decoder, *given))
 
 
-def build_balancer(experiment: Experiment, tasks: Sequence[Task]) -> Balancer:
+def build_balancer(experiment: ExperimentConfig, tasks: Sequence[Task]) -> Balancer:
     """The rule that weighs the tasks' losses or gradients."""
-    balancer: Balancer = _make("balancing", experiment.balancing, tasks)
+    balancer: Balancer = _create_component("balancing", experiment.balancing, tasks)
     return balancer
 
 
-def build_trackers(experiment: Experiment) -> list[Tracker]:
+def build_trackers(experiment: ExperimentConfig) -> list[Tracker]:
     """What shows a run while it goes; none is started yet.
 
     Raises:
         ConfigError: the extra of one is not installed.
     """
-    return [_make("trackers", tracker) for tracker in experiment.trackers]
+    return [_create_component("trackers", tracker) for tracker in experiment.trackers]
 
 
-def _make(package: str, component: Component, *given: Any) -> Any:
-    return registry.make(package, component.name, *given, options=component.options)
+def _create_component(package: str, component: ComponentConfig, *args: Any) -> Any:
+    return registry.create(package, component.name, *args, options=component.options)

@@ -20,12 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from densemtl.errors import ConfigError, suggest
 
-OPTIONS = ConfigDict(
+OPTIONS_MODEL_CONFIG = ConfigDict(
     extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
 )
 
+NOUNS = ("dataset", "head", "metric", "protocol")
+"""What the name of a component's class may end in, beyond the name of its file."""
 
-def names(package: str) -> list[str]:
+
+def list_names(package: str) -> list[str]:
     """The components of a package, found by reading file names and class lines; imports none."""
     return sorted(_modules(package))
 
@@ -38,39 +41,43 @@ def _modules(package: str) -> dict[str, str]:
     return {
         file.stem: ".".join(file.relative_to(folder).with_suffix("").parts)
         for file in files
-        if _holds_component(file)
+        if _has_component(file)
     }
 
 
-def _holds_component(file: Path) -> bool:
+def _has_component(file: Path) -> bool:
     classes = re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
-    return any(_same(name, file.stem) for name in classes)
+    return any(_is_matching_name(name, file.stem) for name in classes)
 
 
-def _same(class_name: str, file_name: str) -> bool:
-    return class_name.lower() == file_name.replace("_", "").lower()
+def _is_matching_name(class_name: str, file_name: str) -> bool:
+    """Whether a class is the component of a file: `fpn.py` may hold `FPN` or `FPNHead`."""
+    name, stem = class_name.lower(), file_name.replace("_", "").lower()
+    return name == stem or name in {stem + noun for noun in NOUNS}
 
 
-def find(package: str, name: str) -> type[Any]:
+def get_class(package: str, name: str) -> type[Any]:
     """The class of a component.
 
     Raises:
         ConfigError: no such component; names the nearest.
     """
     if ":" in name:
-        return _find_own(name)
+        return _import_custom(name)
     known = _modules(package)
     if name not in known:
-        raise ConfigError(f"no {name!r} in {package}: {suggest(name, known)}")
+        raise ConfigError(f"no {name!r} in {package.rpartition('.')[2]}: {suggest(name, known)}")
     module = importlib.import_module(f"densemtl.{package}.{known[name]}")
     return next(
         value
         for key, value in vars(module).items()
-        if inspect.isclass(value) and value.__module__ == module.__name__ and _same(key, name)
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and _is_matching_name(key, name)
     )
 
 
-def _find_own(path: str) -> type[Any]:
+def _import_custom(path: str) -> type[Any]:
     module_name, _, class_name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
@@ -88,7 +95,7 @@ def get_name(package: str, cls: type[Any]) -> str:
     return stem if inside else f"{cls.__module__}:{cls.__qualname__}"
 
 
-def options_model(cls: type[Any]) -> type[BaseModel]:
+def make_options_model(cls: type[Any]) -> type[BaseModel]:
     """Return a strict pydantic model of a component's options, with their types and limits."""
     fields: dict[str, Any] = {}
     for definer in reversed(option_classes(cls)):
@@ -97,7 +104,7 @@ def options_model(cls: type[Any]) -> type[BaseModel]:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                 default = ... if parameter.default is parameter.empty else parameter.default
                 fields[name] = (hints[name], Field(default))
-    return create_model(cls.__name__, __config__=OPTIONS, **fields)
+    return create_model(cls.__name__, __config__=OPTIONS_MODEL_CONFIG, **fields)
 
 
 def option_classes(cls: type[Any]) -> list[type[Any]]:
@@ -118,7 +125,7 @@ def option_classes(cls: type[Any]) -> list[type[Any]]:
     return classes
 
 
-def takes(cls: type[Any], name: str) -> bool:
+def has_option(cls: type[Any], name: str) -> bool:
     """Whether a constructor has a parameter of that name."""
     return any(
         name in inspect.signature(definer.__init__).parameters for definer in option_classes(cls)
@@ -131,30 +138,36 @@ def parse_options(cls: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         pydantic.ValidationError: an unknown option, a wrong type, or a value beyond its limits.
     """
-    parsed = options_model(cls).model_validate(dict(options))
+    parsed = make_options_model(cls).model_validate(dict(options))
     return {name: getattr(parsed, name) for name in parsed.model_fields_set}
 
 
-def make(package: str, name: str, *given: Any, options: Mapping[str, Any]) -> Any:
+def create(package: str, name: str, *args: Any, options: Mapping[str, Any]) -> Any:
     """Build a component from what the framework gives and what the user set.
 
     Raises:
         ConfigError: no such component, or options that it does not take.
     """
-    cls = find(package, name)
+    cls = get_class(package, name)
     try:
-        return cls(*given, **parse_options(cls, options))
+        return cls(*args, **parse_options(cls, options))
     except ValidationError as error:
-        raise ConfigError("\n".join(describe(error, name, options_model(cls)))) from error
+        raise ConfigError(
+            "\n".join(format_validation_errors(error, name, make_options_model(cls)))
+        ) from error
 
 
-def describe(error: ValidationError, where: str, model: type[BaseModel]) -> list[str]:
+def format_validation_errors(
+    error: ValidationError, prefix: str, model: type[BaseModel]
+) -> list[str]:
     """One line an error: where, what, and the nearest valid name of an unknown key."""
     lines = []
     for item in error.errors():
-        path = ".".join(" ".join(str(part).split()) for part in (where, *item["loc"]) if part != "")
+        path = ".".join(
+            " ".join(str(part).split()) for part in (prefix, *item["loc"]) if part != ""
+        )
         if item["type"] == "extra_forbidden":
-            known = known_keys(model, item["loc"][:-1])
+            known = list_known_keys(model, item["loc"][:-1])
             lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), known)}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
@@ -167,19 +180,59 @@ def describe(error: ValidationError, where: str, model: type[BaseModel]) -> list
     return lines
 
 
-def known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+def list_known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys that are valid at a path inside a model."""
     for part in path:
         field = model.model_fields.get(str(part))
-        nested = _nested_model(field.annotation) if field else None
+        nested = _find_nested_model(field.annotation) if field else None
         if nested is None:
             return []
         model = nested
     return list(model.model_fields)
 
 
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
+def _find_nested_model(annotation: Any) -> type[BaseModel] | None:
     candidates = (annotation, *getattr(annotation, "__args__", ()))
     return next(
         (item for item in candidates if inspect.isclass(item) and issubclass(item, BaseModel)), None
     )
+
+
+def list_decoders() -> list[str]:
+    """Architectures."""
+    return list_names("decoders")
+
+
+def list_heads() -> list[str]:
+    """Task heads."""
+    return list_names("heads")
+
+
+def list_tasks() -> list[str]:
+    """Tasks, and the generic kinds that tasks of one's own are made from."""
+    return list_names("tasks")
+
+
+def list_datasets() -> list[str]:
+    """Datasets."""
+    return list_names("data.datasets")
+
+
+def list_balancing() -> list[str]:
+    """Rules that weigh losses or gradients."""
+    return list_names("balancing")
+
+
+def list_trackers() -> list[str]:
+    """What can show a run while it goes."""
+    return list_names("trackers")
+
+
+def list_metrics() -> list[str]:
+    """Metrics, which can be added to a task."""
+    return list_names("metrics")
+
+
+def list_protocols() -> list[str]:
+    """Protocols, each of which scores every task by metrics of its own."""
+    return list_names("metrics.protocols")

@@ -9,13 +9,14 @@ so that a forgotten mask shows at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-VOID = 255
+IGNORE_INDEX = 255
 """Void in integer label maps; float label maps use NaN."""
 
 SHARED, FUSION = "shared", "fusion"
@@ -51,7 +52,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ImagePlacement:
     """Where the original image lies inside the network's input.
 
     Attributes:
@@ -74,13 +75,13 @@ class Batch:
             float32; all void where a sample has no label. In training of the image's size; in
             evaluation of the largest original size, each label in the top left corner.
         ids: B names.
-        frames: B frames, to bring predictions back to original size.
+        placements: B frames, to bring predictions back to original size.
     """
 
     image: Tensor
     targets: dict[str, Tensor]
     ids: list[str]
-    frames: list[Frame]
+    placements: list[ImagePlacement]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,16 +89,16 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's DataLoader calls this by name."""
         targets = {task: target.pin_memory() for task, target in self.targets.items()}
-        return Batch(self.image.pin_memory(), targets, self.ids, self.frames)
+        return Batch(self.image.pin_memory(), targets, self.ids, self.placements)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device, copied asynchronously from pinned memory."""
         move = {task: target.to(device, non_blocking=True) for task, target in self.targets.items()}
-        return Batch(self.image.to(device, non_blocking=True), move, self.ids, self.frames)
+        return Batch(self.image.to(device, non_blocking=True), move, self.ids, self.placements)
 
 
 @dataclass(frozen=True)
-class FeatureSpec:
+class FeatureInfo:
     """Widths and strides of a pyramid of NCHW feature maps, finest first."""
 
     channels: tuple[int, ...]
@@ -112,31 +113,60 @@ class Predictions:
     """Logits of all tasks; the same type in training and evaluation.
 
     Attributes:
-        final: {task: BxCxHxW logits}; from a decoder at feature resolution, from the model at
+        logits: {task: BxCxHxW logits}; from a decoder at feature resolution, from the model at
             input size unless asked otherwise.
-        aux: further supervised predictions (deep supervision), each {task: logits} at its own
+        aux_logits: further supervised predictions (deep supervision), each {task: logits} at its own
             resolution and possibly for more tasks than the targets.
-        terms: {name: scalar} auxiliary loss terms of the architecture itself.
-        canvas: (height, width) of what `final` shows where a model leaves it at feature resolution:
+        aux_losses: {name: scalar} auxiliary loss terms of the architecture itself.
+        padded_size: (height, width) of what `logits` shows where a model leaves it at feature resolution:
             the image, padded at the right and the bottom.
     """
 
-    final: dict[str, Tensor]
-    aux: list[dict[str, Tensor]] = field(default_factory=list)
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    canvas: Size | None = None
+    logits: dict[str, Tensor]
+    aux_logits: list[dict[str, Tensor]] = field(default_factory=list)
+    aux_losses: dict[str, Tensor] = field(default_factory=dict)
+    padded_size: Size | None = None
 
 
 @dataclass(frozen=True)
-class Sharing:
+class SharingWeights:
     """How much each task takes from each source, at one place of a network.
 
     Attributes:
-        takers: names of the rows: tasks.
+        tasks: names of the rows: tasks.
         sources: names of the columns: tasks, experts, stages ..., or one quantity such as entropy.
         weights: takers x sources, detached.
     """
 
-    takers: tuple[str, ...]
+    tasks: tuple[str, ...]
     sources: tuple[str, ...]
     weights: Tensor
+
+
+RGBImage = NDArray[np.uint8]
+"""HxWx3 RGB."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a training step minimises.
+
+    Attributes:
+        tasks: {task: scalar}, unweighted, to be balanced.
+        aux_losses: {name: scalar}, the architecture's own terms, added as they are.
+    """
+
+    tasks: dict[str, Tensor]
+    aux_losses: dict[str, Tensor] = field(default_factory=dict)
+
+    def detach(self) -> Losses:
+        """The numbers without their graph."""
+        parts = (self.tasks, self.aux_losses)
+        return Losses(*({name: loss.detach() for name, loss in part.items()} for part in parts))
+
+
+Split = Literal["train", "val"]
+
+
+PredictionMaps = dict[str, NDArray[np.generic]]
+"""{task: decoded prediction in a `Sample`'s layout}."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from densemtl.data.base import DenseDataset, Split
-from densemtl.types import Sample
+from densemtl.data.base import DenseDataset
+from densemtl.types import Sample, Split
 
 CLASSES = ["ground", "red", "green", "blue"]
 
@@ -20,7 +20,7 @@ class Discs(DenseDataset):
         split: "train" or "val".
         tasks: of the two.
         size: (height, width) in pixels.
-        count: images a split.
+        num_images: images a split.
     """
 
     def __init__(
@@ -29,14 +29,14 @@ class Discs(DenseDataset):
         tasks: Sequence[str],
         *,
         size: tuple[int, int] = (96, 128),
-        count: int = 64,
+        num_images: int = 64,
     ) -> None:
         super().__init__(split, tasks)
         self.size = size
-        self.ids = [f"{split}{index}" for index in range(count)]
+        self.ids = [f"{split}{index}" for index in range(num_images)]
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """Classes by their names, and a regression whose values halve where things are shrunk."""
         return {"semseg": {"class_names": CLASSES}, "centre": {"kind": "regression"}}
 

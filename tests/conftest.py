@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from densemtl import registry
 from densemtl.tasks.base import Task
-from densemtl.types import VOID, Size
+from densemtl.types import IGNORE_INDEX, Size
 
 settings.register_profile("densemtl", derandomize=True, deadline=None, database=None)
 settings.load_profile("densemtl")
 
-THREE = {"class_names": ["wall", "floor", "chair"]}
-SMALL_TASKS: dict[str, dict[str, Any]] = {
-    "semseg": THREE,
-    "human_parts": THREE,
+THREE_CLASSES = {"class_names": ["wall", "floor", "chair"]}
+TASK_OPTIONS: dict[str, dict[str, Any]] = {
+    "semseg": THREE_CLASSES,
+    "human_parts": THREE_CLASSES,
     "depth": {},
     "normals": {},
     "edge": {},
     "saliency": {},
-    "classes": THREE,
+    "classes": THREE_CLASSES,
     "binary": {},
     "regression": {"channels": 2},
     "unit_vectors": {"channels": 2},
@@ -39,7 +39,7 @@ SMALL_TASKS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
@@ -62,12 +62,12 @@ def make_task() -> Callable[..., Task]:
     """`make_task("depth", loss="berhu")`: a task by name, its missing options filled in."""
 
     def make(name: str, **options: Any) -> Task:
-        return registry.make("tasks", name, name, options=SMALL_TASKS[name] | options)
+        return registry.create("tasks", name, name, options=TASK_OPTIONS[name] | options)
 
     return make
 
 
-@pytest.fixture(params=SMALL_TASKS)
+@pytest.fixture(params=TASK_OPTIONS)
 def any_task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Task:
     """Each of the six tasks and four kinds in turn."""
     return make_task(request.param)
@@ -80,10 +80,10 @@ def draw_label() -> Callable[..., NDArray[np.generic]]:
     def draw(
         task: Task, size: Size, rng: np.random.Generator, void: float = 0.2
     ) -> NDArray[np.generic]:
-        label = task.void(size)
+        label = task.make_empty_label(size)
         if label.dtype == np.uint8:
             label = rng.integers(0, max(task.channels, 2), size).astype(np.uint8)
-            label[rng.random(size) < void] = VOID
+            label[rng.random(size) < void] = IGNORE_INDEX
             return label
         label = rng.normal(size=label.shape).astype(np.float32)
         if hasattr(task, "divisor"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from densemtl.cli import INTERRUPTED, run
+from densemtl.cli import EXIT_INTERRUPTED, run_main
 from densemtl.errors import ConfigError
 
 
@@ -20,14 +20,14 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        run(lambda: None)
+        run_main(lambda: None)
     assert end.value.code == 0
     assert capsys.readouterr() == ("", "")
 
 
 def test_each_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        run(raising(ConfigError("a.yaml: x: unknown\nb.yaml: y: missing")))
+        run_main(raising(ConfigError("a.yaml: x: unknown\nb.yaml: y: missing")))
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: a.yaml: x: unknown\nerror: b.yaml: y: missing\n"
 
@@ -46,7 +46,7 @@ def test_what_the_machine_refuses_is_one_line(
     error: OSError, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        run(raising(error))
+        run_main(raising(error))
     assert end.value.code == 2
     assert capsys.readouterr().err == line
 
@@ -63,7 +63,7 @@ def test_too_little_memory_is_one_line(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        run(raising(error))
+        run_main(raising(error))
     assert end.value.code == 2
     told = capsys.readouterr().err
     assert told.startswith("error: not enough memory: take fewer images a batch")
@@ -72,18 +72,18 @@ def test_too_little_memory_is_one_line(
 
 def test_other_runtime_errors_are_bugs() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        run(raising(RuntimeError("shapes cannot be multiplied")))
+        run_main(raising(RuntimeError("shapes cannot be multiplied")))
 
 
 def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        run(raising(KeyboardInterrupt()))
-    assert end.value.code == INTERRUPTED
+        run_main(raising(KeyboardInterrupt()))
+    assert end.value.code == EXIT_INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
-        run(raising(ZeroDivisionError()))
+        run_main(raising(ZeroDivisionError()))
     with pytest.raises(FileNotFoundError):
-        run(raising(FileNotFoundError(errno.ENOENT, "No such file", "a/b")))
+        run_main(raising(FileNotFoundError(errno.ENOENT, "No such file", "a/b")))

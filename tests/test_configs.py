@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.helpers import fake_datasets
 import pytest
 
-from densemtl.config.experiment import Experiment, load_experiment
-from densemtl.runs.train_run import run
+from densemtl.config.experiment import ExperimentConfig, load_experiment
+from densemtl.runs.train_run import train_experiment
+from tests.helpers import fake_datasets
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -31,9 +31,9 @@ def name(file: Path) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """{dataset: overrides that put a fake in its place}."""
     nyud, pascal, own = (tmp_path_factory.mktemp(kind) for kind in ("nyud", "pascal", "own"))
-    fake_datasets.nyud_survey(nyud)
-    fake_datasets.pascal_context(pascal)
-    fake_datasets.folder(own)
+    fake_datasets.write_nyud_survey(nyud)
+    fake_datasets.write_pascal_context(pascal)
+    fake_datasets.write_custom_folder(own)
     return {
         "synthetic": ["data={size: [64, 64], train_images: 2, val_images: 2}"],
         "nyud": [f"data.root={nyud}"],
@@ -48,8 +48,8 @@ def test_takes_a_step(file: Path, data: dict[str, list[str]], tmp_path: Path) ->
     overrides = [*SMALL, *data[dataset]]
     if "derived_normals" in load_experiment(file).data.options:
         overrides.append("data.derived_normals=null")
-    results = run(load_experiment(file, overrides), tmp_path, "cpu", max_steps=1)
-    assert set(results.tasks) == set(load_experiment(file).task_names())
+    results = train_experiment(load_experiment(file, overrides), tmp_path, "cpu", max_steps=1)
+    assert set(results.tasks) == set(load_experiment(file).list_task_names())
     assert (tmp_path / "results.json").exists()
 
 
@@ -59,7 +59,7 @@ def test_survives_its_own_yaml(file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.yaml"
     copy.write_text(experiment.to_yaml())
     assert load_experiment(copy) == experiment
-    assert isinstance(experiment, Experiment)
+    assert isinstance(experiment, ExperimentConfig)
 
 
 @pytest.mark.parametrize("dataset", ["nyud", "pascal_context"])
@@ -67,7 +67,7 @@ def test_the_survey_recipe(dataset: str) -> None:
     """Vandenhende et al. 2021, section 4, and its supplement."""
     recipe = load_experiment(CONFIGS / dataset / "hrnet18" / "hard_sharing.yaml")
     assert (recipe.optim.name, recipe.optim.lr, recipe.optim.weight_decay) == ("adam", 1e-4, 1e-4)
-    assert (recipe.schedule.name, recipe.schedule.power, recipe.schedule.per) == (
+    assert (recipe.schedule.name, recipe.schedule.power, recipe.schedule.interval) == (
         "poly",
         0.9,
         "epoch",

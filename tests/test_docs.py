@@ -80,25 +80,25 @@ def test_the_configuration_of_the_tutorial_loads(tmp_path: Path) -> None:
     text = (DOCS / "tutorials/own_data.md").read_text(encoding="utf-8")
     (found,) = re.findall(r'```yaml title="mine.yaml"\n(.*?)```', text, re.DOTALL)
     (tmp_path / "mine.yaml").write_text(found)
-    assert load_experiment(tmp_path / "mine.yaml").task_names() == ["semseg", "depth"]
+    assert load_experiment(tmp_path / "mine.yaml").list_task_names() == ["semseg", "depth"]
 
 
 def test_the_suite_of_the_tutorial_loads(tmp_path: Path) -> None:
-    from densemtl.benchmark.grid import plan
-    from densemtl.benchmark.suite_config import load_suite
+    from densemtl.benchmark.grid import make_plan
+    from densemtl.benchmark.suite_config import load_benchmark_config
 
     text = (DOCS / "tutorials/report.md").read_text(encoding="utf-8")
     (found,) = re.findall(r'```yaml title="suite.yaml"\n(.*?)```', text, re.DOTALL)
     (tmp_path / "suite.yaml").write_text(found.replace("configs/", f"{ROOT}/configs/"))
-    suite = load_suite(tmp_path / "suite.yaml")
-    runs = plan(suite, tmp_path / "suite.yaml", tmp_path)
-    assert len(runs.cells) == 4
+    suite = load_benchmark_config(tmp_path / "suite.yaml")
+    runs = make_plan(suite, tmp_path / "suite.yaml", tmp_path)
+    assert len(runs.runs) == 4
 
 
 @pytest.mark.parametrize("package", ["decoders", "balancing"])
 def test_equations_are_of_methods(package: str) -> None:
     written = {file.stem for file in (DOCS / "equations" / package).glob("*.md")}
-    assert written <= set(registry.names(package))
+    assert written <= set(registry.list_names(package))
 
 
 def test_the_navigation_names_every_page() -> None:

@@ -11,7 +11,7 @@ import torch
 
 import densemtl
 from densemtl.errors import ConfigError
-from densemtl.tasks.classification import Classes
+from densemtl.tasks.classification import Classification
 
 HEAVY = ("torch", "timm", "cv2", "pydantic")
 
@@ -42,7 +42,7 @@ def test_a_network_of_any_size_by_names() -> None:
     model = densemtl.create_model(
         "mti_net", backbone="test_resnet", tasks=["semseg", "depth"], data="nyud"
     )
-    final = model(torch.zeros(2, 3, 50, 70, dtype=torch.uint8)).final
+    final = model(torch.zeros(2, 3, 50, 70, dtype=torch.uint8)).logits
     assert {task: logits.shape for task, logits in final.items()} == {
         "semseg": (2, 40, 50, 70),
         "depth": (2, 1, 50, 70),
@@ -50,7 +50,7 @@ def test_a_network_of_any_size_by_names() -> None:
 
 
 def test_options_and_tasks_of_one_s_own() -> None:
-    own = Classes("material", class_names=["wood", "metal"])
+    own = Classification("material", class_names=["wood", "metal"])
     tasks = [own, {"name": "albedo", "kind": "regression", "channels": 3}, "edge"]
     model = densemtl.create_model(
         {"name": "pad_net", "width": 8},
@@ -60,14 +60,14 @@ def test_options_and_tasks_of_one_s_own() -> None:
         auxiliary_tasks=["depth"],
     )
     predictions = model(torch.zeros(1, 3, 32, 32))
-    assert [logits.shape[1] for logits in predictions.final.values()] == [2, 3, 1]
-    assert set(predictions.aux[0]) == {"material", "albedo", "edge", "depth"}
+    assert [logits.shape[1] for logits in predictions.logits.values()] == [2, 3, 1]
+    assert set(predictions.aux_logits[0]) == {"material", "albedo", "edge", "depth"}
     assert densemtl.create_tasks(tasks)[0] is own
 
 
 def test_a_dataset_s_definitions_need_no_files() -> None:
     (parts,) = densemtl.create_tasks(["human_parts"], data="pascal_context")
-    assert isinstance(parts, Classes)
+    assert isinstance(parts, Classification)
     assert parts.channels == 7
     (coarse,) = densemtl.create_tasks(["semseg"], data={"name": "nyud", "classes": 13})
     assert coarse.channels == 13
@@ -77,7 +77,7 @@ def test_backbones_of_one_size() -> None:
     model = densemtl.create_model(
         "hard_sharing", backbone="hiera_tiny_224", tasks=["depth"], head="linear", img_size=(64, 96)
     )
-    assert model(torch.zeros(1, 3, 64, 96)).final["depth"].shape == (1, 1, 64, 96)
+    assert model(torch.zeros(1, 3, 64, 96)).logits["depth"].shape == (1, 1, 64, 96)
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,13 @@ def test_names_are_the_files_that_hold_a_component(package):
             own = cls.__module__ == module.__name__ and issubclass(cls, BASES[package])
             if own and name.lower() == info.name.replace("_", ""):
                 found.add(info.name)
-    assert set(registry.names(package)) == found
+    assert set(registry.list_names(package)) == found
     assert found
-    assert all(issubclass(registry.find(package, name), BASES[package]) for name in found)
+    assert all(issubclass(registry.get_class(package, name), BASES[package]) for name in found)
 
 
 def test_the_six_tasks_and_four_kinds_are_there():
-    assert set(registry.names("tasks")) >= {
+    assert set(registry.list_names("tasks")) >= {
         *("semseg", "human_parts", "depth", "normals", "edge", "saliency"),
         *("classes", "binary", "regression", "unit_vectors"),
     }
@@ -81,48 +81,48 @@ def test_the_six_tasks_and_four_kinds_are_there():
     "package", ["tasks", "data", "heads", "decoders", "balancing", "metrics", "metrics.protocols"]
 )
 def test_every_component_takes_options_only_by_keyword_and_annotated(package):
-    for name in registry.names(package):
-        fields = registry.options_model(registry.find(package, name)).model_fields
+    for name in registry.list_names(package):
+        fields = registry.make_options_model(registry.get_class(package, name)).model_fields
         assert all(field.annotation is not inspect.Parameter.empty for field in fields.values())
 
 
 def test_metrics_are_files_or_folders():
-    names = registry.names("metrics")
+    names = registry.list_names("metrics")
     assert set(names) == {
         *("binary", "boundary", "depth", "miou", "normals", "regression", "reliability"),
         "saliency",
     }
-    assert all(issubclass(registry.find("metrics", name), TaskMetric) for name in names)
+    assert all(issubclass(registry.get_class("metrics", name), TaskMetric) for name in names)
 
 
 @pytest.mark.parametrize("package", [*BASES, "heads", "metrics"])
 def test_classes_know_their_names(package):
-    for name in registry.names(package):
-        assert registry.get_name(package, registry.find(package, name)) == name
+    for name in registry.list_names(package):
+        assert registry.get_name(package, registry.get_class(package, name)) == name
     assert registry.get_name(package, Plug) == f"{__name__}:Plug"
 
 
 def test_naming_components_imports_none(monkeypatch):
     monkeypatch.delitem(sys.modules, "densemtl.tasks.edge", raising=False)
-    assert "edge" in registry.names("tasks")
+    assert "edge" in registry.list_names("tasks")
     assert "densemtl.tasks.edge" not in sys.modules
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match=r"no 'semsegg' in tasks: did you mean 'semseg'\?"):
-        registry.find("tasks", "semsegg")
+        registry.get_class("tasks", "semsegg")
     with pytest.raises(ConfigError, match=r"no 'xyz' in balancing: choose from .*fixed"):
-        registry.find("balancing", "xyz")
+        registry.get_class("balancing", "xyz")
 
 
 @pytest.mark.parametrize("name", ["base", "__init__", "geometry", "loader"])
 def test_files_without_a_component_are_no_names(name):
     with pytest.raises(ConfigError):
-        registry.find("data", name)
+        registry.get_class("data.datasets", name)
 
 
 def test_own_classes_by_path(plug):
-    assert registry.find("decoders", plug) is Plug
+    assert registry.get_class("decoders", plug) is Plug
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_own_classes_by_path(plug):
 )
 def test_own_classes_that_are_not_there(plug, path, message):
     with pytest.raises(ConfigError, match=message):
-        registry.find("decoders", path)
+        registry.get_class("decoders", path)
 
 
 def test_suggestions():
@@ -153,7 +153,7 @@ def test_only_the_given_options_are_passed_on_in_their_types(plug):
     assert registry.parse_options(Plug, {"width": 3}) == {"width": 3}
     options = registry.parse_options(Plug, {"width": 3, "rates": [1, 2.5], "mode": None})
     assert options == {"width": 3, "rates": (1.0, 2.5), "mode": None}
-    built = registry.make("heads", plug, "features", 2, options={"width": 3, "deep": True})
+    built = registry.create("heads", plug, "features", 2, options={"width": 3, "deep": True})
     assert (built.given, built.more, built.width, built.rates, built.deep) == (
         "features",
         2,
@@ -175,7 +175,7 @@ def test_only_the_given_options_are_passed_on_in_their_types(plug):
 )
 def test_wrong_options_are_told_all_at_once(plug, options, lines):
     with pytest.raises(ConfigError) as caught:
-        registry.make("heads", plug, "features", options=options)
+        registry.create("heads", plug, "features", options=options)
     told = str(caught.value).splitlines()
     assert len(told) == len(lines)
     assert all(line in text for line, text in zip(lines, told, strict=True))
@@ -199,26 +199,31 @@ class Fewer(Plus):
 
 def test_options_that_are_passed_on_are_options_too(plug):
     assert registry.option_classes(Plus) == [Plus, Plug]
-    fields = registry.options_model(Plus).model_fields
+    fields = registry.make_options_model(Plus).model_fields
     assert list(fields) == ["width", "rates", "mode", "deep", "height"]
     assert fields["width"].is_required()
     assert registry.parse_options(Plus, {"width": 2, "height": 3}) == {"width": 2, "height": 3}
-    assert registry.takes(Plus, "deep")
-    assert not registry.takes(Plus, "depth")
+    assert registry.has_option(Plus, "deep")
+    assert not registry.has_option(Plus, "depth")
     with pytest.raises(ValidationError):
         registry.parse_options(Plus, {"width": 2, "hight": 3})
 
 
 def test_what_is_not_passed_on_is_no_option():
     assert registry.option_classes(Fewer) == [Fewer]
-    assert list(registry.options_model(Fewer).model_fields) == ["depth"]
-    assert not registry.takes(Fewer, "width")
+    assert list(registry.make_options_model(Fewer).model_fields) == ["depth"]
+    assert not registry.has_option(Fewer, "width")
 
 
 def test_inherited_constructors_are_read(plug):
     class Child(Plug):
         pass
 
-    assert set(registry.options_model(Child).model_fields) == {"width", "rates", "mode", "deep"}
+    assert set(registry.make_options_model(Child).model_fields) == {
+        "width",
+        "rates",
+        "mode",
+        "deep",
+    }
     with pytest.raises(ValidationError):
         registry.parse_options(Child, {"depth": 1, "width": 1})

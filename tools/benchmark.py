@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.benchmark.launcher import Crew
+    from densemtl.benchmark.launcher import Launcher
 
-STOPPED = 128 + signal.SIGTERM
+SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -51,18 +51,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Train, report, and say how many runs failed."""
-    args = parse(argv)
-    from densemtl.benchmark.grid import plan
+    args = parse_args(argv)
+    from densemtl.benchmark.executor import run_benchmark
+    from densemtl.benchmark.grid import make_plan
     from densemtl.benchmark.report import write_report
-    from densemtl.benchmark.executor import work_off
-    from densemtl.benchmark.suite_config import load_suite
+    from densemtl.benchmark.suite_config import load_benchmark_config
 
-    suite = load_suite(args.suite)
+    suite = load_benchmark_config(args.suite)
     output = args.output or suite.output or Path("runs", "benchmark", args.suite.stem)
-    runs, failed = plan(suite, args.suite, output), []
+    runs, failed = make_plan(suite, args.suite, output), []
     if not args.report:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
-        failed = work_off(runs, output, make_crew(args, args.workers or suite.workers, output))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
+        failed = run_benchmark(
+            runs, output, make_launcher(args, args.workers or suite.workers, output)
+        )
     page = write_report(runs, output / "report", f"Benchmark {args.suite.stem}", suite.panels)
     print((page.parent / "table.md").read_text(encoding="utf-8"))
     print(f"report: {page}")
@@ -72,22 +74,22 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def make_crew(args: argparse.Namespace, workers: int, output: Path) -> Crew:
+def make_launcher(args: argparse.Namespace, workers: int, output: Path) -> Launcher:
     """Processes here, or jobs of a scheduler.
 
     Raises:
         UserError: the scheduler cannot be had, or does not take the options.
     """
+    from densemtl.benchmark.local_launcher import LocalLauncher, Resources
+    from densemtl.benchmark.slurm_launcher import SlurmLauncher
     from densemtl.config import yaml_loader
-    from densemtl.benchmark.slurm_launcher import Jobs
-    from densemtl.benchmark.local_launcher import Processes, Resources
 
     tell = partial(print, flush=True)
     if not args.submit:
-        return Processes(Resources(workers, tuple(args.device)), tell)
-    options = yaml_loader.override({}, args.job, "--job").values
-    return Jobs(args.submit, options, output, next(iter(args.device), None), tell)
+        return LocalLauncher(Resources(workers, tuple(args.device)), tell)
+    options = yaml_loader.apply_overrides({}, args.job, "--job").values
+    return SlurmLauncher(args.submit, options, output, next(iter(args.device), None), tell)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -17,7 +17,7 @@ from densemtl import cli
 PARTS = ("data", "step", "evaluation", "inference")
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -30,7 +30,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="(default: 5)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="for programs")
-    cli.add_device(parser)
+    cli.add_device_argument(parser)
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.threads < 1:
         parser.error("--repeats and --threads: give a number above 0")
@@ -39,26 +39,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Print a table a configuration, write JSON."""
-    args = parse(argv)
+    args = parse_args(argv)
     import cv2
     import torch
     from rich import print as show
 
-    from densemtl.io.atomic import write_json
+    from densemtl.analysis.speed.report import describe_machine, make_speed_table, measure_speed
     from densemtl.config.experiment import load_experiment
-    from densemtl.analysis.speed.report import machine, measure, speed_table
+    from densemtl.io.atomic import write_json
 
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(0)
     found = {}
     for config in args.configs:
         experiment = load_experiment(config, args.set)
-        measures = measure(experiment, args.parts, args.repeats, args.device)
+        measures = measure_speed(experiment, args.parts, args.repeats, args.device)
         found[str(config)] = [vars(each) for each in measures]
-        show(speed_table(str(config), measures))
+        show(make_speed_table(str(config), measures))
     if args.json:
-        write_json(args.json, {"machine": machine(args.device), "configs": found})
+        write_json(args.json, {"machine": describe_machine(args.device), "configs": found})
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

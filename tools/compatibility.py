@@ -11,7 +11,7 @@ from pathlib import Path
 from densemtl import cli
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="names in timm (default: one of each family)")
@@ -21,21 +21,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table, or write it."""
-    args = parse(argv)
-    from densemtl.io.atomic import replacing
-    from densemtl.analysis.compatibility import FAMILIES, architectures, compare, markdown
+    args = parse_args(argv)
+    from densemtl.analysis.compatibility import (
+        BACKBONES,
+        check_all_pairs,
+        list_architectures,
+        to_markdown,
+    )
+    from densemtl.io.atomic import atomic_write
 
-    verdicts = compare(
-        args.models or FAMILIES, architectures(), lambda model: print(model, file=sys.stderr)
+    verdicts = check_all_pairs(
+        args.models or BACKBONES, list_architectures(), lambda model: print(model, file=sys.stderr)
     )
     output = ["--output", str(args.output)] if args.output else []
-    table = markdown(verdicts, shlex.join(["tools/compatibility.py", *args.models, *output]))
+    table = to_markdown(verdicts, shlex.join(["tools/compatibility.py", *args.models, *output]))
     if not args.output:
         print(table, end="")
         return
-    with replacing(args.output) as draft:
+    with atomic_write(args.output) as draft:
         draft.write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

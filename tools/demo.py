@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.demo.point_cloud import PointMaker
+    from densemtl.demo.point_cloud import PointCloudBuilder
     from densemtl.tasks.base import Task
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -33,10 +33,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--dataset", choices=("train", "val"), metavar="SPLIT", help=text)
     add("--count", type=int, default=8, help="images of the dataset (default: 8)")
     add("--webcam", type=int, metavar="N", help="film camera N, 0 is the first, until Ctrl-C")
-    cli.add_device(parser)
-    add_outputs(parser)
-    add_views(parser)
-    add_web(parser)
+    cli.add_device_argument(parser)
+    add_output_arguments(parser)
+    add_view_arguments(parser)
+    add_web_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.inputs if "=" in text and not Path(text).exists()]
     args.inputs = [Path(text) for text in args.inputs if text not in args.overrides]
@@ -49,12 +49,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def add_outputs(parser: argparse.ArgumentParser) -> None:
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """What is written."""
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("demo"), help="folder for the pictures (default: demo)")
     text = "lay predictions over the image: 0 shows it alone, 1, the default, the predictions"
-    add("--overlay", type=share, default=1.0, metavar="ALPHA", help=text)
+    add("--overlay", type=parse_unit_interval, default=1.0, metavar="ALPHA", help=text)
     text = "write the maps as well: class ids as PNG, all else as .npy, and as 16-bit PNG depth in "
     add("--raw", action="store_true", help=f"{text}millimetres and normals")
     text = "write predicted depth as .ply too, coloured by 'image' or a task, such as 'normals'"
@@ -65,7 +65,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     add("--intrinsics", type=float, nargs=4, metavar=names, help=text)
 
 
-def add_views(parser: argparse.ArgumentParser) -> None:
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     """How the network looks."""
     add = parser.add_argument_group("views").add_argument
     add("--flip", action="store_true", help="average with the mirrored image")
@@ -75,7 +75,7 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     add("--tile", type=int, nargs=2, metavar=("H", "W"), help=text)
 
 
-def add_web(parser: argparse.ArgumentParser) -> None:
+def add_web_arguments(parser: argparse.ArgumentParser) -> None:
     """The page."""
     add = parser.add_argument_group("page").add_argument
     text = "serve a page: drop an image, read classes and metres under the pointer"
@@ -85,7 +85,7 @@ def add_web(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=7860, help="default: 7860; 0 takes a free one")
 
 
-def share(text: str) -> float:
+def parse_unit_interval(text: str) -> float:
     """A number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
@@ -95,46 +95,48 @@ def share(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     """Predict and write, or serve."""
-    args = parse(argv)
+    args = parse_args(argv)
     from densemtl.io.media import find_media
 
     images, videos = find_media(args.inputs)  # first: mistakes are told before torch is imported
+    from densemtl.demo.renderer import DemoRenderer
+    from densemtl.engine.loading import load_trained_model
     from densemtl.factory import build_dataset
-    from densemtl.demo.renderer import Show
     from densemtl.inference.predictor import Predictor
-    from densemtl.engine.loading import load
 
-    loaded = load(args.checkpoint, args.overrides, args.device)
-    predictor = Predictor.of(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
+    loaded = load_trained_model(args.checkpoint, args.overrides, args.device)
+    predictor = Predictor.from_trained(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
     if args.web:
         from densemtl.demo.web.server import serve
 
         return serve(predictor, args.host, args.port)
-    points = point_maker(predictor.tasks, args.points, args.intrinsics)
-    show = Show(predictor, args.output, args.overlay, args.raw, points)
-    show.images(images)
-    show.videos(videos)
+    points = make_point_cloud_builder(predictor.tasks, args.points, args.intrinsics)
+    show = DemoRenderer(predictor, args.output, args.overlay, args.raw, points)
+    show.render_images(images)
+    show.render_videos(videos)
     if args.dataset:
-        show.dataset(build_dataset(loaded.experiment, args.dataset), args.count)
+        show.render_dataset(build_dataset(loaded.experiment, args.dataset), args.count)
     if args.webcam is not None:
-        show.webcam(args.webcam)
+        show.render_webcam(args.webcam)
     print(f"pictures: {args.output}")
     return None
 
 
-def point_maker(
-    tasks: Sequence[Task], colour: str | None, intrinsics: list[float] | None
-) -> PointMaker | None:
+def make_point_cloud_builder(
+    tasks: Sequence[Task], color_source: str | None, intrinsics: list[float] | None
+) -> PointCloudBuilder | None:
     """None where no points are asked for; says what camera is assumed."""
-    if colour is None:
+    if color_source is None:
         return None
-    from densemtl.data.derived_labels import Intrinsics
-    from densemtl.demo.point_cloud import FOCAL, PointMaker
+    from densemtl.demo.point_cloud import DEFAULT_FOCAL_LENGTH, PointCloudBuilder
+    from densemtl.transforms.camera import Intrinsics
 
     if intrinsics is None:
-        print(f"points: no --intrinsics given; assuming a focal length of {FOCAL} image widths")
-    return PointMaker(tasks, colour, Intrinsics(*intrinsics) if intrinsics else None)
+        print(
+            f"points: no --intrinsics given; assuming a focal length of {DEFAULT_FOCAL_LENGTH} image widths"
+        )
+    return PointCloudBuilder(tasks, color_source, Intrinsics(*intrinsics) if intrinsics else None)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.engine.loading import Loaded
-    from densemtl.visualization.panels import Picture
+    from densemtl.engine.loading import TrainedModel
+    from densemtl.types import RGBImage
 
 FORMATS = ("onnx", "torch_export")
-WEIGHTS = ("fp16", "bf16", "int8_dynamic", "int8_static")
+WEIGHT_FORMATS = ("fp16", "bf16", "int8_dynamic", "int8_static")
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("checkpoint", type=Path, help="a run's folder or a .safetensors file")
-    cli.add_overrides(parser)
+    cli.add_overrides_argument(parser)
     add("--format", choices=FORMATS, default="onnx")
     text = "where everything goes (default: RUN/export)"
     add("--output", type=Path, metavar="FOLDER", help=text)
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--normalised", action="store_true", help="take normalised floats instead of uint8 RGB")
     add("--logits", action="store_true", help="give logits instead of decoded maps")
     text = "smaller ONNX versions as well; int8_static is calibrated on the images"
-    add("--weights", nargs="+", choices=WEIGHTS, default=[], help=text)
+    add("--weights", nargs="+", choices=WEIGHT_FORMATS, default=[], help=text)
     args = parser.parse_intermixed_args(argv)
     if args.weights and args.format != "onnx":
         parser.error("--weights: only ONNX files have smaller versions")
@@ -52,38 +52,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Export and report."""
-    args = parse(argv)
-    from densemtl.export.exporter import export
-    from densemtl.export.wrapper import ExportNetwork
-    from densemtl.engine.loading import load
+    args = parse_args(argv)
+    from densemtl.engine.loading import load_trained_model
+    from densemtl.export.exporter import export_model
+    from densemtl.export.wrapper import ExportWrapper
 
-    loaded = load(args.checkpoint, args.overrides, "cpu")
-    network = ExportNetwork(
+    loaded = load_trained_model(args.checkpoint, args.overrides, "cpu")
+    network = ExportWrapper(
         loaded.model, loaded.tasks, preprocess=not args.normalised, postprocess=not args.logits
     )
     folder = args.output or loaded.file.parent / "export"
     size = args.size or loaded.experiment.input.size
-    pictures = find_pictures(loaded, args.images, args.count)
-    show(export(network.eval(), size, pictures, folder, args.format, args.weights))
+    pictures = load_comparison_images(loaded, args.images, args.count)
+    print_report(export_model(network.eval(), size, pictures, folder, args.format, args.weights))
     print(f"files and report.json: {folder}")
 
 
-def find_pictures(loaded: Loaded, path: Path | None, count: int) -> list[Picture]:
+def load_comparison_images(loaded: TrainedModel, path: Path | None, count: int) -> list[RGBImage]:
     """Given images, repeated if need be, or evenly spaced ones of the validation set."""
     from densemtl.factory import build_dataset
-    from densemtl.visualization.prediction_panels import spread_out
-    from densemtl.io.image_inputs import to_picture
+    from densemtl.io.image_inputs import to_rgb_array
     from densemtl.io.media import find_images
+    from densemtl.visualization.prediction_panels import pick_evenly_spaced
 
     if path is None:
         dataset = build_dataset(loaded.experiment, "val")
-        found = [dataset[index].image for index in spread_out(len(dataset), count)]
+        found = [dataset[index].image for index in pick_evenly_spaced(len(dataset), count)]
     else:
-        found = [to_picture(file) for file in find_images(path)[:count]]
+        found = [to_rgb_array(file) for file in find_images(path)[:count]]
     return found if len(found) > 1 else 2 * found
 
 
-def show(report: dict[str, Any]) -> None:
+def print_report(report: dict[str, Any]) -> None:
     """A line a file."""
     told = report["input"]
     print(f"free: {told['free']}; sides divisible by {told['sides_divisible_by']}")
@@ -102,4 +102,4 @@ def show(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from densemtl import cli
 
 if TYPE_CHECKING:
-    from densemtl.export.support_matrix import Verdict
+    from densemtl.export.support_matrix import ExportResult
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="names in timm (default: one of each family)")
@@ -28,50 +28,52 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Try every pair that was not tried yet; write the table after each."""
-    args = parse(argv)
+    args = parse_args(argv)
     from tempfile import TemporaryDirectory
 
-    from densemtl.export.support_matrix import MODELS, architectures, try_out
+    from densemtl.export.support_matrix import BACKBONES, check_pair, list_architectures
 
     cells = args.output.with_suffix(".json")
-    verdicts = read(cells)
+    verdicts = read_verdicts(cells)
     with TemporaryDirectory() as scratch:
-        for model in args.models or MODELS:
+        for model in args.models or BACKBONES:
             own = verdicts.setdefault(model, {})
-            for decoder in args.decoders or architectures():
+            for decoder in args.decoders or list_architectures():
                 if decoder not in own:
                     print(f"{model}, {decoder}", file=sys.stderr)
-                    own[decoder] = try_out(decoder, model, Path(scratch, "network.onnx"))
-                    write(args.output, cells, verdicts)
+                    own[decoder] = check_pair(decoder, model, Path(scratch, "network.onnx"))
+                    write_verdicts(args.output, cells, verdicts)
 
 
-def read(cells: Path) -> dict[str, dict[str, Verdict]]:
+def read_verdicts(file: Path) -> dict[str, dict[str, ExportResult]]:
     """What an earlier call came to."""
-    from densemtl.export.support_matrix import Verdict
+    from densemtl.export.support_matrix import ExportResult
 
-    found = json.loads(cells.read_text(encoding="utf-8")) if cells.exists() else {}
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return {
-        model: {decoder: Verdict(**verdict) for decoder, verdict in own.items()}
+        model: {decoder: ExportResult(**verdict) for decoder, verdict in own.items()}
         for model, own in found.items()
     }
 
 
-def write(table: Path, cells: Path, verdicts: dict[str, dict[str, Verdict]]) -> None:
+def write_verdicts(
+    table: Path, json_file: Path, verdicts: dict[str, dict[str, ExportResult]]
+) -> None:
     """Both files, each whole or not at all."""
-    from densemtl.io.atomic import replacing, write_json
-    from densemtl.export.support_matrix import markdown
+    from densemtl.export.support_matrix import to_markdown
+    from densemtl.io.atomic import atomic_write, write_json
 
     write_json(
-        cells,
+        json_file,
         {
             model: {decoder: verdict.model_dump() for decoder, verdict in own.items()}
             for model, own in verdicts.items()
         },
     )
-    with replacing(table) as draft:
+    with atomic_write(table) as draft:
         command = shlex.join(["tools/export_table.py", "--output", str(table)])
-        draft.write_text(markdown(verdicts, command), encoding="utf-8")
+        draft.write_text(to_markdown(verdicts, command), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 from densemtl import cli
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a run's folder or a .safetensors file")
@@ -26,12 +26,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Write or publish."""
-    args = parse(argv)
+    args = parse_args(argv)
     from densemtl.hub.upload import push_to_hub, save_pretrained
 
     if args.save:
         folder = save_pretrained(
-            args.checkpoint, args.save, licence=args.licence, panels=args.panels
+            args.checkpoint, args.save, license=args.licence, panels=args.panels
         )
         print(f"published network: {folder}")
         return
@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> None:
         args.checkpoint,
         args.push,
         private=not args.public,
-        licence=args.licence,
+        license=args.licence,
         panels=args.panels,
     )
     print(f"published network: {address}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -30,13 +30,13 @@ gradients, the optimiser, the losses and passing needs of single operations come
 """
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path, help="a YAML file of configs/ or your own")
-    cli.add_overrides(parser)
+    cli.add_overrides_argument(parser)
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="of the input, for input.size"
     )
@@ -46,20 +46,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table and the sketch, or JSON."""
-    args = parse(argv)
+    args = parse_args(argv)
     size = [f"input.size={args.size}"] if args.size else []
     from rich import print as show
 
+    from densemtl.analysis.model_summary import make_cost_table, summarize
     from densemtl.config.experiment import load_experiment
-    from densemtl.analysis.model_summary import cost_table, summarise
 
-    summary = summarise(load_experiment(args.config, [*args.overrides, *size]))
+    summary = summarize(load_experiment(args.config, [*args.overrides, *size]))
     if args.json:
-        print(json.dumps(summary.record(), indent=2))
+        print(json.dumps(summary.to_dict(), indent=2))
         return
-    show(cost_table(summary))
+    show(make_cost_table(summary))
     print(f"\n{summary.structure}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

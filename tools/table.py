@@ -11,7 +11,7 @@ from densemtl import cli
 FORMATS = ("markdown", "latex", "csv")
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders or results files")
@@ -22,13 +22,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
-    args = parse(argv)
+    args = parse_args(argv)
     from densemtl.results.results import load_results
-    from densemtl.results.tables import WRITERS, group_by_seed
+    from densemtl.results.tables import TABLE_FORMATS, group_by_seed
 
     results = [load_results(path) for path in args.runs]
-    print(WRITERS[args.format](group_by_seed(results, args.costs)), end="")
+    print(TABLE_FORMATS[args.format](group_by_seed(results, args.costs)), end="")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

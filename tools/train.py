@@ -10,7 +10,7 @@ from pathlib import Path
 from densemtl import cli
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -18,10 +18,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "torchrun --nproc-per-node=N tools/train.py ... trains with N processes or GPUs.",
     )
     parser.add_argument("config", type=Path, nargs="?", help="a YAML file of configs/ or your own")
-    cli.add_overrides(parser)
+    cli.add_overrides_argument(parser)
     parser.add_argument("--output", type=Path, help="folder of the run (default: runs/CONFIG)")
     parser.add_argument("--max-steps", type=int, metavar="N", help="stop each run after N steps")
-    cli.add_device(parser)
+    cli.add_device_argument(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and stop"
     )
@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def default_folder(config: Path) -> Path:
+def get_default_folder(config: Path) -> Path:
     """`configs/nyud/hrnet18/pad_net.yaml` -> `runs/nyud/hrnet18/pad_net`."""
     parts = config.resolve().with_suffix("").parts
     below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
@@ -45,15 +45,15 @@ def default_folder(config: Path) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """Train, print the table, and say where everything lies."""
-    args = parse(argv)
+    args = parse_args(argv)
     if args.schema:
-        from densemtl.config.json_schema import json_schema
+        from densemtl.config.json_schema import make_json_schema
 
-        print(json.dumps(json_schema(), indent=2))
+        print(json.dumps(make_json_schema(), indent=2))
         return
-    from densemtl.distributed.collectives import together
+    from densemtl.distributed.collectives import distributed_session
 
-    with together(args.device):
+    with distributed_session(args.device):
         train(args)
 
 
@@ -67,16 +67,16 @@ def train(args: argparse.Namespace) -> None:
         return
     from rich import print as show
 
-    from densemtl.distributed.collectives import is_first
-    from densemtl.runs.train_run import run
-    from densemtl.results.tables import run_table
+    from densemtl.distributed.collectives import is_main_process
+    from densemtl.results.tables import make_run_table
+    from densemtl.runs.train_run import train_experiment
 
-    folder = args.output or default_folder(args.config)
-    results = run(experiment, folder, args.device, args.max_steps)
-    if is_first():
-        show(run_table(results))
+    folder = args.output or get_default_folder(args.config)
+    results = train_experiment(experiment, folder, args.device, args.max_steps)
+    if is_main_process():
+        show(make_run_table(results))
         print(f"weights, results and pictures: {folder}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -20,7 +20,7 @@ TESTS = Path(__file__).parents[2] / "tests"
 """Whose tiny experiments and datasets these are."""
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all")
@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     """Try them all."""
-    args = parse(argv)
+    args = parse_args(argv)
     sys.path.insert(0, str(TESTS))
     import torch
     from rows import HEAD
@@ -56,44 +56,45 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\n{what}\n{text}")
 
 
-def _tool(scratch: Path) -> Any:
-    from tests.helpers.experiments import write_tiny
-    from runs import Tool
+def _make_tool(scratch: Path) -> Any:
+    from training_runs import Tool
 
-    return Tool(write_tiny(scratch), scratch)
+    from tests.helpers.experiments import write_tiny_config
+
+    return Tool(write_tiny_config(scratch), scratch)
 
 
-def kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
+def try_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """SIGKILL."""
-    import kills
+    import sigkill
 
-    tool = _tool(scratch)
-    yield from kills.trainings(tool, args.kills, rng)
-    yield kills.workers(tool, 6, rng)
+    tool = _make_tool(scratch)
+    yield from sigkill.trainings(tool, args.kills, rng)
+    yield sigkill.workers(tool, 6, rng)
 
 
-def disk(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
+def try_disk(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """Output that cannot be written."""
-    import disks
+    import disk_full
 
-    yield from disks.rows(_tool(scratch), rng)
+    yield from disk_full.rows(_make_tool(scratch), rng)
 
 
-def not_finite(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
+def try_not_finite(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """NaN and infinity inside a training."""
-    import not_finite
+    import non_finite
 
-    yield from not_finite.rows(_tool(scratch), rng)
+    yield from non_finite.rows(_make_tool(scratch), rng)
 
 
-def damage(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
+def try_damage(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """Flipped bits and truncated files."""
-    import damage
+    import corruption
 
-    yield from damage.rows(scratch, args.flips, rng)
+    yield from corruption.rows(scratch, args.flips, rng)
 
 
-def fuzz(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
+def try_fuzz(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """Random configurations, pictures and label maps."""
     import fuzzing
 
@@ -103,12 +104,12 @@ def fuzz(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterabl
 Kind = Callable[[Path, argparse.Namespace, random.Random], Iterable[Any]]
 
 KINDS: dict[str, Kind] = {
-    "kills": kills,
-    "disk": disk,
-    "not_finite": not_finite,
-    "damage": damage,
-    "fuzz": fuzz,
+    "kills": try_kills,
+    "disk": try_disk,
+    "not_finite": try_not_finite,
+    "damage": try_damage,
+    "fuzz": try_fuzz,
 }
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_main(main)

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import fake_datasets
 import numpy as np
 import torch
-from tests.helpers.experiments import tiny
 from rows import HARMLESS, TOLD, Row
 
-from densemtl.factory import build_splits
-from densemtl.config.experiment import CONFIG, read_saved
-from densemtl.io import arrays
-from densemtl.data.disk_cache import DiskCached
-from densemtl.data.datasets.shards import Shards, write_shards
-from densemtl.engine.checkpoint import load_weights, read_last
+from densemtl.config.experiment import CONFIG, parse_saved_experiment
+from densemtl.data.datasets.shards import ShardsDataset, write_shards
+from densemtl.data.disk_cache import MemmapCacheDataset
+from densemtl.engine.checkpoint import load_weights, read_checkpoint
 from densemtl.engine.run_log import read_log
 from densemtl.errors import UserError
+from densemtl.factory import build_splits
+from densemtl.io import arrays
 from densemtl.results.results import load_results
-from densemtl.runs.train_run import run
+from densemtl.runs.train_run import train_experiment
+from tests.helpers import fake_datasets
+from tests.helpers.experiments import make_tiny_experiment
 
 UNCHECKED = "other values, which the format cannot show"
 UNNOTICED = "other values, unnoticed"
@@ -41,43 +41,47 @@ class Case:
         fault: what it is.
         file: whole.
         read: gives what must be the same.
-        checked: whether the format has checksums, of its own or of ours.
+        has_checksum: whether the format has checksums, of its own or of ours.
     """
 
     fault: str
     file: Path
     read: Callable[[], Any]
-    checked: bool = True
+    has_checksum: bool = True
 
 
-def rows(scratch: Path, flips: int, rng: random.Random) -> Iterator[Row]:
+def iter_rows(scratch: Path, flips: int, rng: random.Random) -> Iterator[Row]:
     """A row a file: flips, and a quarter as many truncations."""
-    for case in [*_of_a_run(scratch / "run"), *_of_data(scratch), *_of_shards(scratch / "shards")]:
-        yield _row(case, flips, rng)
+    for case in [
+        *_iter_run_cases(scratch / "run"),
+        *_iter_data_cases(scratch),
+        *_iter_shard_cases(scratch / "shards"),
+    ]:
+        yield _try_case(case, flips, rng)
 
 
-def _row(case: Case, flips: int, rng: random.Random) -> Row:
-    good = (TOLD, HARMLESS) if case.checked else (TOLD, HARMLESS, UNCHECKED)
-    row, data, whole = Row(f"bit flip or truncation: {case.fault}", good=good), *_read(case)
+def _try_case(case: Case, flips: int, rng: random.Random) -> Row:
+    good = (TOLD, HARMLESS) if case.has_checksum else (TOLD, HARMLESS, UNCHECKED)
+    row, data, whole = Row(f"bit flip or truncation: {case.fault}", good=good), *_read_case(case)
     for number in range(flips + flips // 4):
         place = rng.randrange(len(data) * 8)
-        case.file.write_bytes(_flipped(data, place) if number < flips else data[: place // 8])
-        row.add(*_end(case, whole))
+        case.file.write_bytes(_flip_bit(data, place) if number < flips else data[: place // 8])
+        row.add(*_classify(case, whole))
     case.file.write_bytes(data)
     return row
 
 
-def _read(case: Case) -> tuple[bytes, Any]:
+def _read_case(case: Case) -> tuple[bytes, Any]:
     return case.file.read_bytes(), case.read()
 
 
-def _flipped(data: bytes, place: int) -> bytes:
+def _flip_bit(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
-    changed[place // 8] ^= 1 << place % 8
+    changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
 
 
-def _end(case: Case, whole: Any) -> tuple[str, str]:
+def _classify(case: Case, expected: Any) -> tuple[str, str]:
     try:
         found = case.read()
     except UserError as error:
@@ -86,82 +90,89 @@ def _end(case: Case, whole: Any) -> tuple[str, str]:
         return (TOLD if named else "told without its name"), str(error)
     except Exception as error:
         return f"traceback ({type(error).__name__})", repr(error)
-    if _equal(found, whole):
+    if _is_equal(found, expected):
         return HARMLESS, ""
-    return (UNNOTICED if case.checked else UNCHECKED), ""
+    return (UNNOTICED if case.has_checksum else UNCHECKED), ""
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
-    return bool(one == other)
+def _is_equal(first: Any, second: Any) -> bool:
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(
+            _is_equal(first[key], second[key]) for key in first
+        )
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(_is_equal, first, second))
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return first.dtype == second.dtype and first.tobytes() == second.tobytes()
+    return bool(first == second)
 
 
-def _of_a_run(folder: Path) -> Iterator[Case]:
-    run(tiny("train.epochs=1"), folder, "cpu")
+def _iter_run_cases(folder: Path) -> Iterator[Case]:
+    train_experiment(make_tiny_experiment("train.epochs=1"), folder, "cpu")
     best, last = folder / "best.safetensors", folder / "last"
 
     def weights() -> Any:
         found = load_weights(best)
-        return found.tensors, found.config
+        return found.tensors, found.config_yaml
 
     def state() -> Any:
-        found = read_last(folder)
-        return found and (found[0].tensors, found[0].config, found[1])
+        found = read_checkpoint(folder)
+        return found and (found[0].tensors, found[0].config_yaml, found[1])
 
     yield Case("`best.safetensors`", best, weights)
     yield Case("`last/model.safetensors`", last / "model.safetensors", state)
     yield Case("`last/state.pt`", last / "state.pt", state)
     file, config, log = folder / "results.json", folder / CONFIG, folder / "log.jsonl"
-    yield Case("`results.json`", file, lambda: load_results(file), checked=False)
-    yield Case("`config.yaml`", config, lambda: read_saved(_text(config), config), checked=False)
-    yield Case("`log.jsonl`", log, lambda: read_log(log), checked=False)
+    yield Case("`results.json`", file, lambda: load_results(file), has_checksum=False)
+    yield Case(
+        "`config.yaml`",
+        config,
+        lambda: parse_saved_experiment(_read_text(config), config),
+        has_checksum=False,
+    )
+    yield Case("`log.jsonl`", log, lambda: read_log(log), has_checksum=False)
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")
 
 
-def _of_data(scratch: Path) -> Iterator[Case]:
-    scene = fake_datasets.Scene(0, (48, 64))
-    fake_datasets.picture(scratch / "image.png", scene.image)
-    fake_datasets.picture(scratch / "image.jpg", scene.image)
-    fake_datasets.picture(scratch / "label.png", scene.ids(41))
-    fake_datasets.array(scratch / "label.npy", scene.depth)
-    fake_datasets.matlab(scratch / "label.mat", depth=scene.depth)
+def _iter_data_cases(scratch: Path) -> Iterator[Case]:
+    scene = fake_datasets.FakeScene(0, (48, 64))
+    fake_datasets.write_image(scratch / "image.png", scene.image)
+    fake_datasets.write_image(scratch / "image.jpg", scene.image)
+    fake_datasets.write_image(scratch / "label.png", scene.make_ids(41))
+    fake_datasets.write_array(scratch / "label.npy", scene.depth)
+    fake_datasets.write_mat(scratch / "label.mat", depth=scene.depth)
     for name, what in (("image.png", "PNG image"), ("label.png", "PNG label")):
-        yield Case(what, scratch / name, _reader(scratch / name))
+        yield Case(what, scratch / name, _make_reader(scratch / name))
     for name, what in (("image.jpg", "JPEG"), ("label.npy", ".npy"), ("label.mat", ".mat")):
-        yield Case(what, scratch / name, _reader(scratch / name), checked=False)
+        yield Case(what, scratch / name, _make_reader(scratch / name), has_checksum=False)
 
 
-def _reader(file: Path) -> Callable[[], Any]:
+def _make_reader(file: Path) -> Callable[[], Any]:
     return lambda: arrays.read_array(file)
 
 
-def _of_shards(root: Path) -> Iterator[Case]:
-    splits = build_splits(tiny("tasks=[semseg, depth]"))
+def _iter_shard_cases(root: Path) -> Iterator[Case]:
+    splits = build_splits(make_tiny_experiment("tasks=[semseg, depth]"))
     offers = {"semseg": {"class_names": ["a"]}, "depth": {}}
     write_shards([splits.train, splits.val], offers, root, 2, jpeg=False)
 
     def samples() -> Any:
-        found = Shards("train", ["semseg", "depth"], root=str(root))
-        return [_arrays(found, index) for index in range(len(found))]
+        found = ShardsDataset("train", ["semseg", "depth"], root=str(root))
+        return [_read_arrays(found, index) for index in range(len(found))]
 
-    yield Case("`shards.json`", root / "shards.json", samples, checked=False)
-    yield Case("a shard (.tar)", root / "train-000000.tar", samples, checked=False)
-    cached = DiskCached(splits.val, root / "cache")
+    yield Case("`shards.json`", root / "shards.json", samples, has_checksum=False)
+    yield Case("a shard (.tar)", root / "train-000000.tar", samples, has_checksum=False)
+    cached = MemmapCacheDataset(splits.val, root / "cache")
     cached[0]
     file = root / "cache" / "0000000.npy"
-    yield Case("cached sample (.npy)", file, lambda: _arrays(cached, 0), checked=False)
+    yield Case("cached sample (.npy)", file, lambda: _read_arrays(cached, 0), has_checksum=False)
 
 
-def _arrays(dataset: Any, index: int) -> Any:
+def _read_arrays(dataset: Any, index: int) -> Any:
     sample = dataset[index]
     return sample.id, np.array(sample.image), {k: np.array(v) for k, v in sample.targets.items()}

@@ -13,93 +13,99 @@ import torch
 from rows import Row
 from runs import OVERRIDES, Tool, is_one_line
 
-from densemtl.engine.checkpoint import read_last
+from densemtl.engine.checkpoint import read_checkpoint
 
 VALUES = (math.nan, math.inf)
 TASKS = ("semseg", "depth")
-EACH = 6
-STOP = "one line that names step and task, then goes on exactly"
-SKIP = "the step is skipped, weights stay finite"
+NUM_TRIALS = 6
+STOPPED = "one line that names step and task, then goes on exactly"
+SKIPPED = "the step is skipped, weights stay finite"
 
 
-def rows(tool: Tool, rng: random.Random) -> Iterator[Row]:
+def iter_rows(tool: Tool, rng: random.Random) -> Iterator[Row]:
     """Each kind, where training is to stop, and where it is to skip."""
-    for name, broken in (("a loss", _loss), ("a gradient", _gradient), ("a weight", _weight)):
-        row = Row(f"NaN or infinity in {name}, `non_finite: stop`", good=(STOP,))
-        for _ in range(EACH):
+    for name, broken in (
+        ("a loss", _inject_loss),
+        ("a gradient", _inject_gradient),
+        ("a weight", _inject_weight),
+    ):
+        row = Row(f"NaN or infinity in {name}, `non_finite: stop`", good=(STOPPED,))
+        for _ in range(NUM_TRIALS):
             step, task = rng.randint(1, 12), rng.choice(TASKS)
-            row.add(*_stop(tool, partial(broken, step, task, rng.choice(VALUES)), step, task))
+            row.add(*_try_stop(tool, partial(broken, step, task, rng.choice(VALUES)), step, task))
         yield row
-    for name, broken in (("a loss", _loss), ("a gradient", _gradient)):
-        row = Row(f"NaN or infinity in {name}, `non_finite: skip`", good=(SKIP,))
-        for _ in range(EACH // 2):
+    for name, broken in (("a loss", _inject_loss), ("a gradient", _inject_gradient)):
+        row = Row(f"NaN or infinity in {name}, `non_finite: skip`", good=(SKIPPED,))
+        for _ in range(NUM_TRIALS // 2):
             step, task = rng.randint(1, 12), rng.choice(TASKS)
-            row.add(*_skip(tool, partial(broken, step, task, rng.choice(VALUES)), step))
+            row.add(*_try_skip(tool, partial(broken, step, task, rng.choice(VALUES)), step))
         yield row
 
 
-def _stop(tool: Tool, broken: Callable[[], None], step: int, task: str) -> tuple[str, str]:
+def _try_stop(tool: Tool, inject: Callable[[], None], step: int, task: str) -> tuple[str, str]:
     folder = tool.scratch / "broken"
     rmtree(folder, ignore_errors=True)
-    code, said = tool.run(folder, broken)
+    code, said = tool.run(folder, inject)
     told = is_one_line(code, said, f"step {step}", task)
-    exact = tool.run(folder)[0] == 0 and tool.equals_whole(folder)
-    return (STOP if told and exact else f"code {code}, told {told}, exact {exact}"), said
+    exact = tool.run(folder)[0] == 0 and tool.is_equal_to_reference(folder)
+    return (STOPPED if told and exact else f"code {code}, told {told}, exact {exact}"), said
 
 
-def _skip(tool: Tool, broken: Callable[[], None], step: int) -> tuple[str, str]:
+def _try_skip(tool: Tool, inject: Callable[[], None], step: int) -> tuple[str, str]:
     folder = tool.scratch / "broken"
     rmtree(folder, ignore_errors=True)
-    code, said = tool.run(folder, broken, overrides=(*OVERRIDES, "train.non_finite=skip"))
-    last = read_last(folder)
+    code, said = tool.run(folder, inject, overrides=(*OVERRIDES, "train.non_finite=skip"))
+    last = read_checkpoint(folder)
     finite = last is not None and all(each.isfinite().all() for each in last[0].tensors.values())
     told = f"step {step} skipped" in said
     good = code == 0 and finite and told
-    return (SKIP if good else f"code {code}, finite {finite}, told {told}"), said
+    return (SKIPPED if good else f"code {code}, finite {finite}, told {told}"), said
 
 
-def _before_step(at: int, act: Callable[[Any], None]) -> None:
+def _patch_step(step_number: int, action: Callable[[Any], None]) -> None:
     """In this process, act on the train step before its n-th run."""
     from densemtl.engine.train_step import TrainStep
 
     run, count = TrainStep.run, iter(range(1, 10**6))
 
     def watched(self: Any, batches: Sequence[Any]) -> Any:
-        if next(count) == at:
-            act(self)
+        if next(count) == step_number:
+            action(self)
         return run(self, batches)
 
     TrainStep.run = watched  # type: ignore[method-assign]
 
 
-def _loss(at: int, task: str, value: float) -> None:
+def _inject_loss(step_number: int, task: str, value: float) -> None:
     def act(train_step: Any) -> None:
         from densemtl.engine import train_step as module
 
-        objective = module.objective
+        objective = module.compute_task_losses
 
         def broken(*given: Any) -> Any:
-            module.objective = objective
+            module.compute_task_losses = objective
             losses = objective(*given)
-            return type(losses)({**losses.tasks, task: losses.tasks[task] * value}, losses.terms)
+            return type(losses)(
+                {**losses.tasks, task: losses.tasks[task] * value}, losses.aux_losses
+            )
 
-        module.objective = broken  # type: ignore[assignment]
+        module.compute_task_losses = broken  # type: ignore[assignment]
 
-    _before_step(at, act)
+    _patch_step(step_number, act)
 
 
-def _gradient(at: int, task: str, value: float) -> None:
+def _inject_gradient(step_number: int, task: str, value: float) -> None:
     def act(train_step: Any) -> None:
         weight = train_step.model.parameter_groups()[task][0]
         left = [value]  # once, as later steps are to be whole
         weight.register_hook(lambda gradient: gradient * left.pop() if left else gradient)
 
-    _before_step(at, act)
+    _patch_step(step_number, act)
 
 
-def _weight(at: int, task: str, value: float) -> None:
+def _inject_weight(step_number: int, task: str, value: float) -> None:
     def act(train_step: Any) -> None:
         with torch.no_grad():
             train_step.model.parameter_groups()[task][0].view(-1)[0] = value
 
-    _before_step(at, act)
+    _patch_step(step_number, act)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-HEAD = "| fault | tried | lost | what is seen |\n|---|---|---|---|"
+TABLE_HEADER = "| fault | tried | lost | what is seen |\n|---|---|---|---|"
 
-TOLD, HARMLESS, RIGHT = "one line that names the file", "without effect", "goes on exactly"
+REPORTED, NO_EFFECT, RESUMED_EXACTLY = (
+    "one line that names the file",
+    "without effect",
+    "goes on exactly",
+)
 """How a fault may end."""
 
 
@@ -17,23 +21,23 @@ class Row:
 
     Attributes:
         fault: what was done.
-        ends: how often it ended how; all ends that are not among `good` are losses.
-        good: ends that lose nothing.
+        outcomes: how often it ended how; all ends that are not among `acceptable` are losses.
+        acceptable: ends that lose nothing.
         examples: one text for each loss, to look into.
     """
 
     fault: str
-    ends: Counter[str] = field(default_factory=Counter)
-    good: tuple[str, ...] = (TOLD, HARMLESS, RIGHT)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    acceptable: tuple[str, ...] = (REPORTED, NO_EFFECT, RESUMED_EXACTLY)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def add(self, end: str, example: str = "") -> None:
+    def add(self, outcome: str, example: str = "") -> None:
         """Count one."""
-        self.ends[end] += 1
-        if end not in self.good:
-            self.examples.setdefault(end, example)
+        self.outcomes[outcome] += 1
+        if outcome not in self.acceptable:
+            self.examples.setdefault(outcome, example)
 
     def __str__(self) -> str:
-        lost = sum(count for end, count in self.ends.items() if end not in self.good)
-        seen = ", ".join(f"{end}: {count}" for end, count in self.ends.most_common())
-        return f"| {self.fault} | {self.ends.total()} | {lost} | {seen} |"
+        lost = sum(count for end, count in self.outcomes.items() if end not in self.acceptable)
+        seen = ", ".join(f"{end}: {count}" for end, count in self.outcomes.most_common())
+        return f"| {self.fault} | {self.outcomes.total()} | {lost} | {seen} |"

@@ -15,16 +15,16 @@ from typing import Any
 from rows import RIGHT, TOLD, Row
 from runs import OVERRIDES, Tool, is_one_line
 
-from densemtl.engine.checkpoint import BEST, LAST, load_weights, read_last
+from densemtl.engine.checkpoint import BEST_NAME, LAST_DIR, load_weights, read_checkpoint
 from densemtl.errors import UserError
-from densemtl.results.results import RESULTS, load_results
+from densemtl.results.results import RESULTS_FILE, load_results
 
-PATIENCE = 60.0
-LONGEST = 0.03
+TIMEOUT_SECONDS = 60.0
+MAX_KILL_DELAY = 0.03
 """Seconds from the moment that was waited for to the kill."""
 
 
-def trainings(tool: Tool, count: int, rng: random.Random) -> list[Row]:
+def kill_trainings(tool: Tool, count: int, rng: random.Random) -> list[Row]:
     """Kill trainings up to three times each, and let them go on to their end."""
     started = time.monotonic()
     tool.run(tool.scratch / "timed")
@@ -39,23 +39,23 @@ def trainings(tool: Tool, count: int, rng: random.Random) -> list[Row]:
     while left:
         folder = tool.scratch / "killed"
         rmtree(folder, ignore_errors=True)
-        ends = [(name, _kill(tool, folder, name, whole, rng)) for name in _take(left, rng)]
+        ends = [(name, _kill_once(tool, folder, name, whole, rng)) for name in _pop_some(left, rng)]
         code, said = tool.run(folder)
-        exact = code == 0 and tool.equals_whole(folder)
+        exact = code == 0 and tool.is_equal_to_reference(folder)
         for name, end in ends:
             rows[name].add(end if end != RIGHT or exact else "another result", said)
     return list(rows.values())
 
 
-def _take(left: list[str], rng: random.Random) -> list[str]:
-    taken = [left.pop() for _ in range(min(rng.randint(1, 3), len(left)))]
+def _pop_some(remaining: list[str], rng: random.Random) -> list[str]:
+    taken = [remaining.pop() for _ in range(min(rng.randint(1, 3), len(remaining)))]
     rng.shuffle(taken)
     return taken
 
 
-def _kill(tool: Tool, folder: Path, moment: str, whole: float, rng: random.Random) -> str:
+def _kill_once(tool: Tool, folder: Path, moment: str, duration: float, rng: random.Random) -> str:
     """How the folder looks after a kill."""
-    before, mark = _steps(folder), tool.scratch / "validating"
+    before, mark = _read_step(folder), tool.scratch / "validating"
     mark.unlink(missing_ok=True)
     child = tool.start(folder, lambda: _mark_validation(mark))
     waits: dict[str, Callable[[], bool]] = {
@@ -65,12 +65,14 @@ def _kill(tool: Tool, folder: Path, moment: str, whole: float, rng: random.Rando
     if moment in waits:
         skipped = rng.randint(0, 3) if moment == "while saving" else 0
         _wait_for(waits[moment], child, skipped)
-        time.sleep(rng.uniform(0, LONGEST if moment == "while validating" else LONGEST / 10))
+        time.sleep(
+            rng.uniform(0, MAX_KILL_DELAY if moment == "while validating" else MAX_KILL_DELAY / 10)
+        )
     else:
-        time.sleep(rng.uniform(0, whole))
+        time.sleep(rng.uniform(0, duration))
     os.kill(child, signal.SIGKILL)
     tool.wait(child)
-    return _look(folder, before)
+    return _classify_folder(folder, before)
 
 
 def _mark_validation(mark: Path) -> None:
@@ -86,45 +88,45 @@ def _mark_validation(mark: Path) -> None:
 
 
 def _is_saving(folder: Path) -> bool:
-    drafts = [folder / f"{LAST}.{suffix}" for suffix in ("draft", "new", "old")]
+    drafts = [folder / f"{LAST_DIR}.{suffix}" for suffix in ("draft", "new", "old")]
     return any(draft.exists() for draft in drafts) or any(folder.glob(".best.*"))
 
 
-def _wait_for(happens: Callable[[], bool], child: int, skipped: int) -> None:
-    """Until it happens once more than `skipped` times, or the process has ended by itself."""
-    deadline, was = time.monotonic() + PATIENCE, False
-    while time.monotonic() < deadline and os.waitid(os.P_PID, child, _ENDED) is None:
-        now = happens()
-        skipped -= now and not was
-        if skipped < 0:
+def _wait_for(condition: Callable[[], bool], child: int, num_skipped: int) -> None:
+    """Until it happens once more than `num_skipped` times, or the process has ended by itself."""
+    deadline, was = time.monotonic() + TIMEOUT_SECONDS, False
+    while time.monotonic() < deadline and os.waitid(os.P_PID, child, _WAIT_OPTIONS) is None:
+        now = condition()
+        num_skipped -= now and not was
+        if num_skipped < 0:
             return
         was = now
         time.sleep(0.0005)
 
 
-_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+_WAIT_OPTIONS = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
-def _steps(folder: Path) -> int:
+def _read_step(folder: Path) -> int:
     """How far the checkpoint has come; -1 without one."""
-    last = read_last(folder)
+    last = read_checkpoint(folder)
     return -1 if last is None else int(last[1]["record"]["step"])
 
 
-def _look(folder: Path, before: int) -> str:
+def _classify_folder(folder: Path, before: int) -> str:
     """Whether all that is there is whole, and no older than it was."""
     try:
-        steps = _steps(folder)
-        for file in folder.glob(BEST):
+        steps = _read_step(folder)
+        for file in folder.glob(BEST_NAME):
             load_weights(file)
-        if (folder / RESULTS).exists():
+        if (folder / RESULTS_FILE).exists():
             load_results(folder)
     except UserError as error:
         return f"half a file: {error}"
     return RIGHT if steps >= before else "an older checkpoint"
 
 
-def workers(tool: Tool, count: int, rng: random.Random) -> Row:
+def kill_workers(tool: Tool, count: int, rng: random.Random) -> Row:
     """Kill a process that reads images, and train on."""
     row = Row("SIGKILL of a process that reads images", good=(f"{TOLD[:8]}, {RIGHT}",))
     overrides = (*OVERRIDES, "loader.workers=1")
@@ -138,6 +140,6 @@ def workers(tool: Tool, count: int, rng: random.Random) -> Row:
             os.kill(int(worker), signal.SIGKILL)
         code, said = tool.wait(child)
         told = is_one_line(code, said, "killed", "loader.workers")
-        done = tool.run(folder, overrides=overrides)[0] == 0 and tool.equals_whole(folder)
+        done = tool.run(folder, overrides=overrides)[0] == 0 and tool.is_equal_to_reference(folder)
         row.add(f"{TOLD[:8]}, {RIGHT}" if told and done else f"code {code}, exact {done}", said)
     return row

@@ -8,12 +8,12 @@ from importlib.metadata import version
 import torch
 
 from densemtl import registry
+from densemtl.backbones.backbone import Backbone
 from densemtl.decoders.base import Decoder
 from densemtl.errors import UserError
-from densemtl.backbones.backbone import Backbone
 from densemtl.results.tables import markdown_table
 
-FAMILIES = (
+BACKBONES = (
     "resnet18",
     "resnext50_32x4d",
     "res2net50_26w_4s",
@@ -45,62 +45,62 @@ FAMILIES = (
 )
 """A small model of each family."""
 
-WORKS = ""
+OK = ""
 """The verdict on a pair that runs; any other is the reason why it does not."""
 
 Verdicts = Mapping[str, Mapping[str, str]]
 """{model: {architecture: verdict}}."""
 
 
-def architectures() -> list[str]:
+def list_architectures() -> list[str]:
     """All but `single_task`, which is `hard_sharing` of one."""
-    return [name for name in registry.names("decoders") if name != "single_task"]
+    return [name for name in registry.list_names("decoders") if name != "single_task"]
 
 
-def compare(
-    models: Sequence[str], decoders: Sequence[str], tell: Callable[[str], None] = lambda _: None
+def check_all_pairs(
+    models: Sequence[str], decoders: Sequence[str], report: Callable[[str], None] = lambda _: None
 ) -> Verdicts:
     """Try every architecture on every model.
 
     Args:
         models: names in timm.
         decoders: names of architectures.
-        tell: is called with each model's name before its turn.
+        report: is called with each model's name before its turn.
     """
     verdicts = {}
     for model in models:
-        tell(model)
-        verdicts[model] = {decoder: try_out(decoder, model) for decoder in decoders}
+        report(model)
+        verdicts[model] = {decoder: check_pair(decoder, model) for decoder in decoders}
     return verdicts
 
 
-def try_out(decoder: str, model: str) -> str:
+def check_pair(decoder: str, model: str) -> str:
     """Build a network of two tasks and run it on a small image -> a verdict."""
-    tasks = [registry.make("tasks", name, name, options={}) for name in ("depth", "edge")]
+    tasks = [registry.create("tasks", name, name, options={}) for name in ("depth", "edge")]
     try:
-        network: Decoder = registry.make(
+        network: Decoder = registry.create(
             "decoders",
             decoder,
             lambda: Backbone(model, pretrained=False),
-            lambda spec, channels: registry.make("heads", "linear", spec, channels, options={}),
+            lambda spec, channels: registry.create("heads", "linear", spec, channels, options={}),
             tasks,
             options={},
         )
-        _run(network)
+        _run_network(network)
     except UserError as error:
         return str(error)
     except Exception as error:  # a failure of any kind is what is looked for
         return f"{type(error).__name__}: {error}"
-    return WORKS
+    return OK
 
 
-def _run(network: Decoder) -> None:
+def _run_network(network: Decoder) -> None:
     backbone = next(module for module in network.modules() if isinstance(module, Backbone))
-    with backbone.trial() as image, torch.no_grad():
+    with backbone.dry_run() as image, torch.no_grad():
         network.eval()(image)
 
 
-def markdown(verdicts: Verdicts, command: str) -> str:
+def to_markdown(verdicts: Verdicts, command: str) -> str:
     """A table of models and architectures, and below it the reasons by number.
 
     Args:
@@ -108,10 +108,10 @@ def markdown(verdicts: Verdicts, command: str) -> str:
         command: that makes this text.
     """
     decoders = list(next(iter(verdicts.values())))
-    reasons = _reasons(verdicts)
+    reasons = _number_reasons(verdicts)
     head = ["model", *decoders]
     rows = [
-        [f"`{model}`", *(_cell(verdict, reasons) for verdict in own.values())]
+        [f"`{model}`", *(_format_cell(verdict, reasons) for verdict in own.values())]
         for model, own in verdicts.items()
     ]
     table = markdown_table([head, *rows], num_text_columns=len(head))
@@ -120,12 +120,12 @@ def markdown(verdicts: Verdicts, command: str) -> str:
     return "\n".join([made, "", table, *below]).rstrip() + "\n"
 
 
-def _reasons(verdicts: Verdicts) -> dict[str, int]:
+def _number_reasons(verdicts: Verdicts) -> dict[str, int]:
     """{reason: its number}, in order of appearance."""
     every = (verdict for own in verdicts.values() for verdict in own.values())
-    found = dict.fromkeys(verdict for verdict in every if verdict != WORKS)
+    found = dict.fromkeys(verdict for verdict in every if verdict != OK)
     return {reason: number for number, reason in enumerate(found, start=1)}
 
 
-def _cell(verdict: str, reasons: Mapping[str, int]) -> str:
-    return "yes" if verdict == WORKS else f"no ({reasons[verdict]})"
+def _format_cell(verdict: str, reasons: Mapping[str, int]) -> str:
+    return "yes" if verdict == OK else f"no ({reasons[verdict]})"

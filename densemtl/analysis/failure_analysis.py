@@ -9,19 +9,19 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.factory import build_dataset, build_eval_loader
-from densemtl.data.base import DenseDataset, Split
-from densemtl.data.batching import to_tensor
+from densemtl.data.base import DenseDataset
+from densemtl.engine.loading import TrainedModel
 from densemtl.evaluation.evaluate import Scores, evaluate
-from densemtl.runtime.progress_bar import watched
-from densemtl.engine.loading import Loaded
-from densemtl.metrics.calibration import Reliability
-from densemtl.evaluation.prediction_files import to_decoded
+from densemtl.evaluation.prediction_files import to_decoded_batch
+from densemtl.factory import build_dataset, build_eval_loader
+from densemtl.metrics.calibration import CalibrationError
+from densemtl.ops.layouts import to_tensor
+from densemtl.runtime.progress_bar import track_progress
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
-from densemtl.types import ProtocolName, Sample
+from densemtl.types import ProtocolName, Sample, Split
 
-IN_READING = 64
+MAX_CACHED_SAMPLES = 64
 """Samples kept, so that each is read once for all of its tasks."""
 
 
@@ -31,21 +31,23 @@ class Diagnosis:
 
     Attributes:
         scores: all metrics, of the whole split.
-        images: {task: {image: the metric that weights are chosen by, of it alone}}; images without
+        image_scores: {task: {image: the metric that weights are chosen by, of it alone}}; images without
             a label are left out.
-        reliability: of every task that gives probabilities.
+        calibration: of every task that gives probabilities.
     """
 
     scores: Scores = field(default_factory=dict)
-    images: dict[str, dict[str, float]] = field(default_factory=dict)
-    reliability: dict[str, Reliability] = field(default_factory=dict)
+    image_scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    calibration: dict[str, CalibrationError] = field(default_factory=dict)
 
-    def worst(self, task: Task, count: int) -> list[str]:
+    def list_worst_images(self, task: Task, num_images: int) -> list[str]:
         """Names of the images with the worst scores, the worst first."""
-        scores = self.images.get(task.name, {})
-        return sorted(scores, key=scores.__getitem__, reverse=not task.higher_is_better)[:count]
+        scores = self.image_scores.get(task.name, {})
+        return sorted(scores, key=scores.__getitem__, reverse=not task.higher_is_better)[
+            :num_images
+        ]
 
-    def classes(self, task: str) -> dict[str, float]:
+    def get_class_iou(self, task: str) -> dict[str, float]:
         """{class: IoU in percent}, the worst first; classes that do not occur last, as NaN."""
         found = {
             name.removeprefix("IoU/"): value
@@ -55,14 +57,14 @@ class Diagnosis:
         return dict(sorted(found.items(), key=lambda item: (math.isnan(item[1]), item[1])))
 
 
-class _Observer:
+class _PerImageScores:
     """Takes predictions one by one, as `evaluate` hands them on."""
 
     def __init__(self, dataset: DenseDataset, protocol: ProtocolName, result: Diagnosis) -> None:
         self._protocol, self._result = protocol, result
         index = {name: number for number, name in enumerate(dataset.ids)}
 
-        @lru_cache(maxsize=IN_READING)
+        @lru_cache(maxsize=MAX_CACHED_SAMPLES)
         def read(name: str) -> Sample:
             return dataset[index[name]]
 
@@ -72,30 +74,32 @@ class _Observer:
         target = self._read(name).targets.get(task.name)
         if target is None:
             return
-        decoded, label = to_decoded(task, prediction), to_tensor(target[None])
-        metric = task.metric(self._protocol)
+        decoded, label = to_decoded_batch(task, prediction), to_tensor(target[None])
+        metric = task.make_metric(self._protocol)
         metric.update(decoded, label)
-        value = metric.scores()[task.selection(self._protocol)]
+        value = metric.compute_dict()[task.get_selection_metric(self._protocol)]
         if math.isfinite(value):
-            self._result.images.setdefault(task.name, {})[name] = value
+            self._result.image_scores.setdefault(task.name, {})[name] = value
         if isinstance(task, Binary):
-            self._result.reliability.setdefault(task.name, Reliability()).update(decoded, label)
+            self._result.calibration.setdefault(task.name, CalibrationError()).update(
+                decoded, label
+            )
 
 
-def diagnose(loaded: Loaded, split: Split) -> Diagnosis:
+def diagnose(trained: TrainedModel, split: Split) -> Diagnosis:
     """Look at every image of a split once.
 
     Raises:
         DataError: the data is not there, or not as expected.
     """
-    experiment, tasks = loaded.experiment, loaded.tasks
+    experiment, tasks = trained.experiment, trained.tasks
     dataset = build_dataset(experiment, split)
-    pin = loaded.precision.device.type == "cuda"
+    pin = trained.execution.device.type == "cuda"
     loader = build_eval_loader(experiment, dataset, tasks, pin)
-    batches = watched(loader, len(loader), f"looking at {split}, {len(dataset)} images")
+    batches = track_progress(loader, len(loader), f"looking at {split}, {len(dataset)} images")
     result = Diagnosis()
-    observer = _Observer(dataset, experiment.protocol, result)
+    observer = _PerImageScores(dataset, experiment.protocol, result)
     result.scores = evaluate(
-        loaded.model, batches, tasks, experiment.protocol, loaded.precision, observer
+        trained.model, batches, tasks, experiment.protocol, trained.execution, observer
     )
     return result

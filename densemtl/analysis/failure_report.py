@@ -8,115 +8,129 @@ from typing import Any
 
 import numpy as np
 
-from densemtl.io.atomic import replacing, write_json
-from densemtl.factory import build_dataset
-from densemtl.ops.colormaps import ramp
-from densemtl.data.base import DenseDataset, Split
-from densemtl.io.writers import write_picture
 from densemtl.analysis.failure_analysis import Diagnosis
+from densemtl.data.base import DenseDataset
+from densemtl.engine.loading import TrainedModel
+from densemtl.factory import build_dataset
 from densemtl.inference.predictor import Predictor
-from densemtl.engine.loading import Loaded
-from densemtl.metrics.calibration import Reliability
-from densemtl.results.results import finite
+from densemtl.io.atomic import atomic_write, write_json
+from densemtl.io.writers import write_image
+from densemtl.metrics.calibration import CalibrationError
+from densemtl.ops.colormaps import apply_viridis_colormap
+from densemtl.results.results import nan_to_none
 from densemtl.results.tables import csv_table
 from densemtl.tasks.base import Task
-from densemtl.visualization.panels import Picture, contact_sheet, side_by_side
+from densemtl.types import RGBImage, Split
+from densemtl.visualization.panels import stack_horizontally, stack_vertically
 
-HIGHEST = 95
+MAX_ERROR_PERCENTILE = 95
 """Percentile of an image's errors at which the colours of its error map end."""
 
 
 def write_diagnosis(
-    folder: Path, diagnosis: Diagnosis, loaded: Loaded, split: Split, worst: int
+    folder: Path, diagnosis: Diagnosis, trained: TrainedModel, split: Split, num_worst: int
 ) -> None:
     """Write diagnosis.json, images.csv, classes_TASK.csv, worst_TASK.png and calibration.png.
 
     Args:
         folder: made if it is not there.
         diagnosis: of the split.
-        loaded: the network, to draw its predictions again.
+        trained: the network, to draw its predictions again.
         split: of its dataset.
-        worst: pictures a task.
+        num_worst: pictures a task.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "diagnosis.json", _record(diagnosis))
-    _write_images(folder / "images.csv", diagnosis.images)
-    dataset = build_dataset(loaded.experiment, split)
-    for task in loaded.tasks:
-        classes = diagnosis.classes(task.name)
+    write_json(folder / "diagnosis.json", _to_dict(diagnosis))
+    _write_image_scores(folder / "images.csv", diagnosis.image_scores)
+    dataset = build_dataset(trained.experiment, split)
+    for task in trained.tasks:
+        classes = diagnosis.get_class_iou(task.name)
         if classes:
             rows = [["class", "IoU"], *([name, f"{iou:.2f}"] for name, iou in classes.items())]
             _write_csv(folder / f"classes_{task.name}.csv", rows)
-        names = diagnosis.worst(task, worst)
+        names = diagnosis.list_worst_images(task, num_worst)
         if names:
-            picture = _draw_worst(task, names, diagnosis, loaded, dataset)
-            write_picture(folder / f"worst_{task.name}.png", picture)
-    if diagnosis.reliability:
-        draw_calibration(folder / "calibration.png", diagnosis.reliability)
+            picture = _draw_worst(task, names, diagnosis, trained, dataset)
+            write_image(folder / f"worst_{task.name}.png", picture)
+    if diagnosis.calibration:
+        plot_calibration(folder / "calibration.png", diagnosis.calibration)
 
 
-def _record(diagnosis: Diagnosis) -> dict[str, Any]:
+def _to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
-        "scores": {task: finite(values) for task, values in diagnosis.scores.items()},
+        "scores": {task: nan_to_none(values) for task, values in diagnosis.scores.items()},
         "calibration": {
-            task: {**finite(each.scores()), "curve": [_listed(part) for part in each.curve()]}
-            for task, each in diagnosis.reliability.items()
+            task: {
+                **nan_to_none(each.compute_dict()),
+                "curve": [_to_list(part) for part in each.compute_curve()],
+            }
+            for task, each in diagnosis.calibration.items()
         },
     }
 
 
-def _listed(values: Any) -> list[float | None]:
+def _to_list(values: Any) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
 
 
-def _write_images(file: Path, images: Mapping[str, Mapping[str, float]]) -> None:
-    names = dict.fromkeys(name for scores in images.values() for name in scores)
+def _write_image_scores(file: Path, image_scores: Mapping[str, Mapping[str, float]]) -> None:
+    names = dict.fromkeys(name for scores in image_scores.values() for name in scores)
     rows = [
-        [name, *(f"{scores[name]:.6g}" if name in scores else "" for scores in images.values())]
+        [
+            name,
+            *(f"{scores[name]:.6g}" if name in scores else "" for scores in image_scores.values()),
+        ]
         for name in names
     ]
-    _write_csv(file, [["image", *images], *rows])
+    _write_csv(file, [["image", *image_scores], *rows])
 
 
 def _write_csv(file: Path, rows: Sequence[Sequence[str]]) -> None:
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text(csv_table(rows), encoding="utf-8", newline="")
 
 
 def _draw_worst(
-    task: Task, names: Sequence[str], diagnosis: Diagnosis, loaded: Loaded, dataset: DenseDataset
-) -> Picture:
-    predictor, metric = Predictor.of(loaded), task.selection(loaded.experiment.protocol)
+    task: Task,
+    names: Sequence[str],
+    diagnosis: Diagnosis,
+    trained: TrainedModel,
+    dataset: DenseDataset,
+) -> RGBImage:
+    predictor, metric = (
+        Predictor.from_trained(trained),
+        task.get_selection_metric(trained.experiment.protocol),
+    )
     index = {name: number for number, name in enumerate(dataset.ids)}
     rows = []
     for name in names:
         sample = dataset[index[name]]
         target = sample.targets[task.name]
         prediction = predictor(sample.image)[task.name]
-        errors = task.errors(prediction, target)
-        most = max(float(np.nanpercentile(errors, HIGHEST)), 1e-6)
+        errors = task.compute_error_map(prediction, target)
+        most = max(float(np.nanpercentile(errors, MAX_ERROR_PERCENTILE)), 1e-6)
         titled = {
-            f"{name}: {metric} {diagnosis.images[task.name][name]:.4g}": sample.image,
-            task.name: task.colour(prediction),
-            f"{task.name}, label": task.colour(target),
-            f"error, dark: {most:.3g} {task.error_unit}": ramp(errors, 0, most),
+            f"{name}: {metric} {diagnosis.image_scores[task.name][name]:.4g}": sample.image,
+            task.name: task.colorize(prediction),
+            f"{task.name}, label": task.colorize(target),
+            f"error, dark: {most:.3g} {task.error_unit}": apply_viridis_colormap(errors, 0, most),
         }
-        rows.append(side_by_side(titled))
-    return contact_sheet(rows)
+        rows.append(stack_horizontally(titled))
+    return stack_vertically(rows)
 
 
-def draw_calibration(file: Path, reliability: Mapping[str, Reliability]) -> None:
+def plot_calibration(file: Path, calibration: Mapping[str, CalibrationError]) -> None:
     """Write a picture: share of positives above the mean probability, bin by bin."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(reliability), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(reliability), squeeze=False)[0]
-    for axis, (task, each) in zip(axes, reliability.items(), strict=True):
-        told, true, share = each.curve()
+    figure = Figure(figsize=(3.6 * len(calibration), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(calibration), squeeze=False)[0]
+    for axis, (task, each) in zip(axes, calibration.items(), strict=True):
+        told, true, share = each.compute_curve()
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
         axis.bar(told.nan_to_num(), share, width=0.03, color="lightgrey", label="pixels")
         axis.plot(told, true, marker="o", markersize=3, label="positives")
-        axis.set(title=f"{task}: ECE {each.scores()['ECE']:.2f} %", xlabel="probability")
+        axis.set(title=f"{task}: ECE {each.compute_dict()['ECE']:.2f} %", xlabel="probability")
         axis.legend(fontsize=7)
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         figure.savefig(draft, dpi=110)

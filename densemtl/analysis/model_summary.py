@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
+from densemtl.analysis.sharing_diagram import SharingStructure, trace_sharing_structure
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.factory import build_model, build_tasks
-from densemtl.config.experiment import Experiment
-from densemtl.models.complexity import count_flop, train_pass
-from densemtl.analysis.sharing_diagram import Structure, find_structure
+from densemtl.models.complexity import count_flops, trace_training_forward
 from densemtl.results.tables import terminal_table
 from densemtl.types import Size
 
@@ -33,7 +33,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ModelSummary:
     """An experiment's network.
 
     Attributes:
@@ -41,7 +41,7 @@ class Summary:
         backbone: the timm model's.
         head: the head's.
         input: (height, width) that the numbers are for.
-        whole: the sum of all groups.
+        total: the sum of all groups.
         groups: {"shared", each task, auxiliary ones too, "fusion": its cost}.
         activation_mib: what one image keeps in memory in training; see `costs.train_pass`.
         structure: what is shared, drawn by `str`; see `find_structure`.
@@ -51,19 +51,19 @@ class Summary:
     backbone: str
     head: str
     input: Size
-    whole: Cost
+    total: Cost
     groups: dict[str, Cost]
     activation_mib: float
-    structure: Structure
+    structure: SharingStructure
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON: all but the structure, the numbers of the whole beside the others."""
         values = asdict(self)
         values.pop("structure")
         return values.pop("whole") | values
 
 
-def summarise(experiment: Experiment) -> Summary:
+def summarize(experiment: ExperimentConfig) -> ModelSummary:
     """Count and draw the network that an experiment would train.
 
     Raises:
@@ -72,7 +72,7 @@ def summarise(experiment: Experiment) -> Summary:
     """
     model = build_model(experiment, build_tasks(experiment), pretrained=False).to("meta")
     size = experiment.input.size
-    flop = count_flop(model, size)
+    flop = count_flops(model, size)
     parameters = {
         group: sum(each.numel() for each in members)
         for group, members in model.parameter_groups().items()
@@ -81,31 +81,31 @@ def summarise(experiment: Experiment) -> Summary:
         group: Cost(parameters.get(group, 0), flop.get(group, 0) / GIGA)
         for group in {**parameters, **flop}
     }
-    step = train_pass(model, size)
-    return Summary(
+    step = trace_training_forward(model, size)
+    return ModelSummary(
         architecture=experiment.decoder.name,
         backbone=experiment.backbone.name,
         head=experiment.head.name,
         input=size,
-        whole=Cost(sum(parameters.values()), sum(flop.values()) / GIGA),
+        total=Cost(sum(parameters.values()), sum(flop.values()) / GIGA),
         groups=groups,
-        activation_mib=step.kept / MEBI,
-        structure=find_structure(model, step.image, step.predictions),
+        activation_mib=step.activation_bytes / MEBI,
+        structure=trace_sharing_structure(model, step.image, step.predictions),
     )
 
 
-def cost_table(summary: Summary) -> Group:
+def make_cost_table(summary: ModelSummary) -> Group:
     """The numbers on the terminal: a line a group."""
     table = terminal_table(["group", "parameters", "GFLOP"])
     for group, cost in summary.groups.items():
-        table.add_row(group, *_cells(cost))
+        table.add_row(group, *_format_cells(cost))
     table.add_section()
-    table.add_row("all", *_cells(summary.whole), style="bold")
+    table.add_row("all", *_format_cells(summary.total), style="bold")
     height, width = summary.input
     parts = (summary.architecture, summary.backbone, summary.head, f"{height} x {width}")
     below = f"{summary.activation_mib:,.1f} MiB of activations an image in training (fp32)"
     return Group(Text(", ".join(parts), style="bold"), table, Text(below))
 
 
-def _cells(cost: Cost) -> tuple[str, str]:
+def _format_cells(cost: Cost) -> tuple[str, str]:
     return f"{cost.parameters:,}", f"{cost.gflop:,.2f}"

@@ -15,51 +15,53 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from densemtl.models.complexity import owners
-from densemtl.analysis.text_diagram import wall
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.analysis.text_diagram import draw_rows
+from densemtl.models.complexity import map_parameters_to_groups
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.types import FUSION, SHARED, Predictions
 
-SPANNING = (SHARED, FUSION)
+SPANNING_GROUPS = (SHARED, FUSION)
 """Groups of no column."""
 
-Brick = tuple[int, str]
+Block = tuple[int, str]
 """(course, parameter group); course 0 is the uppermost."""
 
 
 @dataclass(frozen=True)
-class Reach:
+class Provenance:
     """What the result of one operation has seen.
 
     Attributes:
-        course: of the lowest brick between it and the image; None where it is no function of it.
+        row: of the lowest brick between it and the image; None where it is no function of it.
         groups: of the bricks in that course.
-        waiting: parameters that no function of the image has met yet.
+        pending: parameters that no function of the image has met yet.
     """
 
-    course: int | None
+    row: int | None
     groups: frozenset[str] = frozenset()
-    waiting: frozenset[nn.Parameter] = frozenset()
+    pending: frozenset[nn.Parameter] = frozenset()
 
 
 @dataclass(frozen=True)
-class Structure:
+class SharingStructure:
     """What is to be drawn.
 
     Attributes:
-        courses: from top to bottom, one text that spans all columns, or one a column.
-        feet: what leaves each column.
+        rows: from top to bottom, one text that spans all columns, or one a column.
+        labels: what leaves each column.
     """
 
-    courses: list[list[str]]
-    feet: list[str]
+    rows: list[list[str]]
+    labels: list[str]
 
     def __str__(self) -> str:
         """As lines of text."""
-        return wall(self.courses, self.feet)
+        return draw_rows(self.rows, self.labels)
 
 
-def find_structure(model: DenseModel, image: Tensor, predictions: Predictions) -> Structure:
+def trace_sharing_structure(
+    model: MultiTaskModel, image: Tensor, predictions: Predictions
+) -> SharingStructure:
     """What of a network is shared.
 
     Args:
@@ -67,37 +69,37 @@ def find_structure(model: DenseModel, image: Tensor, predictions: Predictions) -
         image: that it was run on, a leaf that requires gradients.
         predictions: what it gave, its graph attached.
     """
-    columns = [group for group in model.parameter_groups() if group not in SPANNING]
-    bricks = _lay(predictions, image, owners(model))
+    columns = [group for group in model.parameter_groups() if group not in SPANNING_GROUPS]
+    bricks = _assign_blocks(predictions, image, map_parameters_to_groups(model))
     drawn = {parameter for brick in bricks.values() for parameter in brick}
     names = {
-        brick: _label(_names(model.decoder, used, drawn, ""), brick[1])
+        brick: _make_label(_find_module_names(model.decoder, used, drawn, ""), brick[1])
         for brick, used in bricks.items()
     }
-    feet = [name if name in predictions.final else f"{name} (auxiliary)" for name in columns]
-    return Structure(_courses(names, columns), feet)
+    feet = [name if name in predictions.logits else f"{name} (auxiliary)" for name in columns]
+    return SharingStructure(_make_rows(names, columns), feet)
 
 
-def _lay(
-    predictions: Predictions, image: Tensor, owner: Mapping[nn.Parameter, str]
-) -> dict[Brick, set[nn.Parameter]]:
+def _assign_blocks(
+    predictions: Predictions, image: Tensor, group_of: Mapping[nn.Parameter, str]
+) -> dict[Block, set[nn.Parameter]]:
     """Every parameter that predictions are made with, in its brick."""
-    bricks: dict[Brick, set[nn.Parameter]] = {}
-    reach: dict[Any, Reach] = {}
-    for node, before in _operations(predictions):
+    bricks: dict[Block, set[nn.Parameter]] = {}
+    reach: dict[Any, Provenance] = {}
+    for node, before in _sort_operations(predictions):
         leaf = getattr(node, "variable", None)
         if leaf is None:
-            reach[node] = _step([reach[each] for each in before], owner, bricks)
+            reach[node] = _trace_operation([reach[each] for each in before], group_of, bricks)
         elif leaf is image:
-            reach[node] = Reach(-1)
+            reach[node] = Provenance(-1)
         else:
-            reach[node] = Reach(None, waiting=frozenset({leaf}))
+            reach[node] = Provenance(None, pending=frozenset({leaf}))
     return bricks
 
 
-def _operations(predictions: Predictions) -> list[tuple[Any, list[Any]]]:
+def _sort_operations(predictions: Predictions) -> list[tuple[Any, list[Any]]]:
     """(node, what it needs) of the whole graph, what is needed first."""
-    every = [predictions.final, *predictions.aux, predictions.terms]
+    every = [predictions.logits, *predictions.aux_logits, predictions.aux_losses]
     ahead = [each.grad_fn for outputs in every for each in outputs.values() if each.grad_fn]
     needs: dict[Any, list[Any]] = {}
     while ahead:
@@ -108,60 +110,65 @@ def _operations(predictions: Predictions) -> list[tuple[Any, list[Any]]]:
     return [(node, needs[node]) for node in TopologicalSorter(needs).static_order()]
 
 
-def _step(
-    before: list[Reach],
-    owner: Mapping[nn.Parameter, str],
-    bricks: dict[Brick, set[nn.Parameter]],
-) -> Reach:
+def _trace_operation(
+    inputs: list[Provenance],
+    group_of: Mapping[nn.Parameter, str],
+    blocks: dict[Block, set[nn.Parameter]],
+) -> Provenance:
     """One operation: parameters that meet the image's features in it find their brick."""
-    waiting = frozenset[nn.Parameter]().union(*(each.waiting for each in before))
-    course = max((each.course for each in before if each.course is not None), default=None)
+    waiting = frozenset[nn.Parameter]().union(*(each.pending for each in inputs))
+    course = max((each.row for each in inputs if each.row is not None), default=None)
     if course is None:
-        return Reach(None, waiting=waiting)
-    lowest = [each.groups for each in before if each.course == course]
+        return Provenance(None, pending=waiting)
+    lowest = [each.groups for each in inputs if each.row == course]
     groups = frozenset[str]().union(*lowest)
     if not waiting:
-        return Reach(course, groups)
-    owners = {owner[each] for each in waiting}
+        return Provenance(course, groups)
+    owners = {group_of[each] for each in waiting}
     group = owners.pop() if len(owners) == 1 else FUSION
     brick = (course if groups == {group} else course + 1, group)
-    bricks.setdefault(brick, set()).update(waiting)
-    return Reach(brick[0], frozenset({group}))
+    blocks.setdefault(brick, set()).update(waiting)
+    return Provenance(brick[0], frozenset({group}))
 
 
-def _names(
-    module: nn.Module, used: Collection[nn.Parameter], drawn: set[nn.Parameter], name: str
+def _find_module_names(
+    module: nn.Module,
+    used: Collection[nn.Parameter],
+    drawn_parameters: set[nn.Parameter],
+    name: str,
 ) -> Iterator[str]:
     """The largest modules, or lone parameters, that a brick is made of."""
-    own = drawn.intersection(module.parameters())
+    own = drawn_parameters.intersection(module.parameters())
     if own and own.issubset(used):
         yield name
         return
     for key, parameter in module.named_parameters(recurse=False):
         if parameter in used:
-            yield _join(name, key)
+            yield _join_names(name, key)
     for key, child in module.named_children():
-        yield from _names(child, used, drawn, _join(name, key))
+        yield from _find_module_names(child, used, drawn_parameters, _join_names(name, key))
 
 
-def _join(*parts: str) -> str:
+def _join_names(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _label(names: Iterable[str], group: str) -> str:
+def _make_label(names: Iterable[str], group: str) -> str:
     """Names without their column's, those that are alike as one: `net.conv1…layer1`."""
-    known = () if group in SPANNING else (group,)
+    known = () if group in SPANNING_GROUPS else (group,)
     runs: list[list[list[str]]] = []
     for name in names:
         parts = [part for part in name.split(".") if part not in known] or [group]
-        if runs and _alike([*runs[-1], parts]):
+        if runs and _is_uniform_run([*runs[-1], parts]):
             runs[-1].append(parts)
         else:
             runs.append([parts])
-    return ", ".join(".".join(_range(each) for each in zip(*run, strict=True)) for run in runs)
+    return ", ".join(
+        ".".join(_format_range(each) for each in zip(*run, strict=True)) for run in runs
+    )
 
 
-def _alike(run: list[list[str]]) -> bool:
+def _is_uniform_run(run: list[list[str]]) -> bool:
     """Children of one module, or names that differ in one number."""
     depth = len(run[0])
     if depth == 1 or any(len(parts) != depth for parts in run):
@@ -172,15 +179,15 @@ def _alike(run: list[list[str]]) -> bool:
     )
 
 
-def _range(parts: tuple[str, ...]) -> str:
+def _format_range(parts: tuple[str, ...]) -> str:
     return parts[0] if parts[0] == parts[-1] else f"{parts[0]}…{parts[-1]}"
 
 
-def _courses(names: Mapping[Brick, str], columns: list[str]) -> list[list[str]]:
+def _make_rows(names: Mapping[Block, str], columns: list[str]) -> list[list[str]]:
     """From top to bottom, one text that spans all columns, or one a column."""
     courses = []
     for course in sorted({course for course, _ in names}):
-        spans = {group: names.get((course, group)) for group in SPANNING}
+        spans = {group: names.get((course, group)) for group in SPANNING_GROUPS}
         rows = [
             [f"{SHARED}: {spans[SHARED]}"] if spans[SHARED] else [],
             [names.get((course, group), "") for group in columns],

@@ -11,96 +11,98 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densemtl.io.atomic import replacing, write_json
-from densemtl.factory import build_auxiliary_tasks, build_dataset, build_train_loader
-from densemtl.engine.task_affinity import Relations
+from densemtl.engine.loading import TrainedModel
+from densemtl.engine.task_affinity import TaskAffinity
 from densemtl.errors import ConfigError
-from densemtl.engine.loading import Loaded
+from densemtl.factory import build_auxiliary_tasks, build_dataset, build_train_loader
+from densemtl.io.atomic import atomic_write, write_json
 
 AFFINITY = "affinity"
 
-CELL = 0.75
+CELL_INCHES = 0.75
 """Inches of a matrix's entry."""
 
 
 @dataclass(frozen=True)
-class Affinity:
+class AffinityReport:
     """Means over batches.
 
     Attributes:
         tasks: names of rows and columns.
-        cosines: {place: tasks x tasks cosines of gradients}.
+        gradient_cosines: {place: tasks x tasks cosines of gradients}.
         lookahead: share of the column's loss that a step for the row's task takes away.
-        rate: learning rate of that step.
+        lr: learning rate of that step.
         batches: how many were looked at.
     """
 
     tasks: tuple[str, ...]
-    cosines: dict[str, Tensor]
+    gradient_cosines: dict[str, Tensor]
     lookahead: Tensor
-    rate: float
+    lr: float
     batches: int
 
-    def matrices(self) -> dict[str, Tensor]:
+    def get_matrices(self) -> dict[str, Tensor]:
         """All by name."""
-        return {**self.cosines, "look-ahead": self.lookahead}
+        return {**self.gradient_cosines, "look-ahead": self.lookahead}
 
     def save(self, file: Path) -> None:
         """Write as JSON, whole or not at all."""
-        values = {name: matrix.tolist() for name, matrix in self.matrices().items()}
-        told = {"tasks": list(self.tasks), "rate": self.rate, "batches": self.batches, **values}
+        values = {name: matrix.tolist() for name, matrix in self.get_matrices().items()}
+        told = {"tasks": list(self.tasks), "rate": self.lr, "batches": self.batches, **values}
         write_json(file, told)
 
 
-def measure(loaded: Loaded, batches: int, rate: float | None = None) -> Affinity:
+def measure_affinity(
+    trained: TrainedModel, num_batches: int, lr: float | None = None
+) -> AffinityReport:
     """Look at the first batches of the training set, as a run sees them.
 
     Args:
-        loaded: a trained network.
-        batches: how many.
-        rate: of the look-ahead step; None for the run's own learning rate.
+        trained: a trained network.
+        num_batches: how many.
+        lr: of the look-ahead step; None for the run's own learning rate.
 
     Raises:
         ConfigError: no batch at all, or a rate that is not positive.
         ModelError: tasks share no parameters.
         DataError: the data is not there, or not as expected.
     """
-    experiment = loaded.experiment
-    step = experiment.optim.lr if rate is None else rate
-    if batches < 1 or step <= 0:
-        raise ConfigError(f"--batches {batches}, --rate {step:g}: both must be more than 0")
-    tasks = [*loaded.tasks, *build_auxiliary_tasks(experiment)]
-    relations = Relations(loaded.model, tasks, loaded.precision)
+    experiment = trained.experiment
+    step = experiment.optim.lr if lr is None else lr
+    if num_batches < 1 or step <= 0:
+        raise ConfigError(f"--batches {num_batches}, --rate {step:g}: both must be more than 0")
+    tasks = [*trained.tasks, *build_auxiliary_tasks(experiment)]
+    relations = TaskAffinity(trained.model, tasks, trained.execution)
     loader = build_train_loader(experiment, build_dataset(experiment, "train"), tasks, False)
     cosines: list[dict[str, Tensor]] = []
     lookaheads: list[Tensor] = []
-    for batch in islice(loader, batches):
-        cosines.append(relations.cosines(batch))
-        lookaheads.append(relations.affinity(batch, step))
-    means = {place: _mean([each[place] for each in cosines]) for place in relations.stages}
+    for batch in islice(loader, num_batches):
+        cosines.append(relations.compute_gradient_cosines(batch))
+        lookaheads.append(relations.compute_affinity(batch, step))
+    means = {place: _average([each[place] for each in cosines]) for place in relations.stages}
     names = tuple(task.name for task in tasks)
-    return Affinity(names, means, _mean(lookaheads), step, len(lookaheads))
+    return AffinityReport(names, means, _average(lookaheads), step, len(lookaheads))
 
 
-def _mean(matrices: Sequence[Tensor]) -> Tensor:
+def _average(matrices: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(matrices)).mean(dim=0).cpu()
 
 
-def draw_affinity(affinity: Affinity, file: Path) -> None:
+def plot_affinity(affinity: AffinityReport, file: Path) -> None:
     """Write a picture, each matrix with its numbers."""
     from matplotlib.figure import Figure
 
-    matrices = affinity.matrices()
-    side = 1.6 + CELL * len(affinity.tasks)
+    matrices = affinity.get_matrices()
+    side = 1.6 + CELL_INCHES * len(affinity.tasks)
     figure = Figure(figsize=(side * len(matrices), side), layout="constrained")
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
-        _draw(axis, name, matrix, affinity.tasks)
-    with replacing(file) as draft:
+        _plot_matrix(axis, name, matrix, affinity.tasks)
+    with atomic_write(file) as draft:
         figure.savefig(draft, dpi=110)
 
 
-def _draw(axis: Any, name: str, matrix: Tensor, tasks: Sequence[str]) -> None:
+def _plot_matrix(axis: Any, name: str, matrix: Tensor, tasks: Sequence[str]) -> None:
     furthest = max(float(matrix.abs().max()), 1e-12)
     axis.imshow(matrix, cmap="RdBu", vmin=-furthest, vmax=furthest)
     axis.set_title(name, fontsize=10)

@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from densemtl.errors import ModelError
-from densemtl.config.constraints import Side
 from densemtl.backbones.stage_discovery import find_stages
-from densemtl.backbones.timm_factory import brief, find_recipe
-from densemtl.backbones.staged_forward import Midway, Stages
-from densemtl.types import FeatureSpec
+from densemtl.backbones.staged_forward import StagePlan, StageState
+from densemtl.backbones.timm_factory import get_model_spec
+from densemtl.config.constraints import ImageSide
+from densemtl.errors import ModelError, shorten_error
+from densemtl.types import FeatureInfo
 
-TRIAL_CELLS = (2, 3)
+DRY_RUN_FEATURE_SIZE = (2, 3)
 """Height and width of the coarsest level on the image that a model is tried on."""
 
 
@@ -32,11 +32,11 @@ class Backbone(nn.Module):
         pretrained: start from timm's weights.
         output_stride: of the coarsest level; below 32 strides are replaced by dilation.
         img_size: (height, width) of the input, for models that are built for one size; rounded
-            up to `multiple`. Models that take any size need none.
+            up to `size_divisor`. Models that take any size need none.
 
     Attributes:
-        spec: channels and strides of what `forward` gives.
-        multiple: heights and widths of the input must be divisible by it.
+        feature_info: channels and strides of what `forward` gives.
+        size_divisor: heights and widths of the input must be divisible by it.
         mean: of the three RGB channels in 0..1, as the pretrained weights want them normalised.
         std: likewise.
 
@@ -45,8 +45,8 @@ class Backbone(nn.Module):
             have, or pretrained weights that cannot be had.
     """
 
-    spec: FeatureSpec
-    multiple: int
+    feature_info: FeatureInfo
+    size_divisor: int
 
     def __init__(
         self,
@@ -54,20 +54,20 @@ class Backbone(nn.Module):
         *,
         pretrained: bool = True,
         output_stride: Literal[8, 16, 32] = 32,
-        img_size: tuple[Side, Side] | None = None,
+        img_size: tuple[ImageSide, ImageSide] | None = None,
     ) -> None:
         super().__init__()
-        recipe = find_recipe(name, output_stride, img_size)
+        recipe = get_model_spec(name, output_stride, img_size)
         self.name = name
         self.net = recipe.build(pretrained)
         info = self.net.feature_info
-        self.spec = FeatureSpec(tuple(info.channels()), tuple(info.reduction()))
-        self.multiple = max(int(level["reduction"]) for level in info.info)
-        self.mean, self.std = recipe.statistics()
-        self._only_size = recipe.only_size()
-        self._nhwc = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
-        self._levels: list[str] = info.module_name()
-        self._stages: Stages | None = None
+        self.feature_info = FeatureInfo(tuple(info.channels()), tuple(info.reduction()))
+        self.size_divisor = max(int(level["reduction"]) for level in info.info)
+        self.mean, self.std = recipe.get_mean_std()
+        self._fixed_input_size = recipe.get_fixed_input_size()
+        self._is_nhwc = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
+        self._level_names: list[str] = info.module_name()
+        self._stage_plan: StagePlan | None = None
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Bx3xHxW normalised image, H and W divisible by `multiple` -> NCHW maps, finest first.
@@ -86,41 +86,43 @@ class Backbone(nn.Module):
         Raises:
             ModelError: it cannot be run stage by stage.
         """
-        if self._stages is not None:
+        if self._stage_plan is not None:
             return
-        with self.trial() as image:
+        with self.dry_run() as image:
             try:
                 maps = self(image)
-                self._stages = find_stages(self.net, self._levels, self.spec, image, maps)
+                self._stage_plan = find_stages(
+                    self.net, self._level_names, self.feature_info, image, maps
+                )
             except ModelError as error:
-                raise self._uncut(str(error)) from None
+                raise self._make_stages_error(str(error)) from None
             except Exception as error:  # of models that take no small image, whatever they like
-                raise self._uncut(f"on a small image {brief(error)}") from error
+                raise self._make_stages_error(f"on a small image {shorten_error(error)}") from error
 
-    def run_stem(self, image: Tensor) -> Midway:
+    def run_stem(self, image: Tensor) -> StageState:
         """Bx3xHxW normalised image -> what stage 0 starts from.
 
         Raises:
             ModelError: a model that cannot be run stage by stage, or an image of a wrong size.
         """
         self._check_size(image)
-        return self._cut().start(self.net, image)
+        return self._get_stage_plan().run_stem(self.net, image)
 
-    def run_stage(self, index: int, midway: Midway) -> Midway:
+    def run_stage(self, index: int, state: StageState) -> StageState:
         """One stage alone, so that networks can exchange features between stages.
 
         `run_stem` and then all stages in turn give the same maps as `forward`.
 
         Args:
             index: 0 .. len(spec) - 1.
-            midway: what the stage before gave, or the stem for stage 0.
+            state: what the stage before gave, or the stem for stage 0.
 
         Raises:
             ModelError: a model that cannot be run stage by stage.
         """
-        return self._cut().run(self.net, index, midway)
+        return self._get_stage_plan().run_stage(self.net, index, state)
 
-    def run_stage_watched(self, index: int, midway: Midway) -> tuple[Tensor, Midway]:
+    def run_stage_with_last_input(self, index: int, state: StageState) -> tuple[Tensor, StageState]:
         """As `run_stage`, and what enters the stage's last block besides.
 
         Returns:
@@ -130,25 +132,27 @@ class Backbone(nn.Module):
             ModelError: a model that cannot be run stage by stage, or whose blocks see no maps.
         """
         try:
-            return self._cut().run_watched(self.net, index, midway)
+            return self._get_stage_plan().run_stage_with_last_input(self.net, index, state)
         except ModelError as error:
             raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
 
-    def stage_modules(self, index: int) -> list[nn.Module]:
+    def get_stage_modules(self, index: int) -> list[nn.Module]:
         """The modules that `run_stage(index)` runs, one after the other.
 
         Raises:
             ModelError: a model that cannot be run stage by stage.
         """
-        return self._cut().modules(self.net, index)
+        return self._get_stage_plan().get_modules(self.net, index)
 
     @contextmanager
-    def trial(self) -> Iterator[Tensor]:
+    def dry_run(self) -> Iterator[Tensor]:
         """Try the model out without a trace, on the small image of noise, 1x3xHxW, that this gives.
 
         The size is the one that the model takes, or small and not square.
         """
-        height, width = self._only_size or [self.multiple * cells for cells in TRIAL_CELLS]
+        height, width = self._fixed_input_size or [
+            self.size_divisor * cells for cells in DRY_RUN_FEATURE_SIZE
+        ]
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand(1, 3, height, width, generator=generator, device="cpu")
         training = self.training
@@ -159,24 +163,24 @@ class Backbone(nn.Module):
         finally:
             self.train(training)
 
-    def _cut(self) -> Stages:
+    def _get_stage_plan(self) -> StagePlan:
         self.check_stages()
-        assert self._stages is not None
-        return self._stages
+        assert self._stage_plan is not None
+        return self._stage_plan
 
-    def _uncut(self, reason: str) -> ModelError:
+    def _make_stages_error(self, reason: str) -> ModelError:
         return ModelError(
             f"backbone {self.name!r} cannot be run stage by stage: {reason}; choose e.g. a ResNet,"
             " ConvNeXt, EfficientNet, Swin or ViT"
         )
 
     def _to_nchw(self, feature: Tensor) -> Tensor:
-        return feature.permute(0, 3, 1, 2) if self._nhwc else feature
+        return feature.permute(0, 3, 1, 2) if self._is_nhwc else feature
 
     def _check_size(self, image: Tensor) -> None:
         size = image.shape[-2], image.shape[-1]
-        if self._only_size is not None and size != self._only_size:
+        if self._fixed_input_size is not None and size != self._fixed_input_size:
             raise ModelError(
-                f"backbone {self.name!r} is built for inputs of {self._only_size}, not {size}:"
+                f"backbone {self.name!r} is built for inputs of {self._fixed_input_size}, not {size}:"
                 f" set backbone.img_size to {list(size)}"
             )

@@ -8,21 +8,25 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from densemtl.backbones.simple_feature_pyramid import is_single_scale
+from densemtl.backbones.staged_forward import StagePlan
 from densemtl.errors import ModelError
-from densemtl.backbones.simple_feature_pyramid import is_flat
-from densemtl.backbones.staged_forward import Stages
-from densemtl.types import FeatureSpec
+from densemtl.types import FeatureInfo
 
 
 def find_stages(
-    net: nn.Module, levels: Sequence[str], spec: FeatureSpec, image: Tensor, maps: list[Tensor]
-) -> Stages:
+    net: nn.Module,
+    level_names: Sequence[str],
+    feature_info: FeatureInfo,
+    image: Tensor,
+    maps: list[Tensor],
+) -> StagePlan:
     """Find where a network can be cut, and try whether its stages give what it gives as a whole.
 
     Args:
         net: a feature network.
-        levels: dotted module names of its levels as its `feature_info` tells, finest first.
-        spec: of its levels.
+        level_names: dotted module names of its levels as its `feature_info` tells, finest first.
+        feature_info: of its levels.
         image: to try it on; not square, where it can be, so that no mistake goes unnoticed.
         maps: NCHW, what the network gives for that image.
 
@@ -31,16 +35,18 @@ def find_stages(
     """
     if hasattr(net, "incre_modules"):  # HRNet
         raise ModelError("its levels run side by side, not one after the other")
-    names = cut(net, levels, flat=is_flat(spec))
+    names = split_stages(net, level_names, single_scale=is_single_scale(feature_info))
     for nhwc in (False, True) if names else ():
-        for stem in (_before(net, names[0][0]), None):
-            stages = Stages(names, spec.strides, nhwc, stem)
-            if _gives(stages, net, image, maps):
+        for stem in (_find_stem(net, names[0][0]), None):
+            stages = StagePlan(names, feature_info.strides, nhwc, stem)
+            if _is_equivalent(stages, net, image, maps):
                 return stages
     raise ModelError("it is more than a chain of blocks that each hand one map to the next")
 
 
-def cut(net: nn.Module, levels: Sequence[str], *, flat: bool) -> list[list[str]]:
+def split_stages(
+    net: nn.Module, level_names: Sequence[str], *, single_scale: bool
+) -> list[list[str]]:
     """The modules of every stage: the links of a chain that end with its level.
 
     The chain is the module, the network itself or one inside, that has all levels for children:
@@ -50,38 +56,38 @@ def cut(net: nn.Module, levels: Sequence[str], *, flat: bool) -> list[list[str]]
 
     Args:
         net: a feature network.
-        levels: dotted names of its levels, finest first.
-        flat: whether all levels have one stride.
+        level_names: dotted names of its levels, finest first.
+        single_scale: whether all levels have one stride.
 
     Returns:
         len(levels) lists of module names inside `net`; empty where there is no such chain.
     """
-    wanted = [_plain(level) for level in levels]
+    wanted = [_normalize_name(level) for level in level_names]
     for path, module in net.named_modules():
         links = [f"{path}.{key}".removeprefix(".") for key, _ in module.named_children()]
-        ends = [i for i, link in enumerate(links) if _plain(link) in wanted]
+        ends = [i for i, link in enumerate(links) if _normalize_name(link) in wanted]
         if len(ends) == len(wanted):
-            before = [-1 if flat else ends[0] - 1, *ends]
+            before = [-1 if single_scale else ends[0] - 1, *ends]
             return [links[last + 1 : end + 1] for last, end in pairwise(before)]
     return []
 
 
-def _before(net: nn.Module, first: str) -> list[str]:
+def _find_stem(net: nn.Module, first: str) -> list[str]:
     """The network's own modules before the one that holds the first stage's start."""
     names = [name for name, _ in net.named_children()]
     return names[: names.index(first.split(".")[0])]
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     """A module's name without timm's wrapping."""
     return name.replace("_", ".").removeprefix("model.")
 
 
-def _gives(stages: Stages, net: nn.Module, image: Tensor, maps: list[Tensor]) -> bool:
+def _is_equivalent(stages: StagePlan, net: nn.Module, image: Tensor, maps: list[Tensor]) -> bool:
     try:
-        midway = stages.start(net, image)
+        midway = stages.run_stem(net, image)
         for index, wanted in enumerate(maps):
-            midway = stages.run(net, index, midway)
+            midway = stages.run_stage(net, index, midway)
             if not torch.equal(midway.feature, wanted):
                 return False
     except Exception:  # of blocks that are handed what they cannot take: any kind

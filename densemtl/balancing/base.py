@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from densemtl.config.constraints import NonNegativeFloat
 from densemtl.errors import ConfigError
-from densemtl.config.constraints import NonNegative
-from densemtl.tasks.multi_task_loss import Losses
 from densemtl.tasks.base import Task
+from densemtl.types import Losses
 
-TaskWeights = dict[str, NonNegative]
+TaskWeights = dict[str, NonNegativeFloat]
 """{task: factor of its loss}."""
 
 
@@ -234,7 +234,7 @@ class WeightedLossBackward(TaskBackward):
         losses, self._added = self._added, Losses({})
         pairs = zip(weights.detach(), self._method.task_names, strict=True)
         weighted = [weight * losses.tasks[task] for weight, task in pairs]
-        self._scale(torch.stack([*weighted, *losses.terms.values()]).sum()).backward()
+        self._scale(torch.stack([*weighted, *losses.aux_losses.values()]).sum()).backward()
 
     def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
         """Run backward to the parameters of the method, and update its state."""
@@ -244,7 +244,7 @@ class WeightedLossBackward(TaskBackward):
         if total.requires_grad:
             self._scale(len(losses) * total).backward()  # once, for all micro-batches
         method.update_state(joint)
-        terms = [term for each in losses for term in each.terms.values()]
+        terms = [term for each in losses for term in each.aux_losses.values()]
         return BalancingOutput(
             total.detach() + sum(terms) / len(losses),
             dict(zip(method.task_names, weights.detach(), strict=True)),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.balancing._torchjd import TorchJDBalancer
-from densemtl.config.constraints import NonNegative
+from densemtl.config.constraints import NonNegativeFloat
 from densemtl.tasks.base import Task
 
 
@@ -22,5 +22,5 @@ class CAGrad(TorchJDBalancer):
 
     weighting_name = "CAGradWeighting"
 
-    def __init__(self, tasks: Sequence[Task], *, c: NonNegative = 0.5, **options: Any) -> None:
+    def __init__(self, tasks: Sequence[Task], *, c: NonNegativeFloat = 0.5, **options: Any) -> None:
         super().__init__(tasks, {"c": c}, **options)

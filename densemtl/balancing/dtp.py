@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.config.constraints import NonNegative, PositiveFraction
+from densemtl.config.constraints import NonNegativeFloat, PositiveUnitInterval
 from densemtl.tasks.base import Task
 
 MIN_INDICATOR = 1e-6
@@ -34,7 +34,11 @@ class DTP(LossWeighting):
     indicator: Tensor
 
     def __init__(
-        self, tasks: Sequence[Task], *, gamma: NonNegative = 1.0, alpha: PositiveFraction = 0.1
+        self,
+        tasks: Sequence[Task],
+        *,
+        gamma: NonNegativeFloat = 1.0,
+        alpha: PositiveUnitInterval = 0.1,
     ) -> None:
         super().__init__(tasks)
         self.gamma, self.alpha = gamma, alpha

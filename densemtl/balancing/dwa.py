@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import EpochMean
 from densemtl.balancing.base import LossWeighting
-from densemtl.config.constraints import Positive
+from densemtl.config.constraints import PositiveFloat
 from densemtl.tasks.base import Task
 
 
@@ -30,7 +30,7 @@ class DWA(LossWeighting):
     needs_joint_losses: ClassVar[bool] = False
     means: Tensor
 
-    def __init__(self, tasks: Sequence[Task], *, temperature: Positive = 2.0) -> None:
+    def __init__(self, tasks: Sequence[Task], *, temperature: PositiveFloat = 2.0) -> None:
         super().__init__(tasks)
         self.temperature = temperature
         self.epoch = EpochMean(len(tasks))

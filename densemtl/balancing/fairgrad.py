@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.balancing._torchjd import TorchJDBalancer
-from densemtl.config.constraints import NonNegative
+from densemtl.config.constraints import NonNegativeFloat
 from densemtl.tasks.base import Task
 
 
@@ -23,5 +23,7 @@ class FairGrad(TorchJDBalancer):
 
     weighting_name = "FairGradWeighting"
 
-    def __init__(self, tasks: Sequence[Task], *, alpha: NonNegative = 1.0, **options: Any) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], *, alpha: NonNegativeFloat = 1.0, **options: Any
+    ) -> None:
         super().__init__(tasks, {"alpha": alpha}, **options)

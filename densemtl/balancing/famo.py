@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.config.constraints import NonNegative, Positive
+from densemtl.config.constraints import NonNegativeFloat, PositiveFloat
 from densemtl.tasks.base import Task
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -40,7 +40,7 @@ class FAMO(LossWeighting):
     steps: Tensor
 
     def __init__(
-        self, tasks: Sequence[Task], *, lr: Positive = 0.025, decay: NonNegative = 0.01
+        self, tasks: Sequence[Task], *, lr: PositiveFloat = 0.025, decay: NonNegativeFloat = 0.01
     ) -> None:
         super().__init__(tasks)
         self.lr, self.decay = lr, decay

@@ -30,7 +30,9 @@ class Fixed(LossWeighting):
         super().__init__(tasks)
         given = weights or {}
         validate_task_weights(given, self.task_names)
-        defaults = {task.name: task.weight if len(tasks) > 1 else 1.0 for task in tasks}
+        defaults = {
+            task.name: task.default_loss_weight if len(tasks) > 1 else 1.0 for task in tasks
+        }
         values = torch.tensor([given.get(task, defaults[task]) for task in self.task_names])
         self.register_buffer("task_weights", values, persistent=False)
 

@@ -12,8 +12,8 @@ from densemtl.balancing._gradients.linear_combination import TaskGradient
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.base import TaskWeights
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.distributed.collectives import mean_over_ranks
-from densemtl.config.constraints import Fraction
+from densemtl.config.constraints import UnitInterval
+from densemtl.distributed.collectives import all_reduce_mean_
 from densemtl.tasks.base import Task
 
 
@@ -32,7 +32,7 @@ class GradDrop(GradientBalancer):
     """
 
     def __init__(
-        self, tasks: Sequence[Task], *, weights: TaskWeights | None = None, leak: Fraction = 0.0
+        self, tasks: Sequence[Task], *, weights: TaskWeights | None = None, leak: UnitInterval = 0.0
     ) -> None:
         super().__init__(tasks, weights=weights)
         self._leak = leak
@@ -77,7 +77,7 @@ class SignDrop:
 
     def _sample_masks(self) -> list[Tensor]:
         """Return the kept fractions at each feature map, TxCxHxW."""
-        mean_over_ranks(self._sums)
+        all_reduce_mean_(self._sums)
         generator = torch.Generator().manual_seed(self._seed)
         return [
             self._leak + (1 - self._leak) * _sample_mask(each, generator) for each in self._sums

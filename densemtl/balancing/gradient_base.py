@@ -29,8 +29,8 @@ from densemtl.balancing.base import (
     validate_task_weights,
 )
 from densemtl.errors import ConfigError
-from densemtl.tasks.multi_task_loss import Losses
 from densemtl.tasks.base import Task
+from densemtl.types import Losses
 
 Scope = Literal["features", "parameters"]
 """Where gradients are compared: at the shared features, or in all shared parameters."""
@@ -218,10 +218,10 @@ class GradientBackward(TaskBackward):
         weighted = self._weigh(losses)
         self._observed.append(torch.stack(weighted).detach())
         targets = [self._scale(loss) for loss in weighted]
-        if losses.terms:
-            targets.append(self._scale(torch.stack(list(losses.terms.values())).sum()))
+        if losses.aux_losses:
+            targets.append(self._scale(torch.stack(list(losses.aux_losses.values())).sum()))
         losses.tasks.clear()
-        losses.terms.clear()
+        losses.aux_losses.clear()
         return targets
 
     def _weigh(self, losses: Losses) -> list[Tensor]:
@@ -250,7 +250,7 @@ class GradientBackward(TaskBackward):
         """Return the values for the log, on the device of the losses."""
         if bool((weights == 0).any()):
             _zero_nonfinite_grads(self._model)
-        rows = [torch.stack([*self._weigh(each), *each.terms.values()]) for each in losses]
+        rows = [torch.stack([*self._weigh(each), *each.aux_losses.values()]) for each in losses]
         values = torch.stack(rows).detach().mean(dim=0)
         names, count = self._method.task_names, len(weights)
         numbers = [*weights.tolist(), *self._log_values.values()]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.config.constraints import NonNegative, Positive
+from densemtl.config.constraints import NonNegativeFloat, PositiveFloat
 from densemtl.tasks.base import Task
 
 MIN_WEIGHT = 1e-3
@@ -36,8 +36,8 @@ class GradNorm(GradientBalancer):
         self,
         tasks: Sequence[Task],
         *,
-        alpha: NonNegative = 1.5,
-        lr: Positive = 0.025,
+        alpha: NonNegativeFloat = 1.5,
+        lr: PositiveFloat = 0.025,
         **options: Any,
     ) -> None:
         super().__init__(tasks, **options)

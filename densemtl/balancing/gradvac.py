@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.config.constraints import Fraction
+from densemtl.config.constraints import UnitInterval
 from densemtl.tasks.base import Task
 
 MAX_COSINE = 1 - 1e-9
@@ -29,7 +29,7 @@ class GradVac(GradientBalancer):
         beta: weight of a step's cosine in the moving average.
     """
 
-    def __init__(self, tasks: Sequence[Task], *, beta: Fraction = 0.5, **options: Any) -> None:
+    def __init__(self, tasks: Sequence[Task], *, beta: UnitInterval = 0.5, **options: Any) -> None:
         super().__init__(tasks, **options)
         self._beta = beta
         self.state["target_cosine"] = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)

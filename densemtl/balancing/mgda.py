@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.balancing._torchjd import TorchJDBalancer
-from densemtl.config.constraints import Count, Positive
+from densemtl.config.constraints import PositiveFloat, PositiveInt
 from densemtl.tasks.base import Task
 
 
@@ -28,8 +28,8 @@ class MGDA(TorchJDBalancer):
         self,
         tasks: Sequence[Task],
         *,
-        iterations: Count = 100,
-        tolerance: Positive = 1e-3,
+        iterations: PositiveInt = 100,
+        tolerance: PositiveFloat = 1e-3,
         **options: Any,
     ) -> None:
         super().__init__(tasks, {"epsilon": tolerance, "max_iters": iterations}, **options)

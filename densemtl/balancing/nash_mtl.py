@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing._torchjd import TorchJDBalancer
-from densemtl.config.constraints import NonNegative
+from densemtl.config.constraints import NonNegativeFloat
 from densemtl.tasks.base import Task
 
 
@@ -31,7 +31,7 @@ class NashMTL(TorchJDBalancer):
     weighting_name = "FairGradWeighting"
 
     def __init__(
-        self, tasks: Sequence[Task], *, max_norm: NonNegative = 1.0, **options: Any
+        self, tasks: Sequence[Task], *, max_norm: NonNegativeFloat = 1.0, **options: Any
     ) -> None:
         super().__init__(tasks, {"alpha": 1.0}, **options)
         self._max_norm = max_norm

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from densemtl.balancing.base import LossWeighting
-from densemtl.distributed.collectives import from_first_rank
+from densemtl.distributed.collectives import broadcast
 from densemtl.tasks.base import Task
 
 
@@ -37,7 +37,7 @@ class RLW(LossWeighting):
 
     def weights(self, losses: Tensor) -> Tensor:
         """Return new random weights."""
-        return from_first_rank(self._sample().to(losses.device, non_blocking=True))
+        return broadcast(self._sample().to(losses.device, non_blocking=True))
 
     def _sample(self) -> Tensor:
         count = len(self.task_names)

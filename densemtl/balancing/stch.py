@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemtl.balancing._epoch_mean import EpochMean, has_label
 from densemtl.balancing.base import LossWeighting
-from densemtl.config.constraints import Positive, Whole
+from densemtl.config.constraints import NonNegativeInt, PositiveFloat
 from densemtl.tasks.base import Task
 
 
@@ -32,7 +32,7 @@ class STCH(LossWeighting):
     epochs: Tensor
 
     def __init__(
-        self, tasks: Sequence[Task], *, mu: Positive = 1.0, warmup_epochs: Whole = 4
+        self, tasks: Sequence[Task], *, mu: PositiveFloat = 1.0, warmup_epochs: NonNegativeInt = 4
     ) -> None:
         super().__init__(tasks)
         self.mu, self.warmup_epochs = mu, warmup_epochs

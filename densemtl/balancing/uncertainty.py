@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from densemtl.balancing.base import LossWeighting
 from densemtl.tasks.base import Task
+from densemtl.tasks.direction import Direction
 from densemtl.tasks.regression import Regression
-from densemtl.tasks.direction import UnitVectors
 
 
 class Uncertainty(LossWeighting):
@@ -34,7 +34,7 @@ class Uncertainty(LossWeighting):
         self, tasks: Sequence[Task], *, initial: Annotated[float, Field(ge=-50, le=50)] = 0.0
     ) -> None:
         super().__init__(tasks)
-        regresses = [isinstance(task, (Regression, UnitVectors)) for task in tasks]
+        regresses = [isinstance(task, (Regression, Direction)) for task in tasks]
         factor = torch.where(torch.tensor(regresses), 0.5, 1.0)
         self.register_buffer("factor", factor, persistent=False)
         self.log_variance = nn.Parameter(torch.full((len(tasks),), float(initial)))

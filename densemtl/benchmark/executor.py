@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from densemtl.benchmark.launcher import Crew
-from densemtl.benchmark.grid import Plan, Run
-from densemtl.benchmark.run_status import refuse_others
+from densemtl.benchmark.grid import BenchmarkPlan, BenchmarkRun
+from densemtl.benchmark.launcher import Launcher
+from densemtl.benchmark.run_status import check_same_experiment
 from densemtl.errors import ConfigError
 
-LOCK = ".lock"
+LOCK_NAME = ".lock"
 
 
-def work_off(plan: Plan, output: Path, crew: Crew) -> list[Run]:
+def run_benchmark(plan: BenchmarkPlan, output: Path, launcher: Launcher) -> list[BenchmarkRun]:
     """Train whatever is not finished yet -> the runs that failed.
 
     Stopped at any moment, the same call goes on from the last checkpoints.
@@ -23,24 +23,24 @@ def work_off(plan: Plan, output: Path, crew: Crew) -> list[Run]:
     Args:
         plan: the runs.
         output: their common folder, which one call at a time may write to.
-        crew: who trains.
+        launcher: who trains.
 
     Raises:
         ConfigError: a folder holds another experiment, or another call is at work.
     """
-    with _alone(output):
-        for run in (*plan.references, *plan.cells):
-            refuse_others(run)
-        crew.total = len(plan.references) + len(plan.cells)
-        crew.work_off(plan.references)
-        crew.work_off(plan.cells)
-        return crew.failed
+    with _exclusive_lock(output):
+        for run in (*plan.baselines, *plan.runs):
+            check_same_experiment(run)
+        launcher.total_runs = len(plan.baselines) + len(plan.runs)
+        launcher.run_all(plan.baselines)
+        launcher.run_all(plan.runs)
+        return launcher.failed_runs
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
+def _exclusive_lock(output: Path) -> Iterator[None]:
     output.mkdir(parents=True, exist_ok=True)
-    with (output / LOCK).open("w") as handle:
+    with (output / LOCK_NAME).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -8,150 +8,165 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from densemtl.benchmark.suite_config import (
+    BenchmarkConfig,
+    Entries,
+    make_entry_names,
+    sanitize_folder_name,
+)
 from densemtl.config import yaml_loader
-from densemtl.benchmark.suite_config import Entries, Suite, fit_for_folders, labels
-from densemtl.config.experiment import Experiment, check
+from densemtl.config.experiment import ExperimentConfig, validate_experiment
 from densemtl.errors import ConfigError
 from densemtl.results.results import BASELINES
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchmarkRun:
     """One training, in a folder of its own.
 
     Attributes:
         title: on the terminal.
         experiment: what is trained.
         folder: where.
-        needs: folders of the runs that must be finished before.
+        required_folders: folders of the runs that must be finished before.
     """
 
     title: str
-    experiment: Experiment
+    experiment: ExperimentConfig
     folder: Path
-    needs: tuple[Path, ...] = ()
+    required_folders: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ by their seed alone.
 
     Attributes:
         name: the architecture's, and the backbone's and balancing's where there are several.
         backbone: where there are several, else empty.
-        rival: name of the group that it is held against; its own if that is the reference.
+        reference: name of the group that it is held against; its own if that is the reference.
         runs: one a seed.
     """
 
     name: str
     backbone: str
-    rival: str
-    runs: tuple[Run, ...]
+    reference: str
+    runs: tuple[BenchmarkRun, ...]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """All runs of a suite: the groups', and before them the single-task references'."""
 
-    groups: tuple[Group, ...]
-    references: tuple[Run, ...]
+    groups: tuple[RunGroup, ...]
+    baselines: tuple[BenchmarkRun, ...]
 
     @property
-    def cells(self) -> list[Run]:
+    def runs(self) -> list[BenchmarkRun]:
         """The runs of all groups."""
         return [run for group in self.groups for run in group.runs]
 
 
-def plan(suite: Suite, file: Path, output: Path) -> Plan:
+def make_plan(config: BenchmarkConfig, config_file: Path, output: Path) -> BenchmarkPlan:
     """The grid of a suite.
 
     Args:
-        suite: it.
-        file: where it was read from.
+        config: it.
+        config_file: where it was read from.
         output: folder of all runs.
 
     Raises:
         ConfigError: one line for each thing that is wrong in the base, an override, a component.
     """
     errors: dict[str, None] = {}
-    groups: list[Group] = []
-    references: dict[Path, Run] = {}
-    for name, backbone, rival, chosen in _combinations(suite):
+    groups: list[RunGroup] = []
+    references: dict[Path, BenchmarkRun] = {}
+    for name, backbone, rival, chosen in _iter_combinations(config):
         runs = []
-        for seed in suite.seeds:
+        for seed in config.seeds:
             try:
-                experiment = _experiment(suite, file, {**chosen, "seed": seed})
+                experiment = _build_experiment(config, config_file, {**chosen, "seed": seed})
             except ConfigError as error:
                 errors |= dict.fromkeys(str(error).splitlines())
                 continue
-            singles = _references(experiment, output)
+            singles = _make_baseline_runs(experiment, output)
             references |= {single.folder: single for single in singles.values()}
-            runs.append(_cell(name, experiment, output, singles))
-        groups.append(Group(name, backbone, rival, tuple(runs)))
+            runs.append(_make_run(name, experiment, output, singles))
+        groups.append(RunGroup(name, backbone, rival, tuple(runs)))
     if errors:
         raise ConfigError("\n".join(errors))
-    return Plan(tuple(groups), tuple(references.values()))
+    return BenchmarkPlan(tuple(groups), tuple(references.values()))
 
 
-def _combinations(suite: Suite) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+def _iter_combinations(config: BenchmarkConfig) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """(name, backbone, rival's name, {section: entry}) of every group."""
-    reference = suite.reference or labels(getattr(suite, suite.compared))[0]
-    for backbone, net in _axis("backbone", suite.backbones):
-        for balancing, weighting in _axis("balancing", suite.balancing):
-            for decoder, entry in zip(labels(suite.decoders), suite.decoders, strict=True):
-                by_rule = suite.compared == "balancing"
+    reference = config.reference or make_entry_names(getattr(config, config.comparison_axis))[0]
+    for backbone, net in _list_axis("backbone", config.backbones):
+        for balancing, weighting in _list_axis("balancing", config.balancing):
+            for decoder, entry in zip(
+                make_entry_names(config.decoders), config.decoders, strict=True
+            ):
+                by_rule = config.comparison_axis == "balancing"
                 other = (decoder, reference) if by_rule else (reference, balancing)
-                name = _joined(decoder, backbone, balancing)
-                rival = _joined(other[0], backbone, other[1])
+                name = _join_name(decoder, backbone, balancing)
+                rival = _join_name(other[0], backbone, other[1])
                 yield name, backbone, rival, {"decoder": entry.model_dump(), **net, **weighting}
 
 
-def _joined(*parts: str) -> str:
+def _join_name(*parts: str) -> str:
     return "-".join(part for part in parts if part)
 
 
-def _axis(section: str, entries: Entries) -> list[tuple[str, dict[str, Any]]]:
+def _list_axis(section: str, entries: Entries) -> list[tuple[str, dict[str, Any]]]:
     """(label, {section: entry}) of each entry; the label is empty where there is no choice."""
     if not entries:
         return [("", {})]
-    names = labels(entries) if len(entries) > 1 else [""]
+    names = make_entry_names(entries) if len(entries) > 1 else [""]
     dumps = [{section: entry.model_dump()} for entry in entries]
     return list(zip(names, dumps, strict=True))
 
 
-def _experiment(suite: Suite, file: Path, chosen: dict[str, Any]) -> Experiment:
+def _build_experiment(
+    config: BenchmarkConfig, config_file: Path, selection: dict[str, Any]
+) -> ExperimentConfig:
     """The base, changed by the suite's overrides and then by what is chosen of the grid."""
-    overrides = [f"{section}={json.dumps(value)}" for section, value in chosen.items()]
-    base, asked = file.parent / suite.base, [*suite.overrides, *overrides]
+    overrides = [f"{section}={json.dumps(value)}" for section, value in selection.items()]
+    base, asked = config_file.parent / config.base, [*config.overrides, *overrides]
     try:
-        document = yaml_loader.load(base, asked)
+        document = yaml_loader.load_config(base, asked)
     except ConfigError as error:
         raise ConfigError(
-            str(error).replace(yaml_loader.COMMAND_LINE, f"{file}: overrides")
+            str(error).replace(yaml_loader.COMMAND_LINE, f"{config_file}: overrides")
         ) from None
     origins = {
-        path: str(file) if origin == yaml_loader.COMMAND_LINE else origin
-        for path, origin in document.origins.items()
+        path: str(config_file) if origin == yaml_loader.COMMAND_LINE else origin
+        for path, origin in document.sources.items()
     }
-    return check(replace(document, origins=origins))
+    return validate_experiment(replace(document, origins=origins))
 
 
-def _references(experiment: Experiment, output: Path) -> dict[str, Run]:
+def _make_baseline_runs(experiment: ExperimentConfig, output: Path) -> dict[str, BenchmarkRun]:
     """{task: run of its own}; equal ones of several experiments have the same folder."""
     if experiment.baselines != "auto":
         return {}
     runs = {}
-    for task in experiment.task_names():
-        single = experiment.single_task(task)
-        parts = (task, single.backbone.name, f"seed{single.seed}", single.fingerprint())
+    for task in experiment.list_task_names():
+        single = experiment.to_single_task(task)
+        parts = (task, single.backbone.name, f"seed{single.seed}", single.compute_config_hash())
         title = f"single task {task}, {single.backbone.name}, seed {single.seed}"
-        runs[task] = Run(title, single, output / BASELINES / fit_for_folders("-".join(parts)))
+        runs[task] = BenchmarkRun(
+            title, single, output / BASELINES / sanitize_folder_name("-".join(parts))
+        )
     return runs
 
 
-def _cell(name: str, experiment: Experiment, output: Path, singles: dict[str, Run]) -> Run:
-    folders = {task: single.folder for task, single in singles.items()}
+def _make_run(
+    name: str, experiment: ExperimentConfig, output: Path, baseline_runs: dict[str, BenchmarkRun]
+) -> BenchmarkRun:
+    folders = {task: single.folder for task, single in baseline_runs.items()}
     if folders:
         experiment = experiment.model_copy(update={"baselines": folders})
     folder = output / name / f"seed{experiment.seed}"
-    return Run(f"{name}, seed {experiment.seed}", experiment, folder, tuple(folders.values()))
+    return BenchmarkRun(
+        f"{name}, seed {experiment.seed}", experiment, folder, tuple(folders.values())
+    )

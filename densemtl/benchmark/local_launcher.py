@@ -13,11 +13,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
-from densemtl.benchmark.launcher import Crew, Work, train_cell
-from densemtl.benchmark.grid import Run
-from densemtl.benchmark.run_status import finished, last_words
+from densemtl.benchmark.grid import BenchmarkRun
+from densemtl.benchmark.launcher import Launcher, WorkFn, train_worker
+from densemtl.benchmark.run_status import load_finished_results, read_last_output_line
 
-CELL = "densemtl.benchmark.worker"
+WORKER_MODULE = "densemtl.benchmark.worker"
 
 
 @dataclass(frozen=True)
@@ -33,72 +33,75 @@ class Resources:
     devices: tuple[str, ...] = ()
 
     @property
-    def threads(self) -> int:
+    def threads_per_worker(self) -> int:
         """Of each worker."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         share = max(1, (cores or 1) // self.workers)
         asked = os.environ.get("OMP_NUM_THREADS", "")
         return min(share, int(asked)) if asked.isdigit() and int(asked) else share
 
-    def device(self, slot: int) -> str | None:
+    def get_device(self, slot: int) -> str | None:
         """Of the worker of that number."""
         return self.devices[slot % len(self.devices)] if self.devices else None
 
 
 @dataclass(frozen=True)
 class _Worker:
-    run: Run
+    run: BenchmarkRun
     process: BaseProcess
     slot: int
 
 
-class Processes(Crew):
+class LocalLauncher(Launcher):
     """The processes at work.
 
     Args:
         resources: how many at once, and on what.
-        tell: see `Crew`.
-        work: see `Crew`.
+        report: see `Crew`.
+        work_fn: see `Crew`.
     """
 
     def __init__(
         self,
         resources: Resources,
-        tell: Callable[[str], None] = print,
-        work: Work = train_cell,
+        report: Callable[[str], None] = print,
+        work_fn: WorkFn = train_worker,
     ) -> None:
-        super().__init__(tell, work)
+        super().__init__(report, work_fn)
         self._resources = resources
         self._active: dict[int, _Worker] = {}
         self._context = get_context("forkserver")
-        self._context.set_forkserver_preload([CELL])
+        self._context.set_forkserver_preload([WORKER_MODULE])
 
     @property
-    def has_room(self) -> bool:
+    def can_start(self) -> bool:
         """Whether a worker is free."""
         return len(self._active) < self._resources.workers
 
     @property
-    def is_busy(self) -> bool:
+    def has_active(self) -> bool:
         """Whether any is not."""
         return bool(self._active)
 
-    def start(self, run: Run) -> None:
+    def start(self, run: BenchmarkRun) -> None:
         """In the first free slot, on its device."""
         busy = {worker.slot for worker in self._active.values()}
         slot = next(each for each in range(self._resources.workers) if each not in busy)
-        arguments = (run, self._resources.device(slot), self._resources.threads)
-        process = self._context.Process(target=self.work, args=arguments)
+        arguments = (run, self._resources.get_device(slot), self._resources.threads_per_worker)
+        process = self._context.Process(target=self.work_fn, args=arguments)
         process.start()
         self._active[process.sentinel] = _Worker(run, process, slot)
 
-    def wait(self) -> list[tuple[Run, str]]:
+    def wait(self) -> list[tuple[BenchmarkRun, str]]:
         """Until a process has ended."""
         ready = wait(list(self._active))
         ended = [self._active.pop(each) for each in list(self._active) if each in ready]
         for worker in ended:
             worker.process.join()
-        return [(worker.run, _why(worker.run, worker.process.exitcode)) for worker in ended]
+        return [
+            (worker.run, _get_failure_reason(worker.run, worker.process.exitcode))
+            for worker in ended
+        ]
 
     def stop(self) -> None:
         """Terminate what is at work."""
@@ -107,12 +110,12 @@ class Processes(Crew):
             worker.process.join()
 
 
-def _why(run: Run, code: int | None) -> str:
+def _get_failure_reason(run: BenchmarkRun, exit_code: int | None) -> str:
     """A run failed; nothing if it did not."""
-    if code == 0 and finished(run) is not None:
+    if exit_code == 0 and load_finished_results(run) is not None:
         return ""
-    if code == -signal.SIGKILL:
+    if exit_code == -signal.SIGKILL:
         return "killed by SIGKILL, perhaps for want of memory"
-    if code is not None and code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return last_words(run).removeprefix("error: ") or f"exit code {code}"
+    if exit_code is not None and exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return read_last_output_line(run).removeprefix("error: ") or f"exit code {exit_code}"

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densemtl.io.atomic import replacing
-from densemtl.benchmark.aggregation import Outcome
-from densemtl.engine.run_log import LOG, read_log
-from densemtl.results.tables import ARROWS, DELTA_M
+from densemtl.benchmark.aggregation import GroupResults
+from densemtl.engine.run_log import LOG_FILE, read_log
+from densemtl.io.atomic import atomic_write
+from densemtl.results.tables import ARROWS, DELTA_M_COLUMN
 
 DPI = 110
 COLORS = "tab20"
 MARKERS = "os^DvPX"
 
 
-def plot_validation_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
+def plot_validation_curves(file: Path, outcomes: Sequence[GroupResults]) -> None:
     """Plot each task's validation metric: mean and one standard deviation over seeds."""
     from matplotlib.figure import Figure
 
@@ -27,36 +27,38 @@ def plot_validation_curves(file: Path, outcomes: Sequence[Outcome]) -> None:
     axes = figure.subplots(1, len(first.tasks), squeeze=False)[0]
     for axis, (task, result) in zip(axes, first.tasks.items(), strict=True):
         for index, outcome in enumerate(outcomes):
-            _plot(
+            _plot_group(
                 axis,
-                _validation_curve(outcome, f"{task}/{result.course}"),
+                _validation_curve(outcome, f"{task}/{result.validation_metric}"),
                 outcome.group.name,
                 index,
             )
-        axis.set_title(f"{task}: {result.course} {ARROWS[result.higher_is_better]}", fontsize=10)
+        axis.set_title(
+            f"{task}: {result.validation_metric} {ARROWS[result.higher_is_better]}", fontsize=10
+        )
         axis.set_xlabel("step")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         figure.savefig(draft, dpi=DPI)
 
 
-def _validation_curve(outcome: Outcome, key: str) -> dict[int, list[float]]:
+def _validation_curve(outcome: GroupResults, key: str) -> dict[int, list[float]]:
     """Return {step: one value per seed} of the validations in the runs' logs."""
     curve: dict[int, list[float]] = defaultdict(list)
     for folder in outcome.folders.values():
-        for line in read_log(folder / LOG):
+        for line in read_log(folder / LOG_FILE):
             if line["kind"] == "val" and line.get(key) is not None:
                 curve[line["step"]].append(line[key])
     return dict(sorted(curve.items()))
 
 
-def _plot(axis: Any, curve: dict[int, list[float]], name: str, index: int) -> None:
+def _plot_group(axis: Any, curve: dict[int, list[float]], name: str, index: int) -> None:
     steps = list(curve)
     means = [statistics.fmean(values) for values in curve.values()]
-    spreads = [_spread(values) for values in curve.values()]
+    spreads = [_compute_std(values) for values in curve.values()]
     style = _plot_style(index)
     axis.plot(steps, means, markersize=4, label=name, **style)
     low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
@@ -64,7 +66,7 @@ def _plot(axis: Any, curve: dict[int, list[float]], name: str, index: int) -> No
     axis.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
 
 
-def plot_gain_vs_cost(file: Path, outcomes: Sequence[Outcome]) -> None:
+def plot_gain_vs_cost(file: Path, outcomes: Sequence[GroupResults]) -> None:
     """Plot Delta_m (mean and standard deviation over seeds) against GFLOP."""
     from matplotlib.figure import Figure
 
@@ -76,20 +78,20 @@ def plot_gain_vs_cost(file: Path, outcomes: Sequence[Outcome]) -> None:
         if values and costs:
             point, style = (statistics.fmean(costs), statistics.fmean(values)), _plot_style(index)
             name = outcome.group.name
-            axis.errorbar(*point, yerr=_spread(values), linestyle="", label=name, **style)
+            axis.errorbar(*point, yerr=_compute_std(values), linestyle="", label=name, **style)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("{x:g}")
     axis.set_xlabel("GFLOP of one forward pass")
-    axis.set_ylabel(DELTA_M)
+    axis.set_ylabel(DELTA_M_COLUMN)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         figure.savefig(draft, dpi=DPI)
 
 
-def _spread(values: Sequence[float]) -> float:
+def _compute_std(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 

@@ -9,32 +9,38 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from densemtl.results import tables
-from densemtl.io.atomic import replacing
-from densemtl.benchmark.aggregation import Line, Outcome, collect, differences, table_rows
+from densemtl.benchmark.aggregation import (
+    ComparisonRow,
+    GroupResults,
+    collect_results,
+    compare_groups,
+    make_table_rows,
+)
+from densemtl.benchmark.grid import BenchmarkPlan, BenchmarkRun
 from densemtl.benchmark.plots import plot_gain_vs_cost, plot_validation_curves
-from densemtl.benchmark.grid import Plan, Run
-from densemtl.benchmark.run_status import finished, read_failure
+from densemtl.benchmark.run_status import load_finished_results, read_failure
 from densemtl.benchmark.statistics import (
-    LEVEL,
+    CONFIDENCE_LEVEL,
     MIN_BOOTSTRAP_SEEDS,
     Interval,
-    smallest_effect,
+    compute_smallest_effect,
 )
 from densemtl.engine.trainer import PANELS
 from densemtl.errors import ResultsError
+from densemtl.io.atomic import atomic_write
+from densemtl.results import tables
 from densemtl.results.tables import Grid, csv_table, markdown_table, results_grid
 
-PAGE = "report.html"
-CURVES = "curves.png"
-COSTS = "costs.png"
+PAGE_NAME = "report.html"
+CURVES_NAME = "curves.png"
+COSTS_NAME = "costs.png"
 SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv"}
 
 Image = tuple[str, str]
 """Caption, and a PNG file in base64."""
 
 
-def write_report(plan: Plan, folder: Path, title: str, panels: bool = False) -> Path:
+def write_report(plan: BenchmarkPlan, folder: Path, title: str, panels: bool = False) -> Path:
     """Write tables, figures and the page, of the runs that are finished.
 
     Args:
@@ -49,12 +55,12 @@ def write_report(plan: Plan, folder: Path, title: str, panels: bool = False) -> 
     Raises:
         ResultsError: no run is finished.
     """
-    outcomes = [outcome for outcome in collect(plan) if outcome.results]
+    outcomes = [outcome for outcome in collect_results(plan) if outcome.results]
     if not outcomes:
         raise ResultsError(f"{folder}: nothing to report: no run of the suite is finished")
-    rows, lines = table_rows(outcomes), list(differences(outcomes))
-    grid, notes = _difference_grid(lines), list(_notes(lines))
-    for name, write in tables.WRITERS.items():
+    rows, lines = make_table_rows(outcomes), list(compare_groups(outcomes))
+    grid, notes = _make_difference_grid(lines), list(_iter_notes(lines))
+    for name, write in tables.TABLE_FORMATS.items():
         _write(folder / f"table.{SUFFIXES[name]}", write(rows))
     table = markdown_table(grid, num_text_columns=len(grid[0]))
     _write(folder / "differences.md", "\n".join([table, *(f"{note}\n" for note in notes)]))
@@ -67,15 +73,15 @@ def write_report(plan: Plan, folder: Path, title: str, panels: bool = False) -> 
         notes=notes,
         **_figures(folder, outcomes),
         panels=list(_panels(outcomes)) if panels else [],
-        failures=list(_failures(plan)),
-        num_runs=len(plan.references) + len(plan.cells),
+        failures=list(_iter_failures(plan)),
+        num_runs=len(plan.baselines) + len(plan.runs),
     )
-    _write(folder / PAGE, text)
-    return folder / PAGE
+    _write(folder / PAGE_NAME, text)
+    return folder / PAGE_NAME
 
 
 def _write(file: Path, text: str) -> None:
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
@@ -87,10 +93,10 @@ def _render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(PAGE).render(values)
+    return environment.get_template(PAGE_NAME).render(values)
 
 
-def _caption(outcome: Outcome) -> str:
+def _caption(outcome: GroupResults) -> str:
     """Return one line about what all runs have in common."""
     results = next(iter(outcome.results.values()))
     versions = ", ".join(f"{what} {version}" for what, version in results.versions.items())
@@ -98,29 +104,29 @@ def _caption(outcome: Outcome) -> str:
     return f"{scored}, {results.protocol} protocol; {versions}"
 
 
-def _difference_grid(lines: Sequence[Line]) -> Grid:
-    percent = f"{100 * LEVEL:g} %"
+def _make_difference_grid(comparisons: Sequence[ComparisonRow]) -> Grid:
+    percent = f"{100 * CONFIDENCE_LEVEL:g} %"
     header = ["run", "against", "metric", "seeds", "difference"]
     body = [
         [
-            *(line.name, line.rival, line.metric, str(line.difference.seeds)),
+            *(line.name, line.reference, line.metric, str(line.difference.num_seeds)),
             f"{line.difference.mean:+.4g}",
-            _interval(line.difference.t),
-            _interval(line.difference.bootstrap),
+            _format_interval(line.difference.t_interval),
+            _format_interval(line.difference.bootstrap_interval),
             line.difference.verdict,
         ]
-        for line in lines
+        for line in comparisons
     ]
     return [[*header, f"{percent} t", f"{percent} bootstrap-t", "verdict"], *body]
 
 
-def _interval(interval: Interval | None) -> str:
+def _format_interval(interval: Interval | None) -> str:
     return "" if interval is None else "{:+.4g} to {:+.4g}".format(*interval)
 
 
-def _notes(lines: Sequence[Line]) -> Iterator[str]:
+def _iter_notes(comparisons: Sequence[ComparisonRow]) -> Iterator[str]:
     """Yield paragraphs that explain how to read the differences."""
-    counts = sorted({line.difference.seeds for line in lines})
+    counts = sorted({line.difference.num_seeds for line in comparisons})
     if not counts:
         return
     yield (
@@ -133,9 +139,9 @@ def _notes(lines: Sequence[Line]) -> Iterator[str]:
         yield _seed_note(count)
     if counts[-1] > 1:
         yield (
-            f"Each row is tested separately at {100 * LEVEL:g} %: about one in"
-            f" {round(1 / (1 - LEVEL))} rows without a true difference appears to differ. There"
-            f" are {len(lines)} rows."
+            f"Each row is tested separately at {100 * CONFIDENCE_LEVEL:g} %: about one in"
+            f" {round(1 / (1 - CONFIDENCE_LEVEL))} rows without a true difference appears to differ. There"
+            f" are {len(comparisons)} rows."
         )
 
 
@@ -144,43 +150,43 @@ def _seed_note(count: int) -> str:
         return "One seed gives no estimate of the spread between seeds: its rows cannot be judged."
     note = (
         f"{count} seeds: a difference is significant if its mean is more than"
-        f" {smallest_effect(count):.2g} times its standard deviation over seeds."
+        f" {compute_smallest_effect(count):.2g} times its standard deviation over seeds."
     )
     if count < MIN_BOOTSTRAP_SEEDS:
         return f"{note} A bootstrap interval needs at least {MIN_BOOTSTRAP_SEEDS} seeds."
     return f"{note} The bootstrap-t interval (Efron and Tibshirani 1993) assumes no normality."
 
 
-def _differences_csv(lines: Sequence[Line]) -> str:
+def _differences_csv(lines: Sequence[ComparisonRow]) -> str:
     bounds = [f"{kind} {end}" for kind in ("t", "bootstrap-t") for end in ("low", "high")]
     rows: list[list[object]] = [
         ["run", "against", "metric", "seeds", "difference", *bounds, "verdict"]
     ]
     for line in lines:
         each = line.difference
-        ends = [*(each.t or ("", "")), *(each.bootstrap or ("", ""))]
+        ends = [*(each.t_interval or ("", "")), *(each.bootstrap_interval or ("", ""))]
         rows.append(
-            [line.name, line.rival, line.metric, each.seeds, each.mean, *ends, each.verdict]
+            [line.name, line.reference, line.metric, each.num_seeds, each.mean, *ends, each.verdict]
         )
     return csv_table(rows)
 
 
-def _figures(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, list[Image]]:
+def _figures(folder: Path, outcomes: Sequence[GroupResults]) -> dict[str, list[Image]]:
     """Write the figures and return what the page shows of them."""
-    plot_validation_curves(folder / CURVES, outcomes)
+    plot_validation_curves(folder / CURVES_NAME, outcomes)
     caption = "Validation: mean and one standard deviation over seeds"
-    curves, costs = [_embed_image(folder / CURVES, caption)], []
+    curves, costs = [_embed_image(folder / CURVES_NAME, caption)], []
     if _has_delta_m(outcomes):
-        plot_gain_vs_cost(folder / COSTS, outcomes)
-        costs = [_embed_image(folder / COSTS, "Mean and standard deviation over seeds")]
+        plot_gain_vs_cost(folder / COSTS_NAME, outcomes)
+        costs = [_embed_image(folder / COSTS_NAME, "Mean and standard deviation over seeds")]
     return {"curves": curves, "costs": costs}
 
 
-def _has_delta_m(outcomes: Sequence[Outcome]) -> bool:
+def _has_delta_m(outcomes: Sequence[GroupResults]) -> bool:
     return any(run.delta_m is not None for each in outcomes for run in each.results.values())
 
 
-def _panels(outcomes: Sequence[Outcome]) -> Iterator[Image]:
+def _panels(outcomes: Sequence[GroupResults]) -> Iterator[Image]:
     """Yield the last prediction panel of the first seed of each group."""
     for outcome in outcomes:
         seed, run = next(iter(outcome.folders.items()))
@@ -192,9 +198,9 @@ def _embed_image(file: Path, caption: str) -> Image:
     return caption, b64encode(file.read_bytes()).decode("ascii")
 
 
-def _failures(plan: Plan) -> Iterator[tuple[str, str]]:
+def _iter_failures(plan: BenchmarkPlan) -> Iterator[tuple[str, str]]:
     """Yield title and reason of every run that is not finished."""
-    runs: list[Run] = [*plan.references, *plan.cells]
+    runs: list[BenchmarkRun] = [*plan.baselines, *plan.runs]
     for run in runs:
-        if finished(run) is None:
+        if load_finished_results(run) is None:
             yield run.title, read_failure(run) or "not started, or stopped on its way"

@@ -12,27 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densemtl.benchmark.launcher import Crew, Work, train_cell
-from densemtl.benchmark.grid import Run
-from densemtl.benchmark.run_status import finished, last_words
+from densemtl.benchmark.grid import BenchmarkRun
+from densemtl.benchmark.launcher import Launcher, WorkFn, train_worker
 from densemtl.benchmark.local_launcher import Resources
+from densemtl.benchmark.run_status import load_finished_results, read_last_output_line
 from densemtl.errors import ConfigError, UserError
 
-LOGS = "jobs"
+LOG_FOLDER = "jobs"
 """Folder beside the runs for what the scheduler and submitit say."""
 
 
 @dataclass(frozen=True)
-class _Task:
+class _SubmittedRun:
     """What a job does; submitit sends it there by pickle."""
 
-    work: Work
-    run: Run
+    work_fn: WorkFn
+    run: BenchmarkRun
     device: str | None
 
     def __call__(self) -> None:
         try:
-            self.work(self.run, self.device, Resources().threads)
+            self.work_fn(self.run, self.device, Resources().threads_per_worker)
         except SystemExit as end:
             if end.code:  # a failure, or submitit's own way out where the time is up
                 raise
@@ -44,7 +44,7 @@ class _Task:
         return DelayedSubmission(self)
 
 
-class Jobs(Crew):
+class SlurmLauncher(Launcher):
     """The jobs that were submitted.
 
     Args:
@@ -53,9 +53,9 @@ class Jobs(Crew):
             cpus_per_task, gpus_per_node.
         output: the runs' common folder, which all machines see.
         device: "cpu", "cuda" ..; None for a GPU where there is one.
-        tell: see `Crew`.
-        work: see `Crew`.
-        patience: seconds between two looks at the jobs.
+        report: see `Crew`.
+        work_fn: see `Crew`.
+        poll_seconds: seconds between two looks at the jobs.
 
     Raises:
         UserError: submitit is not installed, or there is no such cluster here.
@@ -68,35 +68,37 @@ class Jobs(Crew):
         options: Mapping[str, Any],
         output: Path,
         device: str | None = None,
-        tell: Callable[[str], None] = print,
-        work: Work = train_cell,
-        patience: float = 10.0,
+        report: Callable[[str], None] = print,
+        work_fn: WorkFn = train_worker,
+        poll_seconds: float = 10.0,
     ) -> None:
-        super().__init__(tell, work)
-        self._executor = _executor(cluster, options, output / LOGS)
-        self._device, self._patience = device, patience
-        self._jobs: list[tuple[Run, Any]] = []
+        super().__init__(report, work_fn)
+        self._executor = _make_executor(cluster, options, output / LOG_FOLDER)
+        self._device, self._poll_seconds = device, poll_seconds
+        self._jobs: list[tuple[BenchmarkRun, Any]] = []
 
     @property
-    def has_room(self) -> bool:
+    def can_start(self) -> bool:
         """Always: the scheduler queues."""
         return True
 
     @property
-    def is_busy(self) -> bool:
+    def has_active(self) -> bool:
         """Whether any job is queued or runs."""
         return bool(self._jobs)
 
-    def start(self, run: Run) -> None:
+    def start(self, run: BenchmarkRun) -> None:
         """Submit."""
-        self._jobs.append((run, self._executor.submit(_Task(self.work, run, self._device))))
+        self._jobs.append(
+            (run, self._executor.submit(_SubmittedRun(self.work_fn, run, self._device)))
+        )
 
-    def wait(self) -> list[tuple[Run, str]]:
+    def wait(self) -> list[tuple[BenchmarkRun, str]]:
         """Until a job has ended."""
         while not (ended := [each for each in self._jobs if each[1].done()]):
-            time.sleep(self._patience)
+            time.sleep(self._poll_seconds)
         self._jobs = [each for each in self._jobs if each not in ended]
-        return [(run, _why(run, job)) for run, job in ended]
+        return [(run, _get_failure_reason(run, job)) for run, job in ended]
 
     def stop(self) -> None:
         """Cancel what is queued or runs."""
@@ -104,7 +106,7 @@ class Jobs(Crew):
             job.cancel()
 
 
-def _executor(cluster: str, options: Mapping[str, Any], folder: Path) -> Any:
+def _make_executor(cluster: str, options: Mapping[str, Any], folder: Path) -> Any:
     try:
         import submitit
     except ImportError:
@@ -120,10 +122,10 @@ def _executor(cluster: str, options: Mapping[str, Any], folder: Path) -> Any:
     return executor
 
 
-def _why(run: Run, job: Any) -> str:
+def _get_failure_reason(run: BenchmarkRun, job: Any) -> str:
     """A run failed; nothing if it did not."""
-    if finished(run) is not None:
+    if load_finished_results(run) is not None:
         return ""
     error = job.exception()
-    told = last_words(run).removeprefix("error: ")
+    told = read_last_output_line(run).removeprefix("error: ")
     return told or (str(error).strip().splitlines() or [f"{type(error).__name__}"])[-1]

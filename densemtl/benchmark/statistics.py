@@ -23,8 +23,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL = 0.95
-RESAMPLES = 10_000
+CONFIDENCE_LEVEL = 0.95
+NUM_RESAMPLES = 10_000
 MIN_BOOTSTRAP_SEEDS = 5
 """With four seeds, resamples without spread are frequent enough to reach the quantiles used."""
 
@@ -33,26 +33,26 @@ Verdict = Literal["better", "worse", "not significant", "one seed: no spread kno
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """The difference of one metric between two architectures.
 
     Attributes:
-        seeds: number of seeds that both have.
+        num_seeds: number of seeds that both have.
         mean: mean of the paired differences.
-        t: Student's t interval of the mean; None for one seed.
-        bootstrap: bootstrap-t interval of the mean; None for fewer than `MIN_BOOTSTRAP_SEEDS` seeds
+        t_interval: Student's t interval of the mean; None for one seed.
+        bootstrap_interval: bootstrap-t interval of the mean; None for fewer than `MIN_BOOTSTRAP_SEEDS` seeds
             or if all differences are equal.
         verdict: "better" or "worse" only if every available interval excludes zero.
     """
 
-    seeds: int
+    num_seeds: int
     mean: float
-    t: Interval | None
-    bootstrap: Interval | None
+    t_interval: Interval | None
+    bootstrap_interval: Interval | None
     verdict: Verdict
 
 
-def compare(values: Sequence[float], higher_is_better: bool) -> Difference:
+def judge_differences(values: Sequence[float], higher_is_better: bool) -> PairedDifference:
     """Compute the intervals and the verdict of paired differences.
 
     Args:
@@ -60,17 +60,19 @@ def compare(values: Sequence[float], higher_is_better: bool) -> Difference:
         higher_is_better: whether a positive difference is an improvement.
     """
     differences = np.asarray(values, np.float64)
-    intervals = t_interval(differences), bootstrap_interval(differences)
-    return Difference(
-        seeds=len(differences),
+    intervals = compute_t_interval(differences), compute_bootstrap_interval(differences)
+    return PairedDifference(
+        num_seeds=len(differences),
         mean=float(differences.mean()),
-        t=intervals[0],
-        bootstrap=intervals[1],
-        verdict=_verdict([each for each in intervals if each is not None], higher_is_better),
+        t_interval=intervals[0],
+        bootstrap_interval=intervals[1],
+        verdict=_judge_intervals(
+            [each for each in intervals if each is not None], higher_is_better
+        ),
     )
 
 
-def _verdict(intervals: Sequence[Interval], higher_is_better: bool) -> Verdict:
+def _judge_intervals(intervals: Sequence[Interval], higher_is_better: bool) -> Verdict:
     if not intervals:
         return "one seed: no spread known"
     above = all(low > 0 for low, _ in intervals)
@@ -80,29 +82,29 @@ def _verdict(intervals: Sequence[Interval], higher_is_better: bool) -> Verdict:
     return "better" if above == higher_is_better else "worse"
 
 
-def t_interval(differences: NDArray[np.float64]) -> Interval | None:
+def compute_t_interval(differences: NDArray[np.float64]) -> Interval | None:
     """Return Student's t interval of the mean of paired differences; None for one difference."""
     count = len(differences)
     if count < 2:
         return None
     mean = float(differences.mean())
-    margin = t_quantile(count) * float(differences.std(ddof=1)) / math.sqrt(count)
+    margin = compute_t_quantile(count) * float(differences.std(ddof=1)) / math.sqrt(count)
     return mean - margin, mean + margin
 
 
-def t_quantile(count: int) -> float:
+def compute_t_quantile(count: int) -> float:
     """Return the two-sided quantile of Student's t at `LEVEL` for `count` differences."""
     from scipy import stats  # imported here, as it takes a second
 
-    return float(stats.t.ppf((1 + LEVEL) / 2, count - 1))
+    return float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, count - 1))
 
 
-def smallest_effect(count: int) -> float:
+def compute_smallest_effect(count: int) -> float:
     """Return the smallest significant mean difference, in standard deviations over seeds."""
-    return t_quantile(count) / math.sqrt(count)
+    return compute_t_quantile(count) / math.sqrt(count)
 
 
-def bootstrap_interval(differences: NDArray[np.float64]) -> Interval | None:
+def compute_bootstrap_interval(differences: NDArray[np.float64]) -> Interval | None:
     """Return the bootstrap-t interval of the mean of paired differences.
 
     A resample without spread has an infinite t, which can only widen the interval. Every call draws
@@ -114,15 +116,15 @@ def bootstrap_interval(differences: NDArray[np.float64]) -> Interval | None:
         return None
     mean = float(differences.mean())
     studentized = _studentized(differences, mean)
-    low = float(np.quantile(studentized, (1 - LEVEL) / 2, method="lower"))
-    high = float(np.quantile(studentized, (1 + LEVEL) / 2, method="higher"))
+    low = float(np.quantile(studentized, (1 - CONFIDENCE_LEVEL) / 2, method="lower"))
+    high = float(np.quantile(studentized, (1 + CONFIDENCE_LEVEL) / 2, method="higher"))
     return mean - high * standard_error, mean - low * standard_error
 
 
 def _studentized(differences: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
     """Return Student's t of every resample about the mean of the sample."""
     count = len(differences)
-    drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+    drawn = np.random.default_rng(0).integers(count, size=(NUM_RESAMPLES, count))
     resampled = differences[drawn]
     off = resampled.mean(axis=1) - mean
     standard_error = resampled.std(axis=1, ddof=1) / math.sqrt(count)

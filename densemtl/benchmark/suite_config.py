@@ -11,15 +11,15 @@ from pydantic import ValidationError
 
 from densemtl import registry
 from densemtl.config import yaml_loader
-from densemtl.config.experiment import Entry
-from densemtl.errors import ConfigError, suggest
-from densemtl.config.constraints import Count, Seed
+from densemtl.config.constraints import PositiveInt, Seed
+from densemtl.config.experiment import ListedComponentConfig
 from densemtl.config.sections import Section
+from densemtl.errors import ConfigError, suggest
 
-Entries = tuple[Entry, ...]
+Entries = tuple[ListedComponentConfig, ...]
 
 
-class Suite(Section):
+class BenchmarkConfig(Section):
     """A suite file.
 
     Attributes:
@@ -44,61 +44,61 @@ class Suite(Section):
     balancing: Entries = ()
     seeds: tuple[Seed, ...] = (0,)
     reference: str | None = None
-    workers: Count = 1
+    workers: PositiveInt = 1
     output: Path | None = None
     panels: bool = False
 
     @property
-    def compared(self) -> Literal["decoders", "balancing"]:
+    def comparison_axis(self) -> Literal["decoders", "balancing"]:
         """Along what groups are held against each other."""
         only_rules = len(self.decoders) == 1 and len(self.balancing) > 1
         return "balancing" if only_rules else "decoders"
 
 
-def load_suite(file: Path) -> Suite:
+def load_benchmark_config(file: Path) -> BenchmarkConfig:
     """Read and check a suite file; `plan` then looks into what its base and components are.
 
     Raises:
         ConfigError: one line for each thing that is wrong.
     """
     try:
-        suite = Suite.model_validate(yaml_loader.read_yaml(file))
+        suite = BenchmarkConfig.model_validate(yaml_loader.read_yaml(file))
     except ValidationError as error:
-        lines = registry.describe(error, "", Suite)
+        lines = registry.format_validation_errors(error, "", BenchmarkConfig)
         raise ConfigError("\n".join(f"{file}: {line}" for line in lines)) from error
-    errors = [f"{file}: {error}" for error in _errors(suite)]
+    errors = [f"{file}: {error}" for error in _find_errors(suite)]
     if errors:
         raise ConfigError("\n".join(errors))
     return suite
 
 
-def _errors(suite: Suite) -> Iterator[str]:
+def _find_errors(config: BenchmarkConfig) -> Iterator[str]:
     for section in ("decoders", "seeds"):
-        if not getattr(suite, section):
+        if not getattr(config, section):
             yield f"{section}: name at least one"
-    if len(set(suite.seeds)) < len(suite.seeds):
-        yield f"seeds: {list(suite.seeds)} names one twice"
-    known = labels(getattr(suite, suite.compared))
-    if suite.reference is not None and suite.reference not in known:
-        near = suggest(suite.reference, known)
-        yield f"reference: {suite.reference!r} is no entry of {suite.compared}, {near}"
+    if len(set(config.seeds)) < len(config.seeds):
+        yield f"seeds: {list(config.seeds)} names one twice"
+    known = make_entry_names(getattr(config, config.comparison_axis))
+    if config.reference is not None and config.reference not in known:
+        near = suggest(config.reference, known)
+        yield f"reference: {config.reference!r} is no entry of {config.comparison_axis}, {near}"
     for section in ("decoders", "backbones", "balancing"):
-        found = labels(getattr(suite, section))
+        found = make_entry_names(getattr(config, section))
         twice = [label for label in found if found.count(label) > 1]
         if twice:
             yield f"{section}: {twice[0]!r} is given twice"
 
 
-def labels(entries: Sequence[Entry]) -> list[str]:
+def make_entry_names(entries: Sequence[ListedComponentConfig]) -> list[str]:
     """Names fit for folders; options beside those that several entries have."""
     names = [entry.name for entry in entries]
     found = []
     for entry in entries:
         options = entry.options.items() if names.count(entry.name) > 1 else ()
         found.append("-".join([entry.name, *(f"{key}={value}" for key, value in options)]))
-    return [fit_for_folders(label) for label in found]
+    return [sanitize_folder_name(label) for label in found]
 
 
-def fit_for_folders(name: str) -> str:
+def sanitize_folder_name(name: str) -> str:
     """`my.module:Class` -> `my.module_Class`."""
     return re.sub(r"[^\w.=+-]+", "_", name)

@@ -10,31 +10,31 @@ from typing import Annotated
 
 from pydantic import Field
 
-MOST = 2**31 - 1
+MAX_INT = 2**31 - 1
 """Of whatever is counted."""
 
-LARGEST = 1e15
+MAX_FLOAT = 1e15
 """Of floats: single precision still holds the product of two."""
 
-LONGEST = 2**14
+MAX_IMAGE_SIDE = 2**14
 """Pixels of a side: a square picture of it is the largest that is read."""
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, le=LARGEST)]
-NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+PositiveUnitInterval = Annotated[float, Field(gt=0, le=1)]
+OpenUnitInterval = Annotated[float, Field(gt=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=MAX_FLOAT)]
 
-Count = Annotated[int, Field(ge=1, le=MOST)]
-Whole = Annotated[int, Field(ge=0, le=MOST)]
-Few = Annotated[int, Field(ge=1, le=1000)]
-FewOrNone = Annotated[int, Field(ge=0, le=1000)]
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_INT)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_INT)]
+SmallPositiveInt = Annotated[int, Field(ge=1, le=1000)]
+SmallNonNegativeInt = Annotated[int, Field(ge=0, le=1000)]
 """Of modules, side by side or one after the other."""
 
-Width = Annotated[int, Field(ge=1, le=2**14)]
+NumChannels = Annotated[int, Field(ge=1, le=2**14)]
 """Channels of a map."""
 
-Side = Annotated[int, Field(ge=1, le=LONGEST)]
+ImageSide = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
 """Pixels."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]

@@ -20,10 +20,10 @@ from densemtl.errors import ConfigError
 
 COMMAND_LINE = "command line"
 ROOT = ""
-NAMED_ALIKE = ("optim", "schedule")
+SHARED_KEY_SECTIONS = ("optim", "schedule")
 """Sections that have the same keys whatever their `name` is, and keep them when it changes."""
 
-Origins = dict[str, str]
+Sources = dict[str, str]
 """{dotted path: file that set it}; at `ROOT` the file that was asked for."""
 
 
@@ -32,13 +32,13 @@ MAX_VALUES, MAX_DEPTH = 100_000, 50
 or for a value inside itself."""
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that reads floats as YAML 1.2 does, and refuses bombs and keys given twice."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None:
-            _count(node, {}, 0)
+            _count_values(node, {}, 0)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -49,22 +49,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _count(node: yaml.Node, counted: dict[int, int], depth: int) -> int:
+def _count_values(node: yaml.Node, counts_by_id: dict[int, int], depth: int) -> int:
     """How many values there are in a node; a node that is met again is not gone through again."""
     if depth > MAX_DEPTH:
         raise ConfigError(f"line {node.start_mark.line + 1}: more than {MAX_DEPTH} levels deep")
-    if id(node) in counted:
-        return counted[id(node)]
+    if id(node) in counts_by_id:
+        return counts_by_id[id(node)]
     inside = [] if isinstance(node, yaml.ScalarNode) else node.value
     parts = chain.from_iterable(inside) if isinstance(node, yaml.MappingNode) else inside
-    count = 1 + sum(_count(part, counted, depth + 1) for part in parts)
+    count = 1 + sum(_count_values(part, counts_by_id, depth + 1) for part in parts)
     if count > MAX_VALUES:
         raise ConfigError(f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values")
-    counted[id(node)] = count
+    counts_by_id[id(node)] = count
     return count
 
 
-_Loader.add_implicit_resolver(
+_StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
     list("-+0123456789."),
@@ -72,59 +72,59 @@ _Loader.add_implicit_resolver(
 
 
 @dataclass(frozen=True)
-class Document:
+class MergedConfig:
     """A merged configuration and where each of its values came from."""
 
     values: dict[str, Any]
-    origins: Origins = field(default_factory=dict)
+    sources: Sources = field(default_factory=dict)
 
-    def origin(self, path: str) -> str:
+    def find_source(self, path: str) -> str:
         """The file that set a path or its nearest ancestor, else the file that was asked for."""
         parts = path.split(".")
         for end in range(len(parts), 0, -1):
-            found = self.origins.get(".".join(parts[:end]))
+            found = self.sources.get(".".join(parts[:end]))
             if found:
                 return found
-        return self.origins.get(ROOT, COMMAND_LINE)
+        return self.sources.get(ROOT, COMMAND_LINE)
 
 
-def load(file: Path, overrides: Sequence[str] = ()) -> Document:
+def load_config(file: Path, overrides: Sequence[str] = ()) -> MergedConfig:
     """Read a file, its bases, and `a.b=value` overrides.
 
     Raises:
         ConfigError: a missing or malformed file, a circle of bases, a malformed override.
     """
-    return _overridden(_load_with_bases(file, ()), overrides)
+    return _merge_overrides(_load_with_bases(file, ()), overrides)
 
 
-def override(values: dict[str, Any], overrides: Sequence[str], source: str) -> Document:
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str], source: str) -> MergedConfig:
     """A configuration that was saved whole, with `a.b=value` overrides.
 
     Raises:
         ConfigError: a malformed override.
     """
-    return _overridden(_merge(Document({}), values, source), overrides)
+    return _merge_overrides(_merge(MergedConfig({}), values, source), overrides)
 
 
-def _overridden(document: Document, overrides: Sequence[str]) -> Document:
+def _merge_overrides(base: MergedConfig, overrides: Sequence[str]) -> MergedConfig:
     """Overrides are merged with each other first, so that their order does not matter."""
-    asked = Document({})
+    asked = MergedConfig({})
     for text in overrides:
         asked = _merge(asked, parse_override(text), COMMAND_LINE)
-    return _merge(document, asked.values, COMMAND_LINE)
+    return _merge(base, asked.values, COMMAND_LINE)
 
 
-def _load_with_bases(file: Path, below: tuple[Path, ...]) -> Document:
+def _load_with_bases(file: Path, descendants: tuple[Path, ...]) -> MergedConfig:
     file = Path(file)
     values = read_yaml(file)
-    if file.resolve() in below:
+    if file.resolve() in descendants:
         raise ConfigError(f"{file}: base leads back to itself")
     base = values.pop("base", None)
     if base is None:
-        return _merge(Document({}), values, str(file))
+        return _merge(MergedConfig({}), values, str(file))
     if not isinstance(base, str):
         raise ConfigError(f"{file}: base: give the name of one file, not {base!r}")
-    parent = _load_with_bases(file.parent / base, (*below, file.resolve()))
+    parent = _load_with_bases(file.parent / base, (*descendants, file.resolve()))
     return _merge(parent, values, str(file))
 
 
@@ -155,7 +155,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         ConfigError: malformed, no mapping, too large, or keys that are no text.
     """
     try:
-        values = _parse(text)
+        values = _parse_yaml_value(text)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     if values is None:
@@ -172,7 +172,7 @@ def parse_override(text: str) -> dict[str, Any]:
     if not sign or not all(parts):
         raise ConfigError(f"{COMMAND_LINE}: {text!r} is not of the form key.key=value")
     try:
-        nested: Any = _parse(value)
+        nested: Any = _parse_yaml_value(value)
     except ConfigError as error:
         raise ConfigError(f"{COMMAND_LINE}: {path}: {error}") from error
     for part in reversed(parts):
@@ -180,9 +180,9 @@ def parse_override(text: str) -> dict[str, Any]:
     return dict(nested)
 
 
-def _parse(text: str) -> Any:
+def _parse_yaml_value(text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_StrictLoader)
     except ConfigError:
         raise
     except Exception as error:  # PyYAML's constructors let through whatever Python raises
@@ -190,32 +190,36 @@ def _parse(text: str) -> Any:
         raise ConfigError(f"not valid YAML: {reason}") from error
 
 
-def _merge(below: Document, values: dict[Any, Any], source: str) -> Document:
-    merged, origins = dict(below.values), dict(below.origins)
+def _merge(base: MergedConfig, values: dict[Any, Any], source: str) -> MergedConfig:
+    merged, origins = dict(base.values), dict(base.sources)
     if source != COMMAND_LINE:
         origins[ROOT] = source
     _merge_into(merged, values, source, "", origins)
-    return Document(merged, origins)
+    return MergedConfig(merged, origins)
 
 
 def _merge_into(
-    target: dict[str, Any], values: dict[Any, Any], source: str, prefix: str, origins: Origins
+    target: dict[str, Any], values: dict[Any, Any], source: str, prefix: str, sources: Sources
 ) -> None:
     for key, value in values.items():
         path, old = f"{prefix}{key}", target.get(key)
-        if not isinstance(value, dict) or not isinstance(old, dict) or _renames(path, old, value):
+        if (
+            not isinstance(value, dict)
+            or not isinstance(old, dict)
+            or _is_component_change(path, old, value)
+        ):
             old = {}
-            for stale in [below for below in origins if below.startswith(f"{path}.")]:
-                del origins[stale]
-            origins[path] = source
+            for stale in [below for below in sources if below.startswith(f"{path}.")]:
+                del sources[stale]
+            sources[path] = source
         if isinstance(value, dict):
             target[key] = dict(old)
-            _merge_into(target[key], value, source, f"{path}.", origins)
+            _merge_into(target[key], value, source, f"{path}.", sources)
         else:
             target[key] = value
 
 
-def _renames(path: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _is_component_change(path: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """A component under a new name starts afresh: the old one's options are not its own."""
-    named = path not in NAMED_ALIKE and "name" in old and "name" in new
+    named = path not in SHARED_KEY_SECTIONS and "name" in old and "name" in new
     return named and new["name"] != old["name"]

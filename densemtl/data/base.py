@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from densemtl.types import Sample
-
-Split = Literal["train", "val"]
+from densemtl.types import Sample, Split
 
 
 class DenseDataset(ABC):
@@ -19,12 +17,12 @@ class DenseDataset(ABC):
         split: "train" or "val".
         tasks: names of the labels to read; no others are touched.
         ids: the name of each image, in order.
-        chunks: numbers of images that are stored together, in order; training reads them one
+        shard_sizes: numbers of images that are stored together, in order; training reads them one
             after the other. Empty where any image is read as fast as any other.
     """
 
     ids: Sequence[str]
-    chunks: Sequence[int] = ()
+    shard_sizes: Sequence[int] = ()
 
     def __init__(self, split: Split, tasks: Sequence[str]) -> None:
         self.split = split
@@ -32,7 +30,7 @@ class DenseDataset(ABC):
 
     @classmethod
     @abstractmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """{task name: default options of that task here}, such as its class names.
 
         A pure statement: reads no label and needs no data on disk (a folder dataset reads its
@@ -55,7 +53,7 @@ class DenseDataset(ABC):
         text = "\n".join([type(self).__name__, self.split, *self.ids])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def stamp(self, index: int) -> str:
+    def get_sample_version(self, index: int) -> str:
         """Changes when what a sample is read from changes; at most 64 ASCII characters.
 
         The same throughout for datasets that are read from no files.

@@ -8,35 +8,34 @@ Ranks share each batch; in evaluation they share the images.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from densemtl.transforms.random_geometry import Augment
+from densemtl.config.sections import FitMode
 from densemtl.data.base import DenseDataset
-from densemtl.transforms.geometry import Geometry, pad_to, resize_to
-from densemtl.data.dataloader import Loader
-from densemtl.distributed.collectives import rank, share, world_size
+from densemtl.data.dataloader import ErrorForwardingDataLoader
+from densemtl.distributed.collectives import get_per_rank_batch_size, get_rank, get_world_size
 from densemtl.errors import DataError
-from densemtl.config.sections import Fit
+from densemtl.ops.layouts import to_tensor
 from densemtl.tasks.base import Task
-from densemtl.types import Batch, Frame, Sample, Size
+from densemtl.transforms.geometry import GeometricTransform, pad_to_size, stretch_to_size
+from densemtl.transforms.random_geometry import RandomGeometry
+from densemtl.types import Batch, ImagePlacement, Sample, Size
 
-MIXED = 8
+SHUFFLE_BUFFER_SHARDS = 8
 """Chunks of a dataset that are shuffled together."""
 
-Draw = tuple[int, int]
+EpochIndex = tuple[int, int]
 """(epoch, index into the dataset)."""
 
-Recolour = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+ImageTransform = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 """HxWx3 RGB -> the same layout, with other colours at the same places."""
 
 
-class TrainView(Dataset[tuple[Sample, Frame]]):
+class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
     """A dataset seen through random geometry and colour, at one size."""
 
     def __init__(
@@ -44,31 +43,37 @@ class TrainView(Dataset[tuple[Sample, Frame]]):
         dataset: DenseDataset,
         tasks: Sequence[Task],
         size: Size,
-        fit: Fit,
-        augment: Augment,
-        recolour: Sequence[Recolour],
+        fit: FitMode,
+        random_geometry: RandomGeometry,
+        image_transforms: Sequence[ImageTransform],
         seed: int,
     ) -> None:
         self.dataset, self.tasks = dataset, tasks
         self.size, self.fit = size, fit
-        self.augment, self.recolour, self.seed = augment, recolour, seed
+        self.random_geometry, self.image_transforms, self.seed = (
+            random_geometry,
+            image_transforms,
+            seed,
+        )
 
-    def __getitem__(self, draw: Draw) -> tuple[Sample, Frame]:
-        epoch, index = draw
+    def __getitem__(self, epoch_index: EpochIndex) -> tuple[Sample, ImagePlacement]:
+        epoch, index = epoch_index
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.dataset[index]
-        geometry = self.augment.draw(sample, self.size, self.fit, rng)
-        image = geometry.image(sample.image)
-        for recolour in self.recolour:
+        geometry = self.random_geometry.sample(sample, self.size, self.fit, rng)
+        image = geometry.apply_image(sample.image)
+        for recolour in self.image_transforms:
             image = recolour(image, rng)
         targets = self.warp_labels(sample, geometry)
-        return Sample(image, targets, sample.id), Frame(self.size, (0, 0, *self.size))
+        return Sample(image, targets, sample.id), ImagePlacement(self.size, (0, 0, *self.size))
 
-    def warp_labels(self, sample: Sample, geometry: Geometry) -> dict[str, NDArray[np.generic]]:
+    def warp_labels(
+        self, sample: Sample, transform: GeometricTransform
+    ) -> dict[str, NDArray[np.generic]]:
         """The labels that the sample has of each task, as the geometry shows them."""
-        found = {task: _label(task, sample) for task in self.tasks}
+        found = {task: _get_checked_label(task, sample) for task in self.tasks}
         return {
-            task.name: task.warp(label, geometry)
+            task.name: task.transform_label(label, transform)
             for task, label in found.items()
             if label is not None
         }
@@ -77,61 +82,66 @@ class TrainView(Dataset[tuple[Sample, Frame]]):
         return len(self.dataset)
 
 
-class EvalView(Dataset[tuple[Sample, Frame]]):
+class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
     """A dataset whose images fit the network's input and whose labels stay as they are."""
 
-    def __init__(self, dataset: DenseDataset, size: Size, fit: Fit) -> None:
+    def __init__(self, dataset: DenseDataset, size: Size, fit: FitMode) -> None:
         self.dataset, self.size, self.fit = dataset, size, fit
 
-    def __getitem__(self, index: int) -> tuple[Sample, Frame]:
+    def __getitem__(self, index: int) -> tuple[Sample, ImagePlacement]:
         sample = self.dataset[index]
         if self.fit == "pad" and (sample.size[0] > self.size[0] or sample.size[1] > self.size[1]):
             raise DataError(
                 f"image {sample.id} is {sample.size[0]}x{sample.size[1]}, larger than the padded "
                 f"input {self.size[0]}x{self.size[1]}: raise input.size, or set input.fit=resize"
             )
-        geometry, frame = (resize_to if self.fit == "resize" else pad_to)(sample.size, self.size)
-        return Sample(geometry.image(sample.image), sample.targets, sample.id), frame
+        geometry, frame = (stretch_to_size if self.fit == "resize" else pad_to_size)(
+            sample.size, self.size
+        )
+        return Sample(geometry.apply_image(sample.image), sample.targets, sample.id), frame
 
     def __len__(self) -> int:
         return len(self.dataset)
 
 
-class EpochSampler(Sampler[Draw]):
+class EpochSampler(Sampler[EpochIndex]):
     """A fresh shuffle an epoch, from (seed, epoch) alone; can start inside the epoch.
 
     Chunks are shuffled, and then, `MIXED` neighbours at a time, the images in them. Of N ranks each
     takes every Nth draw, so that what they take makes up the same batches.
     """
 
-    def __init__(self, length: int, seed: int, chunks: Sequence[int] = ()) -> None:
-        self.length, self.seed, self.chunks = length, seed, chunks
+    def __init__(self, length: int, seed: int, shard_sizes: Sequence[int] = ()) -> None:
+        self.length, self.seed, self.shard_sizes = length, seed, shard_sizes
         self.epoch = 0
-        self.skip = 0
+        self.start_index = 0
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[EpochIndex]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        order = self._by_chunks(rng) if self.chunks else rng.permutation(self.length)
-        for index in order[self.skip + rank() :: world_size()]:
+        order = self._shuffle_by_shards(rng) if self.shard_sizes else rng.permutation(self.length)
+        for index in order[self.start_index + get_rank() :: get_world_size()]:
             yield self.epoch, int(index)
 
-    def _by_chunks(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        chunks = np.split(np.arange(self.length), np.cumsum(self.chunks)[:-1])
+    def _shuffle_by_shards(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        chunks = np.split(np.arange(self.length), np.cumsum(self.shard_sizes)[:-1])
         shuffled = [chunks[index] for index in rng.permutation(len(chunks))]
-        groups = [shuffled[start : start + MIXED] for start in range(0, len(shuffled), MIXED)]
+        groups = [
+            shuffled[start : start + SHUFFLE_BUFFER_SHARDS]
+            for start in range(0, len(shuffled), SHUFFLE_BUFFER_SHARDS)
+        ]
         return np.concatenate([rng.permutation(np.concatenate(group)) for group in groups])
 
     def __len__(self) -> int:
-        return len(range(self.skip + rank(), self.length, world_size()))
+        return len(range(self.start_index + get_rank(), self.length, get_world_size()))
 
 
-class Collate:
+class TrainCollate:
     """Samples -> Batch; tasks without a label become all void."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tasks
 
-    def __call__(self, items: Sequence[tuple[Sample, Frame]]) -> Batch:
+    def __call__(self, items: Sequence[tuple[Sample, ImagePlacement]]) -> Batch:
         """B samples with images of one size -> a batch; smaller labels sit in the top left."""
         samples = [sample for sample, _ in items]
         frames = [frame for _, frame in items]
@@ -139,32 +149,32 @@ class Collate:
         image = torch.from_numpy(np.stack([sample.image for sample in samples]))
         targets = {}
         for task in self.tasks:
-            labels = [_fill(self.label(task, sample), task, size) for sample in samples]
+            labels = [_pad_label(self.get_label(task, sample), task, size) for sample in samples]
             targets[task.name] = to_tensor(np.stack(labels))
         ids = [sample.id for sample in samples]
         return Batch(image.permute(0, 3, 1, 2), targets, ids, frames)
 
-    def label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
+    def get_label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
         """As `TrainView` left it, which has looked at it."""
         return sample.targets.get(task.name)
 
 
-class EvalCollate(Collate):
+class EvalCollate(TrainCollate):
     """Likewise of samples whose labels nobody has looked at yet."""
 
-    def label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
+    def get_label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
         """As it came from the dataset, if it is one of such a task."""
-        return _label(task, sample)
+        return _get_checked_label(task, sample)
 
 
-def _label(task: Task, sample: Sample) -> NDArray[np.generic] | None:
+def _get_checked_label(task: Task, sample: Sample) -> NDArray[np.generic] | None:
     """A task's label, if the sample has one.
 
     Raises:
         DataError: it is no label of such a task.
     """
     label = sample.targets.get(task.name)
-    misfit = "" if label is None else task.misfit(label)
+    misfit = "" if label is None else task.find_label_error(label)
     if misfit:
         raise DataError(
             f"image {sample.id}: the label of {task.name!r} {misfit}: change the task's kind or"
@@ -173,59 +183,55 @@ def _label(task: Task, sample: Sample) -> NDArray[np.generic] | None:
     return label
 
 
-def _fill(label: NDArray[np.generic] | None, task: Task, size: Size) -> NDArray[np.generic]:
+def _pad_label(label: NDArray[np.generic] | None, task: Task, size: Size) -> NDArray[np.generic]:
     """A label in the top left of a map of void, or as it is where it has the size."""
     if label is not None and label.shape[:2] == size:
         return label
-    canvas = task.void(size)
+    canvas = task.make_empty_label(size)
     if label is not None:
         canvas[: label.shape[0], : label.shape[1]] = label
     return canvas
 
 
-def to_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
-    """BxHxW uint8 stays; BxHxW float -> Bx1xHxW; BxHxWxC -> BxCxHxW, in memory as before."""
-    tensor = torch.from_numpy(labels)
-    if tensor.ndim == 4:
-        return tensor.permute(0, 3, 1, 2)
-    return tensor.unsqueeze(1) if tensor.is_floating_point() else tensor
-
-
-def train_loader(
-    view: TrainView, batch_size: int, workers: int, pin_memory: bool = False
-) -> Loader[Batch]:
+def make_train_loader(
+    dataset: TrainDataset, batch_size: int, num_workers: int, pin_memory: bool = False
+) -> ErrorForwardingDataLoader[Batch]:
     """Shuffled batches of one size, or a rank's share of them; the last, smaller one is left out.
 
     Raises:
         DataError: fewer images than one batch, which would train nothing.
         ConfigError: ranks cannot share a batch alike.
     """
-    if len(view) < batch_size:
+    if len(dataset) < batch_size:
         raise DataError(
-            f"{len(view)} training images do not fill one batch of {batch_size}: "
+            f"{len(dataset)} training images do not fill one batch of {batch_size}: "
             f"lower loader.batch_size or add images"
         )
-    return Loader(
-        view,
-        Collate(view.tasks),
-        batch_size=share(batch_size),
-        sampler=EpochSampler(len(view), view.seed, view.dataset.chunks),
+    return ErrorForwardingDataLoader(
+        dataset,
+        TrainCollate(dataset.tasks),
+        batch_size=get_per_rank_batch_size(batch_size),
+        sampler=EpochSampler(len(dataset), dataset.seed, dataset.dataset.shard_sizes),
         drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
     )
 
 
-def eval_loader(
-    view: EvalView, tasks: Sequence[Task], batch_size: int, workers: int, pin_memory: bool = False
-) -> Loader[Batch]:
+def make_eval_loader(
+    dataset: EvalDataset,
+    tasks: Sequence[Task],
+    batch_size: int,
+    num_workers: int,
+    pin_memory: bool = False,
+) -> ErrorForwardingDataLoader[Batch]:
     """Every image exactly once, in order; of N ranks each takes every Nth image."""
-    return Loader(
-        view,
+    return ErrorForwardingDataLoader(
+        dataset,
         EvalCollate(tasks),
         batch_size=batch_size,
-        sampler=range(rank(), len(view), world_size()),
-        num_workers=workers,
+        sampler=range(get_rank(), len(dataset), get_world_size()),
+        num_workers=num_workers,
         pin_memory=pin_memory,
     )

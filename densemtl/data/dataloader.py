@@ -13,14 +13,14 @@ from densemtl.errors import UserError, WorkerError
 
 T = TypeVar("T")
 
-KILLED = (
+WORKER_KILLED_MESSAGE = (
     "a process that reads images was killed, perhaps for want of memory: take fewer loader.workers;"
     " a training goes on when the same command is given again"
 )
 
 
 @contextmanager
-def told_if_killed() -> Iterator[None]:
+def translate_worker_errors() -> Iterator[None]:
     """One line where a worker was killed.
 
     torch raises a plain RuntimeError then, from a signal handler: wherever this process may be.
@@ -34,10 +34,10 @@ def told_if_killed() -> Iterator[None]:
         first = error.__context__ or error
         if not any(str(each).startswith("DataLoader worker") for each in (error, first)):
             raise
-        raise WorkerError(KILLED) from error
+        raise WorkerError(WORKER_KILLED_MESSAGE) from error
 
 
-class Loader(DataLoader[T], Generic[T]):
+class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
     """As torch's, but a `UserError` in a worker arrives as it was raised.
 
     torch would hand it over as a text with the worker's traceback. Whatever else goes wrong in a
@@ -48,16 +48,16 @@ class Loader(DataLoader[T], Generic[T]):
         self, dataset: Dataset[Any], collate_fn: Callable[[Any], T], **options: Any
     ) -> None:
         super().__init__(
-            _Carrying(dataset),
-            collate_fn=_Joining(collate_fn),
-            worker_init_fn=_one_thread,
+            _CatchErrors(dataset),
+            collate_fn=_ForwardErrors(collate_fn),
+            worker_init_fn=_use_one_thread,
             # A loader draws a seed whenever it starts: not from those that training goes on from.
             generator=torch.Generator(),
             **options,
         )
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
-        with told_if_killed():
+        with translate_worker_errors():
             for batch in super().__iter__():
                 if isinstance(batch, UserError):
                     raise batch
@@ -69,7 +69,7 @@ def as_is(item: T) -> T:
     return item
 
 
-class _Carrying(Dataset[Any]):
+class _CatchErrors(Dataset[Any]):
     """A dataset that gives a user's error back instead of raising it."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
@@ -85,19 +85,19 @@ class _Carrying(Dataset[Any]):
         return len(self.dataset)  # type: ignore[arg-type]
 
 
-class _Joining:
+class _ForwardErrors:
     """A collate function that lets the first error of a batch through."""
 
-    def __init__(self, collate: Callable[[Any], Any]) -> None:
-        self._collate = collate
+    def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
+        self._collate_fn = collate_fn
 
     def __call__(self, items: Any) -> Any:
         found: Sequence[Any] = items if isinstance(items, list) else [items]
         errors = (item for item in found if isinstance(item, UserError))
-        return next(errors, None) or self._collate(items)
+        return next(errors, None) or self._collate_fn(items)
 
 
-def _one_thread(_: int) -> None:
+def _use_one_thread(_: int) -> None:
     """Workers are the parallelism; OpenCV's own threads would fight them for the cores."""
     import cv2
 

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.ops.region_boundaries import boundaries
+from densemtl.ops.region_boundaries import find_region_boundaries
 from densemtl.ops.thinning import thin
+from densemtl.transforms.camera import Intrinsics
 
-SLAB = 0.07
+DEPTH_BIN = 0.07
 """Thickness of the slabs that normals are fitted in, in log depth; neighbours lie within two."""
 
-WINDOW = (0.027, 0.0193, 0.7, 0.05)
+WINDOW_PARAMS = (0.027, 0.0193, 0.7, 0.05)
 """(least, factor, exponent, most): half the fit's width, factor * metres ** exponent, in units of
 the focal length. Kinect depth is noisier far away, so the fit is wider there."""
 
 
-@dataclass(frozen=True)
-class Intrinsics:
-    """A pinhole camera: focal lengths and 0-based centre in pixels; x right, y down."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-    def shifted(self, x: float, y: float) -> Intrinsics:
-        """The camera of a picture whose content moved by x to the right and y down."""
-        return Intrinsics(self.fx, self.fy, self.cx + x, self.cy + y)
-
-    def scaled(self, factor: float) -> Intrinsics:
-        """The camera of a picture resized by a factor."""
-        return Intrinsics(*(factor * value for value in (self.fx, self.fy, self.cx, self.cy)))
-
-
-def normals(depth: NDArray[np.float32], camera: Intrinsics) -> NDArray[np.float32]:
+def normals_from_depth(depth: NDArray[np.float32], intrinsics: Intrinsics) -> NDArray[np.float32]:
     """Normals of the visible surfaces, by local least-squares fits of planes.
 
     In the picture a plane is linear in inverse depth, 1/z = a x + b y + c for the ray (x, y, 1),
@@ -47,7 +28,7 @@ def normals(depth: NDArray[np.float32], camera: Intrinsics) -> NDArray[np.float3
 
     Args:
         depth: HxW metres, NaN where unknown.
-        camera: of this picture's size.
+        intrinsics: of this picture's size.
 
     Returns:
         HxWx3 float32 unit vectors in camera axes that face the camera (z < 0, except for steep
@@ -58,57 +39,59 @@ def normals(depth: NDArray[np.float32], camera: Intrinsics) -> NDArray[np.float3
     result = np.full((*depth.shape, 3), np.nan, np.float32)
     if not valid.any():
         return result
-    moments = _moments(depth, valid, camera)
+    moments = _compute_moments(depth, valid, intrinsics)
     log = np.log(np.where(valid, depth, 1))
     nearest = float(log[valid].min())
-    slabs = np.where(valid, np.rint((log - nearest) / SLAB), -1)
+    slabs = np.where(valid, np.rint((log - nearest) / DEPTH_BIN), -1)
     for slab in np.unique(slabs[valid]):
-        centre = nearest + slab * SLAB
+        centre = nearest + slab * DEPTH_BIN
         own = slabs == slab
-        width = _window(float(np.exp(centre)), camera)
-        rows, columns = _around(own, width)
-        near = valid[rows, columns] & (np.abs(log[rows, columns] - centre) <= 2 * SLAB)
-        sums = _blur(moments[rows, columns] * near[..., None], width)
+        width = _compute_window_size(float(np.exp(centre)), intrinsics)
+        rows, columns = _compute_padded_bounds(own, width)
+        near = valid[rows, columns] & (np.abs(log[rows, columns] - centre) <= 2 * DEPTH_BIN)
+        sums = _apply_box_filter(moments[rows, columns] * near[..., None], width)
         inside = own[rows, columns]
-        result[rows, columns][inside] = _plane_normals(sums[inside])
+        result[rows, columns][inside] = _fit_plane_normals(sums[inside])
     return result
 
 
-def _moments(
-    depth: NDArray[np.float32], valid: NDArray[np.bool_], camera: Intrinsics
+def _compute_moments(
+    depth: NDArray[np.float32], valid: NDArray[np.bool_], intrinsics: Intrinsics
 ) -> NDArray[np.float32]:
     """HxWx9: 1, x, y, xx, xy, yy, w, wx, wy of each ray (x, y, 1) and inverse depth w."""
     height, width = depth.shape
     x, y = np.meshgrid(
-        (np.arange(width, dtype=np.float32) - camera.cx) / camera.fx,
-        (np.arange(height, dtype=np.float32) - camera.cy) / camera.fy,
+        (np.arange(width, dtype=np.float32) - intrinsics.cx) / intrinsics.fx,
+        (np.arange(height, dtype=np.float32) - intrinsics.cy) / intrinsics.fy,
     )
     w = 1 / np.where(valid, depth, 1)
     one = np.ones_like(x)
     return np.stack([one, x, y, x * x, x * y, y * y, w, w * x, w * y], -1).astype(np.float32)
 
 
-def _window(metres: float, camera: Intrinsics) -> int:
+def _compute_window_size(depth: float, intrinsics: Intrinsics) -> int:
     """The odd side in pixels of the box that is applied twice at a depth."""
-    least, factor, exponent, most = WINDOW
-    pixels = camera.fx * np.clip(factor * metres**exponent, least, most)
+    least, factor, exponent, most = WINDOW_PARAMS
+    pixels = intrinsics.fx * np.clip(factor * depth**exponent, least, most)
     return max(2 * round((float(pixels) - 1) / 2) + 1, 3)
 
 
-def _around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+def _compute_padded_bounds(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
     """Rows and columns of a mask's bounding box with a margin."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     rows = slice(max(top - margin, 0), top + height + margin)
     return rows, slice(max(left - margin, 0), left + width + margin)
 
 
-def _blur(moments: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+def _apply_box_filter(moments: NDArray[np.float32], window_size: int) -> NDArray[np.float32]:
     for _ in range(2):
-        moments = cv2.boxFilter(moments, -1, (width, width), borderType=cv2.BORDER_CONSTANT)
+        moments = cv2.boxFilter(
+            moments, -1, (window_size, window_size), borderType=cv2.BORDER_CONSTANT
+        )
     return moments
 
 
-def _plane_normals(sums: NDArray[np.float32]) -> NDArray[np.float64]:
+def _fit_plane_normals(sums: NDArray[np.float32]) -> NDArray[np.float64]:
     """Nx9 weighted moments -> Nx3 unit normals; NaN where the rays do not span a plane."""
     weight, x, y, xx, xy, yy, w, wx, wy = sums.astype(np.float64).T
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -123,12 +106,12 @@ def _plane_normals(sums: NDArray[np.float32]) -> NDArray[np.float64]:
     return unit
 
 
-def region_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
+def derive_region_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
     """HxW region ids -> uint8 1 on their `boundaries`."""
-    return boundaries(regions).astype(np.uint8)
+    return find_region_boundaries(regions).astype(np.uint8)
 
 
-def laplacian_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
+def derive_laplacian_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
     """HxW region ids -> uint8 1 where their Laplacian is not 0, thinned to 1 pixel.
 
     The training label of the edge task on PASCAL-Context (Maninis et al., CVPR 2019).

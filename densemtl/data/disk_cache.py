@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io.atomic import replacing
 from densemtl.data.base import DenseDataset
 from densemtl.errors import OutputError
+from densemtl.io.atomic import atomic_write
 from densemtl.types import Sample
 
-_IMAGE, _STAMP, _TARGET = "image", "stamp", "target "
+_IMAGE_FIELD, _VERSION_FIELD, _TARGET_PREFIX = "image", "stamp", "target "
 
 
-class DiskCached(DenseDataset):
+class MemmapCacheDataset(DenseDataset):
     """Another dataset whose samples are written down as they are first read.
 
     A sample is one .npy file, a record of its arrays, which is mapped and not read: what a crop
@@ -31,11 +31,11 @@ class DiskCached(DenseDataset):
 
     def __init__(self, dataset: DenseDataset, folder: Path) -> None:
         super().__init__(dataset.split, dataset.tasks)
-        self.ids, self.chunks = dataset.ids, dataset.chunks
+        self.ids, self.shard_sizes = dataset.ids, dataset.shard_sizes
         self._dataset, self._folder = dataset, folder
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """A cache offers what it wraps."""
         raise NotImplementedError("ask the dataset that is cached")
 
@@ -46,45 +46,49 @@ class DiskCached(DenseDataset):
             DataError: it cannot be read.
             OutputError: the cache cannot be written.
         """
-        file, stamp = self._folder / f"{index:07d}.npy", self._dataset.stamp(index)
-        arrays = _load(file, stamp)
+        file, stamp = self._folder / f"{index:07d}.npy", self._dataset.get_sample_version(index)
+        arrays = _load_record(file, stamp)
         if arrays is not None:
-            image = arrays.pop(_IMAGE)
-            targets = {name.removeprefix(_TARGET): each for name, each in arrays.items()}
+            image = arrays.pop(_IMAGE_FIELD)
+            targets = {name.removeprefix(_TARGET_PREFIX): each for name, each in arrays.items()}
             return Sample(image, targets, self.ids[index])
         sample = self._dataset[index]
-        targets = {_TARGET + name: target for name, target in sample.targets.items()}
-        _save(file, stamp, {_IMAGE: sample.image, **targets})
+        targets = {_TARGET_PREFIX + name: target for name, target in sample.targets.items()}
+        _save_record(file, stamp, {_IMAGE_FIELD: sample.image, **targets})
         return sample
 
     def fingerprint(self) -> str:
         """The fingerprint of the dataset that is cached."""
         return self._dataset.fingerprint()
 
-    def stamp(self, index: int) -> str:
+    def get_sample_version(self, index: int) -> str:
         """The stamp of the sample that is cached."""
-        return self._dataset.stamp(index)
+        return self._dataset.get_sample_version(index)
 
 
-def _save(file: Path, stamp: str, arrays: dict[str, NDArray[Any]]) -> None:
+def _save_record(file: Path, version: str, arrays: dict[str, NDArray[Any]]) -> None:
     layout: list[Any] = [(name, each.dtype, each.shape) for name, each in arrays.items()]
-    record = np.empty(1, np.dtype([*layout, (_STAMP, "S64")], align=True))
+    record = np.empty(1, np.dtype([*layout, (_VERSION_FIELD, "S64")], align=True))
     for name, each in arrays.items():
         record[name][0] = each
-    record[_STAMP] = stamp.encode()
+    record[_VERSION_FIELD] = version.encode()
     try:
-        with replacing(file) as draft:
+        with atomic_write(file) as draft:
             np.save(draft, record)
     except OutputError as error:
         raise OutputError(f"{error}; set loader.cache_folder, or loader.cache=none") from error
 
 
-def _load(file: Path, stamp: str) -> dict[str, NDArray[Any]] | None:
+def _load_record(file: Path, version: str) -> dict[str, NDArray[Any]] | None:
     """The arrays of a file that is there, whole and of this stamp; changes stay in memory."""
     try:
         record = np.load(file, mmap_mode="c")
-        if record[_STAMP][0].decode() != stamp:
+        if record[_VERSION_FIELD][0].decode() != version:
             return None
-        return {name: np.asarray(record[name][0]) for name in record.dtype.names if name != _STAMP}
+        return {
+            name: np.asarray(record[name][0])
+            for name in record.dtype.names
+            if name != _VERSION_FIELD
+        }
     except Exception:  # numpy's reader of broken files raises nearly anything
         return None

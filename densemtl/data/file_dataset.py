@@ -11,28 +11,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io import arrays
-from densemtl.data.base import DenseDataset, Split
+from densemtl.data.base import DenseDataset
 from densemtl.errors import DataError
-from densemtl.types import Sample
+from densemtl.io import arrays
+from densemtl.types import Sample, Split
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelFiles:
     """The label files of one task.
 
     Attributes:
         files: {image name: file}; images without a label are absent.
         read: a file -> a target in a `Sample`'s layout, or None if it holds no label.
-        place: where the files were looked for, to say so when there is none.
+        searched_path: where the files were looked for, to say so when there is none.
     """
 
     files: Mapping[str, Path]
     read: Callable[[Path], NDArray[np.generic] | None]
-    place: Path
+    searched_path: Path
 
 
-class DiskDataset(DenseDataset):
+class FileDataset(DenseDataset):
     """Subclasses find the files; reading and checking is the same for all.
 
     Args:
@@ -60,33 +60,37 @@ class DiskDataset(DenseDataset):
         if missing:
             count = f"{len(missing)} of its {len(self.ids)} images"
             raise DataError(f"{source}: {count} have no file, the first is {missing[0]!r}")
-        self._images = {name: images[name] for name in self.ids}
-        self._labels = {task: self._own(self.labels(task), task) for task in self.tasks}
+        self._image_files = {name: images[name] for name in self.ids}
+        self._label_files = {
+            task: self._select_split_files(self.find_label_files(task), task) for task in self.tasks
+        }
 
     @abstractmethod
-    def labels(self, task: str) -> Labels:
+    def find_label_files(self, task: str) -> LabelFiles:
         """Where the labels of a task lie; called once for each task asked for."""
 
-    def stamp(self, index: int) -> str:
+    def get_sample_version(self, index: int) -> str:
         """A hash of its files' names, sizes and times of change."""
-        stats = [(str(file), file.stat()) for file in self.files(index) if file.exists()]
+        stats = [
+            (str(file), file.stat()) for file in self.list_sample_files(index) if file.exists()
+        ]
         text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def files(self, index: int) -> list[Path]:
+    def list_sample_files(self, index: int) -> list[Path]:
         """Whatever a sample is read from."""
         name = self.ids[index]
-        labels = [each.files[name] for each in self._labels.values() if name in each.files]
-        return [self._images[name], *labels]
+        labels = [each.files[name] for each in self._label_files.values() if name in each.files]
+        return [self._image_files[name], *labels]
 
-    def _own(self, labels: Labels, task: str) -> Labels:
-        own = {name: labels.files[name] for name in self.ids if name in labels.files}
+    def _select_split_files(self, label_files: LabelFiles, task: str) -> LabelFiles:
+        own = {name: label_files.files[name] for name in self.ids if name in label_files.files}
         if not own:
             raise DataError(
-                f"{labels.place}: no {task} label for any of the {len(self.ids)} images of "
+                f"{label_files.searched_path}: no {task} label for any of the {len(self.ids)} images of "
                 f"{self.split!r}; leave the task out, or add its files (see datasets/README.md)"
             )
-        return Labels(own, labels.read, labels.place)
+        return LabelFiles(own, label_files.read, label_files.searched_path)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample; a task without label for this image is absent.
@@ -95,18 +99,20 @@ class DiskDataset(DenseDataset):
             DataError: a file is missing, corrupt, of another size or out of range; names it.
         """
         name = self.ids[index]
-        image = arrays.read_image(self._images[name])
+        image = arrays.read_image(self._image_files[name])
         targets = {}
-        for task, labels in self._labels.items():
+        for task, labels in self._label_files.items():
             if name in labels.files:
-                targets[task] = _read(labels, labels.files[name], image.shape[:2])
+                targets[task] = _read_label(labels, labels.files[name], image.shape[:2])
         found = {task: target for task, target in targets.items() if target is not None}
         return Sample(image, found, name)
 
 
-def _read(labels: Labels, file: Path, size: tuple[int, ...]) -> NDArray[np.generic] | None:
-    target = labels.read(file)
-    if target is not None and target.shape[:2] != size:
-        found, wanted = ("x".join(map(str, shape)) for shape in (target.shape[:2], size))
+def _read_label(
+    label_files: LabelFiles, file: Path, image_size: tuple[int, ...]
+) -> NDArray[np.generic] | None:
+    target = label_files.read(file)
+    if target is not None and target.shape[:2] != image_size:
+        found, wanted = ("x".join(map(str, shape)) for shape in (target.shape[:2], image_size))
         raise DataError(f"{file}: the label is {found} pixels, its image {wanted}")
     return target

@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.dataloader import Loader, as_is
+from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is
 from densemtl.types import Sample
 
 
-class Cached(DenseDataset):
+class InMemoryDataset(DenseDataset):
     """Another dataset with all samples read ahead, by workers, at construction.
 
     Workers started later share the memory of the process that read the samples.
     """
 
-    def __init__(self, dataset: DenseDataset, workers: int) -> None:
+    def __init__(self, dataset: DenseDataset, num_workers: int) -> None:
         super().__init__(dataset.split, dataset.tasks)
         self.ids = dataset.ids
         self._fingerprint = dataset.fingerprint()
-        self._samples: Sequence[Sample] = list(_read_all(dataset, workers))
+        self._samples: Sequence[Sample] = list(_read_all(dataset, num_workers))
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """A cache offers what it wraps."""
         raise NotImplementedError("ask the dataset that is cached")
 
@@ -35,5 +35,5 @@ class Cached(DenseDataset):
         return self._fingerprint
 
 
-def _read_all(dataset: DenseDataset, workers: int) -> Loader[Sample]:
-    return Loader(dataset, as_is, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
+def _read_all(dataset: DenseDataset, num_workers: int) -> ErrorForwardingDataLoader[Sample]:
+    return ErrorForwardingDataLoader(dataset, as_is, batch_size=None, num_workers=num_workers)  # type: ignore[arg-type]

@@ -8,16 +8,16 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.dataloader import Loader, as_is
-from densemtl.distributed.collectives import is_first
+from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is
+from densemtl.distributed.collectives import is_main_process
 from densemtl.errors import DataError
 from densemtl.types import Sample
 
-SHOWN = 5
+MAX_ERRORS_SHOWN = 5
 """Faults that are told one by one."""
 
 
-class Readable(DenseDataset):
+class SkipCorruptDataset(DenseDataset):
     """Another dataset without its broken samples, which are found by reading all, and told.
 
     The ids, and so the fingerprint, are those of the samples that are left: results of sets that
@@ -25,44 +25,48 @@ class Readable(DenseDataset):
 
     Args:
         dataset: to choose from.
-        workers: processes that read.
+        num_workers: processes that read.
 
     Raises:
         DataError: no sample can be read.
     """
 
-    def __init__(self, dataset: DenseDataset, workers: int) -> None:
+    def __init__(self, dataset: DenseDataset, num_workers: int) -> None:
         super().__init__(dataset.split, dataset.tasks)
         self._dataset = dataset
-        faults = list(Loader(_Faults(dataset), as_is, batch_size=None, num_workers=workers))
-        self._kept = [index for index, fault in enumerate(faults) if not fault]
-        self.ids = tuple(dataset.ids[index] for index in self._kept)
-        self.chunks = _kept_of(dataset.chunks, self._kept)
+        faults = list(
+            ErrorForwardingDataLoader(
+                _ReadErrors(dataset), as_is, batch_size=None, num_workers=num_workers
+            )
+        )
+        self._readable_indices = [index for index, fault in enumerate(faults) if not fault]
+        self.ids = tuple(dataset.ids[index] for index in self._readable_indices)
+        self.shard_sizes = _count_readable(dataset.shard_sizes, self._readable_indices)
         told = [fault for fault in faults if fault]
-        if not self._kept:
+        if not self._readable_indices:
             raise DataError(f"{told[0]} (and so for all {len(told)} images of {self.split!r})")
-        if told and is_first():
-            _tell(told, len(faults), self.split)
+        if told and is_main_process():
+            _print_skipped(told, len(faults), self.split)
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """It offers what it chooses from."""
         raise NotImplementedError("ask the dataset that is chosen from")
 
     def __getitem__(self, index: int) -> Sample:
-        return self._dataset[self._kept[index]]
+        return self._dataset[self._readable_indices[index]]
 
-    def stamp(self, index: int) -> str:
+    def get_sample_version(self, index: int) -> str:
         """The stamp of the sample that was kept."""
-        return self._dataset.stamp(self._kept[index])
+        return self._dataset.get_sample_version(self._readable_indices[index])
 
     def fingerprint(self) -> str:
         """That of the dataset itself where nothing was left out."""
-        whole = len(self._kept) == len(self._dataset)
+        whole = len(self._readable_indices) == len(self._dataset)
         return self._dataset.fingerprint() if whole else super().fingerprint()
 
 
-class _Faults(Dataset[str]):
+class _ReadErrors(Dataset[str]):
     """What is wrong with each sample; nothing for those that can be read."""
 
     def __init__(self, dataset: DenseDataset) -> None:
@@ -79,16 +83,16 @@ class _Faults(Dataset[str]):
         return len(self._dataset)
 
 
-def _kept_of(chunks: Any, kept: list[int]) -> tuple[int, ...]:
+def _count_readable(shard_sizes: Any, readable_indices: list[int]) -> tuple[int, ...]:
     """How many of each chunk are left."""
-    if not chunks:
+    if not shard_sizes:
         return ()
-    chunk = np.searchsorted(np.cumsum(chunks), kept, side="right")
-    left = np.bincount(chunk, minlength=len(chunks))
+    chunk = np.searchsorted(np.cumsum(shard_sizes), readable_indices, side="right")
+    left = np.bincount(chunk, minlength=len(shard_sizes))
     return tuple(int(count) for count in left if count)
 
 
-def _tell(faults: list[str], count: int, split: str) -> None:
-    for fault in faults[:SHOWN]:
+def _print_skipped(errors: list[str], num_samples: int, split: str) -> None:
+    for fault in errors[:MAX_ERRORS_SHOWN]:
         print(f"skipped: {fault}")
-    print(f"skipped {len(faults)} of the {count} images of {split!r}, which cannot be read")
+    print(f"skipped {len(errors)} of the {num_samples} images of {split!r}, which cannot be read")

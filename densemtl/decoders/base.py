@@ -12,19 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.layers.gradient_cut import SharedFeatures
 from densemtl.backbones.backbone import Backbone
+from densemtl.layers.gradient_cut import SharedFeatures
 from densemtl.tasks.base import Task
-from densemtl.types import FeatureSpec, Predictions, Sharing
+from densemtl.types import FeatureInfo, Predictions, SharingWeights
 
-MakeBackbone = Callable[[], Backbone]
-MakeHead = Callable[[FeatureSpec, int], nn.Module]
+BackboneFactory = Callable[[], Backbone]
+HeadFactory = Callable[[FeatureInfo, int], nn.Module]
 """(features, channels) -> a head: list of NCHW features -> logits at their finest used size."""
 
 
-def make_heads(make_head: MakeHead, features: FeatureSpec, tasks: Sequence[Task]) -> nn.ModuleDict:
+def make_heads(
+    make_head: HeadFactory, feature_info: FeatureInfo, tasks: Sequence[Task]
+) -> nn.ModuleDict:
     """{task: its own head on these features}."""
-    return nn.ModuleDict({task.name: make_head(features, task.channels) for task in tasks})
+    return nn.ModuleDict({task.name: make_head(feature_info, task.channels) for task in tasks})
 
 
 class Decoder(nn.Module, ABC):
@@ -42,7 +44,7 @@ class Decoder(nn.Module, ABC):
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Every parameter once: "shared", one group a task under its name, and "fusion"."""
 
-    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+    def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """What was learnt about sharing: {place: weights}; nothing where nothing is learnt.
 
         Called in evaluation mode, without gradients, between training steps.
@@ -54,18 +56,18 @@ class Decoder(nn.Module, ABC):
         return {}
 
 
-class PyramidDecoder(Decoder):
+class SharedBackboneDecoder(Decoder):
     """A decoder that reads one backbone's pyramid."""
 
-    def __init__(self, make_backbone: MakeBackbone, tasks: Sequence[Task]) -> None:
+    def __init__(self, make_backbone: BackboneFactory, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
         self.backbone = make_backbone()
-        self.handover = SharedFeatures()
+        self.shared_features = SharedFeatures()
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
-        return self.predict(self.handover(self.backbone(image)))
+        return self.decode_features(self.shared_features(self.backbone(image)))
 
     @abstractmethod
-    def predict(self, features: list[Tensor]) -> Predictions:
+    def decode_features(self, features: list[Tensor]) -> Predictions:
         """The pyramid, finest first -> logits at feature size."""

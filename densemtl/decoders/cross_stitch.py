@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.stage_exchange import STEM, ParallelNetworks
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.stage_exchange import STEM_LEVEL, StageExchangeNetworks
 from densemtl.layers.common import weighted_sum
 from densemtl.tasks.base import Task
-from densemtl.types import Sharing
+from densemtl.types import SharingWeights
 
 
-class CrossStitch(ParallelNetworks):
+class CrossStitch(StageExchangeNetworks):
     """After every stage each task's channel becomes a learned mixture of all tasks' (eq. 1).
 
     Args:
@@ -30,32 +30,32 @@ class CrossStitch(ParallelNetworks):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         **options: Any,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks, **options)
         start = torch.tensor(self.shares)
         self.units = nn.ParameterList(
-            start[:, :, None].repeat(1, 1, channels) for channels in self.spec.channels
+            start[:, :, None].repeat(1, 1, channels) for channels in self.feature_info.channels
         )
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
         """A weighted sum over tasks, with a weight a channel."""
-        if level == STEM:
+        if level == STEM_LEVEL:
             return features
         unit = self.units[level - 1][..., None, None]
         return [weighted_sum(weights.unbind(), features) for weights in unit]
 
-    def fusion(self) -> list[nn.Parameter]:
+    def fusion_parameters(self) -> list[nn.Parameter]:
         """One TxTxC unit a stage."""
         return list(self.units)
 
-    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+    def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Each unit's weights, their mean over channels."""
         names = self.task_names
         return {
-            f"stage {stage}": Sharing(names, names, unit.detach().mean(dim=2))
+            f"stage {stage}": SharingWeights(names, names, unit.detach().mean(dim=2))
             for stage, unit in enumerate(self.units, start=1)
         }

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.task_networks import OwnNetworks, own_share
+from densemtl.config.constraints import UnitInterval
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.task_networks import PerTaskNetworks, split_alpha
+from densemtl.layers.channel_mixing import PyramidMixer
 from densemtl.layers.gradient_cut import SharedFeatures
-from densemtl.config.constraints import Fraction
-from densemtl.layers.channel_mixing import Join
 from densemtl.tasks.base import Task
-from densemtl.types import SHARED, Predictions, Sharing
+from densemtl.types import SHARED, Predictions, SharingWeights
 
 
-class CustomizedSharing(OwnNetworks):
+class CustomizedSharing(PerTaskNetworks):
     """One backbone for all tasks and one of its own a task; each head reads both, joined.
 
     They meet in the pyramid alone, each level by a 1x1, so that any backbone will do.
@@ -31,40 +31,40 @@ class CustomizedSharing(OwnNetworks):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         *,
-        alpha: Fraction = 0.5,
+        alpha: UnitInterval = 0.5,
     ) -> None:
-        shares = own_share(alpha, 2)
+        shares = split_alpha(alpha, 2)
         super().__init__(make_backbone, make_head, tasks)
-        self.shared, self.handover = make_backbone(), SharedFeatures()
-        widths = self.spec.channels
-        self.joins = nn.ModuleDict({task.name: Join(widths, shares) for task in tasks})
+        self.shared_backbone, self.shared_features = make_backbone(), SharedFeatures()
+        widths = self.feature_info.channels
+        self.mixers = nn.ModuleDict({task.name: PyramidMixer(widths, shares) for task in tasks})
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
-        shared = self.handover(self.shared(image))
+        shared = self.shared_features(self.shared_backbone(image))
         final = {}
         for task, head in self.heads.items():
             own = self.backbones[task](image)
-            final[task] = head(self.joins[task]([own, shared]))
+            final[task] = head(self.mixers[task]([own, shared]))
         return Predictions(final)
 
-    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+    def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Norm of each join's block for own and for shared features, over that of the identity."""
-        joins = [join for join in self.joins.values() if isinstance(join, Join)]
-        levels = torch.stack([join.norms() for join in joins], dim=1)
+        joins = [join for join in self.mixers.values() if isinstance(join, PyramidMixer)]
+        levels = torch.stack([join.compute_block_norms() for join in joins], dim=1)
         return {
-            f"level {level}": Sharing(self.task_names, ("own", "shared"), weights)
+            f"level {level}": SharingWeights(self.task_names, ("own", "shared"), weights)
             for level, weights in enumerate(levels, start=1)
         }
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """One backbone is shared besides."""
-        return {SHARED: list(self.shared.parameters()), **super().parameter_groups()}
+        return {SHARED: list(self.shared_backbone.parameters()), **super().parameter_groups()}
 
-    def fusion(self) -> list[nn.Parameter]:
+    def fusion_parameters(self) -> list[nn.Parameter]:
         """Every task's join."""
-        return list(self.joins.parameters())
+        return list(self.mixers.parameters())

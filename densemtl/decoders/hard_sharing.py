@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder, make_heads
+from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder, make_heads
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED, Predictions
 
 
-class HardSharing(PyramidDecoder):
+class HardSharing(SharedBackboneDecoder):
     """All tasks read one backbone's pyramid, each by its own head, and never meet again."""
 
     def __init__(
-        self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
+        self, make_backbone: BackboneFactory, make_head: HeadFactory, tasks: Sequence[Task]
     ) -> None:
         super().__init__(make_backbone, tasks)
-        self.heads = make_heads(make_head, self.backbone.spec, tasks)
+        self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
-    def predict(self, features: list[Tensor]) -> Predictions:
+    def decode_features(self, features: list[Tensor]) -> Predictions:
         """The pyramid, finest first -> logits of every task at feature size."""
         return Predictions({task: head(features) for task, head in self.heads.items()})
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.gated_experts import GatedExperts
-from densemtl.config.constraints import Few
-from densemtl.layers.mixture_of_experts import Wiring, named
+from densemtl.config.constraints import SmallPositiveInt
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.gated_experts import MixtureOfExperts
+from densemtl.layers.mixture_of_experts import ExpertRouting, name_experts
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 
 
-class MLMMoE(GatedExperts):
+class MLMMoE(MixtureOfExperts):
     """Layers of MMoE, in which an expert is to the layer below what a task is to the last.
 
     Each expert above the first layer has a gate of its own over all experts below, and reads what
@@ -31,17 +31,19 @@ class MLMMoE(GatedExperts):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         *,
-        layers: Few = 2,
-        experts: Few = 4,
+        layers: SmallPositiveInt = 2,
+        experts: SmallPositiveInt = 4,
         **options: Any,
     ) -> None:
-        names = named(SHARED, experts)
+        names = name_experts(SHARED, experts)
         own_stream = {name: name for name in names}
-        below = Wiring(own_stream, dict.fromkeys(names, names), gates_read_input=True)
-        last = Wiring(own_stream, {task.name: names for task in tasks}, gates_read_input=True)
+        below = ExpertRouting(own_stream, dict.fromkeys(names, names), gates_read_input=True)
+        last = ExpertRouting(
+            own_stream, {task.name: names for task in tasks}, gates_read_input=True
+        )
         wirings = [*[below] * (layers - 1), last]
         super().__init__(make_backbone, make_head, tasks, wirings, **options)

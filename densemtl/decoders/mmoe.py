@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.gated_experts import GatedExperts
-from densemtl.config.constraints import Few
-from densemtl.layers.mixture_of_experts import Wiring, named
+from densemtl.config.constraints import SmallPositiveInt
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.gated_experts import MixtureOfExperts
+from densemtl.layers.mixture_of_experts import ExpertRouting, name_experts
 from densemtl.tasks.base import Task
 from densemtl.types import SHARED
 
 
-class MMoE(GatedExperts):
+class MMoE(MixtureOfExperts):
     """All tasks have the same experts, and each a gate of its own over them (eq. 6 to 8).
 
     Every level of the pyramid has its own experts, bottlenecks, and gates. All experts are the
@@ -29,16 +29,16 @@ class MMoE(GatedExperts):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         *,
-        experts: Few = 4,
+        experts: SmallPositiveInt = 4,
         **options: Any,
     ) -> None:
-        names = named(SHARED, experts)
-        layer = Wiring(
-            experts=dict.fromkeys(names, SHARED),
-            gates={task.name: names for task in tasks},
+        names = name_experts(SHARED, experts)
+        layer = ExpertRouting(
+            expert_inputs=dict.fromkeys(names, SHARED),
+            gate_experts={task.name: names for task in tasks},
         )
         super().__init__(make_backbone, make_head, tasks, [layer], **options)

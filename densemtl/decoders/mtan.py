@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
+from densemtl.decoders.base import BackboneFactory, Decoder, HeadFactory, make_heads
+from densemtl.layers.common import SinglePixelSafeBatchNorm2d
 from densemtl.layers.gradient_cut import SharedFeatures
+from densemtl.layers.output_capture import capture_outputs
 from densemtl.layers.residual import bottleneck
-from densemtl.layers.common import BatchNorm, resize, size_of
-from densemtl.layers.output_capture import watch
+from densemtl.ops.resize import get_size, resize
 from densemtl.tasks.base import Task
-from densemtl.types import SHARED, Predictions, Sharing
+from densemtl.types import SHARED, Predictions, SharingWeights
 
-SQUEEZE = 4
+ATTENTION_REDUCTION = 4
 """An attention module is this much narrower inside than its stage."""
 
 
@@ -33,72 +34,72 @@ class MTAN(Decoder):
     """
 
     def __init__(
-        self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
+        self, make_backbone: BackboneFactory, make_head: HeadFactory, tasks: Sequence[Task]
     ) -> None:
         super().__init__(tasks)
-        self.backbone, self.handover = make_backbone(), SharedFeatures()
-        widths = self.backbone.spec.channels
+        self.backbone, self.shared_features = make_backbone(), SharedFeatures()
+        widths = self.backbone.feature_info.channels
         before = (0, *widths[1:])
-        entering = self._entering_widths()
+        entering = self._measure_entering_channels()
         self.attention = nn.ModuleDict(
             {
                 task.name: nn.ModuleList(
-                    _attention(enter + refined, width)
+                    _make_attention_module(enter + refined, width)
                     for enter, refined, width in zip(entering, before, widths, strict=True)
                 )
                 for task in tasks
             }
         )
         self.refine = nn.ModuleList(bottleneck(*pair) for pair in pairwise(widths))
-        self.heads = make_heads(make_head, self.backbone.spec, tasks)
+        self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
-        stages = self._handed(self._run_stages(image))
+        stages = self._share_features(self._run_stages(image))
         final = {}
         for task, head in self.heads.items():
             final[task] = head(self._attend(self.attention[task], stages))
         return Predictions(final)
 
-    def _attend(self, modules: nn.Module, stages: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    def _attend(self, attention: nn.Module, stages: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """A task's attended feature of every stage, from (entering, leaving) the last blocks."""
-        assert isinstance(modules, nn.ModuleList)
-        strides = self.backbone.spec.strides
+        assert isinstance(attention, nn.ModuleList)
+        strides = self.backbone.feature_info.strides
         attended: list[Tensor] = []
         for stage, (entering, leaving) in enumerate(stages):
-            seen = [resize(entering, size_of(leaving))]
+            seen = [resize(entering, get_size(leaving))]
             if attended:
                 refined = self.refine[stage - 1](attended[-1])
-                seen.append(_shrink(refined, strides[stage] // strides[stage - 1]))
-            attended.append(modules[stage](torch.cat(seen, dim=1)) * leaving)
+                seen.append(_downsample(refined, strides[stage] // strides[stage - 1]))
+            attended.append(attention[stage](torch.cat(seen, dim=1)) * leaving)
         return attended
 
     def _run_stages(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(entering, leaving) each stage's last block, NCHW."""
         midway, stages = self.backbone.run_stem(image), []
-        for stage in range(len(self.backbone.spec)):
-            entering, midway = self.backbone.run_stage_watched(stage, midway)
+        for stage in range(len(self.backbone.feature_info)):
+            entering, midway = self.backbone.run_stage_with_last_input(stage, midway)
             stages.append((entering, midway.feature))
         return stages
 
-    def _handed(self, stages: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        maps = self.handover([feature for stage in stages for feature in stage])
+    def _share_features(self, stages: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        maps = self.shared_features([feature for stage in stages for feature in stage])
         return list(zip(maps[::2], maps[1::2], strict=True))
 
-    def _entering_widths(self) -> list[int]:
+    def _measure_entering_channels(self) -> list[int]:
         """Channels of what enters the stages' last blocks: tried out."""
         self.backbone.check_stages()
-        with self.backbone.trial() as noise:
+        with self.backbone.dry_run() as noise:
             stages = self._run_stages(noise)
         return [entering.shape[1] for entering, _ in stages]
 
-    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+    def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Mean of each task's mask on every stage."""
-        stages = tuple(f"stage {i + 1}" for i in range(len(self.backbone.spec)))
+        stages = tuple(f"stage {i + 1}" for i in range(len(self.backbone.feature_info)))
         masks = [mask for task in self.task_names for mask in self.attention[task].children()]
-        means = [mask.float().mean() for mask in watch(masks, lambda: self(image))]
+        means = [mask.float().mean() for mask in capture_outputs(masks, lambda: self(image))]
         weights = torch.stack(means).view(len(self.task_names), len(stages))
-        return {"attention": Sharing(self.task_names, stages, weights)}
+        return {"attention": SharingWeights(self.task_names, stages, weights)}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Backbone and refinement are shared; attention and head are each task's."""
@@ -110,19 +111,19 @@ class MTAN(Decoder):
         return {SHARED: shared, **own}
 
 
-def _attention(channels: int, width: int) -> nn.Sequential:
+def _make_attention_module(channels: int, width: int) -> nn.Sequential:
     """Two 1x1 with bias, BN; a mask in 0..1 (Fig. 3)."""
-    inner = width // SQUEEZE
+    inner = width // ATTENTION_REDUCTION
     return nn.Sequential(
         nn.Conv2d(channels, inner, 1),
-        BatchNorm(inner),
+        SinglePixelSafeBatchNorm2d(inner),
         nn.ReLU(inplace=True),
         nn.Conv2d(inner, width, 1),
-        BatchNorm(width),
+        SinglePixelSafeBatchNorm2d(width),
         nn.Sigmoid(),
     )
 
 
-def _shrink(feature: Tensor, times: int) -> Tensor:
+def _downsample(feature: Tensor, factor: int) -> Tensor:
     """To the next stage's size, by the largest of each square of pixels."""
-    return F.max_pool2d(feature, times) if times > 1 else feature
+    return F.max_pool2d(feature, factor) if factor > 1 else feature

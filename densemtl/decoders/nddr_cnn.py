@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.stage_exchange import ParallelNetworks
 from densemtl.backbones.backbone import Backbone
-from densemtl.layers.channel_mixing import block_norms, mixture
-from densemtl.layers.common import resize, size_of
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.stage_exchange import StageExchangeNetworks
+from densemtl.layers.channel_mixing import compute_block_norms, identity_mixed_conv
+from densemtl.ops.resize import get_size, resize
 from densemtl.tasks.base import Task
-from densemtl.types import Sharing
+from densemtl.types import SharingWeights
 
-MOMENTUM = 0.05
+BN_MOMENTUM = 0.05
 """Of the layers' batch normalisation, as published."""
 
 
-class NDDRCNN(ParallelNetworks):
+class NDDRCNN(StageExchangeNetworks):
     """After the stem and every stage all tasks' channels are joined and, per task, reduced again.
 
     Args:
@@ -36,18 +36,18 @@ class NDDRCNN(ParallelNetworks):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         *,
         shortcut: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks, **options)
-        count, spec = len(tasks), self.spec
-        widths = (_stem_width(self._first()), *spec.channels)
+        count, spec = len(tasks), self.feature_info
+        widths = (_measure_stem_channels(self._get_first_backbone()), *spec.channels)
         self.layers = nn.ModuleList(
-            nn.ModuleList(_reduction(width, row) for row in self.shares) for width in widths
+            nn.ModuleList(_make_nddr_layer(width, row) for row in self.shares) for width in widths
         )
         joined, last = sum(spec.channels), spec.channels[-1]
         self.shortcuts = nn.ModuleList(
@@ -61,38 +61,40 @@ class NDDRCNN(ParallelNetworks):
         assert isinstance(reductions, nn.ModuleList)
         return [reduce(joined) for reduce in reductions]
 
-    def predict(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
+    def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
         """Each task's pyramid, its last level through the shortcut if there is one -> logits."""
         for pyramid, reduce in zip(pyramids, self.shortcuts, strict=False):
-            size = size_of(pyramid[-1])
+            size = get_size(pyramid[-1])
             pyramid[-1] = reduce(torch.cat([resize(level, size) for level in pyramid], dim=1))
-        return super().predict(pyramids)
+        return super().decode_pyramids(pyramids)
 
-    def fusion(self) -> list[nn.Parameter]:
+    def fusion_parameters(self) -> list[nn.Parameter]:
         """The reductions, of stages and of shortcuts."""
         return [*self.layers.parameters(), *self.shortcuts.parameters()]
 
-    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+    def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Norm of every task's block in each reduction, over that of the identity."""
         names = self.task_names
-        places = ("stem", *(f"stage {stage + 1}" for stage in range(len(self.spec))))
+        places = ("stem", *(f"stage {stage + 1}" for stage in range(len(self.feature_info))))
         return {
-            place: Sharing(names, names, torch.stack([block_norms(each) for each in layer]))
+            place: SharingWeights(
+                names, names, torch.stack([compute_block_norms(each) for each in layer])
+            )
             for place, layer in zip(places, self.layers, strict=True)
             if isinstance(layer, nn.ModuleList)
         }
 
 
-def _reduction(width: int, shares: Sequence[float]) -> nn.Sequential:
+def _make_nddr_layer(width: int, shares: Sequence[float]) -> nn.Sequential:
     """1x1 without bias, BN, ReLU; starts as a mixture of all tasks' equal channels."""
     return nn.Sequential(
-        mixture(width, shares),
-        nn.BatchNorm2d(width, momentum=MOMENTUM),
+        identity_mixed_conv(width, shares),
+        nn.BatchNorm2d(width, momentum=BN_MOMENTUM),
         nn.ReLU(inplace=True),
     )
 
 
-def _stem_width(backbone: Backbone) -> int:
+def _measure_stem_channels(backbone: Backbone) -> int:
     """Channels of the stem's output, which no specification tells: tried out."""
-    with backbone.trial() as noise:
+    with backbone.dry_run() as noise:
         return backbone.run_stem(noise).feature.shape[1]

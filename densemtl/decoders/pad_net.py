@@ -7,17 +7,17 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from densemtl.decoders.base import MakeBackbone, MakeHead, PyramidDecoder
+from densemtl.config.constraints import NumChannels
+from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder
 from densemtl.decoders.initial_prediction import make_features, make_logits, two_blocks
-from densemtl.config.constraints import Width
+from densemtl.layers.common import fuse_levels
+from densemtl.layers.multimodal_distillation import MultiModalDistillation
 from densemtl.layers.residual import bottleneck
-from densemtl.layers.multimodal_distillation import Distillation
-from densemtl.layers.common import mix_levels
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, Predictions
 
 
-class PADNet(PyramidDecoder):
+class PADNet(SharedBackboneDecoder):
     """Each task is predicted once, then again from its features and, gated, the other tasks'.
 
     Args:
@@ -32,23 +32,25 @@ class PADNet(PyramidDecoder):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         auxiliary_tasks: Sequence[Task] = (),
         *,
         feature: Literal["all", "last"] = "all",
-        width: Width = 256,
+        width: NumChannels = 256,
     ) -> None:
         super().__init__(make_backbone, tasks)
         every = (*tasks, *auxiliary_tasks)
-        channels = self.backbone.spec.channels
+        channels = self.backbone.feature_info.channels
         start = sum(channels) if feature == "all" else channels[-1]
-        self.mix = mix_levels(channels) if feature == "all" else None
-        self.initial = make_features(bottleneck, every, start, width)
-        self.guess = make_logits(every, width)
-        self.distil = Distillation(self.task_names, [task.name for task in every], width)
-        self.final = nn.ModuleDict(
+        self.mix = fuse_levels(channels) if feature == "all" else None
+        self.initial_features = make_features(bottleneck, every, start, width)
+        self.initial_heads = make_logits(every, width)
+        self.distillation = MultiModalDistillation(
+            self.task_names, [task.name for task in every], width
+        )
+        self.final_heads = nn.ModuleDict(
             {
                 task.name: nn.Sequential(
                     two_blocks(bottleneck, width, width), nn.Conv2d(width, task.channels, 1)
@@ -57,25 +59,25 @@ class PADNet(PyramidDecoder):
             }
         )
 
-    def predict(self, features: list[Tensor]) -> Predictions:
+    def decode_features(self, features: list[Tensor]) -> Predictions:
         """The pyramid, finest first -> final logits, and the initial ones as auxiliary."""
-        shared = self._start(features)
-        initial = {task: module(shared) for task, module in self.initial.items()}
-        guesses = {task: module(initial[task]) for task, module in self.guess.items()}
-        distilled = self.distil(initial)
-        final = {task: module(distilled[task]) for task, module in self.final.items()}
-        return Predictions(final, aux=[guesses])
+        shared = self._fuse_levels(features)
+        initial = {task: module(shared) for task, module in self.initial_features.items()}
+        guesses = {task: module(initial[task]) for task, module in self.initial_heads.items()}
+        distilled = self.distillation(initial)
+        final = {task: module(distilled[task]) for task, module in self.final_heads.items()}
+        return Predictions(final, aux_logits=[guesses])
 
-    def _start(self, features: list[Tensor]) -> Tensor:
+    def _fuse_levels(self, features: list[Tensor]) -> Tensor:
         return features[-1] if self.mix is None else self.mix(features)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Backbone and its mixing are shared; everything after is a task's own but the messages."""
         shared = list(self.backbone.parameters())
         shared += [] if self.mix is None else list(self.mix.parameters())
-        parts = (self.initial, self.guess, self.final)
+        parts = (self.initial_features, self.initial_heads, self.final_heads)
         own = {
             task: [each for part in parts if task in part for each in part[task].parameters()]
-            for task in self.initial
+            for task in self.initial_features
         }
-        return {SHARED: shared, **own, FUSION: list(self.distil.parameters())}
+        return {SHARED: shared, **own, FUSION: list(self.distillation.parameters())}

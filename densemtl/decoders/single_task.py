@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
+from densemtl.decoders.base import BackboneFactory, HeadFactory
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.errors import ModelError
 from densemtl.tasks.base import Task
@@ -18,7 +18,7 @@ class SingleTask(HardSharing):
     """
 
     def __init__(
-        self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
+        self, make_backbone: BackboneFactory, make_head: HeadFactory, tasks: Sequence[Task]
     ) -> None:
         if len(tasks) != 1:
             names = ", ".join(task.name for task in tasks)

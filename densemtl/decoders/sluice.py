@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.stage_exchange import STEM, ParallelNetworks
-from densemtl.distributed.collectives import mean_over_batch
+from densemtl.config.constraints import NonNegativeFloat, SmallPositiveInt
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.stage_exchange import STEM_LEVEL, StageExchangeNetworks
+from densemtl.distributed.collectives import all_reduce_batch_mean
 from densemtl.errors import ConfigError, ModelError
-from densemtl.config.constraints import Few, NonNegative
-from densemtl.layers.common import size_of
+from densemtl.ops.resize import get_size
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions, Sharing
+from densemtl.types import Predictions, SharingWeights
 
 
-class Sluice(ParallelNetworks):
+class Sluice(StageExchangeNetworks):
     """Subspaces of all tasks mix after every stage (alpha), and all stages for the head (beta).
 
     Alpha: each task's channels of a stage are cut into `subspaces` equal parts. A matrix a stage
@@ -53,17 +53,17 @@ class Sluice(ParallelNetworks):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         *,
-        subspaces: Few = 2,
-        orthogonality: NonNegative = 0.0,
+        subspaces: SmallPositiveInt = 2,
+        orthogonality: NonNegativeFloat = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks, **options)
-        *earlier, last = widths = self.spec.channels
-        _check(subspaces, orthogonality, widths)
+        *earlier, last = widths = self.feature_info.channels
+        _check_subspaces(subspaces, orthogonality, widths)
         self.subspaces, self.orthogonality = subspaces, orthogonality
         start = torch.kron(torch.tensor(self.shares), torch.eye(subspaces))
         self.alphas = nn.ParameterList(start.clone() for _ in widths)
@@ -71,51 +71,53 @@ class Sluice(ParallelNetworks):
         self.projections = nn.ModuleList(
             nn.ModuleList(nn.Conv2d(width, last, 1, bias=False) for width in earlier) for _ in tasks
         )
-        self._overlaps: list[Tensor] = []
+        self._orthogonality_terms: list[Tensor] = []
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size; in training the penalty, if any."""
-        self._overlaps.clear()
-        final = super().forward(image).final
-        if not self._overlaps:
+        self._orthogonality_terms.clear()
+        final = super().forward(image).logits
+        if not self._orthogonality_terms:
             return Predictions(final)
-        penalty = self.orthogonality * torch.stack(self._overlaps).sum()
-        self._overlaps.clear()  # the model is copied between steps, and graphs cannot be
-        return Predictions(final, terms={"orthogonality": penalty})
+        penalty = self.orthogonality * torch.stack(self._orthogonality_terms).sum()
+        self._orthogonality_terms.clear()  # the model is copied between steps, and graphs cannot be
+        return Predictions(final, aux_losses={"orthogonality": penalty})
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
         """A weighted sum of all tasks' subspaces for every subspace of each."""
-        if level == STEM:
+        if level == STEM_LEVEL:
             return features
         if self.training and self.orthogonality > 0:
-            self._overlaps += [overlap(feature, self.subspaces) for feature in features]
+            self._orthogonality_terms += [
+                subspace_orthogonality(feature, self.subspaces) for feature in features
+            ]
         alpha = self.alphas[level - 1]
         batch = features[0].shape[0]  # free in an export, where `len` would be a constant
         parts = torch.stack(features, dim=1).reshape(batch, len(alpha), -1)
         rows = alpha[None].chunk(len(features), dim=1)
         return [(row @ parts).reshape(own.shape) for row, own in zip(rows, features, strict=True)]
 
-    def predict(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
+    def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
         """Each task's pyramid, its last level mixed from all by beta -> its logits."""
         given = zip(self.betas, self.projections, pyramids, strict=True)
-        return super().predict([_mix(*each) for each in given])
+        return super().decode_pyramids([_mix_last_level(*each) for each in given])
 
-    def fusion(self) -> list[nn.Parameter]:
+    def fusion_parameters(self) -> list[nn.Parameter]:
         """Alphas, betas, and the projections that beta weighs."""
         return [*self.alphas, self.betas, *self.projections.parameters()]
 
-    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+    def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Each stage's alpha between `task.subspace`s, and the betas."""
         parts = tuple(f"{t}.{part + 1}" for t in self.task_names for part in range(self.subspaces))
         stages = tuple(f"stage {stage + 1}" for stage in range(len(self.alphas)))
         alphas = {
-            stage: Sharing(parts, parts, alpha.detach())
+            stage: SharingWeights(parts, parts, alpha.detach())
             for stage, alpha in zip(stages, self.alphas, strict=True)
         }
-        return {**alphas, "beta": Sharing(self.task_names, stages, self.betas.detach())}
+        return {**alphas, "beta": SharingWeights(self.task_names, stages, self.betas.detach())}
 
 
-def overlap(feature: Tensor, subspaces: int) -> Tensor:
+def subspace_orthogonality(feature: Tensor, subspaces: int) -> Tensor:
     """||G_i^T G_j||_F^2, summed over pairs of subspaces, of a size that no resolution changes.
 
     G has a row for every pixel of the batch and a column a channel of the subspace. Each entry of
@@ -129,20 +131,20 @@ def overlap(feature: Tensor, subspaces: int) -> Tensor:
     pixels = feature.shape[2] * feature.shape[3]
     scaled = feature.flatten(2) / pixels**0.5  # before the sum, which half precision cannot hold
     pairs = combinations(scaled.chunk(subspaces, dim=1), 2)
-    products = [mean_over_batch((first @ other.mT).mean(dim=0)) for first, other in pairs]
+    products = [all_reduce_batch_mean((first @ other.mT).mean(dim=0)) for first, other in pairs]
     return torch.stack([product.float().square().mean() for product in products]).sum()
 
 
-def _mix(beta: Tensor, projections: nn.Module, pyramid: list[Tensor]) -> list[Tensor]:
+def _mix_last_level(beta: Tensor, projections: nn.Module, pyramid: list[Tensor]) -> list[Tensor]:
     """A pyramid whose last level is the weighted sum of all."""
     *earlier, last = pyramid
     mixed = beta[-1] * last
     for weight, project, level in zip(beta[:-1], projections.children(), earlier, strict=True):
-        mixed = mixed + weight * project(F.adaptive_avg_pool2d(level, size_of(last)))
+        mixed = mixed + weight * project(F.adaptive_avg_pool2d(level, get_size(last)))
     return [*earlier, mixed]
 
 
-def _check(subspaces: int, orthogonality: float, widths: Sequence[int]) -> None:
+def _check_subspaces(subspaces: int, orthogonality: float, widths: Sequence[int]) -> None:
     if orthogonality and subspaces == 1:
         raise ConfigError(
             f"decoder.orthogonality: {orthogonality} needs 2 subspaces or more, not {subspaces}"

@@ -8,19 +8,19 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from densemtl.decoders.base import MakeBackbone, MakeHead
-from densemtl.decoders.task_networks import OwnNetworks, own_share
-from densemtl.config.constraints import Fraction
 from densemtl.backbones.backbone import Backbone
-from densemtl.backbones.staged_forward import Midway
+from densemtl.backbones.staged_forward import StageState
+from densemtl.config.constraints import UnitInterval
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.task_networks import PerTaskNetworks, split_alpha
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions
 
-STEM = 0
+STEM_LEVEL = 0
 """The level of what stage 0 starts from; stage i gives level i + 1."""
 
 
-class ParallelNetworks(OwnNetworks):
+class StageExchangeNetworks(PerTaskNetworks):
     """Networks whose features meet after every stage, in `exchange`.
 
     Args:
@@ -40,17 +40,17 @@ class ParallelNetworks(OwnNetworks):
 
     def __init__(
         self,
-        make_backbone: MakeBackbone,
-        make_head: MakeHead,
+        make_backbone: BackboneFactory,
+        make_head: HeadFactory,
         tasks: Sequence[Task],
         *,
-        alpha: Fraction = 0.9,
+        alpha: UnitInterval = 0.9,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks)
-        own, other = own_share(alpha, len(tasks))
+        own, other = split_alpha(alpha, len(tasks))
         count = range(len(tasks))
         self.shares = [[own if row == column else other for column in count] for row in count]
-        for network in self._networks():
+        for network in self._list_backbones():
             network.check_stages()
 
     @abstractmethod
@@ -59,29 +59,33 @@ class ParallelNetworks(OwnNetworks):
 
     def forward(self, image: Tensor) -> Predictions:
         """Bx3xHxW normalised image -> logits at feature size."""
-        networks = self._networks()
-        midways = self._meet(STEM, [network.run_stem(image) for network in networks])
+        networks = self._list_backbones()
+        midways = self._exchange_states(
+            STEM_LEVEL, [network.run_stem(image) for network in networks]
+        )
         levels = []
-        for stage in range(len(self.spec)):
+        for stage in range(len(self.feature_info)):
             pairs = zip(networks, midways, strict=True)
             own = [network.run_stage(stage, midway) for network, midway in pairs]
-            midways = self._meet(stage + 1, own)
+            midways = self._exchange_states(stage + 1, own)
             levels.append([midway.feature for midway in midways])
-        return Predictions(self.predict([list(pyramid) for pyramid in zip(*levels, strict=True)]))
+        return Predictions(
+            self.decode_pyramids([list(pyramid) for pyramid in zip(*levels, strict=True)])
+        )
 
-    def _meet(self, level: int, midways: list[Midway]) -> list[Midway]:
+    def _exchange_states(self, level: int, states: list[StageState]) -> list[StageState]:
         """The maps exchanged; what is no map stays each network's own."""
-        features = self.exchange(level, [midway.feature for midway in midways])
-        pairs = zip(midways, features, strict=True)
+        features = self.exchange(level, [midway.feature for midway in states])
+        pairs = zip(states, features, strict=True)
         return [replace(midway, feature=feature) for midway, feature in pairs]
 
-    def predict(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
+    def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
         """Each task's pyramid -> its logits."""
         heads = zip(self.heads.items(), pyramids, strict=True)
         return {task: head(pyramid) for (task, head), pyramid in heads}
 
-    def _networks(self) -> list[Backbone]:
+    def _list_backbones(self) -> list[Backbone]:
         return [network for network in self.backbones.values() if isinstance(network, Backbone)]
 
-    def _first(self) -> Backbone:
-        return self._networks()[0]
+    def _get_first_backbone(self) -> Backbone:
+        return self._list_backbones()[0]

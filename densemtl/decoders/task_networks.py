@@ -7,40 +7,40 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.decoders.base import Decoder, MakeBackbone, MakeHead, make_heads
+from densemtl.decoders.base import BackboneFactory, Decoder, HeadFactory, make_heads
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION
 
 
-class OwnNetworks(Decoder):
+class PerTaskNetworks(Decoder):
     """One backbone and one head a task, which can start from single-task ones."""
 
     def __init__(
-        self, make_backbone: MakeBackbone, make_head: MakeHead, tasks: Sequence[Task]
+        self, make_backbone: BackboneFactory, make_head: HeadFactory, tasks: Sequence[Task]
     ) -> None:
         super().__init__(tasks)
         backbones = {task.name: make_backbone() for task in tasks}
-        self.spec = next(iter(backbones.values())).spec
+        self.feature_info = next(iter(backbones.values())).feature_info
         self.backbones = nn.ModuleDict(backbones)
-        self.heads = make_heads(make_head, self.spec, tasks)
+        self.heads = make_heads(make_head, self.feature_info, tasks)
 
     @abstractmethod
-    def fusion(self) -> list[nn.Parameter]:
+    def fusion_parameters(self) -> list[nn.Parameter]:
         """The parameters of what networks meet in."""
 
-    def start_from(self, task: str, single: Mapping[str, Tensor]) -> None:
+    def load_single_task(self, task: str, state_dict: Mapping[str, Tensor]) -> None:
         """Give a task's network the weights of a single-task one.
 
         Args:
             task: whose.
-            single: the state of a `SingleTask` decoder.
+            state_dict: the state of a `SingleTask` decoder.
 
         Raises:
             RuntimeError: names or shapes differ.
         """
         own = {"backbone.": self.backbones[task], f"heads.{task}.": self.heads[task]}
         for prefix, module in own.items():
-            tensors = {name: each for name, each in single.items() if name.startswith(prefix)}
+            tensors = {name: each for name, each in state_dict.items() if name.startswith(prefix)}
             module.load_state_dict({name[len(prefix) :]: each for name, each in tensors.items()})
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
@@ -49,12 +49,12 @@ class OwnNetworks(Decoder):
             task: [*self.backbones[task].parameters(), *self.heads[task].parameters()]
             for task in self.task_names
         }
-        return {**own, FUSION: self.fusion()}
+        return {**own, FUSION: self.fusion_parameters()}
 
 
-def own_share(alpha: float, tasks: int) -> tuple[float, float]:
+def split_alpha(alpha: float, num_tasks: int) -> tuple[float, float]:
     """(what a task keeps of its own, what it takes of each other), over all tasks together 1.
 
     With several tasks alpha is the first of them.
     """
-    return (alpha, (1 - alpha) / (tasks - 1)) if tasks > 1 else (1.0, 0.0)
+    return (alpha, (1 - alpha) / (num_tasks - 1)) if num_tasks > 1 else (1.0, 0.0)

@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io.atomic import replacing
-from densemtl.data.derived_labels import Intrinsics, normals
+from densemtl.data.derived_labels import normals_from_depth
 from densemtl.errors import ConfigError
+from densemtl.io.atomic import atomic_write
 from densemtl.tasks.base import Task
 from densemtl.tasks.depth import Depth
 from densemtl.tasks.normals import Normals
-from densemtl.types import Size
-from densemtl.visualization.panels import Picture
+from densemtl.transforms.camera import Intrinsics
+from densemtl.types import RGBImage, Size
 
-FOCAL = 0.81
+DEFAULT_FOCAL_LENGTH = 0.81
 """Assumed focal length in picture widths, 63 degrees across: a Kinect, or a telephone."""
 
-IMAGE = "image"
+IMAGE_COLORS = "image"
 """Colours of the photograph, where others are those of a task."""
 
-VERTEX = np.dtype(
+VERTEX_DTYPE = np.dtype(
     [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
     + [(name, "u1") for name in ("red", "green", "blue")]
 )
@@ -37,42 +37,42 @@ class PointCloud:
     Attributes:
         positions: Nx3 float32, metres.
         normals: Nx3 float32 unit vectors that face the camera.
-        colours: Nx3 uint8 RGB.
-        remark: how they were made.
+        colors: Nx3 uint8 RGB.
+        comment: how they were made.
     """
 
     positions: NDArray[np.float32]
     normals: NDArray[np.float32]
-    colours: NDArray[np.uint8]
-    remark: str
+    colors: NDArray[np.uint8]
+    comment: str
 
 
 @dataclass(frozen=True)
-class PointMaker:
+class PointCloudBuilder:
     """Makes point clouds of a network's predictions.
 
     Attributes:
         tasks: what the network predicts.
-        colour: `image`, or the task whose colours the points have.
-        camera: of all pictures; None assumes `FOCAL` and the centre.
+        color_source: `image`, or the task whose colours the points have.
+        intrinsics: of all pictures; None assumes `FOCAL` and the centre.
 
     Raises:
         ConfigError: no depth among the tasks, or no such task to colour by.
     """
 
     tasks: Sequence[Task]
-    colour: str = IMAGE
-    camera: Intrinsics | None = None
+    color_source: str = IMAGE_COLORS
+    intrinsics: Intrinsics | None = None
 
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
-        if _first(self.tasks, Depth) is None:
+        if _find_task(self.tasks, Depth) is None:
             raise ConfigError(f"--points: needs depth; this network predicts {', '.join(names)}")
-        if self.colour not in (IMAGE, *names):
-            known = ", ".join((IMAGE, *names))
-            raise ConfigError(f"--points: no {self.colour!r} to colour by; there are {known}")
+        if self.color_source not in (IMAGE_COLORS, *names):
+            known = ", ".join((IMAGE_COLORS, *names))
+            raise ConfigError(f"--points: no {self.color_source!r} to colour by; there are {known}")
 
-    def __call__(self, image: Picture, maps: Mapping[str, NDArray[np.generic]]) -> PointCloud:
+    def __call__(self, image: RGBImage, maps: Mapping[str, NDArray[np.generic]]) -> PointCloud:
         """Every pixel whose depth is known and positive, and whose normal is known.
 
         Args:
@@ -80,58 +80,69 @@ class PointMaker:
             maps: {task: decoded prediction in a `Sample`'s layout}. Normals, where they are not
                 among them, are fitted to the depth.
         """
-        depth_task, normals_task = _first(self.tasks, Depth), _first(self.tasks, Normals)
+        depth_task, normals_task = _find_task(self.tasks, Depth), _find_task(self.tasks, Normals)
         assert depth_task
         depth = maps[depth_task.name].astype(np.float32)
-        camera = self.camera or assumed_camera((depth.shape[0], depth.shape[1]))
+        camera = self.intrinsics or assume_intrinsics((depth.shape[0], depth.shape[1]))
         depth = np.where(depth > 0, depth, np.float32(np.nan))
-        facing = normals(depth, camera) if normals_task is None else maps[normals_task.name]
+        facing = (
+            normals_from_depth(depth, camera) if normals_task is None else maps[normals_task.name]
+        )
         known = np.isfinite(depth) & np.isfinite(facing).all(-1)
-        colours = image if self.colour == IMAGE else self._coloured(maps)
+        colours = image if self.color_source == IMAGE_COLORS else self._colorize(maps)
         positions = unproject(depth, camera)
         normal = facing[known].astype(np.float32)
-        return PointCloud(positions[known], normal, colours[known], self._remark(camera))
+        return PointCloud(positions[known], normal, colours[known], self._make_comment(camera))
 
-    def _coloured(self, maps: Mapping[str, NDArray[np.generic]]) -> Picture:
-        task = next(task for task in self.tasks if task.name == self.colour)
-        return task.colour(maps[task.name])
+    def _colorize(self, maps: Mapping[str, NDArray[np.generic]]) -> RGBImage:
+        task = next(task for task in self.tasks if task.name == self.color_source)
+        return task.colorize(maps[task.name])
 
-    def _remark(self, camera: Intrinsics) -> str:
-        how = "given" if self.camera else f"assumed, focal length {FOCAL} widths"
-        values = f"fx {camera.fx:g} fy {camera.fy:g} cx {camera.cx:g} cy {camera.cy:g}"
+    def _make_comment(self, intrinsics: Intrinsics) -> str:
+        how = "given" if self.intrinsics else f"assumed, focal length {DEFAULT_FOCAL_LENGTH} widths"
+        values = (
+            f"fx {intrinsics.fx:g} fy {intrinsics.fy:g} cx {intrinsics.cx:g} cy {intrinsics.cy:g}"
+        )
         return f"metres; x right, y down, z forward; intrinsics {how}: {values}"
 
 
-def assumed_camera(size: Size) -> Intrinsics:
+def assume_intrinsics(size: Size) -> Intrinsics:
     """Square pixels, `FOCAL` widths, the principal point in the middle of a picture."""
     height, width = size
-    return Intrinsics(FOCAL * width, FOCAL * width, (width - 1) / 2, (height - 1) / 2)
+    return Intrinsics(
+        DEFAULT_FOCAL_LENGTH * width,
+        DEFAULT_FOCAL_LENGTH * width,
+        (width - 1) / 2,
+        (height - 1) / 2,
+    )
 
 
-def unproject(depth: NDArray[np.float32], camera: Intrinsics) -> NDArray[np.float32]:
+def unproject(depth: NDArray[np.float32], intrinsics: Intrinsics) -> NDArray[np.float32]:
     """HxW metres along the optical axis -> HxWx3 metres: z ((u - cx) / fx, (v - cy) / fy, 1)."""
     rows, columns = np.indices(depth.shape, np.float32)
-    x, y = (columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy
+    x, y = (columns - intrinsics.cx) / intrinsics.fx, (rows - intrinsics.cy) / intrinsics.fy
     return np.stack([x * depth, y * depth, depth], -1).astype(np.float32)
 
 
 def write_ply(file: Path, cloud: PointCloud) -> None:
     """Binary little-endian PLY: float x y z nx ny nz, uchar red green blue."""
-    vertices = np.empty(len(cloud.positions), VERTEX)
+    vertices = np.empty(len(cloud.positions), VERTEX_DTYPE)
     columns = np.concatenate([cloud.positions, cloud.normals], 1).T
-    for name, values in zip(VERTEX.names or (), [*columns, *cloud.colours.T], strict=True):
+    for name, values in zip(VERTEX_DTYPE.names or (), [*columns, *cloud.colors.T], strict=True):
         vertices[name] = values
-    with replacing(file) as draft:
-        draft.write_bytes(_header(cloud) + vertices.tobytes())
+    with atomic_write(file) as draft:
+        draft.write_bytes(_make_header(cloud) + vertices.tobytes())
 
 
-def _header(cloud: PointCloud) -> bytes:
+def _make_header(cloud: PointCloud) -> bytes:
     kinds = {"f": "float", "u": "uchar"}
-    properties = [f"property {kinds[VERTEX[name].kind]} {name}" for name in VERTEX.names or ()]
-    lines = ["ply", "format binary_little_endian 1.0", f"comment {cloud.remark}"]
+    properties = [
+        f"property {kinds[VERTEX_DTYPE[name].kind]} {name}" for name in VERTEX_DTYPE.names or ()
+    ]
+    lines = ["ply", "format binary_little_endian 1.0", f"comment {cloud.comment}"]
     lines += [f"element vertex {len(cloud.positions)}", *properties, "end_header"]
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
-def _first(tasks: Sequence[Task], kind: type[Task]) -> Task | None:
+def _find_task(tasks: Sequence[Task], kind: type[Task]) -> Task | None:
     return next((task for task in tasks if isinstance(task, kind)), None)

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io.writers import write_normals, write_picture
 from densemtl.evaluation import prediction_files
+from densemtl.io.writers import write_image, write_normals
 from densemtl.tasks.base import Task
 from densemtl.tasks.depth import Depth
-from densemtl.tasks.direction import UnitVectors
+from densemtl.tasks.direction import Direction
 
-FARTHEST = 65.535
+MAX_DEPTH_M = 65.535
 """Metres, the most that 16 bits of millimetres hold; what is farther lies there."""
 
 
-def write_raw(
+def write_raw_outputs(
     folder: Path, tasks: Sequence[Task], name: str, maps: Mapping[str, NDArray[np.generic]]
 ) -> None:
     """FOLDER/TASK/NAME as `predictions.files` stores them, so that evaluate.py reads them.
@@ -37,15 +37,15 @@ def write_raw(
     """
     for task in tasks:
         values = maps[task.name]
-        prediction_files.write(folder, task, name, values)
+        prediction_files.write_prediction(folder, task, name, values)
         picture = folder / task.name / f"{name}.png"
         if isinstance(task, Depth):
-            write_picture(picture, to_millimetres(values))
-        elif isinstance(task, UnitVectors) and task.channels == 3:
+            write_image(picture, to_millimeters(values))
+        elif isinstance(task, Direction) and task.channels == 3:
             write_normals(picture, values.astype(np.float32), 16)
 
 
-def to_millimetres(depth: NDArray[np.generic]) -> NDArray[np.uint16]:
+def to_millimeters(depth: NDArray[np.generic]) -> NDArray[np.uint16]:
     """HxW metres -> uint16, rounded; 0 where unknown or not in front of the camera."""
-    metres = np.nan_to_num(depth.astype(np.float64), posinf=0.0).clip(0, FARTHEST)
+    metres = np.nan_to_num(depth.astype(np.float64), posinf=0.0).clip(0, MAX_DEPTH_M)
     return np.rint(1000 * metres).astype(np.uint16)

@@ -6,10 +6,10 @@ import torch
 from timm.layers import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
-from densemtl.distributed.collectives import statistic_over_ranks, world_size
+from densemtl.distributed.collectives import all_reduce_mean_autograd, get_world_size
 
 
-class JoinedBatchNorm(nn.SyncBatchNorm):
+class CPUSyncBatchNorm(nn.SyncBatchNorm):
     """torch's on a GPU; on a CPU, which torch refuses, the same in plain operations."""
 
     process_group = None
@@ -21,10 +21,12 @@ class JoinedBatchNorm(nn.SyncBatchNorm):
             return super().forward(input)
         whole = input.float()
         dims = [dim for dim in range(input.ndim) if dim != 1]
-        mean = statistic_over_ranks(whole.mean(dims, keepdim=True))
+        mean = all_reduce_mean_autograd(whole.mean(dims, keepdim=True))
         centred = whole - mean
-        variance = statistic_over_ranks(centred.square().mean(dims, keepdim=True))
-        self._remember(mean.flatten(), variance.flatten(), input.numel() // input.shape[1])
+        variance = all_reduce_mean_autograd(centred.square().mean(dims, keepdim=True))
+        self._update_running_stats(
+            mean.flatten(), variance.flatten(), input.numel() // input.shape[1]
+        )
         scale = (variance + self.eps).rsqrt()
         shape = [1, -1] + [1] * (input.ndim - 2)
         if self.affine:
@@ -33,8 +35,8 @@ class JoinedBatchNorm(nn.SyncBatchNorm):
         return (centred * scale).to(input.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, values: int) -> None:
-        count = values * world_size()
+    def _update_running_stats(self, mean: Tensor, variance: Tensor, num_values: int) -> None:
+        count = num_values * get_world_size()
         if self.running_mean is not None and self.running_var is not None:
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
@@ -42,17 +44,17 @@ class JoinedBatchNorm(nn.SyncBatchNorm):
             self.num_batches_tracked.add_(1)
 
 
-class JoinedBatchNormAct(SyncBatchNormAct, JoinedBatchNorm):
+class CPUSyncBatchNormAct(SyncBatchNormAct, CPUSyncBatchNorm):
     """timm's, which goes on with dropout and activation."""
 
 
-def join_norms(model: nn.Module) -> None:
+def convert_sync_batchnorm(model: nn.Module) -> None:
     """Let every batch normalisation of a model see the joined batch.
 
     Modules stay the same objects, with the same state, as a backbone remembers its stages.
     """
     for module in model.modules():
         if isinstance(module, BatchNormAct2d):
-            module.__class__ = JoinedBatchNormAct  # type: ignore[assignment]
+            module.__class__ = CPUSyncBatchNormAct  # type: ignore[assignment]
         elif isinstance(module, nn.BatchNorm2d):
-            module.__class__ = JoinedBatchNorm  # type: ignore[assignment]
+            module.__class__ = CPUSyncBatchNorm  # type: ignore[assignment]

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from densemtl.config.experiment import ExperimentConfig, load_saved
+from densemtl.engine.checkpoint import (
+    compute_weights_hash,
+    find_weights_file,
+    load_state_strict,
+    load_weights,
+)
 from densemtl.factory import build_model, build_tasks
-from densemtl.config.experiment import Experiment, load_saved
-from densemtl.engine.checkpoint import apply_weights, load_weights, weights_file, weights_hash
-from densemtl.runtime.execution import Precision, make_precision
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runtime.execution import ExecutionConfig, make_execution_config
 from densemtl.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Loaded:
+class TrainedModel:
     """A trained model and the experiment that made it.
 
     Attributes:
@@ -23,19 +28,21 @@ class Loaded:
         experiment: as saved with them, with the overrides given.
         tasks: what the model predicts.
         model: with the weights, on the device.
-        precision: where and how it runs.
-        weights: their hash.
+        execution: where and how it runs.
+        weights_hash: their hash.
     """
 
     file: Path
-    experiment: Experiment
+    experiment: ExperimentConfig
     tasks: list[Task]
-    model: DenseModel
-    precision: Precision
-    weights: str
+    model: MultiTaskModel
+    execution: ExecutionConfig
+    weights_hash: str
 
 
-def load(path: Path, overrides: Sequence[str] = (), device: str | None = None) -> Loaded:
+def load_trained_model(
+    path: Path, overrides: Sequence[str] = (), device: str | None = None
+) -> TrainedModel:
     """Load a run's best weights, or the weights of a file.
 
     Args:
@@ -47,12 +54,12 @@ def load(path: Path, overrides: Sequence[str] = (), device: str | None = None) -
         CheckpointError: missing, corrupt, or the overrides ask for another model.
         ConfigError: a wrong override.
     """
-    file = weights_file(path)
+    file = find_weights_file(path)
     weights = load_weights(file)
-    experiment = load_saved(weights.config, file, overrides)
+    experiment = load_saved(weights.config_yaml, file, overrides)
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks, pretrained=False)
-    apply_weights(model, weights.tensors, file)
-    precision = make_precision(experiment.train, device)
-    precision.place(model)
-    return Loaded(file, experiment, tasks, model, precision, weights_hash(model))
+    load_state_strict(model, weights.tensors, file)
+    precision = make_execution_config(experiment.train, device)
+    precision.to_device(model)
+    return TrainedModel(file, experiment, tasks, model, precision, compute_weights_hash(model))

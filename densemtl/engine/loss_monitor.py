@@ -11,14 +11,14 @@ from torch import Tensor
 from densemtl.distributed.sharding import gather_full
 from densemtl.errors import UserError
 
-Losses = dict[str, float]
+LossValues = dict[str, float]
 
 HINT = (
     "lower optim.lr, set train.clip_norm, or train.non_finite=skip; the checkpoints are from before"
     " it"
 )
 
-GRADIENT = "gradient"
+GRADIENT_KEY = "gradient"
 """Name of the gradient's norm in a step's log, where the losses are finite and it is not."""
 
 
@@ -39,9 +39,9 @@ class LossMonitor:
     ) -> None:
         self._skip_non_finite, self._report = skip_non_finite, report
         self._pending: tuple[int, list[str], Tensor] | None = None
-        self._copied: torch.cuda.Event | None = None
+        self._copy_event: torch.cuda.Event | None = None
 
-    def update(self, step: int, losses: dict[str, Tensor]) -> Losses | None:
+    def update(self, step: int, losses: dict[str, Tensor]) -> LossValues | None:
         """Take the losses of a step, and return those of the previous one as `flush` does.
 
         Raises:
@@ -51,11 +51,11 @@ class LossMonitor:
         stacked = torch.stack([loss.detach().float() for loss in losses.values()])
         self._pending = step, list(losses), stacked.to("cpu", non_blocking=stacked.is_cuda)
         if stacked.is_cuda:
-            self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copy_event = torch.cuda.Event()
+            self._copy_event.record()
         return previous
 
-    def flush(self) -> Losses | None:
+    def flush(self) -> LossValues | None:
         """Return the losses that are held; None if there are none, or their step was skipped.
 
         Raises:
@@ -65,22 +65,22 @@ class LossMonitor:
             return None
         step, names, values = self._pending
         self._pending = None
-        if self._copied is not None:
-            self._copied.synchronize()
+        if self._copy_event is not None:
+            self._copy_event.synchronize()
         losses = dict(zip(names, values.tolist(), strict=True))
         errors = [
             f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)
         ]
         if not errors:
             return losses
-        message = errors[0] if GRADIENT in losses else f"loss of {', '.join(errors)}"
+        message = errors[0] if GRADIENT_KEY in losses else f"loss of {', '.join(errors)}"
         if not self._skip_non_finite:
             raise NonFiniteLossError(f"{message} at step {step}: {HINT}")
         self._report(f"step {step} skipped: {message}")
         return None
 
 
-def check_weights(groups: Mapping[str, Sequence[Tensor]], step: int) -> None:
+def check_weights_finite(groups: Mapping[str, Sequence[Tensor]], step: int) -> None:
     """Check that weights are finite, which finite losses do not guarantee.
 
     Args:
@@ -90,32 +90,32 @@ def check_weights(groups: Mapping[str, Sequence[Tensor]], step: int) -> None:
     Raises:
         NonFiniteLossError: one is NaN or infinite; names the groups.
     """
-    finite = {name: _are_finite(weights) for name, weights in groups.items() if weights}
+    finite = {name: _is_all_finite(weights) for name, weights in groups.items() if weights}
     names = ", ".join(name for name, is_finite in finite.items() if not is_finite)
     if names:
         raise NonFiniteLossError(f"weights of {names} are not finite at step {step}: {HINT}")
 
 
-def _are_finite(weights: Sequence[Tensor]) -> bool:
+def _is_all_finite(weights: Sequence[Tensor]) -> bool:
     finite = [gather_full(weight.detach()).isfinite().all() for weight in weights]
     return bool(torch.stack(finite).all())
 
 
-class Means:
+class RunningMeans:
     """Running means of named values."""
 
     def __init__(self) -> None:
-        self._sums: Losses = {}
+        self._sums: LossValues = {}
         self._count = 0
 
-    def add(self, values: Losses | None) -> None:
+    def add(self, values: LossValues | None) -> None:
         """Add the values of one step; None adds nothing."""
         if values is None:
             return
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
         self._count += 1
 
-    def compute_and_reset(self) -> Losses:
+    def compute_and_reset(self) -> LossValues:
         """Return the means, empty if nothing was added, and start over."""
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0

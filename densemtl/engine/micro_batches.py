@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densemtl.distributed.collectives import sum_over_ranks
-from densemtl.tasks.multi_task_loss import Losses
+from densemtl.distributed.collectives import all_reduce_sum
 from densemtl.tasks.base import Task
-from densemtl.types import Batch
+from densemtl.types import Batch, Losses
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class MicroBatch:
         if not self.loss_scales:
             return losses
         tasks = {task: self.loss_scales[task] * loss for task, loss in losses.tasks.items()}
-        return Losses(tasks, losses.terms)
+        return Losses(tasks, losses.aux_losses)
 
 
 def make_micro_batches(
@@ -52,10 +51,10 @@ def make_micro_batches(
 
 
 def _count_labels(batch: Batch, tasks: Sequence[Task]) -> Tensor:
-    return torch.stack([task.labels(batch.targets[task.name]) for task in tasks])
+    return torch.stack([task.count_labels(batch.targets[task.name]) for task in tasks])
 
 
 def _loss_scales(counts: Tensor) -> Tensor:
     """Return factors of mean 1 over the B micro-batches, BxT; 0 for a task without any label."""
-    (counts,) = sum_over_ranks(counts)
+    (counts,) = all_reduce_sum(counts)
     return len(counts) * counts / counts.sum(dim=0).clamp(min=1)

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from densemtl.tasks.base import Task
 from densemtl.types import ProtocolName
 
-Selection = dict[str, float]
+SelectionScores = dict[str, float]
 """{task: the value that its weights are chosen by}."""
 
 
-def selection(
+def get_selection_scores(
     scores: Mapping[str, Mapping[str, float]], tasks: Sequence[Task], protocol: ProtocolName
-) -> Selection:
+) -> SelectionScores:
     """The one number of each task that tells which weights are best."""
-    return {task.name: scores[task.name][task.selection(protocol)] for task in tasks}
+    return {task.name: scores[task.name][task.get_selection_metric(protocol)] for task in tasks}
 
 
-def is_better(new: Selection, old: Selection | None, tasks: Sequence[Task]) -> bool:
+def is_better(new: SelectionScores, old: SelectionScores | None, tasks: Sequence[Task]) -> bool:
     """Whether the mean relative gain over the tasks is positive; anything beats nothing.
 
     As Delta_m against the best so far, but relative to the larger of both values, so that a
@@ -27,11 +27,11 @@ def is_better(new: Selection, old: Selection | None, tasks: Sequence[Task]) -> b
     """
     if old is None:
         return True
-    gains = [_gain(new[task.name], old[task.name], task.higher_is_better) for task in tasks]
+    gains = [_compute_gain(new[task.name], old[task.name], task.higher_is_better) for task in tasks]
     return sum(gains) > 0
 
 
-def _gain(new: float, old: float, higher_is_better: bool) -> float:
+def _compute_gain(new: float, old: float, higher_is_better: bool) -> float:
     if not (math.isfinite(new) and math.isfinite(old)):
         return float(math.isfinite(new)) - float(math.isfinite(old))
     scale = max(abs(new), abs(old))

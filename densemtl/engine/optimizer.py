@@ -12,18 +12,18 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from densemtl.config.sections import OptimConfig, ScheduleConfig
 from densemtl.distributed.sharding import is_sharded
 from densemtl.errors import ConfigError, suggest
-from densemtl.config.sections import OptimSettings, ScheduleSettings
 
-BALANCING = "balancing"
+BALANCING_GROUP = "balancing"
 
-FUSED = (Adam, AdamW, SGD)
+FUSED_OPTIMIZERS = (Adam, AdamW, SGD)
 """torch's optimisers whose fused kernels run on CPU and GPU alike."""
 
 
 def make_optimizer(
-    settings: OptimSettings, groups: Mapping[str, list[nn.Parameter]], balancer: nn.Module
+    config: OptimConfig, groups: Mapping[str, list[nn.Parameter]], balancer: nn.Module
 ) -> Optimizer:
     """One optimiser over the model's named groups and what the balancer learns.
 
@@ -34,26 +34,26 @@ def make_optimizer(
         ConfigError: no such optimiser, one that refuses the settings, or a scale for no group.
     """
     every = {name: params for name, params in groups.items() if params}
-    every[BALANCING] = list(balancer.parameters())
-    for name in settings.lr_scale:
+    every[BALANCING_GROUP] = list(balancer.parameters())
+    for name in config.lr_scale:
         if name not in every:
             raise ConfigError(f"optim.lr_scale.{name}: no such group, {suggest(name, every)}")
     known = [str(name) for name in timm.optim.list_optimizers() if not _is_second_order(str(name))]
-    if settings.name not in known:
-        near = suggest(settings.name, known)
-        raise ConfigError(f"optim.name: no optimiser {settings.name!r}, {near}")
+    if config.name not in known:
+        near = suggest(config.name, known)
+        raise ConfigError(f"optim.name: no optimiser {config.name!r}, {near}")
     try:
         return timm.optim.create_optimizer_v2(
-            [_group(settings, name, params) for name, params in every.items() if params],
-            opt=settings.name,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            momentum=settings.momentum,
-            **_fused(settings.name, every.values()),
+            [_make_param_group(config, name, params) for name, params in every.items() if params],
+            opt=config.name,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            **_get_fused_options(config.name, every.values()),
         )
     except (AssertionError, ImportError, TypeError, ValueError) as error:  # as each optimiser likes
         reason = shorten(str(error), 160)
-        raise ConfigError(f"optim: {settings.name} cannot be had so: {reason}") from error
+        raise ConfigError(f"optim: {config.name} cannot be had so: {reason}") from error
 
 
 def _is_second_order(name: str) -> bool:
@@ -61,21 +61,21 @@ def _is_second_order(name: str) -> bool:
     return bool(timm.optim.get_optimizer_info(name).second_order)
 
 
-def _fused(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:
+def _get_fused_options(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:
     """One kernel for all parameters, where torch has one for the optimiser, and for whole ones."""
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
     sharded = any(is_sharded(each) for params in groups for each in params)
-    return {"fused": True} if kind in FUSED and not sharded else {}
+    return {"fused": True} if kind in FUSED_OPTIMIZERS and not sharded else {}
 
 
-def _group(settings: OptimSettings, name: str, params: list[nn.Parameter]) -> dict[str, Any]:
-    rate = settings.lr * settings.lr_scale.get(name, 1.0)
-    decay = 0.0 if name == BALANCING else settings.weight_decay
+def _make_param_group(config: OptimConfig, name: str, params: list[nn.Parameter]) -> dict[str, Any]:
+    rate = config.lr * config.lr_scale.get(name, 1.0)
+    decay = 0.0 if name == BALANCING_GROUP else config.weight_decay
     trained = [parameter for parameter in params if parameter.requires_grad]
     return {"name": name, "params": trained, "lr": rate, "weight_decay": decay}
 
 
-class Schedule:
+class LRSchedule:
     """The learning rate as a function of the number of steps done; nothing else is remembered.
 
     Warm-up goes step by step even where the rest of the schedule goes by epochs, whose first would
@@ -84,26 +84,26 @@ class Schedule:
 
     def __init__(
         self,
-        settings: ScheduleSettings,
+        config: ScheduleConfig,
         optimizer: Optimizer,
         epochs: int,
         steps_per_epoch: int,
     ) -> None:
-        self._per_epoch = settings.per == "epoch"
+        self._per_epoch = config.interval == "epoch"
         self._steps_per_epoch = steps_per_epoch
-        self._warmup_epochs = settings.warmup_epochs
+        self._warmup_epochs = config.warmup_epochs
         unit = 1 if self._per_epoch else steps_per_epoch
-        self._scheduler = _SCHEDULERS[settings.name](
-            settings,
+        self._scheduler = _SCHEDULERS[config.name](
+            config,
             optimizer,
             epochs * unit,
             {
-                "warmup_t": settings.warmup_epochs * unit,
+                "warmup_t": config.warmup_epochs * unit,
                 "t_in_epochs": self._per_epoch,
             },
         )
 
-    def set(self, step: int) -> None:
+    def set_lr(self, step: int) -> None:
         """Set the rates for the step that follows `step` finished ones."""
         if not self._per_epoch:
             self._scheduler.step_update(step)
@@ -113,28 +113,26 @@ class Schedule:
         self._scheduler.step(max(int(epoch), min(epoch, self._warmup_epochs)))  # type: ignore[arg-type]
 
 
-def _poly(
-    settings: ScheduleSettings, optimizer: Optimizer, total: int, common: dict[str, Any]
+def _make_poly(
+    config: ScheduleConfig, optimizer: Optimizer, total: int, options: dict[str, Any]
 ) -> Scheduler:
-    return PolyLRScheduler(
-        optimizer, total, power=settings.power, lr_min=settings.final_lr, **common
-    )
+    return PolyLRScheduler(optimizer, total, power=config.power, lr_min=config.min_lr, **options)
 
 
-def _cosine(
-    settings: ScheduleSettings, optimizer: Optimizer, total: int, common: dict[str, Any]
+def _make_cosine(
+    config: ScheduleConfig, optimizer: Optimizer, total: int, options: dict[str, Any]
 ) -> Scheduler:
-    return CosineLRScheduler(optimizer, total, lr_min=settings.final_lr, **common)
+    return CosineLRScheduler(optimizer, total, lr_min=config.min_lr, **options)
 
 
-def _constant(
-    _: ScheduleSettings, optimizer: Optimizer, total: int, common: dict[str, Any]
+def _make_constant(
+    _: ScheduleConfig, optimizer: Optimizer, total: int, options: dict[str, Any]
 ) -> Scheduler:
-    return StepLRScheduler(optimizer, decay_t=total + 1, decay_rate=1.0, **common)
+    return StepLRScheduler(optimizer, decay_t=total + 1, decay_rate=1.0, **options)
 
 
-_SCHEDULERS: dict[str, Callable[[ScheduleSettings, Optimizer, int, dict[str, Any]], Scheduler]] = {
-    "poly": _poly,
-    "cosine": _cosine,
-    "constant": _constant,
+_SCHEDULERS: dict[str, Callable[[ScheduleConfig, Optimizer, int, dict[str, Any]], Scheduler]] = {
+    "poly": _make_poly,
+    "cosine": _make_cosine,
+    "constant": _make_constant,
 }

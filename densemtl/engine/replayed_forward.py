@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from densemtl.runtime.rng_state import random_state, set_random_state
+from densemtl.runtime.rng_state import get_rng_state, set_rng_state
 from densemtl.types import Predictions
 
 ModelFn = Callable[..., Predictions]
@@ -30,7 +30,7 @@ class ReplayForward:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._rng_state = random_state()
+        self._rng_state = get_rng_state()
 
     @contextmanager
     def session(self) -> Iterator[ModelFn]:
@@ -41,9 +41,9 @@ class ReplayForward:
             predictions: Predictions = functional_call(self._model, buffers, image, options)
             return predictions
 
-        current = random_state()
-        set_random_state(self._rng_state)
+        current = get_rng_state()
+        set_rng_state(self._rng_state)
         try:
             yield forward
         finally:
-            set_random_state(current)
+            set_rng_state(current)

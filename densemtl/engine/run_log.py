@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from densemtl.io.atomic import replacing
-from densemtl.distributed.collectives import is_first
-from densemtl.trackers.base import TrackedRun, Tracker
-from densemtl.trackers.background import Guarded
+from densemtl.distributed.collectives import is_main_process
+from densemtl.io.atomic import atomic_write
+from densemtl.trackers.background import BackgroundTracker
+from densemtl.trackers.base import RunInfo, Tracker
 
-LOG = "log.jsonl"
+LOG_FILE = "log.jsonl"
 
 SHARING, RELATIONS = "sharing", "relations"
 """Kinds of lines: what was learnt about sharing, and how tasks' gradients get on."""
@@ -27,13 +27,13 @@ class RunLog:
     last line, so that the log reads as if the run had never been interrupted.
     """
 
-    def __init__(self, folder: Path, step: int, trackers: Sequence[Guarded] = ()) -> None:
-        self._file = folder / LOG
-        _keep_until(self._file, step)
+    def __init__(self, folder: Path, step: int, trackers: Sequence[BackgroundTracker] = ()) -> None:
+        self._file = folder / LOG_FILE
+        _truncate_after(self._file, step)
         self._handle = self._file.open("a", encoding="utf-8")
         self._trackers = trackers
 
-    def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+    def log_scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Log named numbers, NaN as null; `kind` is "train", "val", "sharing" .."""
         told = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = {"step": step, "kind": kind, "time": round(time.time(), 3), **told}
@@ -41,12 +41,12 @@ class RunLog:
         self._handle.flush()
         named = {f"{kind}/{name}": value for name, value in values.items()}
         for tracker in self._trackers:
-            tracker.scalars(step, named)
+            tracker.log_scalars(step, named)
 
-    def picture(self, step: int, name: str, picture: Any) -> None:
+    def log_image(self, step: int, name: str, image: Any) -> None:
         """Show an HxWx3 uint8 picture by the trackers."""
         for tracker in self._trackers:
-            tracker.picture(step, name, picture)
+            tracker.log_image(step, name, image)
 
     def __enter__(self) -> RunLog:
         return self
@@ -57,16 +57,16 @@ class RunLog:
             tracker.finish(failed=kind is not None)
 
 
-class _SilentLog(RunLog):
+class _NullLog(RunLog):
     """Takes everything and tells nothing."""
 
     def __init__(self) -> None:
         pass
 
-    def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+    def log_scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Nothing."""
 
-    def picture(self, step: int, name: str, picture: Any) -> None:
+    def log_image(self, step: int, name: str, image: Any) -> None:
         """Nothing."""
 
     def __exit__(self, *_: object) -> None:
@@ -74,18 +74,22 @@ class _SilentLog(RunLog):
 
 
 def open_log(
-    run: TrackedRun, trackers: Sequence[Tracker] = (), tell: Callable[[str], None] = print
+    run_info: RunInfo, trackers: Sequence[Tracker] = (), report: Callable[[str], None] = print
 ) -> RunLog:
     """The log of a run that starts or goes on; of several ranks the first alone writes it.
 
     Args:
-        run: what trackers are told of it.
+        run_info: what trackers are told of it.
         trackers: started here; one that fails, now or later, is told of and left out.
-        tell: takes the line that says so.
+        report: takes the line that says so.
     """
-    if not is_first():
-        return _SilentLog()
-    return RunLog(run.folder, run.step, [Guarded(each, run, tell) for each in trackers])
+    if not is_main_process():
+        return _NullLog()
+    return RunLog(
+        run_info.folder,
+        run_info.step,
+        [BackgroundTracker(each, run_info, report) for each in trackers],
+    )
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
@@ -103,7 +107,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _keep_until(file: Path, step: int) -> None:
+def _truncate_after(file: Path, step: int) -> None:
     kept = [line for line in read_log(file) if line["step"] <= step]
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

@@ -9,50 +9,52 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densemtl.data.batching import EvalView
-from densemtl.visualization.prediction_panels import spread_out
-from densemtl.runtime.execution import Precision
-from densemtl.models.multi_task_model import DenseModel
-from densemtl.types import Sharing
+from densemtl.data.batching import EvalDataset
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runtime.execution import ExecutionConfig
+from densemtl.types import SharingWeights
+from densemtl.visualization.prediction_panels import pick_evenly_spaced
 
-IMAGES = 8
+NUM_PROBE_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Probe:
+class SharingProbe:
     """The same few images throughout a run, so that gates on them can be compared.
 
     Attributes:
         image: Bx3xHxW uint8.
-        precision: where and how the model runs.
+        execution: where and how the model runs.
     """
 
     image: Tensor
-    precision: Precision
+    execution: ExecutionConfig
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:
         """{"place/taker<-source": weight}; empty where the architecture learns nothing of it."""
-        assert isinstance(model, DenseModel)
+        assert isinstance(model, MultiTaskModel)
         model.eval()
-        return _flat(self.precision.run(model.sharing, self.image))
+        return _flatten_weights(self.execution.forward(model.sharing_weights, self.image))
 
 
-def make_probe(view: EvalView, precision: Precision) -> Probe:
+def make_sharing_probe(dataset: EvalDataset, execution: ExecutionConfig) -> SharingProbe:
     """Evenly spaced images.
 
     Raises:
         DataError: one of them cannot be read.
     """
-    chosen = [view[index][0].image for index in spread_out(len(view), IMAGES)]
+    chosen = [
+        dataset[index][0].image for index in pick_evenly_spaced(len(dataset), NUM_PROBE_IMAGES)
+    ]
     image = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
-    return Probe(image.to(precision.device), precision)
+    return SharingProbe(image.to(execution.device), execution)
 
 
-def _flat(places: Mapping[str, Sharing]) -> dict[str, float]:
+def _flatten_weights(weights_by_stage: Mapping[str, SharingWeights]) -> dict[str, float]:
     return {
         f"{place}/{taker}<-{source}": weight
-        for place, sharing in places.items()
-        for taker, row in zip(sharing.takers, sharing.weights.float().tolist(), strict=True)
+        for place, sharing in weights_by_stage.items()
+        for taker, row in zip(sharing.tasks, sharing.weights.float().tolist(), strict=True)
         for source, weight in zip(sharing.sources, row, strict=True)
     }

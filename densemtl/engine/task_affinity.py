@@ -15,46 +15,46 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from densemtl.distributed.collectives import mean_over_ranks
-from densemtl.runtime.execution import Precision
-from densemtl.errors import ModelError
-from densemtl.tasks.multi_task_loss import objective
 from densemtl.backbones.backbone import Backbone
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.distributed.collectives import all_reduce_mean_
+from densemtl.errors import ModelError
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
+from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import SHARED, Batch
 
-Stages = Mapping[str, Sequence[nn.Parameter]]
+StageParameters = Mapping[str, Sequence[nn.Parameter]]
 """{place: the parameters that all tasks share there}."""
 
-REST = "rest"
+REST_STAGE = "rest"
 
 
-def shared_stages(model: DenseModel) -> Stages:
+def group_shared_parameters(model: MultiTaskModel) -> StageParameters:
     """The shared parameters of a network, by the stage of the backbone in which they lie.
 
     A backbone that cannot be cut into stages is one place; what is shared outside it is "rest".
     Empty where tasks share no parameter.
     """
-    shared = dict.fromkeys(each for each in _shared(model) if each.requires_grad)
+    shared = dict.fromkeys(each for each in _get_shared_parameters(model) if each.requires_grad)
     places: dict[str, list[nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, Backbone):
-            for place, members in _places(module).items():
+            for place, members in _group_by_stage(module).items():
                 places[place] = [each for each in members if each in shared]
     placed = {each for members in places.values() for each in members}
-    places[REST] = [each for each in shared if each not in placed]
+    places[REST_STAGE] = [each for each in shared if each not in placed]
     return {place: members for place, members in places.items() if members}
 
 
-def _shared(model: DenseModel) -> Sequence[nn.Parameter]:
+def _get_shared_parameters(model: MultiTaskModel) -> Sequence[nn.Parameter]:
     return model.parameter_groups().get(SHARED, [])
 
 
-def _places(backbone: Backbone) -> dict[str, list[nn.Parameter]]:
+def _group_by_stage(backbone: Backbone) -> dict[str, list[nn.Parameter]]:
     every = list(backbone.parameters())
     try:
-        stages = [backbone.stage_modules(index) for index in range(len(backbone.spec))]
+        stages = [backbone.get_stage_modules(index) for index in range(len(backbone.feature_info))]
     except ModelError:
         return {"backbone": every}
     places = {
@@ -65,78 +65,84 @@ def _places(backbone: Backbone) -> dict[str, list[nn.Parameter]]:
     return {"stem": [each for each in every if each not in staged], **places}
 
 
-class Relations:
+class TaskAffinity:
     """Measures on the same model, tasks and number types.
 
     Args:
         model: whose shared parameters are looked at.
         tasks: all that are learnt.
-        precision: where and how it runs.
+        execution: where and how it runs.
 
     Raises:
         ModelError: tasks share no parameter.
     """
 
-    def __init__(self, model: DenseModel, tasks: Sequence[Task], precision: Precision) -> None:
-        self._model, self._tasks, self._precision = model, tasks, precision
-        self.stages = shared_stages(model)
+    def __init__(
+        self, model: MultiTaskModel, tasks: Sequence[Task], execution: ExecutionConfig
+    ) -> None:
+        self._model, self._tasks, self._execution = model, tasks, execution
+        self.stages = group_shared_parameters(model)
         if not self.stages:
             raise ModelError("tasks share no parameters, so their gradients never meet")
 
-    def cosines(self, batch: Batch) -> dict[str, Tensor]:
+    def compute_gradient_cosines(self, batch: Batch) -> dict[str, Tensor]:
         """{place: tasks x tasks cosines of gradients}; 0 where a task has no gradient there."""
-        gradients = self._gradients(batch)
+        gradients = self._compute_gradients(batch)
         return {
-            place: _cosines([_joined(gradients[task.name], members) for task in self._tasks])
+            place: _compute_pairwise_cosines(
+                [_concat_gradients(gradients[task.name], members) for task in self._tasks]
+            )
             for place, members in self.stages.items()
         }
 
-    def affinity(self, batch: Batch, rate: float) -> Tensor:
+    def compute_affinity(self, batch: Batch, lr: float) -> Tensor:
         """Tasks x tasks: share of the column's loss that a step for the row's takes away.
 
         Args:
             batch: on which the step is taken and the losses are compared.
-            rate: learning rate of the step, plain gradient descent on the shared parameters.
+            lr: learning rate of the step, plain gradient descent on the shared parameters.
         """
-        gradients = self._gradients(batch)
-        before = self._losses_now(batch)
+        gradients = self._compute_gradients(batch)
+        before = self._compute_loss_values(batch)
         rows = []
         for task in self._tasks:
-            with self._stepped(gradients[task.name], rate):
-                rows.append(1 - self._losses_now(batch) / before.clamp(min=1e-12))
+            with self._temporary_step(gradients[task.name], lr):
+                rows.append(1 - self._compute_loss_values(batch) / before.clamp(min=1e-12))
         return torch.stack(rows)
 
-    def _losses(self, batch: Batch) -> list[Tensor]:
+    def _compute_losses(self, batch: Batch) -> list[Tensor]:
         self._model.eval()
-        batch = batch.to(self._precision.device)
-        predictions = self._precision.run(self._model, batch.image)
-        losses = objective(self._tasks, predictions, batch.targets).tasks
+        batch = batch.to(self._execution.device)
+        predictions = self._execution.forward(self._model, batch.image)
+        losses = compute_task_losses(self._tasks, predictions, batch.targets).tasks
         return [losses[task.name] for task in self._tasks]
 
     @torch.no_grad()
-    def _losses_now(self, batch: Batch) -> Tensor:
-        return torch.stack(self._losses(batch)).float()
+    def _compute_loss_values(self, batch: Batch) -> Tensor:
+        return torch.stack(self._compute_losses(batch)).float()
 
-    def _gradients(self, batch: Batch) -> dict[str, dict[nn.Parameter, Tensor]]:
+    def _compute_gradients(self, batch: Batch) -> dict[str, dict[nn.Parameter, Tensor]]:
         """{task: {shared parameter: gradient of the task's loss}}."""
         members = [each for own in self.stages.values() for each in own]
         found = {}
-        for task, loss in zip(self._tasks, self._losses(batch), strict=True):
+        for task, loss in zip(self._tasks, self._compute_losses(batch), strict=True):
             own = torch.autograd.grad(loss, members, retain_graph=True, allow_unused=True)
             pairs = zip(members, own, strict=True)
             found[task.name] = {
                 each: torch.zeros_like(each) if grad is None else grad for each, grad in pairs
             }
-            mean_over_ranks(found[task.name].values())
+            all_reduce_mean_(found[task.name].values())
         return found
 
     @contextmanager
-    def _stepped(self, gradients: Mapping[nn.Parameter, Tensor], rate: float) -> Iterator[None]:
+    def _temporary_step(
+        self, gradients: Mapping[nn.Parameter, Tensor], lr: float
+    ) -> Iterator[None]:
         """One step down, and back to the very same weights."""
         kept = {each: each.detach().clone() for each in gradients}
         with torch.no_grad():
             for each, gradient in gradients.items():
-                each.sub_(gradient, alpha=rate)
+                each.sub_(gradient, alpha=lr)
         try:
             yield
         finally:
@@ -145,7 +151,7 @@ class Relations:
                     each.copy_(weight)
 
 
-def pairs_of(cosines: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
+def flatten_pairs(cosines: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
     """{"place/one~other": cosine} of every pair, for the log."""
     return {
         f"{place}/{names[i]}~{names[j]}": float(matrix[i, j])
@@ -154,10 +160,12 @@ def pairs_of(cosines: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, f
     }
 
 
-def _joined(gradients: Mapping[nn.Parameter, Tensor], members: Sequence[nn.Parameter]) -> Tensor:
-    return torch.cat([gradients[each].flatten().float() for each in members])
+def _concat_gradients(
+    gradients: Mapping[nn.Parameter, Tensor], parameters: Sequence[nn.Parameter]
+) -> Tensor:
+    return torch.cat([gradients[each].flatten().float() for each in parameters])
 
 
-def _cosines(vectors: Sequence[Tensor]) -> Tensor:
+def _compute_pairwise_cosines(vectors: Sequence[Tensor]) -> Tensor:
     stacked = nn.functional.normalize(torch.stack(list(vectors)), dim=1)
     return stacked @ stacked.T

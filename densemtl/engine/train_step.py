@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balancer, BalancingOutput, LossScaler, TaskBackward
+from densemtl.config.sections import TrainConfig
 from densemtl.distributed.collectives import average_gradients
 from densemtl.distributed.sharding import gather_full
-from densemtl.engine.loss_monitor import GRADIENT
+from densemtl.engine.loss_monitor import GRADIENT_KEY
 from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
-from densemtl.runtime.execution import Precision
 from densemtl.engine.replayed_forward import ModelFn, ReplayForward
-from densemtl.tasks.multi_task_loss import Losses, objective
-from densemtl.config.sections import TrainSettings
+from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
-from densemtl.types import Batch
+from densemtl.tasks.multi_task_loss import compute_task_losses
+from densemtl.types import Batch, Losses
 
 StepLog = dict[str, Tensor]
 """{name: detached scalar}: each loss, `weight/TASK`, the balancer's log values, `total`."""
@@ -43,8 +43,8 @@ class TrainStep:
     tasks: Sequence[Task]
     balancer: Balancer
     optimizer: Optimizer
-    precision: Precision
-    settings: TrainSettings
+    precision: ExecutionConfig
+    settings: TrainConfig
     scaler: torch.amp.GradScaler
 
     def run(self, batches: Sequence[Batch]) -> StepLog:
@@ -72,7 +72,7 @@ class TrainStep:
         for micro_batch in micro_batches:
             with backward.recording():
                 losses = self._compute_losses(self.model, micro_batch)
-            all_losses.append(losses.detached())
+            all_losses.append(losses.detach())
             backward.add(losses)
             if backward.keeps_graph or micro_batch is micro_batches[-1]:
                 weights = backward.compute_weights() if weights is None else weights
@@ -80,12 +80,12 @@ class TrainStep:
         assert weights is not None
         log = _make_log(all_losses, backward.finish(weights, all_losses))
 
-        skips_non_finite = self.settings.non_finite == "skip"
+        skips_non_finite = self.settings.on_non_finite == "skip"
         if skips_non_finite and not bool(log["total"].isfinite()):
             return log
         self._all_reduce_gradients()
         if skips_non_finite and not bool((norm := self._gradient_norm()).isfinite()):
-            return {**log, GRADIENT: norm}
+            return {**log, GRADIENT_KEY: norm}
         self._clip_gradients()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -98,8 +98,10 @@ class TrainStep:
 
     def _compute_losses(self, model: ModelFn, micro_batch: MicroBatch) -> Losses:
         """Run the model forward, and compute the losses of the tasks."""
-        predictions = self.precision.run(model, micro_batch.batch.image, full_size=False)
-        return micro_batch.scale(objective(self.tasks, predictions, micro_batch.batch.targets))
+        predictions = self.precision.forward(model, micro_batch.batch.image, full_size=False)
+        return micro_batch.scale(
+            compute_task_losses(self.tasks, predictions, micro_batch.batch.targets)
+        )
 
     def _compute_weights(
         self, micro_batches: Sequence[MicroBatch], backward: TaskBackward
@@ -122,7 +124,7 @@ class TrainStep:
 
     def _all_reduce_gradients(self) -> None:
         """Average the gradients over all ranks."""
-        if not self.settings.shard:  # FSDP reduces gradients in the backward pass
+        if not self.settings.fsdp:  # FSDP reduces gradients in the backward pass
             average_gradients(self.model)
         average_gradients(self.balancer)
 
@@ -135,13 +137,13 @@ class TrainStep:
         return norm
 
     def _clip_gradients(self) -> None:
-        if self.settings.clip_norm is not None:
+        if self.settings.max_grad_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
 
 
 def _make_log(losses: Sequence[Losses], output: BalancingOutput) -> StepLog:
-    log = _mean([{**each.tasks, **each.terms} for each in losses])
+    log = _mean([{**each.tasks, **each.aux_losses} for each in losses])
     log |= {f"weight/{task}": weight for task, weight in output.weights.items()}
     return {**log, **output.log_values, "total": output.total}
 

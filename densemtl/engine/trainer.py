@@ -10,110 +10,110 @@ from pathlib import Path
 import yaml
 from torch import nn
 
+from densemtl.config.sections import InputConfig, TrainConfig
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EpochSampler, EvalView
-from densemtl.data.dataloader import Loader
-from densemtl.io.writers import write_picture
-from densemtl.distributed.collectives import is_first, world_size
-from densemtl.engine.model_selection import is_better, selection
-from densemtl.engine.checkpoint import BEST, save_weights, weights_hash
-from densemtl.evaluation.evaluate import evaluate
+from densemtl.data.batching import EpochSampler, EvalDataset
+from densemtl.data.dataloader import ErrorForwardingDataLoader
+from densemtl.distributed.collectives import get_world_size, is_main_process
 from densemtl.distributed.sharding import unsharded
+from densemtl.engine.checkpoint import BEST_NAME, compute_weights_hash, save_weights
+from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
+from densemtl.engine.model_selection import get_selection_scores, is_better
+from densemtl.engine.optimizer import LRSchedule
 from densemtl.engine.run_log import RELATIONS, SHARING, RunLog, open_log
-from densemtl.engine.loss_monitor import LossMonitor, Means, check_weights
-from densemtl.engine.optimizer import Schedule
-from densemtl.visualization.prediction_panels import Predict, draw_panels
-from densemtl.runtime.progress_bar import ProgressBar
-from densemtl.engine.task_affinity import Relations, pairs_of
-from densemtl.engine.sharing_probe import Probe, make_probe
+from densemtl.engine.sharing_probe import SharingProbe, make_sharing_probe
+from densemtl.engine.task_affinity import TaskAffinity, flatten_pairs
 from densemtl.engine.train_state import TrainState
 from densemtl.engine.train_step import StepLog, TrainStep
 from densemtl.errors import DataError
-from densemtl.models.multi_task_model import DenseModel
-from densemtl.config.sections import InputSettings, TrainSettings
+from densemtl.evaluation.evaluate import evaluate
+from densemtl.io.writers import write_image
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runtime.progress_bar import ProgressBar
 from densemtl.tasks.base import Task
-from densemtl.trackers.base import TrackedRun, Tracker
+from densemtl.trackers.base import RunInfo, Tracker
 from densemtl.types import Batch, ProtocolName
+from densemtl.visualization.prediction_panels import PredictFn, draw_panels
 
 PANELS = "panels"
 
 
 @dataclass
-class Job:
+class TrainingRun:
     """A run, built and ready to start or to go on.
 
     Attributes:
         title: its name on the terminal.
         folder: where everything is written.
-        config: resolved configuration (YAML), saved with the weights.
+        config_yaml: resolved configuration (YAML), saved with the weights.
         tasks: those that are scored; the train step may learn auxiliary ones besides.
         train_step: takes the steps.
         state: what they change.
         schedule: sets the learning rate.
         train_loader: batches of the training set.
         val_loader: batches of the validation set.
-        val_set: its samples, for pictures.
-        input: size and fit.
-        predictor: makes of a model what draws its predictions.
+        val_dataset: its samples, for pictures.
+        input_config: size and fit.
+        make_predict_fn: makes of a model what draws its predictions.
         protocol: which family of metrics.
-        settings: the loop's.
+        train_config: the loop's.
         trackers: what the log is shown by.
     """
 
     title: str
     folder: Path
-    config: str
+    config_yaml: str
     tasks: Sequence[Task]
     train_step: TrainStep
     state: TrainState
-    schedule: Schedule
-    train_loader: Loader[Batch]
-    val_loader: Loader[Batch]
-    val_set: DenseDataset
-    input: InputSettings
-    predictor: Callable[[nn.Module], Predict]
+    schedule: LRSchedule
+    train_loader: ErrorForwardingDataLoader[Batch]
+    val_loader: ErrorForwardingDataLoader[Batch]
+    val_dataset: DenseDataset
+    input_config: InputConfig
+    make_predict_fn: Callable[[nn.Module], PredictFn]
     protocol: ProtocolName
-    settings: TrainSettings
+    train_config: TrainConfig
     trackers: Sequence[Tracker] = ()
 
     @property
-    def steps(self) -> int:
+    def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.settings.epochs * self.steps_per_epoch
+        return self.train_config.epochs * self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps an epoch; what does not fill a step is left out."""
-        return count_steps(self.train_loader, self.settings.accumulate)
+        return count_steps_per_epoch(self.train_loader, self.train_config.grad_accum_steps)
 
     @property
     def images_per_step(self) -> int:
         """Of all ranks together."""
-        return batch_size(self.train_loader) * self.settings.accumulate
+        return get_global_batch_size(self.train_loader) * self.train_config.grad_accum_steps
 
 
-def batch_size(loader: Loader[Batch]) -> int:
+def get_global_batch_size(loader: ErrorForwardingDataLoader[Batch]) -> int:
     """Images in a batch that all ranks share."""
-    return (loader.batch_size or 1) * world_size()
+    return (loader.batch_size or 1) * get_world_size()
 
 
-def count_steps(loader: Loader[Batch], accumulate: int) -> int:
+def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_steps: int) -> int:
     """Optimiser steps an epoch.
 
     Raises:
         DataError: the training set is too small for a single one.
     """
-    images, batch = len(loader.dataset), batch_size(loader)  # type: ignore[arg-type]
-    steps = images // batch // accumulate
+    images, batch = len(loader.dataset), get_global_batch_size(loader)  # type: ignore[arg-type]
+    steps = images // batch // grad_accum_steps
     if steps == 0:
         raise DataError(
-            f"{images} training images do not fill one step of {accumulate} batches of {batch}: "
+            f"{images} training images do not fill one step of {grad_accum_steps} batches of {batch}: "
             f"lower train.accumulate or loader.batch_size"
         )
     return steps
 
 
-def train(job: Job, max_steps: int | None = None) -> None:
+def train(job: TrainingRun, max_steps: int | None = None) -> None:
     """Train from where `job.state` stands to the end, or to `max_steps` steps in all.
 
     After it `best.safetensors` holds the best validated weights and `last/` all that another call
@@ -122,13 +122,13 @@ def train(job: Job, max_steps: int | None = None) -> None:
     Raises:
         NonFiniteLossError: a loss or weight became NaN or infinite; names it and the step.
     """
-    record, end = job.state.record, min(job.steps, max_steps or job.steps)
+    record, end = job.state.progress, min(job.total_steps, max_steps or job.total_steps)
     title = ProgressBar(job.title, record.step, end, job.images_per_step)
-    view = EvalView(job.val_set, job.input.size, job.input.fit)
-    probe = make_probe(view, job.train_step.precision)
-    relations = _Relating(job) if job.settings.relations_every else None
-    run = TrackedRun(job.folder, job.title, yaml.safe_load(job.config), record.step)
-    with open_log(run, job.trackers, title.say) as log, title as bar:
+    view = EvalDataset(job.val_dataset, job.input_config.size, job.input_config.fit)
+    probe = make_sharing_probe(view, job.train_step.precision)
+    relations = _GradientSimilarityLogger(job) if job.train_config.grad_similarity_every else None
+    run = RunInfo(job.folder, job.title, yaml.safe_load(job.config_yaml), record.step)
+    with open_log(run, job.trackers, title.print_line) as log, title as bar:
         if record.step == 0:
             _log_sharing(job, probe, log)
         while record.step < end:
@@ -136,155 +136,163 @@ def train(job: Job, max_steps: int | None = None) -> None:
             _log_sharing(job, probe, log)
             epoch = record.step // job.steps_per_epoch
             finished = record.step == end
-            if relations and epoch % job.settings.relations_every == 0:
+            if relations and epoch % job.train_config.grad_similarity_every == 0:
                 relations.log(log)
-            if finished or epoch % job.settings.eval_every == 0:
+            if finished or epoch % job.train_config.eval_every == 0:
                 _validate(job, bar, log)
-            every = job.settings.panels_every
+            every = job.train_config.visualize_every
             if finished or (every and epoch % every == 0):
-                _draw(job, log)
-            job.state.save(job.folder, job.config)
-            bar.pause()
+                _draw_predictions(job, log)
+            job.state.save(job.folder, job.config_yaml)
+            bar.reset_timer()
 
 
-def _train_epoch(job: Job, end: int, bar: ProgressBar, log: RunLog) -> None:
-    """The rest of the present epoch, up to step `end`."""
-    record, settings = job.state.record, job.settings
-    monitor, means = LossMonitor(settings.non_finite == "skip", bar.say), Means()
+def _train_epoch(run: TrainingRun, end_step: int, progress_bar: ProgressBar, log: RunLog) -> None:
+    """The rest of the present epoch, up to step `end_step`."""
+    record, settings = run.state.progress, run.train_config
+    monitor, means = (
+        LossMonitor(settings.on_non_finite == "skip", progress_bar.print_line),
+        RunningMeans(),
+    )
     started = time.monotonic()
-    for batches in _rest_of_epoch(job, end):
-        losses = _step(job, batches)
+    for batches in _iter_rest_of_epoch(run, end_step):
+        losses = _take_step(run, batches)
         means.add(monitor.update(record.step + 1, losses))
-        if record.step % settings.log_every == 0:
-            _log_losses(job, means, bar, log)
+        if record.step % settings.log_every_steps == 0:
+            _log_losses(run, means, progress_bar, log)
         record.step += 1
-        bar.advance(record.step)
-        if _checkpoint_is_due(job, end):
-            _settle(job, monitor, means)
-            _log_losses(job, means, bar, log)
-            started = _clock(job, started)
-            job.state.save(job.folder, job.config)
-    if record.step % job.steps_per_epoch == 0:
-        job.train_step.balancer.end_epoch()
-    _settle(job, monitor, means)
-    _log_losses(job, means, bar, log)
-    _clock(job, started)
+        progress_bar.advance(record.step)
+        if _is_checkpoint_due(run, end_step):
+            _check_finite(run, monitor, means)
+            _log_losses(run, means, progress_bar, log)
+            started = _add_elapsed(run, started)
+            run.state.save(run.folder, run.config_yaml)
+    if record.step % run.steps_per_epoch == 0:
+        run.train_step.balancer.end_epoch()
+    _check_finite(run, monitor, means)
+    _log_losses(run, means, progress_bar, log)
+    _add_elapsed(run, started)
 
 
-def _settle(job: Job, monitor: LossMonitor, means: Means) -> None:
+def _check_finite(run: TrainingRun, monitor: LossMonitor, means: RunningMeans) -> None:
     """Nothing is validated or saved unless losses and weights are finite up to here."""
     means.add(monitor.flush())
-    model = job.train_step.model
-    assert isinstance(model, DenseModel)
-    check_weights(model.parameter_groups(), job.state.record.step)
+    model = run.train_step.model
+    assert isinstance(model, MultiTaskModel)
+    check_weights_finite(model.parameter_groups(), run.state.progress.step)
 
 
-def _step(job: Job, batches: Sequence[Batch]) -> StepLog:
-    state = job.state
-    job.schedule.set(state.record.step)
-    losses = job.train_step.run(batches)
+def _take_step(run: TrainingRun, batches: Sequence[Batch]) -> StepLog:
+    state = run.state
+    run.schedule.set_lr(state.progress.step)
+    losses = run.train_step.run(batches)
     if state.ema is not None:
-        state.ema.update(job.train_step.model, state.record.step)
-    state.record.images += sum(len(batch) for batch in batches) * world_size()
+        state.ema.update(run.train_step.model, state.progress.step)
+    state.progress.images += sum(len(batch) for batch in batches) * get_world_size()
     return losses
 
 
-def _checkpoint_is_due(job: Job, end: int) -> bool:
+def _is_checkpoint_due(run: TrainingRun, end_step: int) -> bool:
     """Inside an epoch alone: at its end, and at the run's, validation comes before it is saved."""
-    step, every = job.state.record.step, job.settings.checkpoint_steps
-    validated = step == end or step % job.steps_per_epoch == 0
+    step, every = run.state.progress.step, run.train_config.checkpoint_every_steps
+    validated = step == end_step or step % run.steps_per_epoch == 0
     return every is not None and step % every == 0 and not validated
 
 
-def _clock(job: Job, started: float) -> float:
+def _add_elapsed(run: TrainingRun, started: float) -> float:
     """Add the time since `started` to the record; gives back the time now."""
     now = time.monotonic()
-    job.state.record.train_seconds += now - started
-    job.state.record.seconds += now - started
+    run.state.progress.train_seconds += now - started
+    run.state.progress.seconds += now - started
     return now
 
 
-def _rest_of_epoch(job: Job, end: int) -> Iterator[list[Batch]]:
-    """The batches of each remaining step, up to `end`, of the epoch that the record stands in."""
-    epoch, done = divmod(job.state.record.step, job.steps_per_epoch)
-    _start_epoch(job, epoch, done)
-    batches = iter(job.train_loader)
-    left = min(job.steps_per_epoch - done, end - job.state.record.step)
+def _iter_rest_of_epoch(run: TrainingRun, end_step: int) -> Iterator[list[Batch]]:
+    """The batches of each remaining step, up to `end_step`, of the epoch that the record stands in."""
+    epoch, done = divmod(run.state.progress.step, run.steps_per_epoch)
+    _start_epoch(run, epoch, done)
+    batches = iter(run.train_loader)
+    left = min(run.steps_per_epoch - done, end_step - run.state.progress.step)
     for _ in range(left):
-        yield [next(batches) for _ in range(job.settings.accumulate)]
+        yield [next(batches) for _ in range(run.train_config.grad_accum_steps)]
 
 
-def _start_epoch(job: Job, epoch: int, done: int) -> None:
-    """Let the loader go on from the step that follows `done` finished ones."""
-    sampler = job.train_loader.sampler
+def _start_epoch(run: TrainingRun, epoch: int, steps_done: int) -> None:
+    """Let the loader go on from the step that follows `steps_done` finished ones."""
+    sampler = run.train_loader.sampler
     assert isinstance(sampler, EpochSampler)
     sampler.epoch = epoch
-    sampler.skip = done * job.images_per_step
+    sampler.start_index = steps_done * run.images_per_step
 
 
-def _log_losses(job: Job, means: Means, bar: ProgressBar, log: RunLog) -> None:
+def _log_losses(
+    run: TrainingRun, means: RunningMeans, progress_bar: ProgressBar, log: RunLog
+) -> None:
     losses = means.compute_and_reset()
     if not losses:
         return
-    names = [task.name for task in job.train_step.tasks]
-    rate = bar.report({name: losses[name] for name in names if name in losses})
-    groups = job.train_step.optimizer.param_groups
+    names = [task.name for task in run.train_step.tasks]
+    rate = progress_bar.report_losses({name: losses[name] for name in names if name in losses})
+    groups = run.train_step.optimizer.param_groups
     rates = {f"lr/{group['name']}": group["lr"] for group in groups}
     values = {**losses, **rates, "images_per_second": rate}
-    log.scalars(job.state.record.step, "train", values)
+    log.log_scalars(run.state.progress.step, "train", values)
 
 
-def _log_sharing(job: Job, probe: Probe, log: RunLog) -> None:
-    weights = probe.measure(job.state.evaluated)
+def _log_sharing(run: TrainingRun, probe: SharingProbe, log: RunLog) -> None:
+    weights = probe.measure(run.state.eval_model)
     if weights:
-        log.scalars(job.state.record.step, SHARING, weights)
+        log.log_scalars(run.state.progress.step, SHARING, weights)
 
 
-class _Relating:
+class _GradientSimilarityLogger:
     """Gradient cosines on the run's first batch, the same throughout."""
 
-    def __init__(self, job: Job) -> None:
-        step = job.train_step
-        assert isinstance(step.model, DenseModel)
-        self._job = job
-        self._relations = Relations(step.model, step.tasks, step.precision)
-        _start_epoch(job, 0, 0)
-        self._batch = next(iter(job.train_loader))
+    def __init__(self, run: TrainingRun) -> None:
+        step = run.train_step
+        assert isinstance(step.model, MultiTaskModel)
+        self._run = run
+        self._task_affinity = TaskAffinity(step.model, step.tasks, step.precision)
+        _start_epoch(run, 0, 0)
+        self._batch = next(iter(run.train_loader))
 
     def log(self, log: RunLog) -> None:
-        names = [task.name for task in self._job.train_step.tasks]
-        cosines = pairs_of(self._relations.cosines(self._batch), names)
-        log.scalars(self._job.state.record.step, RELATIONS, cosines)
+        names = [task.name for task in self._run.train_step.tasks]
+        cosines = flatten_pairs(self._task_affinity.compute_gradient_cosines(self._batch), names)
+        log.log_scalars(self._run.state.progress.step, RELATIONS, cosines)
 
 
-def _validate(job: Job, bar: ProgressBar, log: RunLog) -> None:
+def _validate(run: TrainingRun, progress_bar: ProgressBar, log: RunLog) -> None:
     """Score the split; keep the weights if they are the best so far."""
-    started, record, tasks = time.monotonic(), job.state.record, job.tasks
-    model, precision = job.state.evaluated, job.train_step.precision
+    started, record, tasks = time.monotonic(), run.state.progress, run.tasks
+    model, precision = run.state.eval_model, run.train_step.precision
     with unsharded(model):
-        record.scores = evaluate(model, job.val_loader, tasks, job.protocol, precision)
-    values = selection(record.scores, tasks, job.protocol)
-    if is_better(values, record.best, tasks):
-        save_weights(job.folder / BEST, model, job.config)
-        record.best, record.best_step = values, record.step
-        record.best_scores, record.best_weights = record.scores, weights_hash(model)
+        record.scores = evaluate(model, run.val_loader, tasks, run.protocol, precision)
+    values = get_selection_scores(record.scores, tasks, run.protocol)
+    if is_better(values, record.best_selection_scores, tasks):
+        save_weights(run.folder / BEST_NAME, model, run.config_yaml)
+        record.best_selection_scores, record.best_step = values, record.step
+        record.best_scores, record.best_weights_hash = record.scores, compute_weights_hash(model)
     flat = {
         f"{task}/{name}": value
         for task in record.scores
         for name, value in record.scores[task].items()
     }
-    log.scalars(record.step, "val", flat)
+    log.log_scalars(record.step, "val", flat)
     record.seconds += time.monotonic() - started
     numbers = "  ".join(
-        f"{task.name} {task.selection(job.protocol)} {values[task.name]:.4g}" for task in tasks
+        f"{task.name} {task.get_selection_metric(run.protocol)} {values[task.name]:.4g}"
+        for task in tasks
     )
-    bar.say(f"epoch {record.step / job.steps_per_epoch:g}/{job.settings.epochs}  {numbers}")
+    progress_bar.print_line(
+        f"epoch {record.step / run.steps_per_epoch:g}/{run.train_config.epochs}  {numbers}"
+    )
 
 
-def _draw(job: Job, log: RunLog) -> None:
-    predict = job.predictor(job.state.evaluated)
-    picture = draw_panels(predict, job.tasks, job.val_set, job.settings.panels)
-    step = job.state.record.step
-    if is_first():
-        write_picture(job.folder / PANELS / f"step_{step:06d}.png", picture)
-    log.picture(step, PANELS, picture)
+def _draw_predictions(run: TrainingRun, log: RunLog) -> None:
+    predict = run.make_predict_fn(run.state.eval_model)
+    picture = draw_panels(predict, run.tasks, run.val_dataset, run.train_config.num_vis_images)
+    step = run.state.progress.step
+    if is_main_process():
+        write_image(run.folder / PANELS / f"step_{step:06d}.png", picture)
+    log.log_image(step, PANELS, picture)

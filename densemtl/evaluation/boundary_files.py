@@ -9,34 +9,40 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io import arrays
-from densemtl.io.label_formats import to_probabilities
 from densemtl.errors import DataError
-from densemtl.ops.region_boundaries import boundaries
+from densemtl.io import arrays
+from densemtl.io.label_formats import decode_probabilities
+from densemtl.ops.region_boundaries import find_region_boundaries
 
 Mask = NDArray[np.bool_]
 
 
-class Pair(NamedTuple):
+class BoundaryPair(NamedTuple):
     """A predicted map and the ground truth of the same image."""
 
     prediction: Path
-    truth: Path
+    ground_truth: Path
 
 
-def pair_up(predictions: Path, truths: Path, ids: Path | None = None) -> list[Pair]:
+def pair_files(
+    predictions: Path, ground_truths: Path, list_file: Path | None = None
+) -> list[BoundaryPair]:
     """Pair the files of two folders by their names without suffix, in the order of the names.
 
     Args:
         predictions: a folder of .png or .npy.
-        truths: a folder of .png, .npy or .mat.
-        ids: a list of images, one name a line; the folders may then hold more than these.
+        ground_truths: a folder of .png, .npy or .mat.
+        list_file: a list of images, one name a line; the folders may then hold more than these.
 
     Raises:
         DataError: a folder without such files, or a file without its partner.
     """
-    sides = [(folder, _index(folder)) for folder in (predictions, truths)]
-    names = arrays.read_ids(ids) if ids else sorted(set(sides[0][1]) | set(sides[1][1]))
+    sides = [(folder, _index_files(folder)) for folder in (predictions, ground_truths)]
+    names = (
+        arrays.read_split_list(list_file)
+        if list_file
+        else sorted(set(sides[0][1]) | set(sides[1][1]))
+    )
     for folder, found in sides:
         missing = [name for name in names if name not in found]
         if missing:
@@ -44,42 +50,47 @@ def pair_up(predictions: Path, truths: Path, ids: Path | None = None) -> list[Pa
                 f"{folder}: no file for {len(missing)} of {len(names)} images, such as "
                 f"{missing[0]!r}; add it, or list the images to score"
             )
-    return [Pair(sides[0][1][name], sides[1][1][name]) for name in sorted(names)]
+    return [BoundaryPair(sides[0][1][name], sides[1][1][name]) for name in sorted(names)]
 
 
-def _index(folder: Path) -> dict[str, Path]:
-    found = arrays.index(folder)
+def _index_files(folder: Path) -> dict[str, Path]:
+    found = arrays.index_by_stem(folder)
     if not found:
-        raise DataError(f"{folder}: no folder with files of types {', '.join(arrays.SUFFIXES)}")
+        raise DataError(
+            f"{folder}: no folder with files of types {', '.join(arrays.SUPPORTED_SUFFIXES)}"
+        )
     return found
 
 
-def read_pair(pair: Pair, regions: bool) -> tuple[NDArray[np.float32], list[Mask]]:
+def read_pair(pair: BoundaryPair, regions: bool) -> tuple[NDArray[np.float32], list[Mask]]:
     """Probabilities and each annotator's boundaries; see `read_prediction` and `read_truths`.
 
     Raises:
         DataError: as these, or the two differ in size.
     """
-    prediction, truths = read_prediction(pair.prediction), read_truths(pair.truth, regions)
+    prediction, truths = (
+        read_boundary_probabilities(pair.prediction),
+        read_ground_truths(pair.ground_truth, regions),
+    )
     for truth in truths:
         if truth.shape != prediction.shape:
             raise DataError(
                 f"{pair.prediction}: is {prediction.shape} (height, width), but its ground truth "
-                f"{pair.truth} is {truth.shape}; predict at original size"
+                f"{pair.ground_truth} is {truth.shape}; predict at original size"
             )
     return prediction, truths
 
 
-def read_prediction(file: Path) -> NDArray[np.float32]:
+def read_boundary_probabilities(file: Path) -> NDArray[np.float32]:
     """HxW float32 in 0..1 from a stored map.
 
     Raises:
         DataError: missing, corrupt, of more than one channel, or out of range.
     """
-    return to_probabilities(arrays.read_array(file), file)
+    return decode_probabilities(arrays.read_array(file), file)
 
 
-def read_truths(file: Path, regions: bool = False) -> list[Mask]:
+def read_ground_truths(file: Path, regions: bool = False) -> list[Mask]:
     """One HxW map of boundaries an annotator.
 
     A map whose only values are 0 and at most one other holds boundaries as they are. Any other map
@@ -95,19 +106,19 @@ def read_truths(file: Path, regions: bool = False) -> list[Mask]:
         DataError: missing, corrupt, or nothing of this.
     """
     if file.suffix.lower() == ".mat":
-        maps = list(_annotators(file))
+        maps = list(_iter_annotators(file))
     else:
-        maps = [_plane(arrays.read_array(file), file)]
-    return [_boundaries(array, regions) for array in maps]
+        maps = [_require_2d(arrays.read_array(file), file)]
+    return [_to_boundaries(array, regions) for array in maps]
 
 
-def _boundaries(array: NDArray[Any], regions: bool) -> Mask:
+def _to_boundaries(array: NDArray[Any], regions: bool) -> Mask:
     if regions or np.count_nonzero(np.unique(array)) > 1:
-        return boundaries(array)
+        return find_region_boundaries(array)
     return np.asarray(array != 0)
 
 
-def _annotators(file: Path) -> Iterator[NDArray[Any]]:
+def _iter_annotators(file: Path) -> Iterator[NDArray[Any]]:
     cells = arrays.read_mat(file).get("groundTruth")
     if cells is None or cells.dtype != object or not cells.size:
         raise DataError(
@@ -118,11 +129,11 @@ def _annotators(file: Path) -> Iterator[NDArray[Any]]:
         name = next((name for name in ("Boundaries", "Segmentation") if name in fields), None)
         if name is None:
             raise DataError(f"{file}: an annotator has neither Boundaries nor Segmentation")
-        yield _plane(np.asarray(cell[name].item()), file)
+        yield _require_2d(np.asarray(cell[name].item()), file)
 
 
-def _plane(array: NDArray[Any], file: Path) -> NDArray[Any]:
-    array = arrays.channels_last(array)
+def _require_2d(array: NDArray[Any], file: Path) -> NDArray[Any]:
+    array = arrays.to_channels_last(array)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
         raise DataError(f"{file}: needs one number a pixel, this is {array.dtype} {array.shape}")
     return array

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from densemtl.io.atomic import replacing, write_json
 from densemtl.errors import ConfigError
-from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, even
+from densemtl.io.atomic import atomic_write, write_json
+from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, make_even_thresholds
 from densemtl.metrics.protocols import modern, survey
 
 if TYPE_CHECKING:
-    from densemtl.evaluation.boundary_files import Pair
-    from densemtl.metrics.boundary.counts import Counts
+    from densemtl.evaluation.boundary_files import BoundaryPair
+    from densemtl.metrics.boundary.counts import BoundaryCounts
 
 
 @dataclass(frozen=True)
-class Rules:
+class BoundaryOptions:
     """How files are read and scored; see `Protocol`, `Boundary` and `read_truths`."""
 
     protocol: Protocol
@@ -31,7 +31,7 @@ class Rules:
     regions: bool
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="evaluate.py edges", description=__doc__)
     add = parser.add_argument
@@ -57,20 +57,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         ConfigError: an option out of range.
         DataError: see `pair_up` and `read_pair`.
     """
-    args = parse(argv)
-    rules = make_rules(args)
-    from densemtl.evaluation.boundary_files import pair_up
+    args = parse_args(argv)
+    rules = make_options(args)
+    from densemtl.evaluation.boundary_files import pair_files
 
-    pairs = pair_up(args.predictions, args.ground_truth, args.list)
-    report = make_report(pairs, score(pairs, rules, args.workers), rules)
+    pairs = pair_files(args.predictions, args.ground_truth, args.list)
+    report = make_report(pairs, score_pairs(pairs, rules, args.workers), rules)
     write_json(args.json, report)
     if args.plot:
-        draw(args.plot, report)
-    print("  ".join(f"{name} {_shown(report[name])}" for name in ("odsF", "oisF", "AP")))
+        plot_precision_recall(args.plot, report)
+    print("  ".join(f"{name} {_format_score(report[name])}" for name in ("odsF", "oisF", "AP")))
     print(f"{len(pairs)} images; results: {args.json}")
 
 
-def make_rules(args: argparse.Namespace) -> Rules:
+def make_options(args: argparse.Namespace) -> BoundaryOptions:
     """What the command line asks for.
 
     Raises:
@@ -82,56 +82,67 @@ def make_rules(args: argparse.Namespace) -> Rules:
     if args.thresholds is not None:
         if args.thresholds < 1:
             raise ConfigError(f"--thresholds: {args.thresholds} must be at least 1")
-        protocol = replace(protocol, thresholds=even(args.thresholds))
-    return Rules(protocol, args.max_dist, args.regions)
+        protocol = replace(protocol, thresholds=make_even_thresholds(args.thresholds))
+    return BoundaryOptions(protocol, args.max_dist, args.regions)
 
 
-def score(pairs: Sequence[Pair], rules: Rules, workers: int = 1) -> list[Counts]:
+def score_pairs(
+    pairs: Sequence[BoundaryPair], options: BoundaryOptions, num_workers: int = 1
+) -> list[BoundaryCounts]:
     """Counts of each pair, in order."""
-    from densemtl.runtime.process_pool import InOrder
+    from densemtl.runtime.process_pool import OrderedProcessPool
 
-    counts: list[Counts] = []
-    with InOrder(partial(score_pair, rules=rules), counts.append, workers) as work:
+    counts: list[BoundaryCounts] = []
+    with OrderedProcessPool(partial(score_pair, rules=options), counts.append, num_workers) as work:
         for pair in pairs:
-            work.put(pair)
+            work.submit(pair)
         work.finish()
     return counts
 
 
-def score_pair(pair: Pair, rules: Rules) -> Counts:
+def score_pair(pair: BoundaryPair, options: BoundaryOptions) -> BoundaryCounts:
     """Read and count one pair; see `count`."""
     from densemtl.evaluation.boundary_files import read_pair
-    from densemtl.metrics.boundary.counts import count
+    from densemtl.metrics.boundary.counts import count_boundary_matches
 
-    prediction, truths = read_pair(pair, rules.regions)
-    return count(prediction, truths, rules.protocol, rules.max_distance)
+    prediction, truths = read_pair(pair, options.regions)
+    return count_boundary_matches(prediction, truths, options.protocol, options.max_distance)
 
 
-def make_report(pairs: Sequence[Pair], counts: Sequence[Counts], rules: Rules) -> dict[str, Any]:
+def make_report(
+    pairs: Sequence[BoundaryPair], counts: Sequence[BoundaryCounts], options: BoundaryOptions
+) -> dict[str, Any]:
     """What goes into the file: the numbers in percent, how they were made, curve and images."""
     from densemtl import __version__
-    from densemtl.metrics.boundary.precision_recall import best, curve, summary
+    from densemtl.metrics.boundary.precision_recall import (
+        compute_curve,
+        compute_summary,
+        select_best_counts,
+    )
 
-    total, bests = np.sum(counts, axis=0), np.sum([best(one) for one in counts], axis=0)
-    points, thresholds = curve(total), rules.protocol.thresholds
+    total, bests = (
+        np.sum(counts, axis=0),
+        np.sum([select_best_counts(one) for one in counts], axis=0),
+    )
+    points, thresholds = compute_curve(total), options.protocol.thresholds
     at_best = int(points.f.argmax())
-    each = [curve(best(one)).f for one in counts]
+    each = [compute_curve(select_best_counts(one)).f for one in counts]
     return {
-        **{name: _finite(value) for name, value in summary(total, bests).items()},
+        **{name: _nan_to_none(value) for name, value in compute_summary(total, bests).items()},
         "threshold": thresholds[at_best],
         "precision": 100 * float(points.precision[at_best]),
         "recall": 100 * float(points.recall[at_best]),
         "images": len(pairs),
-        "rules": asdict(rules),
+        "rules": asdict(options),
         "version": __version__,
         "curve": {name: [float(v) for v in line] for name, line in points._asdict().items()},
         "f_of_image": {
-            pair.truth.stem: 100 * float(f) for pair, f in zip(pairs, each, strict=True)
+            pair.ground_truth.stem: 100 * float(f) for pair, f in zip(pairs, each, strict=True)
         },
     }
 
 
-def draw(file: Path, report: dict[str, Any]) -> None:
+def plot_precision_recall(file: Path, report: dict[str, Any]) -> None:
     """The precision-recall curve over lines of equal F, as a picture, whole or not at all."""
     from matplotlib.figure import Figure
 
@@ -144,14 +155,16 @@ def draw(file: Path, report: dict[str, Any]) -> None:
     axes.plot(report["curve"]["recall"], report["curve"]["precision"])
     axes.plot(report["recall"] / 100, report["precision"] / 100, "o")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
-    axes.set_title(f"odsF {_shown(report['odsF'])}, AP {_shown(report['AP'])}", fontsize=10)
-    with replacing(file) as draft:
+    axes.set_title(
+        f"odsF {_format_score(report['odsF'])}, AP {_format_score(report['AP'])}", fontsize=10
+    )
+    with atomic_write(file) as draft:
         figure.savefig(draft, dpi=110)
 
 
-def _finite(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _shown(value: float | None) -> str:
+def _format_score(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"

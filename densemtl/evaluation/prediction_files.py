@@ -23,22 +23,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.io import arrays
-from densemtl.data.batching import to_tensor
-from densemtl.io.writers import write_array, write_picture
 from densemtl.errors import DataError
-from densemtl.evaluation.prediction_formats import Map, Rules, decode
-from densemtl.tasks.base import LabelMap, Task
-from densemtl.tasks.classification import Classes
+from densemtl.evaluation.prediction_formats import PredictionMap, ReadOptions, decode_array
+from densemtl.io import arrays
+from densemtl.io.writers import write_array, write_image
+from densemtl.ops.layouts import to_tensor
+from densemtl.tasks.base import CategoricalTask, Task
+from densemtl.tasks.classification import Classification
 from densemtl.types import Size
 
 SUFFIXES = (".npy", ".png", ".mat")
 
-OTHER_NAMES = {"saliency": "sal"}
+FOLDER_ALIASES = {"saliency": "sal"}
 """What published code calls the folder of a task."""
 
 
-def write(folder: Path, task: Task, name: str, prediction: Map) -> None:
+def write_prediction(folder: Path, task: Task, name: str, prediction: PredictionMap) -> None:
     """Write an image's prediction, whole or not at all.
 
     Args:
@@ -50,22 +50,22 @@ def write(folder: Path, task: Task, name: str, prediction: Map) -> None:
     Raises:
         DataError: the image's name leads out of the folder.
     """
-    if isinstance(task, Classes):
-        write_picture(_place(folder / task.name, name, ".png"), prediction.astype(np.uint8))
+    if isinstance(task, Classification):
+        write_image(_make_path(folder / task.name, name, ".png"), prediction.astype(np.uint8))
     else:
-        write_array(_place(folder / task.name, name, ".npy"), prediction.astype(np.float32))
+        write_array(_make_path(folder / task.name, name, ".npy"), prediction.astype(np.float32))
 
 
-def _place(folder: Path, name: str, suffix: str) -> Path:
+def _make_path(folder: Path, name: str, suffix: str) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
         raise DataError(f"image {name!r}: its prediction would lie outside {folder}; rename it")
     return folder / f"{name}{suffix}"
 
 
-def find(folder: Path, task: str) -> dict[str, Path] | None:
+def find_predictions(folder: Path, task: str) -> dict[str, Path] | None:
     """{image name: file} of a task's predictions; None if there is no folder for them."""
-    names = (task, OTHER_NAMES.get(task, task))
+    names = (task, FOLDER_ALIASES.get(task, task))
     own = next((folder / name for name in names if (folder / name).is_dir()), None)
     if own is None:
         return None
@@ -75,31 +75,31 @@ def find(folder: Path, task: str) -> dict[str, Path] | None:
     return {file.as_posix()[: -len(file.suffix)]: own / file for file in shown}
 
 
-def read(file: Path, task: Task, size: Size, rules: Rules) -> Map:
+def read_prediction(file: Path, task: Task, size: Size, options: ReadOptions) -> PredictionMap:
     """A file -> a decoded prediction of a task.
 
     Args:
         file: one of `find`.
         task: whose prediction it is.
         size: of the image.
-        rules: what the file does not say.
+        options: what the file does not say.
 
     Raises:
         DataError: missing, corrupt, of another size or number of channels, NaN, infinite, or out
             of range.
     """
-    prediction = decode(_load(file, rules.mat_key), task, file, rules)
-    return _fit(prediction, size, rules.resize, file)
+    prediction = decode_array(_load_array(file, options.mat_key), task, file, options)
+    return _fit_size(prediction, size, options.allow_resize, file)
 
 
-def to_decoded(task: Task, prediction: Map) -> Tensor:
+def to_decoded_batch(task: Task, prediction: PredictionMap) -> Tensor:
     """A map in a `Sample`'s layout -> a batch of one as `Task.decode` gives it."""
-    if isinstance(task, LabelMap):
+    if isinstance(task, CategoricalTask):
         return torch.from_numpy(prediction)[None]
     return to_tensor(prediction[None])
 
 
-def _load(file: Path, key: str | None) -> NDArray[Any]:
+def _load_array(file: Path, key: str | None) -> NDArray[Any]:
     if file.suffix.lower() != ".mat":
         return arrays.read_array(file)
     variables = {name: value for name, value in arrays.read_mat(file).items() if _is_map(value)}
@@ -115,10 +115,12 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "buif" and value.size > 1
 
 
-def _fit(prediction: Map, size: Size, resize: bool, file: Path) -> Map:
+def _fit_size(
+    prediction: PredictionMap, size: Size, allow_resize: bool, file: Path
+) -> PredictionMap:
     if prediction.shape[:2] == size:
         return prediction
-    if not resize:
+    if not allow_resize:
         found, wanted = ("x".join(map(str, shape)) for shape in (prediction.shape[:2], size))
         advice = "predict at original size, or allow resizing by --resize"
         raise DataError(f"{file}: the prediction is {found} pixels, its image {wanted}; {advice}")

@@ -10,49 +10,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io import arrays
-from densemtl.io import label_formats
-from densemtl.io.label_formats import CAMERA_AXES, Axes
 from densemtl.errors import DataError
+from densemtl.io import arrays, label_formats
+from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
-from densemtl.tasks.classification import Classes
+from densemtl.tasks.classification import Classification
 from densemtl.tasks.depth import Depth
-from densemtl.tasks.direction import UnitVectors
+from densemtl.tasks.direction import Direction
 
-FARTHEST = 1000.0
+MAX_DEPTH_M = 1000.0
 """Metres beyond which a depth must be millimetres that were taken for metres."""
 
-Map = NDArray[np.generic]
+PredictionMap = NDArray[np.generic]
 """A decoded prediction in a `Sample`'s layout."""
 
 
 @dataclass(frozen=True)
-class Rules:
+class ReadOptions:
     """How files are understood where they do not say so themselves.
 
     Attributes:
-        resize: accept maps of another size than their image: class ids take the nearest pixel, all
+        allow_resize: accept maps of another size than their image: class ids take the nearest pixel, all
             else is interpolated bilinearly.
-        first_class: the stored id of the first class.
+        first_class_id: the stored id of the first class.
         mat_key: the variable of .mat files that hold several arrays.
-        axes: the direction in which each channel of stored normals grows.
+        normals_axes: the direction in which each channel of stored normals grows.
     """
 
-    resize: bool = False
-    first_class: int = 0
+    allow_resize: bool = False
+    first_class_id: int = 0
     mat_key: str | None = None
-    axes: Axes = CAMERA_AXES
+    normals_axes: AxisConvention = CAMERA_AXES
 
 
-def decode(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
+def decode_array(
+    array: NDArray[Any], task: Task, file: Path, options: ReadOptions
+) -> PredictionMap:
     """Stored numbers -> what `Task.decode` gives, in a `Sample`'s layout and of any size.
 
     Args:
         array: channels last or first; `predictions.files` tells how each kind of task is stored.
         task: whose prediction it is.
         file: named in errors.
-        rules: what the file does not say.
+        options: what the file does not say.
 
     Raises:
         DataError: another number of channels, NaN, infinite or out of range.
@@ -62,39 +63,47 @@ def decode(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
     if not np.isfinite(array).all():
         count = f"{np.count_nonzero(~np.isfinite(array))} of {array.size} values"
         raise DataError(f"{file}: {count} are NaN or infinite; each pixel needs a prediction")
-    readers = (reader for kind, reader in _READERS.items() if isinstance(task, kind))
-    return next(readers, _numbers)(array, task, file, rules)
+    readers = (reader for kind, reader in _DECODERS.items() if isinstance(task, kind))
+    return next(readers, _decode_numbers)(array, task, file, options)
 
 
-def _plane(array: NDArray[Any], file: Path) -> NDArray[Any]:
-    plane = arrays.channels_last(array)
+def _require_2d(array: NDArray[Any], file: Path) -> NDArray[Any]:
+    plane = arrays.to_channels_last(array)
     if plane.ndim != 2:
         raise DataError(f"{file}: needs one number a pixel, this is {array.dtype} {array.shape}")
     return plane
 
 
-def _classes(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
-    known = {rules.first_class + index: index for index in range(task.channels)}
-    return label_formats.to_classes(_plane(array, file), known, file)
+def _decode_classes(
+    array: NDArray[Any], task: Task, file: Path, options: ReadOptions
+) -> PredictionMap:
+    known = {options.first_class_id + index: index for index in range(task.channels)}
+    return label_formats.decode_classes(_require_2d(array, file), known, file)
 
 
-def _probabilities(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
-    return label_formats.to_probabilities(array, file)
+def _decode_probabilities(
+    array: NDArray[Any], task: Task, file: Path, options: ReadOptions
+) -> PredictionMap:
+    return label_formats.decode_probabilities(array, file)
 
 
-def _depth(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
-    plane = _plane(array, file)
+def _decode_depth(
+    array: NDArray[Any], task: Task, file: Path, options: ReadOptions
+) -> PredictionMap:
+    plane = _require_2d(array, file)
     if plane.dtype.kind == "b" or plane.dtype == np.uint8:
         raise DataError(f"{file}: depth of 8 bits has no unit; save 16-bit millimetres or metres")
     metres = plane.astype(np.float32) * np.float32(1 if plane.dtype.kind == "f" else 1e-3)
-    if np.abs(metres).max() > FARTHEST:
-        far = f"{metres[np.abs(metres) > FARTHEST][0]:g} m"
+    if np.abs(metres).max() > MAX_DEPTH_M:
+        far = f"{metres[np.abs(metres) > MAX_DEPTH_M][0]:g} m"
         raise DataError(f"{file}: a depth of {far}; floats must be metres, integers millimetres")
     return metres
 
 
-def _vectors(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
-    stored = arrays.channels_last(array, task.channels)
+def _decode_vectors(
+    array: NDArray[Any], task: Task, file: Path, options: ReadOptions
+) -> PredictionMap:
+    stored = arrays.to_channels_last(array, task.channels)
     if stored.ndim != 3 or stored.shape[2] != task.channels:
         raise DataError(f"{file}: needs {task.channels} channels, this array is {array.shape}")
     vectors = stored.astype(np.float32)
@@ -108,17 +117,19 @@ def _vectors(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
     # What the reader of labels makes of each axis; of opposite ones, since it refuses a scene whose
     # normals face away in the mean.
     axes = np.stack([np.eye(3, dtype=np.float32), -np.eye(3, dtype=np.float32)])
-    return vectors @ label_formats.to_normals(axes, file, rules.axes)[0]
+    return vectors @ label_formats.decode_normals(axes, file, options.normals_axes)[0]
 
 
-def _numbers(array: NDArray[Any], task: Task, file: Path, rules: Rules) -> Map:
-    return label_formats.to_numbers(array, task.channels, file)
+def _decode_numbers(
+    array: NDArray[Any], task: Task, file: Path, options: ReadOptions
+) -> PredictionMap:
+    return label_formats.decode_numbers(array, task.channels, file)
 
 
-_READERS: dict[type[Task], Callable[[NDArray[Any], Task, Path, Rules], Map]] = {
-    Classes: _classes,
-    Binary: _probabilities,
-    Depth: _depth,
-    UnitVectors: _vectors,
+_DECODERS: dict[type[Task], Callable[[NDArray[Any], Task, Path, ReadOptions], PredictionMap]] = {
+    Classification: _decode_classes,
+    Binary: _decode_probabilities,
+    Depth: _decode_depth,
+    Direction: _decode_vectors,
 }
 """For each kind of task; others are numbers."""

@@ -12,60 +12,57 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.io.atomic import replacing, write_json
-from densemtl.transforms.geometry import resize_to
-from densemtl.errors import ModelError
-from densemtl.export import parity
-from densemtl.export import onnx
-from densemtl.export.wrapper import ExportNetwork
-from densemtl.export.torch_export import Traced, trace
-from densemtl.backbones.timm_factory import brief
-from densemtl.results.results import versions
-from densemtl.types import Size
-from densemtl.visualization.panels import Picture
+from densemtl.errors import ModelError, shorten_error
+from densemtl.export import onnx, parity
+from densemtl.export.torch_export import TracedGraph, trace
+from densemtl.export.wrapper import ExportWrapper
+from densemtl.io.atomic import atomic_write, write_json
+from densemtl.runtime.versions import get_versions
+from densemtl.transforms.geometry import stretch_to_size
+from densemtl.types import RGBImage, Size
 
 Format = Literal["onnx", "torch_export"]
-WEIGHTS = ("fp16", "bf16", "int8_dynamic", "int8_static")
-ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
-NAME = "network"
-REPORT = "report.json"
+WEIGHT_TYPES = ("fp16", "bf16", "int8_dynamic", "int8_static")
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
+FILE_STEM = "network"
+REPORT_NAME = "report.json"
 
 
 @dataclass(frozen=True)
-class Probes:
+class ParityInputs:
     """Images that a network and its export are run on.
 
     Attributes:
         batch: two images or more of the size that is exported.
-        others: of other batches and sizes, as far as they are left free.
+        other_inputs: of other batches and sizes, as far as they are left free.
     """
 
     batch: Tensor
-    others: list[Tensor]
+    other_inputs: list[Tensor]
 
     @property
-    def one(self) -> Tensor:
+    def single_image(self) -> Tensor:
         """A single image, to measure times on."""
         return self.batch[:1].contiguous()
 
 
-def export(
-    network: ExportNetwork,
+def export_model(
+    network: ExportWrapper,
     size: Size,
-    pictures: Sequence[Picture],
+    images: Sequence[RGBImage],
     folder: Path,
-    kind: Format = "onnx",
-    weights: Sequence[str] = (),
+    file_format: Format = "onnx",
+    weight_types: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `network.onnx` or `network.pt2`, smaller versions if asked for, and `report.json`.
 
     Args:
         network: on the CPU, in evaluation mode.
         size: (height, width) of the input; rounded up to what the backbone divides.
-        pictures: HxWx3 uint8 RGB, at least two, to compare on.
+        images: HxWx3 uint8 RGB, at least two, to compare on.
         folder: where the files go.
-        kind: of file.
-        weights: smaller versions, of `WEIGHTS`; ONNX alone has them.
+        file_format: of file.
+        weight_types: smaller versions, of `WEIGHTS`; ONNX alone has them.
 
     Returns:
         The report.
@@ -73,49 +70,51 @@ def export(
     Raises:
         ModelError: it cannot be exported, or gives something else then; the report is not written.
     """
-    size = parity.round_up(size, network.model.multiple)
-    batch = _batch(network, pictures, size)
+    size = parity.round_up(size, network.model.size_divisor)
+    batch = _make_batch(network, images, size)
     traced = trace(network, batch)
-    others = parity.other_sizes(size, network.model.multiple, traced.free)
-    probes = Probes(batch, [_batch(network, pictures[:1], each) for each in others])
-    file = folder / f"{NAME}{ENDINGS[kind]}"
-    run = _write(traced, network.names, file, kind)
-    found = parity.differences(network, run, [probes.batch, *probes.others])
-    parity.check(found)
+    others = parity.choose_other_sizes(size, network.model.size_divisor, traced.dynamic_axes)
+    probes = ParityInputs(batch, [_make_batch(network, images[:1], each) for each in others])
+    file = folder / f"{FILE_STEM}{SUFFIXES[file_format]}"
+    run = _write_and_load(traced, network.output_names, file, file_format)
+    found = parity.compute_differences(network, run, [probes.batch, *probes.other_inputs])
+    parity.check_parity(found)
     report = {
-        "format": kind,
+        "format": file_format,
         "input": {
-            "name": onnx.INPUT,
+            "name": onnx.INPUT_NAME,
             "type": "uint8" if network.preprocess else "float32",
             "traced": list(batch.shape),
-            "free": traced.free,
-            "sides_divisible_by": network.model.multiple,
+            "free": traced.dynamic_axes,
+            "sides_divisible_by": network.model.size_divisor,
             "reasons": dict(traced.reasons),
         },
-        "outputs": network.names,
+        "outputs": network.output_names,
         "decoded": network.postprocess,
-        "compared_on": [list(image.shape) for image in (probes.batch, *probes.others)],
-        "original_ms": parity.milliseconds(parity.original(network), probes.one),
+        "compared_on": [list(image.shape) for image in (probes.batch, *probes.other_inputs)],
+        "original_ms": parity.measure_ms(parity.make_reference_fn(network), probes.single_image),
         "files": {
-            file.name: _describe(file, found, run, probes),
+            file.name: _describe_file(file, found, run, probes),
             **{
                 smaller: entry
-                for each in weights
-                for smaller, entry in [_smaller(network, file, each, probes)]
+                for each in weight_types
+                for smaller, entry in [_write_compressed(network, file, each, probes)]
             },
         },
-        "versions": versions(),
+        "versions": get_versions(),
     }
-    write_json(folder / REPORT, report)
+    write_json(folder / REPORT_NAME, report)
     return report
 
 
-def _write(traced: Traced, names: Sequence[str], file: Path, kind: Format) -> parity.Run:
+def _write_and_load(
+    traced: TracedGraph, names: Sequence[str], file: Path, file_format: Format
+) -> parity.InferenceFn:
     """Write the file, and read it back as what is compared."""
-    if kind == "onnx":
-        onnx.write(traced, names, file)
-        return onnx.Session(file)
-    with replacing(file) as draft:
+    if file_format == "onnx":
+        onnx.write_onnx(traced, names, file)
+        return onnx.OnnxSession(file)
+    with atomic_write(file) as draft:
         torch.export.save(traced.program, draft)
     module = torch.export.load(file).module()
 
@@ -126,45 +125,48 @@ def _write(traced: Traced, names: Sequence[str], file: Path, kind: Format) -> pa
         except AssertionError as error:  # of a map of one pixel or window, taken for a constant
             size = "x".join(map(str, image.shape[2:]))
             raise ModelError(
-                f"{file}: takes no {size} ({brief(error)}): export a larger size"
+                f"{file}: takes no {size} ({shorten_error(error)}): export a larger size"
             ) from error
 
     return run
 
 
-def _smaller(
-    network: ExportNetwork, file: Path, weights: str, probes: Probes
+def _write_compressed(
+    network: ExportWrapper, file: Path, weight_type: str, inputs: ParityInputs
 ) -> tuple[str, dict[str, Any]]:
     """(name, what there is to say) of a version with smaller weights, or why there is none."""
-    target = file.with_name(f"{NAME}.{weights}.onnx")
-    if weights in onnx.HALVES:
-        make = partial(onnx.halve, file, weights, target)
+    target = file.with_name(f"{FILE_STEM}.{weight_type}.onnx")
+    if weight_type in onnx.HALF_DTYPES:
+        make = partial(onnx.convert_weights_to_half, file, weight_type, target)
     else:
-        make = partial(onnx.quantise, file, weights, [probes.batch], target)
+        make = partial(onnx.quantize, file, weight_type, [inputs.batch], target)
     try:
         make()
-        run = onnx.Session(target)
-        found = parity.differences(network, run, [probes.batch, *probes.others])
+        run = onnx.OnnxSession(target)
+        found = parity.compute_differences(network, run, [inputs.batch, *inputs.other_inputs])
         parity.check_finite(found)
     except ModelError as error:
         target.unlink(missing_ok=True)
         return target.name, {"reason": str(error)}
-    return target.name, _describe(target, found, run, probes)
+    return target.name, _describe_file(target, found, run, inputs)
 
 
-def _describe(
-    file: Path, found: dict[str, dict[str, float]], run: parity.Run, probes: Probes
+def _describe_file(
+    file: Path,
+    differences: dict[str, dict[str, float]],
+    run: parity.InferenceFn,
+    inputs: ParityInputs,
 ) -> dict[str, Any]:
     return {
         "megabytes": round(file.stat().st_size / 1e6, 3),
-        "ms": parity.milliseconds(run, probes.one),
-        "differences": found,
+        "ms": parity.measure_ms(run, inputs.single_image),
+        "differences": differences,
     }
 
 
-def _batch(network: ExportNetwork, pictures: Sequence[Picture], size: Size) -> Tensor:
+def _make_batch(network: ExportWrapper, images: Sequence[RGBImage], size: Size) -> Tensor:
     shown = [
-        torch.from_numpy(resize_to((each.shape[0], each.shape[1]), size)[0].image(each))
-        for each in pictures
+        torch.from_numpy(stretch_to_size((each.shape[0], each.shape[1]), size)[0].apply_image(each))
+        for each in images
     ]
-    return network.prepare(torch.stack(shown).permute(0, 3, 1, 2).contiguous())
+    return network.prepare_input(torch.stack(shown).permute(0, 3, 1, 2).contiguous())

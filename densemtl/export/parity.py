@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.errors import ModelError
-from densemtl.export.wrapper import ExportNetwork
+from densemtl.export.wrapper import ExportWrapper
 from densemtl.types import Size
 
-Run = Callable[[Tensor], Sequence[NDArray[Any]]]
+InferenceFn = Callable[[Tensor], Sequence[NDArray[Any]]]
 """An image as the network takes it -> its outputs in order."""
 
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest value, that is rounding."""
 
-MISSED = 1e-3
+MAX_CLASS_MISMATCH = 1e-3
 """Share of the pixels that may get another class, where two are equally likely."""
 
 REPEATS = 5
 
 
-def original(network: ExportNetwork) -> Run:
+def make_reference_fn(network: ExportWrapper) -> InferenceFn:
     """The network itself."""
 
     @torch.inference_mode()
@@ -39,8 +39,8 @@ def original(network: ExportNetwork) -> Run:
     return run
 
 
-def differences(
-    network: ExportNetwork, exported: Run, images: Sequence[Tensor]
+def compute_differences(
+    network: ExportWrapper, exported: InferenceFn, images: Sequence[Tensor]
 ) -> dict[str, dict[str, float]]:
     """How far outputs are apart, over all images: {task: ..}.
 
@@ -48,14 +48,16 @@ def differences(
     the absolute differences, and `largest`, the largest absolute value of the original.
     """
     found: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
-    theirs = original(network)
+    theirs = make_reference_fn(network)
     for image in images:
-        for name, one, other in zip(network.names, theirs(image), exported(image), strict=True):
+        for name, one, other in zip(
+            network.output_names, theirs(image), exported(image), strict=True
+        ):
             found.setdefault(name, []).append((one, other))
-    return {name: _compare(pairs) for name, pairs in found.items()}
+    return {name: _compare_outputs(pairs) for name, pairs in found.items()}
 
 
-def _compare(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, float]:
+def _compare_outputs(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, float]:
     one, other = (np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1))
     if one.dtype.kind in "iu":
         return {"differ": float(np.mean(one != other))}
@@ -67,58 +69,58 @@ def _compare(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, fl
     }
 
 
-def check(found: dict[str, dict[str, float]]) -> None:
+def check_parity(differences: dict[str, dict[str, float]]) -> None:
     """Refuse what is more than rounding.
 
     Raises:
         ModelError: names the task and the difference.
     """
-    for task, values in found.items():
+    for task, values in differences.items():
         if not _is_rounding(values):
             told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             raise ModelError(f"the exported network gives something else: {task}: {told}")
 
 
-def check_finite(found: dict[str, dict[str, float]]) -> None:
+def check_finite(differences: dict[str, dict[str, float]]) -> None:
     """Refuse what is no number.
 
     Raises:
         ModelError: names the task.
     """
-    for task, values in found.items():
+    for task, values in differences.items():
         if not all(math.isfinite(value) for value in values.values()):
             raise ModelError(f"its output is not finite: {task}")
 
 
 def _is_rounding(values: dict[str, float]) -> bool:
     if "differ" in values:
-        return values["differ"] <= MISSED
+        return values["differ"] <= MAX_CLASS_MISMATCH
     return values["max"] <= TOLERANCE * max(values["largest"], 1)
 
 
-def milliseconds(run: Run, image: Tensor) -> float:
+def measure_ms(run: InferenceFn, image: Tensor) -> float:
     """CPU time of one run on one core: the median of a few, after a first one."""
     run(image)
-    return round(1e3 * statistics.median(_times(run, image)), 3)
+    return round(1e3 * statistics.median(_measure_times(run, image)), 3)
 
 
-def _times(run: Run, image: Tensor) -> Iterator[float]:
+def _measure_times(run: InferenceFn, image: Tensor) -> Iterator[float]:
     for _ in range(REPEATS):
         started = time.process_time()
         run(image)
         yield time.process_time() - started
 
 
-def other_sizes(size: Size, multiple: int, free: str) -> list[Size]:
+def choose_other_sizes(size: Size, multiple: int, dynamic_axes: str) -> list[Size]:
     """Of single images to look at besides a batch of `size`: that size and a larger one, if free.
 
     Args:
         size: (height, width) that was traced.
         multiple: divides all heights and widths.
-        free: "batch and size", "batch" or "nothing".
+        dynamic_axes: "batch and size", "batch" or "nothing".
     """
     larger = size[0] + multiple, size[1] + 2 * multiple
-    return {"batch and size": [size, larger], "batch": [size], "nothing": []}[free]
+    return {"batch and size": [size, larger], "batch": [size], "nothing": []}[dynamic_axes]
 
 
 def round_up(size: Size, multiple: int) -> Size:

@@ -13,14 +13,13 @@ from torch import Tensor
 from densemtl import registry
 from densemtl.create import create_model, create_tasks
 from densemtl.errors import UserError
-from densemtl.export import parity
-from densemtl.export import onnx
-from densemtl.export.wrapper import ExportNetwork
+from densemtl.export import onnx, parity
 from densemtl.export.torch_export import trace
+from densemtl.export.wrapper import ExportWrapper
 from densemtl.results.tables import markdown_table
 from densemtl.types import Size
 
-MODELS = (
+BACKBONES = (
     "resnet18",
     "convnext_atto",
     "vit_tiny_patch16_224",
@@ -28,82 +27,84 @@ MODELS = (
 )
 """A small model of each family."""
 
-SIZE = (64, 96)
+INPUT_SIZE = (64, 96)
 """Of the input, in pixels."""
 
 
-class Verdict(BaseModel):
+class ExportResult(BaseModel):
     """What came of a pair.
 
     Attributes:
         error: largest difference of logits, relative to the largest value where that is above 1.
-        free: what of the input is free.
+        dynamic_axes: what of the input is free.
         reason: why it does not export, in one line; empty if it does.
     """
 
     error: float = 0.0
-    free: str = ""
+    dynamic_axes: str = ""
     reason: str = ""
 
 
-Verdicts = Mapping[str, Mapping[str, Verdict]]
+ExportResults = Mapping[str, Mapping[str, ExportResult]]
 """{model: {architecture: verdict}}."""
 
 
-def architectures() -> list[str]:
+def list_architectures() -> list[str]:
     """All but `single_task`, which is `hard_sharing` of one."""
-    return [name for name in registry.names("decoders") if name != "single_task"]
+    return [name for name in registry.list_names("decoders") if name != "single_task"]
 
 
-def try_out(decoder: str, model: str, scratch: Path) -> Verdict:
+def check_pair(decoder: str, model: str, scratch_file: Path) -> ExportResult:
     """Export a network of two tasks to ONNX, and run both on noise.
 
     Args:
         decoder: an architecture's name.
         model: a name in timm.
-        scratch: an ONNX file to write.
+        scratch_file: an ONNX file to write.
     """
     torch.manual_seed(0)
     tasks = create_tasks(["depth", "edge"])
     try:
-        built = create_model(decoder, backbone=model, tasks=tasks, head="linear", img_size=SIZE)
-        network = ExportNetwork(built, tasks, postprocess=False).eval()
-        size = parity.round_up(SIZE, built.multiple)
-        traced = trace(network, noise(2, size))
-        onnx.write(traced, network.names, scratch)
-        others = parity.other_sizes(size, built.multiple, traced.free)
-        images = [noise(2, size), *(noise(1, each) for each in others)]
-        found = parity.differences(network, onnx.Session(scratch), images)
+        built = create_model(
+            decoder, backbone=model, tasks=tasks, head="linear", img_size=INPUT_SIZE
+        )
+        network = ExportWrapper(built, tasks, postprocess=False).eval()
+        size = parity.round_up(INPUT_SIZE, built.size_divisor)
+        traced = trace(network, make_random_images(2, size))
+        onnx.write_onnx(traced, network.output_names, scratch_file)
+        others = parity.choose_other_sizes(size, built.size_divisor, traced.dynamic_axes)
+        images = [make_random_images(2, size), *(make_random_images(1, each) for each in others)]
+        found = parity.compute_differences(network, onnx.OnnxSession(scratch_file), images)
     except UserError as error:
-        return Verdict(reason=str(error))
+        return ExportResult(reason=str(error))
     except Exception as error:  # a failure of any kind is what is looked for
-        return Verdict(reason=f"{type(error).__name__}: {error}".splitlines()[0])
+        return ExportResult(reason=f"{type(error).__name__}: {error}".splitlines()[0])
     apart = max(values["max"] / max(values["largest"], 1) for values in found.values())
-    return Verdict(error=apart, free=traced.free)
+    return ExportResult(error=apart, dynamic_axes=traced.dynamic_axes)
 
 
-def noise(count: int, size: Size) -> Tensor:
+def make_random_images(count: int, size: Size) -> Tensor:
     """Images of random bytes, count x 3 x (size)."""
     return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)
 
 
-def markdown(verdicts: Verdicts, command: str) -> str:
+def to_markdown(results: ExportResults, command: str) -> str:
     """A table of architectures and models, and below it the reasons by number.
 
     Args:
-        verdicts: of at least one model.
+        results: of at least one model.
         command: that makes this text.
     """
-    every = [verdict for own in verdicts.values() for verdict in own.values()]
+    every = [verdict for own in results.values() for verdict in own.values()]
     reasons = list(dict.fromkeys(verdict.reason for verdict in every if verdict.reason))
-    decoders = sorted({name for own in verdicts.values() for name in own})
+    decoders = sorted({name for own in results.values() for name in own})
     rows = [
-        [decoder, *(_cell(own.get(decoder), reasons) for own in verdicts.values())]
+        [decoder, *(_format_cell(own.get(decoder), reasons) for own in results.values())]
         for decoder in decoders
     ]
     used = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime", "timm"))
     made = f"Generated by `{command}` with {used}; not to be edited."
-    head = ["", *(f"`{model}`" for model in verdicts)]
+    head = ["", *(f"`{model}`" for model in results)]
     grid = markdown_table([head, *rows], num_text_columns=len(head))
     below = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
     return "\n".join([made, "", _LEGEND, "", grid, *below]).rstrip() + "\n"
@@ -112,14 +113,14 @@ def markdown(verdicts: Verdicts, command: str) -> str:
 _LEGEND = (
     f"Largest difference between the logits of the network and those of its ONNX file, relative to"
     f" their largest value where that is above 1, for two tasks on two images of"
-    f" {SIZE[0]}x{SIZE[1]}, on one, and on one of another size, as far as that is free; and what of"
+    f" {INPUT_SIZE[0]}x{INPUT_SIZE[1]}, on one, and on one of another size, as far as that is free; and what of"
     f" the input is free."
 )
 
 
-def _cell(verdict: Verdict | None, reasons: list[str]) -> str:
-    if verdict is None:
+def _format_cell(result: ExportResult | None, reasons: list[str]) -> str:
+    if result is None:
         return "not tried"
-    if verdict.reason:
-        return f"no ({reasons.index(verdict.reason) + 1})"
-    return f"{verdict.error:.0e}; {verdict.free}"
+    if result.reason:
+        return f"no ({reasons.index(result.reason) + 1})"
+    return f"{result.error:.0e}; {result.dynamic_axes}"

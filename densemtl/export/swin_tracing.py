@@ -21,81 +21,83 @@ from torch.nn import functional as F
 
 from densemtl.types import Size
 
-METHODS: dict[type[nn.Module], str] = {
+ATTENTION_METHODS: dict[type[nn.Module], str] = {
     SwinTransformerBlock: "_attn",
     SwinTransformerV2Block: "_attn",
     SwinTransformerV2CrBlock: "_shifted_window_attn",
 }
 """What attends within windows in each kind of block."""
 
-APART = -100.0
+MASK_VALUE = -100.0
 """Added to the attention between what the roll brought together."""
 
 
 @contextmanager
-def countable(network: nn.Module) -> Iterator[None]:
+def patch_swin_for_export(network: nn.Module) -> Iterator[None]:
     """Let the blocks of all Swins inside count their windows so; what they compute is the same."""
-    blocks = [module for module in network.modules() if type(module) in METHODS]
+    blocks = [module for module in network.modules() if type(module) in ATTENTION_METHODS]
     for block in blocks:
-        setattr(block, METHODS[type(block)], partial(_attend, block))
+        setattr(block, ATTENTION_METHODS[type(block)], partial(_attend_windows, block))
     try:
         yield
     finally:
         for block in blocks:
-            delattr(block, METHODS[type(block)])
+            delattr(block, ATTENTION_METHODS[type(block)])
 
 
-def _attend(block: Any, x: Tensor) -> Tensor:
+def _attend_windows(block: Any, x: Tensor) -> Tensor:
     """What the block's own method does: attention within windows, BxHxWxC -> BxHxWxC."""
     (height, width), (h, w) = x.shape[1:3], block.window_size
     down, right = block.shift_size
     counts = (height + h - 1) // h, (width + w - 1) // w
     rolled = _roll(x, (height, width), (down, right))
     padded = F.pad(rolled, (0, 0, 0, w * counts[1] - width, 0, h * counts[0] - height))
-    mask = _mask(block, counts, x) if down or right else None
-    windows = block.attn(_cut(padded, counts, (h, w)), mask=mask)
-    return _roll(_join(windows, counts, (h, w)), (height, width), (-down, -right))
+    mask = _make_attention_mask(block, counts, x) if down or right else None
+    windows = block.attn(_partition_windows(padded, counts, (h, w)), mask=mask)
+    return _roll(_merge_windows(windows, counts, (h, w)), (height, width), (-down, -right))
 
 
 def _roll(x: Tensor, size: Size, shift: Size) -> Tensor:
     """The first rows and columns, rolled up and to the left; a new map, of known strides."""
-    rows, columns = (_places(*each, x) for each in zip(size, shift, strict=True))
+    rows, columns = (_compute_rolled_indices(*each, x) for each in zip(size, shift, strict=True))
     return x.index_select(1, rows).index_select(2, columns)
 
 
-def _places(length: int, shift: int, like: Tensor) -> Tensor:
+def _compute_rolled_indices(length: int, shift: int, like: Tensor) -> Tensor:
     place = torch.arange(length, device=like.device)
     return (place + shift) % torch.full_like(place, length)  # by a map: ONNX wants no free number
 
 
-def _cut(x: Tensor, counts: Size, window: Size) -> Tensor:
-    """BxHxWxC -> (B rows columns)x(h w)xC, `counts` being (rows, columns) of windows of (h, w)."""
-    (rows, columns), (h, w) = counts, window
+def _partition_windows(x: Tensor, num_windows: Size, window: Size) -> Tensor:
+    """BxHxWxC -> (B rows columns)x(h w)xC, `num_windows` being (rows, columns) of windows of (h, w)."""
+    (rows, columns), (h, w) = num_windows, window
     batch, channels = x.shape[0], x.shape[3]
     tiles = x.reshape(batch, rows, h, columns, w, channels).transpose(2, 3)
     return tiles.reshape(batch * rows * columns, h * w, channels)
 
 
-def _join(windows: Tensor, counts: Size, window: Size) -> Tensor:
+def _merge_windows(windows: Tensor, num_windows: Size, window: Size) -> Tensor:
     """`_cut` undone."""
-    (rows, columns), (h, w) = counts, window
+    (rows, columns), (h, w) = num_windows, window
     batch, channels = windows.shape[0] // (rows * columns), windows.shape[2]
     tiles = windows.reshape(batch, rows, columns, h, w, channels).transpose(2, 3)
     return tiles.reshape(batch, rows * h, columns * w, channels)
 
 
-def _mask(block: Any, counts: Size, like: Tensor) -> Tensor:
+def _make_attention_mask(block: Any, num_windows: Size, like: Tensor) -> Tensor:
     """(rows columns)x(h w)x(h w): `APART` where the roll brought two pixels together, else 0."""
     down, across = (
-        _regions(count * length, length, shift, like)
-        for count, length, shift in zip(counts, block.window_size, block.shift_size, strict=True)
+        _number_regions(count * length, length, shift, like)
+        for count, length, shift in zip(
+            num_windows, block.window_size, block.shift_size, strict=True
+        )
     )
     regions = (3 * down[:, None] + across)[None, ..., None]
-    (parts,) = _cut(regions, counts, block.window_size).unbind(dim=2)
-    return APART * (parts[:, None] != parts[:, :, None]).to(like.dtype)
+    (parts,) = _partition_windows(regions, num_windows, block.window_size).unbind(dim=2)
+    return MASK_VALUE * (parts[:, None] != parts[:, :, None]).to(like.dtype)
 
 
-def _regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
+def _number_regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
     """For each place: 0; in the last window 1; and 2 if the roll brought it there."""
     place = torch.arange(length, device=like.device)
     return (place >= length - window).long() + (place >= length - shift).long()

@@ -13,45 +13,44 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from densemtl.errors import ModelError
-from densemtl.export.wrapper import ExportNetwork
-from densemtl.backbones.timm_factory import brief
-from densemtl.export.swin_tracing import countable
+from densemtl.errors import ModelError, shorten_error
+from densemtl.export.swin_tracing import patch_swin_for_export
+from densemtl.export.wrapper import ExportWrapper
 
-BOTH = "batch and size"
+BATCH_AND_SIZE = "batch and size"
 
-CELLS = (33, 34)
+TRACE_FEATURE_SIZE = (33, 34)
 """Height and width of the coarsest level while the size is free: above the widest windows' side.
 
 What occurs once while it is traced, be it a pixel or a window, the tracer takes for a constant.
 """
 
-LIMIT = 120.0
+TIME_LIMIT = 120.0
 """Seconds of CPU after which an attempt to leave something free is given up."""
 
-AGAIN = 1.0
+RETRY_SECONDS = 1.0
 """Seconds until it is told again, should torch have swallowed it."""
 
-Shapes = dict[int, Any]
+DynamicShapes = dict[int, Any]
 """{dimension of the image: what it may be}."""
 
 
 @dataclass(frozen=True)
-class Traced:
+class TracedGraph:
     """A graph and what it leaves free.
 
     Attributes:
         program: takes an image, gives a tuple.
-        free: "batch and size", "batch" or "nothing".
+        dynamic_axes: "batch and size", "batch" or "nothing".
         reasons: {what was tried to be left free: why it cannot be}.
     """
 
     program: ExportedProgram
-    free: str
+    dynamic_axes: str
     reasons: Mapping[str, str]
 
 
-def trace(network: ExportNetwork, image: Tensor) -> Traced:
+def trace(network: ExportWrapper, image: Tensor) -> TracedGraph:
     """Trace with batch, height and width free; failing that in `LIMIT`, the batch; else nothing.
 
     Args:
@@ -62,27 +61,33 @@ def trace(network: ExportNetwork, image: Tensor) -> Traced:
         ModelError: it cannot be traced at all; tells why.
     """
     reasons: dict[str, str] = {}
-    for free, shapes in _attempts(network.model.multiple).items():
-        shown = _enlarged(image, network.model.multiple) if free == BOTH else image
+    for free, shapes in _list_dynamic_shapes(network.model.size_divisor).items():
+        shown = (
+            _make_large_image(image, network.model.size_divisor)
+            if free == BATCH_AND_SIZE
+            else image
+        )
         try:
-            program = _attempt(network, shown, shapes)
+            program = _export_program(network, shown, shapes)
         except Exception as error:  # of torch's tracer, which raises many types
-            reasons[free] = brief(error)
+            reasons[free] = shorten_error(error)
         else:
-            return Traced(program, free, reasons)
+            return TracedGraph(program, free, reasons)
     raise ModelError(f"the network cannot be traced: {reasons['nothing']}")
 
 
-def _attempt(network: ExportNetwork, image: Tensor, shapes: Shapes | None) -> ExportedProgram:
+def _export_program(
+    network: ExportWrapper, image: Tensor, shapes: DynamicShapes | None
+) -> ExportedProgram:
     if shapes is None:
-        with torch.no_grad(), countable(network):
+        with torch.no_grad(), patch_swin_for_export(network):
             return torch.export.export(network, (image,))
-    with torch.no_grad(), countable(network), _limited(LIMIT):
+    with torch.no_grad(), patch_swin_for_export(network), _limit_time(TIME_LIMIT):
         return torch.export.export(network, (image,), dynamic_shapes=(shapes,))
 
 
 @contextmanager
-def _limited(seconds: float) -> Iterator[None]:
+def _limit_time(seconds: float) -> Iterator[None]:
     """Give up what takes the process longer; sizes can be such that a single one takes torch hours.
 
     Signals reach the main thread alone: elsewhere there is no limit.
@@ -95,7 +100,7 @@ def _limited(seconds: float) -> Iterator[None]:
         raise ModelError(f"torch had not traced it after {seconds:g} s")
 
     before = signal.signal(signal.SIGPROF, give_up)
-    signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN)
+    signal.setitimer(signal.ITIMER_PROF, seconds, RETRY_SECONDS)
     try:
         yield
     finally:
@@ -103,17 +108,17 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def _attempts(multiple: int) -> dict[str, Shapes | None]:
+def _list_dynamic_shapes(multiple: int) -> dict[str, DynamicShapes | None]:
     rows, columns = (multiple * Dim(side, min=1) for side in ("rows", "columns"))
     batch = Dim("batch", min=1)
     return {
-        BOTH: {0: batch, 2: rows, 3: columns},
+        BATCH_AND_SIZE: {0: batch, 2: rows, 3: columns},
         "batch": {0: batch},
         "nothing": None,
     }
 
 
-def _enlarged(image: Tensor, multiple: int) -> Tensor:
+def _make_large_image(image: Tensor, multiple: int) -> Tensor:
     """An image of `CELLS`: no more than its shape is looked at."""
-    height, width = (multiple * cells for cells in CELLS)
+    height, width = (multiple * cells for cells in TRACE_FEATURE_SIZE)
     return image.new_zeros(*image.shape[:2], height, width)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.base import Task
 
 
-class ExportNetwork(nn.Module):
+class ExportWrapper(nn.Module):
     """A model with what comes before and after it inside, if asked for.
 
     Args:
@@ -23,7 +23,7 @@ class ExportNetwork(nn.Module):
 
     def __init__(
         self,
-        model: DenseModel,
+        model: MultiTaskModel,
         tasks: Sequence[Task],
         *,
         preprocess: bool = True,
@@ -34,20 +34,20 @@ class ExportNetwork(nn.Module):
         self.preprocess, self.postprocess = preprocess, postprocess
 
     @property
-    def names(self) -> list[str]:
+    def output_names(self) -> list[str]:
         """Of the outputs."""
         return [task.name for task in self.tasks]
 
-    def prepare(self, image: Tensor) -> Tensor:
+    def prepare_input(self, image: Tensor) -> Tensor:
         """Bx3xHxW uint8 RGB -> what `forward` takes."""
-        return image if self.preprocess else self.model.normalise(image)
+        return image if self.preprocess else self.model.normalize(image)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Bx3xHxW, H and W divisible by `model.multiple` -> a tensor a task, at the same size."""
         predictions = self.model(image) if self.preprocess else self.model.predict(image)
         return tuple(
-            task.decode(predictions.final[task.name])
+            task.decode(predictions.logits[task.name])
             if self.postprocess
-            else predictions.final[task.name]
+            else predictions.logits[task.name]
             for task in self.tasks
         )

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from densemtl.layers.common import mix_levels
-from densemtl.types import FeatureSpec
+from densemtl.layers.common import fuse_levels
+from densemtl.types import FeatureInfo
 
 
-class HRNet(nn.Module):
+class HRNetV2Head(nn.Module):
     """All levels resized to the finest and concatenated, mixed by a 1x1 of the same width.
 
     Args:
-        features: what the head reads.
-        channels: outputs a pixel.
+        feature_info: what the head reads.
+        out_channels: outputs a pixel.
     """
 
-    def __init__(self, features: FeatureSpec, channels: int) -> None:
+    def __init__(self, feature_info: FeatureInfo, out_channels: int) -> None:
         super().__init__()
-        self.mix = mix_levels(features.channels)
-        self.output = nn.Conv2d(sum(features.channels), channels, 1)
+        self.mix = fuse_levels(feature_info.channels)
+        self.output = nn.Conv2d(sum(feature_info.channels), out_channels, 1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """The pyramid, finest first -> BxCxhxw logits at its finest level."""

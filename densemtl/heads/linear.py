@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from densemtl.layers.common import resize, size_of
-from densemtl.types import FeatureSpec
+from densemtl.ops.resize import get_size, resize
+from densemtl.types import FeatureInfo
 
 
-class Linear(nn.Module):
+class LinearHead(nn.Module):
     """A linear map of all levels, resized to the finest and concatenated, to the outputs.
 
     Applied to each level before it is resized, and summed: the same numbers, since bilinear
     resizing is linear too, for a fraction of the work.
 
     Args:
-        features: what the head reads.
-        channels: outputs a pixel.
+        feature_info: what the head reads.
+        out_channels: outputs a pixel.
     """
 
-    def __init__(self, features: FeatureSpec, channels: int) -> None:
+    def __init__(self, feature_info: FeatureInfo, out_channels: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
-            nn.Conv2d(width, channels, 1, bias=index == 0)
-            for index, width in enumerate(features.channels)
+            nn.Conv2d(width, out_channels, 1, bias=index == 0)
+            for index, width in enumerate(feature_info.channels)
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """The pyramid, finest first -> BxCxhxw logits at its finest level."""
-        size = size_of(features[0])
+        size = get_size(features[0])
         outputs = [
             resize(level(feature), size)
             for level, feature in zip(self.levels, features, strict=True)

@@ -9,17 +9,17 @@ from textwrap import shorten
 from typing import Any
 
 from densemtl.config.experiment import CONFIG
-from densemtl.config.yaml_loader import parse_yaml
-from densemtl.engine.checkpoint import PUBLISHED, load_weights, weights_file
-from densemtl.errors import CheckpointError, ConfigError
-from densemtl.engine.loading import Loaded, load
 from densemtl.config.renamed_keys import LISTS
-from densemtl.results.results import RESULTS
+from densemtl.config.yaml_loader import parse_yaml
+from densemtl.engine.checkpoint import WEIGHTS_NAME, find_weights_file, load_weights
+from densemtl.engine.loading import TrainedModel, load_trained_model
+from densemtl.errors import CheckpointError, ConfigError
+from densemtl.results.results import RESULTS_FILE
 
-WANTED = (PUBLISHED, RESULTS, CONFIG, "README.md")
+ALLOW_PATTERNS = (WEIGHTS_NAME, RESULTS_FILE, CONFIG, "README.md")
 """The only files that are fetched."""
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPO_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def from_pretrained(
@@ -28,8 +28,8 @@ def from_pretrained(
     revision: str | None = None,
     device: str | None = None,
     overrides: Sequence[str] = (),
-    own_components: bool = False,
-) -> Loaded:
+    trust_custom_code: bool = False,
+) -> TrainedModel:
     """Load a published network.
 
     Args:
@@ -37,41 +37,43 @@ def from_pretrained(
         revision: branch, tag or commit of the repository.
         device: "cpu", "cuda" ..; None for a GPU where there is one.
         overrides: `key=value` changes to the configuration, such as data.root=...
-        own_components: allow the configuration to name classes, `package.module:Class`, which are
+        trust_custom_code: allow the configuration to name classes, `package.module:Class`, which are
             then imported from what is installed here; never from the folder or repository itself.
 
     Raises:
         CheckpointError: not there, not to be had, corrupt.
         ConfigError: a configuration that asks for own components without leave, or is wrong.
     """
-    folder = Path(source) if Path(source).exists() else fetch(str(source), revision)
-    if not own_components:
-        _refuse_own_components(weights_file(folder))
-    return load(folder, overrides, device)
+    folder = Path(source) if Path(source).exists() else download(str(source), revision)
+    if not trust_custom_code:
+        _refuse_custom_code(find_weights_file(folder))
+    return load_trained_model(folder, overrides, device)
 
 
-def fetch(repository: str, revision: str | None = None) -> Path:
+def download(repo_id: str, revision: str | None = None) -> Path:
     """The folder of a repository, fetched, or as it lies in the cache already.
 
     Raises:
         CheckpointError: it cannot be had.
     """
-    if not _REPOSITORY.fullmatch(repository):
-        raise CheckpointError(f"{repository}: no such folder, and no hub repository, owner/name")
+    if not _REPO_ID_PATTERN.fullmatch(repo_id):
+        raise CheckpointError(f"{repo_id}: no such folder, and no hub repository, owner/name")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[*WANTED]))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[*ALLOW_PATTERNS]))
     except Exception as error:  # of network, cache and files, raised by several libraries
         reason = shorten(f"{type(error).__name__}: {error}", 160)
         raise CheckpointError(
-            f"{repository}: no such folder, and not to be had from the hub ({reason}); check name"
+            f"{repo_id}: no such folder, and not to be had from the hub ({reason}); check name"
             " and network, log in if it is private, or give a folder"
         ) from error
 
 
-def _refuse_own_components(file: Path) -> None:
-    named = sorted(set(_own_components(parse_yaml(load_weights(file).config, str(file)))))
+def _refuse_custom_code(file: Path) -> None:
+    named = sorted(
+        set(_find_custom_components(parse_yaml(load_weights(file).config_yaml, str(file))))
+    )
     if named:
         raise ConfigError(
             f"{file}: its configuration names {', '.join(named)}, code that would be imported from"
@@ -79,7 +81,7 @@ def _refuse_own_components(file: Path) -> None:
         )
 
 
-def _own_components(values: Any) -> Iterator[str]:
+def _find_custom_components(values: Any) -> Iterator[str]:
     """Every component that is `package.module:Class`, however deep, alone or with options."""
     if isinstance(values, dict):
         for key in ("name", "kind", "protocol"):
@@ -92,4 +94,4 @@ def _own_components(values: Any) -> Iterator[str]:
                     yield each
     inside = values.values() if isinstance(values, dict) else values
     for each in inside if isinstance(values, dict | list) else ():
-        yield from _own_components(each)
+        yield from _find_custom_components(each)

@@ -9,32 +9,37 @@ from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
-from densemtl.io.atomic import replacing
-from densemtl.config.experiment import CONFIG, Component, Experiment, read_saved
+from densemtl.config.experiment import (
+    CONFIG,
+    ComponentConfig,
+    ExperimentConfig,
+    parse_saved_experiment,
+)
+from densemtl.config.renamed_keys import restore_parameters
 from densemtl.engine.checkpoint import (
-    PUBLISHED,
-    Weights,
+    WEIGHTS_NAME,
+    SavedWeights,
+    compute_tensors_hash,
+    find_weights_file,
     load_weights,
     save_tensors,
-    tensors_hash,
-    weights_file,
 )
 from densemtl.engine.trainer import PANELS
 from densemtl.errors import CheckpointError, ResultsError
-from densemtl.hub.model_card import PICTURE, write_card
-from densemtl.config.renamed_keys import restore_parameters
-from densemtl.results.results import RESULTS, Results, load_results
+from densemtl.hub.model_card import IMAGE_NAME, write_model_card
+from densemtl.io.atomic import atomic_write
+from densemtl.results.results import RESULTS_FILE, Results, load_results
 
-HARMLESS_DATA = ("synthetic",)
+SHAREABLE_DATASETS = ("synthetic",)
 """Datasets whose pictures anyone may see."""
 
 
 def save_pretrained(
-    run: str | Path,
+    run_path: str | Path,
     folder: str | Path,
     *,
-    repository: str | None = None,
-    licence: str = "other",
+    repo_id: str | None = None,
+    license: str = "other",
     panels: bool | None = None,
 ) -> Path:
     """Write a run's best weights, configuration, results and a model card to a folder.
@@ -42,10 +47,10 @@ def save_pretrained(
     Paths of this machine are left out. Other files of the folder stay as they are.
 
     Args:
-        run: a run's folder or a `.safetensors` file of this project.
+        run_path: a run's folder or a `.safetensors` file of this project.
         folder: made if need be.
-        repository: "owner/name" on the hub, for the card's example.
-        licence: of the weights, by its hub identifier, which the data's licence may bind.
+        repo_id: "owner/name" on the hub, for the card's example.
+        license: of the weights, by its hub identifier, which the data's licence may bind.
         panels: show pictures of the validation set; None for those of synthetic data alone.
 
     Returns:
@@ -55,37 +60,37 @@ def save_pretrained(
         CheckpointError: weights that are missing or corrupt.
         ResultsError: results that are corrupt, or those of other weights.
     """
-    file, folder = weights_file(Path(run)), Path(folder)
+    file, folder = find_weights_file(Path(run_path)), Path(folder)
     weights = load_weights(file)
-    experiment = _without_paths(read_saved(weights.config, file))
-    results = _results(file, weights)
-    shown = experiment.data.name in HARMLESS_DATA if panels is None else panels
-    picture = _last_picture(file.parent) if shown else None
-    _write(folder, experiment, weights, results)
+    experiment = _strip_paths(parse_saved_experiment(weights.config_yaml, file))
+    results = _load_matching_results(file, weights)
+    shown = experiment.data.name in SHAREABLE_DATASETS if panels is None else panels
+    picture = _find_last_image(file.parent) if shown else None
+    _write_files(folder, experiment, weights, results)
     if picture is not None:
-        with replacing(folder / PICTURE) as draft:
+        with atomic_write(folder / IMAGE_NAME) as draft:
             shutil.copyfile(picture, draft)
-    name = repository or folder.resolve().name
-    write_card(folder, name, experiment, results, licence)
+    name = repo_id or folder.resolve().name
+    write_model_card(folder, name, experiment, results, license)
     return folder
 
 
 def push_to_hub(
-    run: str | Path,
-    repository: str,
+    run_path: str | Path,
+    repo_id: str,
     *,
     private: bool = True,
-    licence: str = "other",
+    license: str = "other",
     panels: bool | None = None,
     token: str | None = None,
 ) -> str:
     """Publish a run on the hub, as `save_pretrained` writes it.
 
     Args:
-        run: a run's folder or a `.safetensors` file of this project.
-        repository: "owner/name"; made if need be.
+        run_path: a run's folder or a `.safetensors` file of this project.
+        repo_id: "owner/name"; made if need be.
         private: of a repository that is made.
-        licence: as for `save_pretrained`.
+        license: as for `save_pretrained`.
         panels: as for `save_pretrained`.
         token: of the hub; None for the one that was logged in with.
 
@@ -99,35 +104,35 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     with TemporaryDirectory() as scratch:
-        folder = save_pretrained(
-            run, scratch, repository=repository, licence=licence, panels=panels
-        )
+        folder = save_pretrained(run_path, scratch, repo_id=repo_id, license=license, panels=panels)
         api = HfApi(token=token)
         try:
-            address = api.create_repo(repository, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="densemtl")
+            address = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="densemtl")
         except Exception as error:  # of network, login and hub, raised by several libraries
             reason = shorten(f"{type(error).__name__}: {error}", 160)
             raise CheckpointError(
-                f"{repository}: not published ({reason}); check network and login (`hf auth login`)"
+                f"{repo_id}: not published ({reason}); check network and login (`hf auth login`)"
             ) from error
     return str(address)
 
 
-def _write(folder: Path, experiment: Experiment, weights: Weights, results: Results | None) -> None:
+def _write_files(
+    folder: Path, experiment: ExperimentConfig, weights: SavedWeights, results: Results | None
+) -> None:
     config = experiment.to_yaml()
-    save_tensors(folder / PUBLISHED, Weights(weights.tensors, config))
-    with replacing(folder / CONFIG) as draft:
+    save_tensors(folder / WEIGHTS_NAME, SavedWeights(weights.tensors, config))
+    with atomic_write(folder / CONFIG) as draft:
         draft.write_text(config, encoding="utf-8")
     if results is not None:
-        results.save(folder / RESULTS)
+        results.save(folder / RESULTS_FILE)
 
 
-def _without_paths(experiment: Experiment) -> Experiment:
+def _strip_paths(experiment: ExperimentConfig) -> ExperimentConfig:
     """The folders of this machine mean nothing elsewhere, and nobody needs to know them."""
-    options = {key: _last_part(value) for key, value in experiment.data.options.items()}
+    options = {key: _strip_parents(value) for key, value in experiment.data.options.items()}
     changed: dict[str, Any] = {
-        "data": Component(name=experiment.data.name, **options),
+        "data": ComponentConfig(name=experiment.data.name, **options),
         "baselines": "none",
     }
     if isinstance(experiment.init_from, dict):
@@ -135,22 +140,25 @@ def _without_paths(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update=changed)
 
 
-def _last_part(value: Any) -> Any:
+def _strip_parents(value: Any) -> Any:
     """Of an absolute path; anything else stays."""
     if isinstance(value, dict):
-        return {key: _last_part(each) for key, each in value.items()}
+        return {key: _strip_parents(each) for key, each in value.items()}
     absolute = isinstance(value, str) and Path(value).expanduser().is_absolute()
     return Path(value).name if absolute else value
 
 
-def _results(file: Path, weights: Weights) -> Results | None:
+def _load_matching_results(file: Path, weights: SavedWeights) -> Results | None:
     """Those beside the weights, if they are of these weights."""
-    if not (file.parent / RESULTS).exists():
+    if not (file.parent / RESULTS_FILE).exists():
         return None
     results = load_results(file.parent)
     old_names = restore_parameters(weights.tensors, weights.decoder)
-    if results.weights not in (tensors_hash(weights.tensors), tensors_hash(old_names)):
-        beside = file.parent / RESULTS
+    if results.weights_hash not in (
+        compute_tensors_hash(weights.tensors),
+        compute_tensors_hash(old_names),
+    ):
+        beside = file.parent / RESULTS_FILE
         advice = f"evaluate again: tools/evaluate.py {file} --output {beside}"
         raise ResultsError(f"{beside}: scores of other weights than {file.name}; {advice}")
     singles = {
@@ -160,6 +168,6 @@ def _results(file: Path, weights: Weights) -> Results | None:
     return results.model_copy(update={"baselines": singles})
 
 
-def _last_picture(folder: Path) -> Path | None:
+def _find_last_image(folder: Path) -> Path | None:
     pictures: Sequence[Path] = sorted((folder / PANELS).glob("*.png"))
     return pictures[-1] if pictures else None

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from densemtl import registry
-from densemtl.errors import ConfigError
-from densemtl.config.constraints import Count, Positive, Side
+from densemtl.config.constraints import ImageSide, PositiveFloat, PositiveInt
 from densemtl.config.sections import Section
+from densemtl.errors import ConfigError
 
 
 class InferenceSettings(Section):
@@ -24,23 +24,23 @@ class InferenceSettings(Section):
         batch_size: windows, or whole images, that the network sees at once.
         amp: autocast type; None as the network was trained.
         channels_last: memory layout; None as the network was trained.
-        fold: merge batch normalisation into the convolutions before it.
+        fuse_bn: merge batch normalisation into the convolutions before it.
         compile: run the network through torch.compile, which takes a minute before the first
             image of each size.
     """
 
     flip: bool = False
-    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
-    tile: tuple[Side, Side] | None = None
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
+    tile: tuple[ImageSide, ImageSide] | None = None
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    batch_size: Count = 8
+    batch_size: PositiveInt = 8
     amp: Literal["none", "bf16", "fp16"] | None = None
     channels_last: bool | None = None
-    fold: bool = False
+    fuse_bn: bool = False
     compile: bool = False
 
 
-def parse(options: dict[str, Any]) -> InferenceSettings:
+def parse_inference_options(options: dict[str, Any]) -> InferenceSettings:
     """Checked options.
 
     Raises:
@@ -49,4 +49,6 @@ def parse(options: dict[str, Any]) -> InferenceSettings:
     try:
         return InferenceSettings(**options)
     except ValidationError as error:
-        raise ConfigError("\n".join(registry.describe(error, "", InferenceSettings))) from error
+        raise ConfigError(
+            "\n".join(registry.format_validation_errors(error, "", InferenceSettings))
+        ) from error

@@ -10,21 +10,25 @@ from typing import Any, cast, overload
 import torch
 from torch import Tensor, nn
 
-from densemtl.ops.lazy_upsampling import Coarse
-from densemtl.evaluation.evaluate import decode, run_coarse
-from densemtl.visualization.prediction_panels import Maps
-from densemtl.runtime.execution import AUTOCAST, Precision, make_precision
+from densemtl.config.sections import InputConfig, TrainConfig
+from densemtl.engine.loading import TrainedModel, load_trained_model
+from densemtl.evaluation.evaluate import decode_prediction, forward_low_res
 from densemtl.hub.download import from_pretrained
 from densemtl.inference import tiling
-from densemtl.io.image_inputs import Image, to_picture
-from densemtl.inference.config import InferenceSettings, parse
-from densemtl.inference.test_time_augmentation import Canvas, View, all_views
-from densemtl.engine.loading import Loaded, load
-from densemtl.models.batch_norm_folding import fold_batch_norm
-from densemtl.models.multi_task_model import DenseModel
-from densemtl.config.sections import InputSettings, TrainSettings
+from densemtl.inference.config import InferenceSettings, parse_inference_options
+from densemtl.inference.test_time_augmentation import (
+    Augmentation,
+    AugmentedImage,
+    make_tta_augmentations,
+)
+from densemtl.io.image_inputs import ImageInput, to_rgb_array
+from densemtl.models.batch_norm_folding import fuse_conv_bn
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.ops.layouts import to_hwc
+from densemtl.ops.lazy_upsampling import LazyLogits
+from densemtl.runtime.execution import AUTOCAST_DTYPES, ExecutionConfig, make_execution_config
 from densemtl.tasks.base import Task
-from densemtl.visualization.panels import Picture, to_sample_layout
+from densemtl.types import PredictionMaps, RGBImage
 
 
 class Predictor:
@@ -39,7 +43,7 @@ class Predictor:
     Args:
         model: the network; it is moved to the device.
         tasks: those it was built with.
-        input: what it was trained on.
+        input_config: what it was trained on.
         device: "cpu", "cuda" ..; None for a GPU where there is one.
         options: see `InferenceSettings`.
 
@@ -51,26 +55,30 @@ class Predictor:
         self,
         model: nn.Module,
         tasks: Sequence[Task],
-        input: InputSettings | None = None,
+        input_config: InputConfig | None = None,
         *,
-        device: str | Precision | None = None,
+        device: str | ExecutionConfig | None = None,
         **options: Any,
     ) -> None:
-        self.tasks, self.input = list(tasks), input or InputSettings()
-        self.settings = parse(options)
-        usual = device if isinstance(device, Precision) else make_precision(TrainSettings(), device)
-        self.precision = _chosen(usual, self.settings)
-        self._model = _prepared(self.precision.place(model), self.settings)
-        self._views = all_views(self.settings.scales, self.settings.flip)
+        self.tasks, self.input_config = list(tasks), input_config or InputConfig()
+        self.settings = parse_inference_options(options)
+        usual = (
+            device
+            if isinstance(device, ExecutionConfig)
+            else make_execution_config(TrainConfig(), device)
+        )
+        self.precision = _select_precision(usual, self.settings)
+        self._model = _prepare_model(self.precision.to_device(model), self.settings)
+        self._augmentations = make_tta_augmentations(self.settings.scales, self.settings.flip)
 
     @classmethod
-    def of(cls, loaded: Loaded, **options: Any) -> Predictor:
+    def from_trained(cls, loaded: TrainedModel, **options: Any) -> Predictor:
         """Of a loaded network, which runs as it was trained unless the options say otherwise.
 
         Raises:
             ConfigError: an unknown option or a wrong value.
         """
-        where, how = loaded.experiment.input, loaded.precision
+        where, how = loaded.experiment.input, loaded.execution
         return cls(loaded.model, loaded.tasks, where, device=how, **options)
 
     @classmethod
@@ -81,7 +89,7 @@ class Predictor:
             CheckpointError: missing or corrupt.
             ConfigError: an unknown option or a wrong value.
         """
-        return cls.of(load(Path(path), device=device), **options)
+        return cls.from_trained(load_trained_model(Path(path), device=device), **options)
 
     @classmethod
     def from_pretrained(
@@ -95,16 +103,16 @@ class Predictor:
             CheckpointError: not there, not to be had, or corrupt.
             ConfigError: an unknown option or a wrong value.
         """
-        return cls.of(from_pretrained(source, device=device), **options)
+        return cls.from_trained(from_pretrained(source, device=device), **options)
 
     @overload
-    def __call__(self, image: Image) -> Maps: ...
+    def __call__(self, image: ImageInput) -> PredictionMaps: ...
 
     @overload
-    def __call__(self, image: list[Any]) -> list[Maps]: ...
+    def __call__(self, image: list[Any]) -> list[PredictionMaps]: ...
 
     @torch.inference_mode()
-    def __call__(self, image: Image | list[Any]) -> Maps | list[Maps]:
+    def __call__(self, image: ImageInput | list[Any]) -> PredictionMaps | list[PredictionMaps]:
         """An image -> its maps; a list of images, of any sizes -> a list.
 
         Returns:
@@ -116,78 +124,81 @@ class Predictor:
         """
         self._model.eval()
         if not isinstance(image, list):
-            return self._predict([to_picture(image)])[0]
+            return self._predict([to_rgb_array(image)])[0]
         maps, size = [], self.settings.batch_size
         for start in range(0, len(image), size):
-            maps += self._predict([to_picture(each) for each in image[start : start + size]])
+            maps += self._predict([to_rgb_array(each) for each in image[start : start + size]])
         return maps
 
-    def _predict(self, pictures: Sequence[Picture]) -> list[Maps]:
-        return self._see(pictures) if self._is_plain else self._merge(pictures)
+    def _predict(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
+        return self._predict_single(images) if self._is_single_view else self._predict_tta(images)
 
     @property
-    def _is_plain(self) -> bool:
+    def _is_single_view(self) -> bool:
         """Whether one usual view of the whole image is all there is."""
-        return self._views == [View()] and self.settings.tile is None
+        return self._augmentations == [Augmentation()] and self.settings.tile is None
 
-    def _see(self, pictures: Sequence[Picture]) -> list[Maps]:
+    def _predict_single(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
         """Exactly as evaluation does."""
-        found: list[Maps] = []
-        canvases = [View().look(each, self.input, None) for each in pictures]
-        for batch in tiling.batches(canvases, self.settings.batch_size):
-            image = tiling.stack(batch).to(self.precision.device)
-            predictions = run_coarse(self._model, image, self.precision)
+        found: list[PredictionMaps] = []
+        canvases = [Augmentation().apply(each, self.input_config, None) for each in images]
+        for batch in tiling.iter_equal_size_batches(canvases, self.settings.batch_size):
+            image = tiling.stack_images(batch).to(self.precision.device)
+            predictions = forward_low_res(self._model, image, self.precision)
             for row, canvas in enumerate(batch):
-                frame = canvas.frame
-                maps = {each.name: decode(each, predictions, row, frame) for each in self.tasks}
-                found.append({task: to_sample_layout(each[0]) for task, each in maps.items()})
+                frame = canvas.placement
+                maps = {
+                    each.name: decode_prediction(each, predictions, row, frame)
+                    for each in self.tasks
+                }
+                found.append({task: to_hwc(each[0]) for task, each in maps.items()})
         return found
 
-    def _merge(self, pictures: Sequence[Picture]) -> list[Maps]:
+    def _predict_tta(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
         """Logits of all views and windows averaged."""
-        means: list[dict[str, Tensor]] = [{} for _ in pictures]
+        means: list[dict[str, Tensor]] = [{} for _ in images]
         tile, settings = self.settings.tile, self.settings
-        for view in self._views:
-            canvases = [view.look(each, self.input, tile) for each in pictures]
-            shown = [canvas.picture for canvas in canvases]
-            seen = tiling.run(self._network, shown, tile, settings.overlap, settings.batch_size)
+        for view in self._augmentations:
+            canvases = [view.apply(each, self.input_config, tile) for each in images]
+            shown = [canvas.image for canvas in canvases]
+            seen = tiling.predict_tiled(
+                self._forward, shown, tile, settings.overlap, settings.batch_size
+            )
             for mean, canvas, logits in zip(means, canvases, seen, strict=True):
                 for task in self.tasks:
-                    part = self._bring_back(task, logits[task.name], canvas) / len(self._views)
+                    part = self._restore(task, logits[task.name], canvas) / len(self._augmentations)
                     mean[task.name] = mean[task.name] + part if task.name in mean else part
         return [self._decode(mean) for mean in means]
 
-    def _network(self, image: Tensor) -> dict[str, Tensor]:
-        final: dict[str, Tensor] = self.precision.run(
+    def _forward(self, image: Tensor) -> dict[str, Tensor]:
+        final: dict[str, Tensor] = self.precision.forward(
             self._model, image.to(self.precision.device)
-        ).final
+        ).logits
         return final
 
-    def _bring_back(self, task: Task, logits: Tensor, canvas: Canvas) -> Tensor:
+    def _restore(self, task: Task, logits: Tensor, augmented: AugmentedImage) -> Tensor:
         """Logits of a view -> at the image's size."""
-        restored = Coarse.of(logits, canvas.frame).whole()
-        return task.unwarp(restored, canvas.zoom, canvas.flip)
+        restored = LazyLogits.from_placement(logits, augmented.placement).upsample()
+        return task.inverse_transform_logits(restored, augmented.scale, augmented.flip)
 
-    def _decode(self, logits: dict[str, Tensor]) -> Maps:
-        return {
-            task.name: to_sample_layout(task.decode(logits[task.name])[0]) for task in self.tasks
-        }
+    def _decode(self, logits: dict[str, Tensor]) -> PredictionMaps:
+        return {task.name: to_hwc(task.decode(logits[task.name])[0]) for task in self.tasks}
 
 
-def _chosen(usual: Precision, settings: InferenceSettings) -> Precision:
+def _select_precision(default: ExecutionConfig, settings: InferenceSettings) -> ExecutionConfig:
     """How the network was trained, where the settings leave it open."""
     amp, last = settings.amp, settings.channels_last
     return replace(
-        usual,
-        autocast=usual.autocast if amp is None else AUTOCAST.get(amp),
-        channels_last=usual.channels_last if last is None else last,
+        default,
+        autocast=default.autocast_dtype if amp is None else AUTOCAST_DTYPES.get(amp),
+        channels_last=default.channels_last if last is None else last,
     )
 
 
-def _prepared(model: nn.Module, settings: InferenceSettings) -> nn.Module:
-    if settings.fold:
-        assert isinstance(model, DenseModel)
-        model = fold_batch_norm(model)
+def _prepare_model(model: nn.Module, settings: InferenceSettings) -> nn.Module:
+    if settings.fuse_bn:
+        assert isinstance(model, MultiTaskModel)
+        model = fuse_conv_bn(model)
     if settings.compile:
         model = cast(nn.Module, torch.compile(model))
     return model

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from densemtl.types import Size
 
-Place = tuple[int, int]
+TileOffset = tuple[int, int]
 """(top, left) of a window."""
 
 
-def places(size: Size, tile: Size, overlap: float) -> list[Place]:
+def compute_tile_offsets(size: Size, tile: Size, overlap: float) -> list[TileOffset]:
     """Where windows lie so that they cover everything, evenly spread.
 
     Args:
@@ -23,17 +23,17 @@ def places(size: Size, tile: Size, overlap: float) -> list[Place]:
         tile: (height, width) of a window.
         overlap: share of its sides, in 0..1, that a window has in common with the next at least.
     """
-    rows, columns = (_starts(*axis, overlap) for axis in zip(size, tile, strict=True))
+    rows, columns = (_compute_axis_offsets(*axis, overlap) for axis in zip(size, tile, strict=True))
     return list(itertools.product(rows, columns))
 
 
-def _starts(length: int, window: int, overlap: float) -> list[int]:
+def _compute_axis_offsets(length: int, window: int, overlap: float) -> list[int]:
     step = max(int(window * (1 - overlap)), 1)
     gaps = math.ceil((length - window) / step)
     return [round(index * (length - window) / max(gaps, 1)) for index in range(gaps + 1)]
 
 
-class Blend:
+class TileBlender:
     """Weighted mean of windows, each of which fades towards its border, over the overlap.
 
     Args:
@@ -43,17 +43,17 @@ class Blend:
     """
 
     def __init__(self, size: Size, tile: Size, overlap: float) -> None:
-        self._size, self._whole = size, size == tile
-        self._weight = torch.outer(*(_ramp(side, side * overlap) for side in tile))
+        self._size, self._is_single_tile = size, size == tile
+        self._weight = torch.outer(*(_make_ramp(side, side * overlap) for side in tile))
         self._sums: dict[str, Tensor] = {}
         self._weights = torch.zeros(size)
 
-    def add(self, logits: Mapping[str, Tensor], place: Place) -> None:
+    def add(self, logits: Mapping[str, Tensor], offset: TileOffset) -> None:
         """One window's {task: 1xCxHxW logits}."""
-        if self._whole:
+        if self._is_single_tile:
             self._sums = dict(logits)
             return
-        (top, left), (height, width) = place, self._weight.shape
+        (top, left), (height, width) = offset, self._weight.shape
         part = (..., slice(top, top + height), slice(left, left + width))
         self._weights[part] += self._weight
         for task, each in logits.items():
@@ -61,14 +61,14 @@ class Blend:
                 self._sums[task] = each.new_zeros(*each.shape[:2], *self._size, dtype=torch.float32)
             self._sums[task][part] += each * self._weight.to(each.device)
 
-    def result(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """{task: 1xCxHxW logits} of the whole; of a single window, the window's own."""
-        if self._whole:
+        if self._is_single_tile:
             return self._sums
         return {task: each / self._weights.to(each.device) for task, each in self._sums.items()}
 
 
-def _ramp(length: int, rise: float) -> Tensor:
-    """Rises over `rise` pixels, is 1 in the middle, and falls likewise; never 0."""
+def _make_ramp(length: int, ramp_length: float) -> Tensor:
+    """Rises over `ramp_length` pixels, is 1 in the middle, and falls likewise; never 0."""
     inside = torch.arange(length, dtype=torch.float32) + 0.5
-    return torch.minimum(inside, inside.flip(0)).div(max(rise, 0.5)).clamp(max=1)
+    return torch.minimum(inside, inside.flip(0)).div(max(ramp_length, 0.5)).clamp(max=1)

@@ -11,38 +11,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemtl.inference.tile_blending import Blend, places
-from densemtl.types import Size
-from densemtl.visualization.panels import Picture
+from densemtl.inference.tile_blending import TileBlender, compute_tile_offsets
+from densemtl.types import RGBImage, Size
 
-Network = Callable[[Tensor], dict[str, Tensor]]
+NetworkFn = Callable[[Tensor], dict[str, Tensor]]
 """Bx3xHxW uint8 -> {task: BxCxHxW logits}."""
 
 
-class Pictured(Protocol):
+class HasImage(Protocol):
     """Whatever shows a picture."""
 
     @property
-    def picture(self) -> Picture:
+    def image(self) -> RGBImage:
         """HxWx3 uint8 RGB."""
 
 
-View = TypeVar("View", bound=Pictured)
+T = TypeVar("View", bound=HasImage)
 
 
 @dataclass(frozen=True)
-class _Window:
+class _Tile:
     """A part of picture `index`, whose upper left corner lies at (top, left)."""
 
     index: int
     top: int
     left: int
-    picture: Picture
+    image: RGBImage
 
 
-def run(
-    network: Network,
-    pictures: Sequence[Picture],
+def predict_tiled(
+    network: NetworkFn,
+    images: Sequence[RGBImage],
     tile: Size | None,
     overlap: float,
     batch_size: int,
@@ -51,35 +50,35 @@ def run(
 
     Args:
         network: what is run.
-        pictures: HxWx3 uint8 RGB of any sizes, no smaller than a tile.
+        images: HxWx3 uint8 RGB of any sizes, no smaller than a tile.
         tile: (height, width) of windows; None for whole pictures.
         overlap: share of its sides that a window has in common with the next.
         batch_size: windows at once.
     """
-    sizes = [(each.shape[0], each.shape[1]) for each in pictures]
-    blends = [Blend(size, tile or size, overlap) for size in sizes]
+    sizes = [(each.shape[0], each.shape[1]) for each in images]
+    blends = [TileBlender(size, tile or size, overlap) for size in sizes]
     windows = [
-        _Window(index, top, left, pictures[index][top : top + height, left : left + width])
+        _Tile(index, top, left, images[index][top : top + height, left : left + width])
         for index, size in enumerate(sizes)
         for height, width in [tile or size]
-        for top, left in places(size, (height, width), overlap)
+        for top, left in compute_tile_offsets(size, (height, width), overlap)
     ]
-    for batch in batches(windows, batch_size):
-        logits = network(stack(batch))
+    for batch in iter_equal_size_batches(windows, batch_size):
+        logits = network(stack_images(batch))
         for row, window in enumerate(batch):
             own = {task: each[row : row + 1] for task, each in logits.items()}
             blends[window.index].add(own, (window.top, window.left))
-    return [blend.result() for blend in blends]
+    return [blend.compute() for blend in blends]
 
 
-def batches(views: Sequence[View], batch_size: int) -> Iterator[list[View]]:
+def iter_equal_size_batches(items: Sequence[T], batch_size: int) -> Iterator[list[T]]:
     """Neighbours of one size, in their order."""
-    for _, group in groupby(views, lambda view: view.picture.shape):
+    for _, group in groupby(items, lambda view: view.image.shape):
         alike = list(group)
         for start in range(0, len(alike), batch_size):
             yield alike[start : start + batch_size]
 
 
-def stack(views: Sequence[Pictured]) -> Tensor:
+def stack_images(items: Sequence[HasImage]) -> Tensor:
     """Bx3xHxW uint8 of pictures of one size."""
-    return torch.from_numpy(np.stack([view.picture for view in views])).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack([view.image for view in items])).permute(0, 3, 1, 2)

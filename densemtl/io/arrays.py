@@ -13,27 +13,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io import images
-from densemtl.io.images import AGAIN
 from densemtl.errors import DataError
+from densemtl.io import images
+from densemtl.io.images import REDOWNLOAD_HINT
 
-PICTURES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
-SUFFIXES = (".npy", ".png", ".mat", ".jpg", ".jpeg")
+SUPPORTED_SUFFIXES = (".npy", ".png", ".mat", ".jpg", ".jpeg")
 """File types that hold images and labels; of two files of one name the earlier here counts."""
 
 
-def index(folder: Path) -> dict[str, Path]:
+def index_by_stem(folder: Path) -> dict[str, Path]:
     """{name without suffix: file} of the images or labels in a folder; empty if there is none."""
     if not folder.is_dir():
         return {}
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    known = [file for file in files if file.suffix.lower() in SUFFIXES]
-    known.sort(key=lambda file: (file.stem, -SUFFIXES.index(file.suffix.lower())))
+    known = [file for file in files if file.suffix.lower() in SUPPORTED_SUFFIXES]
+    known.sort(key=lambda file: (file.stem, -SUPPORTED_SUFFIXES.index(file.suffix.lower())))
     return {file.stem: file for file in known}
 
 
-def read_ids(file: Path) -> list[str]:
+def read_split_list(file: Path) -> list[str]:
     """The image names of a split list, one a line; blank lines do not count.
 
     Raises:
@@ -42,7 +42,7 @@ def read_ids(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot read the split list ({_reason(error)})") from error
+        raise DataError(f"{file}: cannot read the split list ({_format_reason(error)})") from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise DataError(f"{file}: the split list is empty; it needs one image name a line")
@@ -58,8 +58,8 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: missing, truncated or corrupt, or no image.
     """
-    if file.suffix.lower() in PICTURES:
-        return _decode(file, cv2.IMREAD_COLOR)
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return _decode_file(file, cv2.IMREAD_COLOR)
     return to_image(read_array(file), file)
 
 
@@ -73,13 +73,13 @@ def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
     Raises:
         DataError: no image.
     """
-    array = channels_last(array)
+    array = to_channels_last(array)
     if array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise DataError(f"{source}: an image needs 3 channels, this array is {array.shape}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-        found = _range(array)
+        found = _format_value_range(array)
         raise DataError(f"{source}: an image is uint8, or float from 0 to 1; this is {found}")
     return np.round(255 * array).astype(np.uint8)
 
@@ -95,13 +95,15 @@ def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
         DataError: missing, truncated or corrupt, of an unknown format, or without that variable.
     """
     suffix = file.suffix.lower()
-    if suffix in PICTURES:
-        return _decode(file, cv2.IMREAD_UNCHANGED)
+    if suffix in IMAGE_SUFFIXES:
+        return _decode_file(file, cv2.IMREAD_UNCHANGED)
     if suffix == ".npy":
-        return _guarded(file, lambda: np.asarray(np.load(file, allow_pickle=False)))
+        return _wrap_read_errors(file, lambda: np.asarray(np.load(file, allow_pickle=False)))
     if suffix == ".mat":
-        return _pick(read_mat(file), key, file)
-    raise DataError(f"{file}: unknown file type {suffix!r}; known are {', '.join(SUFFIXES)}")
+        return _select_variable(read_mat(file), key, file)
+    raise DataError(
+        f"{file}: unknown file type {suffix!r}; known are {', '.join(SUPPORTED_SUFFIXES)}"
+    )
 
 
 def read_mat(file: Path) -> dict[str, Any]:
@@ -111,15 +113,15 @@ def read_mat(file: Path) -> dict[str, Any]:
         DataError: missing, truncated or corrupt.
     """
     try:
-        values = _guarded(file, lambda: _read_v5(file))
+        values = _wrap_read_errors(file, lambda: _read_mat_v5(file))
     except DataError as error:
         if not isinstance(error.__cause__, NotImplementedError):
             raise
-        return _guarded(file, lambda: _read_hdf5(file))
+        return _wrap_read_errors(file, lambda: _read_mat_hdf5(file))
     return {name: value for name, value in values.items() if not name.startswith("__")}
 
 
-def _read_v5(file: Path) -> dict[str, Any]:
+def _read_mat_v5(file: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
     with file.open("rb") as handle:
@@ -127,7 +129,7 @@ def _read_v5(file: Path) -> dict[str, Any]:
     return values
 
 
-def _read_hdf5(file: Path) -> dict[str, Any]:
+def _read_mat_hdf5(file: Path) -> dict[str, Any]:
     import h5py
 
     with h5py.File(file, "r") as handle:
@@ -137,7 +139,7 @@ def _read_hdf5(file: Path) -> dict[str, Any]:
         return {name: np.transpose(value[()]) for name, value in datasets.items()}
 
 
-def _pick(values: dict[str, Any], key: str | None, file: Path) -> NDArray[Any]:
+def _select_variable(values: dict[str, Any], key: str | None, file: Path) -> NDArray[Any]:
     if key is None and len(values) == 1:
         return np.asarray(next(iter(values.values())))
     if key not in values:
@@ -145,7 +147,7 @@ def _pick(values: dict[str, Any], key: str | None, file: Path) -> NDArray[Any]:
     return np.asarray(values[key])
 
 
-def channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:
+def to_channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:
     """CxHxW -> HxWxC for one or `channels` channels; HxWx1 and 1xHxW -> HxW."""
     known = (1, channels)
     if array.ndim == 3 and array.shape[0] in known and array.shape[2] not in known:
@@ -153,23 +155,25 @@ def channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
-def _decode(file: Path, flags: int) -> NDArray[Any]:
-    return images.decode(_guarded(file, file.read_bytes), flags, file)
+def _decode_file(file: Path, flags: int) -> NDArray[Any]:
+    return images.decode_image(_wrap_read_errors(file, file.read_bytes), flags, file)
 
 
-def _guarded(file: Path, read: Callable[[], Any]) -> Any:
+def _wrap_read_errors(file: Path, reader: Callable[[], Any]) -> Any:
     """Run a reader; readers of broken files raise nearly anything."""
     try:
-        return read()
+        return reader()
     except Exception as error:
-        hint = "check the data's folder" if isinstance(error, FileNotFoundError) else AGAIN
-        raise DataError(f"{file}: cannot be read ({_reason(error)}); {hint}") from error
+        hint = (
+            "check the data's folder" if isinstance(error, FileNotFoundError) else REDOWNLOAD_HINT
+        )
+        raise DataError(f"{file}: cannot be read ({_format_reason(error)}); {hint}") from error
 
 
-def _reason(error: Exception) -> str:
+def _format_reason(error: Exception) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return text.strip().partition("\n")[0] or type(error).__name__
 
 
-def _range(array: NDArray[Any]) -> str:
+def _format_value_range(array: NDArray[Any]) -> str:
     return f"{array.dtype} from {array.min()} to {array.max()}" if array.size else "empty"

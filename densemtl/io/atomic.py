@@ -14,7 +14,7 @@ from densemtl.errors import OutputError
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """A temporary name to write to; takes the file's place when the block ends without error.
 
     Raises:
@@ -22,11 +22,11 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     # The suffix stays last, since some writers choose the format by it.
     draft = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
-    with _told(file):
+    with _raise_output_error(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield draft
-            _flush(draft)
+            _fsync(draft)
             draft.replace(file)
         finally:
             draft.unlink(missing_ok=True)
@@ -34,12 +34,12 @@ def replacing(file: Path) -> Iterator[Path]:
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """A JSON file, written whole or not at all."""
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def atomic_write_dir(folder: Path) -> Iterator[Path]:
     """An empty folder to fill; takes the place of `folder` when the block ends without error.
 
     A folder cannot be swapped in one step. `.new` exists only whole, and `.old` only until the
@@ -48,9 +48,9 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: as for `replacing`.
     """
-    draft, new, old = (_beside(folder, suffix) for suffix in ("draft", "new", "old"))
-    with _told(folder):
-        recovered = find_folder(folder)
+    draft, new, old = (_append_suffix(folder, suffix) for suffix in ("draft", "new", "old"))
+    with _raise_output_error(folder):
+        recovered = find_complete_dir(folder)
         if recovered is not None and recovered != folder:
             recovered.rename(folder)
         for leftover in (draft, new, old):
@@ -59,7 +59,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         try:
             yield draft
             for file in draft.iterdir():
-                _flush(file)
+                _fsync(file)
             draft.rename(new)
         finally:  # whose space others may need
             shutil.rmtree(draft, ignore_errors=True)
@@ -69,28 +69,28 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def find_folder(folder: Path) -> Path | None:
+def find_complete_dir(folder: Path) -> Path | None:
     """Where a whole version of a folder lies, also after a killed swap; None if there is none."""
-    candidates = (folder, _beside(folder, "new"), _beside(folder, "old"))
+    candidates = (folder, _append_suffix(folder, "new"), _append_suffix(folder, "old"))
     return next((candidate for candidate in candidates if candidate.is_dir()), None)
 
 
 @contextmanager
-def _told(place: Path) -> Iterator[None]:
+def _raise_output_error(path: Path) -> Iterator[None]:
     """What the operating system refuses, in one line that names the file or folder."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
-            f"{place}: cannot be written ({reason}); what was there before is whole"
+            f"{path}: cannot be written ({reason}); what was there before is whole"
         ) from error
 
 
-def _beside(folder: Path, suffix: str) -> Path:
+def _append_suffix(folder: Path, suffix: str) -> Path:
     return folder.with_name(f"{folder.name}.{suffix}")
 
 
-def _flush(file: Path) -> None:
+def _fsync(file: Path) -> None:
     with file.open("rb") as handle:
         os.fsync(handle.fileno())

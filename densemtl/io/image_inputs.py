@@ -11,22 +11,22 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 from torch import Tensor
 
-from densemtl.io import arrays
 from densemtl.errors import DataError
-from densemtl.visualization.panels import Picture
+from densemtl.io import arrays
+from densemtl.types import RGBImage
 
-Image: TypeAlias = str | Path | Pillow.Image | NDArray[Any] | Tensor
+ImageInput: TypeAlias = str | Path | Pillow.Image | NDArray[Any] | Tensor
 """A file, a PIL image, or an array or tensor: HxWx3 or 3xHxW, uint8 or float from 0 to 1."""
 
 
-def to_picture(image: Image) -> Picture:
+def to_rgb_array(image: ImageInput) -> RGBImage:
     """Any of the forms -> HxWx3 uint8 RGB.
 
     Raises:
         DataError: not one image, or a file that is missing, corrupt or of an unknown format.
     """
     if isinstance(image, str | Path):
-        return _read(Path(image))
+        return _read_file(Path(image))
     if isinstance(image, Pillow.Image):
         return np.asarray(image.convert("RGB"))
     if isinstance(image, Tensor):
@@ -40,9 +40,9 @@ def to_picture(image: Image) -> Picture:
     return arrays.to_image(image, "image")
 
 
-def _read(file: Path) -> Picture:
+def _read_file(file: Path) -> RGBImage:
     """What datasets read, and whatever else Pillow can."""
-    if file.suffix.lower() in arrays.SUFFIXES or not file.is_file():
+    if file.suffix.lower() in arrays.SUPPORTED_SUFFIXES or not file.is_file():
         return arrays.read_image(file)
     try:
         with Pillow.open(file) as picture:

@@ -19,15 +19,15 @@ from PIL.PngImagePlugin import PngImageFile
 
 from densemtl.errors import DataError
 
-AGAIN = "fetch or unpack it again"
+REDOWNLOAD_HINT = "fetch or unpack it again"
 
 MAX_PIXELS = 2**28
 """Limit on the size in the header: a few bytes may claim more pixels than memory holds."""
 
-_PNG, _JPEG = b"\x89PNG", b"\xff\xd8"
+_PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG", b"\xff\xd8"
 
 
-def decode(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
+def decode_image(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
     """Decode an image file.
 
     Args:
@@ -42,7 +42,7 @@ def decode(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
         DataError: truncated, corrupt, too large, or neither PNG nor JPEG.
     """
     if not _has_end_marker(data):
-        raise DataError(f"{source}: truncated, or not a JPEG or PNG picture; {AGAIN}")
+        raise DataError(f"{source}: truncated, or not a JPEG or PNG picture; {REDOWNLOAD_HINT}")
     try:
         header = _open_lazily(data)
         _check_size(header, source)
@@ -53,9 +53,9 @@ def decode(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
         raise
     except Exception as error:  # OpenCV and Pillow raise nearly anything for broken files
         reason = " ".join(str(error).split())[:100]
-        raise DataError(f"{source}: cannot be read ({reason}); {AGAIN}") from error
+        raise DataError(f"{source}: cannot be read ({reason}); {REDOWNLOAD_HINT}") from error
     if picture is None:
-        raise DataError(f"{source}: corrupt, it cannot be decoded; {AGAIN}")
+        raise DataError(f"{source}: corrupt, it cannot be decoded; {REDOWNLOAD_HINT}")
     return _to_rgb(picture) if picture.ndim == 3 else picture
 
 
@@ -65,10 +65,10 @@ def _has_end_marker(data: bytes) -> bool:
     OpenCV decodes a truncated picture without an error and fills the rest with gray; Pillow would
     notice only by decoding it a second time.
     """
-    if data.startswith(_PNG):
+    if data.startswith(_PNG_SIGNATURE):
         return b"IEND" in data[-64:]
     # A thumbnail in the header has markers of its own, so the last of each kind counts.
-    return data.startswith(_JPEG) and data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    return data.startswith(_JPEG_SIGNATURE) and data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
 
 
 def _open_lazily(data: bytes) -> ImageFile:
@@ -76,7 +76,7 @@ def _open_lazily(data: bytes) -> ImageFile:
 
     `Image.open` is not used: it has a limit on pixels of its own, which is global.
     """
-    reader = PngImageFile if data.startswith(_PNG) else JpegImageFile
+    reader = PngImageFile if data.startswith(_PNG_SIGNATURE) else JpegImageFile
     return reader(BytesIO(data))
 
 
@@ -86,7 +86,7 @@ def _check_size(header: ImageFile, source: Path | str) -> None:
         raise DataError(f"{source}: a picture of {header.height}x{header.width} pixels; {most}")
 
 
-def _to_rgb(picture: NDArray[Any]) -> NDArray[Any]:
+def _to_rgb(image: NDArray[Any]) -> NDArray[Any]:
     """Convert OpenCV's BGR or BGRA to RGB."""
-    code = cv2.COLOR_BGRA2RGB if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB
-    return cv2.cvtColor(picture, code)
+    code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return cv2.cvtColor(image, code)

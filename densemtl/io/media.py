@@ -8,8 +8,8 @@ from pathlib import Path
 
 from densemtl.errors import DataError
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 
 def find_images(path: Path) -> list[Path]:
@@ -18,7 +18,7 @@ def find_images(path: Path) -> list[Path]:
     Raises:
         DataError: nothing there that could be an image.
     """
-    return _find(path, IMAGES)
+    return _glob_files(path, IMAGE_SUFFIXES)
 
 
 def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -27,12 +27,14 @@ def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     Raises:
         DataError: a path with nothing that could be either.
     """
-    found = [file for path in paths for file in _find(path, (*IMAGES, *VIDEOS))]
-    videos = [file for file in found if file.suffix.lower() in VIDEOS]
+    found = [
+        file for path in paths for file in _glob_files(path, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    ]
+    videos = [file for file in found if file.suffix.lower() in VIDEO_SUFFIXES]
     return [file for file in found if file not in videos], videos
 
 
-def place(files: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
+def assign_output_names(files: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
     """{name: file} so that each gets its own FOLDER/NAMESUFFIX; names are numbered where alike.
 
     Raises:
@@ -50,17 +52,17 @@ def place(files: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
     return named
 
 
-def _find(path: Path, endings: Sequence[str]) -> list[Path]:
-    known = f"known are {', '.join(endings)}"
+def _glob_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    known = f"known are {', '.join(suffixes)}"
     if not path.exists() and not has_magic(str(path)):
         raise DataError(f"{path}: no such file or folder")
     if path.is_file():
-        if path.suffix.lower() not in endings:
+        if path.suffix.lower() not in suffixes:
             raise DataError(f"{path}: an unknown kind of file; {known}")
         return [path]
     anchor = Path(path.anchor)
     inside = path.iterdir() if path.is_dir() else anchor.glob(str(path.relative_to(anchor)))
-    known_files = (file for file in inside if file.suffix.lower() in endings and file.is_file())
+    known_files = (file for file in inside if file.suffix.lower() in suffixes and file.is_file())
     found = sorted(file for file in known_files if not file.name.startswith("."))
     if not found:
         raise DataError(f"{path}: nothing to show in this folder or pattern; {known}")

@@ -9,23 +9,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io.atomic import replacing
+from densemtl.io.atomic import atomic_write
 
 JPEG_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
-def write_picture(file: Path, picture: NDArray[Any]) -> None:
+def write_image(file: Path, image: NDArray[Any]) -> None:
     """HxW, or HxWx3 RGB, of 8 or 16 bits, as PNG or JPEG by the file's suffix."""
-    blue_first = picture[..., ::-1] if picture.ndim == 3 else picture
+    blue_first = image[..., ::-1] if image.ndim == 3 else image
     options = JPEG_QUALITY if file.suffix == ".jpg" else ()
     _, data = cv2.imencode(file.suffix, np.ascontiguousarray(blue_first), options)
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         draft.write_bytes(data.tobytes())
 
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
     """Any array as .npy."""
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         np.save(draft, array)
 
 
@@ -35,10 +35,10 @@ def write_normals(file: Path, normals: NDArray[np.floating], bits: Literal[8, 16
     Of 8 bits they are right to 0.3 degrees, and take a quarter of the space.
     """
     levels = np.rint((normals + 1) * ((2**bits - 1) / 2))
-    write_picture(file, np.nan_to_num(levels).astype(np.uint8 if bits == 8 else np.uint16))
+    write_image(file, np.nan_to_num(levels).astype(np.uint8 if bits == 8 else np.uint16))
 
 
-def write_lines(file: Path, lines: list[str]) -> None:
+def write_split_list(file: Path, ids: list[str]) -> None:
     """A split list."""
-    with replacing(file) as draft:
-        draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    with atomic_write(file) as draft:
+        draft.write_text("".join(line + "\n" for line in ids), encoding="utf-8")

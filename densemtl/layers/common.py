@@ -8,28 +8,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densemtl.types import Size
+from densemtl.ops.resize import get_size, resize
 
 
 def conv_bn_relu(
-    channels: int, out_channels: int, kernel: int, *, dilation: int = 1
+    in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1
 ) -> nn.Sequential:
     """Convolution that keeps the size (odd kernel), batch normalisation, ReLU."""
-    padding = dilation * (kernel // 2)
+    padding = dilation * (kernel_size // 2)
     return nn.Sequential(
-        nn.Conv2d(channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
-        BatchNorm(out_channels),
+        nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False
+        ),
+        SinglePixelSafeBatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
 
 
-def mix_levels(channels: Sequence[int]) -> nn.Sequential:
+def fuse_levels(channels: Sequence[int]) -> nn.Sequential:
     """All levels side by side, mixed by a 1x1 of the same width, BN, ReLU; a list of maps in."""
     width = sum(channels)
-    return nn.Sequential(JoinedConv(width, width, 1), BatchNorm(width), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        MultiLevelConv1x1(width, width, 1), SinglePixelSafeBatchNorm2d(width), nn.ReLU(inplace=True)
+    )
 
 
-class JoinedConv(nn.Conv2d):
+class MultiLevelConv1x1(nn.Conv2d):
     """A 1x1 convolution of levels that are resized to the finest and concatenated.
 
     Applied to each level before it is resized, and summed: the same numbers, since bilinear
@@ -43,12 +47,12 @@ class JoinedConv(nn.Conv2d):
         mixed = F.conv2d(first, self.weight[:, :start], self.bias)
         for level in others:
             end = start + level.shape[1]
-            mixed.add_(resize(F.conv2d(level, self.weight[:, start:end]), size_of(first)))
+            mixed.add_(resize(F.conv2d(level, self.weight[:, start:end]), get_size(first)))
             start = end
         return mixed
 
 
-class BatchNorm(nn.BatchNorm2d):
+class SinglePixelSafeBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that also trains on a single value a channel.
 
     A batch of one image, pooled to 1x1, has no variance, and torch refuses it; such a batch is
@@ -70,15 +74,3 @@ def weighted_sum(weights: Sequence[Tensor], features: Sequence[Tensor]) -> Tenso
     for weight, feature in zip(weights[1:], features[1:], strict=True):
         mixed = torch.addcmul(mixed, weight, feature)
     return mixed
-
-
-def resize(feature: Tensor, size: Size) -> Tensor:
-    """BxCxHxW -> BxCx(size), bilinear; pixel areas, not pixel centres, are aligned."""
-    if feature.shape[-2:] == size:
-        return feature
-    return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
-
-
-def size_of(feature: Tensor) -> Size:
-    """(height, width) of a BxCxHxW map."""
-    return feature.shape[-2], feature.shape[-1]

@@ -14,39 +14,39 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from densemtl.distributed.collectives import mean_over_batch
+from densemtl.distributed.collectives import all_reduce_batch_mean
+from densemtl.layers.common import SinglePixelSafeBatchNorm2d, conv_bn_relu, weighted_sum
 from densemtl.layers.residual import EXPANSION
-from densemtl.layers.common import BatchNorm, conv_bn_relu, weighted_sum
 
 Gating = Literal["pixel", "pooled"]
 """One choice for every pixel, or one for the whole map, made from its mean."""
 
-Gates = dict[str, Tensor]
+GateWeights = dict[str, Tensor]
 """{taker: Bx(experts seen)xhxw, or x1x1 where pooled; 0..1, summing to 1 over experts}."""
 
 
 @dataclass(frozen=True)
-class Wiring:
+class ExpertRouting:
     """Who reads what in one layer.
 
     Attributes:
-        experts: {expert: the stream that it reads}.
-        gates: {taker: the experts that it mixes}.
+        expert_inputs: {expert: the stream that it reads}.
+        gate_experts: {taker: the experts that it mixes}.
         gates_read_input: every gate looks at what the first layer was given, instead of at the
             stream of its own name.
     """
 
-    experts: Mapping[str, str]
-    gates: Mapping[str, tuple[str, ...]]
+    expert_inputs: Mapping[str, str]
+    gate_experts: Mapping[str, tuple[str, ...]]
     gates_read_input: bool = False
 
-    def streams(self) -> list[str]:
+    def list_inputs(self) -> list[str]:
         """What the layer reads."""
-        by_gates = () if self.gates_read_input else self.gates
-        return list(dict.fromkeys([*self.experts.values(), *by_gates]))
+        by_gates = () if self.gates_read_input else self.gate_experts
+        return list(dict.fromkeys([*self.expert_inputs.values(), *by_gates]))
 
 
-def named(owner: str, count: int) -> tuple[str, ...]:
+def name_experts(owner: str, count: int) -> tuple[str, ...]:
     """Names of an owner's experts, different from those of any other owner."""
     return tuple(f"{owner}_{number + 1}" for number in range(count))
 
@@ -65,7 +65,7 @@ class Expert(nn.Module):
 
     def __init__(self, channels: int, width: int | None = None) -> None:
         super().__init__()
-        inner, last = width or max(channels // EXPANSION, 1), BatchNorm(channels)
+        inner, last = width or max(channels // EXPANSION, 1), SinglePixelSafeBatchNorm2d(channels)
         nn.init.zeros_(last.weight)
         self.body = nn.Sequential(
             conv_bn_relu(channels, inner, 1),
@@ -83,10 +83,10 @@ class Expert(nn.Module):
 class Gate(nn.Module):
     """softmax(W x) over experts (MMoE, eq. 8), uniform at first."""
 
-    def __init__(self, channels: int, experts: int, gating: Gating) -> None:
+    def __init__(self, in_channels: int, num_experts: int, gating: Gating) -> None:
         super().__init__()
         self.gating = gating
-        self.score = nn.Conv2d(channels, experts, 1, bias=False)
+        self.score = nn.Conv2d(in_channels, num_experts, 1, bias=False)
         nn.init.zeros_(self.score.weight)
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -99,27 +99,36 @@ class Gate(nn.Module):
 class ExpertLayer(nn.Module):
     """Each expert runs once; each gate mixes those it sees."""
 
-    def __init__(self, wiring: Wiring, channels: int, width: int | None, gating: Gating) -> None:
+    def __init__(
+        self, routing: ExpertRouting, channels: int, width: int | None, gating: Gating
+    ) -> None:
         super().__init__()
-        self.wiring = wiring
-        self.experts = nn.ModuleDict({name: Expert(channels, width) for name in wiring.experts})
+        self.routing = routing
+        self.experts = nn.ModuleDict(
+            {name: Expert(channels, width) for name in routing.expert_inputs}
+        )
         self.gates = nn.ModuleDict(
-            {taker: Gate(channels, len(seen), gating) for taker, seen in wiring.gates.items()}
+            {
+                taker: Gate(channels, len(seen), gating)
+                for taker, seen in routing.gate_experts.items()
+            }
         )
 
     def forward(
-        self, streams: Mapping[str, Tensor], first: Tensor
-    ) -> tuple[dict[str, Tensor], Gates]:
+        self, features: Mapping[str, Tensor], stack_input: Tensor
+    ) -> tuple[dict[str, Tensor], GateWeights]:
         """Streams that are read, and the first layer's input -> (streams that are made, gates)."""
-        wiring = self.wiring
-        made = {name: self.experts[name](streams[own]) for name, own in wiring.experts.items()}
+        wiring = self.routing
+        made = {
+            name: self.experts[name](features[own]) for name, own in wiring.expert_inputs.items()
+        }
         gates = {
-            taker: gate(first if wiring.gates_read_input else streams[taker])
+            taker: gate(stack_input if wiring.gates_read_input else features[taker])
             for taker, gate in self.gates.items()
         }
         mixed = {
-            taker: mix(gates[taker], [made[name] for name in seen])
-            for taker, seen in wiring.gates.items()
+            taker: mix_experts(gates[taker], [made[name] for name in seen])
+            for taker, seen in wiring.gate_experts.items()
         }
         return mixed, gates
 
@@ -128,44 +137,44 @@ class ExpertStack(nn.Module):
     """Layers one on another over one feature map, which is every stream of the first."""
 
     def __init__(
-        self, wirings: Sequence[Wiring], channels: int, width: int | None, gating: Gating
+        self, routings: Sequence[ExpertRouting], channels: int, width: int | None, gating: Gating
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(ExpertLayer(each, channels, width, gating) for each in wirings)
-        self._streams = wirings[0].streams()
+        self.layers = nn.ModuleList(ExpertLayer(each, channels, width, gating) for each in routings)
+        self._input_names = routings[0].list_inputs()
 
-    def forward(self, feature: Tensor) -> tuple[dict[str, Tensor], list[Gates]]:
+    def forward(self, feature: Tensor) -> tuple[dict[str, Tensor], list[GateWeights]]:
         """BxCxhxw -> (the last layer's streams, each layer's gates)."""
-        streams, gates = dict.fromkeys(self._streams, feature), []
+        streams, gates = dict.fromkeys(self._input_names, feature), []
         for layer in self.layers:
             streams, used = layer(streams, feature)
             gates.append(used)
         return streams, gates
 
 
-def mix(gate: Tensor, features: Sequence[Tensor]) -> Tensor:
+def mix_experts(gate: Tensor, features: Sequence[Tensor]) -> Tensor:
     """BxExhxw or BxEx1x1 weights, E times BxCxhxw -> their weighted sum."""
     return weighted_sum(gate.to(features[0].dtype).split(1, dim=1), features)
 
 
-def mean_gates(wiring: Wiring, gates: Gates) -> Tensor:
+def compute_mean_gates(routing: ExpertRouting, gates: GateWeights) -> Tensor:
     """Takers x experts: each gate's mean over images and pixels, 0 for experts it does not see."""
-    columns = {name: column for column, name in enumerate(wiring.experts)}
+    columns = {name: column for column, name in enumerate(routing.expert_inputs)}
     rows = []
-    for taker, seen in wiring.gates.items():
+    for taker, seen in routing.gate_experts.items():
         row = gates[taker].new_zeros(len(columns))
         row[[columns[name] for name in seen]] = gates[taker].mean(dim=(0, 2, 3))
         rows.append(row)
     return torch.stack(rows)
 
 
-def mean_entropy(gate: Tensor) -> Tensor:
+def compute_mean_entropy(gate: Tensor) -> Tensor:
     """How undecided a gate is at a pixel, on average: 0 one expert alone .. 1 all alike."""
     most = math.log(max(gate.shape[1], 2))
     return torch.special.entr(gate).sum(dim=1).mean() / most
 
 
-def imbalance(wiring: Wiring, gates: Gates) -> Tensor:
+def load_balancing_loss(routing: ExpertRouting, gates: GateWeights) -> Tensor:
     """Squared coefficient of variation of experts' mean gates: 0 all alike .. E - 1 one alone.
 
     The importance loss of Shazeer et al. (ICLR 2017, eq. 6 and 7). Gates that choose among the
@@ -173,8 +182,8 @@ def imbalance(wiring: Wiring, gates: Gates) -> Tensor:
     averaged afterwards.
     """
     rivals: dict[tuple[str, ...], list[Tensor]] = {}
-    for taker, seen in wiring.gates.items():
-        used = mean_over_batch(gates[taker].mean(dim=(0, 2, 3)))
+    for taker, seen in routing.gate_experts.items():
+        used = all_reduce_batch_mean(gates[taker].mean(dim=(0, 2, 3)))
         rivals.setdefault(seen, []).append(used)
     shares = [torch.stack(group).mean(dim=0) for group in rivals.values()]
     return torch.stack([len(share) * share.square().sum() - 1 for share in shares]).mean()

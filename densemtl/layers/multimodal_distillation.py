@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 
-class Distillation(nn.Module):
+class MultiModalDistillation(nn.Module):
     """F_t + sum over a != t of conv(F_a) * sigmoid(conv(F_a)), the convolutions 3x3 without bias.
 
     Xu et al., CVPR 2018, "PAD-Net", section 3.3, module C.
@@ -23,7 +23,7 @@ class Distillation(nn.Module):
         self.messages = nn.ModuleDict(
             {
                 target: nn.ModuleDict(
-                    {source: _Message(channels) for source in sources if source != target}
+                    {source: _GatedConv(channels) for source in sources if source != target}
                 )
                 for target in targets
             }
@@ -38,7 +38,7 @@ class Distillation(nn.Module):
         }
 
 
-class _Message(nn.Module):
+class _GatedConv(nn.Module):
     """A feature, gated by itself."""
 
     def __init__(self, channels: int) -> None:

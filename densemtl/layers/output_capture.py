@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 
-def watch(modules: Sequence[nn.Module], run: Callable[[], object]) -> list[Tensor]:
+def capture_outputs(modules: Sequence[nn.Module], run: Callable[[], object]) -> list[Tensor]:
     """What each module gave when `run` ran, detached; of several calls the last.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.distributed.collectives import sum_over_ranks
+from densemtl.distributed.collectives import all_reduce_sum
 from densemtl.losses.masked_reduction import masked_mean
 
 
@@ -28,7 +28,7 @@ def balanced_bce(
     positive = (target == 1) & valid
     weight: float | Tensor
     if positive_weight is None:
-        positives, pixels = sum_over_ranks(positive.sum(), valid.sum())
+        positives, pixels = all_reduce_sum(positive.sum(), valid.sum())
         weight = 1 - positives / pixels.clamp(min=1)
     else:
         weight = positive_weight

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.ops.lazy_upsampling import Band, Coarse
-from densemtl.distributed.collectives import sum_over_ranks
-from densemtl.losses.eager_gradient import at_once
+from densemtl.distributed.collectives import all_reduce_sum
+from densemtl.losses.eager_gradient import compute_loss_with_eager_gradient
+from densemtl.ops.lazy_upsampling import LazyLogits, RowBand
 
-IGNORED = -100
+CE_IGNORE_INDEX = -100
 
 
 def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -25,53 +25,57 @@ def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         target: BxHxW class ids of any integer type.
         valid: BxHxW bool.
     """
-    return _mean(_sum(_accurate(logits), _ids(target, valid)), valid)
+    return _average_loss(_sum_loss(_at_least_float32(logits), _mask_ids(target, valid)), valid)
 
 
-def coarse_cross_entropy(coarse: Coarse, target: Tensor, valid: Tensor) -> Tensor:
+def banded_cross_entropy(lazy_logits: LazyLogits, target: Tensor, valid: Tensor) -> Tensor:
     """The same of logits on their way to full size, image by image and on a CPU band by band.
 
     Args:
-        coarse: float32 BxCxhxw logits.
+        lazy_logits: float32 BxCxhxw logits.
         target: BxHxW class ids of any integer type.
         valid: BxHxW bool.
     """
-    ids = _ids(target, valid)
-    plan = coarse.plan() if ids.device.type == "cpu" else None
+    ids = _mask_ids(target, valid)
+    plan = lazy_logits.plan_row_bands() if ids.device.type == "cpu" else None
     images = [
-        ((slice(image, image + 1),), partial(_image_sum, coarse, plan, own))
+        ((slice(image, image + 1),), partial(_sum_image_loss, lazy_logits, plan, own))
         for image, own in enumerate(ids)
     ]
-    return _mean(at_once(coarse.logits, images), valid)
+    return _average_loss(compute_loss_with_eager_gradient(lazy_logits.logits, images), valid)
 
 
-def _image_sum(coarse: Coarse, plan: Sequence[Band] | None, ids: Tensor, logits: Tensor) -> Tensor:
-    image = replace(coarse, logits=logits)
-    if plan is None:
-        return _sum(image.whole(), ids.unsqueeze(0))
-    parts = [((band.lines,), partial(_band_sum, band, ids[band.rows])) for band in plan]
-    return at_once(image.lines(), parts)
+def _sum_image_loss(
+    lazy_logits: LazyLogits, bands: Sequence[RowBand] | None, ids: Tensor, logits: Tensor
+) -> Tensor:
+    image = replace(lazy_logits, logits=logits)
+    if bands is None:
+        return _sum_loss(image.upsample(), ids.unsqueeze(0))
+    parts = [((band.source_rows,), partial(_sum_band_loss, band, ids[band.rows])) for band in bands]
+    return compute_loss_with_eager_gradient(image.resize_columns(), parts)
 
 
-def _band_sum(band: Band, ids: Tensor, lines: Tensor) -> Tensor:
-    return F.cross_entropy(band.of(lines), ids, ignore_index=IGNORED, reduction="sum")
+def _sum_band_loss(band: RowBand, ids: Tensor, columns_resized: Tensor) -> Tensor:
+    return F.cross_entropy(
+        band.interpolate(columns_resized), ids, ignore_index=CE_IGNORE_INDEX, reduction="sum"
+    )
 
 
-def _accurate(logits: Tensor) -> Tensor:
+def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _ids(target: Tensor, valid: Tensor) -> Tensor:
-    return torch.where(valid, target.long(), IGNORED)
+def _mask_ids(target: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, target.long(), CE_IGNORE_INDEX)
 
 
-def _sum(logits: Tensor, ids: Tensor) -> Tensor:
+def _sum_loss(logits: Tensor, ids: Tensor) -> Tensor:
     if logits.is_contiguous(memory_format=torch.channels_last):
         # As a list of pixels, which takes half the time of maps whose channels lie side by side.
         logits, ids = logits.permute(0, 2, 3, 1).flatten(0, 2), ids.flatten()
-    return F.cross_entropy(logits, ids, ignore_index=IGNORED, reduction="sum")
+    return F.cross_entropy(logits, ids, ignore_index=CE_IGNORE_INDEX, reduction="sum")
 
 
-def _mean(own: Tensor, valid: Tensor) -> Tensor:
-    total, count = sum_over_ranks(own, valid.sum())
+def _average_loss(loss_sum: Tensor, valid: Tensor) -> Tensor:
+    total, count = all_reduce_sum(loss_sum, valid.sum())
     return total / count.clamp(min=1)

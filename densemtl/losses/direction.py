@@ -9,36 +9,36 @@ from typing import Literal
 
 from torch import Tensor
 
+from densemtl.losses.masked_reduction import fill_ignored, masked_mean
 from densemtl.ops import vector_norm
-from densemtl.losses.masked_reduction import fill_void, masked_mean
 
-Divisor = Literal["elements", "pixels"]
+Reduction = Literal["elements", "pixels"]
 
-SHORTEST = 1e-4
+EPS = 1e-4
 """Vectors are divided by their length, but by no less than this: bounds the gradient near 0."""
 
 
-def unit(vectors: Tensor) -> Tensor:
+def normalize(vectors: Tensor) -> Tensor:
     """BxCxHxW vectors -> the same of length 1, in float32."""
-    return vector_norm.unit(vectors, SHORTEST)
+    return vector_norm.normalize(vectors, EPS)
 
 
-def l1(logits: Tensor, target: Tensor, valid: Tensor, divisor: Divisor) -> Tensor:
+def l1(logits: Tensor, target: Tensor, valid: Tensor, reduction: Reduction) -> Tensor:
     """Absolute differences between the unit prediction and the label.
 
     Args:
         logits: the prediction, of any length.
         target: the label.
         valid: the pixels that count.
-        divisor: "elements" divides the sum by valid pixels times channels (survey), "pixels" by
+        reduction: "elements" divides the sum by valid pixels times channels (survey), "pixels" by
             valid pixels alone (ATRC): for normals three times larger.
     """
     valid = valid.unsqueeze(1)
-    error = (unit(logits) - fill_void(target, valid)).abs()
-    return masked_mean(error if divisor == "elements" else error.sum(1, keepdim=True), valid)
+    error = (normalize(logits) - fill_ignored(target, valid)).abs()
+    return masked_mean(error if reduction == "elements" else error.sum(1, keepdim=True), valid)
 
 
 def cosine(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Mean of 1 - cosine of the angle between prediction and label."""
-    target = fill_void(target, valid.unsqueeze(1))
-    return masked_mean(1 - (unit(logits) * target).sum(1), valid)
+    target = fill_ignored(target, valid.unsqueeze(1))
+    return masked_mean(1 - (normalize(logits) * target).sum(1), valid)

@@ -16,24 +16,24 @@ from torch import Tensor
 
 Index = tuple[slice, ...] | EllipsisType
 
-Part = tuple[Index, Callable[[Tensor], Tensor]]
+LossPart = tuple[Index, Callable[[Tensor], Tensor]]
 """Where some logits lie, and their scalar loss."""
 
 
-def at_once(logits: Tensor, parts: Sequence[Part]) -> Tensor:
+def compute_loss_with_eager_gradient(logits: Tensor, parts: Sequence[LossPart]) -> Tensor:
     """The sum of the losses of parts of the logits, which may overlap; a scalar with a graph.
 
     Args:
         logits: of any shape, in the type that their gradient is to be kept in.
         parts: a loss reads nothing else that has a gradient.
     """
-    total: Tensor = _AtOnce.apply(logits, parts)
+    total: Tensor = _EagerGradient.apply(logits, parts)
     return total
 
 
-class _AtOnce(torch.autograd.Function):
+class _EagerGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, parts: Sequence[Part]) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, parts: Sequence[LossPart]) -> Tensor:
         if not ctx.needs_input_grad[0]:
             return torch.stack([loss(logits[index]) for index, loss in parts]).sum()
         gradient = torch.zeros_like(logits)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from densemtl.distributed.collectives import sum_over_ranks
+from densemtl.distributed.collectives import all_reduce_sum
 
 
-def fill_void(target: Tensor, valid: Tensor, value: float = 0.0) -> Tensor:
+def fill_ignored(target: Tensor, valid: Tensor, value: float = 0.0) -> Tensor:
     """A float32 label with `value` in place of void.
 
     NaN must go before any arithmetic: a mask applied afterwards stops it in the loss but not in the
@@ -23,5 +23,5 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     Over the joined batch of all ranks, as every loss is.
     """
     valid = valid.expand_as(values)
-    total, count = sum_over_ranks(torch.where(valid, values, 0.0).sum(), valid.sum())
+    total, count = all_reduce_sum(torch.where(valid, values, 0.0).sum(), valid.sum())
     return total / count.clamp(min=1)

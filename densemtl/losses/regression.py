@@ -10,14 +10,14 @@ import math
 import torch
 from torch import Tensor
 
-from densemtl.distributed.collectives import max_over_ranks
-from densemtl.losses.masked_reduction import fill_void, masked_mean
+from densemtl.distributed.collectives import all_reduce_max
+from densemtl.losses.masked_reduction import fill_ignored, masked_mean
 
 LOG_FLOOR = 0.1
 """Below this value (10 cm of depth) the logarithm is continued along its tangent, so that a
 prediction that is not positive yet still has a finite loss and a useful gradient."""
 
-BERHU_SHARE = 0.2
+BERHU_THRESHOLD_RATIO = 0.2
 """Part of the batch's largest error at which berHu turns from linear to quadratic."""
 
 SILOG_LAMBDA = 0.5
@@ -27,12 +27,12 @@ SILOG_LAMBDA = 0.5
 def l1(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute error."""
     valid = valid.unsqueeze(1)
-    return masked_mean((prediction.float() - fill_void(target, valid)).abs(), valid)
+    return masked_mean((prediction.float() - fill_ignored(target, valid)).abs(), valid)
 
 
 def log_l1(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Mean absolute error of the natural logarithms."""
-    return masked_mean(_log_error(prediction, target, valid).abs(), valid.unsqueeze(1))
+    return masked_mean(_compute_log_error(prediction, target, valid).abs(), valid.unsqueeze(1))
 
 
 def berhu(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -41,9 +41,9 @@ def berhu(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     Laina et al. 2016, "Deeper depth prediction with fully convolutional residual networks", eq. 1.
     """
     valid = valid.unsqueeze(1)
-    error = (prediction.float() - fill_void(target, valid)).abs()
-    largest = max_over_ranks(torch.where(valid, error, 0.0).detach().amax())
-    turn = (BERHU_SHARE * largest).clamp(min=torch.finfo(torch.float32).eps)
+    error = (prediction.float() - fill_ignored(target, valid)).abs()
+    largest = all_reduce_max(torch.where(valid, error, 0.0).detach().amax())
+    turn = (BERHU_THRESHOLD_RATIO * largest).clamp(min=torch.finfo(torch.float32).eps)
     quadratic = (error.square() + turn.square()) / (2 * turn)
     return masked_mean(torch.where(error <= turn, error, quadratic), valid)
 
@@ -55,7 +55,7 @@ def silog(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     have a label.
     """
     valid = valid.unsqueeze(1).expand_as(target)
-    error = torch.where(valid, _log_error(prediction, target, valid[:, 0]), 0.0).flatten(1)
+    error = torch.where(valid, _compute_log_error(prediction, target, valid[:, 0]), 0.0).flatten(1)
     pixels = valid.flatten(1).sum(1)
     count = pixels.clamp(min=1)
     squared = error.square().sum(1) / count
@@ -63,12 +63,12 @@ def silog(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return masked_mean(squared - SILOG_LAMBDA * common, pixels > 0)
 
 
-def _log_error(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    target = fill_void(target, valid.unsqueeze(1), value=1.0)
-    return _log(prediction.float()) - _log(target)
+def _compute_log_error(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    target = fill_ignored(target, valid.unsqueeze(1), value=1.0)
+    return _extended_log(prediction.float()) - _extended_log(target)
 
 
-def _log(value: Tensor) -> Tensor:
+def _extended_log(value: Tensor) -> Tensor:
     """Natural logarithm, below `LOG_FLOOR` its tangent there."""
     tangent = math.log(LOG_FLOOR) + (value - LOG_FLOOR) / LOG_FLOOR
     return torch.where(value > LOG_FLOOR, value.clamp(min=LOG_FLOOR).log(), tangent)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-Pair = tuple[NDArray[Any], NDArray[Any]]
+ImagePair = tuple[NDArray[Any], NDArray[Any]]
 """One image's decoded prediction and its label."""
 
-Counts = NDArray[np.int64]
+ImageCounts = NDArray[np.int64]
 
 
 class TaskMetric(Metric):
@@ -33,7 +33,7 @@ class TaskMetric(Metric):
     def compute(self) -> dict[str, float]:
         """{metric name: value}; NaN where there was nothing to score."""
 
-    def scores(self) -> dict[str, float]:
+    def compute_dict(self) -> dict[str, float]:
         """`compute()`, typed (torchmetrics wraps `compute` without types)."""
         values: dict[str, Any] = self.compute()
         return {name: float(value) for name, value in values.items()}
@@ -43,21 +43,21 @@ class ImageMetric(TaskMetric):
     """A metric that takes long on each image, so that other processes may do the counting.
 
     Attributes:
-        count: what is added of an image; can be sent to another process.
+        compute_image: what is added of an image; can be sent to another process.
     """
 
-    count: Callable[[Pair], Counts]
+    compute_image: Callable[[ImagePair], ImageCounts]
 
     @abstractmethod
-    def add(self, counts: Counts) -> None:
+    def accumulate(self, counts: ImageCounts) -> None:
         """Add what `count` gave, here or in another process."""
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add a batch, image by image in this process."""
-        for pair in zip(as_arrays(prediction), as_arrays(target), strict=True):
-            self.add(self.count(pair))
+        for pair in zip(to_numpy_images(prediction), to_numpy_images(target), strict=True):
+            self.accumulate(self.compute_image(pair))
 
 
-def as_arrays(batch: Tensor) -> list[NDArray[Any]]:
+def to_numpy_images(batch: Tensor) -> list[NDArray[Any]]:
     """The images of a batch on any device."""
     return list(batch.detach().cpu().numpy())

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.threshold_counts import count_at, f_measure
-from densemtl.types import VOID
+from densemtl.metrics.threshold_counts import compute_f_measure, count_at_thresholds
+from densemtl.types import IGNORE_INDEX
 
-CERTAIN = 1e-6
+EPS = 1e-6
 """Probabilities closer to 0 or 1 than this count as this close, to keep the likelihood finite."""
 
 
-class Binary(TaskMetric):
+class BinaryMetric(TaskMetric):
     """Pixel-wise scores over all valid pixels of the set.
 
     pixel_maxF: F-measure in percent of pooled pixels at the best of the thresholds .01, .02 .. .99.
@@ -23,10 +23,10 @@ class Binary(TaskMetric):
     NaN where there is no positive pixel; balanced_nll also where there is no negative one.
     """
 
-    hits: Tensor
-    predicted: Tensor
-    sides: Tensor
-    surprise: Tensor
+    true_positives: Tensor
+    predicted_positives: Tensor
+    class_counts: Tensor
+    nll_sum: Tensor
     thresholds: Tensor
 
     def __init__(self) -> None:
@@ -41,22 +41,22 @@ class Binary(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255."""
-        counts = count_at(prediction, target, self.thresholds, inclusive=True)
-        self.hits += counts.hits.sum(0)
-        self.predicted += counts.predicted.sum(0)
+        counts = count_at_thresholds(prediction, target, self.thresholds, inclusive=True)
+        self.true_positives += counts.true_positives.sum(0)
+        self.predicted_positives += counts.predicted_positives.sum(0)
         positives = counts.positives.sum()
-        self.sides += torch.stack([counts.pixels.sum() - positives, positives])
+        self.class_counts += torch.stack([counts.pixels.sum() - positives, positives])
         positive = target == 1
         truth = torch.where(positive, prediction, 1 - prediction).double()
-        surprise = -truth.clamp(CERTAIN, 1 - CERTAIN).log()
-        sides = ((target != VOID) & ~positive, positive)
-        self.surprise += torch.stack([torch.where(side, surprise, 0.0).sum() for side in sides])
+        surprise = -truth.clamp(EPS, 1 - EPS).log()
+        sides = ((target != IGNORE_INDEX) & ~positive, positive)
+        self.nll_sum += torch.stack([torch.where(side, surprise, 0.0).sum() for side in sides])
 
     def compute(self) -> dict[str, float]:
         """See the class."""
-        precision = self.hits.double() / self.predicted.clamp(min=1)
-        recall = self.hits.double() / self.sides[1]
+        precision = self.true_positives.double() / self.predicted_positives.clamp(min=1)
+        recall = self.true_positives.double() / self.class_counts[1]
         return {
-            "pixel_maxF": 100 * f_measure(precision, recall, beta_squared=1.0).max().item(),
-            "balanced_nll": (self.surprise / self.sides).mean().item(),
+            "pixel_maxF": 100 * compute_f_measure(precision, recall, beta_squared=1.0).max().item(),
+            "balanced_nll": (self.nll_sum / self.class_counts).mean().item(),
         }

@@ -39,7 +39,7 @@ def get_protocol(name: str) -> type[ScoringProtocol]:
     Raises:
         ConfigError: there is no such protocol.
     """
-    cls = registry.find(PROTOCOLS, name)
+    cls = registry.get_class(PROTOCOLS, name)
     if not issubclass(cls, ScoringProtocol):
         raise ConfigError(f"{name!r} is not a ScoringProtocol")
     return cls
@@ -51,7 +51,7 @@ def get_metric(name: str) -> type[TaskMetric]:
     Raises:
         ConfigError: there is no such metric.
     """
-    cls = registry.find("metrics", name)
+    cls = registry.get_class("metrics", name)
     if not issubclass(cls, TaskMetric):
         raise ConfigError(f"{name!r} is not a TaskMetric")
     return cls
@@ -69,7 +69,7 @@ def create_metric(spec: MetricSpec, arguments: Mapping[str, Any]) -> TaskMetric:
         ConfigError: there is no such metric, or it needs what is not given.
     """
     cls = get_metric(spec.name)
-    given = {key: value for key, value in arguments.items() if registry.takes(cls, key)}
+    given = {key: value for key, value in arguments.items() if registry.has_option(cls, key)}
     given |= registry.parse_options(cls, spec.options)
     try:
         return cls(**given)
@@ -81,4 +81,4 @@ def list_values(metric: TaskMetric) -> list[str]:
     """Return the names of the values that a new metric computes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The ``compute`` method", category=UserWarning)
-        return list(metric.scores())
+        return list(metric.compute_dict())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from densemtl.errors import ResultsError
 
 
-def task_deltas(
+def compute_task_deltas(
     multi: Mapping[str, float], single: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> dict[str, float]:
     """How much better, in percent, each task's primary metric is than its single-task reference.
@@ -19,25 +19,25 @@ def task_deltas(
     Raises:
         ResultsError: the tasks differ, or a value cannot be compared.
     """
-    _check(multi, single, higher_is_better)
+    _check_comparable(multi, single, higher_is_better)
     deltas = {task: 100 * (multi[task] - single[task]) / single[task] for task in multi}
     return {task: delta if higher_is_better[task] else -delta for task, delta in deltas.items()}
 
 
-def delta_m(
+def compute_delta_m(
     multi: Mapping[str, float], single: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> float:
     """Delta_m in percent: the mean of `task_deltas`, which says what it raises."""
-    deltas = task_deltas(multi, single, higher_is_better)
+    deltas = compute_task_deltas(multi, single, higher_is_better)
     return sum(deltas.values()) / len(deltas)
 
 
-def _check(
-    multi: Mapping[str, float], single: Mapping[str, float], directions: Mapping[str, bool]
+def _check_comparable(
+    multi: Mapping[str, float], single: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> None:
     if not multi:
         raise ResultsError("Delta_m needs the results of at least one task.")
-    for what, other in (("single-task result", single), ("direction", directions)):
+    for what, other in (("single-task result", single), ("direction", higher_is_better)):
         missing = [task for task in multi if task not in other]
         if missing:
             raise ResultsError(f"Delta_m needs a {what} for: {', '.join(missing)}.")

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.ops.valid_mask import known
+from densemtl.ops.valid_mask import compute_valid_mask
 
-NEAREST = 1e-3
+MIN_DEPTH = 1e-3
 """Metres; the logarithmic and relative metrics read a prediction below this as this."""
 
 
-class Depth(TaskMetric):
+class DepthMetric(TaskMetric):
     """Errors over all valid pixels.
 
     rmse: root of the mean squared error over all pixels of the set, in metres.
@@ -47,11 +47,11 @@ class Depth(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add Bx1xHxW metres and Bx1xHxW labels in metres, void NaN."""
-        valid = known(target).flatten(1)
+        valid = compute_valid_mask(target).flatten(1)
         prediction = torch.where(valid, prediction.flatten(1), 1.0).double().clamp(min=0)
         target = target.flatten(1).nan_to_num(1.0, 1.0, 1.0).double()
         self._add_errors(prediction, target, valid)
-        self._add_ratios(prediction.clamp(min=NEAREST), target.clamp(min=NEAREST), valid)
+        self._add_ratios(prediction.clamp(min=MIN_DEPTH), target.clamp(min=MIN_DEPTH), valid)
 
     def _add_errors(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
         pixels = valid.sum(1)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.ops.bincount import count
-from densemtl.types import VOID
+from densemtl.ops.bincount import bincount
+from densemtl.types import IGNORE_INDEX
 
 
 class MIoU(TaskMetric):
@@ -37,8 +37,8 @@ class MIoU(TaskMetric):
         """Add BxHxW class ids and BxHxW labels, void 255."""
         classes = len(self.class_names)
         void = classes**2
-        cell = torch.where(target == VOID, void, target.long() * classes + prediction)
-        self.confusion += count(cell, void + 1)[:void].view(classes, classes)
+        cell = torch.where(target == IGNORE_INDEX, void, target.long() * classes + prediction)
+        self.confusion += bincount(cell, void + 1)[:void].view(classes, classes)
 
     def compute(self) -> dict[str, float]:
         """mIoU, pixel_accuracy, mean_accuracy and IoU/NAME of every class, in percent."""

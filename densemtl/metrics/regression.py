@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.ops.valid_mask import known
+from densemtl.ops.valid_mask import compute_valid_mask
 
 
-class Regression(TaskMetric):
+class RegressionMetric(TaskMetric):
     """rmse and mae over all values of the valid pixels of the set, in the label's unit."""
 
     count: Tensor
@@ -24,7 +24,7 @@ class Regression(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxCxHxW values and labels; a pixel with any NaN channel is void."""
-        valid = known(target).unsqueeze(1).expand_as(target)
+        valid = compute_valid_mask(target).unsqueeze(1).expand_as(target)
         error = torch.where(valid, prediction.double() - target.double(), 0.0)
         self.count += valid.sum()
         self.squared += error.square().sum()

@@ -9,15 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from densemtl.config.constraints import PositiveFloat
 from densemtl.errors import ConfigError
-from densemtl.config.constraints import Positive
 from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.threshold_counts import count_at, f_measure
+from densemtl.metrics.threshold_counts import compute_f_measure, count_at_thresholds
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 
 
-class Saliency(TaskMetric):
+class SaliencyMetric(TaskMetric):
     """maxF and mIoU in percent, each at the threshold that is best for it.
 
     IoU is that of each image, averaged over images. How it is published is stated in
@@ -37,8 +37,8 @@ class Saliency(TaskMetric):
         ConfigError: thresholds that are not evenly spaced.
     """
 
-    hits: Tensor
-    predicted: Tensor
+    true_positives: Tensor
+    predicted_positives: Tensor
     positives: Tensor
     precision: Tensor
     recall: Tensor
@@ -51,7 +51,7 @@ class Saliency(TaskMetric):
         *,
         percents: tuple[Percent, ...] = tuple(range(20, 91, 5)),
         inclusive: bool = False,
-        beta_squared: Positive = 1.0,
+        beta_squared: PositiveFloat = 1.0,
         pooled: bool = False,
     ) -> None:
         super().__init__()
@@ -72,31 +72,31 @@ class Saliency(TaskMetric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255."""
-        counts = count_at(prediction, target, self.thresholds, self.inclusive)
-        hits, predicted = counts.hits, counts.predicted
+        counts = count_at_thresholds(prediction, target, self.thresholds, self.inclusive)
+        hits, predicted = counts.true_positives, counts.predicted_positives
         positives, seen = counts.positives.unsqueeze(1), counts.pixels > 0
         union = predicted + positives - hits
-        self.hits += hits.sum(0)
-        self.predicted += predicted.sum(0)
+        self.true_positives += hits.sum(0)
+        self.predicted_positives += predicted.sum(0)
         self.positives += positives.sum()
         self.images += seen.sum()
-        self.precision += _ratio(hits, predicted).sum(0)
-        self.recall += _ratio(hits, positives).sum(0)
-        iou = torch.where(union == 0, 1.0, _ratio(hits, union))
+        self.precision += _safe_divide(hits, predicted).sum(0)
+        self.recall += _safe_divide(hits, positives).sum(0)
+        iou = torch.where(union == 0, 1.0, _safe_divide(hits, union))
         self.iou += (iou * seen.unsqueeze(1)).sum(0)
 
     def compute(self) -> dict[str, float]:
         """MaxF and mIoU, in percent."""
         if self.pooled:
-            precision = _ratio(self.hits, self.predicted)
-            recall = _ratio(self.hits, self.positives)
+            precision = _safe_divide(self.true_positives, self.predicted_positives)
+            recall = _safe_divide(self.true_positives, self.positives)
         else:
             precision, recall = self.precision / self.images, self.recall / self.images
-        best_f = f_measure(precision, recall, self.beta_squared).max()
+        best_f = compute_f_measure(precision, recall, self.beta_squared).max()
         scored = torch.where(self.images > 0, best_f, torch.nan)
         best_iou = (self.iou / self.images).max()
         return {"maxF": 100 * scored.item(), "mIoU": 100 * best_iou.item()}
 
 
-def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    return part.double() / whole.clamp(min=1)
+def _safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return numerator.double() / denominator.clamp(min=1)

@@ -17,58 +17,58 @@ from torch.utils.checkpoint import checkpoint
 
 from densemtl.backbones.backbone import Backbone
 
-CHAINS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def recompute_blocks(model: nn.Module) -> None:
+def enable_grad_checkpointing(model: nn.Module) -> None:
     """Keep of every block's activations only what enters it, in training.
 
     A block is what a chain of a network is made of: residual blocks, transformer blocks, HRNet's
     modules, heads. Predictions, gradients and the statistics of normalisation stay the same; each
     block's forward pass runs twice.
     """
-    for block in blocks(model):
+    for block in find_blocks(model):
         # A partial, unlike a closure, is copied with its module: averages are copies of models.
-        block.forward = partial(_forward, block)
+        block.forward = partial(_run_checkpointed, block)
 
 
-def blocks(module: nn.Module) -> Iterator[nn.Module]:
+def find_blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The outermost members of chains that are made of several layers, backbones aside."""
     for child in module.children():
-        if isinstance(module, CHAINS) and _is_block(child):
+        if isinstance(module, CONTAINERS) and _is_block(child):
             yield child
         else:
-            yield from blocks(child)
+            yield from find_blocks(child)
 
 
 def _is_block(module: nn.Module) -> bool:
     inner = list(module.children())
     if any(isinstance(each, Backbone) for each in module.modules()):
         return False
-    chained = isinstance(module, CHAINS) and any(any(each.children()) for each in inner)
+    chained = isinstance(module, CONTAINERS) and any(any(each.children()) for each in inner)
     return bool(inner) and not chained
 
 
-def _forward(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _run_checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
     run = partial(type(block).forward, block)
     if not (block.training and torch.is_grad_enabled()):
         return run(*args, **kwargs)
     if torch.compiler.is_compiling():  # which writes to running statistics once by itself
         return checkpoint(run, *args, use_reentrant=False, **kwargs)
-    contexts = partial(_contexts, block)
+    contexts = partial(_make_contexts, block)
     return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-def _contexts(block: nn.Module) -> tuple[Any, Any]:
+def _make_contexts(block: nn.Module) -> tuple[Any, Any]:
     """Of the forward pass, and of its repetition."""
-    return nullcontext(), _untracked(block)
+    return nullcontext(), _freeze_running_stats(block)
 
 
 @contextmanager
-def _untracked(block: nn.Module) -> Iterator[None]:
+def _freeze_running_stats(block: nn.Module) -> Iterator[None]:
     """Running statistics count a batch once, however often it runs."""
     norms = [each for each in block.modules() if isinstance(each, _NormBase)]
-    before = [(norm, norm.momentum, _count(norm)) for norm in norms]
+    before = [(norm, norm.momentum, _clone_num_batches_tracked(norm)) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
@@ -78,5 +78,5 @@ def _untracked(block: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def _count(norm: _NormBase) -> Tensor | None:
+def _clone_num_batches_tracked(norm: _NormBase) -> Tensor | None:
     return None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()

@@ -8,19 +8,19 @@ from collections import defaultdict
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from densemtl.errors import ModelError
 from densemtl.backbones.backbone import Backbone
-from densemtl.layers.common import JoinedConv
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.errors import ModelError
+from densemtl.layers.common import MultiLevelConv1x1
+from densemtl.models.multi_task_model import MultiTaskModel
 
-CONVOLUTIONS = (nn.Conv2d, JoinedConv)
+FUSABLE_CONVOLUTIONS = (nn.Conv2d, MultiLevelConv1x1)
 """Those that do what their weights say and no more."""
 
 TOLERANCE = 1e-3
 """Largest difference of folded logits, relative to their largest value, that is rounding."""
 
 
-def fold_batch_norm(model: DenseModel) -> DenseModel:
+def fuse_conv_bn(model: MultiTaskModel) -> MultiTaskModel:
     """A copy in evaluation mode whose convolutions do what the normalisation after them did.
 
     Which convolution feeds which normalisation is seen on a small image: a pair is merged if,
@@ -32,11 +32,11 @@ def fold_batch_norm(model: DenseModel) -> DenseModel:
     """
     folded = copy.deepcopy(model).eval()
     backbone = next(each for each in folded.modules() if isinstance(each, Backbone))
-    with backbone.trial() as image:
-        before = folded.decoder(image).final
-        for convolution, norm in _pairs(folded.decoder, image):
-            _merge(folded, convolution, norm)
-        after = folded.decoder(image).final
+    with backbone.dry_run() as image:
+        before = folded.decoder(image).logits
+        for convolution, norm in _find_conv_bn_pairs(folded.decoder, image):
+            _fuse_pair(folded, convolution, norm)
+        after = folded.decoder(image).logits
     for task, logits in before.items():
         off, largest = (logits - after[task]).abs().max(), logits.abs().max()
         if not off <= TOLERANCE * largest.clamp(min=1):
@@ -44,7 +44,9 @@ def fold_batch_norm(model: DenseModel) -> DenseModel:
     return folded
 
 
-def _pairs(network: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def _find_conv_bn_pairs(
+    network: nn.Module, image: Tensor
+) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions and normalisations that always run one on the other's output."""
     makers: dict[int, nn.Module] = {}
     kept: list[Tensor] = []
@@ -65,10 +67,10 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchN
 
     hooks = [
         module.register_forward_hook(made)
-        if type(module) in CONVOLUTIONS
+        if type(module) in FUSABLE_CONVOLUTIONS
         else module.register_forward_pre_hook(read)
         for module in network.modules()
-        if type(module) in CONVOLUTIONS or isinstance(module, nn.BatchNorm2d)
+        if type(module) in FUSABLE_CONVOLUTIONS or isinstance(module, nn.BatchNorm2d)
     ]
     try:
         network(image)
@@ -86,7 +88,7 @@ def _pairs(network: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchN
     ]
 
 
-def _merge(model: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def _fuse_pair(model: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     merged = fuse_conv_bn_eval(convolution, norm)
     convolution.weight, convolution.bias = merged.weight, merged.bias
     # timm has normalisations with an activation inside.

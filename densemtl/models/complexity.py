@@ -18,20 +18,20 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.types import FUSION, Predictions, Size
 
-TRAINING_BATCH = 2
+TRAINING_BATCH_SIZE = 2
 """Batch normalisation needs two values a channel, and a map may be of one pixel."""
 
 
-def owners(model: DenseModel) -> dict[nn.Parameter, str]:
+def map_parameters_to_groups(model: MultiTaskModel) -> dict[nn.Parameter, str]:
     """{parameter: its group}."""
     groups = model.parameter_groups()
     return {each: group for group, members in groups.items() for each in members}
 
 
-def meta_copy(model: DenseModel) -> DenseModel:
+def meta_copy(model: MultiTaskModel) -> MultiTaskModel:
     """Return a copy of a model on the meta device; the weights themselves are never copied."""
     tensors: dict[int, Tensor] = {
         id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad)
@@ -42,7 +42,7 @@ def meta_copy(model: DenseModel) -> DenseModel:
 
 
 @torch.no_grad()
-def count_flop(model: DenseModel, size: Size) -> dict[str, int]:
+def count_flops(model: MultiTaskModel, size: Size) -> dict[str, int]:
     """FLOP of one image in evaluation, 2 a multiply-add, by parameter group.
 
     Counted are convolutions, matrix products and attention; normalisation, activations and
@@ -54,65 +54,67 @@ def count_flop(model: DenseModel, size: Size) -> dict[str, int]:
         size: (height, width) of the image.
     """
     with FlopCounterMode(display=False) as counter:
-        ledger = _Ledger(counter, model)
-        with ledger.watching():
+        ledger = _GroupFlopCounter(counter, model)
+        with ledger.track():
             model.eval()(torch.empty(1, 3, *size, device="meta"))
-    return {group: flop for group, flop in ledger.accounts.items() if flop}
+    return {group: flop for group, flop in ledger.group_flops.items() if flop}
 
 
-class _Ledger:
+class _GroupFlopCounter:
     """Books what is counted on the group of the innermost running module that has one."""
 
-    def __init__(self, counter: FlopCounterMode, model: DenseModel) -> None:
-        self.accounts: dict[str, int] = {}
+    def __init__(self, counter: FlopCounterMode, model: MultiTaskModel) -> None:
+        self.group_flops: dict[str, int] = {}
         self._counter, self._model = counter, model
-        self._running = [FUSION]
-        self._booked = 0
-        owner = owners(model)
+        self._group_stack = [FUSION]
+        self._assigned_flops = 0
+        owner = map_parameters_to_groups(model)
         groups = {each: {owner[p] for p in each.parameters()} for each in model.modules()}
-        self._group = {each: found.pop() for each, found in groups.items() if len(found) == 1}
+        self._module_groups = {
+            each: found.pop() for each, found in groups.items() if len(found) == 1
+        }
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def track(self) -> Iterator[None]:
         with ExitStack() as hooks:
             for module in self._model.modules():
-                hooks.callback(module.register_forward_pre_hook(self._enter).remove)
-                leave = module.register_forward_hook(self._leave, always_call=True)
+                hooks.callback(module.register_forward_pre_hook(self._on_enter).remove)
+                leave = module.register_forward_hook(self._on_exit, always_call=True)
                 hooks.callback(leave.remove)
             yield
-        self._book()
+        self._assign_flops()
 
-    def _enter(self, module: nn.Module, _: object) -> None:
-        self._book()
-        self._running.append(self._group.get(module, self._running[-1]))
+    def _on_enter(self, module: nn.Module, _: object) -> None:
+        self._assign_flops()
+        self._group_stack.append(self._module_groups.get(module, self._group_stack[-1]))
 
-    def _leave(self, *_: object) -> None:
-        self._book()
-        self._running.pop()
+    def _on_exit(self, *_: object) -> None:
+        self._assign_flops()
+        self._group_stack.pop()
 
-    def _book(self) -> None:
+    def _assign_flops(self) -> None:
         total = self._counter.get_total_flops()
-        group = self._running[-1]
-        self.accounts[group] = self.accounts.get(group, 0) + total - self._booked
-        self._booked = total
+        group = self._group_stack[-1]
+        self.group_flops[group] = self.group_flops.get(group, 0) + total - self._assigned_flops
+        self._assigned_flops = total
 
 
 @dataclass(frozen=True)
-class TrainPass:
+class TrainingForward:
     """A forward pass in training, its graph alive.
 
     Attributes:
         image: Bx3xHxW, a leaf of the graph.
         predictions: what the model gave for it.
-        kept: bytes an image that stay in memory until the backward pass.
+        activation_bytes: bytes an image that stay in memory until the backward pass.
     """
 
     image: Tensor
     predictions: Predictions
-    kept: float
+    activation_bytes: float
 
 
-def train_pass(model: DenseModel, size: Size) -> TrainPass:
+def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward:
     """Run a training step's forward pass in fp32, and weigh what it leaves behind.
 
     That is every tensor saved for the backward pass, and the heads' logits. Tensors that share
@@ -124,7 +126,7 @@ def train_pass(model: DenseModel, size: Size) -> TrainPass:
         model: on the meta device; left in training mode.
         size: (height, width) of the images.
     """
-    image = torch.empty(TRAINING_BATCH, 3, *size, device="meta", requires_grad=True)
+    image = torch.empty(TRAINING_BATCH_SIZE, 3, *size, device="meta", requires_grad=True)
     own = {each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -136,10 +138,10 @@ def train_pass(model: DenseModel, size: Size) -> TrainPass:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
         predictions = model.train()(image, full_size=False)
-    for outputs in (predictions.final, *predictions.aux, predictions.terms):
+    for outputs in (predictions.logits, *predictions.aux_logits, predictions.aux_losses):
         for tensor in outputs.values():
             keep(tensor)
-    return TrainPass(image, predictions, sum(kept.values()) / TRAINING_BATCH)
+    return TrainingForward(image, predictions, sum(kept.values()) / TRAINING_BATCH_SIZE)
 
 
 class _FusedAttention(TorchFunctionMode):

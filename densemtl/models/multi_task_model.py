@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densemtl.decoders.base import Decoder
 from densemtl.backbones.backbone import Backbone
-from densemtl.layers.common import resize, size_of
-from densemtl.types import Predictions, Sharing, Size
+from densemtl.decoders.base import Decoder
+from densemtl.ops.resize import get_size, resize
+from densemtl.types import Predictions, SharingWeights, Size
 
 
-class DenseModel(nn.Module):
+class MultiTaskModel(nn.Module):
     """Normalises, pads, predicts, and brings logits back to the image.
 
     Args:
         decoder: the architecture, with at least one backbone inside; if several, all of one kind.
 
     Attributes:
-        multiple: images are padded to heights and widths divisible by it.
+        size_divisor: images are padded to heights and widths divisible by it.
     """
 
     mean: Tensor
@@ -32,9 +32,9 @@ class DenseModel(nn.Module):
         super().__init__()
         self.decoder = decoder
         backbone = next(module for module in decoder.modules() if isinstance(module, Backbone))
-        self.multiple = backbone.multiple
-        self.register_buffer("mean", _levels(backbone.mean), persistent=False)
-        self.register_buffer("std", _levels(backbone.std), persistent=False)
+        self.size_divisor = backbone.size_divisor
+        self.register_buffer("mean", _to_channel_tensor(backbone.mean), persistent=False)
+        self.register_buffer("std", _to_channel_tensor(backbone.std), persistent=False)
 
     def forward(self, image: Tensor, full_size: bool = True) -> Predictions:
         """Predict all tasks.
@@ -48,52 +48,54 @@ class DenseModel(nn.Module):
             Final logits at HxW. Auxiliary logits at their own resolution, unless the image had to
             be padded: then at HxW as well, because only there can the padding be cut off exactly.
         """
-        return self.predict(self.normalise(image), full_size)
+        return self.predict(self.normalize(image), full_size)
 
-    def normalise(self, image: Tensor) -> Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         """RGB in 0..255 -> as the backbone's weights want it."""
         return (image.float() - self.mean) / self.std
 
-    def predict(self, normalised: Tensor, full_size: bool = True) -> Predictions:
+    def predict(self, normalized: Tensor, full_size: bool = True) -> Predictions:
         """As `forward`, from what `normalise` gives."""
-        size = size_of(normalised)
-        padded = self._padded(normalised)
+        size = get_size(normalized)
+        padded = self._pad(normalized)
         predictions = self.decoder(padded)
-        whole = size_of(padded)
+        whole = get_size(padded)
         if not full_size:
             return replace(predictions, canvas=whole)
-        final = _crop(predictions.final, whole, size)
+        final = _resize_and_crop(predictions.logits, whole, size)
         if whole == size:
-            return Predictions(final, predictions.aux, predictions.terms)
-        aux = [_crop(each, whole, size) for each in predictions.aux]
-        return Predictions(final, aux, predictions.terms)
+            return Predictions(final, predictions.aux_logits, predictions.aux_losses)
+        aux = [_resize_and_crop(each, whole, size) for each in predictions.aux_logits]
+        return Predictions(final, aux, predictions.aux_losses)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Every parameter once, by what it serves: see `Decoder.parameter_groups`."""
         return self.decoder.parameter_groups()
 
-    def sharing(self, image: Tensor) -> Mapping[str, Sharing]:
+    def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """What the architecture learnt about sharing: see `Decoder.sharing`.
 
         Args:
             image: as for `forward`.
         """
-        return self.decoder.sharing(self._padded(self.normalise(image)))
+        return self.decoder.sharing_weights(self._pad(self.normalize(image)))
 
-    def _padded(self, normalised: Tensor) -> Tensor:
+    def _pad(self, normalized: Tensor) -> Tensor:
         """With zeros, the mean colour, at the right and the bottom; as it is where it fits."""
-        height, width = size_of(normalised)
-        if height % self.multiple == 0 and width % self.multiple == 0:
-            return normalised
-        return F.pad(normalised, (0, -width % self.multiple, 0, -height % self.multiple))
+        height, width = get_size(normalized)
+        if height % self.size_divisor == 0 and width % self.size_divisor == 0:
+            return normalized
+        return F.pad(normalized, (0, -width % self.size_divisor, 0, -height % self.size_divisor))
 
 
-def _crop(logits: Mapping[str, Tensor], whole: Size, size: Size) -> dict[str, Tensor]:
+def _resize_and_crop(
+    logits: Mapping[str, Tensor], padded_size: Size, size: Size
+) -> dict[str, Tensor]:
     """Logits of a padded image -> at the image's size, without the padding."""
     height, width = size
-    return {task: resize(each, whole)[..., :height, :width] for task, each in logits.items()}
+    return {task: resize(each, padded_size)[..., :height, :width] for task, each in logits.items()}
 
 
-def _levels(colour: tuple[float, ...]) -> Tensor:
+def _to_channel_tensor(rgb: tuple[float, ...]) -> Tensor:
     """0..1 a channel -> 1x3x1x1 in 0..255."""
-    return 255 * torch.tensor(colour).view(1, -1, 1, 1)
+    return 255 * torch.tensor(rgb).view(1, -1, 1, 1)

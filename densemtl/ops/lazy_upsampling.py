@@ -15,38 +15,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.layers.common import resize
-from densemtl.types import Frame, Size
+from densemtl.ops.resize import resize
+from densemtl.types import ImagePlacement, Size
 
-BAND = 1 << 18
+MAX_BAND_ELEMENTS = 1 << 18
 """Elements of a band, at most, unless a row has more: one MiB of float32."""
 
 
 @dataclass(frozen=True)
-class Step:
+class ResizeCrop:
     """A map is resized to (height, width), then all but a box (top, left, height, width) cut off.
 
     Bilinear; pixel areas, not pixel centres, are aligned.
     """
 
     size: Size
-    box: tuple[int, int, int, int]
+    crop_box: tuple[int, int, int, int]
 
-    def whole(self, logits: Tensor) -> Tensor:
+    def apply(self, logits: Tensor) -> Tensor:
         """BxCxHxW -> BxCx(the box's size)."""
-        top, left, height, width = self.box
+        top, left, height, width = self.crop_box
         return resize(logits, self.size)[..., top : top + height, left : left + width]
 
-    def along(self, axis: int, lines: Tensor) -> Tensor:
+    def apply_axis(self, axis: int, values: Tensor) -> Tensor:
         """AxBxL, one of the two axes alone (0: rows, 1: columns) -> AxBx(the box's side)."""
-        size, first, length = self.size[axis], self.box[axis], self.box[2 + axis]
-        if lines.shape[-1] != size:
-            lines = F.interpolate(lines, size, mode="linear", align_corners=False)
-        return lines[..., first : first + length]
+        size, first, length = self.size[axis], self.crop_box[axis], self.crop_box[2 + axis]
+        if values.shape[-1] != size:
+            values = F.interpolate(values, size, mode="linear", align_corners=False)
+        return values[..., first : first + length]
 
 
 @dataclass(frozen=True)
-class Coarse:
+class LazyLogits:
     """Logits and the steps from their size to the image's.
 
     Attributes:
@@ -55,88 +55,93 @@ class Coarse:
     """
 
     logits: Tensor
-    steps: Sequence[Step]
+    steps: Sequence[ResizeCrop]
 
     @classmethod
-    def of(cls, logits: Tensor, frame: Frame, canvas: Size | None = None) -> Coarse:
+    def from_placement(
+        cls, logits: Tensor, placement: ImagePlacement, padded_size: Size | None = None
+    ) -> LazyLogits:
         """Logits of an image that lies in a network's input as a frame says.
 
         Args:
             logits: of B images.
-            frame: of all of them.
-            canvas: size of what the logits show, the input padded at the right and the bottom;
+            placement: of all of them.
+            padded_size: size of what the logits show, the input padded at the right and the bottom;
                 None where they are of the input's size already.
         """
-        height, width = frame.size
-        shown = canvas or (logits.shape[-2], logits.shape[-1])
-        return cls(logits, (Step(shown, frame.box), Step(frame.size, (0, 0, height, width))))
+        height, width = placement.size
+        shown = padded_size or (logits.shape[-2], logits.shape[-1])
+        return cls(
+            logits,
+            (ResizeCrop(shown, placement.box), ResizeCrop(placement.size, (0, 0, height, width))),
+        )
 
     @property
     def size(self) -> Size:
         """Height and width of the image."""
-        return self.steps[-1].box[2:]
+        return self.steps[-1].crop_box[2:]
 
-    def whole(self) -> Tensor:
+    def upsample(self) -> Tensor:
         """BxCxHxW float32 logits at the image's size."""
         logits = self.logits.float()
         for step in self.steps:
-            logits = step.whole(logits)
+            logits = step.apply(logits)
         return logits
 
-    def bands(self) -> Iterator[Tensor]:
+    def iter_row_bands(self) -> Iterator[Tensor]:
         """The same as float32 from top to bottom, a few rows at a time: rows x C x W, of one image.
 
         Rounding apart: columns are interpolated before rows.
         """
-        lines = self.lines()
-        for band in self.plan():
-            yield band.of(lines[band.lines])
+        lines = self.resize_columns()
+        for band in self.plan_row_bands():
+            yield band.interpolate(lines[band.source_rows])
 
-    def lines(self) -> Tensor:
+    def resize_columns(self) -> Tensor:
         """The logits of one image, of the image's width but of their own height: h x C x W."""
         (lines,) = self.logits.float().permute(0, 2, 1, 3).contiguous()
         for step in self.steps:
-            lines = step.along(1, lines)
+            lines = step.apply_axis(1, lines)
         return lines
 
-    def plan(self) -> list[Band]:
+    def plan_row_bands(self) -> list[RowBand]:
         """How to make the image's rows of `lines`, from top to bottom."""
         _, channels, height, _ = self.logits.shape
         weights = torch.eye(height).unsqueeze(0)
         for step in self.steps:
-            weights = step.along(0, weights)
-        count = max(BAND // max(channels * self.size[1], 1), 1)
+            weights = step.apply_axis(0, weights)
+        count = max(MAX_BAND_ELEMENTS // max(channels * self.size[1], 1), 1)
         parts = weights[0].t().split(count)
-        return [Band.of_weights(number * count, part) for number, part in enumerate(parts)]
+        return [RowBand.from_weights(number * count, part) for number, part in enumerate(parts)]
 
 
 @dataclass(frozen=True)
-class Band:
+class RowBand:
     """Some rows of an image, and what they are made of.
 
     Attributes:
         rows: which.
-        lines: which of `Coarse.lines`.
+        source_rows: which of `Coarse.lines`.
         weights: rows x lines.
     """
 
     rows: slice
-    lines: slice
+    source_rows: slice
     weights: Tensor
 
     @classmethod
-    def of_weights(cls, top: int, weights: Tensor) -> Band:
+    def from_weights(cls, top: int, weights: Tensor) -> RowBand:
         """Rows from `top` on, of the lines that do not weigh 0 throughout."""
-        first, last = _used(weights)
+        first, last = _find_nonzero_range(weights)
         rows = slice(top, top + len(weights))
         return cls(rows, slice(first, last), weights[:, first:last])
 
-    def of(self, lines: Tensor) -> Tensor:
+    def interpolate(self, columns_resized: Tensor) -> Tensor:
         """The band's lines -> its rows: rows x C x W."""
-        return (self.weights @ lines.flatten(1)).unflatten(1, lines.shape[1:])
+        return (self.weights @ columns_resized.flatten(1)).unflatten(1, columns_resized.shape[1:])
 
 
-def _used(weights: Tensor) -> tuple[int, int]:
+def _find_nonzero_range(weights: Tensor) -> tuple[int, int]:
     """First and last column, exclusive, that are not 0 throughout."""
     used = weights.any(0).nonzero().flatten()
     return int(used[0]), int(used[-1]) + 1

@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 from densemtl.ops.thinning import thin
 
 
-def boundaries(regions: NDArray[np.integer], void: int | None = None) -> NDArray[np.bool_]:
+def find_region_boundaries(
+    regions: NDArray[np.integer], ignore_index: int | None = None
+) -> NDArray[np.bool_]:
     """HxW region ids -> where a pixel differs from its east, south or south-east one, thinned.
 
     The rule of the Berkeley benchmark (Martin et al. 2004).
 
     Args:
         regions: any ids; a binary map of lines counts as regions too (NYUD under `modern`).
-        void: an id that forms no boundary with others.
+        ignore_index: an id that forms no boundary with others.
     """
     differs = np.zeros(regions.shape, bool)
     views = (
@@ -25,5 +27,5 @@ def boundaries(regions: NDArray[np.integer], void: int | None = None) -> NDArray
     )
     for here, there in views:
         one, other = regions[here], regions[there]
-        differs[here] |= (one != other) & (one != void) & (other != void)
+        differs[here] |= (one != other) & (one != ignore_index) & (other != ignore_index)
     return thin(differs)

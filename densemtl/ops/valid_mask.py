@@ -5,6 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def known(target: Tensor) -> Tensor:
+def compute_valid_mask(target: Tensor) -> Tensor:
     """BxCxHxW floats -> BxHxW bool: finite in every channel, so neither void nor infinite."""
     return (target - target).sum(1) == 0

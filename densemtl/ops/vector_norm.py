@@ -12,18 +12,18 @@ from functools import reduce
 from torch import Tensor
 
 
-def unit(vectors: Tensor, shortest: float) -> Tensor:
+def normalize(vectors: Tensor, eps: float) -> Tensor:
     """BxCxHxW vectors -> the same of length 1, in float32.
 
     Args:
         vectors: of any length.
-        shortest: what they are divided by at least; bounds the gradient near 0.
+        eps: what they are divided by at least; bounds the gradient near 0.
     """
     vectors = vectors.float().contiguous()
-    return vectors / length(vectors, shortest).unsqueeze(1)
+    return vectors / vector_norm(vectors, eps).unsqueeze(1)
 
 
-def length(vectors: Tensor, shortest: float = 0.0) -> Tensor:
-    """BxCxHxW vectors -> BxHxW lengths, none below `shortest`."""
+def vector_norm(vectors: Tensor, eps: float = 0.0) -> Tensor:
+    """BxCxHxW vectors -> BxHxW lengths, none below `eps`."""
     squares = [channel.square() for channel in vectors.unbind(1)]
-    return reduce(Tensor.add_, squares).clamp(min=shortest**2).sqrt()
+    return reduce(Tensor.add_, squares).clamp(min=eps**2).sqrt()

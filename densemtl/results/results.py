@@ -4,52 +4,51 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-import densemtl
-from densemtl.io.atomic import write_json
-from densemtl.errors import ResultsError
-from densemtl.metrics.delta_m import delta_m, task_deltas
 from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS, translate_fields
+from densemtl.errors import ResultsError
+from densemtl.io.atomic import write_json
+from densemtl.metrics.delta_m import compute_delta_m, compute_task_deltas
 from densemtl.types import ProtocolName
 
-RESULTS = "results.json"
+RESULTS_FILE = "results.json"
 BASELINES = "baselines"
 """Folder of the single-task runs that others are compared with, beside these."""
 
-FORMAT = 1
+FORMAT_VERSION = 1
 
 
 class TaskResult(BaseModel):
     """One task's metrics; null stands for a metric that had nothing to score.
 
     Attributes:
-        primary: name of the metric that Delta_m reads.
+        primary_metric: name of the metric that Delta_m reads.
         higher_is_better: its direction.
-        selection: the metric that the weights were chosen by; None in older files.
+        selection_metric: the metric that the weights were chosen by; None in older files.
         metrics: {metric: value}.
         delta: percent better than the single-task reference, if there is one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    primary: str
+    primary_metric: str
     higher_is_better: bool
-    selection: str | None = None
+    selection_metric: str | None = None
     metrics: dict[str, float | None]
     delta: float | None = None
 
     @model_validator(mode="after")
-    def _has_what_it_names(self) -> TaskResult:
-        lacking = [name for name in (self.primary, self.course) if name not in self.metrics]
+    def _validate_metric_names(self) -> TaskResult:
+        lacking = [
+            name
+            for name in (self.primary_metric, self.validation_metric)
+            if name not in self.metrics
+        ]
         if lacking:
             raise ValueError(f"no metric {lacking[0]!r} among its own")
         return self
@@ -57,13 +56,13 @@ class TaskResult(BaseModel):
     @property
     def value(self) -> float:
         """The primary metric; NaN where it had nothing to score."""
-        value = self.metrics[self.primary]
+        value = self.metrics[self.primary_metric]
         return math.nan if value is None else value
 
     @property
-    def course(self) -> str:
+    def validation_metric(self) -> str:
         """The metric whose course over training is known."""
-        return self.selection or self.primary
+        return self.selection_metric or self.primary_metric
 
 
 class Baseline(BaseModel):
@@ -73,11 +72,11 @@ class Baseline(BaseModel):
 
     file: str
     value: float
-    weights: str
+    weights_hash: str
 
 
 @dataclass(frozen=True)
-class Terms:
+class ComparisonKey:
     """What two results must share for Delta_m to mean something.
 
     Attributes:
@@ -85,7 +84,7 @@ class Terms:
         dataset: its name.
         split_fingerprint: hash of dataset, split and image ids.
         backbone: its name.
-        metrics: {task: primary metric}.
+        primary_metrics: {task: primary metric}.
         complete: whether the run goes to its end.
     """
 
@@ -93,7 +92,7 @@ class Terms:
     dataset: str
     split_fingerprint: str
     backbone: str
-    metrics: dict[str, str]
+    primary_metrics: dict[str, str]
     complete: bool = True
 
 
@@ -110,7 +109,7 @@ class Results(BaseModel):
         split: which part of the dataset was scored.
         split_fingerprint: hash of dataset, split and image ids.
         images: how many were scored.
-        weights: hash of the scored weights.
+        weights_hash: hash of the scored weights.
         seed: of the run.
         step: of the scored weights.
         complete: whether the run went to its end, not only to --max-steps.
@@ -120,13 +119,13 @@ class Results(BaseModel):
         seconds_per_step: of training, likewise.
         parameters: of the whole network.
         gflop: of one forward pass at input size, batch 1, two a multiply-add.
-        fingerprint: hash of all of the configuration that can change a number.
+        config_hash: hash of all of the configuration that can change a number.
         versions: of code and libraries.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = FORMAT
+    format: int = FORMAT_VERSION
     run: dict[str, str]
     tasks: dict[str, TaskResult]
     delta_m: float | None = None
@@ -135,7 +134,7 @@ class Results(BaseModel):
     split: str
     split_fingerprint: str
     images: int
-    weights: str
+    weights_hash: str
     seed: int
     step: int | None = None
     complete: bool = True
@@ -145,24 +144,24 @@ class Results(BaseModel):
     seconds_per_step: float | None = None
     parameters: int | None = None
     gflop: float | None = None
-    fingerprint: str
+    config_hash: str
     versions: dict[str, str]
 
     @model_validator(mode="after")
-    def _says_what_was_run(self) -> Results:
+    def _validate_run(self) -> Results:
         lacking = {"dataset", "backbone"} - self.run.keys()
         if lacking:
             raise ValueError(f"run: lacks {' and '.join(sorted(lacking))}")
         return self
 
-    def terms(self) -> Terms:
+    def get_comparison_key(self) -> ComparisonKey:
         """What it may be compared with."""
-        return Terms(
+        return ComparisonKey(
             protocol=self.protocol,
             dataset=self.run["dataset"],
             split_fingerprint=self.split_fingerprint,
             backbone=self.run["backbone"],
-            metrics={task: result.primary for task, result in self.tasks.items()},
+            primary_metrics={task: result.primary_metric for task, result in self.tasks.items()},
             complete=self.complete,
         )
 
@@ -177,7 +176,7 @@ def load_results(file: Path) -> Results:
     Raises:
         ResultsError: missing, corrupt or of another format.
     """
-    file = file / RESULTS if file.is_dir() else file
+    file = file / RESULTS_FILE if file.is_dir() else file
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return Results.model_validate(translate_fields(values, RENAMED_RESULT_FIELDS))
@@ -188,68 +187,76 @@ def load_results(file: Path) -> Results:
         raise ResultsError(f"{file}: not a results file of this project: {reason}") from error
 
 
-def compare(results: Results, singles: Mapping[str, Path]) -> Results:
+def add_baselines(results: Results, baseline_files: Mapping[str, Path]) -> Results:
     """The same results with Delta_m and each task's delta against single-task results.
 
     Args:
         results: the multi-task run's.
-        singles: {task: results file or run folder} of one single-task run a task.
+        baseline_files: {task: results file or run folder} of one single-task run a task.
 
     Raises:
         ResultsError: a reference is missing, unfinished, or from another protocol, dataset,
             split, backbone or task.
     """
-    loaded = load_references(results.terms(), singles)
+    loaded = load_baselines(results.get_comparison_key(), baseline_files)
     for task, single in loaded.items():
-        _check_images(results.tasks[task], single.tasks[task], singles[task])
+        _check_image_counts(results.tasks[task], single.tasks[task], baseline_files[task])
     multi = {task: result.value for task, result in results.tasks.items()}
     single_values = {task: single.tasks[task].value for task, single in loaded.items()}
     directions = {task: result.higher_is_better for task, result in results.tasks.items()}
-    deltas = task_deltas(multi, single_values, directions)
+    deltas = compute_task_deltas(multi, single_values, directions)
     tasks = {
         task: result.model_copy(update={"delta": deltas[task]})
         for task, result in results.tasks.items()
     }
     baselines = {
-        task: Baseline(file=str(singles[task]), value=single_values[task], weights=single.weights)
+        task: Baseline(
+            file=str(baseline_files[task]),
+            value=single_values[task],
+            weights_hash=single.weights_hash,
+        )
         for task, single in loaded.items()
     }
-    total = delta_m(multi, single_values, directions)
+    total = compute_delta_m(multi, single_values, directions)
     return results.model_copy(update={"tasks": tasks, "baselines": baselines, "delta_m": total})
 
 
-def load_references(terms: Terms, singles: Mapping[str, Path]) -> dict[str, Results]:
+def load_baselines(
+    comparison_key: ComparisonKey, baseline_files: Mapping[str, Path]
+) -> dict[str, Results]:
     """Read single-task results, and refuse those that a run on these terms cannot be held against.
 
     Raises:
         ResultsError: one is missing, unfinished, or from another protocol, dataset, split,
             backbone or task.
     """
-    lacking = [task for task in terms.metrics if task not in singles]
+    lacking = [task for task in comparison_key.primary_metrics if task not in baseline_files]
     if lacking:
         raise ResultsError(f"baselines: no single-task result for {', '.join(lacking)}")
-    surplus = [task for task in singles if task not in terms.metrics]
+    surplus = [task for task in baseline_files if task not in comparison_key.primary_metrics]
     if surplus:
         raise ResultsError(f"baselines: {', '.join(surplus)}: no such task in this run")
-    loaded = {task: load_results(file) for task, file in singles.items()}
+    loaded = {task: load_results(file) for task, file in baseline_files.items()}
     for task, single in loaded.items():
-        _check_comparable(terms, task, single, singles[task])
+        _check_comparable(comparison_key, task, single, baseline_files[task])
     return loaded
 
 
-def _check_comparable(terms: Terms, task: str, single: Results, file: Path) -> None:
-    if list(single.tasks) != [task]:
-        found = ", ".join(single.tasks)
+def _check_comparable(
+    comparison_key: ComparisonKey, task: str, baseline: Results, file: Path
+) -> None:
+    if list(baseline.tasks) != [task]:
+        found = ", ".join(baseline.tasks)
         raise ResultsError(f"{file}: not a single-task run of {task!r} but of: {found}")
-    if not single.complete and terms.complete:
+    if not baseline.complete and comparison_key.complete:
         raise ResultsError(f"{file}: the run stopped early; finish it before comparing with it")
-    theirs = single.terms()
+    theirs = baseline.get_comparison_key()
     pairs = {
-        "protocol": (theirs.protocol, terms.protocol),
-        "dataset": (theirs.dataset, terms.dataset),
-        "split": (theirs.split_fingerprint, terms.split_fingerprint),
-        "backbone": (theirs.backbone, terms.backbone),
-        "metric": (theirs.metrics[task], terms.metrics[task]),
+        "protocol": (theirs.protocol, comparison_key.protocol),
+        "dataset": (theirs.dataset, comparison_key.dataset),
+        "split": (theirs.split_fingerprint, comparison_key.split_fingerprint),
+        "backbone": (theirs.backbone, comparison_key.backbone),
+        "metric": (theirs.primary_metrics[task], comparison_key.primary_metrics[task]),
     }
     for what, (found, wanted) in pairs.items():
         if found != wanted:
@@ -259,9 +266,9 @@ def _check_comparable(terms: Terms, task: str, single: Results, file: Path) -> N
             )
 
 
-def _check_images(ours: TaskResult, theirs: TaskResult, file: Path) -> None:
+def _check_image_counts(task_result: TaskResult, baseline: TaskResult, file: Path) -> None:
     """A task may be scored on a part of the split alone, as PASCAL-Context's edges are."""
-    counts = [result.metrics.get("images") for result in (theirs, ours)]
+    counts = [result.metrics.get("images") for result in (baseline, task_result)]
     if None not in counts and counts[0] != counts[1]:
         found, wanted = (f"{count:g} images" for count in counts)
         raise ResultsError(
@@ -270,32 +277,6 @@ def _check_images(ours: TaskResult, theirs: TaskResult, file: Path) -> None:
         )
 
 
-def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+def nan_to_none(values: Mapping[str, float]) -> dict[str, float | None]:
     """Metrics as JSON can hold them: NaN becomes null."""
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-@cache
-def versions() -> dict[str, str]:
-    """What computes the numbers; asked once, since files may change while a long run goes on."""
-    found = {"densemtl": _code_version(), "python": platform.python_version()}
-    for package in ("torch", "torchvision", "timm", "numpy", "albumentations"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _code_version() -> str:
-    """The release, and in a checkout the commit, marked where files differ from it."""
-    checkout = Path(densemtl.__file__).parents[1]
-    if not (checkout / ".git").exists():
-        return densemtl.__version__
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return densemtl.__version__
-    commit = done.stdout.strip()
-    return f"{densemtl.__version__}+{commit}" if done.returncode == 0 else densemtl.__version__

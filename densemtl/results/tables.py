@@ -15,14 +15,14 @@ from rich.text import Text
 from densemtl.results.results import Results
 
 ARROWS = {True: "↑", False: "↓"}
-COMPARISON = ["single task", "delta %"]
-DELTA_M = "Delta_m % ↑"
+BASELINE_COLUMNS = ["single task", "delta %"]
+DELTA_M_COLUMN = "Delta_m % ↑"
 
 Grid = Sequence[Sequence[str]]
 """The cells of a table, row by row; the first row is the header."""
 
-COSTS: dict[str, Callable[[Results], float | None]] = {
-    "parameters M": lambda results: _scaled(results.parameters, 1e-6),
+COST_COLUMNS: dict[str, Callable[[Results], float | None]] = {
+    "parameters M": lambda results: _scale(results.parameters, 1e-6),
     "GFLOP": lambda results: results.gflop,
     "s/step": lambda results: results.seconds_per_step,
 }
@@ -38,21 +38,25 @@ class Row:
 
     Attributes:
         name: decoder, backbone and balancing.
-        seeds: number of seeds.
+        num_seeds: number of seeds.
         cells: {column: values}; a column is a task's metric with its direction, Delta_m or a cost.
     """
 
     name: str
-    seeds: int
+    num_seeds: int
     cells: dict[str, SeedValues]
 
 
-def run_table(results: Results) -> Group:
+def make_run_table(results: Results) -> Group:
     """Return the terminal table of one run: each task next to its single-task reference."""
     compared = bool(results.baselines)
-    table = terminal_table(["task", "metric", "value", *COMPARISON * compared], 2)
+    table = terminal_table(["task", "metric", "value", *BASELINE_COLUMNS * compared], 2)
     for task, result in results.tasks.items():
-        cells = [task, f"{result.primary} {ARROWS[result.higher_is_better]}", f"{result.value:.4g}"]
+        cells = [
+            task,
+            f"{result.primary_metric} {ARROWS[result.higher_is_better]}",
+            f"{result.value:.4g}",
+        ]
         if compared:
             cells += [f"{results.baselines[task].value:.4g}", f"{result.delta:+.2f}"]
         table.add_row(*cells)
@@ -62,18 +66,18 @@ def run_table(results: Results) -> Group:
     return _add_caption(results, table)
 
 
-def metrics_table(results: Results) -> Group:
+def make_metrics_table(results: Results) -> Group:
     """Return the terminal table of one evaluation: every metric of every task."""
     table = terminal_table(["task", "metric", "value"], 2)
     for task, result in results.tasks.items():
         for name, value in result.metrics.items():
-            bold = "bold" if name == result.primary else ""
+            bold = "bold" if name == result.primary_metric else ""
             table.add_row(task, name, "" if value is None else f"{value:.4g}", style=bold)
         table.add_section()
     return _add_caption(results, table)
 
 
-def matrix_table(title: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> Table:
+def make_matrix_table(title: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> Table:
     """Return the terminal table of a square matrix whose rows and columns share their names."""
     table = terminal_table(["task", *names], title=title)
     for name, row in zip(names, rows, strict=True):
@@ -93,10 +97,10 @@ def terminal_table(
 
 def _add_caption(results: Results, table: Table) -> Group:
     below = f"{results.images} images, {results.protocol} protocol"
-    return Group(Text(describe(results), style="bold"), table, Text(below, style="dim"))
+    return Group(Text(format_title(results), style="bold"), table, Text(below, style="dim"))
 
 
-def describe(results: Results) -> str:
+def format_title(results: Results) -> str:
     """Return one line that names decoder, backbone, dataset and split."""
     run = results.run
     return f"{run['decoder']}, {run['backbone']}, {run['dataset']} {results.split}"
@@ -111,28 +115,28 @@ def group_by_seed(results: Sequence[Results], costs: bool = False) -> list[Row]:
     """
     groups: dict[str, list[Results]] = {}
     for each in results:
-        name = ", ".join([*_names(each), *([] if each.complete else ["stopped early"])])
+        name = ", ".join([*_list_name_parts(each), *([] if each.complete else ["stopped early"])])
         groups.setdefault(name, []).append(each)
-    return [_row(name, group, COSTS if costs else {}) for name, group in groups.items()]
+    return [_make_row(name, group, COST_COLUMNS if costs else {}) for name, group in groups.items()]
 
 
-def _names(results: Results) -> list[str]:
+def _list_name_parts(results: Results) -> list[str]:
     run = results.run
     balancing = [] if run["balancing"] == "fixed" else [run["balancing"]]
     single = list(results.tasks) if run["decoder"] == "single_task" else []
     return [run["decoder"], *single, run["backbone"], *balancing]
 
 
-def _row(
+def _make_row(
     name: str, group: Sequence[Results], costs: Mapping[str, Callable[[Results], float | None]]
 ) -> Row:
     cells: dict[str, list[float]] = {}
     for results in group:
         for task, result in results.tasks.items():
-            column = f"{task} {result.primary} {ARROWS[result.higher_is_better]}"
+            column = f"{task} {result.primary_metric} {ARROWS[result.higher_is_better]}"
             cells.setdefault(column, []).append(result.value)
         if results.delta_m is not None:
-            cells.setdefault(DELTA_M, []).append(results.delta_m)
+            cells.setdefault(DELTA_M_COLUMN, []).append(results.delta_m)
         for column, cost in costs.items():
             value = cost(results)
             if value is not None:
@@ -140,16 +144,16 @@ def _row(
     return Row(name, len(group), {column: tuple(values) for column, values in cells.items()})
 
 
-def _scaled(value: float | None, factor: float) -> float | None:
+def _scale(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
+def list_columns(rows: Sequence[Row]) -> list[str]:
     """Return every column that some row fills: metrics, then Delta_m, then costs."""
     found = dict.fromkeys(column for row in rows for column in row.cells)
     costs = [column for column in found if not column.endswith(tuple(ARROWS.values()))]
-    measured = [column for column in found if column not in (*costs, DELTA_M)]
-    return [*measured, *([DELTA_M] if DELTA_M in found else []), *costs]
+    measured = [column for column in found if column not in (*costs, DELTA_M_COLUMN)]
+    return [*measured, *([DELTA_M_COLUMN] if DELTA_M_COLUMN in found else []), *costs]
 
 
 def format_mean_std(values: SeedValues, sign: str = "±") -> str:
@@ -162,9 +166,13 @@ def format_mean_std(values: SeedValues, sign: str = "±") -> str:
 
 def results_grid(rows: Sequence[Row], sign: str = "±") -> Grid:
     """Return the cells of a results table: one row per group of runs, below the header."""
-    names = columns(rows)
+    names = list_columns(rows)
     body = [
-        [row.name, str(row.seeds), *(format_mean_std(row.cells.get(n, ()), sign) for n in names)]
+        [
+            row.name,
+            str(row.num_seeds),
+            *(format_mean_std(row.cells.get(n, ()), sign) for n in names),
+        ]
         for row in rows
     ]
     return [["run", "seeds", *names], *body]
@@ -199,10 +207,14 @@ def _escape_latex(text: str) -> str:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """Return the results as CSV: mean and standard deviation in columns of their own."""
-    names = columns(rows)
+    names = list_columns(rows)
     header = ["run", "seeds", *(f"{name} {part}" for name in names for part in ("mean", "std"))]
     body = [
-        [row.name, row.seeds, *(text for n in names for text in _mean_std(row.cells.get(n, ())))]
+        [
+            row.name,
+            row.num_seeds,
+            *(text for n in names for text in _mean_std(row.cells.get(n, ()))),
+        ]
         for row in rows
     ]
     return csv_table([header, *body])
@@ -221,7 +233,7 @@ def _mean_std(values: SeedValues) -> tuple[float | str, float | str]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else ""
 
 
-WRITERS: dict[str, Callable[[Sequence[Row]], str]] = {
+TABLE_FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
     "markdown": to_markdown,
     "latex": to_latex,
     "csv": to_csv,

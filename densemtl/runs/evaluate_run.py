@@ -10,59 +10,61 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from densemtl.factory import build_dataset, build_eval_loader, build_tasks
-from densemtl.config.experiment import Experiment
-from densemtl.data.base import DenseDataset, Split
-from densemtl.data.batching import to_tensor
-from densemtl.data.dataloader import Loader, as_is, told_if_killed
-from densemtl.evaluation.evaluate import Keep, Scores
-from densemtl.evaluation.final_metrics import FinalScorer, evaluate_fully
-from densemtl.runtime.progress_bar import watched
+from densemtl.config.experiment import ExperimentConfig
+from densemtl.data.base import DenseDataset
+from densemtl.types import Split
+from densemtl.ops.layouts import to_tensor
+from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is, translate_worker_errors
+from densemtl.evaluation.evaluate import PredictionCallback, Scores
+from densemtl.evaluation.final_metrics import FinalTaskMetrics, evaluate_with_final_metrics
+from densemtl.runtime.progress_bar import track_progress
 from densemtl.errors import DataError
-from densemtl.engine.loading import Loaded
+from densemtl.engine.loading import TrainedModel
 from densemtl.evaluation import prediction_files
-from densemtl.evaluation.prediction_formats import Map, Rules
-from densemtl.runs.record import describe, task_results
-from densemtl.results.results import Results, versions
+from densemtl.evaluation.prediction_formats import PredictionMap, ReadOptions
+from densemtl.runs.record import get_component_names, build_task_results
+from densemtl.results.results import Results
+from densemtl.runtime.versions import get_versions
 from densemtl.tasks.base import Task
 
-FILES = "files"
+UNKNOWN_COMPONENT = "files"
 """What stands in results for the parts of a network that is not known."""
 
-Found = Mapping[str, Mapping[str, Path]]
+PredictionFiles = Mapping[str, Mapping[str, Path]]
 """{task: {image name: file of its prediction}}."""
 
-SHOWN = 3
+MAX_LISTED_NAMES = 3
 """So many names stand for all of their kind in messages."""
 
 
-@told_if_killed()
-def score(loaded: Loaded, split: Split, keep: Keep | None = None) -> Results:
+@translate_worker_errors()
+def evaluate_model(trained: TrainedModel, split: Split, on_prediction: PredictionCallback | None = None) -> Results:
     """All metrics of a split under the experiment's protocol.
 
     Args:
-        loaded: a network.
+        trained: a network.
         split: of the experiment's dataset.
-        keep: takes every prediction that is scored.
+        on_prediction: takes every prediction that is scored.
 
     Raises:
         DataError: the data is not there, or not as expected.
     """
-    experiment, tasks = loaded.experiment, loaded.tasks
+    experiment, tasks = trained.experiment, trained.tasks
     dataset = build_dataset(experiment, split)
-    pin = loaded.precision.device.type == "cuda"
+    pin = trained.execution.device.type == "cuda"
     loader = build_eval_loader(experiment, dataset, tasks, pin)
-    batches = watched(loader, len(loader), f"scoring {split}, {len(dataset)} images")
-    what = loaded.model, batches, tasks, experiment.protocol, loaded.precision
-    scores = evaluate_fully(*what, experiment.loader.workers, keep)
-    return _results(experiment, dataset, tasks, scores, loaded.weights)
+    batches = track_progress(loader, len(loader), f"scoring {split}, {len(dataset)} images")
+    what = trained.model, batches, tasks, experiment.protocol, trained.execution
+    scores = evaluate_with_final_metrics(*what, experiment.loader.num_workers, on_prediction)
+    return _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
 
 
-def score_files(
-    experiment: Experiment,
+def evaluate_predictions(
+    experiment: ExperimentConfig,
     split: Split,
     folder: Path,
-    rules: Rules,
-    tell: Callable[[str], None] = print,
+    options: ReadOptions,
+    report: Callable[[str], None] = print,
 ) -> Results:
     """Likewise of the predictions in a folder; see `predictions.files`.
 
@@ -73,22 +75,22 @@ def score_files(
         experiment: names dataset, tasks and protocol; its network is not built.
         split: of its dataset.
         folder: holds a folder a task; tasks that have none are left out.
-        rules: what the files do not say.
-        tell: takes notes on what is left out.
+        options: what the files do not say.
+        report: takes notes on what is left out.
 
     Raises:
         DataError: predictions are missing or not as expected, or the data is.
     """
-    found = _find(folder, experiment.task_names(), tell)
-    experiment = _only(experiment, found)
+    found = _find_prediction_files(folder, experiment.list_task_names(), report)
+    experiment = _restrict_tasks(experiment, found)
     tasks, dataset = build_tasks(experiment), build_dataset(experiment, split)
     for task, own in found.items():
-        _check_names(own, dataset, task, tell)
+        _check_image_names(own, dataset, task, report)
     digest = hashlib.sha256()
-    scores = _score(_Pairs(dataset, tasks, found, rules), tasks, experiment, digest.update)
-    results = _results(experiment, dataset, tasks, scores, digest.hexdigest()[:16])
+    scores = _compute_scores(_PredictionTargetDataset(dataset, tasks, found, options), tasks, experiment, digest.update)
+    results = _build_results(experiment, dataset, tasks, scores, digest.hexdigest()[:16])
     run = {
-        **dict.fromkeys(results.run, FILES),
+        **dict.fromkeys(results.run, UNKNOWN_COMPONENT),
         "dataset": results.run["dataset"],
         "backbone": folder.resolve().name,
         "balancing": "fixed",
@@ -97,39 +99,39 @@ def score_files(
     return results.model_copy(update={"run": run})
 
 
-def _results(
-    experiment: Experiment,
+def _build_results(
+    experiment: ExperimentConfig,
     dataset: DenseDataset,
     tasks: Sequence[Task],
     scores: Scores,
-    weights: str,
+    weights_hash: str,
 ) -> Results:
     return Results(
-        run=describe(experiment),
-        tasks=task_results(scores, tasks, experiment),
+        run=get_component_names(experiment),
+        tasks=build_task_results(scores, tasks, experiment),
         protocol=experiment.protocol,
         split=dataset.split,
         split_fingerprint=dataset.fingerprint(),
         images=len(dataset),
-        weights=weights,
+        weights_hash=weights_hash,
         seed=experiment.seed,
-        fingerprint=experiment.fingerprint(),
-        versions=versions(),
+        config_hash=experiment.compute_config_hash(),
+        versions=get_versions(),
     )
 
 
-def _find(folder: Path, tasks: Sequence[str], tell: Callable[[str], None]) -> Found:
-    looked = {task: prediction_files.find(folder, task) for task in tasks}
+def _find_prediction_files(folder: Path, tasks: Sequence[str], report: Callable[[str], None]) -> PredictionFiles:
+    looked = {task: prediction_files.find_predictions(folder, task) for task in tasks}
     found = {task: own for task, own in looked.items() if own is not None}
     if not found:
         raise DataError(f"{folder}: none of the folders {', '.join(tasks)} is here")
     left_out = [task for task in tasks if task not in found]
     if left_out:
-        tell(f"not scored, having no folder in {folder}: {', '.join(left_out)}")
+        report(f"not scored, having no folder in {folder}: {', '.join(left_out)}")
     return found
 
 
-def _only(experiment: Experiment, tasks: Collection[str]) -> Experiment:
+def _restrict_tasks(experiment: ExperimentConfig, tasks: Collection[str]) -> ExperimentConfig:
     """Some of the tasks, each label of which is read once."""
     kept = tuple(task for task in experiment.tasks if task.name in tasks)
     loader = experiment.loader.model_copy(update={"cache": False})
@@ -137,38 +139,38 @@ def _only(experiment: Experiment, tasks: Collection[str]) -> Experiment:
     return experiment.model_copy(update=changed)
 
 
-def _check_names(
-    found: Mapping[str, Path], dataset: DenseDataset, task: str, tell: Callable[[str], None]
+def _check_image_names(
+    prediction_files: Mapping[str, Path], dataset: DenseDataset, task: str, report: Callable[[str], None]
 ) -> None:
-    missing = [index for index, name in enumerate(dataset.ids) if name not in found]
+    missing = [index for index, name in enumerate(dataset.ids) if name not in prediction_files]
     if any(task in dataset[index].targets for index in missing):
-        names = _some([dataset.ids[index] for index in missing])
+        names = _format_preview([dataset.ids[index] for index in missing])
         count = f"{len(missing)} of {len(dataset)} images"
         raise DataError(f"{task}: no prediction for {count}: {names}")
-    surplus = sorted(set(found) - set(dataset.ids))
+    surplus = sorted(set(prediction_files) - set(dataset.ids))
     if surplus:
-        count = f"{len(surplus)} of {len(found)} files"
-        tell(f"{task}: {count} are of no image in {dataset.split!r}: {_some(surplus)}")
+        count = f"{len(surplus)} of {len(prediction_files)} files"
+        report(f"{task}: {count} are of no image in {dataset.split!r}: {_format_preview(surplus)}")
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (" .." if len(names) > SHOWN else "")
+def _format_preview(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_LISTED_NAMES]) + (" .." if len(names) > MAX_LISTED_NAMES else "")
 
 
-class _Pairs(Dataset[dict[str, tuple[Map, Map, bytes]]]):
+class _PredictionTargetDataset(Dataset[dict[str, tuple[PredictionMap, PredictionMap, bytes]]]):
     """{task: (prediction, target, hash of the file)} of each image, for the tasks it has."""
 
     def __init__(
-        self, dataset: DenseDataset, tasks: Sequence[Task], found: Found, rules: Rules
+        self, dataset: DenseDataset, tasks: Sequence[Task], prediction_files: PredictionFiles, options: ReadOptions
     ) -> None:
-        self.dataset, self.tasks, self.found, self.rules = dataset, tasks, found, rules
+        self.dataset, self.tasks, self.prediction_files, self.options = dataset, tasks, prediction_files, options
 
-    def __getitem__(self, index: int) -> dict[str, tuple[Map, Map, bytes]]:
+    def __getitem__(self, index: int) -> dict[str, tuple[PredictionMap, PredictionMap, bytes]]:
         sample, pairs = self.dataset[index], {}
         for task in self.tasks:
             if task.name in sample.targets:
-                file = self.found[task.name][sample.id]
-                prediction = prediction_files.read(file, task, sample.size, self.rules)
+                file = self.prediction_files[task.name][sample.id]
+                prediction = prediction_files.read_prediction(file, task, sample.size, self.options)
                 digest = hashlib.sha256(file.read_bytes()).digest()
                 pairs[task.name] = prediction, sample.targets[task.name], digest
         return pairs
@@ -177,17 +179,17 @@ class _Pairs(Dataset[dict[str, tuple[Map, Map, bytes]]]):
         return len(self.dataset)
 
 
-def _score(
-    pairs: _Pairs, tasks: Sequence[Task], experiment: Experiment, hash_in: Callable[[bytes], None]
+def _compute_scores(
+    pairs: _PredictionTargetDataset, tasks: Sequence[Task], experiment: ExperimentConfig, update_hash: Callable[[bytes], None]
 ) -> Scores:
-    workers = experiment.loader.workers
-    items: Iterator[Any] = iter(Loader(pairs, as_is, batch_size=None, num_workers=workers))
-    with FinalScorer(tasks, experiment.protocol, workers=workers) as scorer:
+    workers = experiment.loader.num_workers
+    items: Iterator[Any] = iter(ErrorForwardingDataLoader(pairs, as_is, batch_size=None, num_workers=workers))
+    with FinalTaskMetrics(tasks, experiment.protocol, num_workers=workers) as scorer:
         for item in items:
             for task in tasks:
                 if task.name in item:
                     prediction, target, digest = item[task.name]
-                    decoded = prediction_files.to_decoded(task, prediction)
+                    decoded = prediction_files.to_decoded_batch(task, prediction)
                     scorer.update(task, decoded, to_tensor(target[None]))
-                    hash_in(digest)
-        return scorer.scores()
+                    update_hash(digest)
+        return scorer.compute()

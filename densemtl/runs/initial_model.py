@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from densemtl.factory import build_model
-from densemtl.config.experiment import Experiment
-from densemtl.distributed.collectives import share
-from densemtl.runtime.rng_state import random_state
-from densemtl.models.complexity import count_flop, meta_copy
-from densemtl.models.multi_task_model import DenseModel
-from densemtl.models.input_checks import check_pixels
+from densemtl.config.experiment import ExperimentConfig
+from densemtl.distributed.collectives import get_per_rank_batch_size
+from densemtl.runtime.rng_state import get_rng_state
+from densemtl.models.complexity import count_flops, meta_copy
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.models.input_checks import check_min_feature_size
 from densemtl.tasks.base import Task
 
 GIGA = 1e9
@@ -31,12 +31,12 @@ class InitialModel:
         gflop: cost of the forward pass of one image at input size, in GFLOP.
     """
 
-    model: DenseModel
+    model: MultiTaskModel
     rng_state: dict[str, Any]
     gflop: float
 
 
-def build_initial_model(experiment: Experiment, tasks: Sequence[Task]) -> InitialModel:
+def build_initial_model(experiment: ExperimentConfig, tasks: Sequence[Task]) -> InitialModel:
     """Build the model of an experiment with weights that depend on nothing but its seed.
 
     Args:
@@ -49,7 +49,7 @@ def build_initial_model(experiment: Experiment, tasks: Sequence[Task]) -> Initia
     """
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, tasks)
-    rng_state = random_state()
-    check_pixels(model, experiment.input.size, share(experiment.loader.batch_size))
-    flop = sum(count_flop(meta_copy(model), experiment.input.size).values())
+    rng_state = get_rng_state()
+    check_min_feature_size(model, experiment.input.size, get_per_rank_batch_size(experiment.loader.batch_size))
+    flop = sum(count_flops(meta_copy(model), experiment.input.size).values())
     return InitialModel(model, rng_state, round(flop / GIGA, 4))

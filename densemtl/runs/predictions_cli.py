@@ -20,13 +20,13 @@ from densemtl import cli
 from densemtl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from densemtl.config.experiment import Experiment
-    from densemtl.io.label_formats import Axes
+    from densemtl.config.experiment import ExperimentConfig
+    from densemtl.io.label_formats import AxisConvention
 
-AXES = (("right", "left"), ("down", "up"), ("forward", "backward"))
+OPPOSITE_DIRECTIONS = (("right", "left"), ("down", "up"), ("forward", "backward"))
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="evaluate.py predictions",
@@ -37,7 +37,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("folder", type=Path, metavar="DIR", help="the predictions")
     text = "a configuration file or a run's folder: names dataset, tasks and protocol"
     add("config", type=Path, metavar="CONFIG", help=text)
-    cli.add_overrides(parser)
+    cli.add_overrides_argument(parser)
     add("--split", choices=("train", "val"), default="val")
     add("--output", type=Path, metavar="FILE", help="write the results as JSON")
     add("--name", help="of the method, for tables (default: the name of DIR)")
@@ -58,26 +58,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a wrong option or configuration, or files that are not as expected.
     """
-    args = parse(argv)
+    args = parse_args(argv)
     from rich import print as show
 
-    from densemtl.evaluation.prediction_formats import Rules
-    from densemtl.runs.evaluate_run import score_files
-    from densemtl.results.tables import metrics_table
+    from densemtl.evaluation.prediction_formats import ReadOptions
+    from densemtl.runs.evaluate_run import evaluate_predictions
+    from densemtl.results.tables import make_metrics_table
 
-    axes = check_axes(args.normals_axes)
-    rules = Rules(args.resize, args.first_class, args.mat_key, axes)
-    experiment = load_config(args.config, args.overrides)
-    results = score_files(experiment, args.split, args.folder, rules)
+    axes = parse_axes(args.normals_axes)
+    rules = ReadOptions(args.resize, args.first_class, args.mat_key, axes)
+    experiment = load_experiment_from(args.config, args.overrides)
+    results = evaluate_predictions(experiment, args.split, args.folder, rules)
     if args.name:
         results = results.model_copy(update={"run": {**results.run, "backbone": args.name}})
-    show(metrics_table(results))
+    show(make_metrics_table(results))
     if args.output:
         results.save(args.output)
         print(f"results: {args.output}")
 
 
-def load_config(path: Path, overrides: Sequence[str]) -> Experiment:
+def load_experiment_from(path: Path, overrides: Sequence[str]) -> ExperimentConfig:
     """The experiment of a configuration file or of a run's folder.
 
     Raises:
@@ -91,13 +91,13 @@ def load_config(path: Path, overrides: Sequence[str]) -> Experiment:
     return load_experiment(path, overrides)
 
 
-def check_axes(given: Sequence[str]) -> Axes:
+def parse_axes(axes: Sequence[str]) -> AxisConvention:
     """Three directions, one along each axis.
 
     Raises:
         ConfigError: they are not.
     """
-    if any(sum(each in axis for each in given) != 1 for axis in AXES):
-        choice = ", ".join(" or ".join(axis) for axis in AXES)
-        raise ConfigError(f"--normals-axes: {' '.join(given)}: give one each of {choice}")
-    return cast("Axes", tuple(given))
+    if any(sum(each in axis for each in axes) != 1 for axis in OPPOSITE_DIRECTIONS):
+        choice = ", ".join(" or ".join(axis) for axis in OPPOSITE_DIRECTIONS)
+        raise ConfigError(f"--normals-axes: {' '.join(axes)}: give one each of {choice}")
+    return cast("Axes", tuple(axes))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from densemtl.io.atomic import replacing
+from densemtl.io.atomic import atomic_write
 from densemtl.factory import (
     Splits,
     build_auxiliary_tasks,
@@ -19,44 +19,37 @@ from densemtl.factory import (
     build_trackers,
     build_train_loader,
 )
-from densemtl.config.experiment import CONFIG, Experiment, read_saved
-from densemtl.visualization.training_curves import draw_balancing, draw_curves
-from densemtl.data.dataloader import told_if_killed
-from densemtl.distributed.collectives import is_first, wait, world_size
-from densemtl.evaluation.final_metrics import score_best
-from densemtl.distributed.sharding import check_shard, shard
-from densemtl.engine.run_log import LOG, RELATIONS, SHARING, read_log
-from densemtl.engine.optimizer import Schedule, make_optimizer
-from densemtl.runtime.execution import Precision, make_precision
-from densemtl.runtime.rng_state import set_random_state
-from densemtl.engine.train_state import TrainState, make_average
-from densemtl.engine.trainer import Job, count_steps, train
+from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_experiment
+from densemtl.visualization.training_curves import plot_balancing, plot_training_curves
+from densemtl.data.dataloader import translate_worker_errors
+from densemtl.distributed.collectives import is_main_process, barrier, get_world_size
+from densemtl.engine.final_metrics import compute_final_metrics
+from densemtl.engine.sharding import check_fsdp_compatible, apply_fsdp
+from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
+from densemtl.engine.optimizer import LRSchedule, make_optimizer
+from densemtl.runtime.execution import ExecutionConfig, make_execution_config
+from densemtl.runtime.rng_state import set_rng_state
+from densemtl.engine.train_state import TrainState, make_ema
+from densemtl.engine.trainer import TrainingRun, count_steps_per_epoch, train
 from densemtl.engine.train_step import TrainStep
 from densemtl.errors import ConfigError
-from densemtl.visualization.matrix_history import draw_course
+from densemtl.visualization.matrix_history import plot_matrix_history
 from densemtl.inference.predictor import Predictor
 from densemtl.runs.initial_model import InitialModel, build_initial_model
-from densemtl.distributed.sync_batch_norm import join_norms
-from densemtl.models.activation_checkpointing import recompute_blocks
-from densemtl.runs.record import record_run
-from densemtl.results.results import (
-    BASELINES,
-    RESULTS,
-    Results,
-    Terms,
-    compare,
-    load_references,
-    versions,
-)
-from densemtl.runs.warm_start import own_networks, warm_start
+from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
+from densemtl.models.activation_checkpointing import enable_grad_checkpointing
+from densemtl.runs.record import build_results
+from densemtl.results.results import BASELINES, RESULTS_FILE, Results, ComparisonKey, add_baselines, load_baselines
+from densemtl.runtime.versions import get_versions
+from densemtl.runs.warm_start import require_task_networks, warm_start
 
-CURVES = "curves.png"
-BALANCING = "balancing.png"
+CURVES_FILE = "curves.png"
+BALANCING_FILE = "balancing.png"
 
 
-@told_if_killed()
-def run(
-    experiment: Experiment, folder: Path, device: str | None = None, max_steps: int | None = None
+@translate_worker_errors()
+def train_experiment(
+    experiment: ExperimentConfig, folder: Path, device: str | None = None, max_steps: int | None = None
 ) -> Results:
     """Train, or go on with, an experiment and the single-task runs it is to be compared with.
 
@@ -69,21 +62,21 @@ def run(
     Raises:
         UserError: whatever the user can mend; the folder keeps all that was done.
     """
-    versions()
-    precision = make_precision(experiment.train, device)
+    get_versions()
+    precision = make_execution_config(experiment.train, device)
     initial = _prepare(experiment)
     splits = build_splits(experiment)
-    singles = _single_task_runs(experiment, splits, folder.parent, precision, max_steps)
-    start = _starting_points(experiment, singles)
-    results = _train(experiment, splits, folder, precision, max_steps, initial, start)
+    singles = _train_baselines(experiment, splits, folder.parent, precision, max_steps)
+    start = _resolve_init_from(experiment, singles)
+    results = _train_run(experiment, splits, folder, precision, max_steps, initial, start)
     if singles:
-        results = compare(results, singles)
-        if is_first():
-            results.save(folder / RESULTS)
+        results = add_baselines(results, singles)
+        if is_main_process():
+            results.save(folder / RESULTS_FILE)
     return results
 
 
-def _prepare(experiment: Experiment) -> InitialModel:
+def _prepare(experiment: ExperimentConfig) -> InitialModel:
     """Build the model, and check all that can fail before hours of single-task runs."""
     tasks = build_tasks(experiment)
     initial = build_initial_model(experiment, tasks)
@@ -93,35 +86,35 @@ def _prepare(experiment: Experiment) -> InitialModel:
     if isinstance(experiment.init_from, dict):
         warm_start(initial.model, experiment.init_from)
     elif experiment.init_from == "baselines":
-        own_networks(initial.model)
+        require_task_networks(initial.model)
     return initial
 
 
-def _single_task_runs(
-    experiment: Experiment,
+def _train_baselines(
+    experiment: ExperimentConfig,
     splits: Splits,
-    beside: Path,
-    precision: Precision,
+    parent_dir: Path,
+    execution: ExecutionConfig,
     max_steps: int | None,
 ) -> Mapping[str, Path]:
     """{task: run folder or results file}; those that are missing are trained here first."""
     if experiment.baselines == "none":
         return {}
     if isinstance(experiment.baselines, dict):
-        load_references(_terms(experiment, splits, max_steps), experiment.baselines)
+        load_baselines(_make_comparison_key(experiment, splits, max_steps), experiment.baselines)
         return experiment.baselines
     folders = {}
-    for name in experiment.task_names():
-        single = experiment.single_task(name)
+    for name in experiment.list_task_names():
+        single = experiment.to_single_task(name)
         data = splits if experiment.loader.cache == "memory" else build_splits(single)
-        folder = beside / BASELINES / f"{experiment.data.name}-{name}-{_identity(single, data)}"
+        folder = parent_dir / BASELINES / f"{experiment.data.name}-{name}-{_make_baseline_key(single, data)}"
         initial = build_initial_model(single, build_tasks(single))
-        _train(single, data, folder, precision, max_steps, initial)
+        _train_run(single, data, folder, execution, max_steps, initial)
         folders[name] = folder
     return folders
 
 
-def _starting_points(experiment: Experiment, singles: Mapping[str, Path]) -> Mapping[str, Path]:
+def _resolve_init_from(experiment: ExperimentConfig, baseline_runs: Mapping[str, Path]) -> Mapping[str, Path]:
     """Return {task: single-task run whose weights its network still has to be given}.
 
     Raises:
@@ -129,61 +122,61 @@ def _starting_points(experiment: Experiment, singles: Mapping[str, Path]) -> Map
     """
     if experiment.init_from != "baselines":
         return {}
-    if not singles:
+    if not baseline_runs:
         raise ConfigError("init_from: baselines: there are none; set baselines=auto, or name runs")
-    return singles
+    return baseline_runs
 
 
-def _terms(experiment: Experiment, splits: Splits, max_steps: int | None) -> Terms:
+def _make_comparison_key(experiment: ExperimentConfig, splits: Splits, max_steps: int | None) -> ComparisonKey:
     """What given references are held against before hours are spent on training."""
     protocol = experiment.protocol
-    return Terms(
+    return ComparisonKey(
         protocol=protocol,
         dataset=experiment.data.name,
         split_fingerprint=splits.val.fingerprint(),
         backbone=experiment.backbone.name,
-        metrics={task.name: task.primary(protocol) for task in build_tasks(experiment)},
+        primary_metrics={task.name: task.get_primary_metric(protocol) for task in build_tasks(experiment)},
         complete=max_steps is None,
     )
 
 
-def _identity(experiment: Experiment, splits: Splits) -> str:
+def _make_baseline_key(experiment: ExperimentConfig, splits: Splits) -> str:
     """Hash of what a run learns from and how, so that an equal one need not be repeated."""
     images = f"{splits.train.fingerprint()[:4]}{splits.val.fingerprint()[:4]}"
-    return f"{experiment.fingerprint()}-{images}"
+    return f"{experiment.compute_config_hash()}-{images}"
 
 
-def _train(
-    experiment: Experiment,
+def _train_run(
+    experiment: ExperimentConfig,
     splits: Splits,
     folder: Path,
-    precision: Precision,
+    execution: ExecutionConfig,
     max_steps: int | None,
     initial: InitialModel,
-    start: Mapping[str, Path] | None = None,
+    init_from: Mapping[str, Path] | None = None,
 ) -> Results:
-    _claim(folder, experiment)
-    job = make_job(experiment, splits, folder, precision, start, initial)
+    _reserve_run_dir(folder, experiment)
+    job = build_training_run(experiment, splits, folder, execution, init_from, initial)
     train(job, max_steps)
-    score_best(job)
-    results = record_run(experiment, splits, job, initial.gflop)
-    if is_first():
-        _write(results, folder)
-    wait()
+    compute_final_metrics(job)
+    results = build_results(experiment, splits, job, initial.gflop)
+    if is_main_process():
+        _write_outputs(results, folder)
+    barrier()
     return results
 
 
-def _write(results: Results, folder: Path) -> None:
-    results.save(folder / RESULTS)
-    lines = read_log(folder / LOG)
-    courses = {name: result.course for name, result in results.tasks.items()}
-    draw_curves(folder / CURVES, lines, courses)
-    draw_balancing(folder / BALANCING, lines)
+def _write_outputs(results: Results, folder: Path) -> None:
+    results.save(folder / RESULTS_FILE)
+    lines = read_log(folder / LOG_FILE)
+    courses = {name: result.validation_metric for name, result in results.tasks.items()}
+    plot_training_curves(folder / CURVES_FILE, lines, courses)
+    plot_balancing(folder / BALANCING_FILE, lines)
     for kind in (SHARING, RELATIONS):
-        draw_course(folder / f"{kind}.png", lines, kind)
+        plot_matrix_history(folder / f"{kind}.png", lines, kind)
 
 
-def _claim(folder: Path, experiment: Experiment) -> None:
+def _reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> None:
     """Save the configuration, unless the folder holds another experiment.
 
     Raises:
@@ -191,91 +184,91 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     """
     file = folder / CONFIG
     if file.exists():
-        theirs = read_saved(file.read_text(encoding="utf-8", errors="replace"), file)
-        different = list(_differences(theirs.material(), experiment.material()))
+        theirs = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
+        different = list(_find_differences(theirs.to_semantic_dict(), experiment.to_semantic_dict()))
         if different:
             raise ConfigError(
                 f"{folder}: holds another experiment; {'; '.join(different[:4])}: "
                 f"choose another --output, or remove the folder"
             )
-    if is_first():
-        with replacing(file) as draft:
+    if is_main_process():
+        with atomic_write(file) as draft:
             draft.write_text(experiment.to_yaml(), encoding="utf-8")
 
 
-def _differences(theirs: Any, ours: Any, path: str = "") -> Iterator[str]:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in sorted({*theirs, *ours}):
-            yield from _differences(theirs.get(key), ours.get(key), f"{path}.{key}".lstrip("."))
-    elif theirs != ours:
-        yield f"{path} is {theirs} there, {ours} here"
+def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(current, dict):
+        for key in sorted({*saved, *current}):
+            yield from _find_differences(saved.get(key), current.get(key), f"{path}.{key}".lstrip("."))
+    elif saved != current:
+        yield f"{path} is {saved} there, {current} here"
 
 
-def make_job(
-    experiment: Experiment,
+def build_training_run(
+    experiment: ExperimentConfig,
     splits: Splits,
     folder: Path,
-    precision: Precision,
-    start: Mapping[str, Path] | None = None,
+    execution: ExecutionConfig,
+    init_from: Mapping[str, Path] | None = None,
     initial: InitialModel | None = None,
-) -> Job:
+) -> TrainingRun:
     """Build a run's parts, and restore what an earlier call left in its folder.
 
     Args:
         experiment: what to train.
         splits: its data.
         folder: of the run.
-        precision: where and how it runs.
-        start: {task: single-task run} that networks of one task each start from.
+        execution: where and how it runs.
+        init_from: {task: single-task run} that networks of one task each start from.
         initial: the experiment's model, if it was built before.
     """
-    settings, pin = experiment.train, precision.device.type == "cuda"
+    settings, pin = experiment.train, execution.device.type == "cuda"
     tasks = build_tasks(experiment)
     learnt = [*tasks, *build_auxiliary_tasks(experiment)]
     train_loader = build_train_loader(experiment, splits.train, learnt, pin)
-    steps_per_epoch = count_steps(train_loader, settings.accumulate)
+    steps_per_epoch = count_steps_per_epoch(train_loader, settings.grad_accum_steps)
     initial = initial or build_initial_model(experiment, tasks)
-    set_random_state(initial.rng_state)
+    set_rng_state(initial.rng_state)
     model = initial.model
-    if start:
-        warm_start(model, start)
-    if settings.checkpoint_activations:
-        recompute_blocks(model)
-    precision.place(model)
+    if init_from:
+        warm_start(model, init_from)
+    if settings.grad_checkpointing:
+        enable_grad_checkpointing(model)
+    execution.to_device(model)
     if settings.compile:
         model.compile()
-    balancer = build_balancer(experiment, learnt).to(precision.device)
-    average = make_average(model, settings)
-    if world_size() > 1:
-        join_norms(model)
-        if settings.shard:
-            check_shard(settings, balancer)
-            shard(model)
+    balancer = build_balancer(experiment, learnt).to(execution.device)
+    average = make_ema(model, settings)
+    if get_world_size() > 1:
+        convert_sync_batchnorm(model)
+        if settings.fsdp:
+            check_fsdp_compatible(settings, balancer)
+            apply_fsdp(model)
             if average is not None:
-                shard(average.module)
+                apply_fsdp(average.module)
     optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
-    scaler = torch.amp.GradScaler(precision.device.type, enabled=settings.amp == "fp16")
+    scaler = torch.amp.GradScaler(execution.device.type, enabled=settings.amp == "fp16")
     state = TrainState(model, average, optimizer, balancer, scaler)
     state.restore(folder)
-    return Job(
-        title=_title(experiment),
+    return TrainingRun(
+        title=_make_title(experiment),
         folder=folder,
-        config=experiment.to_yaml(),
+        config_yaml=experiment.to_yaml(),
         tasks=tasks,
-        train_step=TrainStep(model, learnt, balancer, optimizer, precision, settings, scaler),
+        train_step=TrainStep(model, learnt, balancer, optimizer, execution, settings, scaler),
         state=state,
-        schedule=Schedule(experiment.schedule, optimizer, settings.epochs, steps_per_epoch),
+        schedule=LRSchedule(experiment.schedule, optimizer, settings.epochs, steps_per_epoch),
         train_loader=train_loader,
         val_loader=build_eval_loader(experiment, splits.val, tasks, pin),
-        val_set=splits.val,
-        input=experiment.input,
-        predictor=lambda of: Predictor(of, tasks, experiment.input, device=precision),
+        val_dataset=splits.val,
+        input_config=experiment.input,
+        make_predict_fn=lambda of: Predictor(of, tasks, experiment.input, device=execution),
         protocol=experiment.protocol,
-        settings=settings,
+        train_config=settings,
         trackers=build_trackers(experiment),
     )
 
 
-def _title(experiment: Experiment) -> str:
-    names = "+".join(experiment.task_names())
+def _make_title(experiment: ExperimentConfig) -> str:
+    names = "+".join(experiment.list_task_names())
     return f"{experiment.decoder.name} {names}"

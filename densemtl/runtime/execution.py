@@ -9,34 +9,34 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from densemtl.distributed.collectives import own_device
+from densemtl.config.sections import TrainConfig
+from densemtl.distributed.collectives import get_local_device
 from densemtl.distributed.sharding import is_sharded
 from densemtl.errors import UserError
-from densemtl.config.sections import TrainSettings
 
 Output = TypeVar("Output")
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """{name in a configuration: type}; any other name stands for none."""
 
 
 @dataclass(frozen=True)
-class Precision:
+class ExecutionConfig:
     """Device, autocast type (None for full float32) and whether images are channels-last."""
 
     device: torch.device
-    autocast: torch.dtype | None = None
+    autocast_dtype: torch.dtype | None = None
     channels_last: bool = True
 
-    def run(self, model: Callable[..., Output], image: Tensor, **options: Any) -> Output:
+    def forward(self, model: Callable[..., Output], image: Tensor, **options: Any) -> Output:
         """A forward pass; the model's own dtype is kept, only its operations are cast."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         image = image.contiguous(memory_format=layout)
-        enabled = self.autocast is not None
-        with torch.autocast(self.device.type, self.autocast, enabled=enabled):
+        enabled = self.autocast_dtype is not None
+        with torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled):
             return model(image, **options)
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def to_device(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, with its convolutions in the chosen layout.
 
         One in shards has its place already, and a layout that cannot be chosen.
@@ -47,7 +47,7 @@ class Precision:
         return model.to(self.device).to(memory_format=layout)
 
 
-def make_precision(settings: TrainSettings, device: str | None) -> Precision:
+def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionConfig:
     """The device asked for, else a GPU where there is one; of several ranks each its own.
 
     Raises:
@@ -56,6 +56,6 @@ def make_precision(settings: TrainSettings, device: str | None) -> Precision:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {name}: no usable GPU here; leave it out or say --device cpu")
-    return Precision(
-        torch.device(own_device(name)), AUTOCAST.get(settings.amp), settings.channels_last
+    return ExecutionConfig(
+        torch.device(get_local_device(name)), AUTOCAST_DTYPES.get(config.amp), config.channels_last
     )

@@ -16,13 +16,15 @@ from densemtl.errors import WorkerError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 2
+MAX_PENDING_PER_WORKER = 2
 """Items a process that may wait or be at work, so that memory stays bounded."""
 
-KILLED = "a worker process was killed, perhaps for want of memory; take fewer workers and try again"
+KILLED_MESSAGE = (
+    "a worker process was killed, perhaps for want of memory; take fewer workers and try again"
+)
 
 
-class InOrder(Generic[Item, Result]):
+class OrderedProcessPool(Generic[Item, Result]):
     """Hands on `function` of each item, in the order in which the items are put in.
 
     A context, closed at its end.
@@ -30,31 +32,38 @@ class InOrder(Generic[Item, Result]):
     Args:
         function: from the top level of a module, or what can be pickled as its items and results
             can: processes are started afresh, not forked.
-        take: is given each result, in this process.
-        workers: processes; below 2 everything runs in this one, at once.
+        on_result: is given each result, in this process.
+        num_workers: processes; below 2 everything runs in this one, at once.
     """
 
     def __init__(
-        self, function: Callable[[Item], Result], take: Callable[[Result], None], workers: int
+        self,
+        function: Callable[[Item], Result],
+        on_result: Callable[[Result], None],
+        num_workers: int,
     ) -> None:
-        self._function, self._take, self._most = function, take, AHEAD * workers
-        self._pool = _processes(workers) if workers > 1 else None
-        self._waiting: deque[Future[Result]] = deque()
+        self._function, self._on_result, self._max_pending = (
+            function,
+            on_result,
+            MAX_PENDING_PER_WORKER * num_workers,
+        )
+        self._pool = _make_pool(num_workers) if num_workers > 1 else None
+        self._pending: deque[Future[Result]] = deque()
 
-    def put(self, item: Item) -> None:
+    def submit(self, item: Item) -> None:
         """Work on one more item; waits where too many are at work.
 
         Raises:
             WorkerError: a process was killed.
         """
         if self._pool is None:
-            self._take(self._function(item))
+            self._on_result(self._function(item))
             return
-        self._hand_on(self._most - 1)
+        self._drain(self._max_pending - 1)
         try:
-            self._waiting.append(self._pool.submit(self._function, item))
+            self._pending.append(self._pool.submit(self._function, item))
         except BrokenProcessPool as error:
-            raise WorkerError(KILLED) from error
+            raise WorkerError(KILLED_MESSAGE) from error
 
     def finish(self) -> None:
         """Wait for all that is at work.
@@ -62,42 +71,42 @@ class InOrder(Generic[Item, Result]):
         Raises:
             WorkerError: a process was killed.
         """
-        self._hand_on(0)
+        self._drain(0)
 
-    def _hand_on(self, left: int) -> None:
-        while len(self._waiting) > left:
+    def _drain(self, max_pending: int) -> None:
+        while len(self._pending) > max_pending:
             try:
-                result = self._waiting.popleft().result()
+                result = self._pending.popleft().result()
             except BrokenProcessPool as error:
-                raise WorkerError(KILLED) from error
-            self._take(result)
+                raise WorkerError(KILLED_MESSAGE) from error
+            self._on_result(result)
 
     def close(self) -> None:
         """Let the processes go; what they have not finished is dropped."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def __enter__(self) -> InOrder[Item, Result]:
+    def __enter__(self) -> OrderedProcessPool[Item, Result]:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _processes(workers: int) -> ProcessPoolExecutor:
+def _make_pool(num_workers: int) -> ProcessPoolExecutor:
     context = get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_init_worker)
 
 
-def _begin() -> None:
+def _init_worker() -> None:
     """Threads of every process for itself would only get in each other's way."""
     import cv2
 
     cv2.setNumThreads(1)
-    Thread(target=end_with_parent, daemon=True).start()
+    Thread(target=exit_with_parent, daemon=True).start()
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """End this process when the one that started it is gone, even by SIGKILL."""
     parent = parent_process()
     if parent is not None:

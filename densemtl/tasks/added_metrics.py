@@ -29,10 +29,10 @@ def metric_errors(task: Task, protocol: ProtocolName) -> Iterator[str]:
     Raises:
         ConfigError: the protocol does not score the task.
     """
-    task.primary(protocol)
+    task.get_primary_metric(protocol)
     if not task.added_metrics:
         return
-    own = [task.metric(protocol), task.final_metric(protocol)]
+    own = [task.make_metric(protocol), task.make_final_metric(protocol)]
     taken = {IMAGES, *(name for each in own if each for name in list_values(each))}
     for index, spec in enumerate(task.added_metrics):
         where = f"metrics.{index}"
@@ -52,8 +52,8 @@ def metric_errors(task: Task, protocol: ProtocolName) -> Iterator[str]:
 
 def _try_metric(metric: TaskMetric, task: Task) -> list[str]:
     """Return the names of a metric's values, after an image without a valid pixel."""
-    void = torch.from_numpy(task.void(SIZE))[None]
+    void = torch.from_numpy(task.make_empty_label(SIZE))[None]
     if void.is_floating_point():
         void = void.unsqueeze(1) if void.ndim == 3 else void.permute(0, 3, 1, 2)
     metric.update(task.decode(torch.zeros(1, task.channels, *SIZE)), void)
-    return list(metric.scores())
+    return list(metric.compute_dict())

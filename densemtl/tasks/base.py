@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.errors import ConfigError
-from densemtl.losses.eager_gradient import at_once
+from densemtl.losses.eager_gradient import compute_loss_with_eager_gradient
 from densemtl.metrics.base import ImageMetric, TaskMetric
 from densemtl.metrics.create import create_metric, find_scoring
 from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
-from densemtl.types import VOID, ProtocolName, Size
+from densemtl.types import IGNORE_INDEX, ProtocolName, Size
 
 if TYPE_CHECKING:
-    from densemtl.ops.lazy_upsampling import Coarse
-    from densemtl.transforms.geometry import Geometry
+    from densemtl.ops.lazy_upsampling import LazyLogits
+    from densemtl.transforms.geometry import GeometricTransform
 
 
 class Task(ABC):
@@ -28,14 +28,14 @@ class Task(ABC):
     Attributes:
         name: the task's name in the run, and the name of its label in the dataset.
         channels: number of logit channels.
-        weight: the usual loss weight (Vandenhende et al. 2021, "MTL for dense prediction").
+        default_loss_weight: the usual loss weight (Vandenhende et al. 2021, "MTL for dense prediction").
         higher_is_better: direction of the primary metric, the same under every protocol.
-        error_unit: of what `errors` gives.
+        error_unit: of what `compute_error_map` gives.
         unit: sign written after a predicted number; most have none.
         added_metrics: what scores the task besides the protocol's metrics.
     """
 
-    weight: ClassVar[float] = 1.0
+    default_loss_weight: ClassVar[float] = 1.0
     higher_is_better: ClassVar[bool]
     error_unit: ClassVar[str]
     unit: ClassVar[str] = ""
@@ -50,7 +50,7 @@ class Task(ABC):
         """Number of logit channels."""
 
     @abstractmethod
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss over valid pixels; exactly 0, with a graph, when there is none.
 
         Args:
@@ -58,67 +58,70 @@ class Task(ABC):
             target: as in `Batch.targets`.
         """
 
-    def coarse_loss(self, coarse: Coarse, target: Tensor) -> Tensor:
+    def compute_loss_low_res(self, lazy_logits: LazyLogits, target: Tensor) -> Tensor:
         """As `loss`, of logits on their way to full size, whose maps do not outlive the call.
 
         Args:
-            coarse: float32 BxCxhxw logits, and the way to the target's size.
+            lazy_logits: float32 BxCxhxw logits, and the way to the target's size.
             target: as in `Batch.targets`.
         """
-        whole_batch = (..., lambda each: self.loss(replace(coarse, logits=each).whole(), target))
-        return at_once(coarse.logits, [whole_batch])
+        whole_batch = (
+            ...,
+            lambda each: self.compute_loss(replace(lazy_logits, logits=each).upsample(), target),
+        )
+        return compute_loss_with_eager_gradient(lazy_logits.logits, [whole_batch])
 
     @abstractmethod
     def decode(self, logits: Tensor) -> Tensor:
         """BxCxHxW logits -> the prediction people use (ids, probabilities, metres, vectors)."""
 
-    def decode_coarse(self, coarse: Coarse) -> Tensor:
+    def decode_low_res(self, lazy_logits: LazyLogits) -> Tensor:
         """As `decode`, of logits that are not of the image's size yet, nor have to be made so.
 
         Args:
-            coarse: 1xCxhxw logits of one image, and the way to its size.
+            lazy_logits: 1xCxhxw logits of one image, and the way to its size.
         """
-        return self.decode(coarse.whole())
+        return self.decode(lazy_logits.upsample())
 
     @abstractmethod
-    def valid(self, target: Tensor) -> Tensor:
+    def compute_valid_mask(self, target: Tensor) -> Tensor:
         """BxHxW bool mask of the pixels that count."""
 
-    def labels(self, target: Tensor) -> Tensor:
+    def count_labels(self, target: Tensor) -> Tensor:
         """How many labels the loss is a mean over: by that it counts beside other batches' losses.
 
         A whole number without dimensions; the pixels that count, unless a loss says otherwise.
         """
-        return self.valid(target).sum()
+        return self.compute_valid_mask(target).sum()
 
-    def metric(self, protocol: ProtocolName) -> TaskMetric:
+    def make_metric(self, protocol: ProtocolName) -> TaskMetric:
         """Return a new metric, updated with (decoded prediction, target)."""
         return self._create(self._require_scoring(protocol).metric, protocol)
 
-    def final_metric(self, protocol: ProtocolName) -> ImageMetric | None:
+    def make_final_metric(self, protocol: ProtocolName) -> ImageMetric | None:
         """Return a new metric too slow for every validation, for the best weights alone, if any."""
         scoring = find_scoring(protocol, type(self))
         if scoring is None or scoring.final_metric is None:
             return None
         return cast(ImageMetric, self._create(scoring.final_metric, protocol))
 
-    def primary(self, protocol: ProtocolName) -> str:
+    def get_primary_metric(self, protocol: ProtocolName) -> str:
         """Return the name of the value that Delta_m reads, of the final metric if there is one."""
         return self._require_scoring(protocol).primary
 
-    def selection(self, protocol: ProtocolName) -> str:
+    def get_selection_metric(self, protocol: ProtocolName) -> str:
         """Return the name of the value of `metric` that selects the best weights."""
         scoring = find_scoring(protocol, type(self))
-        return (scoring.selection if scoring else None) or self.primary(protocol)
+        return (scoring.selection if scoring else None) or self.get_primary_metric(protocol)
 
     def metrics(self, protocol: ProtocolName) -> list[TaskMetric]:
         """Return new metrics for every validation: `metric`, and those that the user added."""
         added = (self._create(spec, protocol) for spec in self.added_metrics)
-        return [self.metric(protocol), *(m for m in added if not isinstance(m, ImageMetric))]
+        return [self.make_metric(protocol), *(m for m in added if not isinstance(m, ImageMetric))]
 
     def final_metrics(self, protocol: ProtocolName) -> list[ImageMetric]:
         """Return new metrics for the best weights alone: `final_metric`, and added slow ones."""
-        final = self.final_metric(protocol)
+        final = self.make_final_metric(protocol)
         added = (self._create(spec, protocol) for spec in self.added_metrics)
         slow = [each for each in added if isinstance(each, ImageMetric)]
         return slow if final is None else [final, *slow]
@@ -141,7 +144,9 @@ class Task(ABC):
         return create_metric(spec, self.metric_arguments(protocol))
 
     @abstractmethod
-    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+    def transform_label(
+        self, target: NDArray[np.generic], geometry: GeometricTransform
+    ) -> NDArray[np.generic]:
         """The label of a warped image: resampled without blending, and geometrically true.
 
         Args:
@@ -149,12 +154,12 @@ class Task(ABC):
             geometry: the one applied to the image.
         """
 
-    def unwarp(self, logits: Tensor, zoom: float, flip: bool) -> Tensor:
+    def inverse_transform_logits(self, logits: Tensor, scale: float, flip: bool) -> Tensor:
         """Logits of a warped image -> those of the plain one: what `warp` does to labels, undone.
 
         Args:
             logits: BxCxHxW, brought back to the plain image's size already.
-            zoom: how much nearer things look in the warped image.
+            scale: how much nearer things look in the warped image.
             flip: whether it is mirrored left to right.
 
         Returns:
@@ -163,19 +168,19 @@ class Task(ABC):
         return logits.flip(-1) if flip else logits
 
     @abstractmethod
-    def void(self, size: Size) -> NDArray[np.generic]:
+    def make_empty_label(self, size: Size) -> NDArray[np.generic]:
         """A label map in which no pixel counts, in a `Sample`'s layout."""
 
-    def misfit(self, label: NDArray[np.generic]) -> str:
+    def find_label_error(self, label: NDArray[np.generic]) -> str:
         """Why a label in a `Sample`'s layout cannot be one of this task; empty if it can."""
-        own = self.void((1, 1))
+        own = self.make_empty_label((1, 1))
         same = label.dtype == own.dtype and label.ndim == own.ndim
         if same and label.shape[2:] == own.shape[2:]:
             return ""
-        return f"is {_layout(label)}, the task takes {_layout(own)}"
+        return f"is {_describe_layout(label)}, the task takes {_describe_layout(own)}"
 
     @abstractmethod
-    def errors(
+    def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
         """How wrong a decoded prediction is at each pixel, HxW from 0 on; NaN where void.
@@ -186,39 +191,45 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+    def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """A decoded prediction or label in a `Sample`'s layout -> HxWx3 uint8 RGB; void black."""
 
 
-def _layout(label: NDArray[np.generic]) -> str:
+def _describe_layout(label: NDArray[np.generic]) -> str:
     return "x".join(["H", "W", *map(str, label.shape[2:])]) + f" {label.dtype}"
 
 
-class LabelMap(Task):
+class CategoricalTask(Task):
     """A task whose label is one number a pixel that cannot be blended: HxW uint8, void 255."""
 
     @property
-    def ids(self) -> int:
+    def num_ids(self) -> int:
         """How many numbers a label may hold, from 0 on, besides void."""
         return self.channels
 
-    def misfit(self, label: NDArray[np.generic]) -> str:
+    def find_label_error(self, label: NDArray[np.generic]) -> str:
         """Nor may it hold other numbers."""
-        found = super().misfit(label)
+        found = super().find_label_error(label)
         if found:
             return found
         numbers = np.asarray(label, np.uint8)
-        beyond = bool(((numbers >= self.ids) & (numbers != VOID)).any())
-        return f"holds numbers above {self.ids - 1} that are not {VOID} (void)" if beyond else ""
+        beyond = bool(((numbers >= self.num_ids) & (numbers != IGNORE_INDEX)).any())
+        return (
+            f"holds numbers above {self.num_ids - 1} that are not {IGNORE_INDEX} (void)"
+            if beyond
+            else ""
+        )
 
-    def valid(self, target: Tensor) -> Tensor:
+    def compute_valid_mask(self, target: Tensor) -> Tensor:
         """Pixels that are not 255."""
-        return target != VOID
+        return target != IGNORE_INDEX
 
-    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+    def transform_label(
+        self, target: NDArray[np.generic], geometry: GeometricTransform
+    ) -> NDArray[np.generic]:
         """Nearest pixel; outside void."""
-        return geometry.labels(target, VOID)
+        return geometry.apply_label(target, IGNORE_INDEX)
 
-    def void(self, size: Size) -> NDArray[np.generic]:
+    def make_empty_label(self, size: Size) -> NDArray[np.generic]:
         """HxW uint8 of 255."""
-        return np.full(size, VOID, np.uint8)
+        return np.full(size, IGNORE_INDEX, np.uint8)

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.ops.colormaps import glow
-from densemtl.config.constraints import Fraction
+from densemtl.config.constraints import UnitInterval
 from densemtl.losses.balanced_bce import balanced_bce
-from densemtl.tasks.base import LabelMap
-from densemtl.types import VOID
+from densemtl.ops.colormaps import apply_probability_colormap
+from densemtl.tasks.base import CategoricalTask
+from densemtl.types import IGNORE_INDEX
 
 
-class Binary(LabelMap):
+class Binary(CategoricalTask):
     """One logit a pixel: balanced cross-entropy, decoded by the sigmoid, scored by pixels.
 
     Args:
@@ -27,7 +27,7 @@ class Binary(LabelMap):
     higher_is_better: ClassVar[bool] = True
     error_unit: ClassVar[str] = "probability"
 
-    def __init__(self, name: str, *, positive_weight: Fraction | None = None) -> None:
+    def __init__(self, name: str, *, positive_weight: UnitInterval | None = None) -> None:
         super().__init__(name)
         self.positive_weight = positive_weight
 
@@ -37,25 +37,25 @@ class Binary(LabelMap):
         return 1
 
     @property
-    def ids(self) -> int:
+    def num_ids(self) -> int:
         """No and yes."""
         return 2
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Balanced binary cross-entropy, mean over valid pixels."""
-        return balanced_bce(logits, target, self.valid(target), self.positive_weight)
+        return balanced_bce(logits, target, self.compute_valid_mask(target), self.positive_weight)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Bx1xHxW logits -> BxHxW float32 probabilities."""
         return logits.float().squeeze(1).sigmoid()
 
-    def errors(
+    def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
         """How far the probability is from the label: near 1 at false and at missed pixels."""
         off = np.abs(prediction.astype(np.float32) - target.astype(np.float32))
-        return np.where(target == VOID, np.nan, off).astype(np.float32)
+        return np.where(target == IGNORE_INDEX, np.nan, off).astype(np.float32)
 
-    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+    def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """HxW probabilities or labels -> dark to bright; void black, no darker than 0."""
-        return glow(np.where(prediction == VOID, np.nan, prediction))
+        return apply_probability_colormap(np.where(prediction == IGNORE_INDEX, np.nan, prediction))

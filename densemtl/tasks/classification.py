@@ -8,23 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.ops.argmax import highest, highest_of
-from densemtl.ops.lazy_upsampling import Coarse
-from densemtl.ops.colormaps import BLACK, palette
-from densemtl.errors import ConfigError
 from densemtl.config.constraints import Byte, ClassNames
-from densemtl.losses.cross_entropy import coarse_cross_entropy, cross_entropy
-from densemtl.tasks.base import LabelMap
-from densemtl.types import VOID, ProtocolName
+from densemtl.errors import ConfigError
+from densemtl.losses.cross_entropy import banded_cross_entropy, cross_entropy
+from densemtl.ops.argmax import argmax_channels, argmax_upsampled
+from densemtl.ops.colormaps import VOID_COLOR, make_palette
+from densemtl.ops.lazy_upsampling import LazyLogits
+from densemtl.tasks.base import CategoricalTask
+from densemtl.types import IGNORE_INDEX, ProtocolName
 
 
-class Classes(LabelMap):
+class Classification(CategoricalTask):
     """Pixel classification: cross-entropy, decoded by argmax, scored by mIoU.
 
     Args:
         name: the task's name.
         class_names: one a class, in the order of the label ids 0, 1, ..; at most 255.
-        colours: one RGB colour (0..255) a class; by default a fixed palette.
+        colors: one RGB colour (0..255) a class; by default a fixed palette.
 
     Raises:
         ConfigError: a class named twice, or colours that do not match the classes.
@@ -38,50 +38,52 @@ class Classes(LabelMap):
         name: str,
         *,
         class_names: ClassNames,
-        colours: list[tuple[Byte, Byte, Byte]] | None = None,
+        colors: list[tuple[Byte, Byte, Byte]] | None = None,
     ) -> None:
         super().__init__(name)
         twice = [each for each in class_names if class_names.count(each) > 1]
         if twice:
             raise ConfigError(f"tasks.{name}.class_names: {twice[0]!r} is named twice.")
-        if colours is not None and len(colours) != len(class_names):
-            found = f"{len(colours)} colours for {len(class_names)} classes"
+        if colors is not None and len(colors) != len(class_names):
+            found = f"{len(colors)} colours for {len(class_names)} classes"
             raise ConfigError(f"tasks.{name}.colours: {found}; give one a class, or none.")
         self.class_names = tuple(class_names)
-        self._table = np.tile(BLACK, (VOID + 1, 1))
-        self._table[: self.channels] = palette(self.channels) if colours is None else colours
+        self._color_table = np.tile(VOID_COLOR, (IGNORE_INDEX + 1, 1))
+        self._color_table[: self.channels] = (
+            make_palette(self.channels) if colors is None else colors
+        )
 
     @property
     def channels(self) -> int:
         """Number of classes."""
         return len(self.class_names)
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, sum over valid pixels / their number."""
-        return cross_entropy(logits, target, self.valid(target))
+        return cross_entropy(logits, target, self.compute_valid_mask(target))
 
-    def coarse_loss(self, coarse: Coarse, target: Tensor) -> Tensor:
+    def compute_loss_low_res(self, lazy_logits: LazyLogits, target: Tensor) -> Tensor:
         """In pieces, since classes may be many."""
-        return coarse_cross_entropy(coarse, target, self.valid(target))
+        return banded_cross_entropy(lazy_logits, target, self.compute_valid_mask(target))
 
     def decode(self, logits: Tensor) -> Tensor:
         """BxCxHxW logits -> BxHxW int64 class ids."""
-        return highest(logits)
+        return argmax_channels(logits)
 
-    def decode_coarse(self, coarse: Coarse) -> Tensor:
+    def decode_low_res(self, lazy_logits: LazyLogits) -> Tensor:
         """The same in bands of rows."""
-        return highest_of(coarse)
+        return argmax_upsampled(lazy_logits)
 
     def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
         """Names of the classes."""
         return {"class_names": self.class_names}
 
-    def errors(
+    def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
         """1 where the class is wrong."""
-        return np.where(target == VOID, np.nan, prediction != target).astype(np.float32)
+        return np.where(target == IGNORE_INDEX, np.nan, prediction != target).astype(np.float32)
 
-    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+    def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """HxW class ids -> each class's colour."""
-        return self._table[prediction.astype(np.intp)]
+        return self._color_table[prediction.astype(np.intp)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from densemtl.config.constraints import Positive
+from densemtl.config.constraints import PositiveFloat
 from densemtl.tasks.regression import LossName, Regression
 
 
@@ -13,13 +13,15 @@ class Depth(Regression):
 
     Args:
         name: the task's name.
-        loss: "l1" (survey), "log_l1", "berhu" or "silog".
+        compute_loss: "l1" (survey), "log_l1", "berhu" or "silog".
         max_depth: metres at which colours end, so that pictures compare with each other.
     """
 
-    weight: ClassVar[float] = 1.0
+    default_loss_weight: ClassVar[float] = 1.0
     error_unit: ClassVar[str] = "metres"
     unit: ClassVar[str] = "m"
 
-    def __init__(self, name: str, *, loss: LossName = "l1", max_depth: Positive = 10.0) -> None:
-        super().__init__(name, loss=loss, scales_with_zoom=True, low=0.0, high=max_depth)
+    def __init__(
+        self, name: str, *, loss: LossName = "l1", max_depth: PositiveFloat = 10.0
+    ) -> None:
+        super().__init__(name, loss=loss, scale_equivariant=True, vis_min=0.0, vis_max=max_depth)

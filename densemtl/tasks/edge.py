@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from densemtl.config.constraints import OpenUnitInterval, UnitInterval
 from densemtl.errors import ConfigError
-from densemtl.config.constraints import Fraction, OpenFraction
 from densemtl.metrics.boundary.protocols import MAX_DISTANCE
 from densemtl.metrics.create import get_protocol
 from densemtl.tasks.binary import Binary
@@ -37,26 +37,26 @@ class Edge(Binary):
         positive_weight: see `Binary`; the survey's .95 (ATRC takes .80 on NYUD).
         max_distance: between matched pixels, as a share of the image's diagonal; published are
             .0075, and .011 on NYUD-v2, which is the default there.
-        regions_under: protocols that take the label's 0 and 1 for regions, and find and thin the
+        region_label_protocols: protocols that take the label's 0 and 1 for regions, and find and thin the
             boundaries between them; the default on NYUD-v2 is `modern`, as it is published.
     """
 
-    weight: ClassVar[float] = 50.0
+    default_loss_weight: ClassVar[float] = 50.0
 
     def __init__(
         self,
         name: str,
         *,
-        positive_weight: Fraction | None = 0.95,
-        max_distance: OpenFraction = MAX_DISTANCE,
-        regions_under: tuple[KnownProtocol, ...] = (),
+        positive_weight: UnitInterval | None = 0.95,
+        max_distance: OpenUnitInterval = MAX_DISTANCE,
+        region_label_protocols: tuple[KnownProtocol, ...] = (),
     ) -> None:
         super().__init__(name, positive_weight=positive_weight)
-        self.max_distance, self.regions_under = max_distance, regions_under
+        self.max_distance, self.region_label_protocols = max_distance, region_label_protocols
 
     def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
         """How boundaries are matched, and whether the label holds regions."""
         return {
             "max_distance": self.max_distance,
-            "regions": protocol in self.regions_under,
+            "regions": protocol in self.region_label_protocols,
         }

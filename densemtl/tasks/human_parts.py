@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from densemtl.tasks.classification import Classes
+from densemtl.tasks.classification import Classification
 
 
-class HumanParts(Classes):
+class HumanParts(Classification):
     """Background and body parts; images without a person are void throughout."""
 
-    weight: ClassVar[float] = 2.0
+    default_loss_weight: ClassVar[float] = 2.0

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from densemtl.losses.direction import Divisor
-from densemtl.tasks.direction import UnitVectors
+from densemtl.losses.direction import Reduction
+from densemtl.tasks.direction import Direction
 
 
-class Normals(UnitVectors):
+class Normals(Direction):
     """Unit normals of visible surfaces, facing the camera; a floor is about (0, -1, 0).
 
     Args:
         name: the task's name.
-        loss: see `UnitVectors`.
-        divisor: see `UnitVectors`.
+        compute_loss: see `UnitVectors`.
+        reduction: see `UnitVectors`.
     """
 
-    weight: ClassVar[float] = 10.0
+    default_loss_weight: ClassVar[float] = 10.0
 
     def __init__(
         self,
         name: str,
         *,
         loss: Literal["l1", "cosine"] = "l1",
-        divisor: Divisor = "elements",
+        reduction: Reduction = "elements",
     ) -> None:
-        super().__init__(name, loss=loss, divisor=divisor)
+        super().__init__(name, loss=loss, reduction=reduction)

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.ops.colormaps import ramp
-from densemtl.transforms.geometry import Geometry
+from densemtl.config.constraints import NumChannels
 from densemtl.errors import ConfigError
-from densemtl.config.constraints import Width
 from densemtl.losses.regression import LOSSES, silog
+from densemtl.ops.colormaps import apply_viridis_colormap
+from densemtl.ops.valid_mask import compute_valid_mask
 from densemtl.tasks.base import Task
+from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import Size
-from densemtl.ops.valid_mask import known
 
 LossName = Literal["l1", "log_l1", "berhu", "silog"]
 
@@ -26,10 +26,10 @@ class Regression(Task):
     Args:
         name: the task's name.
         channels: values a pixel.
-        loss: "l1"; "log_l1" and "silog" for positive values; "berhu" stresses large errors.
-        scales_with_zoom: whether a value halves where the image is shown twice as near.
-        low: the value with the brightest colour in pictures.
-        high: the value with the darkest.
+        compute_loss: "l1"; "log_l1" and "silog" for positive values; "berhu" stresses large errors.
+        scale_equivariant: whether a value halves where the image is shown twice as near.
+        vis_min: the value with the brightest colour in pictures.
+        vis_max: the value with the darkest.
 
     Raises:
         ConfigError: low is not below high.
@@ -42,66 +42,70 @@ class Regression(Task):
         self,
         name: str,
         *,
-        channels: Width = 1,
+        channels: NumChannels = 1,
         loss: LossName = "l1",
-        scales_with_zoom: bool = False,
-        low: float = 0.0,
-        high: float = 1.0,
+        scale_equivariant: bool = False,
+        vis_min: float = 0.0,
+        vis_max: float = 1.0,
     ) -> None:
         super().__init__(name)
-        if low >= high:
-            raise ConfigError(f"tasks.{name}.low: {low} must be below high, {high}.")
+        if vis_min >= vis_max:
+            raise ConfigError(f"tasks.{name}.low: {vis_min} must be below high, {vis_max}.")
         self._channels = channels
         self._loss = LOSSES[loss]
-        self.scales_with_zoom = scales_with_zoom
-        self.low, self.high = low, high
+        self.scale_equivariant = scale_equivariant
+        self.vis_min, self.vis_max = vis_min, vis_max
 
     @property
     def channels(self) -> int:
         """Values a pixel."""
         return self._channels
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """The chosen loss over valid pixels."""
-        return self._loss(logits, target, self.valid(target))
+        return self._loss(logits, target, self.compute_valid_mask(target))
 
     def decode(self, logits: Tensor) -> Tensor:
         """The values themselves, in float32."""
         return logits.float()
 
-    def valid(self, target: Tensor) -> Tensor:
+    def compute_valid_mask(self, target: Tensor) -> Tensor:
         """Pixels without NaN in any channel."""
-        return known(target)
+        return compute_valid_mask(target)
 
-    def labels(self, target: Tensor) -> Tensor:
+    def count_labels(self, target: Tensor) -> Tensor:
         """The pixels that count, or the images with any for a loss of whole images (silog)."""
-        valid = self.valid(target)
+        valid = self.compute_valid_mask(target)
         return valid.flatten(1).any(dim=1).sum() if self._loss is silog else valid.sum()
 
-    def warp(self, target: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+    def transform_label(
+        self, target: NDArray[np.generic], geometry: GeometricTransform
+    ) -> NDArray[np.generic]:
         """Nearest pixel, divided by the zoom if values scale with it; outside void."""
-        warped = geometry.labels(target, np.nan).astype(np.float32, copy=False)
-        if self.scales_with_zoom and geometry.zoom != 1:
-            return warped / np.float32(geometry.zoom)
+        warped = geometry.apply_label(target, np.nan).astype(np.float32, copy=False)
+        if self.scale_equivariant and geometry.scale != 1:
+            return warped / np.float32(geometry.scale)
         return warped
 
-    def unwarp(self, logits: Tensor, zoom: float, flip: bool) -> Tensor:
+    def inverse_transform_logits(self, logits: Tensor, scale: float, flip: bool) -> Tensor:
         """Mirrored back; multiplied by the zoom if values scale with it."""
-        straight = super().unwarp(logits, zoom, flip)
-        return straight * zoom if self.scales_with_zoom else straight
+        straight = super().inverse_transform_logits(logits, scale, flip)
+        return straight * scale if self.scale_equivariant else straight
 
-    def void(self, size: Size) -> NDArray[np.generic]:
+    def make_empty_label(self, size: Size) -> NDArray[np.generic]:
         """HxW, or HxWxC for several channels, float32 of NaN."""
         shape = size if self.channels == 1 else (*size, self.channels)
         return np.full(shape, np.nan, np.float32)
 
-    def errors(
+    def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
         """Absolute difference, its mean over channels."""
         off = np.abs(prediction.astype(np.float32) - target.astype(np.float32))
         return off if off.ndim == 2 else off.mean(axis=-1)
 
-    def colour(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
+    def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Viridis from `low` (bright) to `high` (dark); of several channels the first."""
-        return ramp(prediction if prediction.ndim == 2 else prediction[..., 0], self.low, self.high)
+        return apply_viridis_colormap(
+            prediction if prediction.ndim == 2 else prediction[..., 0], self.vis_min, self.vis_max
+        )

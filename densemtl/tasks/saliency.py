@@ -10,4 +10,4 @@ from densemtl.tasks.binary import Binary
 class Saliency(Binary):
     """Salient objects against the rest; positives and negatives weigh alike in every batch."""
 
-    weight: ClassVar[float] = 5.0
+    default_loss_weight: ClassVar[float] = 5.0

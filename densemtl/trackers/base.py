@@ -15,7 +15,7 @@ from densemtl.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class TrackedRun:
+class RunInfo:
     """What a tracker is told when a run starts or goes on.
 
     Attributes:
@@ -40,15 +40,15 @@ class Tracker(ABC):
     """
 
     @abstractmethod
-    def start(self, run: TrackedRun) -> None:
+    def start(self, run_info: RunInfo) -> None:
         """Open the record of a run, the same one again when the run goes on."""
 
     @abstractmethod
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers by `kind/name`, such as `val/depth/rmse`; they may be NaN."""
 
     @abstractmethod
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+    def log_image(self, step: int, name: str, image: np.ndarray) -> None:
         """An HxWx3 uint8 picture."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Tracker(ABC):
         """Write what is left and close; `failed` when the run ended by an error."""
 
 
-def require(module: str, extra: str) -> None:
+def require_module(module: str, extra: str) -> None:
     """Check that a library is installed, without importing it.
 
     Raises:

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from densemtl.io.atomic import replacing
-from densemtl.trackers.base import TrackedRun, Tracker, require
-from densemtl.trackers.background import PATIENCE
+from densemtl.io.atomic import atomic_write
+from densemtl.trackers.background import FINISH_TIMEOUT_SECONDS
+from densemtl.trackers.base import RunInfo, Tracker, require_module
 
-ID = "wandb.id"
+ID_FILE = "wandb.id"
 
 
 class WandB(Tracker):
@@ -41,17 +41,17 @@ class WandB(Tracker):
         tags: tuple[str, ...] = (),
         mode: Literal["online", "offline"] | None = None,
     ) -> None:
-        require("wandb", "wandb")
+        require_module("wandb", "wandb")
         self._project, self._entity, self._group = project, entity, group
         self._tags, self._mode = tags, mode
 
-    def start(self, run: TrackedRun) -> None:
+    def start(self, run_info: RunInfo) -> None:
         """Open the W&B run, asking for an API key where there is none and somebody to ask."""
         import wandb
 
-        file = run.folder / ID
+        file = run_info.folder / ID_FILE
         if not file.exists():
-            with replacing(file) as draft:
+            with atomic_write(file) as draft:
                 draft.write_text(secrets.token_hex(4), encoding="utf-8")
         self._image = wandb.Image
         self._run = wandb.init(
@@ -60,24 +60,24 @@ class WandB(Tracker):
             group=self._group,
             tags=self._tags,
             mode=self._mode,
-            name=run.title,
-            config=dict(run.config),
-            dir=str(run.folder),
+            name=run_info.title,
+            config=dict(run_info.config),
+            dir=str(run_info.folder),
             id=file.read_text(encoding="utf-8"),
             resume="allow",
             reinit="create_new",
             # The terminal is not recorded: a progress bar would fill the record.
-            settings=wandb.Settings(console="off", finish_timeout=PATIENCE),
+            settings=wandb.Settings(console="off", finish_timeout=FINISH_TIMEOUT_SECONDS),
         )
         self._run.define_metric("*", step_metric="step")
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A curve each."""
         self._run.log({**values, "step": step})
 
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+    def log_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Among the media."""
-        self._run.log({name: self._image(picture), "step": step})
+        self._run.log({name: self._image(image), "step": step})
 
     def finish(self, failed: bool) -> None:
         """Send what is left."""

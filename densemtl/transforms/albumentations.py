@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from densemtl.errors import ConfigError, suggest
 
 
-class Pixels:
+class AlbumentationsTransform:
     """Transforms of the image alone, one after the other, each with its own chance `p`.
 
     Args:
@@ -32,7 +32,9 @@ class Pixels:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import albumentations
 
-        made = [_make(albumentations, index, each) for index, each in enumerate(transforms)]
+        made = [
+            _create_transform(albumentations, index, each) for index, each in enumerate(transforms)
+        ]
         self._compose = albumentations.Compose(made, seed=0)
 
     def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -42,12 +44,14 @@ class Pixels:
         return changed
 
 
-def _make(library: Any, index: int, transform: Mapping[str, Any]) -> Any:
+def _create_transform(library: Any, index: int, transform: Mapping[str, Any]) -> Any:
     """One transform; what albumentations only warns of, such as an unknown option, is an error."""
     where = f"augment.pixels.{index}"
     options = dict(transform)
     name = str(options.pop("name", ""))
-    kinds = {key: kind for key, kind in vars(library).items() if _changes_pixels(library, kind)}
+    kinds = {
+        key: kind for key, kind in vars(library).items() if _is_image_only_transform(library, kind)
+    }
     if name not in kinds:
         near = suggest(name, kinds)
         raise ConfigError(
@@ -61,6 +65,6 @@ def _make(library: Any, index: int, transform: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{where}: {name}: {' '.join(str(error).split())[:200]}") from error
 
 
-def _changes_pixels(library: Any, kind: Any) -> bool:
+def _is_image_only_transform(library: Any, cls: Any) -> bool:
     base = library.ImageOnlyTransform
-    return isinstance(kind, type) and issubclass(kind, base) and kind is not base
+    return isinstance(cls, type) and issubclass(cls, base) and cls is not base

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from densemtl.io.atomic import replacing
+from densemtl.io.atomic import atomic_write
 
-Line = Mapping[str, Any]
+LogRecord = Mapping[str, Any]
 """One line of a `log.jsonl`."""
 
-MEASURES = {
+BALANCING_QUANTITIES = {
     "weight": "weight of the loss",
     "norm": "length of the gradient",
     "cosine": "cosine between gradients",
@@ -19,12 +19,14 @@ MEASURES = {
 """{first part of a log's key: what it measures}."""
 
 
-def draw_curves(file: Path, lines: Sequence[Line], metrics: Mapping[str, str]) -> None:
+def plot_training_curves(
+    file: Path, records: Sequence[LogRecord], metrics: Mapping[str, str]
+) -> None:
     """Write a picture, whole or not at all.
 
     Args:
         file: an image file.
-        lines: a run's log.
+        records: a run's log.
         metrics: {task: name of the metric that its validations are judged by}.
     """
     # The object-oriented way leaves pyplot and its choice of a window system alone.
@@ -33,14 +35,14 @@ def draw_curves(file: Path, lines: Sequence[Line], metrics: Mapping[str, str]) -
     figure = Figure(figsize=(3.2 * len(metrics), 4.8), layout="constrained")
     axes = figure.subplots(2, len(metrics), sharex=True, squeeze=False)
     for (above, below), (task, metric) in zip(axes.T, metrics.items(), strict=True):
-        _plot(above, lines, "train", task, f"{task}: loss", "")
-        _plot(below, lines, "val", f"{task}/{metric}", f"{task}: {metric}", "o")
+        _plot_series(above, records, "train", task, f"{task}: loss", "")
+        _plot_series(below, records, "val", f"{task}/{metric}", f"{task}: {metric}", "o")
         below.set_xlabel("step")
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         figure.savefig(draft, dpi=110)
 
 
-def draw_balancing(file: Path, lines: Sequence[Line]) -> None:
+def plot_balancing(file: Path, records: Sequence[LogRecord]) -> None:
     """Write a picture of the tasks' weights, and of their gradients where these were measured.
 
     Lengths and cosines of gradients are those that a rule weighed. Without weights in the log no
@@ -48,9 +50,13 @@ def draw_balancing(file: Path, lines: Sequence[Line]) -> None:
 
     Args:
         file: an image file.
-        lines: a run's log.
+        records: a run's log.
     """
-    panels = {kind: names for kind in MEASURES if (names := _measured(lines, kind))}
+    panels = {
+        kind: names
+        for kind in BALANCING_QUANTITIES
+        if (names := _list_measured_names(records, kind))
+    }
     if not panels:
         return
     from matplotlib.figure import Figure
@@ -59,31 +65,33 @@ def draw_balancing(file: Path, lines: Sequence[Line]) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (kind, names) in zip(axes, panels.items(), strict=True):
         for name in names:
-            _plot(axis, lines, "train", f"{kind}/{name}", MEASURES[kind], "", name)
+            _plot_series(
+                axis, records, "train", f"{kind}/{name}", BALANCING_QUANTITIES[kind], "", name
+            )
         if kind == "norm":
             axis.set_yscale("log")
         axis.set_xlabel("step")
         axis.legend(fontsize=8)
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         figure.savefig(draft, dpi=110)
 
 
-def _measured(lines: Sequence[Line], kind: str) -> list[str]:
+def _list_measured_names(records: Sequence[LogRecord], kind: str) -> list[str]:
     """What a measure was taken of: tasks or pairs of them."""
-    keys = dict.fromkeys(key for line in lines if line["kind"] == "train" for key in line)
+    keys = dict.fromkeys(key for line in records if line["kind"] == "train" for key in line)
     return [key.partition("/")[2] for key in keys if key.startswith(f"{kind}/")]
 
 
-def _plot(
+def _plot_series(
     axis: Any,
-    lines: Sequence[Line],
+    records: Sequence[LogRecord],
     kind: str,
     key: str,
     title: str,
     marker: str,
     label: str | None = None,
 ) -> None:
-    told = [line for line in lines if line["kind"] == kind and line.get(key) is not None]
+    told = [line for line in records if line["kind"] == kind and line.get(key) is not None]
     points = [(line["step"], line[key]) for line in told]
     axis.plot(
         [step for step, _ in points], [value for _, value in points], marker=marker, label=label

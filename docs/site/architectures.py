@@ -7,21 +7,21 @@ from pathlib import Path
 
 import svg
 
-from densemtl.config.experiment import Experiment, load_experiment
-from densemtl.analysis.model_summary import Summary, summarise
+from densemtl.analysis.model_summary import ModelSummary, summarize
+from densemtl.config.experiment import ExperimentConfig, load_experiment
 from densemtl.results.tables import markdown_table
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "configs" / "nyud"
+RECIPES_FOLDER = ROOT / "configs" / "nyud"
 
-Recipe = tuple[Path, Experiment]
+Recipe = tuple[Path, ExperimentConfig]
 
 
 @cache
-def recipes() -> dict[str, list[Recipe]]:
+def load_recipes() -> dict[str, list[Recipe]]:
     """{decoder: the survey's recipes that train it}, that of the smallest input first."""
     found: dict[str, list[Recipe]] = {}
-    for file in sorted(RECIPES.glob("*/*.yaml")):
+    for file in sorted(RECIPES_FOLDER.glob("*/*.yaml")):
         experiment = load_experiment(file)
         if not experiment.auxiliary_tasks and experiment.protocol == "survey":
             found.setdefault(experiment.decoder.name, []).append((file, experiment))
@@ -31,33 +31,33 @@ def recipes() -> dict[str, list[Recipe]]:
 
 
 @cache
-def _summary(file: Path) -> Summary:
-    return summarise(load_experiment(file))
+def _load_summary(file: Path) -> ModelSummary:
+    return summarize(load_experiment(file))
 
 
-def figure(recipe: Recipe) -> str:
+def render_figure(recipe: Recipe) -> str:
     """What of the network is shared."""
     file, experiment = recipe
-    drawn = _summary(file).structure
+    drawn = _load_summary(file).structure
     label = f"Modules of {experiment.decoder.name}, from the image down to the tasks"
     told = (
         "*Modules from the image down to each task, read off the graph of a forward pass of "
         f"`{file.relative_to(ROOT)}`: what all tasks share spans the columns, and so does what "
         "they meet in (fusion); the rest is a task's own.*"
     )
-    return f"{svg.wall(drawn.courses, drawn.feet, label)}\n\n{told}"
+    return f"{svg.wall(drawn.rows, drawn.labels, label)}\n\n{told}"
 
 
-def cost_table(some: list[Recipe]) -> str:
+def render_cost_table(recipes_of_decoder: list[Recipe]) -> str:
     """A line a recipe."""
     header = ["recipe", "backbone", "input", "tasks", "parameters M", "GFLOP", "activations MiB"]
     rows = []
-    for file, experiment in some:
-        told = _summary(file)
+    for file, experiment in recipes_of_decoder:
+        told = _load_summary(file)
         height, width = told.input
         rows.append(
             [
-                *(f"`{file.relative_to(RECIPES)}`", told.backbone, f"{height}x{width}"),
+                *(f"`{file.relative_to(RECIPES_FOLDER)}`", told.backbone, f"{height}x{width}"),
                 *(str(len(experiment.tasks)), f"{told.whole.parameters / 1e6:.2f}"),
                 *(f"{told.whole.gflop:.2f}", f"{told.activation_mib:.0f}"),
             ]
@@ -70,8 +70,8 @@ def cost_table(some: list[Recipe]) -> str:
     return f"{markdown_table([header, *rows], num_text_columns=3)}\n{below}"
 
 
-def recipe(one: Recipe) -> str:
+def render_recipe(located_recipe: Recipe) -> str:
     """The file, and how it is run."""
-    file = one[0].relative_to(ROOT)
-    text = one[0].read_text(encoding="utf-8").strip()
+    file = located_recipe[0].relative_to(ROOT)
+    text = located_recipe[0].read_text(encoding="utf-8").strip()
     return f'```yaml title="{file}"\n{text}\n```\n\n```\npython tools/train.py {file}\n```'

@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 
-FETCHED = re.compile(
+EXTERNAL_RESOURCE = re.compile(
     r"<(?:script|img|iframe)[^>]*?src=\"?https?:"
     r"|<link[^>]*rel=\"?(?:stylesheet|preload|preconnect)[^>]*https?:"
 )
@@ -26,21 +26,23 @@ log = logging.getLogger("mkdocs.plugins.densemtl")
 
 def on_config(config: Any) -> Any:
     """Put the methods' pages into the navigation."""
-    config["nav"] = _expanded(config["nav"])
+    config["nav"] = _expand_nav(config["nav"])
     return config
 
 
-def _expanded(nav: Any) -> Any:
+def _expand_nav(nav: Any) -> Any:
     if isinstance(nav, list):
-        lists = [_pages(each) if isinstance(each, str) else [_expanded(each)] for each in nav]
+        lists = [
+            _expand_pattern(each) if isinstance(each, str) else [_expand_nav(each)] for each in nav
+        ]
         return [each for some in lists for each in some]
     if isinstance(nav, dict):
-        return {title: _expanded(below) for title, below in nav.items()}
-    pages = _pages(nav)
+        return {title: _expand_nav(below) for title, below in nav.items()}
+    pages = _expand_pattern(nav)
     return pages if len(pages) > 1 else nav
 
 
-def _pages(pattern: str) -> list[Any]:
+def _expand_pattern(pattern: str) -> list[Any]:
     package, star, _ = pattern.partition("/*")
     if not star:
         return [pattern]
@@ -70,5 +72,5 @@ def on_page_content(html: str, **_: Any) -> str:
 def on_post_build(config: Any) -> None:
     """Warn of pages that would not be whole without a network."""
     for file in sorted(Path(config["site_dir"]).rglob("*.html")):
-        if FETCHED.search(file.read_text(encoding="utf-8")):
+        if EXTERNAL_RESOURCE.search(file.read_text(encoding="utf-8")):
             log.warning("%s loads something from elsewhere", file)

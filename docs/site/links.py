@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[2]
 
-ELSEWHERE = {
+EXTERNAL_PAGES = {
     "datasets/README.md": "datasets.md",
     "examples/README.md": "examples.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -19,18 +19,20 @@ ELSEWHERE = {
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
-def mended(markdown: str, page: str) -> str:
+def rewrite_links(markdown: str, page: str) -> str:
     """Rewrite the links of a page, given by its place in the site.
 
     A file that is no page is named in place of the link. What does not exist is left alone, for
     MkDocs to complain of.
     """
-    source = {uri: file for file, uri in ELSEWHERE.items()}.get(page, f"docs/{page}")
+    source = {uri: file for file, uri in EXTERNAL_PAGES.items()}.get(page, f"docs/{page}")
 
     def mend(match: re.Match[str]) -> str:
         text, target, anchor = match[1], match[2], match[3] or ""
         file = os.path.normpath(PurePosixPath(source).parent / target)
-        uri = ELSEWHERE.get(file, file.removeprefix("docs/") if file.startswith("docs/") else None)
+        uri = EXTERNAL_PAGES.get(
+            file, file.removeprefix("docs/") if file.startswith("docs/") else None
+        )
         if uri is not None:
             return f"[{text}]({os.path.relpath(uri, PurePosixPath(page).parent)}{anchor})"
         if not (ROOT / file).exists():

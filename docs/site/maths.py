@@ -13,7 +13,7 @@ log = logging.getLogger("mkdocs.plugins.densemtl")
 FORMULA = re.compile(r"<(span|div) class=\"arithmatex\">(.*?)</\1>", re.DOTALL)
 
 
-def rendered(page: str) -> str:
+def render_formulas(page: str) -> str:
     r"""Replace what arithmatex has marked, `\(..\)` in a line and `\[..\]` on its own."""
 
     def draw(match: re.Match[str]) -> str:

@@ -27,42 +27,46 @@ WITHOUT_HEADING = """\
 """
 
 
-def names(package: str) -> list[str]:
+def list_methods(package: str) -> list[str]:
     """The methods of "decoders" or "balancing"."""
-    return registry.names(package)
+    return registry.list_names(package)
 
 
-def page_of(package: str, name: str) -> str:
+def get_page_uri(package: str, name: str) -> str:
     """Where the page of a method lies."""
     return f"methods/{package}/{name}.md"
 
 
 @cache
-def pages() -> dict[str, str]:
+def make_pages() -> dict[str, str]:
     """{place in the site: Markdown} of all of them, and their overview."""
-    made = {"methods/index.md": _overview()}
-    for name in names("decoders"):
-        made[page_of("decoders", name)] = _page("decoders", name, *_of_decoder(name))
-    for name in names("balancing"):
-        made[page_of("balancing", name)] = _page("balancing", name, *_of_rule(name))
+    made = {"methods/index.md": _render_overview()}
+    for name in list_methods("decoders"):
+        made[get_page_uri("decoders", name)] = _render_page(
+            "decoders", name, *_describe_decoder(name)
+        )
+    for name in list_methods("balancing"):
+        made[get_page_uri("balancing", name)] = _render_page(
+            "balancing", name, *_describe_balancing_method(name)
+        )
     return made
 
 
-def _page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
-    cls = registry.find(package, name)
+def _render_page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
+    cls = registry.get_class(package, name)
     parts = [
-        f"# {_title(cls)}",
-        f"`{name}` · {_about(cls)}",
+        f"# {_get_title(cls)}",
+        f"`{name}` · {_get_summary(cls)}",
         figure,
-        _equations(package, name),
-        f"## Description and options\n\n{_described(cls)}",
+        _render_equations(package, name),
+        f"## Description and options\n\n{_render_description(cls)}",
         f"## Cost\n\n{cost}",
         f"## Recipe\n\n{recipe}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _described(cls: type[Any]) -> str:
+def _render_description(cls: type[Any]) -> str:
     """Its docstring, and those of the classes that define its other options."""
     classes = dict.fromkeys([cls, *filter(_has_options, registry.option_classes(cls))])
     return "\n".join(
@@ -76,24 +80,24 @@ def _has_options(cls: type[Any]) -> bool:
     return any(each.kind is inspect.Parameter.KEYWORD_ONLY for each in parameters)
 
 
-def _title(cls: type[Any]) -> str:
+def _get_title(cls: type[Any]) -> str:
     """What its file calls it, `MTI-Net: ..` or `Sluice networks (..`, else the class's name."""
-    named = re.match(r"([^.:(]+?) ?[:(]", _about(cls))
+    named = re.match(r"([^.:(]+?) ?[:(]", _get_summary(cls))
     return named[1] if named else cls.__name__
 
 
-def _about(cls: type[Any]) -> str:
+def _get_summary(cls: type[Any]) -> str:
     """The first sentence of its file, which names the paper."""
     told = ast.get_docstring(ast.parse(Path(inspect.getfile(cls)).read_text(encoding="utf-8")))
     return (told or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _equations(package: str, name: str) -> str:
+def _render_equations(package: str, name: str) -> str:
     file = EQUATIONS / package / f"{name}.md"
     return f"## Equations\n\n{file.read_text(encoding='utf-8').strip()}" if file.exists() else ""
 
 
-def _of_decoder(name: str) -> tuple[str, str, str]:
+def _describe_decoder(name: str) -> tuple[str, str, str]:
     found = architectures.recipes().get(name, [])
     if not found:
         return "", "No recipe names it.", f"```yaml\ndecoder: {{name: {name}}}\n```"
@@ -104,11 +108,11 @@ def _of_decoder(name: str) -> tuple[str, str, str]:
     )
 
 
-def _of_rule(name: str) -> tuple[str, str, str]:
-    cls = registry.find("balancing", name)
+def _describe_balancing_method(name: str) -> tuple[str, str, str]:
+    cls = registry.get_class("balancing", name)
     options = {
         key: field.default
-        for key, field in registry.options_model(cls).model_fields.items()
+        for key, field in registry.make_options_model(cls).model_fields.items()
         if field.default is not None
     }
     told = ", ".join([f"name: {name}", *(f"{key}: {each}" for key, each in options.items())])
@@ -118,7 +122,7 @@ def _of_rule(name: str) -> tuple[str, str, str]:
     return figure, rules.cost(cls), recipe
 
 
-def _overview() -> str:
+def _render_overview() -> str:
     rows = [
         "# Methods\n\nThese pages are made from the code: what a docstring, a recipe or a count"
         " tells is told there alone. [Contributing](../contributing.md) says how one is added.",
@@ -130,7 +134,7 @@ def _overview() -> str:
 
 def _table(package: str) -> str:
     rows = [
-        [f"[`{name}`]({package}/{name}.md)", _about(registry.find(package, name))]
-        for name in names(package)
+        [f"[`{name}`]({package}/{name}.md)", _get_summary(registry.get_class(package, name))]
+        for name in list_methods(package)
     ]
     return markdown_table([["name", ""], *rows], num_text_columns=2)

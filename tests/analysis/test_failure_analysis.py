@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.helpers.experiments import tiny
 
 from densemtl.analysis.failure_analysis import Diagnosis, diagnose
-from densemtl.engine.loading import Loaded, load
-from densemtl.runs.train_run import run
+from densemtl.engine.loading import TrainedModel, load_trained_model
+from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.depth import Depth
 from densemtl.tasks.edge import Edge
+from tests.helpers.experiments import make_tiny_experiment
 from tools.diagnose import main
 
 TASKS = ["semseg", "depth", "edge"]
@@ -24,36 +24,40 @@ TASKS = ["semseg", "depth", "edge"]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    run(tiny(f"tasks={TASKS}", "train.epochs=1"), folder, "cpu")
+    train_experiment(make_tiny_experiment(f"tasks={TASKS}", "train.epochs=1"), folder, "cpu")
     return folder
 
 
 @pytest.fixture(scope="module")
-def loaded(trained: Path) -> Loaded:
-    return load(trained, device="cpu")
+def loaded(trained: Path) -> TrainedModel:
+    return load_trained_model(trained, device="cpu")
 
 
-def test_every_image_has_the_score_it_would_have_alone(loaded: Loaded) -> None:
+def test_every_image_has_the_score_it_would_have_alone(loaded: TrainedModel) -> None:
     diagnosis = diagnose(loaded, "val")
-    assert set(diagnosis.images) == set(TASKS)
-    assert all(len(scores) == 4 for scores in diagnosis.images.values())
-    squares = [score**2 for score in diagnosis.images["depth"].values()]
+    assert set(diagnosis.image_scores) == set(TASKS)
+    assert all(len(scores) == 4 for scores in diagnosis.image_scores.values())
+    squares = [score**2 for score in diagnosis.image_scores["depth"].values()]
     whole = diagnosis.scores["depth"]
     assert np.sqrt(np.mean(squares)) == pytest.approx(whole["rmse"], rel=1e-4)
     assert np.sqrt(squares).mean() == pytest.approx(whole["rmse_per_image"], rel=1e-4)
-    assert set(diagnosis.reliability) == {"edge"}
+    assert set(diagnosis.calibration) == {"edge"}
 
 
 def test_the_worst_come_first_in_either_direction() -> None:
     scores = {"a": 1.0, "b": 3.0, "c": 2.0}
-    diagnosis = Diagnosis(images={"depth": scores, "edge": scores})
-    assert diagnosis.worst(Depth("depth"), 2) == ["b", "c"]
-    assert diagnosis.worst(Edge("edge"), 2) == ["a", "c"]
+    diagnosis = Diagnosis(image_scores={"depth": scores, "edge": scores})
+    assert diagnosis.list_worst_images(Depth("depth"), 2) == ["b", "c"]
+    assert diagnosis.list_worst_images(Edge("edge"), 2) == ["a", "c"]
 
 
 def test_classes_that_do_not_occur_are_last() -> None:
     iou = {"mIoU": 30.0, "IoU/wall": 50.0, "IoU/lamp": float("nan"), "IoU/chair": 10.0}
-    assert list(Diagnosis(scores={"semseg": iou}).classes("semseg")) == ["chair", "wall", "lamp"]
+    assert list(Diagnosis(scores={"semseg": iou}).get_class_iou("semseg")) == [
+        "chair",
+        "wall",
+        "lamp",
+    ]
 
 
 def test_the_tool_writes_tables_and_pictures(

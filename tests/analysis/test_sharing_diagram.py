@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from textwrap import dedent
 
-from tests.helpers.experiments import tiny
-
+from densemtl.analysis.sharing_diagram import trace_sharing_structure
+from densemtl.analysis.text_diagram import draw_rows
 from densemtl.factory import build_model, build_tasks
-from densemtl.models.complexity import train_pass
-from densemtl.analysis.sharing_diagram import find_structure
-from densemtl.analysis.text_diagram import wall
+from densemtl.models.complexity import trace_training_forward
+from tests.helpers.experiments import make_tiny_experiment
 
 
 def draw(*overrides: str) -> str:
-    experiment = tiny(*overrides)
+    experiment = make_tiny_experiment(*overrides)
     model = build_model(experiment, build_tasks(experiment), pretrained=False).to("meta")
-    step = train_pass(model, (64, 64))
-    return str(find_structure(model, step.image, step.predictions))
+    step = trace_training_forward(model, (64, 64))
+    return str(trace_sharing_structure(model, step.image, step.predictions))
 
 
 def bricks(drawing: str) -> list[list[str]]:
@@ -80,7 +79,7 @@ def test_modules_that_are_alike_share_a_name() -> None:
 def test_a_wall_has_straight_sides_and_breaks_long_names() -> None:
     names = [f"task{i}" for i in range(7)]
     long = "shared: " + ", ".join(f"backbone.stage{i}" for i in range(9))
-    _, *rows, feet = wall([[long], ["a.b, c.d, e.f, g.h", *names[1:]]], names).splitlines()
+    _, *rows, feet = draw_rows([[long], ["a.b, c.d, e.f, g.h", *names[1:]]], names).splitlines()
     assert len({len(row) for row in rows}) == 1
     assert len(rows) == 1 + 2 + 1 + 2 + 1
     assert [feet.index(name) for name in names] == [2 + 17 * i for i in range(7)]

@@ -9,12 +9,12 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from tests.helpers.exact import assert_all_same, assert_same
 from torch import Tensor
 
-from densemtl.registry import parse_options
-from densemtl.errors import ModelError
 from densemtl.backbones.backbone import Backbone
+from densemtl.errors import ModelError
+from densemtl.registry import parse_options
+from tests.helpers.exact import assert_all_same, assert_same
 
 CHAINS = (
     "test_resnet",
@@ -43,13 +43,13 @@ def make(name: str, **options: object) -> Backbone:
 
 
 def image(backbone: Backbone, cells: tuple[int, int] = (2, 3)) -> Tensor:
-    height, width = (cell * backbone.multiple for cell in cells)
+    height, width = (cell * backbone.size_divisor for cell in cells)
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
 def by_stages(backbone: Backbone, x: Tensor) -> list[Tensor]:
     midway, features = backbone.run_stem(x), []
-    for index in range(len(backbone.spec)):
+    for index in range(len(backbone.feature_info)):
         midway = backbone.run_stage(index, midway)
         features.append(midway.feature)
     return features
@@ -61,10 +61,10 @@ def test_forward_keeps_the_promise_of_the_spec(name: str) -> None:
     x = image(backbone)
     with torch.no_grad():
         features = backbone(x)
-    assert len(features) == len(backbone.spec) == 4
-    assert backbone.spec.strides[0] >= 4
+    assert len(features) == len(backbone.feature_info) == 4
+    assert backbone.feature_info.strides[0] >= 4
     for feature, channels, stride in zip(
-        features, backbone.spec.channels, backbone.spec.strides, strict=True
+        features, backbone.feature_info.channels, backbone.feature_info.strides, strict=True
     ):
         assert feature.shape == (2, channels, x.shape[2] // stride, x.shape[3] // stride)
 
@@ -111,9 +111,9 @@ def test_what_is_beside_the_map_is_carried() -> None:
     backbone = make("vit_small_patch16_dinov3")
     with torch.no_grad():
         midway = backbone.run_stage(0, backbone.run_stem(image(backbone)))
-    assert midway.prefix is not None
-    assert midway.prefix.shape == (2, 5, 384)  # the class and four registers
-    assert midway.kwargs["rope"].shape[-2] == 2 * 3
+    assert midway.prefix_tokens is not None
+    assert midway.prefix_tokens.shape == (2, 5, 384)  # the class and four registers
+    assert midway.block_kwargs["rope"].shape[-2] == 2 * 3
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_what_is_beside_the_map_is_carried() -> None:
 )
 def test_what_enters_the_last_block_is_a_map(name: str, shape: tuple[int, ...]) -> None:
     backbone = make(name)
-    stage = len(backbone.spec) - 1
+    stage = len(backbone.feature_info) - 1
     with torch.no_grad():
         midway = backbone.run_stem(image(backbone))
         for index in range(stage):
             midway = backbone.run_stage(index, midway)
-        entering, leaving = backbone.run_stage_watched(stage, midway)
+        entering, leaving = backbone.run_stage_with_last_input(stage, midway)
         assert torch.equal(leaving.feature, backbone.run_stage(stage, midway).feature)
     assert entering.shape == (2, *shape)
 
@@ -143,13 +143,13 @@ def test_what_enters_the_last_block_of_a_vit_is_what_the_block_before_gives() ->
     with torch.no_grad():
         midway = backbone.run_stem(image(backbone))
         for index in range(4):
-            entering, midway = backbone.run_stage_watched(index, midway)
+            entering, midway = backbone.run_stage_with_last_input(index, midway)
     assert torch.equal(entering.flatten(2).transpose(1, 2), outputs[-1][:, 1:])
 
 
 def test_stages_run_every_module_once() -> None:
     backbone = make("test_resnet")
-    modules = [module for i in range(4) for module in backbone.stage_modules(i)]
+    modules = [module for i in range(4) for module in backbone.get_stage_modules(i)]
     assert len(set(modules)) == len(modules) == 4
 
 
@@ -193,12 +193,12 @@ def test_output_stride_replaces_strides_by_dilation(name: str, output_stride: in
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         features = backbone(x)
-    assert backbone.multiple == backbone.spec.strides[-1] == output_stride
+    assert backbone.size_divisor == backbone.feature_info.strides[-1] == output_stride
     assert features[-1].shape[-2:] == (64 // output_stride, 96 // output_stride)
 
 
 def test_an_output_stride_it_has_anyway_is_no_error() -> None:
-    assert make("test_vit", output_stride=16).spec.strides == (16,) * 4
+    assert make("test_vit", output_stride=16).feature_info.strides == (16,) * 4
 
 
 @pytest.mark.parametrize("name", ["pvt_v2_b0", "hrnet_w18_small", "test_vit", "test_mambaout"])
@@ -209,7 +209,7 @@ def test_an_output_stride_it_lacks_is_one_line(name: str) -> None:
 
 
 def test_hrnet_has_its_published_widths() -> None:
-    assert make("hrnet_w18_small_v2").spec.channels == (18, 36, 72, 144)
+    assert make("hrnet_w18_small_v2").feature_info.channels == (18, 36, 72, 144)
 
 
 def test_a_vit_is_tapped_at_every_quarter() -> None:
@@ -219,7 +219,7 @@ def test_a_vit_is_tapped_at_every_quarter() -> None:
 
 def test_patch_14_sets_the_multiple() -> None:
     backbone = make("vit_small_patch14_dinov2", img_size=(30, 40))
-    assert backbone.multiple == 14
+    assert backbone.size_divisor == 14
     with torch.no_grad():
         assert backbone(torch.randn(1, 3, 28, 42))[0].shape == (1, 384, 2, 3)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densemtl.decoders.mti_net import MTINet
-from densemtl.heads.linear import Linear
 from densemtl.backbones.backbone import Backbone
-from densemtl.backbones.simple_feature_pyramid import SimplePyramid, is_flat
+from densemtl.backbones.simple_feature_pyramid import SimplePyramid, is_single_scale
+from densemtl.decoders.mti_net import MTINet
+from densemtl.heads.linear import LinearHead
 from densemtl.tasks.depth import Depth
 from densemtl.tasks.edge import Edge
-from densemtl.types import FeatureSpec
+from densemtl.types import FeatureInfo
 
 
-def flat(stride: int, channels: int = 24) -> FeatureSpec:
-    return FeatureSpec((channels,) * 4, (stride,) * 4)
+def flat(stride: int, channels: int = 24) -> FeatureInfo:
+    return FeatureInfo((channels,) * 4, (stride,) * 4)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def flat(stride: int, channels: int = 24) -> FeatureSpec:
     [(16, (4, 8, 16, 32)), (14, (4, 7, 14, 28)), (8, (2, 4, 8, 16)), (32, (8, 16, 32, 64))],
 )
 def test_strides_around_the_flat_one(stride: int, strides: tuple[int, ...]) -> None:
-    assert SimplePyramid(flat(stride), 16).spec == FeatureSpec((16,) * 4, strides)
+    assert SimplePyramid(flat(stride), 16).feature_info == FeatureInfo((16,) * 4, strides)
 
 
 def test_sizes_are_exact_multiples_and_the_half_is_rounded_up() -> None:
@@ -67,10 +67,14 @@ def test_counts_of_a_vit_s() -> None:
 @pytest.mark.parametrize(("name", "wanted"), [("test_vit", True), ("test_resnet", False)])
 def test_mti_net_makes_scales_where_there_are_none(name: str, wanted: bool) -> None:
     tasks = [Depth("depth"), Edge("edge")]
-    decoder = MTINet(lambda: Backbone(name, pretrained=False), Linear, tasks, pyramid_width=16)
-    assert is_flat(decoder.backbone.spec) is isinstance(decoder.pyramid, SimplePyramid) is wanted
+    decoder = MTINet(lambda: Backbone(name, pretrained=False), LinearHead, tasks, pyramid_width=16)
+    assert (
+        is_single_scale(decoder.backbone.feature_info)
+        is isinstance(decoder.pyramid, SimplePyramid)
+        is wanted
+    )
     predictions = decoder(torch.randn(2, 3, 64, 96))
-    sizes = [tuple(aux["depth"].shape[-2:]) for aux in predictions.aux]
+    sizes = [tuple(aux["depth"].shape[-2:]) for aux in predictions.aux_logits]
     assert sizes == [(16, 24), (8, 12), (4, 6), (2, 3)]
     shared = {id(each) for each in decoder.parameter_groups()["shared"]}
     assert {id(each) for each in decoder.pyramid.parameters()} <= shared

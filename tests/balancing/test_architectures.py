@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from densemtl import registry
+from densemtl.backbones.backbone import Backbone
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.errors import ConfigError
-from densemtl.tasks.multi_task_loss import Losses, objective
-from densemtl.backbones.backbone import Backbone
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.base import Task
+from densemtl.tasks.multi_task_loss import compute_task_losses
+from densemtl.types import Losses
 from tests.helpers.balancing_driver import accumulate
 
 NAMES = ["semseg", "depth", "normals"]
-ARCHITECTURES = sorted({*registry.names("decoders")} - {"single_task"})
+ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 NOTHING_HANDED = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice"}
 NOTHING_SHARED = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -45,18 +46,18 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
 
 
 @pytest.fixture(scope="module")
-def build(tasks: list[Task]) -> Callable[..., DenseModel]:
-    def make(architecture: str, backbone: str = "test_resnet") -> DenseModel:
+def build(tasks: list[Task]) -> Callable[..., MultiTaskModel]:
+    def make(architecture: str, backbone: str = "test_resnet") -> MultiTaskModel:
         torch.manual_seed(0)
-        decoder = registry.make(
+        decoder = registry.create(
             "decoders",
             architecture,
             lambda: Backbone(backbone, pretrained=False, img_size=(32, 32)),
-            lambda spec, channels: registry.make("heads", "linear", spec, channels, options={}),
+            lambda spec, channels: registry.create("heads", "linear", spec, channels, options={}),
             tasks,
             options=OPTIONS.get(architecture, {}),
         )
-        return DenseModel(decoder).train()
+        return MultiTaskModel(decoder).train()
 
     return make
 
@@ -75,12 +76,12 @@ def batch(tasks: list[Task]) -> tuple[Tensor, dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def run(tasks: list[Task], batch: tuple[Tensor, dict[str, Tensor]]) -> Callable[..., Any]:
-    def forward(model: DenseModel, bf16: bool) -> Losses:
+    def forward(model: MultiTaskModel, bf16: bool) -> Losses:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             predictions = model(batch[0])
-        return objective(tasks, predictions, batch[1])
+        return compute_task_losses(tasks, predictions, batch[1])
 
-    def step(model: DenseModel, rule: GradientBalancer, bf16: bool = False) -> Any:
+    def step(model: MultiTaskModel, rule: GradientBalancer, bf16: bool = False) -> Any:
         model.zero_grad()
         rule.validate_model(model)
         return accumulate(rule, [lambda: forward(model, bf16)], model)
@@ -89,7 +90,7 @@ def run(tasks: list[Task], batch: tuple[Tensor, dict[str, Tensor]]) -> Callable[
     return step
 
 
-def gradients(model: DenseModel) -> dict[str, Tensor]:
+def gradients(model: MultiTaskModel) -> dict[str, Tensor]:
     return {
         name: parameter.grad.clone()
         for name, parameter in model.named_parameters()
@@ -119,7 +120,7 @@ def test_equal_weights_are_a_plain_backward(build, tasks, run, architecture, sco
     found = gradients(model)
     model.zero_grad()
     losses = run.forward(model, False)
-    torch.stack([*losses.tasks.values(), *losses.terms.values()]).sum().backward()
+    torch.stack([*losses.tasks.values(), *losses.aux_losses.values()]).sum().backward()
     assert_alike(found, gradients(model))
     rule.first = 3.0
     run(model, rule)

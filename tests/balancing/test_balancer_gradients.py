@@ -11,7 +11,7 @@ from torch import nn
 from densemtl import registry
 from densemtl.balancing.base import LossScaler
 from densemtl.errors import ConfigError
-from densemtl.tasks.multi_task_loss import Losses
+from densemtl.types import Losses
 from tests.helpers.balancing_driver import UNSCALED, accumulate
 
 LOSSES = {"semseg": 2.0, "depth": 0.5, "normals": 3.0}
@@ -24,7 +24,7 @@ def tasks(make_task):
 
 @pytest.fixture
 def balancer(tasks):
-    return lambda name, count=3, **options: registry.make(
+    return lambda name, count=3, **options: registry.create(
         "balancing", name, tasks[:count], options=options
     )
 
@@ -62,7 +62,7 @@ def test_fixed_weights_are_the_usual_ones_unless_given(balancer):
 
 
 def test_a_single_task_weighs_1(make_task):
-    fixed = registry.make("balancing", "fixed", [make_task("normals")], options={})
+    fixed = registry.create("balancing", "fixed", [make_task("normals")], options={})
     assert step(fixed, Losses({"normals": torch.tensor(3.0, requires_grad=True)})).total == 3
 
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from tests.helpers.two_ranks import both, start
 
-from tests.helpers.gradient_balancing_ranks import CASES, RANKS, WITHOUT_LABELS, joined, train, work
+from tests.helpers.gradient_balancing_ranks import (
+    CASES,
+    NUM_RANKS,
+    UNLABELED_STEP,
+    make_joint_data,
+    run_rank,
+    train,
+)
+from tests.helpers.two_ranks import start_two_ranks, wait_for_both
 
 pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
 
@@ -18,8 +25,8 @@ IDS = ["-".join(case) for case in CASES]
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     """What both found."""
     folder = tmp_path_factory.mktemp("ranks")
-    both(start(folder, work, folder))
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    wait_for_both(start_two_ranks(folder, run_rank, folder))
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(NUM_RANKS)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
@@ -37,5 +44,5 @@ def test_two_ranks_are_one_process(
 
 def test_a_rank_misses_a_task() -> None:
     """In one of the steps above."""
-    halves = joined(WITHOUT_LABELS)[1].chunk(RANKS)
+    halves = make_joint_data(UNLABELED_STEP)[1].chunk(NUM_RANKS)
     assert [bool(half[:, -1].isnan().all()) for half in halves] == [False, True]

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.errors import ConfigError
-from tests.helpers.small_network import FROM_TORCHJD, NAMES, OURS, RULES, make
+from tests.helpers.small_network import (
+    GRAMIAN_METHODS,
+    NATIVE_METHODS,
+    TASK_NAMES,
+    TORCHJD_METHODS,
+    make_balancer,
+)
 
 pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
 
@@ -26,7 +32,7 @@ def seen(gramian: Tensor, losses: Tensor | None = None, step: int = 1) -> Gradie
 
 def weights(name: str, rows: list[list[float]], **options: object) -> list[float]:
     """Of two tasks with a Gramian."""
-    return make(name, TWO, **options).weights(seen(torch.tensor(rows))).tolist()
+    return make_balancer(name, TWO, **options).weights(seen(torch.tensor(rows))).tolist()
 
 
 CONFLICT = [[1.0, -1.0], [-1.0, 4.0]]
@@ -82,7 +88,9 @@ def test_cagrad_against_a_line_search(c):
 
 def test_db_mtl_by_hand():
     """Gradients of logarithms are 1 / 1 and 2 / 4 long; both become as long as the first."""
-    found = make("db_mtl", TWO).weights(seen(torch.tensor(SQUARE), torch.tensor([1.0, 4.0])))
+    found = make_balancer("db_mtl", TWO).weights(
+        seen(torch.tensor(SQUARE), torch.tensor([1.0, 4.0]))
+    )
     assert found.tolist() == pytest.approx([1.0, 0.5])
 
 
@@ -92,7 +100,7 @@ def test_gradnorm_by_hand():
     The second task's loss has halved in the second step: rates 1 and .5, over their mean 4/3 and
     2/3 to the power alpha.
     """
-    rule = make("gradnorm", TWO, alpha=1.0, lr=0.03)
+    rule = make_balancer("gradnorm", TWO, alpha=1.0, lr=0.03)
     assert rule.weights(seen(torch.tensor(SQUARE))).tolist() == [1, 1]
     moved = torch.tensor([1 + 0.03 / 1.5, 1 - 0.03 * 2 / 1.5]).double()
     first = moved * 2 / moved.sum()
@@ -108,7 +116,7 @@ def test_gradnorm_by_hand():
 
 def test_gradvac_turns_to_the_usual_cosine():
     """After a step at cosine .8 it is .4 at beta .5; a right angle is turned to that."""
-    rule = make("gradvac", TWO, beta=0.5)
+    rule = make_balancer("gradvac", TWO, beta=0.5)
     rule.weights(seen(torch.tensor([[1.0, 1.6], [1.6, 4.0]])))
     found = rule.weights(seen(torch.tensor(SQUARE)))
     # g1 + a g2 at cosine .4 to g2, of length 2: 2a / (1 + 4a^2)^(1/2) = .4
@@ -119,7 +127,7 @@ def test_gradvac_turns_to_the_usual_cosine():
 def test_gradvac_is_torchjds_where_order_plays_no_part():
     from torchjd.aggregation import GradVacWeighting
 
-    rule, theirs = make("gradvac", TWO), GradVacWeighting(beta=0.5)
+    rule, theirs = make_balancer("gradvac", TWO), GradVacWeighting(beta=0.5)
     for number in range(5):
         gramian = random_gramian(number, 2)
         torch.testing.assert_close(
@@ -142,7 +150,7 @@ seeds = st.integers(0, 10_000)
 def test_mgda_is_convex_and_optimal(seed):
     """KKT of the shortest vector in the hull: every product with it is at least its square."""
     gramian = random_gramian(seed, spread=1)
-    found = make("mgda", iterations=1000, tolerance=1e-6).weights(seen(gramian))
+    found = make_balancer("mgda", iterations=1000, tolerance=1e-6).weights(seen(gramian))
     assert found.min() >= 0
     assert found.sum() == pytest.approx(1)
     products = gramian @ found
@@ -153,21 +161,21 @@ def test_mgda_is_convex_and_optimal(seed):
 def test_upgrad_and_dual_proj_conflict_with_no_task(seed):
     gramian = random_gramian(seed, spread=1)
     for name in ("upgrad", "dual_proj"):
-        products = gramian @ make(name).weights(seen(gramian))
+        products = gramian @ make_balancer(name).weights(seen(gramian))
         assert products.min() >= -1e-3 * gramian.diagonal().sum()
 
 
 @given(seeds)
 def test_pcgrad_conflicts_with_none_of_two(seed):
     gramian = random_gramian(seed, tasks=2)
-    products = gramian @ make("pcgrad", TWO).weights(seen(gramian))
+    products = gramian @ make_balancer("pcgrad", TWO).weights(seen(gramian))
     assert products.min() >= -1e-9
 
 
 @given(seeds)
 def test_imtl_g_has_equal_projections(seed):
     gramian = random_gramian(seed)
-    found = make("imtl_g").weights(seen(gramian))
+    found = make_balancer("imtl_g").weights(seen(gramian))
     assert abs(float(found.sum())) == pytest.approx(1)
     projections = gramian @ found / gramian.diagonal().sqrt()
     assert projections.min() > 0
@@ -178,7 +186,7 @@ def test_imtl_g_has_equal_projections(seed):
 def test_nash_and_fairgrad_solve_their_equation(seed):
     gramian = random_gramian(seed)
     for name, options in (("nash_mtl", {"max_norm": 0.0}), ("fairgrad", {"alpha": 1.0})):
-        found = make(name, **options).weights(seen(gramian))
+        found = make_balancer(name, **options).weights(seen(gramian))
         gains = (gramian @ found) * found
         assert found.min() > 0
         assert gains.tolist() == pytest.approx([float(gains.mean())] * 3, rel=1e-2)
@@ -187,7 +195,7 @@ def test_nash_and_fairgrad_solve_their_equation(seed):
 @given(seeds)
 def test_aligned_mtl_of_full_rank_is_the_mean_of_equally_long_right_angles(seed):
     gramian = random_gramian(seed)
-    found = make("aligned_mtl").weights(seen(gramian))
+    found = make_balancer("aligned_mtl").weights(seen(gramian))
     shortest = torch.linalg.eigvalsh(gramian).min()
     assert float(found @ gramian @ found) == pytest.approx(float(shortest) / 3, rel=1e-6)
 
@@ -197,32 +205,32 @@ def test_imtl_g_and_nash_do_not_care_for_the_scale_of_a_loss(seed):
     gramian, factors = random_gramian(seed), torch.tensor([1e-3, 1.0, 50.0]).double()
     scaled = factors[:, None] * gramian * factors
     for name in ("imtl_g", "nash_mtl"):
-        plain, other = (make(name).weights(seen(each)) for each in (gramian, scaled))
+        plain, other = (make_balancer(name).weights(seen(each)) for each in (gramian, scaled))
         direction = torch.nn.functional.normalize(plain, dim=0)
         found = torch.nn.functional.normalize(other * factors, dim=0)
         torch.testing.assert_close(found, direction, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", GRAMIAN_METHODS)
 def test_gradients_of_any_size_are_weighed_alike(name):
     """As small as those of a mean over pixels are, which fixed thresholds would take for 0."""
     gramian = random_gramian(3, 2)
     options = {"max_norm": 0.0} if name == "nash_mtl" else {}
     plain, small = (
-        make(name, TWO, **options).weights(seen(scale * gramian)) for scale in (1.0, 1e-12)
+        make_balancer(name, TWO, **options).weights(seen(scale * gramian)) for scale in (1.0, 1e-12)
     )
     plain, small = plain / plain.sum(), small / small.sum()
     torch.testing.assert_close(plain, small, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", GRAMIAN_METHODS)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_tasks_plays_no_part(name, seed):
     """Of two tasks for rules that draw an order; of several steps for those that remember."""
     drawn = name in ("pcgrad", "gradvac")
     order = [1, 0] if drawn else [2, 0, 1]
-    names = NAMES[: len(order)]
-    plain, permuted = make(name, names), make(name, names)
+    names = TASK_NAMES[: len(order)]
+    plain, permuted = make_balancer(name, names), make_balancer(name, names)
     losses = torch.tensor([1.0, 2.0, 5.0])[: len(order)]
     for number in range(3):
         gramian, values = random_gramian(seed + 10 * number, len(order)), losses / (1 + number)
@@ -246,17 +254,17 @@ def test_the_order_of_tasks_plays_no_part(name, seed):
 )
 def test_options_out_of_range_are_refused(name, options, message):
     with pytest.raises(ConfigError, match=message):
-        make(name, **options)
+        make_balancer(name, **options)
 
 
-@pytest.mark.parametrize("name", FROM_TORCHJD)
+@pytest.mark.parametrize("name", TORCHJD_METHODS)
 def test_without_the_extra_it_is_named(monkeypatch, name):
     monkeypatch.setitem(__import__("sys").modules, "torchjd.aggregation", None)
     with pytest.raises(ConfigError, match=r'pip install "densemtl\[balancing\]"'):
-        make(name)
+        make_balancer(name)
 
 
-@pytest.mark.parametrize("name", [*OURS, "graddrop"])
+@pytest.mark.parametrize("name", [*NATIVE_METHODS, "graddrop"])
 def test_our_own_rules_need_no_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torchjd.aggregation", None)
-    make(name)
+    make_balancer(name)

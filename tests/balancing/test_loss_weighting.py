@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densemtl import registry
 from densemtl.balancing.base import BalancingOutput, LossScaler, LossWeighting
 from densemtl.errors import ConfigError
-from densemtl.tasks.multi_task_loss import Losses
+from densemtl.types import Losses
 from tests.helpers.balancing_driver import UNSCALED, accumulate
 
 NAMES = ("semseg", "depth", "normals")
@@ -25,7 +25,7 @@ Make = Callable[..., LossWeighting]
 def make(make_task) -> Make:
     def build(name: str, names: tuple[str, ...] = NAMES, **options) -> LossWeighting:
         torch.manual_seed(5)
-        return registry.make(
+        return registry.create(
             "balancing", name, [make_task(task) for task in names], options=options
         )
 

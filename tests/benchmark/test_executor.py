@@ -14,78 +14,82 @@ from threading import Thread
 import pytest
 
 from densemtl.benchmark import executor
-from densemtl.benchmark.grid import Plan, Run
-from densemtl.benchmark.run_status import finished, read_failure
-from densemtl.benchmark.local_launcher import Processes, Resources
-from densemtl.benchmark.executor import work_off
+from densemtl.benchmark.executor import run_benchmark
+from densemtl.benchmark.grid import BenchmarkPlan, BenchmarkRun
+from densemtl.benchmark.local_launcher import LocalLauncher, Resources
+from densemtl.benchmark.run_status import load_finished_results, read_failure
 from densemtl.errors import ConfigError
-from densemtl.runtime.process_pool import end_with_parent
-from tests.helpers.fake_benchmark_runs import finish, is_alive, planned
+from densemtl.runtime.process_pool import exit_with_parent
+from tests.helpers.fake_benchmark_runs import is_alive, make_tiny_plan, write_finished_run
 
 DIARY = "diary.txt"
 
 
-def note(run: Run, *words: object) -> None:
+def note(run: BenchmarkRun, *words: object) -> None:
     """Write a line to the diary beside all runs; short appends do not mix."""
     top = next(folder for folder in run.folder.parents if folder.name == "out")
     with (top / DIARY).open("a") as diary:
         diary.write(" ".join(map(str, (*words, run.folder.relative_to(top)))) + "\n")
 
 
-def diary(plan: Plan) -> list[list[str]]:
-    file = plan.cells[0].folder.parents[1] / DIARY
+def diary(plan: BenchmarkPlan) -> list[list[str]]:
+    file = plan.runs[0].folder.parents[1] / DIARY
     return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def diligent(run: Run, device: str | None, threads: int) -> None:
+def diligent(run: BenchmarkRun, device: str | None, threads: int) -> None:
     note(run, "begin", device, threads)
     time.sleep(0.3)
-    finish(run)
+    write_finished_run(run)
     note(run, "end")
 
 
-def fatal_for_cross_stitch(run: Run, device: str | None, threads: int) -> None:
+def fatal_for_cross_stitch(run: BenchmarkRun, device: str | None, threads: int) -> None:
     if run.experiment.decoder.name == "cross_stitch":
         os.kill(os.getpid(), signal.SIGKILL)
-    finish(run)
+    write_finished_run(run)
 
 
-def raises_for_references(run: Run, device: str | None, threads: int) -> None:
+def raises_for_references(run: BenchmarkRun, device: str | None, threads: int) -> None:
     note(run, "begin")
     (run.folder).mkdir(parents=True)
     (run.folder / "output.txt").write_text("epoch 1\nerror: no such GPU\n")
-    if run.experiment.decoder.name == "single_task" and run.experiment.task_names() == ["depth"]:
+    if run.experiment.decoder.name == "single_task" and run.experiment.list_task_names() == [
+        "depth"
+    ]:
         sys.exit(2)
-    finish(run)
+    write_finished_run(run)
 
 
-def idle(run: Run, device: str | None, threads: int) -> None:
-    finish(run, complete=False)
+def idle(run: BenchmarkRun, device: str | None, threads: int) -> None:
+    write_finished_run(run, complete=False)
 
 
-def stuck_but_for_seed_0(run: Run, device: str | None, threads: int) -> None:
+def stuck_but_for_seed_0(run: BenchmarkRun, device: str | None, threads: int) -> None:
     if run.experiment.seed:
         note(run, os.getpid())
         time.sleep(600)
     while not diary_of(run):
         time.sleep(0.01)
-    finish(run)
+    write_finished_run(run)
 
 
-def diary_of(run: Run) -> bool:
+def diary_of(run: BenchmarkRun) -> bool:
     return (run.folder.parents[1] / DIARY).exists()
 
 
-def go(plan: Plan, work: Callable[..., None], workers: int = 1, **more: object) -> list[str]:
+def go(
+    plan: BenchmarkPlan, work: Callable[..., None], workers: int = 1, **more: object
+) -> list[str]:
     """Work a plan off -> what was told."""
     told: list[str] = []
     resources = Resources(workers, tuple(more.get("devices", ())))  # type: ignore[arg-type]
-    work_off(plan, plan.cells[0].folder.parents[1], Processes(resources, told.append, work))
+    run_benchmark(plan, plan.runs[0].folder.parents[1], LocalLauncher(resources, told.append, work))
     return told
 
 
 def test_references_first_and_never_more_at_once_than_workers(tmp_path: Path) -> None:
-    plan = planned(tmp_path, overrides=["baselines=auto"], seeds=[0, 1])
+    plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"], seeds=[0, 1])
     told = go(plan, diligent, workers=2, devices=("one", "two"))
     lines = diary(plan)
     assert len(told) == 8
@@ -102,7 +106,7 @@ def test_references_first_and_never_more_at_once_than_workers(tmp_path: Path) ->
 
 
 def test_the_same_call_again_does_nothing_twice(tmp_path: Path) -> None:
-    plan = planned(tmp_path, overrides=["baselines=auto"])
+    plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"])
     go(plan, diligent)
     before = diary(plan)
     told = go(plan, diligent)
@@ -111,9 +115,9 @@ def test_the_same_call_again_does_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_new_references_are_compared_with_anew(tmp_path: Path) -> None:
-    plan = planned(tmp_path, overrides=["baselines=auto"])
+    plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"])
     go(plan, diligent)
-    finish(plan.references[0])
+    write_finished_run(plan.baselines[0])
     go(plan, diligent)
     begun = [line[-1] for line in diary(plan) if line[0] == "begin"]
     assert begun.count("hard_sharing/seed0") == begun.count("cross_stitch/seed0") == 2
@@ -121,28 +125,33 @@ def test_new_references_are_compared_with_anew(tmp_path: Path) -> None:
 
 
 def test_one_that_is_killed_ends_alone_and_is_tried_again(tmp_path: Path) -> None:
-    plan = planned(tmp_path, seeds=[0, 1], decoders=["cross_stitch", "hard_sharing"])
+    plan = make_tiny_plan(tmp_path, seeds=[0, 1], decoders=["cross_stitch", "hard_sharing"])
     told = go(plan, fatal_for_cross_stitch)
-    assert [finished(run) is not None for run in plan.cells] == [False, False, True, True]
+    assert [load_finished_results(run) is not None for run in plan.runs] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert (
         told[0]
         == "[1/4] cross_stitch, seed 0: FAILED: killed by SIGKILL, perhaps for want of memory"
     )
-    assert "SIGKILL" in read_failure(plan.cells[0])
+    assert "SIGKILL" in read_failure(plan.runs[0])
     go(plan, diligent)
-    assert all(finished(run) is not None for run in plan.cells)
-    assert read_failure(plan.cells[0]) == ""
+    assert all(load_finished_results(run) is not None for run in plan.runs)
+    assert read_failure(plan.runs[0]) == ""
     assert {line[-1] for line in diary(plan)} == {"cross_stitch/seed0", "cross_stitch/seed1"}
 
 
 def test_nothing_starts_without_its_references(tmp_path: Path) -> None:
-    plan = planned(tmp_path, overrides=["baselines=auto"])
+    plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"])
     told = go(plan, raises_for_references)
     assert len(diary(plan)) == 2
     assert told[1].endswith("single task depth, test_resnet, seed 0: FAILED: no such GPU")
     assert "not started" in told[2]
-    assert "single task depth" in read_failure(plan.cells[0])
-    assert read_failure(plan.references[1]).splitlines() == [
+    assert "single task depth" in read_failure(plan.runs[0])
+    assert read_failure(plan.baselines[1]).splitlines() == [
         "no such GPU",
         "epoch 1",
         "error: no such GPU",
@@ -150,22 +159,22 @@ def test_nothing_starts_without_its_references(tmp_path: Path) -> None:
 
 
 def test_a_run_that_stops_early_without_a_word_has_failed(tmp_path: Path) -> None:
-    plan = planned(tmp_path, decoders=["hard_sharing"])
+    plan = make_tiny_plan(tmp_path, decoders=["hard_sharing"])
     assert go(plan, idle) == ["[1/1] hard_sharing, seed 0: FAILED: exit code 0"]
 
 
 def test_an_interruption_leaves_no_process_behind(tmp_path: Path) -> None:
-    plan = planned(tmp_path, seeds=[0, 1], decoders=["hard_sharing"])
+    plan = make_tiny_plan(tmp_path, seeds=[0, 1], decoders=["hard_sharing"])
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
-    crew = Processes(Resources(2), interrupt, stuck_but_for_seed_0)
+    crew = LocalLauncher(Resources(2), interrupt, stuck_but_for_seed_0)
     with pytest.raises(KeyboardInterrupt):
-        work_off(plan, tmp_path / "out", crew)
+        run_benchmark(plan, tmp_path / "out", crew)
     ((pid, _),) = diary(plan)
     assert not is_alive(int(pid))
-    assert [finished(run) is not None for run in plan.cells] == [True, False]
+    assert [load_finished_results(run) is not None for run in plan.runs] == [True, False]
 
 
 def _middle(file: Path) -> None:
@@ -174,7 +183,7 @@ def _middle(file: Path) -> None:
 
 
 def _orphan(file: Path) -> None:
-    Thread(target=end_with_parent, daemon=True).start()
+    Thread(target=exit_with_parent, daemon=True).start()
     file.write_text(str(os.getpid()))
     time.sleep(600)
 
@@ -196,9 +205,9 @@ def test_a_run_does_not_outlive_its_suite(tmp_path: Path) -> None:
 
 
 def test_two_at_once_in_a_folder_are_refused(tmp_path: Path) -> None:
-    plan = planned(tmp_path)
+    plan = make_tiny_plan(tmp_path)
     with (
-        executor._alone(tmp_path / "out"),
+        executor._exclusive_lock(tmp_path / "out"),
         pytest.raises(ConfigError, match="another benchmark is at work in this folder"),
     ):
         go(plan, diligent)
@@ -206,11 +215,11 @@ def test_two_at_once_in_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_changed_suite_does_not_mix_with_what_was_trained_before(tmp_path: Path) -> None:
-    go(planned(tmp_path), diligent)
-    changed = planned(tmp_path, overrides=["train.epochs=3", "baselines=auto"])
+    go(make_tiny_plan(tmp_path), diligent)
+    changed = make_tiny_plan(tmp_path, overrides=["train.epochs=3", "baselines=auto"])
     with pytest.raises(ConfigError, match="hard_sharing/seed0: holds another experiment"):
         go(changed, diligent)
-    assert not changed.references[0].folder.exists()
+    assert not changed.baselines[0].folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -222,4 +231,4 @@ def test_cores_are_shared_out(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert Resources(workers).threads == threads
+    assert Resources(workers).threads_per_worker == threads

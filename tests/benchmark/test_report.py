@@ -15,32 +15,34 @@ import cv2
 import numpy as np
 import pytest
 
-from densemtl.io.atomic import write_json
-from densemtl.benchmark.aggregation import collect
+from densemtl.benchmark.aggregation import collect_results
+from densemtl.benchmark.grid import BenchmarkPlan
 from densemtl.benchmark.plots import plot_validation_curves
-from densemtl.benchmark.grid import Plan
-from densemtl.benchmark.run_status import MEMORY, write_failure
 from densemtl.benchmark.report import write_report
+from densemtl.benchmark.run_status import MEMORY_NAME, write_failure
 from densemtl.errors import ResultsError
-from densemtl.results.results import RESULTS, load_results
-from tests.helpers.fake_benchmark_runs import finish, planned
+from densemtl.io.atomic import write_json
+from densemtl.results.results import RESULTS_FILE, load_results
+from tests.helpers.fake_benchmark_runs import make_tiny_plan, write_finished_run
 
 VALUES = {"hard_sharing": (0.5, 0.52), "cross_stitch": (0.6, 0.64)}
 
 
-def trained(folder: Path, **values: Any) -> Plan:
+def trained(folder: Path, **values: Any) -> BenchmarkPlan:
     """Two architectures, two seeds, and references whose semseg is 0.5, whose depth 1."""
-    plan = planned(folder, overrides=["baselines=auto"], seeds=[0, 1], **values)
-    for run in plan.references:
-        finish(run, {run.experiment.task_names()[0]: 0.5 if "semseg" in run.title else 1.0})
-    for run in plan.cells:
+    plan = make_tiny_plan(folder, overrides=["baselines=auto"], seeds=[0, 1], **values)
+    for run in plan.baselines:
+        write_finished_run(
+            run, {run.experiment.list_task_names()[0]: 0.5 if "semseg" in run.title else 1.0}
+        )
+    for run in plan.runs:
         semseg = VALUES[run.experiment.decoder.name][run.experiment.seed]
-        finish(run, {"semseg": semseg, "depth": 0.9 + 0.1 * run.experiment.seed})
-        write_json(run.folder / MEMORY, {"peak_rss_mib": 100.0 + run.experiment.seed})
+        write_finished_run(run, {"semseg": semseg, "depth": 0.9 + 0.1 * run.experiment.seed})
+        write_json(run.folder / MEMORY_NAME, {"peak_rss_mib": 100.0 + run.experiment.seed})
     return plan
 
 
-def written(plan: Plan, folder: Path, panels: bool = False) -> dict[str, str]:
+def written(plan: BenchmarkPlan, folder: Path, panels: bool = False) -> dict[str, str]:
     """{file: text} of the report."""
     write_report(plan, folder, "a <title>", panels)
     return {file.name: file.read_text() for file in folder.iterdir() if file.suffix != ".png"}
@@ -131,10 +133,12 @@ def test_differences_are_paired(tmp_path: Path) -> None:
 
 
 def test_rules_are_held_against_a_rule(tmp_path: Path) -> None:
-    plan = planned(tmp_path, decoders=["hard_sharing"], balancing=["gls", "fixed"], seeds=[0, 1])
-    for run in plan.cells:
+    plan = make_tiny_plan(
+        tmp_path, decoders=["hard_sharing"], balancing=["gls", "fixed"], seeds=[0, 1]
+    )
+    for run in plan.runs:
         gain = 0.25 if run.experiment.balancing.name == "gls" else 0.0
-        finish(run, {"semseg": 0.5 + gain, "depth": 1.0 + run.experiment.seed})
+        write_finished_run(run, {"semseg": 0.5 + gain, "depth": 1.0 + run.experiment.seed})
     texts = written(plan, tmp_path / "report")
     lines = grid(texts["differences.md"])
     assert {(line["run"], line["against"]) for line in lines} == {
@@ -171,14 +175,14 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 def test_panels_are_shown_only_where_they_may_be(tmp_path: Path) -> None:
     plan = trained(tmp_path)
     for step in (1, 12):
-        folder = plan.cells[0].folder / "panels"
+        folder = plan.runs[0].folder / "panels"
         folder.mkdir(exist_ok=True)
         cv2.imwrite(str(folder / f"step_{step:06d}.png"), np.full((4, 4, 3), step, np.uint8))
     without = Page(written(plan, tmp_path / "report")["report.html"]).references
     shown = Page(written(plan, tmp_path / "report", panels=True)["report.html"]).references
     assert shown[: len(without)] == without
     (panel,) = shown[len(without) :]
-    last = plan.cells[0].folder / "panels" / "step_000012.png"
+    last = plan.runs[0].folder / "panels" / "step_000012.png"
     assert b64decode(panel.partition(",")[2]) == last.read_bytes()
 
 
@@ -204,9 +208,9 @@ def test_groups_of_several_backbones_have_references_of_their_own(tmp_path: Path
 
 
 def test_without_references_there_is_no_gain_to_draw(tmp_path: Path) -> None:
-    plan = planned(tmp_path)
-    for run in plan.cells:
-        finish(run)
+    plan = make_tiny_plan(tmp_path)
+    for run in plan.runs:
+        write_finished_run(run)
     texts = written(plan, tmp_path / "report")
     assert "Delta_m" not in texts["table.md"]
     assert len(Page(texts["report.html"]).references) == 1
@@ -222,7 +226,7 @@ def test_the_curves_show_every_group(tmp_path: Path) -> None:
 
 def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="no run of the suite is finished"):
-        write_report(planned(tmp_path), tmp_path / "report", "empty")
+        write_report(make_tiny_plan(tmp_path), tmp_path / "report", "empty")
 
 
 def test_a_metric_of_the_best_weights_alone_is_in_the_table_and_another_in_the_courses(
@@ -230,18 +234,18 @@ def test_a_metric_of_the_best_weights_alone_is_in_the_table_and_another_in_the_c
 ) -> None:
     """Edges: odsF is reported, and validations know the F-measure of pixels."""
     plan = trained(tmp_path)
-    for run in (*plan.references, *plan.cells):
+    for run in (*plan.baselines, *plan.runs):
         results = load_results(run.folder)
         tasks = {}
         for task, each in results.tasks.items():
             values = {**each.metrics, "odsF": 7.0}
             tasks[task] = each.model_copy(
-                update={"primary": "odsF", "selection": each.primary, "metrics": values}
+                update={"primary": "odsF", "selection": each.primary_metric, "metrics": values}
             )
-        results.model_copy(update={"tasks": tasks}).save(run.folder / RESULTS)
+        results.model_copy(update={"tasks": tasks}).save(run.folder / RESULTS_FILE)
     files = written(plan, tmp_path / "report")
     assert {line["semseg odsF ↑"] for line in grid(files["table.md"])} == {"7 ± 0"}
-    outcomes = collect(plan)
+    outcomes = collect_results(plan)
     bare = [replace(outcome, folders={}) for outcome in outcomes]
     for name, given in (("with", outcomes), ("without", bare)):
         plot_validation_curves(tmp_path / f"{name}.png", given)

@@ -9,31 +9,31 @@ import pytest
 
 from densemtl.benchmark.statistics import (
     MIN_BOOTSTRAP_SEEDS,
-    bootstrap_interval,
-    compare,
-    smallest_effect,
-    t_interval,
+    compute_bootstrap_interval,
+    compute_smallest_effect,
+    compute_t_interval,
+    judge_differences,
 )
 
 FIVE = [1.0, 2.0, 4.0, 5.0, 8.0]
 
 
 def test_one_seed_has_no_spread() -> None:
-    one = compare([3.0], True)
-    assert (one.seeds, one.mean, one.t, one.bootstrap) == (1, 3.0, None, None)
+    one = judge_differences([3.0], True)
+    assert (one.num_seeds, one.mean, one.t_interval, one.bootstrap_interval) == (1, 3.0, None, None)
     assert one.verdict == "one seed: no spread known"
 
 
 def test_t_interval_by_hand() -> None:
     """t of two seeds is the Cauchy quantile: tan(0.475 pi) = 12.706; s / sqrt(2) is half of 2."""
-    low, high = t_interval(np.array([1.0, 3.0]))
+    low, high = compute_t_interval(np.array([1.0, 3.0]))
     reach = math.tan(0.475 * math.pi)
     assert (low, high) == pytest.approx((2 - reach, 2 + reach))
 
 
 def test_t_interval_of_three_by_hand() -> None:
     """Tables give t(2) = 4.303; 1, 2, 3 have s = 1."""
-    assert t_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx(
+    assert compute_t_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx(
         (2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)), abs=1e-3
     )
 
@@ -53,34 +53,37 @@ def test_t_interval_of_three_by_hand() -> None:
     ],
 )
 def test_verdicts(values: list[float], higher_is_better: bool, verdict: str) -> None:
-    assert compare(values, higher_is_better).verdict == verdict
+    assert judge_differences(values, higher_is_better).verdict == verdict
 
 
 def test_the_smallest_effect_is_where_the_verdict_turns() -> None:
     standard = np.array([-1.0, 0.0, 1.0])
     for factor, verdict in ((0.99, "not significant"), (1.01, "better")):
-        values = standard + factor * smallest_effect(3)
-        assert compare(list(values), True).verdict == verdict
+        values = standard + factor * compute_smallest_effect(3)
+        assert judge_differences(list(values), True).verdict == verdict
 
 
 def test_the_bootstrap_waits_for_seeds_and_spread() -> None:
-    assert bootstrap_interval(np.arange(MIN_BOOTSTRAP_SEEDS - 1.0)) is None
-    assert bootstrap_interval(np.full(MIN_BOOTSTRAP_SEEDS, 0.1)) is None
-    assert bootstrap_interval(np.arange(float(MIN_BOOTSTRAP_SEEDS))) is not None
+    assert compute_bootstrap_interval(np.arange(MIN_BOOTSTRAP_SEEDS - 1.0)) is None
+    assert compute_bootstrap_interval(np.full(MIN_BOOTSTRAP_SEEDS, 0.1)) is None
+    assert compute_bootstrap_interval(np.arange(float(MIN_BOOTSTRAP_SEEDS))) is not None
 
 
 def test_both_must_leave_out_zero() -> None:
     """Four seeds close to zero and one far off: not normal, and the bootstrap is what shows it."""
     values = [0.10, 0.12, 0.08, 0.11, -0.09, 0.1, 0.1]
-    difference = compare(values, True)
-    assert difference.t is not None
-    assert difference.bootstrap is not None
-    assert difference.t[0] > 0 > difference.bootstrap[0]
+    difference = judge_differences(values, True)
+    assert difference.t_interval is not None
+    assert difference.bootstrap_interval is not None
+    assert difference.t_interval[0] > 0 > difference.bootstrap_interval[0]
     assert difference.verdict == "not significant"
 
 
 def test_exchanging_the_two_mirrors_everything() -> None:
-    ours, theirs = compare(FIVE, True), compare([-value for value in FIVE], True)
+    ours, theirs = (
+        judge_differences(FIVE, True),
+        judge_differences([-value for value in FIVE], True),
+    )
     assert theirs.mean == -ours.mean
     for name in ("t", "bootstrap"):
         low, high = getattr(ours, name)
@@ -88,7 +91,10 @@ def test_exchanging_the_two_mirrors_everything() -> None:
 
 
 def test_units_do_not_matter() -> None:
-    plain, scaled = compare(FIVE, True), compare([100 * value for value in FIVE], True)
+    plain, scaled = (
+        judge_differences(FIVE, True),
+        judge_differences([100 * value for value in FIVE], True),
+    )
     for name in ("t", "bootstrap"):
         expected = tuple(100 * end for end in getattr(plain, name))
         assert getattr(scaled, name) == pytest.approx(expected)
@@ -97,7 +103,7 @@ def test_units_do_not_matter() -> None:
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_t_holds_the_truth_as_often_as_it_says(count: int) -> None:
     drawn = np.random.default_rng(1).normal(0.3, 2, (2000, count))
-    held = [low <= 0.3 <= high for low, high in map(t_interval, drawn)]
+    held = [low <= 0.3 <= high for low, high in map(compute_t_interval, drawn)]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
 
@@ -107,5 +113,5 @@ def test_the_bootstrap_holds_the_truth_as_often_as_it_says(
 ) -> None:
     monkeypatch.setattr("densemtl.benchmark.statistics.RESAMPLES", 1000)
     drawn = np.random.default_rng(1).normal(0.3, 2, (600, count))
-    held = [low <= 0.3 <= high for low, high in map(bootstrap_interval, drawn)]
+    held = [low <= 0.3 <= high for low, high in map(compute_bootstrap_interval, drawn)]
     assert np.mean(held) == pytest.approx(0.95, abs=0.025)

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 from pydantic.fields import FieldInfo
 
 from densemtl import registry
-from densemtl.factory import build_model, build_tasks
-from densemtl.errors import ConfigError
 from densemtl.backbones.backbone import Backbone
+from densemtl.errors import ConfigError
+from densemtl.factory import build_model, build_tasks
+from tests.helpers.experiments import make_tiny_experiment
 
 PACKAGES = ("tasks", "data", "heads", "decoders", "balancing", "trackers", "metrics")
 FREE = {"low", "high"}
@@ -22,7 +22,11 @@ FREE = {"low", "high"}
 
 CLASSES = [
     Backbone,
-    *(registry.find(package, name) for package in PACKAGES for name in registry.names(package)),
+    *(
+        registry.get_class(package, name)
+        for package in PACKAGES
+        for name in registry.list_names(package)
+    ),
 ]
 
 
@@ -53,16 +57,16 @@ def test_every_number_among_the_options_has_limits(cls: type[Any]) -> None:
         for definer in registry.option_classes(cls)
         for name, hint in get_type_hints(definer.__init__, include_extras=True).items()
     }
-    fields = registry.options_model(cls).model_fields
+    fields = registry.make_options_model(cls).model_fields
     assert [name for name in fields if name not in FREE and any(without_limits(hints[name]))] == []
 
 
 @pytest.mark.parametrize("override", NARROW)
 def test_the_narrowest_networks_run(override: str) -> None:
     flat = "backbone={name: test_vit, pretrained: false}"
-    experiment = tiny(override, flat)
+    experiment = make_tiny_experiment(override, flat)
     model = build_model(experiment, build_tasks(experiment)).eval()
-    final = model(torch.zeros(1, 3, 32, 40)).final
+    final = model(torch.zeros(1, 3, 32, 40)).logits
     assert {task: logits.shape[-2:] for task, logits in final.items()} == {
         "semseg": (32, 40),
         "depth": (32, 40),
@@ -104,6 +108,6 @@ def test_the_narrowest_networks_run(override: str) -> None:
 )
 def test_what_is_beyond_them_is_one_line_at_load(override: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        tiny(override)
+        make_tiny_experiment(override)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"command line: {told}")

@@ -76,7 +76,7 @@ def errors(file: Path, *overrides: str) -> list[str]:
 
 def test_a_good_file(write):
     experiment = load_experiment(write(GOOD))
-    assert experiment.task_names() == ["semseg", "depth"]
+    assert experiment.list_task_names() == ["semseg", "depth"]
     assert experiment.tasks[1].options == {"loss": "berhu"}
     assert experiment.data.options == {"size": 4}
     assert experiment.optim.lr == 1e-4
@@ -90,7 +90,7 @@ def test_overrides(write):
         write(GOOD), ["optim.lr=2e-5", "tasks=[height]", "input.size=[4, 6]", "decoder.width=3"]
     )
     assert (experiment.optim.lr, experiment.optim.name) == (2e-5, "adam")
-    assert experiment.task_names() == ["height"]
+    assert experiment.list_task_names() == ["height"]
     assert experiment.input.size == (4, 6)
     assert experiment.decoder.options == {"width": 3}
 
@@ -213,20 +213,20 @@ def test_the_resolved_configuration_reads_back_equal(write, overrides):
 
 def test_fingerprints_ignore_what_changes_no_number(write):
     prints = {
-        load_experiment(write(GOOD), overrides).fingerprint()
+        load_experiment(write(GOOD), overrides).compute_config_hash()
         for overrides in ([], ["data.root=/elsewhere"], ["loader.workers=0"], ["train.panels=2"])
     }
     assert len(prints) == 1
     for override in ("seed=1", "optim.lr=1e-3", "data.size=5", "tasks=[depth]", "head.depth=3"):
-        assert load_experiment(write(GOOD), [override]).fingerprint() not in prints
+        assert load_experiment(write(GOOD), [override]).compute_config_hash() not in prints
 
 
 def test_the_single_task_reference_shares_nothing_else(write):
     experiment = load_experiment(
         write(GOOD), ["optim.lr_scale={shared: 0.1, depth: 10, semseg: 2}", "seed=4"]
     )
-    alone = experiment.single_task("depth")
-    assert alone.task_names() == ["depth"]
+    alone = experiment.to_single_task("depth")
+    assert alone.list_task_names() == ["depth"]
     assert (alone.decoder.name, alone.balancing.name) == ("single_task", "fixed")
     assert alone.tasks[0].options == {"loss": "berhu"}
     assert alone.optim.lr_scale == {"shared": 0.1, "depth": 10}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from densemtl.config import validation
 from densemtl import registry
-from densemtl.config.experiment import Experiment, load_experiment
+from densemtl.config import validation
+from densemtl.config.experiment import ExperimentConfig, load_experiment
+from densemtl.config.json_schema import make_json_schema
 from densemtl.errors import ConfigError
-from densemtl.config.json_schema import json_schema
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ input: {size: [96, 128]}
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    return json_schema()
+    return make_json_schema()
 
 
 def test_the_schema_accepts_what_loads(schema, write):
@@ -134,14 +134,14 @@ def test_the_schema_asks_for_all_sections_of_a_file_without_base(schema):
 
 
 def test_the_schema_names_every_component(schema):
-    for section, package in validation.PACKAGES.items():
+    for section, package in validation.SECTION_PACKAGES.items():
         variants = schema["properties"][section]["anyOf"]
         named = {variant["properties"]["name"].get("const") for variant in variants}
-        assert named >= set(registry.names(package))
+        assert named >= set(registry.list_names(package))
     trackers = schema["properties"]["trackers"]["items"]["anyOf"]
     named = {each.get("properties", {}).get("name", {}).get("const") for each in trackers}
-    assert named >= set(registry.names("trackers"))
-    assert set(schema["properties"]) == {*Experiment.model_fields, "base"}
+    assert named >= set(registry.list_names("trackers"))
+    assert set(schema["properties"]) == {*ExperimentConfig.model_fields, "base"}
 
 
 def test_the_schema_describes_every_setting(schema):

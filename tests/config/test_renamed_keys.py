@@ -13,23 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tests.helpers.experiments import TINY, tiny
 
 from densemtl.config import renamed_keys
-from densemtl.config.experiment import load_experiment, read_saved
-from densemtl.create import create_model
-from densemtl.engine.checkpoint import (
-    LAST,
-    PUBLISHED,
-    STATE,
-    Weights,
-    load_weights,
-    save_tensors,
-)
-from densemtl.errors import ConfigError
-from densemtl.hub.upload import save_pretrained
-from densemtl.engine.loading import load
-from densemtl.runs.predictions_cli import load_config
+from densemtl.config.experiment import load_experiment, parse_saved_experiment
 from densemtl.config.renamed_keys import (
     restore_config,
     restore_parameters,
@@ -37,8 +23,22 @@ from densemtl.config.renamed_keys import (
     translate_fields,
     translate_parameters,
 )
+from densemtl.create import create_model
+from densemtl.engine.checkpoint import (
+    LAST_DIR,
+    STATE_NAME,
+    WEIGHTS_NAME,
+    SavedWeights,
+    load_weights,
+    save_tensors,
+)
+from densemtl.engine.loading import load_trained_model
+from densemtl.errors import ConfigError
+from densemtl.hub.upload import save_pretrained
 from densemtl.results.results import load_results
-from densemtl.runs.train_run import run
+from densemtl.runs.predictions_cli import load_experiment_from
+from densemtl.runs.train_run import train_experiment
+from tests.helpers.experiments import TINY_CONFIG, make_tiny_experiment
 
 EXAMPLES = {
     "RENAMED_KEYS": {
@@ -70,8 +70,13 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def old_config(**changes: object) -> dict[str, object]:
     """The tiny experiment as it was written before."""
-    train = {**TINY["train"], "gather": 2, "amp": "off"}
-    return {**TINY, "train": train, "head": {"name": "feature_pyramid", "thick": 8}, **changes}
+    train = {**TINY_CONFIG["train"], "gather": 2, "amp": "off"}
+    return {
+        **TINY_CONFIG,
+        "train": train,
+        "head": {"name": "feature_pyramid", "thick": 8},
+        **changes,
+    }
 
 
 @pytest.mark.usefixtures("examples")
@@ -109,7 +114,9 @@ def test_python_is_told_too() -> None:
 @pytest.mark.usefixtures("examples")
 def test_saved_configurations_are_translated() -> None:
     text = yaml.safe_dump(old_config(random=3))
-    assert read_saved(text, Path("old.yaml")) == tiny("train.accumulate=2", "seed=3")
+    assert parse_saved_experiment(text, Path("old.yaml")) == make_tiny_experiment(
+        "train.accumulate=2", "seed=3"
+    )
 
 
 @pytest.mark.usefixtures("examples")
@@ -143,19 +150,25 @@ def test_restoring_undoes_translating() -> None:
 
 
 def test_fingerprints_are_those_before_the_renaming(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = tiny().fingerprint()
+    now = make_tiny_experiment().compute_config_hash()
     for key, value in EXAMPLES["RENAMED_KEYS"].items():
         monkeypatch.setitem(renamed_keys.RENAMED_KEYS, key, value)
-    before = tiny().material()
+    before = make_tiny_experiment().to_semantic_dict()
     before["random"] = before.pop("seed")
     before["train"]["gather"] = before["train"].pop("accumulate")
     before["head"]["thick"] = before["head"].pop("width")
     text = json.dumps(before, sort_keys=True)
-    assert tiny().fingerprint() == hashlib.sha256(text.encode()).hexdigest()[:12] != now
+    assert (
+        make_tiny_experiment().compute_config_hash()
+        == hashlib.sha256(text.encode()).hexdigest()[:12]
+        != now
+    )
 
 
 def test_nothing_is_translated_that_was_not_renamed() -> None:
-    values = tiny("tasks=[semseg, {name: edge, metrics: [reliability]}]").model_dump(mode="json")
+    values = make_tiny_experiment(
+        "tasks=[semseg, {name: edge, metrics: [reliability]}]"
+    ).model_dump(mode="json")
     assert translate_config(values) == (values, [])
     assert restore_config(values) == values
     assert translate_fields({"a": [1, {"b": 2}]}, {}) == {"a": [1, {"b": 2}]}
@@ -170,20 +183,20 @@ def age(folder: Path) -> None:
 
     config = folder / "config.yaml"
     config.write_text(old(config.read_text()))
-    for file in (folder / "best.safetensors", folder / LAST / PUBLISHED):
+    for file in (folder / "best.safetensors", folder / LAST_DIR / WEIGHTS_NAME):
         weights = load_weights(file)
         tensors = {
             k.replace("decoder.heads.", "decoder.ends."): v for k, v in weights.tensors.items()
         }
         assert tensors.keys() != weights.tensors.keys()
-        save_tensors(file, Weights(tensors, old(weights.config)))
-    state = torch.load(folder / LAST / STATE, weights_only=True)
+        save_tensors(file, SavedWeights(tensors, old(weights.config_yaml)))
+    state = torch.load(folder / LAST_DIR / STATE_NAME, weights_only=True)
     state["record"]["steps_done"] = state["record"].pop("step")
     if state["ema"]:
         state["ema"] = {
             k.replace("decoder.heads.", "decoder.ends."): v for k, v in state["ema"].items()
         }
-    torch.save(state, folder / LAST / STATE)
+    torch.save(state, folder / LAST_DIR / STATE_NAME)
     results = json.loads((folder / "results.json").read_text())
     results["total_gain"] = results.pop("delta_m")
     for task in results["tasks"].values():
@@ -192,22 +205,22 @@ def age(folder: Path) -> None:
 
 
 def test_an_old_run_loads_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = tiny("train.ema=0.9")
+    experiment = make_tiny_experiment("train.ema=0.9")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(experiment, whole, "cpu")
-    run(experiment, parts, "cpu", max_steps=5)
+    train_experiment(experiment, whole, "cpu")
+    train_experiment(experiment, parts, "cpu", max_steps=5)
     age(parts)
     with pytest.raises(ConfigError, match="gather: unknown key"):
-        run(experiment, parts, "cpu")
+        train_experiment(experiment, parts, "cpu")
     for name, table in EXAMPLES.items():
         for key, value in table.items():
             monkeypatch.setitem(getattr(renamed_keys, name), key, value)
-    old = load(parts, ["loader.workers=0"], "cpu")
+    old = load_trained_model(parts, ["loader.workers=0"], "cpu")
     assert old.experiment == experiment
-    assert load_config(parts, []) == experiment
-    assert load_results(parts).tasks["depth"].primary == "rmse"
-    run(experiment, parts, "cpu")
-    ours, theirs = (load_weights(each / LAST / PUBLISHED).tensors for each in (whole, parts))
+    assert load_experiment_from(parts, []) == experiment
+    assert load_results(parts).tasks["depth"].primary_metric == "rmse"
+    train_experiment(experiment, parts, "cpu")
+    ours, theirs = (load_weights(each / LAST_DIR / WEIGHTS_NAME).tensors for each in (whole, parts))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -216,7 +229,7 @@ def test_old_weights_are_published_with_their_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results name weights by a hash, which was made of the old names."""
-    run(tiny("train.epochs=1"), tmp_path / "run", "cpu")
+    train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path / "run", "cpu")
     table = {"decoder.heads.": "decoder.ends."}  # what is of today in the file is old
     monkeypatch.setitem(renamed_keys.RENAMED_PARAMETERS, "hard_sharing", table)
     tensors = load_weights(tmp_path / "run" / "best.safetensors").tensors
@@ -225,4 +238,4 @@ def test_old_weights_are_published_with_their_results(
         name.startswith("decoder.ends.") for name in restore_parameters(tensors, "hard_sharing")
     )
     folder = save_pretrained(tmp_path / "run", tmp_path / "out")
-    assert load_results(folder).weights == load_results(tmp_path / "run").weights
+    assert load_results(folder).weights_hash == load_results(tmp_path / "run").weights_hash

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from densemtl.config.yaml_loader import COMMAND_LINE, load, override, parse_override, read_yaml
+from densemtl.config.yaml_loader import (
+    COMMAND_LINE,
+    apply_overrides,
+    load_config,
+    parse_override,
+    read_yaml,
+)
 from densemtl.errors import ConfigError
 
 BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
@@ -67,7 +73,7 @@ def test_a_child_wins_over_its_bases_and_overrides_over_all(write):
     write("common/root.yaml", "seed: 1\noptim: {lr: 1e-2, momentum: 0.5}\ntasks: [a, b]")
     write("base.yaml", "base: common/root.yaml\noptim: {lr: 1e-3}\ninput: {size: [2, 3]}")
     child = write("child.yaml", "base: base.yaml\ntasks: [c]\noptim: {weight_decay: 0}")
-    document = load(child, ["optim.momentum=0.9", "train.epochs=3"])
+    document = load_config(child, ["optim.momentum=0.9", "train.epochs=3"])
     assert document.values == {
         "seed": 1,
         "optim": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0},
@@ -80,8 +86,8 @@ def test_a_child_wins_over_its_bases_and_overrides_over_all(write):
 def test_every_value_remembers_its_file(write):
     base = write("base.yaml", "seed: 1\noptim: {lr: 1, momentum: 0.5}\nhead: {name: x, width: 3}")
     child = write("child.yaml", "base: base.yaml\noptim: {lr: 2}\nhead: {name: y}")
-    document = load(child, ["train.epochs=3"])
-    assert {path: document.origin(path) for path in document.origins} == {
+    document = load_config(child, ["train.epochs=3"])
+    assert {path: document.find_source(path) for path in document.sources} == {
         "": str(child),
         "seed": str(base),
         "optim": str(base),
@@ -92,26 +98,26 @@ def test_every_value_remembers_its_file(write):
         "train": COMMAND_LINE,
         "train.epochs": COMMAND_LINE,
     }
-    assert document.origin("optim.lr.0") == str(child)
-    assert document.origin("head.width") == str(child)
-    assert document.origin("never.set") == str(child)
+    assert document.find_source("optim.lr.0") == str(child)
+    assert document.find_source("head.width") == str(child)
+    assert document.find_source("never.set") == str(child)
 
 
 def test_a_component_of_another_name_starts_afresh(write):
     write("base.yaml", "head: {name: deeplab, width: 256}\ndata: {name: nyud, root: /x}")
     child = write("child.yaml", "base: base.yaml\nhead: {name: linear}\ndata: {name: nyud}")
-    assert load(child).values == {
+    assert load_config(child).values == {
         "head": {"name": "linear"},
         "data": {"name": "nyud", "root": "/x"},
     }
-    assert load(child, ["head.width=8"]).values["head"] == {"name": "linear", "width": 8}
+    assert load_config(child, ["head.width=8"]).values["head"] == {"name": "linear", "width": 8}
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_overrides_does_not_matter(write, order):
     file = write("a.yaml", "head: {name: deeplab, width: 256, rates: [1]}")
     overrides = ["head.name=fpn", "head.width=8"][::order]
-    assert load(file, overrides).values["head"] == {"name": "fpn", "width": 8}
+    assert load_config(file, overrides).values["head"] == {"name": "fpn", "width": 8}
 
 
 def test_bases_are_found_beside_the_file_that_names_them(write, monkeypatch, tmp_path):
@@ -119,7 +125,7 @@ def test_bases_are_found_beside_the_file_that_names_them(write, monkeypatch, tmp
     write("deep/base.yaml", "base: root.yaml")
     write("top/child.yaml", "base: ../deep/base.yaml")
     monkeypatch.chdir(tmp_path / "deep")
-    assert load(Path("../top/child.yaml")).values == {"seed": 5}
+    assert load_config(Path("../top/child.yaml")).values == {"seed": 5}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +158,7 @@ def test_faulty_files_are_one_line_that_names_the_file(write, files, message):
         write(name, text)
     first = write("a.yaml", files["a.yaml"])
     with pytest.raises(ConfigError) as caught:
-        load(first)
+        load_config(first)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -171,7 +177,7 @@ def test_another_optimiser_or_schedule_keeps_its_numbers() -> None:
         "optim": {"name": "adam", "lr": 1e-4},
         "schedule": {"name": "poly", "warmup_epochs": 2},
     }
-    changed = override(saved, ["optim.name=adamw", "schedule.name=cosine"], "saved")
+    changed = apply_overrides(saved, ["optim.name=adamw", "schedule.name=cosine"], "saved")
     assert changed.values == {
         "optim": {"name": "adamw", "lr": 1e-4},
         "schedule": {"name": "cosine", "warmup_epochs": 2},

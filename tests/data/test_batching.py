@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from densemtl import registry
-from densemtl.ops.lazy_upsampling import Coarse
-from densemtl.transforms.random_geometry import Augment
+from densemtl.config.sections import AugmentConfig, ColorJitterConfig
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalView, TrainView, eval_loader, to_tensor, train_loader
-from densemtl.transforms.color_jitter import Photometric
-from densemtl.transforms.albumentations import Pixels
+from densemtl.data.batching import EvalDataset, TrainDataset, make_eval_loader, make_train_loader
 from densemtl.errors import DataError
-from densemtl.config.sections import AugmentSettings, JitterSettings
-from densemtl.types import VOID, Batch, Sample
+from densemtl.ops.layouts import to_tensor
+from densemtl.ops.lazy_upsampling import LazyLogits
+from densemtl.transforms.albumentations import AlbumentationsTransform
+from densemtl.transforms.color_jitter import AffineColorJitter
+from densemtl.transforms.random_geometry import RandomGeometry
+from densemtl.types import IGNORE_INDEX, Batch, Sample
 
 SIZE = (16, 24)
-SETTINGS = AugmentSettings(zooms=(0.8, 1.6), crop="random", rotate=10)
+SETTINGS = AugmentConfig(scale_range=(0.8, 1.6), crop="random", max_rotation=10)
 
 
 class Rooms(DenseDataset):
@@ -33,7 +34,7 @@ class Rooms(DenseDataset):
         self.sizes = sizes
 
     @classmethod
-    def offers(cls):
+    def task_defaults(cls):
         return {}
 
     def __getitem__(self, index: int) -> Sample:
@@ -54,9 +55,14 @@ def tasks(make_task):
 
 
 def train(tasks, workers=0, count=10, batch_size=3, seed=7):
-    recolour = [Photometric(JitterSettings()), Pixels([{"name": "GaussNoise", "p": 0.5}])]
-    view = TrainView(Rooms(count), tasks, SIZE, "resize", Augment(SETTINGS), recolour, seed)
-    return train_loader(view, batch_size, workers)
+    recolour = [
+        AffineColorJitter(ColorJitterConfig()),
+        AlbumentationsTransform([{"name": "GaussNoise", "p": 0.5}]),
+    ]
+    view = TrainDataset(
+        Rooms(count), tasks, SIZE, "resize", RandomGeometry(SETTINGS), recolour, seed
+    )
+    return make_train_loader(view, batch_size, workers)
 
 
 def epoch(loader, number: int, skip: int = 0) -> list[Batch]:
@@ -115,7 +121,7 @@ def test_training_batches_have_one_size_and_documented_types(tasks):
             "depth": ((3, 1, *SIZE), torch.float32),
             "normals": ((3, 3, *SIZE), torch.float32),
         }
-        assert {frame.box for frame in batch.frames} == {(0, 0, *SIZE)}
+        assert {frame.box for frame in batch.placements} == {(0, 0, *SIZE)}
 
 
 def has_label(target: Tensor) -> bool:
@@ -133,7 +139,7 @@ def test_a_missing_label_is_all_void_and_no_other_is(tasks):
     ]
     assert len(rows) == 10
     for index, targets in rows:
-        assert (targets["semseg"] != VOID).any()
+        assert (targets["semseg"] != IGNORE_INDEX).any()
         assert has_label(targets["depth"]) == (index % 2 == 0)
         assert has_label(targets["normals"]) == (index % 3 == 0)
 
@@ -159,8 +165,11 @@ def test_fewer_images_than_a_batch_is_an_error(tasks):
     ],
 )
 def test_labels_of_another_kind_of_task_are_told(name, kind, options, told):
-    task = registry.make("tasks", kind, name, options=options)
-    for loader in (train([task]), eval_loader(EvalView(Rooms(), SIZE, "resize"), [task], 2, 0)):
+    task = registry.create("tasks", kind, name, options=options)
+    for loader in (
+        train([task]),
+        make_eval_loader(EvalDataset(Rooms(), SIZE, "resize"), [task], 2, 0),
+    ):
         with pytest.raises(DataError, match=rf"^image room\d+: the label of '{name}' {told}"):
             list(loader)
 
@@ -169,32 +178,36 @@ def test_labels_of_another_kind_of_task_are_told(name, kind, options, told):
 @pytest.mark.parametrize("fit", ["resize", "pad"])
 def test_evaluation_covers_each_image_once_with_its_own_labels(tasks, workers, fit):
     dataset = Rooms(7)
-    loader = eval_loader(EvalView(dataset, SIZE, fit), tasks, 4, workers)
+    loader = make_eval_loader(EvalDataset(dataset, SIZE, fit), tasks, 4, workers)
     batches = list(loader)
     assert [name for batch in batches for name in batch.ids] == dataset.ids
     index = 0
     for batch in batches:
         assert batch.image.shape == (len(batch), 3, *SIZE)
-        for row, frame in enumerate(batch.frames):
+        for row, frame in enumerate(batch.placements):
             height, width = frame.size
             semseg = batch.targets["semseg"][row]
             np.testing.assert_array_equal(semseg[:height, :width], dataset[index].targets["semseg"])
-            assert (semseg[height:] == VOID).all()
-            assert (semseg[:, width:] == VOID).all()
+            assert (semseg[height:] == IGNORE_INDEX).all()
+            assert (semseg[:, width:] == IGNORE_INDEX).all()
             assert has_label(batch.targets["depth"][row]) == (index % 2 == 0)
             index += 1
 
 
 def test_padded_images_come_back_pixel_by_pixel(tasks):
     dataset = Rooms(3)
-    batch = next(iter(eval_loader(EvalView(dataset, SIZE, "pad"), tasks, 3, 0)))
-    for row, frame in enumerate(batch.frames):
-        back = Coarse.of(batch.image[row : row + 1], frame).whole()[0].permute(1, 2, 0)
+    batch = next(iter(make_eval_loader(EvalDataset(dataset, SIZE, "pad"), tasks, 3, 0)))
+    for row, frame in enumerate(batch.placements):
+        back = (
+            LazyLogits.from_placement(batch.image[row : row + 1], frame)
+            .upsample()[0]
+            .permute(1, 2, 0)
+        )
         np.testing.assert_array_equal(back, dataset[row].image)
 
 
 def test_an_image_larger_than_the_padded_input_is_an_error(tasks):
-    view = EvalView(Rooms(sizes=((17, 24),)), SIZE, "pad")
+    view = EvalDataset(Rooms(sizes=((17, 24),)), SIZE, "pad")
     with pytest.raises(DataError, match=r"room0 is 17x24, larger than the padded input 16x24"):
         view[0]
 
@@ -204,7 +217,7 @@ def test_batches_move_whole(tasks):
     moved = batch.to(torch.device("meta"))
     assert moved.image.is_meta
     assert all(target.is_meta for target in moved.targets.values())
-    assert (moved.ids, moved.frames) == (batch.ids, batch.frames)
+    assert (moved.ids, moved.placements) == (batch.ids, batch.placements)
     assert {field.name for field in dataclasses.fields(batch)} == {
         "image",
         "targets",

@@ -7,15 +7,15 @@ import signal
 from pathlib import Path
 
 import cv2
-from tests.helpers import fake_datasets
 import numpy as np
 import pytest
-from tests.helpers.experiments import tiny
 from torch.utils.data import Dataset
 
-from densemtl.data.dataloader import Loader
+from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.errors import DataError, WorkerError
-from densemtl.runs.train_run import run
+from densemtl.runs.train_run import train_experiment
+from tests.helpers import fake_datasets
+from tests.helpers.experiments import make_tiny_experiment
 
 
 def break_jpeg(root: Path) -> str:
@@ -63,7 +63,7 @@ class Fatal(Dataset[int]):
 
 def test_a_killed_worker_is_one_line() -> None:
     with pytest.raises(WorkerError, match=r"killed.*fewer loader\.workers") as error:
-        list(Loader(Fatal(), sum, batch_size=2, num_workers=1))
+        list(ErrorForwardingDataLoader(Fatal(), sum, batch_size=2, num_workers=1))
     assert "\n" not in str(error.value)
 
 
@@ -74,13 +74,15 @@ def test_a_broken_file_is_one_line(
     tmp_path: Path, broken: object, workers: int, cache: str
 ) -> None:
     root = tmp_path / "nyud"
-    ids = fake_datasets.nyud_survey(root)
+    ids = fake_datasets.write_nyud_survey(root)
     assert "0003" in ids
     for split in ("train", "val"):
         (root / "gt_sets" / f"{split}.txt").write_text("\n".join(ids))
     told = broken(root)  # type: ignore[operator]
     loader = f"loader={{batch_size: 1, workers: {workers}, cache: {cache}}}"
-    experiment = tiny(f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1")
+    experiment = make_tiny_experiment(
+        f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1"
+    )
     with pytest.raises(DataError, match=told) as error:
-        run(experiment, tmp_path / "run", "cpu")
+        train_experiment(experiment, tmp_path / "run", "cpu")
     assert len(str(error.value).splitlines()) == 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from densemtl.data import derived_labels
-from densemtl.data.derived_labels import Intrinsics
+from densemtl.transforms.camera import Intrinsics
 
 CAMERA = Intrinsics(fx=130.0, fy=128.0, cx=70.0, cy=51.0)
 SIZE = (106, 140)
@@ -39,7 +39,7 @@ def test_a_plane(slant_x: float, slant_y: float, distance: float) -> None:
     normal = np.array([slant_x, slant_y, -1.0])
     normal /= np.linalg.norm(normal)
     depth = plane_depth(normal, distance)
-    normals = derived_labels.normals(depth, CAMERA)
+    normals = derived_labels.normals_from_depth(depth, CAMERA)
     assert normals.dtype == np.float32
     assert angles(normals, normal).max() < 0.5
     np.testing.assert_array_equal(np.isnan(normals).any(-1), np.isnan(normals).all(-1))
@@ -52,7 +52,7 @@ def test_an_old_sensor(rng: np.random.Generator) -> None:
     normal /= np.linalg.norm(normal)
     depth = plane_depth(normal, 2.0)
     depth = (np.round((depth + rng.normal(0, 0.01, SIZE)) / 0.039) * 0.039).astype(np.float32)
-    assert angles(derived_labels.normals(depth, CAMERA), normal).mean() < 6
+    assert angles(derived_labels.normals_from_depth(depth, CAMERA), normal).mean() < 6
 
 
 def test_a_box_in_front_of_a_wall() -> None:
@@ -61,7 +61,7 @@ def test_a_box_in_front_of_a_wall() -> None:
     depth, truth = plane_depth(wall, 4.0), np.broadcast_to(wall, (*SIZE, 3)).copy()
     depth[30:80, 40:100] = plane_depth(box, 1.0)[30:80, 40:100]
     truth[30:80, 40:100] = box
-    errors = angles(derived_labels.normals(depth, CAMERA), truth)
+    errors = angles(derived_labels.normals_from_depth(depth, CAMERA), truth)
     assert errors.mean() < 0.2
     assert np.percentile(errors, 99) < 1
 
@@ -69,20 +69,23 @@ def test_a_box_in_front_of_a_wall() -> None:
 def test_the_room_at_twice_the_size_has_the_same_normals() -> None:
     """Windows are angles, not pixels."""
     depth = plane_depth(np.array([0.0, -0.6, -0.8]), 1.5)
-    small, large = derived_labels.normals(depth, CAMERA), np.repeat(np.repeat(depth, 2, 0), 2, 1)
-    both = angles(derived_labels.normals(large, CAMERA.scaled(2))[::2, ::2], small)
+    small, large = (
+        derived_labels.normals_from_depth(depth, CAMERA),
+        np.repeat(np.repeat(depth, 2, 0), 2, 1),
+    )
+    both = angles(derived_labels.normals_from_depth(large, CAMERA.scale(2))[::2, ::2], small)
     assert both.mean() < 1
 
 
 def test_depth_unknown_or_alone_gives_no_normal() -> None:
     depth = np.full(SIZE, np.nan, np.float32)
-    assert np.isnan(derived_labels.normals(depth, CAMERA)).all()
+    assert np.isnan(derived_labels.normals_from_depth(depth, CAMERA)).all()
     depth[50, 70] = 2
-    assert np.isnan(derived_labels.normals(depth, CAMERA)).all()
+    assert np.isnan(derived_labels.normals_from_depth(depth, CAMERA)).all()
     depth[50, 60:80] = 2
-    assert np.isnan(derived_labels.normals(depth, CAMERA)).all()
+    assert np.isnan(derived_labels.normals_from_depth(depth, CAMERA)).all()
     depth[45:55, 60:80] = 2
-    normals = derived_labels.normals(depth, CAMERA)
+    normals = derived_labels.normals_from_depth(depth, CAMERA)
     assert angles(normals, np.array([0, 0, -1])).max() < 0.1
     assert np.isfinite(normals).any(-1).sum() == 200
 
@@ -94,14 +97,16 @@ def test_boundaries_of_a_square() -> None:
     expected = np.zeros((8, 9), np.uint8)
     expected[2, 3:8] = expected[2:6, 3] = 1
     expected[5, 3:8] = expected[2:6, 7] = 1
-    edges = derived_labels.region_edges(regions)
+    edges = derived_labels.derive_region_edges(regions)
     assert edges.dtype == np.uint8
     assert edges[~expected.astype(bool)].sum() == 0
     assert edges.sum() >= expected.sum() - 4, "thinning cuts corners, nothing else"
-    assert derived_labels.region_edges(np.full((5, 5), 3)).sum() == 0
+    assert derived_labels.derive_region_edges(np.full((5, 5), 3)).sum() == 0
 
 
-@pytest.mark.parametrize("rule", [derived_labels.region_edges, derived_labels.laplacian_edges])
+@pytest.mark.parametrize(
+    "rule", [derived_labels.derive_region_edges, derived_labels.derive_laplacian_edges]
+)
 def test_edges_are_one_pixel_wide_and_near_the_border(rule) -> None:
     regions = np.zeros((20, 30), np.uint16)
     regions[:, 13:] = 400
@@ -111,5 +116,5 @@ def test_edges_are_one_pixel_wide_and_near_the_border(rule) -> None:
 
 
 def test_camera() -> None:
-    assert CAMERA.shifted(-10, 5) == Intrinsics(130.0, 128.0, 60.0, 56.0)
-    assert CAMERA.scaled(0.5) == Intrinsics(65.0, 64.0, 35.0, 25.5)
+    assert CAMERA.shift(-10, 5) == Intrinsics(130.0, 128.0, 60.0, 56.0)
+    assert CAMERA.scale(0.5) == Intrinsics(65.0, 64.0, 35.0, 25.5)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.helpers import fake_datasets
 import numpy as np
 import pytest
-from tests.helpers.experiments import tiny
 
-from densemtl.factory import build_dataset
-from densemtl.data.disk_cache import DiskCached
-from densemtl.data.datasets.nyud import NYUD
+from densemtl.data.datasets.nyud import NYUDDataset
+from densemtl.data.disk_cache import MemmapCacheDataset
 from densemtl.errors import OutputError
+from densemtl.factory import build_dataset
 from densemtl.types import Sample
+from tests.helpers import fake_datasets
+from tests.helpers.experiments import make_tiny_experiment
 
 TASKS = ["semseg", "depth", "normals", "edge"]
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> NYUD:
-    fake_datasets.nyud_png_depth(tmp_path / "nyud")
-    return NYUD("val", TASKS, root=tmp_path / "nyud")
+def dataset(tmp_path: Path) -> NYUDDataset:
+    fake_datasets.write_nyud_png_depth(tmp_path / "nyud")
+    return NYUDDataset("val", TASKS, root=tmp_path / "nyud")
 
 
 def assert_same(one: Sample, other: Sample) -> None:
@@ -34,28 +34,28 @@ def assert_same(one: Sample, other: Sample) -> None:
 
 
 def test_a_cache_equals_its_dataset_and_reads_it_once(dataset, tmp_path, monkeypatch):
-    cached, plain = DiskCached(dataset, tmp_path / "cache"), [dataset[0], dataset[1]]
+    cached, plain = MemmapCacheDataset(dataset, tmp_path / "cache"), [dataset[0], dataset[1]]
     for sample, index in zip([*plain, *plain], (0, 1, 0, 1), strict=True):
         assert_same(cached[index], sample)
     assert "normals" not in cached[1].targets, "the last image has none"
-    again = DiskCached(dataset, tmp_path / "cache")
-    monkeypatch.setattr(NYUD, "__getitem__", lambda *_: pytest.fail("read again"))
+    again = MemmapCacheDataset(dataset, tmp_path / "cache")
+    monkeypatch.setattr(NYUDDataset, "__getitem__", lambda *_: pytest.fail("read again"))
     assert_same(again[0], plain[0])
     assert (again.fingerprint(), again.split) == (dataset.fingerprint(), "val")
 
 
 def test_changes_to_a_cached_sample_stay_in_memory(dataset, tmp_path):
-    cached = DiskCached(dataset, tmp_path / "cache")
+    cached = MemmapCacheDataset(dataset, tmp_path / "cache")
     before = cached[0].image.copy()
     cached[0].image[:] = 7
     np.testing.assert_array_equal(cached[0].image, before)
 
 
 def test_a_label_that_changes_is_read_again(dataset, tmp_path):
-    cached = DiskCached(dataset, tmp_path / "cache")
+    cached = MemmapCacheDataset(dataset, tmp_path / "cache")
     before = cached[0].targets["semseg"]
     file = tmp_path / "nyud" / "segmentation" / f"{dataset.ids[0]}.png"
-    fake_datasets.picture(file, np.full(fake_datasets.SIZE, 3, np.uint8))
+    fake_datasets.write_image(file, np.full(fake_datasets.SIZE, 3, np.uint8))
     os.utime(file, ns=(1, 1))
     assert (cached[0].targets["semseg"] == 2).all()
     assert not (before == 2).all()
@@ -63,7 +63,7 @@ def test_a_label_that_changes_is_read_again(dataset, tmp_path):
 
 @pytest.mark.parametrize("kept", [0, 40, 5000])
 def test_a_broken_file_is_written_anew(dataset, tmp_path, kept):
-    cached = DiskCached(dataset, tmp_path / "cache")
+    cached = MemmapCacheDataset(dataset, tmp_path / "cache")
     sample = cached[0]
     expected = Sample(sample.image.copy(), sample.targets, sample.id)
     [file] = (tmp_path / "cache").iterdir()
@@ -76,14 +76,14 @@ def test_a_broken_file_is_written_anew(dataset, tmp_path, kept):
 def test_a_cache_that_cannot_be_written_is_told(dataset, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot be written .*loader\.cache_folder"):
-        DiskCached(dataset, tmp_path / "cache")[0]
+        MemmapCacheDataset(dataset, tmp_path / "cache")[0]
 
 
 def test_what_changes_samples_changes_the_folder(tmp_path):
     folder = f"loader.cache_folder={tmp_path / 'cache'}"
     for extra in ("tasks=[semseg]", "tasks=[semseg, depth]", "data.size=[24, 48]"):
-        experiment = tiny("loader.cache=disk", folder, extra)
+        experiment = make_tiny_experiment("loader.cache=disk", folder, extra)
         assert build_dataset(experiment, "val")[0].targets.keys() >= {"semseg"}
     assert len(list((tmp_path / "cache").iterdir())) == 3
-    assert tiny("loader.cache=true").loader.cache == "memory"
-    assert tiny("loader.cache=false").loader.cache == "none"
+    assert make_tiny_experiment("loader.cache=true").loader.cache == "memory"
+    assert make_tiny_experiment("loader.cache=false").loader.cache == "none"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.memory_cache import Cached
+from densemtl.data.memory_cache import InMemoryDataset
 from densemtl.types import Sample
 
 
@@ -19,7 +19,7 @@ class Counting(DenseDataset):
         self.reads = [0] * 4
 
     @classmethod
-    def offers(cls):
+    def task_defaults(cls):
         return {}
 
     def __getitem__(self, index: int) -> Sample:
@@ -31,7 +31,7 @@ class Counting(DenseDataset):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_cache_equals_its_dataset(workers):
     dataset = Counting()
-    cached = Cached(dataset, workers)
+    cached = InMemoryDataset(dataset, workers)
     assert len(cached) == 4
     assert list(cached.ids) == dataset.ids
     assert cached.fingerprint() == dataset.fingerprint()
@@ -44,7 +44,7 @@ def test_a_cache_equals_its_dataset(workers):
 
 def test_every_sample_is_read_once():
     dataset = Counting()
-    cached = Cached(dataset, workers=0)
+    cached = InMemoryDataset(dataset, num_workers=0)
     _ = [cached[index] for index in (0, 1, 1, 3)]
     assert dataset.reads == [1, 1, 1, 1]
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import fake_datasets
 import pytest
-from tests.helpers.experiments import tiny
 
-from densemtl.factory import build_dataset, build_splits
-from densemtl.config.experiment import Experiment
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
-from densemtl.data.skip_corrupt import Readable
+from densemtl.data.skip_corrupt import SkipCorruptDataset
 from densemtl.errors import DataError
+from densemtl.factory import build_dataset, build_splits
 from densemtl.results.results import load_results
-from densemtl.runs.train_run import run
+from densemtl.runs.train_run import train_experiment
 from densemtl.types import Sample
+from tests.helpers import fake_datasets
+from tests.helpers.experiments import make_tiny_experiment
 
 
-def experiment(root: Path, *overrides: str) -> Experiment:
+def experiment(root: Path, *overrides: str) -> ExperimentConfig:
     loader = "loader={batch_size: 1, workers: 0, corrupt: skip}"
-    return tiny(f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1", *overrides)
+    return make_tiny_experiment(
+        f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1", *overrides
+    )
 
 
 def damage(root: Path, *names: str) -> None:
@@ -35,9 +37,9 @@ def test_what_cannot_be_read_is_skipped_and_counted(
     tmp_path: Path, cache: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "nyud"
-    ids = fake_datasets.nyud_survey(root, count=6)
+    ids = fake_datasets.write_nyud_survey(root, count=6)
     damage(root, ids[1], ids[5])
-    run(experiment(root, f"loader.cache={cache}"), tmp_path / "run", "cpu")
+    train_experiment(experiment(root, f"loader.cache={cache}"), tmp_path / "run", "cpu")
     told = capsys.readouterr().out
     assert f"skipped: {root}/images/{ids[1]}.jpg: truncated" in told
     assert "skipped 1 of the 3 images of 'train', which cannot be read" in told
@@ -48,26 +50,26 @@ def test_what_cannot_be_read_is_skipped_and_counted(
 def test_nothing_changes_where_all_is_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake_datasets.nyud_survey(tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
     skipping = experiment(tmp_path)
     stopping = experiment(tmp_path, "loader.corrupt=stop")
     pairs = [(build_dataset(each, "train")) for each in (skipping, stopping)]
     assert pairs[0].ids == pairs[1].ids
     assert pairs[0].fingerprint() == pairs[1].fingerprint()
-    assert pairs[0].stamp(1) == pairs[1].stamp(1)
-    assert skipping.fingerprint() == stopping.fingerprint()
+    assert pairs[0].get_sample_version(1) == pairs[1].get_sample_version(1)
+    assert skipping.compute_config_hash() == stopping.compute_config_hash()
     assert capsys.readouterr().out == ""
 
 
 def test_sets_that_lost_images_are_not_compared(tmp_path: Path) -> None:
-    ids = fake_datasets.nyud_survey(tmp_path)
+    ids = fake_datasets.write_nyud_survey(tmp_path)
     before = build_splits(experiment(tmp_path)).val.fingerprint()
     damage(tmp_path, ids[3])
     assert build_splits(experiment(tmp_path)).val.fingerprint() != before
 
 
 def test_a_set_without_one_whole_image_is_an_error(tmp_path: Path) -> None:
-    damage(tmp_path, *fake_datasets.nyud_survey(tmp_path))
+    damage(tmp_path, *fake_datasets.write_nyud_survey(tmp_path))
     with pytest.raises(DataError, match=r"0001\.jpg: truncated.*for all 2 images of 'train'"):
         build_splits(experiment(tmp_path))
 
@@ -76,10 +78,10 @@ class Chunked(DenseDataset):
     """Seven samples in chunks of 3, 1 and 3, some of them broken."""
 
     ids = tuple("abcdefg")
-    chunks = (3, 1, 3)
+    shard_sizes = (3, 1, 3)
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         return {}
 
     def __getitem__(self, index: int) -> Sample:
@@ -89,7 +91,7 @@ class Chunked(DenseDataset):
 
 
 def test_chunks_are_those_of_what_is_left() -> None:
-    left = Readable(Chunked("train", []), workers=0)
+    left = SkipCorruptDataset(Chunked("train", []), num_workers=0)
     assert left.ids == ("a", "c", "e", "f")
-    assert left.chunks == (2, 2)
+    assert left.shard_sizes == (2, 2)
     assert [left[index].id for index in range(4)] == list(left.ids)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from decoders.test_equations import backbone, conv, image, lively, single
-from tests.helpers.exact import assert_same
 
 from densemtl.decoders.asymmetric_sharing import AsymmetricSharing
 from densemtl.errors import ConfigError
-from densemtl.heads.linear import Linear
+from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
+from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -33,7 +33,7 @@ def _no_gradients() -> Iterator[None]:
 
 
 def randomised(decoder: AsymmetricSharing) -> AsymmetricSharing:
-    for weight in decoder.joins.parameters():
+    for weight in decoder.mixers.parameters():
         weight.normal_(0, 0.1)
     return lively(decoder)
 
@@ -44,14 +44,14 @@ def randomised(decoder: AsymmetricSharing) -> AsymmetricSharing:
 def test_equations(
     tasks: list[Task], given: dict[str, list[str]] | None, reads: dict[str, list[str]]
 ) -> None:
-    decoder = randomised(AsymmetricSharing(backbone, Linear, tasks, reads=given))
+    decoder = randomised(AsymmetricSharing(backbone, LinearHead, tasks, sources=given))
     x = image()
     pyramids = {task: net(x) for task, net in decoder.backbones.items()}
-    final = decoder(x).final
+    final = decoder(x).logits
     for task in NAMES:
         levels = list(pyramids[task])
         if task in reads:
-            for level, layer in enumerate(decoder.joins[task].levels):
+            for level, layer in enumerate(decoder.mixers[task].levels):
                 read = [pyramids[name][level] for name in (task, *reads[task])]
                 levels[level] = conv(torch.cat(read, 1), layer)
         assert_same(final[task], decoder.heads[task](levels))
@@ -60,31 +60,31 @@ def test_equations(
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
 def test_nothing_read_is_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
     chosen, x = [task for task in tasks if task.name in names], image()
-    decoder = lively(AsymmetricSharing(backbone, Linear, chosen, alpha=1.0))
+    decoder = lively(AsymmetricSharing(backbone, LinearHead, chosen, alpha=1.0))
     for task in chosen:
-        wanted = single(decoder, task)(x).final[task.name]
-        assert_same(decoder(x).final[task.name], wanted)
+        wanted = single(decoder, task)(x).logits[task.name]
+        assert_same(decoder(x).logits[task.name], wanted)
 
 
 def test_one_task_alone_has_nothing_to_learn_about_sharing(tasks: list[Task]) -> None:
-    decoder = AsymmetricSharing(backbone, Linear, tasks[:1])
+    decoder = AsymmetricSharing(backbone, LinearHead, tasks[:1])
     assert decoder.parameter_groups()["fusion"] == []
-    assert decoder.sharing(image()) == {}
+    assert decoder.sharing_weights(image()) == {}
 
 
 def test_joins_start_as_mixtures_of_equal_channels(tasks: list[Task]) -> None:
-    decoder = AsymmetricSharing(backbone, Linear, tasks, alpha=0.8)
-    weight = decoder.joins["normals"].levels[0].weight[:, :, 0, 0]
+    decoder = AsymmetricSharing(backbone, LinearHead, tasks, alpha=0.8)
+    weight = decoder.mixers["normals"].levels[0].weight[:, :, 0, 0]
     eye = torch.eye(len(weight))
     torch.testing.assert_close(weight, torch.cat([0.8 * eye, 0.1 * eye, 0.1 * eye], 1))
 
 
 def test_the_order_of_tasks_does_not_matter_where_it_is_said_who_reads(tasks: list[Task]) -> None:
-    one, x = randomised(AsymmetricSharing(backbone, Linear, tasks, reads=READS)), image()
-    other = AsymmetricSharing(backbone, Linear, tasks[::-1], reads=READS).eval()
+    one, x = randomised(AsymmetricSharing(backbone, LinearHead, tasks, sources=READS)), image()
+    other = AsymmetricSharing(backbone, LinearHead, tasks[::-1], sources=READS).eval()
     other.load_state_dict(one.state_dict())
-    expected = one(x).final
-    assert all(torch.equal(logits, expected[task]) for task, logits in other(x).final.items())
+    expected = one(x).logits
+    assert all(torch.equal(logits, expected[task]) for task, logits in other(x).logits.items())
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_the_order_of_tasks_does_not_matter_where_it_is_said_who_reads(tasks: li
 def test_a_loss_trains_the_encoders_that_its_task_reads(
     tasks: list[Task], task: str, trained: set[str]
 ) -> None:
-    decoder = AsymmetricSharing(backbone, Linear, tasks, reads=READS)
+    decoder = AsymmetricSharing(backbone, LinearHead, tasks, sources=READS)
     with torch.enable_grad():
-        decoder(image()).final[task].square().mean().backward()
+        decoder(image()).logits[task].square().mean().backward()
     touched = {
         name
         for name, net in decoder.backbones.items()
@@ -106,12 +106,12 @@ def test_a_loss_trains_the_encoders_that_its_task_reads(
 
 
 def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
-    decoder = AsymmetricSharing(backbone, Linear, tasks, reads=READS, alpha=0.6)
-    decoder.joins["normals"].levels[3].weight.mul_(3)
-    sharing = decoder.sharing(image())
+    decoder = AsymmetricSharing(backbone, LinearHead, tasks, sources=READS, alpha=0.6)
+    decoder.mixers["normals"].levels[3].weight.mul_(3)
+    sharing = decoder.sharing_weights(image())
     assert list(sharing) == ["level 1", "level 2", "level 3", "level 4"]
     last = sharing["level 4"]
-    assert (last.takers, last.sources) == (("semseg", "normals"), NAMES)
+    assert (last.tasks, last.sources) == (("semseg", "normals"), NAMES)
     torch.testing.assert_close(last.weights, torch.tensor([[0.6, 0.2, 0.2], [0.0, 1.2, 1.8]]))
 
 
@@ -137,5 +137,5 @@ def test_mistakes_are_told_all_at_once(
     tasks: list[Task], reads: dict[str, list[str]], lines: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as told:
-        AsymmetricSharing(backbone, Linear, tasks, reads=reads)
+        AsymmetricSharing(backbone, LinearHead, tasks, sources=reads)
     assert str(told.value).splitlines() == lines

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 
 from densemtl import registry
+from densemtl.backbones.backbone import Backbone
 from densemtl.engine.run_log import read_log
 from densemtl.errors import ConfigError
-from densemtl.heads.linear import Linear
-from densemtl.backbones.backbone import Backbone
-from densemtl.runs.train_run import run
+from densemtl.heads.linear import LinearHead
+from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.base import Task
+from tests.helpers.experiments import make_tiny_experiment
 
 ABLE = {"pad_net": 1, "mti_net": 4}
 """{architecture: how often it predicts all tasks on the way}."""
@@ -24,21 +24,21 @@ ABLE = {"pad_net": 1, "mti_net": 4}
 @pytest.mark.parametrize("architecture", ABLE)
 def test_only_targets_are_final(make_task: Callable[..., Task], architecture: str) -> None:
     targets, further = [make_task("semseg"), make_task("depth")], [make_task("edge")]
-    decoder: torch.nn.Module = registry.make(
+    decoder: torch.nn.Module = registry.create(
         "decoders",
         architecture,
         lambda: Backbone("test_resnet", pretrained=False),
-        Linear,
+        LinearHead,
         targets,
         further,
         options={"width": 16} if architecture == "pad_net" else {},
     )
     predictions = decoder(torch.randn(2, 3, 64, 64))
-    assert set(predictions.final) == {"semseg", "depth"}
-    assert [set(aux) for aux in predictions.aux] == [{"semseg", "depth", "edge"}] * ABLE[
+    assert set(predictions.logits) == {"semseg", "depth"}
+    assert [set(aux) for aux in predictions.aux_logits] == [{"semseg", "depth", "edge"}] * ABLE[
         architecture
     ]
-    predictions.final["depth"].square().mean().backward()
+    predictions.logits["depth"].square().mean().backward()
     gradients = [each.grad for each in decoder.parameter_groups()["edge"]]
     assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients)
 
@@ -46,7 +46,7 @@ def test_only_targets_are_final(make_task: Callable[..., Task], architecture: st
 @pytest.mark.parametrize("architecture", ABLE)
 def test_a_run_learns_them_and_scores_the_targets(tmp_path: Path, architecture: str) -> None:
     options = (f"decoder.name={architecture}", "auxiliary_tasks=[edge, normals]")
-    results = run(tiny(*options, "train.epochs=1"), tmp_path, "cpu")
+    results = train_experiment(make_tiny_experiment(*options, "train.epochs=1"), tmp_path, "cpu")
     assert set(results.tasks) == {"semseg", "depth"}
     first = next(line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "train")
     assert first["edge"] > 0
@@ -68,9 +68,9 @@ def test_a_run_learns_them_and_scores_the_targets(tmp_path: Path, architecture: 
 )
 def test_mistakes_are_told(overrides: list[str], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
-        tiny("auxiliary_tasks=[edge]", *overrides)
+        make_tiny_experiment("auxiliary_tasks=[edge]", *overrides)
 
 
 def test_the_single_task_references_know_nothing_of_them() -> None:
-    experiment = tiny("decoder.name=pad_net", "auxiliary_tasks=[edge]")
-    assert experiment.single_task("depth") == tiny().single_task("depth")
+    experiment = make_tiny_experiment("decoder.name=pad_net", "auxiliary_tasks=[edge]")
+    assert experiment.to_single_task("depth") == make_tiny_experiment().to_single_task("depth")

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 
 from densemtl import registry
 from densemtl.factory import build_model, build_tasks
+from tests.helpers.experiments import make_tiny_experiment
 
 
-@pytest.mark.parametrize("decoder", registry.names("decoders"))
+@pytest.mark.parametrize("decoder", registry.list_names("decoders"))
 def test_the_forward_pass_is_one_graph(decoder):
     tasks = ["tasks=[depth]"] if decoder == "single_task" else []
-    experiment = tiny(f"decoder.name={decoder}", *tasks)
+    experiment = make_tiny_experiment(f"decoder.name={decoder}", *tasks)
     torch.manual_seed(0)
     model = build_model(experiment, build_tasks(experiment)).train()
     image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    wanted = model(image, full_size=False).final
+    wanted = model(image, full_size=False).logits
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    found = compiled(image, full_size=False).final
+    found = compiled(image, full_size=False).logits
     for task, logits in wanted.items():
         torch.testing.assert_close(found[task], logits)

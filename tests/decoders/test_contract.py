@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers.exact import assert_same
 
 from densemtl import registry
-from densemtl.errors import ModelError
 from densemtl.backbones.backbone import Backbone
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.errors import ModelError
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions
+from tests.helpers.exact import assert_same
 
-ARCHITECTURES = sorted({*registry.names("decoders")} - {"single_task"})
+ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 NEED_STAGES = {"cross_stitch", "mtan", "nddr_cnn", "sluice"}
 BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
 UNCUT = {"hrnet_w18_small_v2"}
@@ -29,25 +29,25 @@ CASES = [
     if architecture not in NEED_STAGES or backbone not in UNCUT
 ]
 
-Build = Callable[..., DenseModel]
+Build = Callable[..., MultiTaskModel]
 
 
 @pytest.fixture(scope="module")
 def build(make_task: Callable[..., Task]) -> Build:
     def make(
         architecture: str, backbone: str, names: list[str] = NAMES, **options: Any
-    ) -> DenseModel:
+    ) -> MultiTaskModel:
         torch.manual_seed(0)
         tasks = [make_task(name) for name in names]
-        decoder = registry.make(
+        decoder = registry.create(
             "decoders",
             architecture,
             lambda: Backbone(backbone, pretrained=False, img_size=(64, 64)),
-            lambda spec, channels: registry.make("heads", "linear", spec, channels, options={}),
+            lambda spec, channels: registry.create("heads", "linear", spec, channels, options={}),
             tasks,
             options=options,
         )
-        return DenseModel(decoder)
+        return MultiTaskModel(decoder)
 
     return make
 
@@ -59,7 +59,7 @@ def case(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def model(build: Build, case: tuple[str, str]) -> DenseModel:
+def model(build: Build, case: tuple[str, str]) -> MultiTaskModel:
     """Built once for all tests of a case; none of them changes its weights."""
     return build(*case)
 
@@ -69,42 +69,45 @@ def image(batch: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
     return torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
 
 
-def predict(model: DenseModel, x: torch.Tensor) -> Predictions:
+def predict(model: MultiTaskModel, x: torch.Tensor) -> Predictions:
     with torch.no_grad():
         return model.eval()(x)
 
 
-def test_trains_every_parameter_and_predicts_every_task(model: DenseModel) -> None:
+def test_trains_every_parameter_and_predicts_every_task(model: MultiTaskModel) -> None:
     trained, size = deepcopy(model).train(), (61, 83)
     predictions = trained(image(2, size))
-    assert {t: tuple(each.shape) for t, each in predictions.final.items()} == {
+    assert {t: tuple(each.shape) for t, each in predictions.logits.items()} == {
         "semseg": (2, 3, *size),
         "depth": (2, 1, *size),
         "normals": (2, 3, *size),
     }
-    outputs = [*predictions.final.values(), *(o for aux in predictions.aux for o in aux.values())]
+    outputs = [
+        *predictions.logits.values(),
+        *(o for aux in predictions.aux_logits for o in aux.values()),
+    ]
     sum(output.square().mean() for output in outputs).backward()
     missing = [name for name, each in trained.named_parameters() if each.grad is None]
     assert missing == []
 
 
-def test_every_parameter_is_in_one_group(model: DenseModel) -> None:
+def test_every_parameter_is_in_one_group(model: MultiTaskModel) -> None:
     grouped = [id(each) for group in model.parameter_groups().values() for each in group]
     assert sorted(grouped) == sorted(id(each) for each in model.parameters())
     assert set(model.parameter_groups()) <= {"shared", "fusion", *NAMES}
 
 
-def test_batch_mates_do_not_matter(model: DenseModel) -> None:
+def test_batch_mates_do_not_matter(model: MultiTaskModel) -> None:
     exact, x = deepcopy(model).double(), image(3)
-    whole = predict(exact, x).final
+    whole = predict(exact, x).logits
     for row in range(3):
-        alone = predict(exact, x[row : row + 1]).final
+        alone = predict(exact, x[row : row + 1]).logits
         for task in NAMES:
             assert_same(alone[task][0], whole[task][row])
 
 
 def test_weights_carry_everything_and_runs_repeat(
-    build: Build, case: tuple[str, str], model: DenseModel
+    build: Build, case: tuple[str, str], model: MultiTaskModel
 ) -> None:
     other = build(*case)
     with torch.no_grad():
@@ -113,22 +116,22 @@ def test_weights_carry_everything_and_runs_repeat(
     other.load_state_dict(model.state_dict())
     once, again, carried = (predict(each, image(1)) for each in (model, model, other))
     for task in NAMES:
-        assert torch.equal(once.final[task], again.final[task])
-        assert torch.equal(once.final[task], carried.final[task])
+        assert torch.equal(once.logits[task], again.logits[task])
+        assert torch.equal(once.logits[task], carried.logits[task])
 
 
 @pytest.mark.parametrize("names", [["depth"], ["normals", "depth"]])
 def test_any_number_of_tasks_in_any_order(
     build: Build, case: tuple[str, str], names: list[str]
 ) -> None:
-    assert list(predict(build(*case, names), image(1)).final) == names
+    assert list(predict(build(*case, names), image(1)).logits) == names
 
 
-def test_sharing_is_told_of_tasks_in_numbers(model: DenseModel) -> None:
+def test_sharing_is_told_of_tasks_in_numbers(model: MultiTaskModel) -> None:
     with torch.no_grad():
-        places = model.eval().sharing(image(2, (61, 83)))
+        places = model.eval().sharing_weights(image(2, (61, 83)))
     for sharing in places.values():
-        assert sharing.weights.shape == (len(sharing.takers), len(sharing.sources))
+        assert sharing.weights.shape == (len(sharing.tasks), len(sharing.sources))
         assert sharing.weights.isfinite().all()
         assert not sharing.weights.requires_grad
 

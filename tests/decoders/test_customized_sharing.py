@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from decoders.test_equations import backbone, conv, image, lively, single
-from tests.helpers.exact import assert_same
 from torch import Tensor
 
 from densemtl.decoders.customized_sharing import CustomizedSharing
 from densemtl.decoders.hard_sharing import HardSharing
-from densemtl.heads.linear import Linear
-from densemtl.layers.channel_mixing import Join
+from densemtl.heads.linear import LinearHead
+from densemtl.layers.channel_mixing import PyramidMixer
 from densemtl.tasks.base import Task
+from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -34,19 +34,19 @@ def _no_gradients() -> Iterator[None]:
 
 
 def randomised(decoder: CustomizedSharing) -> CustomizedSharing:
-    for weight in decoder.joins.parameters():
+    for weight in decoder.mixers.parameters():
         weight.normal_(0, 0.1)
     return lively(decoder)
 
 
 def test_equations(tasks: list[Task]) -> None:
-    decoder, x = randomised(CustomizedSharing(backbone, Linear, tasks)), image()
-    shared, final = decoder.shared(x), decoder(x).final
+    decoder, x = randomised(CustomizedSharing(backbone, LinearHead, tasks)), image()
+    shared, final = decoder.shared_backbone(x), decoder(x).logits
     for task in tasks:
         own = decoder.backbones[task.name](x)
         joined: list[Tensor] = []
         for level, (first, other) in enumerate(zip(own, shared, strict=True)):
-            layer = decoder.joins[task.name].levels[level]
+            layer = decoder.mixers[task.name].levels[level]
             joined.append(conv(torch.cat([first, other], 1), layer))
         wanted = decoder.heads[task.name](joined)
         assert_same(final[task.name], wanted)
@@ -55,61 +55,61 @@ def test_equations(tasks: list[Task]) -> None:
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
 def test_own_features_alone_are_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
     chosen, x = [task for task in tasks if task.name in names], image()
-    decoder = lively(CustomizedSharing(backbone, Linear, chosen, alpha=1.0))
+    decoder = lively(CustomizedSharing(backbone, LinearHead, chosen, alpha=1.0))
     for task in chosen:
-        wanted = single(decoder, task)(x).final[task.name]
-        assert_same(decoder(x).final[task.name], wanted)
+        wanted = single(decoder, task)(x).logits[task.name]
+        assert_same(decoder(x).logits[task.name], wanted)
 
 
 def test_shared_features_alone_are_hard_sharing(tasks: list[Task]) -> None:
-    decoder, x = lively(CustomizedSharing(backbone, Linear, tasks, alpha=0.0)), image()
-    hard = HardSharing(backbone, Linear, tasks).eval()
+    decoder, x = lively(CustomizedSharing(backbone, LinearHead, tasks, alpha=0.0)), image()
+    hard = HardSharing(backbone, LinearHead, tasks).eval()
     hard.backbone.load_state_dict(decoder.shared.state_dict())
     hard.heads.load_state_dict(decoder.heads.state_dict())
-    for task, wanted in hard(x).final.items():
-        assert_same(decoder(x).final[task], wanted)
+    for task, wanted in hard(x).logits.items():
+        assert_same(decoder(x).logits[task], wanted)
 
 
 def test_equal_backbones_start_as_one(tasks: list[Task]) -> None:
-    decoder, x = lively(CustomizedSharing(backbone, Linear, tasks)), image()
+    decoder, x = lively(CustomizedSharing(backbone, LinearHead, tasks)), image()
     for own in decoder.backbones.values():
         own.load_state_dict(decoder.shared.state_dict())
     levels = decoder.shared(x)
     for task in NAMES:
-        for got, wanted in zip(decoder.joins[task]([levels, levels]), levels, strict=True):
+        for got, wanted in zip(decoder.mixers[task]([levels, levels]), levels, strict=True):
             assert_same(got, wanted)
 
 
 def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
-    one, x = randomised(CustomizedSharing(backbone, Linear, tasks)), image()
-    other = CustomizedSharing(backbone, Linear, tasks[::-1]).eval()
+    one, x = randomised(CustomizedSharing(backbone, LinearHead, tasks)), image()
+    other = CustomizedSharing(backbone, LinearHead, tasks[::-1]).eval()
     other.load_state_dict(one.state_dict())
-    expected = one(x).final
-    assert all(torch.equal(logits, expected[task]) for task, logits in other(x).final.items())
+    expected = one(x).logits
+    assert all(torch.equal(logits, expected[task]) for task, logits in other(x).logits.items())
 
 
 def test_a_loss_trains_what_its_task_reads(tasks: list[Task]) -> None:
-    decoder = CustomizedSharing(backbone, Linear, tasks)
+    decoder = CustomizedSharing(backbone, LinearHead, tasks)
     with torch.enable_grad():
-        decoder(image()).final["depth"].square().mean().backward()
+        decoder(image()).logits["depth"].square().mean().backward()
     groups = decoder.parameter_groups()
     trained = {name: any(p.grad is not None for p in group) for name, group in groups.items()}
     assert trained == {"shared": True, "semseg": False, "depth": True, "fusion": True}
 
 
 def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
-    decoder = CustomizedSharing(backbone, Linear, tasks, alpha=0.7)
-    decoder.joins["depth"].levels[1].weight.mul_(2)
-    sharing = decoder.sharing(image())
+    decoder = CustomizedSharing(backbone, LinearHead, tasks, alpha=0.7)
+    decoder.mixers["depth"].levels[1].weight.mul_(2)
+    sharing = decoder.sharing_weights(image())
     assert list(sharing) == ["level 1", "level 2", "level 3", "level 4"]
     second = sharing["level 2"]
-    assert (second.takers, second.sources) == (NAMES, ("own", "shared"))
+    assert (second.tasks, second.sources) == (NAMES, ("own", "shared"))
     torch.testing.assert_close(second.weights, torch.tensor([[0.7, 0.3], [1.4, 0.6]]))
 
 
 def test_the_norm_of_a_block_is_that_of_its_pyramid_s_channels() -> None:
-    join = Join([3], [0.5, 0.25])
+    join = PyramidMixer([3], [0.5, 0.25])
     weight = torch.arange(18.0).view(3, 6)
     join.levels[0].weight.copy_(weight[:, :, None, None])
     wanted = [(weight[:, :3] ** 2).sum() / 3, (weight[:, 3:] ** 2).sum() / 3]
-    torch.testing.assert_close(join.norms(), torch.stack(wanted).sqrt()[None])
+    torch.testing.assert_close(join.compute_block_norms(), torch.stack(wanted).sqrt()[None])

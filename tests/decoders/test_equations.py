@@ -7,22 +7,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.helpers.exact import assert_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densemtl.backbones.backbone import Backbone
+from densemtl.backbones.staged_forward import StageState
 from densemtl.decoders.base import Decoder
 from densemtl.decoders.cross_stitch import CrossStitch
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.mtan import MTAN
-from densemtl.decoders.mti_net import MTINet, Propagation
+from densemtl.decoders.mti_net import FeaturePropagation, MTINet
 from densemtl.decoders.nddr_cnn import NDDRCNN
 from densemtl.decoders.pad_net import PADNet
-from densemtl.heads.linear import Linear
-from densemtl.backbones.backbone import Backbone
-from densemtl.layers.multimodal_distillation import Distillation
-from densemtl.backbones.staged_forward import Midway
+from densemtl.heads.linear import LinearHead
+from densemtl.layers.multimodal_distillation import MultiModalDistillation
 from densemtl.tasks.base import Task
+from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -87,12 +87,12 @@ def up(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def put(midways: list[Midway], features: list[Tensor]) -> list[Midway]:
+def put(midways: list[StageState], features: list[Tensor]) -> list[StageState]:
     return [replace(m, feature=each) for m, each in zip(midways, features, strict=True)]
 
 
 def test_cross_stitch(tasks: list[Task]) -> None:
-    decoder, x = lively(CrossStitch(backbone, Linear, tasks)), image()
+    decoder, x = lively(CrossStitch(backbone, LinearHead, tasks)), image()
     for unit in decoder.units:
         unit.normal_()
     nets = list(decoder.backbones.values())
@@ -109,43 +109,43 @@ def test_cross_stitch(tasks: list[Task]) -> None:
         midways = put(midways, features)
     for task, levels in zip(tasks, pyramid, strict=True):
         wanted = decoder.heads[task.name](levels)
-        assert_same(decoder(x).final[task.name], wanted)
+        assert_same(decoder(x).logits[task.name], wanted)
 
 
 def test_cross_stitch_starts_with_rows_that_sum_to_one(tasks: list[Task]) -> None:
-    unit = CrossStitch(backbone, Linear, tasks, alpha=0.8).units[0]
+    unit = CrossStitch(backbone, LinearHead, tasks, alpha=0.8).units[0]
     torch.testing.assert_close(unit.sum(1), torch.ones_like(unit.sum(1)))
     assert unit[0, 0, 0] == pytest.approx(0.8)
 
 
 def single(decoder: Decoder, task: Task) -> HardSharing:
     """A single-task network with the weights of one of the parallel networks."""
-    alone = HardSharing(backbone, Linear, [task]).eval()
+    alone = HardSharing(backbone, LinearHead, [task]).eval()
     alone.backbone.load_state_dict(decoder.backbones[task.name].state_dict())
     alone.heads[task.name].load_state_dict(decoder.heads[task.name].state_dict())
     return alone
 
 
 def test_cross_stitch_with_identity_mixing_is_single_tasks(tasks: list[Task]) -> None:
-    decoder, x = lively(CrossStitch(backbone, Linear, tasks, alpha=1.0)), image()
+    decoder, x = lively(CrossStitch(backbone, LinearHead, tasks, alpha=1.0)), image()
     for task in tasks:
-        wanted = single(decoder, task)(x).final[task.name]
-        assert torch.equal(decoder(x).final[task.name], wanted)
+        wanted = single(decoder, task)(x).logits[task.name]
+        assert torch.equal(decoder(x).logits[task.name], wanted)
 
 
 def test_nddr_with_nothing_taken_is_single_tasks_up_to_its_normalisation(
     tasks: list[Task],
 ) -> None:
     """BN divides by sqrt(1 + eps) at the start, and the ReLU changes no feature after a ReLU."""
-    decoder, x = NDDRCNN(backbone, Linear, tasks, alpha=1.0).eval(), image()
+    decoder, x = NDDRCNN(backbone, LinearHead, tasks, alpha=1.0).eval(), image()
     for task in tasks:
-        wanted = single(decoder, task)(x).final[task.name]
-        torch.testing.assert_close(decoder(x).final[task.name], wanted, rtol=1e-3, atol=1e-3)
+        wanted = single(decoder, task)(x).logits[task.name]
+        torch.testing.assert_close(decoder(x).logits[task.name], wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("shortcut", [False, True])
 def test_nddr(tasks: list[Task], shortcut: bool) -> None:
-    decoder, x = lively(NDDRCNN(backbone, Linear, tasks, shortcut=shortcut)), image()
+    decoder, x = lively(NDDRCNN(backbone, LinearHead, tasks, shortcut=shortcut)), image()
 
     def reduced(level: int, features: list[Tensor]) -> list[Tensor]:
         joined = torch.cat(features, 1)
@@ -167,11 +167,11 @@ def test_nddr(tasks: list[Task], shortcut: bool) -> None:
             joined = torch.cat([up(level, levels[-1]) for level in levels], 1)
             levels[-1] = conv(joined, decoder.shortcuts[index])
         wanted = decoder.heads[task.name](levels)
-        assert_same(decoder(x).final[task.name], wanted)
+        assert_same(decoder(x).logits[task.name], wanted)
 
 
 def test_nddr_starts_as_a_mixture_of_equal_channels(tasks: list[Task]) -> None:
-    weight = NDDRCNN(backbone, Linear, tasks).layers[1][1][0].weight[:, :, 0, 0]
+    weight = NDDRCNN(backbone, LinearHead, tasks).layers[1][1][0].weight[:, :, 0, 0]
     width = len(weight)
     torch.testing.assert_close(weight[:, width:], 0.9 * torch.eye(width))
     torch.testing.assert_close(weight[:, :width], 0.1 * torch.eye(width), rtol=1e-5, atol=1e-6)
@@ -179,7 +179,7 @@ def test_nddr_starts_as_a_mixture_of_equal_channels(tasks: list[Task]) -> None:
 
 def test_mtan(tasks: list[Task]) -> None:
     """test_resnet has one block a stage, so what enters the last block enters the stage."""
-    decoder, x = lively(MTAN(backbone, Linear, tasks)), image()
+    decoder, x = lively(MTAN(backbone, LinearHead, tasks)), image()
     midways = [decoder.backbone.run_stem(x)]
     for stage in range(4):
         midways.append(decoder.backbone.run_stage(stage, midways[-1]))
@@ -195,10 +195,10 @@ def test_mtan(tasks: list[Task]) -> None:
             hidden = norm(conv(torch.cat(seen, 1), mask[0]), mask[1]).clamp(min=0)
             attended.append(norm(conv(hidden, mask[3]), mask[4]).sigmoid() * leaving)
         wanted = decoder.heads[task.name](attended)
-        assert_same(decoder(x).final[task.name], wanted)
+        assert_same(decoder(x).logits[task.name], wanted)
 
 
-def distilled(module: Distillation, features: dict[str, Tensor]) -> dict[str, Tensor]:
+def distilled(module: MultiModalDistillation, features: dict[str, Tensor]) -> dict[str, Tensor]:
     out = {}
     for target in features:
         out[target] = features[target].clone()
@@ -211,7 +211,7 @@ def distilled(module: Distillation, features: dict[str, Tensor]) -> dict[str, Te
 
 @pytest.mark.parametrize("feature", ["all", "last"])
 def test_pad_net(tasks: list[Task], feature: str) -> None:
-    decoder, x = lively(PADNet(backbone, Linear, tasks, feature=feature, width=16)), image()
+    decoder, x = lively(PADNet(backbone, LinearHead, tasks, feature=feature, width=16)), image()
     levels = decoder.backbone(x)
     start = levels[-1]
     if feature == "all":
@@ -225,16 +225,16 @@ def test_pad_net(tasks: list[Task], feature: str) -> None:
     made = decoder(x)
     for task in tasks:
         guess = conv(initial[task.name], decoder.guess[task.name])
-        assert_same(made.aux[0][task.name], guess)
+        assert_same(made.aux_logits[0][task.name], guess)
         (first, second), output = decoder.final[task.name]
         wanted = conv(residual(residual(refined[task.name], first), second), output)
-        assert_same(made.final[task.name], wanted)
+        assert_same(made.logits[task.name], wanted)
 
 
 @pytest.mark.parametrize("softmax", ["published_code", "paper"])
 def test_propagation(softmax: str) -> None:
     names, width = ["a", "b", "c"], 16
-    module = lively(Propagation(names, width, softmax))
+    module = lively(FeaturePropagation(names, width, softmax))
     features = {name: torch.randn(2, width, 4, 5) for name in names}
     joined = torch.cat([features[name] for name in names], 1)
     mask = conv(residual(residual(joined, module.mask[0]), module.mask[1]), module.mask[2]).exp()
@@ -256,7 +256,7 @@ def test_propagation(softmax: str) -> None:
 
 
 def test_mti_net(tasks: list[Task]) -> None:
-    decoder, x = lively(MTINet(backbone, Linear, tasks)), image()
+    decoder, x = lively(MTINet(backbone, LinearHead, tasks)), image()
     levels = decoder.backbone(x)
     handed: dict[str, Tensor] = {}
     scales: list[dict[str, Tensor]] = [{} for _ in levels]
@@ -274,6 +274,6 @@ def test_mti_net(tasks: list[Task]) -> None:
     for task in tasks:
         for scale in range(4):
             guess = conv(scales[scale][task.name], decoder.guess[scale][task.name])
-            assert_same(made.aux[scale][task.name], guess)
+            assert_same(made.aux_logits[scale][task.name], guess)
         wanted = decoder.heads[task.name]([each[task.name] for each in refined])
-        assert_same(made.final[task.name], wanted)
+        assert_same(made.logits[task.name], wanted)

@@ -8,19 +8,26 @@ from typing import Any
 import pytest
 import torch
 from decoders.test_equations import conv, image, lively, norm
-from tests.helpers.exact import GATE_TOLERANCE, assert_same
 from torch import Tensor, nn
 
+from densemtl.backbones.backbone import Backbone
 from densemtl.decoders.cgc import CGC
-from densemtl.decoders.gated_experts import GatedExperts
+from densemtl.decoders.gated_experts import MixtureOfExperts
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.ml_mmoe import MLMMoE
 from densemtl.decoders.mmoe import MMoE
 from densemtl.decoders.ple import PLE
-from densemtl.heads.linear import Linear
-from densemtl.backbones.backbone import Backbone
-from densemtl.layers.mixture_of_experts import Expert, Gate, Wiring, imbalance, mean_entropy, mix
+from densemtl.heads.linear import LinearHead
+from densemtl.layers.mixture_of_experts import (
+    Expert,
+    ExpertRouting,
+    Gate,
+    compute_mean_entropy,
+    load_balancing_loss,
+    mix_experts,
+)
 from densemtl.tasks.base import Task
+from tests.helpers.exact import GATE_TOLERANCE, assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -35,12 +42,12 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
     return [make_task("semseg"), make_task("depth")]
 
 
-def make(cls: type[GatedExperts], tasks: list[Task], **options: Any) -> GatedExperts:
-    return cls(lambda: Backbone("test_resnet", pretrained=False), Linear, tasks, **options)
+def make(cls: type[MixtureOfExperts], tasks: list[Task], **options: Any) -> MixtureOfExperts:
+    return cls(lambda: Backbone("test_resnet", pretrained=False), LinearHead, tasks, **options)
 
 
 @torch.no_grad()
-def trained(decoder: GatedExperts) -> GatedExperts:
+def trained(decoder: MixtureOfExperts) -> MixtureOfExperts:
     """With weights as they could be after training: experts that differ, gates that choose."""
     lively(decoder)
     for module in decoder.modules():
@@ -50,8 +57,8 @@ def trained(decoder: GatedExperts) -> GatedExperts:
 
 
 @torch.no_grad()
-def predict(decoder: GatedExperts | HardSharing, x: Tensor) -> dict[str, Tensor]:
-    return decoder.eval()(x).final
+def predict(decoder: MixtureOfExperts | HardSharing, x: Tensor) -> dict[str, Tensor]:
+    return decoder.eval()(x).logits
 
 
 @torch.no_grad()
@@ -81,14 +88,14 @@ def mixed(selector: Tensor, gate: Gate, outputs: list[Tensor], pooled: bool = Fa
 
 
 def check(
-    decoder: GatedExperts, restated: Callable[[Tensor, nn.ModuleList], dict[str, Tensor]]
+    decoder: MixtureOfExperts, restated: Callable[[Tensor, nn.ModuleList], dict[str, Tensor]]
 ) -> None:
     """`restated`: (a level's feature, its layers) -> {task: what its head reads}."""
     x = image()
     with torch.no_grad():
         pairs = zip(decoder.backbone(x), decoder.levels, strict=True)
         levels = [restated(feature, stack.layers) for feature, stack in pairs]
-        made = decoder(x).final
+        made = decoder(x).logits
         assert list(made) == list(decoder.task_names)
         for task, head in decoder.heads.items():
             wanted = head([level[task] for level in levels])
@@ -158,7 +165,7 @@ def test_ple(tasks: list[Task], layers: int) -> None:
 
 @pytest.mark.parametrize(("many", "one"), [(PLE, CGC), (MLMMoE, MMoE)])
 def test_a_stack_of_one_layer(
-    tasks: list[Task], many: type[GatedExperts], one: type[GatedExperts]
+    tasks: list[Task], many: type[MixtureOfExperts], one: type[MixtureOfExperts]
 ) -> None:
     stack, x = trained(make(many, tasks, layers=1)), image()
     single = make(one, tasks)
@@ -199,17 +206,17 @@ def test_in_ple_another_s_experts_are_seen_through_the_shared_gate_below(
 
 @pytest.mark.parametrize(("cls", "from_below"), [(PLE, True), (MLMMoE, False)])
 def test_what_upper_gates_look_at(
-    tasks: list[Task], cls: type[GatedExperts], from_below: bool
+    tasks: list[Task], cls: type[MixtureOfExperts], from_below: bool
 ) -> None:
     decoder, x = trained(make(cls, tasks)), image()
-    before = decoder.sharing(x)["layer 2 stage 1"].weights
+    before = decoder.sharing_weights(x)["layer 2 stage 1"].weights
     disturb(decoder.levels[0].layers[0].experts["shared_1"])
-    after = decoder.sharing(x)["layer 2 stage 1"].weights
+    after = decoder.sharing_weights(x)["layer 2 stage 1"].weights
     assert torch.allclose(before, after) is not from_below
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-def test_every_expert_runs_once(tasks: list[Task], cls: type[GatedExperts]) -> None:
+def test_every_expert_runs_once(tasks: list[Task], cls: type[MixtureOfExperts]) -> None:
     decoder, runs = make(cls, tasks), []
     experts = [module for module in decoder.modules() if isinstance(module, Expert)]
     for module in experts:
@@ -219,7 +226,7 @@ def test_every_expert_runs_once(tasks: list[Task], cls: type[GatedExperts]) -> N
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-def test_the_order_of_tasks_does_not_matter(tasks: list[Task], cls: type[GatedExperts]) -> None:
+def test_the_order_of_tasks_does_not_matter(tasks: list[Task], cls: type[MixtureOfExperts]) -> None:
     decoder, x = trained(make(cls, tasks)), image()
     reverse = make(cls, tasks[::-1])
     reverse.load_state_dict(decoder.state_dict())
@@ -229,7 +236,7 @@ def test_the_order_of_tasks_does_not_matter(tasks: list[Task], cls: type[GatedEx
 
 def test_a_task_s_loss_reaches_no_parameter_of_another(tasks: list[Task]) -> None:
     decoder = make(CGC, tasks)
-    decoder(image()).final["depth"].sum().backward()
+    decoder(image()).logits["depth"].sum().backward()
     groups = decoder.parameter_groups()
     reached = {name: [p.grad is not None for p in group] for name, group in groups.items()}
     assert not any(reached["semseg"])
@@ -247,9 +254,9 @@ def test_a_task_s_loss_reaches_no_parameter_of_another(tasks: list[Task]) -> Non
 # What they start as.
 
 
-def hard_sharing_of(decoder: GatedExperts, tasks: list[Task], backbone: str) -> HardSharing:
+def hard_sharing_of(decoder: MixtureOfExperts, tasks: list[Task], backbone: str) -> HardSharing:
     """Hard sharing with the same backbone and heads."""
-    hard = HardSharing(lambda: Backbone(backbone, pretrained=False), Linear, tasks)
+    hard = HardSharing(lambda: Backbone(backbone, pretrained=False), LinearHead, tasks)
     left = hard.load_state_dict(decoder.state_dict(), strict=False)
     assert left.missing_keys == []
     assert all(name.startswith("levels.") for name in left.unexpected_keys)
@@ -259,16 +266,16 @@ def hard_sharing_of(decoder: GatedExperts, tasks: list[Task], backbone: str) -> 
 @pytest.mark.parametrize("cls", [CGC, PLE])
 @pytest.mark.parametrize("training", [False, True])
 def test_one_shared_expert_alone_starts_as_hard_sharing(
-    tasks: list[Task], cls: type[GatedExperts], training: bool
+    tasks: list[Task], cls: type[MixtureOfExperts], training: bool
 ) -> None:
     decoder = lively_backbone(make(cls, tasks, shared_experts=1, own_experts=0)).train(training)
     hard, x = hard_sharing_of(decoder, tasks, "test_resnet").train(training), image()
-    wanted, made = hard(x).final, decoder(x).final
+    wanted, made = hard(x).logits, decoder(x).logits
     assert all(torch.equal(made[task], wanted[task]) for task in ("semseg", "depth"))
 
 
 @torch.no_grad()
-def lively_backbone(decoder: GatedExperts) -> GatedExperts:
+def lively_backbone(decoder: MixtureOfExperts) -> MixtureOfExperts:
     lively(decoder.backbone)
     return decoder
 
@@ -276,10 +283,10 @@ def lively_backbone(decoder: GatedExperts) -> GatedExperts:
 @pytest.mark.parametrize("cls", FAMILY)
 @pytest.mark.parametrize("backbone", ["test_convnext", "test_vit"])
 def test_all_start_as_hard_sharing_whatever_their_gates(
-    tasks: list[Task], cls: type[GatedExperts], backbone: str
+    tasks: list[Task], cls: type[MixtureOfExperts], backbone: str
 ) -> None:
     """Features of these backbones are of both signs."""
-    decoder = cls(lambda: Backbone(backbone, pretrained=False), Linear, tasks)
+    decoder = cls(lambda: Backbone(backbone, pretrained=False), LinearHead, tasks)
     for module in decoder.modules():
         if isinstance(module, Gate):
             nn.init.normal_(module.score.weight)
@@ -292,13 +299,13 @@ def test_all_start_as_hard_sharing_whatever_their_gates(
 
 @pytest.mark.parametrize("cls", FAMILY)
 def test_after_one_step_gates_have_something_to_choose(
-    tasks: list[Task], cls: type[GatedExperts]
+    tasks: list[Task], cls: type[MixtureOfExperts]
 ) -> None:
     decoder, x = make(cls, tasks), image()
     optimizer = torch.optim.SGD(decoder.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        torch.stack([each.square().mean() for each in decoder(x).final.values()]).sum().backward()
+        torch.stack([each.square().mean() for each in decoder(x).logits.values()]).sum().backward()
         optimizer.step()
     gates = [module for module in decoder.modules() if isinstance(module, Gate)]
     assert all(gate.score.weight.grad.abs().max() > 0 for gate in gates)
@@ -308,24 +315,24 @@ def test_after_one_step_gates_have_something_to_choose(
 
 
 @pytest.mark.parametrize(("cls", "places"), [(MMoE, 1), (MLMMoE, 2), (CGC, 1), (PLE, 2)])
-def test_gates_sum_to_one(tasks: list[Task], cls: type[GatedExperts], places: int) -> None:
-    sharing = trained(make(cls, tasks)).sharing(image())
+def test_gates_sum_to_one(tasks: list[Task], cls: type[MixtureOfExperts], places: int) -> None:
+    sharing = trained(make(cls, tasks)).sharing_weights(image())
     layers = {place: each for place, each in sharing.items() if not place.startswith("entropy")}
     assert len(layers) == 4 * places
     for each in layers.values():
-        assert each.weights.shape == (len(each.takers), len(each.sources))
-        ones = torch.ones(len(each.takers), dtype=each.weights.dtype)
+        assert each.weights.shape == (len(each.tasks), len(each.sources))
+        ones = torch.ones(len(each.tasks), dtype=each.weights.dtype)
         torch.testing.assert_close(each.weights.sum(1), ones)
 
 
 @torch.no_grad()
 def test_the_shares_of_ple(tasks: list[Task]) -> None:
     decoder, x = trained(make(PLE, tasks)), image()
-    told = decoder.sharing(x)
+    told = decoder.sharing_weights(x)
     below, last = told["layer 1 stage 2"], told["layer 2 stage 2"]
     assert below.sources == last.sources == ("shared_1", "semseg_1", "depth_1")
-    assert below.takers == ("semseg", "depth", "shared")
-    assert last.takers == ("semseg", "depth")
+    assert below.tasks == ("semseg", "depth", "shared")
+    assert last.tasks == ("semseg", "depth")
     assert last.weights[0, 2] == last.weights[1, 1] == 0
     assert (below.weights[2] > 0).all()
     weight = decoder.levels[1].layers[0].gates["depth"].score.weight[:, :, 0, 0]
@@ -335,13 +342,13 @@ def test_the_shares_of_ple(tasks: list[Task]) -> None:
 
 
 def test_entropy_is_told_for_each_layer(tasks: list[Task]) -> None:
-    told = make(PLE, tasks).sharing(image())
+    told = make(PLE, tasks).sharing_weights(image())
     layers = {name: each for name, each in told.items() if name.startswith("entropy")}
     assert list(layers) == ["entropy layer 1", "entropy layer 2"]
     for each in layers.values():
         assert each.sources == ("entropy",)
         torch.testing.assert_close(each.weights, torch.ones_like(each.weights))
-        assert each.weights.shape == (len(each.takers), 1)
+        assert each.weights.shape == (len(each.tasks), 1)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +364,7 @@ def test_entropy(gate: list[float], entropy: float) -> None:
     uniform_elsewhere = torch.full((1, len(gate), 1, 2), 1 / len(gate))
     uniform_elsewhere[0, :, 0, 0] = torch.tensor(gate)
     wanted = (entropy + (len(gate) > 1)) / 2
-    assert mean_entropy(uniform_elsewhere).item() == pytest.approx(wanted)
+    assert compute_mean_entropy(uniform_elsewhere).item() == pytest.approx(wanted)
 
 
 @torch.no_grad()
@@ -372,7 +379,7 @@ def test_gates_do_not_depend_on_the_size() -> None:
 
 def test_a_mixture_keeps_the_features_precision() -> None:
     features = [torch.ones(1, 2, 3, 3, dtype=torch.bfloat16)] * 2
-    assert mix(torch.full((1, 2, 1, 1), 0.5), features).dtype == torch.bfloat16
+    assert mix_experts(torch.full((1, 2, 1, 1), 0.5), features).dtype == torch.bfloat16
 
 
 # The balance of experts.
@@ -394,23 +401,25 @@ def one_hot(column: int, columns: int = 4) -> Tensor:
     ],
 )
 def test_imbalance(gates: dict[str, Tensor], wanted: float) -> None:
-    wiring = Wiring(dict.fromkeys(FOUR, "in"), {"x": FOUR, "y": FOUR})
-    assert imbalance(wiring, gates).item() == pytest.approx(wanted, abs=1e-6)
+    wiring = ExpertRouting(dict.fromkeys(FOUR, "in"), {"x": FOUR, "y": FOUR})
+    assert load_balancing_loss(wiring, gates).item() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_gates_with_different_choices_are_balanced_apart() -> None:
-    wiring = Wiring(dict.fromkeys(FOUR, "in"), {"x": ("a", "b"), "y": ("c", "d")})
-    assert imbalance(wiring, {"x": one_hot(0, 2), "y": one_hot(1, 2)}).item() == pytest.approx(1)
+    wiring = ExpertRouting(dict.fromkeys(FOUR, "in"), {"x": ("a", "b"), "y": ("c", "d")})
+    assert load_balancing_loss(
+        wiring, {"x": one_hot(0, 2), "y": one_hot(1, 2)}
+    ).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("cls", FAMILY)
 def test_load_balance_is_a_term_of_training_alone(
-    tasks: list[Task], cls: type[GatedExperts]
+    tasks: list[Task], cls: type[MixtureOfExperts]
 ) -> None:
     decoder = make(cls, tasks, load_balance=0.5)
-    assert decoder(image()).terms["load_balance"].item() == pytest.approx(0, abs=1e-6)
-    assert decoder.eval()(image()).terms == {}
-    assert make(cls, tasks)(image()).terms == {}
+    assert decoder(image()).aux_losses["load_balance"].item() == pytest.approx(0, abs=1e-6)
+    assert decoder.eval()(image()).aux_losses == {}
+    assert make(cls, tasks)(image()).aux_losses == {}
 
 
 def test_load_balance_of_gates_that_all_choose_one_expert(tasks: list[Task]) -> None:
@@ -418,4 +427,4 @@ def test_load_balance_of_gates_that_all_choose_one_expert(tasks: list[Task]) -> 
     for module in decoder.modules():
         if isinstance(module, Gate):
             module.score.weight.data[2] = COLLAPSED
-    assert decoder(image()).terms["load_balance"].item() == pytest.approx(0.5 * 3)
+    assert decoder(image()).aux_losses["load_balance"].item() == pytest.approx(0.5 * 3)

@@ -46,11 +46,11 @@ def test_as_published(
 ) -> None:
     backbone, stride, head = network
     given = [tasks("task", outputs), *([tasks("extra", extra)] if extra else [])]
-    decoder: torch.nn.Module = registry.make(
+    decoder: torch.nn.Module = registry.create(
         "decoders",
         architecture,
         lambda: Backbone(backbone, pretrained=False, output_stride=stride),
-        lambda spec, channels: registry.make("heads", head, spec, channels, options={}),
+        lambda spec, channels: registry.create("heads", head, spec, channels, options={}),
         *given,
         options={},
     )

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from decoders.test_equations import backbone, conv, image, lively
-from tests.helpers.exact import assert_same
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
 
-from densemtl.decoders.sluice import Sluice, overlap
+from densemtl.decoders.sluice import Sluice, subspace_orthogonality
 from densemtl.errors import ConfigError, ModelError
-from densemtl.heads.deeplabv3 import DeepLab
-from densemtl.heads.linear import Linear
+from densemtl.heads.deeplabv3 import DeepLabV3Head
+from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
+from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -61,12 +61,14 @@ def randomised(decoder: Sluice) -> Sluice:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("head", [Linear, DeepLab])
+@pytest.mark.parametrize("head", [LinearHead, DeepLabV3Head])
 @pytest.mark.parametrize("subspaces", [1, 2, 4])
-def test_equations(tasks: list[Task], subspaces: int, head: type[Linear] | type[DeepLab]) -> None:
+def test_equations(
+    tasks: list[Task], subspaces: int, head: type[LinearHead] | type[DeepLabV3Head]
+) -> None:
     decoder, x = randomised(Sluice(backbone, head, tasks, subspaces=subspaces)), image()
     _, pyramids = mixed(decoder, x)
-    final = decoder(x).final
+    final = decoder(x).logits
     for index, task in enumerate(tasks):
         *earlier, last = pyramids[index]
         summed = decoder.betas[index, -1] * last
@@ -80,7 +82,7 @@ def test_equations(tasks: list[Task], subspaces: int, head: type[Linear] | type[
 
 @torch.no_grad()
 def test_starts_as_cross_stitch_in_each_subspace(tasks: list[Task]) -> None:
-    decoder = Sluice(backbone, Linear, tasks, alpha=0.8)
+    decoder = Sluice(backbone, LinearHead, tasks, alpha=0.8)
     for alpha in decoder.alphas:
         for row in range(6):
             for column in range(6):
@@ -90,17 +92,17 @@ def test_starts_as_cross_stitch_in_each_subspace(tasks: list[Task]) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("head", [Linear, DeepLab])
+@pytest.mark.parametrize("head", [LinearHead, DeepLabV3Head])
 @pytest.mark.parametrize(("names", "alpha"), [(NAMES, 1.0), (("depth",), 0.9)])
 def test_nothing_taken_is_single_tasks(
     make_task: Callable[..., Task],
     names: tuple[str, ...],
     alpha: float,
-    head: type[Linear] | type[DeepLab],
+    head: type[LinearHead] | type[DeepLabV3Head],
 ) -> None:
     tasks, x = [make_task(name) for name in names], image()
     decoder = lively(Sluice(backbone, head, tasks, alpha=alpha))
-    final = decoder(x).final
+    final = decoder(x).logits
     for task in tasks:
         alone = decoder.heads[task.name](decoder.backbones[task.name](x))
         assert_same(final[task.name], alone)
@@ -108,9 +110,9 @@ def test_nothing_taken_is_single_tasks(
 
 @torch.no_grad()
 def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
-    one, x = randomised(Sluice(backbone, Linear, tasks)), image()
+    one, x = randomised(Sluice(backbone, LinearHead, tasks)), image()
     order = [2, 0, 1]
-    other = Sluice(backbone, Linear, [tasks[index] for index in order]).eval()
+    other = Sluice(backbone, LinearHead, [tasks[index] for index in order]).eval()
     parts = [2 * index + part for index in order for part in range(2)]
     state = one.state_dict()
     moved = {name: each for name, each in state.items() if name.startswith(("backbones", "heads"))}
@@ -121,13 +123,13 @@ def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
             weight = state[f"projections.{index}.{stage}.weight"]
             moved[f"projections.{to}.{stage}.weight"] = weight
     other.load_state_dict(moved)
-    expected = one(x).final
-    for task, logits in other(x).final.items():
+    expected = one(x).logits
+    for task, logits in other(x).logits.items():
         assert_same(logits, expected[task])
 
 
 def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
-    decoder = randomised(Sluice(backbone, Linear, tasks))
+    decoder = randomised(Sluice(backbone, LinearHead, tasks))
 
     class Exchange(nn.Module):
         def forward(self, *features: Tensor) -> list[Tensor]:
@@ -135,7 +137,9 @@ def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
 
     def features(*sizes: int) -> tuple[Tensor, ...]:
         batch, height, width = sizes
-        return tuple(torch.randn(batch, decoder.spec.channels[0], height, width) for _ in tasks)
+        return tuple(
+            torch.randn(batch, decoder.feature_info.channels[0], height, width) for _ in tasks
+        )
 
     free = dict.fromkeys((0, 2, 3), Dim.DYNAMIC)
     program = torch.export.export(Exchange(), features(2, 3, 4), dynamic_shapes=((free,) * 3,))
@@ -145,7 +149,7 @@ def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
 
 @pytest.mark.parametrize("subspaces", [2, 4])
 def test_the_penalty_by_hand(tasks: list[Task], subspaces: int) -> None:
-    decoder = Sluice(backbone, Linear, tasks, subspaces=subspaces, orthogonality=0.3)
+    decoder = Sluice(backbone, LinearHead, tasks, subspaces=subspaces, orthogonality=0.3)
     nn.init.normal_(decoder.alphas[0])
     x = image()
     with torch.no_grad():
@@ -159,7 +163,7 @@ def test_the_penalty_by_hand(tasks: list[Task], subspaces: int) -> None:
                 first, other = rows[:, i * width :][:, :width], rows[:, j * width :][:, :width]
                 gram = (first.T @ other) / len(rows)
                 wanted += 0.3 * (gram**2).sum().item() / width**2
-    terms = decoder(x).terms
+    terms = decoder(x).aux_losses
     assert list(terms) == ["orthogonality"]
     assert terms["orthogonality"].item() == pytest.approx(wanted, rel=1e-4)
     terms["orthogonality"].backward()
@@ -169,45 +173,50 @@ def test_the_penalty_by_hand(tasks: list[Task], subspaces: int) -> None:
 
 
 def test_the_penalty_is_for_training_and_for_those_who_ask(tasks: list[Task]) -> None:
-    assert Sluice(backbone, Linear, tasks)(image()).terms == {}
-    assert Sluice(backbone, Linear, tasks, orthogonality=1.0).eval()(image()).terms == {}
+    assert Sluice(backbone, LinearHead, tasks)(image()).aux_losses == {}
+    assert Sluice(backbone, LinearHead, tasks, orthogonality=1.0).eval()(image()).aux_losses == {}
 
 
 def test_a_forward_pass_leaves_nothing_behind(tasks: list[Task]) -> None:
-    decoder, x = Sluice(backbone, Linear, tasks, orthogonality=1.0), image()
-    once = decoder(x).terms["orthogonality"].item()
-    assert copy.deepcopy(decoder)(x).terms["orthogonality"].item() == pytest.approx(once)
+    decoder, x = Sluice(backbone, LinearHead, tasks, orthogonality=1.0), image()
+    once = decoder(x).aux_losses["orthogonality"].item()
+    assert copy.deepcopy(decoder)(x).aux_losses["orthogonality"].item() == pytest.approx(once)
 
 
 def test_the_overlap_knows_no_resolution_and_no_batch_size() -> None:
     feature = torch.randn(2, 8, 4, 6)
-    wanted = overlap(feature, 2)
+    wanted = subspace_orthogonality(feature, 2)
     assert wanted > 0
-    torch.testing.assert_close(overlap(feature.repeat(1, 1, 3, 2), 2), wanted)
-    torch.testing.assert_close(overlap(feature.repeat(3, 1, 1, 1), 2), wanted)
+    torch.testing.assert_close(subspace_orthogonality(feature.repeat(1, 1, 3, 2), 2), wanted)
+    torch.testing.assert_close(subspace_orthogonality(feature.repeat(3, 1, 1, 1), 2), wanted)
 
 
 def test_subspaces_that_never_meet_do_not_overlap() -> None:
     feature = torch.rand(2, 8, 4, 6)
     feature[:, :4, :, :3] = 0
     feature[:, 4:, :, 3:] = 0
-    assert overlap(feature, 2) == 0
+    assert subspace_orthogonality(feature, 2) == 0
 
 
 def test_the_overlap_of_large_half_precision_maps_is_finite() -> None:
     feature = torch.full((1, 4, 120, 160), 10.0)
-    torch.testing.assert_close(overlap(feature.half(), 2), overlap(feature, 2), rtol=1e-2, atol=0)
+    torch.testing.assert_close(
+        subspace_orthogonality(feature.half(), 2),
+        subspace_orthogonality(feature, 2),
+        rtol=1e-2,
+        atol=0,
+    )
 
 
 def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
-    decoder = randomised(Sluice(backbone, Linear, tasks))
-    sharing = decoder.sharing(image())
+    decoder = randomised(Sluice(backbone, LinearHead, tasks))
+    sharing = decoder.sharing_weights(image())
     assert list(sharing) == ["stage 1", "stage 2", "stage 3", "stage 4", "beta"]
     third = sharing["stage 3"]
-    assert third.takers == third.sources
-    assert third.takers[:3] == ("semseg.1", "semseg.2", "depth.1")
+    assert third.tasks == third.sources
+    assert third.tasks[:3] == ("semseg.1", "semseg.2", "depth.1")
     assert torch.equal(third.weights, decoder.alphas[2])
-    assert (sharing["beta"].takers, len(sharing["beta"].sources)) == (NAMES, 4)
+    assert (sharing["beta"].tasks, len(sharing["beta"].sources)) == (NAMES, 4)
     assert torch.equal(sharing["beta"].weights, decoder.betas)
 
 
@@ -222,4 +231,4 @@ def test_mistakes_are_told(
     tasks: list[Task], options: dict[str, float], kind: type[Exception], told: str
 ) -> None:
     with pytest.raises(kind, match=told):
-        Sluice(backbone, Linear, tasks, **options)
+        Sluice(backbone, LinearHead, tasks, **options)

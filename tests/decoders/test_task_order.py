@@ -13,14 +13,14 @@ from decoders.test_contract import (
     NEED_STAGES,
     UNCUT,
 )
-from tests.helpers.exact import GATE_TOLERANCE, TOLERANCE, assert_same
 from torch import Tensor
 
 from densemtl import registry
-from densemtl.decoders.base import Decoder
-from densemtl.heads.linear import Linear
 from densemtl.backbones.backbone import Backbone
+from densemtl.decoders.base import Decoder
+from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
+from tests.helpers.exact import GATE_TOLERANCE, TOLERANCE, assert_same
 
 NAMES = ["semseg", "depth", "normals"]
 GATED = {"cgc", "ml_mmoe", "mmoe", "ple"}
@@ -48,7 +48,7 @@ def test_other_order_same_predictions(
     new.load_state_dict({key: moved(architecture, key, state) for key in state})
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
-        wanted, made = old.double().eval()(x).final, new.double().eval()(x).final
+        wanted, made = old.double().eval()(x).logits, new.double().eval()(x).logits
     assert list(made) == [NAMES[index] for index in ORDER]
     for task in NAMES:
         tolerance = GATE_TOLERANCE if architecture in GATED else TOLERANCE
@@ -62,7 +62,7 @@ def test_the_same_seed_makes_the_same_network(
 ) -> None:
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        one, other = (build(make_task, architecture, NAMES).eval()(x).final for _ in range(2))
+        one, other = (build(make_task, architecture, NAMES).eval()(x).logits for _ in range(2))
     assert all(torch.equal(one[task], other[task]) for task in NAMES)
 
 
@@ -73,11 +73,11 @@ def build(
     backbone: str = "test_resnet",
 ) -> Decoder:
     torch.manual_seed(0)
-    decoder: Decoder = registry.make(
+    decoder: Decoder = registry.create(
         "decoders",
         architecture,
         lambda: Backbone(backbone, pretrained=False),
-        Linear,
+        LinearHead,
         [make_task(name) for name in names],
         options=OPTIONS.get(architecture, {}),
     )

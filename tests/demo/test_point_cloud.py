@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densemtl.data.derived_labels import Intrinsics
-from densemtl.demo.point_cloud import PointMaker, assumed_camera, unproject, write_ply
+from densemtl.demo.point_cloud import PointCloudBuilder, assume_intrinsics, unproject, write_ply
 from densemtl.errors import ConfigError
+from densemtl.transforms.camera import Intrinsics
 
 CAMERA = Intrinsics(10.0, 20.0, 1.0, 0.5)
 
@@ -45,7 +45,7 @@ def test_a_wall_at_two_metres(make_task, tmp_path: Path) -> None:
     """63 degrees across: 0.81 widths, so half the wall's width is 2 (w - 1) / 2 / (0.81 w)."""
     depth = np.full((30, 40), 2, np.float32)
     image = np.full((30, 40, 3), (10, 120, 250), np.uint8)
-    cloud = PointMaker([make_task("depth")])(image, {"depth": depth})
+    cloud = PointCloudBuilder([make_task("depth")])(image, {"depth": depth})
     write_ply(tmp_path / "wall.ply", cloud)
     vertices, lines = read_ply(tmp_path / "wall.ply")
     x, y, z = columns(vertices, "x y z").T
@@ -71,20 +71,20 @@ def test_a_slope_keeps_its_predicted_normals_and_unknown_depth_is_left_out(
     normals[3, 3] = np.nan
     image = rng.integers(0, 256, (4, 5, 3)).astype(np.uint8)
     maps = {"depth": depth, "normals": normals}
-    cloud = PointMaker(tasks, "normals", CAMERA)(image, maps)
+    cloud = PointCloudBuilder(tasks, "normals", CAMERA)(image, maps)
     write_ply(tmp_path / "a.ply", cloud)
     vertices, lines = read_ply(tmp_path / "a.ply")
     known = np.ones((4, 5), bool)
     known[[0, 1, 2, 3], [0, 1, 2, 3]] = False
     np.testing.assert_array_equal(vertices["z"], depth[known])
     np.testing.assert_array_equal(columns(vertices, "nx ny nz"), normals[known])
-    colours = tasks[1].colour(normals)[known]
+    colours = tasks[1].colorize(normals)[known]
     np.testing.assert_array_equal(columns(vertices, "red green blue"), colours)
     assert any("intrinsics given: fx 10 fy 20 cx 1 cy 0.5" in line for line in lines)
 
 
 def test_the_assumed_camera_sees_63_degrees() -> None:
-    camera = assumed_camera((480, 640))
+    camera = assume_intrinsics((480, 640))
     assert 2 * np.degrees(np.arctan(320 / camera.fx)) == pytest.approx(63.4, abs=0.1)
     assert (camera.cx, camera.cy) == (319.5, 239.5)
     assert camera.fx == camera.fy
@@ -92,6 +92,6 @@ def test_the_assumed_camera_sees_63_degrees() -> None:
 
 def test_without_depth_or_colour_one_line_tells(make_task) -> None:
     with pytest.raises(ConfigError, match="--points: needs depth; this network predicts semseg"):
-        PointMaker([make_task("semseg")])
+        PointCloudBuilder([make_task("semseg")])
     with pytest.raises(ConfigError, match="no 'normal' to colour by; there are image, depth"):
-        PointMaker([make_task("depth")], "normal")
+        PointCloudBuilder([make_task("depth")], "normal")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from densemtl.demo import video
-from densemtl.demo.video import Video, Webcam, fit, in_real_time, write_video
+from densemtl.demo.video import VideoReader, Webcam, fit_to_codec, repeat_to_frame_rate, write_video
 from densemtl.errors import DataError
-from densemtl.visualization.panels import Picture
+from densemtl.types import RGBImage
 
 
-def shade(value: int, height: int = 48, width: int = 64) -> Picture:
+def shade(value: int, height: int = 48, width: int = 64) -> RGBImage:
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -26,9 +26,9 @@ def shade(value: int, height: int = 48, width: int = 64) -> Picture:
 def test_frames_rate_and_size_survive(tmp_path: Path, rate: float, size: tuple[int, int]) -> None:
     shades = [20 * index for index in range(12)]
     write_video(tmp_path / "film.mp4", rate, (shade(value, *size) for value in shades))
-    film = Video(tmp_path / "film.mp4")
-    assert film.length == 12
-    assert film.rate == pytest.approx(rate, abs=1e-3)
+    film = VideoReader(tmp_path / "film.mp4")
+    assert film.num_frames == 12
+    assert film.fps == pytest.approx(rate, abs=1e-3)
     frames = list(film)
     assert {frame.shape for frame in frames} == {(48, 64, 3)}
     assert [frame.mean() for frame in frames] == pytest.approx(shades, abs=4)
@@ -38,29 +38,29 @@ def test_frames_rate_and_size_survive(tmp_path: Path, rate: float, size: tuple[i
 def test_colours_stay_red_green_blue(tmp_path: Path) -> None:
     red = np.tile(np.array([200, 30, 60], np.uint8), (48, 64, 1))
     write_video(tmp_path / "film.mp4", 25, [red])
-    (frame,) = Video(tmp_path / "film.mp4")
+    (frame,) = VideoReader(tmp_path / "film.mp4")
     np.testing.assert_allclose(frame.mean((0, 1)), [200, 30, 60], atol=6)
 
 
 def test_odd_sides_repeat_their_last_line_and_large_ones_shrink(rng: np.random.Generator) -> None:
     odd = rng.integers(0, 256, (5, 3, 3)).astype(np.uint8)
-    fitted = fit(odd)
+    fitted = fit_to_codec(odd)
     assert fitted.shape == (6, 4, 3)
     np.testing.assert_array_equal(fitted[:5, :3], odd)
     np.testing.assert_array_equal(fitted[5], fitted[4])
     np.testing.assert_array_equal(fitted[:, 3], fitted[:, 2])
-    assert fit(np.zeros((100, 10_000, 3), np.uint8)).shape == (42, 4096, 3)
-    assert fit(odd[:4, :2]).shape == (4, 2, 3)
+    assert fit_to_codec(np.zeros((100, 10_000, 3), np.uint8)).shape == (42, 4096, 3)
+    assert fit_to_codec(odd[:4, :2]).shape == (4, 2, 3)
 
 
 def test_ctrl_c_leaves_a_whole_file_of_what_was_done(tmp_path: Path) -> None:
-    def interrupted() -> Iterator[Picture]:
+    def interrupted() -> Iterator[RGBImage]:
         yield from (shade(value) for value in (0, 100, 200))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_video(tmp_path / "film.mp4", 25, interrupted())
-    assert len(list(Video(tmp_path / "film.mp4"))) == 3
+    assert len(list(VideoReader(tmp_path / "film.mp4"))) == 3
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
 
 
@@ -68,7 +68,7 @@ def test_ctrl_c_leaves_a_whole_file_of_what_was_done(tmp_path: Path) -> None:
 def test_nothing_stays_where_nothing_was_done_or_it_failed(
     tmp_path: Path, fault: type[BaseException]
 ) -> None:
-    def failing() -> Iterator[Picture]:
+    def failing() -> Iterator[RGBImage]:
         if fault is DataError:
             yield shade(0)
         raise fault
@@ -85,8 +85,8 @@ def test_frames_are_taken_one_at_a_time(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 25, (shade(value) for value in range(0, 200, 10)))
     alive = []
 
-    def lazily() -> Iterator[Picture]:
-        for count, frame in enumerate(Video(tmp_path / "film.mp4")):
+    def lazily() -> Iterator[RGBImage]:
+        for count, frame in enumerate(VideoReader(tmp_path / "film.mp4")):
             alive.append(count)
             yield frame
 
@@ -100,7 +100,7 @@ def test_a_corrupt_video_is_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "film.mp4"
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"film\.mp4: not a readable video"):
-        Video(file)
+        VideoReader(file)
 
 
 def test_ffmpeg_adds_no_lines_of_its_own(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_video_that_ends_early_is_told(
         writer.write(rng.integers(0, 256, (48, 64, 3)).astype(np.uint8))
     writer.release()
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    film = Video(file)
+    film = VideoReader(file)
     count = len(list(film))
-    assert 0 < count < film.length == 10
+    assert 0 < count < film.num_frames == 10
     assert f"{file}: only {count} of 10 frames" in capsys.readouterr().err
 
 
@@ -153,7 +153,7 @@ class StandIn:
     def get(self, key: int) -> float:
         return 0.0
 
-    def read(self) -> tuple[bool, Picture | None]:
+    def read(self) -> tuple[bool, RGBImage | None]:
         return (True, self.left.pop(0)) if self.left else (False, None)
 
     def release(self) -> None:
@@ -163,11 +163,13 @@ class StandIn:
 def test_a_camera_is_read_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video.cv2, "VideoCapture", StandIn)
     camera = Webcam(0)
-    assert camera.rate == video.USUAL_RATE
+    assert camera.fps == video.DEFAULT_FPS
     assert [frame[0, 0, 0] for frame in camera] == [0, 1, 2]
 
 
 def test_a_slow_camera_fills_the_time_that_went_by() -> None:
     seconds = iter([0.0, 0.1, 0.5, 0.51, 1.0])
-    film = list(in_real_time([shade(value) for value in range(4)], 10, lambda: next(seconds)))
+    film = list(
+        repeat_to_frame_rate([shade(value) for value in range(4)], 10, lambda: next(seconds))
+    )
     assert [frame[0, 0, 0] for frame in film] == [0, 1, 1, 1, 1, 2, 3, 3, 3, 3]

@@ -7,14 +7,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tests.helpers.two_ranks import both, start
 
 from densemtl import registry
-from densemtl.decoders.sluice import overlap
-from densemtl.distributed.collectives import gather, mean_over_ranks, rank, together, world_size
-from densemtl.layers.mixture_of_experts import Wiring, imbalance
-from densemtl.distributed.sync_batch_norm import join_norms
-from densemtl.types import VOID
+from densemtl.decoders.sluice import subspace_orthogonality
+from densemtl.distributed.collectives import (
+    all_gather_object,
+    all_reduce_mean_,
+    distributed_session,
+    get_rank,
+    get_world_size,
+)
+from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
+from densemtl.layers.mixture_of_experts import ExpertRouting, load_balancing_loss
+from densemtl.types import IGNORE_INDEX
+from tests.helpers.two_ranks import start_two_ranks, wait_for_both
 
 IMAGES, SIZE = 4, (6, 7)
 LOSSES = {
@@ -35,41 +41,43 @@ Told = tuple[Tensor, Tensor]
 def loss(name: str, own: slice) -> Told:
     """One of the images has no label at all, and so one rank fewer valid pixels."""
     kind, options = LOSSES[name]
-    task = registry.make("tasks", kind, name, options=options)
+    task = registry.create("tasks", kind, name, options=options)
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(IMAGES, task.channels, *SIZE, generator=generator)
     label = torch.randn(IMAGES, task.channels, *SIZE, generator=generator)
-    if task.void((1, 1)).dtype.kind == "u":
+    if task.make_empty_label((1, 1)).dtype.kind == "u":
         target = (label.argmax(1) if task.channels > 1 else (label > 1)[:, 0]).byte()
-        target[0], target[1, :3] = VOID, VOID
+        target[0], target[1, :3] = IGNORE_INDEX, IGNORE_INDEX
     else:
         target = label.abs() + 0.5
         target[0], target[1, :, :3] = torch.nan, torch.nan
-    return told(lambda weight: task.loss(weight * features[own], target[own]))
+    return told(lambda weight: task.compute_loss(weight * features[own], target[own]))
 
 
 def load_balance(own: slice) -> Told:
     scores = torch.randn(IMAGES, 3, *SIZE, generator=torch.Generator().manual_seed(2))
-    wiring = Wiring({"a": "x", "b": "x", "c": "x"}, {"one": ("a", "b", "c")})
-    return told(lambda weight: imbalance(wiring, {"one": (weight * scores[own]).softmax(1)}))
+    wiring = ExpertRouting({"a": "x", "b": "x", "c": "x"}, {"one": ("a", "b", "c")})
+    return told(
+        lambda weight: load_balancing_loss(wiring, {"one": (weight * scores[own]).softmax(1)})
+    )
 
 
 def orthogonality(own: slice) -> Told:
     features = torch.randn(IMAGES, 4, *SIZE, generator=torch.Generator().manual_seed(3))
-    return told(lambda weight: overlap(weight * features[own], 2))
+    return told(lambda weight: subspace_orthogonality(weight * features[own], 2))
 
 
 def normalised(own: slice) -> Told:
     """The loss gives images different weights, or gradients of statistics would be equal."""
     features = torch.randn(IMAGES, 3, *SIZE, generator=torch.Generator().manual_seed(4))
     norm = nn.Sequential(nn.BatchNorm2d(3))
-    if world_size() > 1:
-        join_norms(norm)
+    if get_world_size() > 1:
+        convert_sync_batchnorm(norm)
     importance = torch.arange(1.0, IMAGES + 1)[own].view(-1, 1, 1, 1)
 
     def lost(weight: Tensor) -> Tensor:
         mean = (importance * norm(weight * features[own] + features[own].exp()).square()).mean()
-        parts = gather(float(mean.detach()))
+        parts = all_gather_object(float(mean.detach()))
         return mean + sum(parts) / len(parts) - mean.detach()
 
     value, gradient = told(lost)
@@ -82,7 +90,7 @@ def told(compute: Callable[[Tensor], Tensor]) -> Told:
     value = compute(weight)
     value.backward()
     assert weight.grad is not None
-    mean_over_ranks([weight.grad])
+    all_reduce_mean_([weight.grad])
     return value.detach(), weight.grad
 
 
@@ -96,12 +104,12 @@ def everything(own: slice) -> dict[str, Told]:
 
 def on_a_rank(folder: Path) -> None:
     """Every second image is this rank's."""
-    with together("cpu"):
-        torch.save(everything(slice(rank(), None, 2)), folder / f"{rank()}.pt")
+    with distributed_session("cpu"):
+        torch.save(everything(slice(get_rank(), None, 2)), folder / f"{get_rank()}.pt")
 
 
 def test_shares_of_a_batch_have_the_value_and_gradient_of_the_whole(tmp_path: Path) -> None:
-    both(start(tmp_path, on_a_rank, tmp_path))
+    wait_for_both(start_two_ranks(tmp_path, on_a_rank, tmp_path))
     first, second = (torch.load(tmp_path / f"{number}.pt") for number in range(2))
     for name, (value, gradient) in everything(slice(None)).items():
         assert gradient != 0, name

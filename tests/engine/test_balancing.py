@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 
 from densemtl import registry
-from densemtl.factory import build_splits
 from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.run_log import read_log
-from densemtl.runtime.execution import make_precision
-from densemtl.engine.trainer import Job, train
+from densemtl.engine.trainer import TrainingRun, train
 from densemtl.errors import ConfigError
-from densemtl.runs.train_run import make_job, run
+from densemtl.factory import build_splits
+from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runtime.execution import make_execution_config
+from tests.helpers.experiments import make_tiny_experiment
 
 STEPS = 6
 SMALL = ("data.train_images=4", "data.val_images=2", "train.epochs=3", "train.eval_every=3")
 OPTIONS = {"stch": ", warmup_epochs: 1"}
-RULES = registry.names("balancing")
+RULES = registry.list_names("balancing")
 
 
-def job(folder: Path, rule: str) -> Job:
+def job(folder: Path, rule: str) -> TrainingRun:
     balancing = f"balancing={{name: {rule}{OPTIONS.get(rule, '')}}}"
-    experiment = tiny(*SMALL, balancing)
-    precision = make_precision(experiment.train, "cpu")
-    return make_job(experiment, build_splits(experiment), folder, precision)
+    experiment = make_tiny_experiment(*SMALL, balancing)
+    precision = make_execution_config(experiment.train, "cpu")
+    return build_training_run(experiment, build_splits(experiment), folder, precision)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -63,5 +63,5 @@ def test_epochs_are_told_at_their_end(tmp_path: Path) -> None:
 def test_a_rule_that_cannot_work_is_told_before_any_training(tmp_path: Path) -> None:
     settings = ("baselines=auto", "decoder={name: cross_stitch}", "balancing={name: db_mtl}")
     with pytest.raises(ConfigError, match=r"^balancing.scope: features: this architecture"):
-        run(tiny(*settings), tmp_path / "run", "cpu")
+        train_experiment(make_tiny_experiment(*settings), tmp_path / "run", "cpu")
     assert list(tmp_path.iterdir()) == []

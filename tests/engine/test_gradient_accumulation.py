@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from densemtl import registry
-from densemtl.registry import names
-from densemtl.runtime.execution import Precision
+from densemtl.config.sections import TrainConfig
 from densemtl.engine.train_step import StepLog, TrainStep
 from densemtl.layers.gradient_cut import SharedFeatures
-from densemtl.config.sections import TrainSettings
+from densemtl.registry import list_names
+from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
-from densemtl.types import SHARED, VOID, Batch, Predictions
+from densemtl.types import IGNORE_INDEX, SHARED, Batch, Predictions
 
 TASKS = ("semseg", "depth", "normals")
 FROM_LOSSES = (
@@ -64,7 +64,7 @@ class Network(nn.Module):
 def make_step(tasks: Sequence[Task], rule: str, options: Mapping[str, str]) -> TrainStep:
     torch.manual_seed(0)
     network = Network({task.name: task.channels for task in tasks}).double()
-    balancer = registry.make(
+    balancer = registry.create(
         "balancing", rule, tasks, options={**OPTIONS.get(rule, {}), **options}
     )
     parameters = [*network.parameters(), *balancer.parameters()]
@@ -73,8 +73,8 @@ def make_step(tasks: Sequence[Task], rule: str, options: Mapping[str, str]) -> T
         tasks,
         balancer,
         torch.optim.SGD(parameters, lr=0.05),
-        Precision(torch.device("cpu")),
-        TrainSettings(),
+        ExecutionConfig(torch.device("cpu")),
+        TrainConfig(),
         torch.amp.GradScaler(enabled=False),
     )
 
@@ -84,7 +84,7 @@ def draw(seed: int) -> Batch:
     numbers = torch.Generator().manual_seed(seed)
     shape = (IMAGES, *SIZE)
     semseg = torch.randint(0, 3, shape, generator=numbers, dtype=torch.uint8)
-    semseg[torch.rand(shape, generator=numbers) < 0.4] = VOID
+    semseg[torch.rand(shape, generator=numbers) < 0.4] = IGNORE_INDEX
     depth = 1 + torch.rand(IMAGES, 1, *SIZE, generator=numbers)
     depth[torch.rand(depth.shape, generator=numbers) < 0.4] = torch.nan
     depth[: IMAGES // 4] = torch.nan
@@ -125,7 +125,7 @@ def _gradients(each: TrainStep) -> StepLog:
 
 
 def test_every_rule_is_here() -> None:
-    assert {rule for rule, _ in CASES} == set(names("balancing"))
+    assert {rule for rule, _ in CASES} == set(list_names("balancing"))
 
 
 @pytest.mark.parametrize(("rule", "options"), CASES, ids=IDS)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.helpers.experiments import tiny
 
 from densemtl.engine.run_log import read_log
 from densemtl.errors import ConfigError
-from densemtl.runs.train_run import run
+from densemtl.runs.train_run import train_experiment
+from tests.helpers.experiments import make_tiny_experiment
 
 
 def test_what_was_weighed_is_logged_and_drawn(tmp_path: Path) -> None:
-    run(tiny("balancing={name: gradvac}", "train.accumulate=2"), tmp_path, "cpu", max_steps=3)
+    train_experiment(
+        make_tiny_experiment("balancing={name: gradvac}", "train.accumulate=2"),
+        tmp_path,
+        "cpu",
+        max_steps=3,
+    )
     lines = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "train"]
     assert len(lines) == 3
     for line in lines:
@@ -36,7 +41,9 @@ def test_what_shares_nothing_is_refused_before_any_training(
 ) -> None:
     alone = ("tasks=[depth]",) if decoder == "single_task" else ()
     balancing = f"balancing={{name: gradvac, scope: {scope}}}"
-    experiment = tiny(*alone, f"decoder={{name: {decoder}}}", balancing, "baselines=auto")
+    experiment = make_tiny_experiment(
+        *alone, f"decoder={{name: {decoder}}}", balancing, "baselines=auto"
+    )
     with pytest.raises(ConfigError, match=message):
-        run(experiment, tmp_path / "run", "cpu")
+        train_experiment(experiment, tmp_path / "run", "cpu")
     assert list(tmp_path.iterdir()) == []

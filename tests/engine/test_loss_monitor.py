@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from densemtl.engine.loss_monitor import LossMonitor, Means, NonFiniteLossError
+from densemtl.engine.loss_monitor import LossMonitor, NonFiniteLossError, RunningMeans
 
 
 def losses(semseg: float, depth: float = 1.0) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def test_forgiven_steps_are_told_and_left_out():
 
 
 def test_means_since_they_were_last_taken():
-    means = Means()
+    means = RunningMeans()
     assert means.compute_and_reset() == {}
     means.add({"a": 1.0, "b": 4.0})
     means.add(None)

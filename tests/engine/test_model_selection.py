@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from densemtl.engine.model_selection import is_better, selection
+from densemtl.engine.model_selection import get_selection_scores, is_better
 from densemtl.tasks.base import Task
 
 
@@ -45,6 +45,6 @@ def test_anything_beats_nothing(tasks: list[Task]) -> None:
 
 def test_one_number_a_task_is_looked_at(tasks: list[Task], make_task: Callable[..., Task]) -> None:
     scores = {"semseg": {"mIoU": 3.0, "x": 1.0}, "depth": {"rmse": 2.0, "rmse_per_image": 5.0}}
-    assert selection(scores, tasks, "survey") == {"semseg": 3.0, "depth": 2.0}
+    assert get_selection_scores(scores, tasks, "survey") == {"semseg": 3.0, "depth": 2.0}
     edges = {"edge": {"pixel_maxF": 4.0}}
-    assert selection(edges, [make_task("edge")], "survey") == {"edge": 4.0}
+    assert get_selection_scores(edges, [make_task("edge")], "survey") == {"edge": 4.0}

@@ -9,9 +9,9 @@ import timm.optim
 import torch
 from torch import nn
 
-from densemtl.engine.optimizer import BALANCING, Schedule, make_optimizer
+from densemtl.config.sections import OptimConfig, ScheduleConfig
+from densemtl.engine.optimizer import BALANCING_GROUP, LRSchedule, make_optimizer
 from densemtl.errors import ConfigError
-from densemtl.config.sections import OptimSettings, ScheduleSettings
 
 EPOCHS, STEPS = 4, 5
 SCALES = {"fusion": 100.0, "depth": 0.1}
@@ -29,18 +29,18 @@ def groups() -> dict[str, list[nn.Parameter]]:
     return {name: [nn.Parameter(torch.ones(2))] for name in ("shared", "fusion", "depth")}
 
 
-def optimizer(settings: OptimSettings | None = None, balancer: nn.Module | None = None):
-    settings = settings or OptimSettings(lr=0.01, lr_scale=SCALES)
+def optimizer(settings: OptimConfig | None = None, balancer: nn.Module | None = None):
+    settings = settings or OptimConfig(lr=0.01, lr_scale=SCALES)
     return make_optimizer(settings, groups(), balancer or Learned())
 
 
-def rates(schedule: ScheduleSettings) -> dict[str, list[float]]:
+def rates(schedule: ScheduleConfig) -> dict[str, list[float]]:
     """{group: rate of each step of the run}."""
     made = optimizer()
-    plan = Schedule(schedule, made, EPOCHS, STEPS)
+    plan = LRSchedule(schedule, made, EPOCHS, STEPS)
     found: dict[str, list[float]] = {group["name"]: [] for group in made.param_groups}
     for step in range(EPOCHS * STEPS):
-        plan.set(step)
+        plan.set_lr(step)
         for group in made.param_groups:
             found[group["name"]].append(group["lr"])
     return found
@@ -53,29 +53,29 @@ def poly(done: float, total: int) -> float:
 TOTAL = EPOCHS * STEPS
 EXPECTED = {
     "poly by iteration": (
-        ScheduleSettings(per="iteration"),
+        ScheduleConfig(interval="iteration"),
         [poly(step, TOTAL) for step in range(TOTAL)],
     ),
     "poly by epoch": (
-        ScheduleSettings(per="epoch"),
+        ScheduleConfig(interval="epoch"),
         [poly(step // STEPS, EPOCHS) for step in range(TOTAL)],
     ),
     "cosine": (
-        ScheduleSettings(name="cosine"),
+        ScheduleConfig(name="cosine"),
         [(1 + math.cos(math.pi * step / TOTAL)) / 2 for step in range(TOTAL)],
     ),
-    "constant": (ScheduleSettings(name="constant"), [1.0] * TOTAL),
-    "constant by epoch": (ScheduleSettings(name="constant", per="epoch"), [1.0] * TOTAL),
+    "constant": (ScheduleConfig(name="constant"), [1.0] * TOTAL),
+    "constant by epoch": (ScheduleConfig(name="constant", interval="epoch"), [1.0] * TOTAL),
     "warm-up by iteration": (
-        ScheduleSettings(warmup_epochs=1.5),
+        ScheduleConfig(warmup_epochs=1.5),
         [step / 7.5 if step < 7.5 else poly(step, TOTAL) for step in range(TOTAL)],
     ),
     "warm-up of one epoch by epoch": (
-        ScheduleSettings(warmup_epochs=1, per="epoch"),
+        ScheduleConfig(warmup_epochs=1, interval="epoch"),
         [step / 5 if step < 5 else poly(step // STEPS, EPOCHS) for step in range(TOTAL)],
     ),
     "warm-up of half an epoch by epoch": (
-        ScheduleSettings(warmup_epochs=0.5, per="epoch"),
+        ScheduleConfig(warmup_epochs=0.5, interval="epoch"),
         [
             step / 2.5 if step < 2.5 else poly(max(step // STEPS, 0.5), EPOCHS)
             for step in range(TOTAL)
@@ -88,13 +88,13 @@ EXPECTED = {
 def test_rates_follow_the_formula_in_every_group(name):
     settings, shape = EXPECTED[name]
     found = rates(settings)
-    for group, factor in (("shared", 1), ("fusion", 100), ("depth", 0.1), (BALANCING, 1)):
+    for group, factor in (("shared", 1), ("fusion", 100), ("depth", 0.1), (BALANCING_GROUP, 1)):
         assert found[group] == pytest.approx([0.01 * factor * share for share in shape])
 
 
 @pytest.mark.parametrize("name", ["poly", "cosine"])
 def test_the_rate_ends_near_the_final_one(name):
-    found = rates(ScheduleSettings(name=name, final_lr=0.005))["shared"]
+    found = rates(ScheduleConfig(name=name, min_lr=0.005))["shared"]
     assert found == sorted(found, reverse=True)
     assert 0.005 < found[-1] < 0.0056
 
@@ -104,35 +104,35 @@ def test_a_schedule_remembers_nothing(name):
     """A resumed run asks for a late step first and must get the same rate."""
     settings, _ = EXPECTED[name]
     made = optimizer()
-    Schedule(settings, made, EPOCHS, STEPS).set(13)
+    LRSchedule(settings, made, EPOCHS, STEPS).set_lr(13)
     assert made.param_groups[0]["lr"] == rates(settings)["shared"][13]
 
 
 def test_a_resumed_optimiser_goes_on_at_the_same_rates():
     made = optimizer()
-    plan = Schedule(ScheduleSettings(), made, EPOCHS, STEPS)
-    plan.set(9)
+    plan = LRSchedule(ScheduleConfig(), made, EPOCHS, STEPS)
+    plan.set_lr(9)
     saved, later = made.state_dict(), optimizer()
-    plan = Schedule(ScheduleSettings(), later, EPOCHS, STEPS)
+    plan = LRSchedule(ScheduleConfig(), later, EPOCHS, STEPS)
     later.load_state_dict(saved)
-    plan.set(10)
-    expected = rates(ScheduleSettings())
+    plan.set_lr(10)
+    expected = rates(ScheduleConfig())
     for group in later.param_groups:
         assert group["lr"] == expected[group["name"]][10]
 
 
 def test_groups_are_named_and_what_a_balancer_learns_does_not_decay():
-    made = optimizer(OptimSettings(weight_decay=0.3))
+    made = optimizer(OptimConfig(weight_decay=0.3))
     decays = {group["name"]: group["weight_decay"] for group in made.param_groups}
-    assert decays == {"shared": 0.3, "fusion": 0.3, "depth": 0.3, BALANCING: 0}
+    assert decays == {"shared": 0.3, "fusion": 0.3, "depth": 0.3, BALANCING_GROUP: 0}
     names = [group["name"] for group in optimizer(balancer=nn.Identity()).param_groups]
-    assert BALANCING not in names
+    assert BALANCING_GROUP not in names
 
 
 def test_frozen_parameters_are_left_out():
     parts = groups()
     parts["shared"][0].requires_grad_(False)
-    made = make_optimizer(OptimSettings(), parts, nn.Identity())
+    made = make_optimizer(OptimConfig(), parts, nn.Identity())
     trained = {id(p) for group in made.param_groups for p in group["params"]}
     assert trained == {id(parts["fusion"][0]), id(parts["depth"][0])}
 
@@ -140,14 +140,14 @@ def test_frozen_parameters_are_left_out():
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadamw", "lamb"])
 def test_optimisers_by_name_take_a_step_downhill(name):
     parts = groups()
-    made = make_optimizer(OptimSettings(name=name, lr=0.01), parts, nn.Identity())
+    made = make_optimizer(OptimConfig(name=name, lr=0.01), parts, nn.Identity())
     sum(p.square().sum() for params in parts.values() for p in params).backward()
     made.step()
     assert all((p < 1).all() for params in parts.values() for p in params)
 
 
 def test_momentum_and_rate_reach_the_optimiser():
-    made = optimizer(OptimSettings(name="sgd", lr=0.2, momentum=0.7))
+    made = optimizer(OptimConfig(name="sgd", lr=0.2, momentum=0.7))
     assert {(group["momentum"], group["lr"]) for group in made.param_groups} == {(0.7, 0.2)}
 
 
@@ -166,13 +166,13 @@ def test_momentum_and_rate_reach_the_optimiser():
 )
 def test_unknown_names_are_told(settings, message):
     with pytest.raises(ConfigError, match=message):
-        optimizer(OptimSettings(**settings))
+        optimizer(OptimConfig(**settings))
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "momentum", "lamb"])
 def test_fused_steps_are_the_plain_ones(name):
     """Where torch has a fused kernel it is used, and changes no step by more than rounding."""
-    made = optimizer(OptimSettings(name=name, lr=0.01))
+    made = optimizer(OptimConfig(name=name, lr=0.01))
     assert made.defaults.get("fused", False) == (name != "lamb")
     params = [param for group in made.param_groups for param in group["params"]]
     plain = timm.optim.create_optimizer_v2(

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 from torch import Tensor
 
 from densemtl.balancing.equal import Equal
-from densemtl.factory import build_splits
-from densemtl.runtime.execution import make_precision
-from densemtl.engine.trainer import Job
 from densemtl.engine.train_step import TrainStep
-from densemtl.tasks.multi_task_loss import objective
-from densemtl.runs.train_run import make_job
+from densemtl.engine.trainer import TrainingRun
+from densemtl.factory import build_splits
+from densemtl.runs.train_run import build_training_run
+from densemtl.runtime.execution import make_execution_config
+from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import Batch
+from tests.helpers.experiments import make_tiny_experiment
 
 DROPOUT = "head={name: deeplab}"
 
@@ -30,11 +30,11 @@ class Curious(Equal):
         self.seen = [dict(zip(self.task_names, each, strict=True)) for each in (before, after)]
 
 
-def job(folder: Path, *overrides: str) -> Job:
-    experiment = tiny(*overrides)
-    precision = make_precision(experiment.train, "cpu")
-    made = make_job(experiment, build_splits(experiment), folder, precision)
-    made.schedule.set(1)
+def job(folder: Path, *overrides: str) -> TrainingRun:
+    experiment = make_tiny_experiment(*overrides)
+    precision = make_execution_config(experiment.train, "cpu")
+    made = build_training_run(experiment, build_splits(experiment), folder, precision)
+    made.schedule.set_lr(1)
     return made
 
 
@@ -43,7 +43,7 @@ def curious(train_step: TrainStep) -> Curious:
     return train_step.balancer
 
 
-def some_batches(made: Job, count: int) -> list[Batch]:
+def some_batches(made: TrainingRun, count: int) -> list[Batch]:
     batches = iter(made.train_loader)
     return [next(batches) for _ in range(count)]
 
@@ -53,8 +53,8 @@ def losses_now(train_step: TrainStep, batches: list[Batch]) -> dict[str, float]:
     found = []
     for batch in batches:
         with torch.no_grad():
-            predictions = train_step.precision.run(train_step.model, batch.image)
-            found.append(objective(train_step.tasks, predictions, batch.targets).tasks)
+            predictions = train_step.precision.forward(train_step.model, batch.image)
+            found.append(compute_task_losses(train_step.tasks, predictions, batch.targets).tasks)
     return {
         task.name: torch.stack([losses[task.name] for losses in found]).mean().item()
         for task in train_step.tasks

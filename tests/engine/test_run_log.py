@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from densemtl.engine.run_log import RunLog, open_log, read_log
-from densemtl.trackers.base import TrackedRun
+from densemtl.trackers.base import RunInfo
 from densemtl.trackers.tensorboard import TensorBoard
 
 
@@ -17,11 +17,11 @@ def steps(folder) -> list[tuple[int, str]]:
 
 
 def test_lines_and_board(tmp_path):
-    run = TrackedRun(tmp_path, "tiny", {}, 0)
+    run = RunInfo(tmp_path, "tiny", {}, 0)
     with open_log(run, [TensorBoard()]) as log:
-        log.scalars(1, "train", {"semseg": 2.5, "total": float("inf")})
-        log.scalars(2, "val", {"semseg/mIoU": 40.0})
-        log.picture(2, "panel", np.zeros((4, 5, 3), np.uint8))
+        log.log_scalars(1, "train", {"semseg": 2.5, "total": float("inf")})
+        log.log_scalars(2, "val", {"semseg/mIoU": 40.0})
+        log.log_image(2, "panel", np.zeros((4, 5, 3), np.uint8))
     first, second = read_log(tmp_path / "log.jsonl")
     assert (first["step"], first["kind"], first["semseg"]) == (1, "train", 2.5)
     assert first["total"] is None
@@ -32,18 +32,18 @@ def test_lines_and_board(tmp_path):
 
 def test_lines_are_there_before_the_run_ends(tmp_path):
     with RunLog(tmp_path, 0) as log:
-        log.scalars(1, "train", {"a": 1.0})
+        log.log_scalars(1, "train", {"a": 1.0})
         assert steps(tmp_path) == [(1, "train")]
 
 
 def test_a_run_that_goes_on_drops_what_was_logged_after_its_checkpoint(tmp_path):
     with RunLog(tmp_path, 0) as log:
         for step in (1, 2, 3, 4):
-            log.scalars(step, "train", {"loss": float(step)})
+            log.log_scalars(step, "train", {"loss": float(step)})
     with (tmp_path / "log.jsonl").open("a") as handle:
         handle.write('{"step": 5, "ki')
     with RunLog(tmp_path, 2) as log:
-        log.scalars(3, "train", {"loss": 30.0})
+        log.log_scalars(3, "train", {"loss": 30.0})
     assert [(line["step"], line["loss"]) for line in read_log(tmp_path / "log.jsonl")] == [
         (1, 1.0),
         (2, 2.0),

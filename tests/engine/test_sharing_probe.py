@@ -6,11 +6,11 @@ from pathlib import Path
 
 import cv2
 import pytest
-from tests.helpers.experiments import tiny
 
 from densemtl.engine.run_log import read_log
-from densemtl.visualization.matrix_history import draw_course
-from densemtl.runs.train_run import run
+from densemtl.runs.train_run import train_experiment
+from densemtl.visualization.matrix_history import plot_matrix_history
+from tests.helpers.experiments import make_tiny_experiment
 
 
 def sharing_lines(folder: Path) -> list[dict[str, float]]:
@@ -20,7 +20,11 @@ def sharing_lines(folder: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def stitched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stitched")
-    run(tiny("decoder.name=cross_stitch", "optim.lr_scale.fusion=100"), folder, "cpu")
+    train_experiment(
+        make_tiny_experiment("decoder.name=cross_stitch", "optim.lr_scale.fusion=100"),
+        folder,
+        "cpu",
+    )
     return folder
 
 
@@ -39,7 +43,7 @@ def test_it_is_drawn(stitched: Path) -> None:
 
 
 def test_masks_are_measured_on_the_same_images(tmp_path: Path) -> None:
-    run(tiny("decoder.name=mtan", "train.epochs=1"), tmp_path, "cpu")
+    train_experiment(make_tiny_experiment("decoder.name=mtan", "train.epochs=1"), tmp_path, "cpu")
     first, last = sharing_lines(tmp_path)
     masks = [key for key in first if key.startswith("attention/")]
     assert len(masks) == 2 * 4
@@ -48,7 +52,7 @@ def test_masks_are_measured_on_the_same_images(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_where_nothing_is_learnt(tmp_path: Path) -> None:
-    run(tiny("train.epochs=1"), tmp_path, "cpu")
+    train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu")
     assert sharing_lines(tmp_path) == []
     assert not (tmp_path / "sharing.png").exists()
 
@@ -56,5 +60,5 @@ def test_nothing_is_said_where_nothing_is_learnt(tmp_path: Path) -> None:
 def test_places_with_slashes_and_gaps_are_drawn(tmp_path: Path) -> None:
     told = {"kind": "sharing", "time": 0.0, "layer 1/entropy/depth<-entropy": None, "a/x<-y": 0.5}
     file = tmp_path / "sharing.png"
-    draw_course(file, [{"step": 0, **told}, {"step": 0, **told}], "sharing")
+    plot_matrix_history(file, [{"step": 0, **told}, {"step": 0, **told}], "sharing")
     assert cv2.imread(str(file)) is not None

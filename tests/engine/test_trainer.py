@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 
-from densemtl.factory import build_splits
 from densemtl.engine.checkpoint import load_weights
-from densemtl.engine.run_log import read_log
 from densemtl.engine.loss_monitor import NonFiniteLossError
-from densemtl.runtime.execution import make_precision
-from densemtl.engine.trainer import Job, train
+from densemtl.engine.run_log import read_log
+from densemtl.engine.trainer import TrainingRun, train
 from densemtl.errors import ConfigError, DataError, ResultsError
+from densemtl.factory import build_splits
 from densemtl.results.results import load_results
-from densemtl.runs.train_run import make_job, run
+from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runtime.execution import make_execution_config
+from tests.helpers.experiments import make_tiny_experiment
 
 
-def job(folder: Path, *overrides: str) -> Job:
-    experiment = tiny(*overrides)
-    return make_job(
-        experiment, build_splits(experiment), folder, make_precision(experiment.train, "cpu")
+def job(folder: Path, *overrides: str) -> TrainingRun:
+    experiment = make_tiny_experiment(*overrides)
+    return build_training_run(
+        experiment, build_splits(experiment), folder, make_execution_config(experiment.train, "cpu")
     )
 
 
@@ -39,7 +39,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
-    run(tiny(), tmp_path, "cpu")
+    train_experiment(make_tiny_experiment(), tmp_path, "cpu")
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {
         "config.yaml",
@@ -60,18 +60,25 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
 
 
 def test_results_are_those_of_the_best_weights(tmp_path: Path) -> None:
-    from densemtl.engine.loading import load
-    from densemtl.runs.evaluate_run import score
+    from densemtl.engine.loading import load_trained_model
+    from densemtl.runs.evaluate_run import evaluate_model
 
-    run(tiny("optim.lr=0.02", "train.epochs=3"), tmp_path, "cpu")
-    results, again = load_results(tmp_path), score(load(tmp_path, device="cpu"), "val")
-    assert again.weights == results.weights
+    train_experiment(make_tiny_experiment("optim.lr=0.02", "train.epochs=3"), tmp_path, "cpu")
+    results, again = (
+        load_results(tmp_path),
+        evaluate_model(load_trained_model(tmp_path, device="cpu"), "val"),
+    )
+    assert again.weights_hash == results.weights_hash
     for task, result in results.tasks.items():
         assert again.tasks[task].metrics == pytest.approx(result.metrics, rel=1e-6, nan_ok=True)
 
 
 def test_losses_fall(tmp_path: Path) -> None:
-    run(tiny("train.epochs=12", "train.eval_every=12", "optim.lr=1e-2"), tmp_path, "cpu")
+    train_experiment(
+        make_tiny_experiment("train.epochs=12", "train.eval_every=12", "optim.lr=1e-2"),
+        tmp_path,
+        "cpu",
+    )
     lines = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "train"]
     assert lines[-1]["total"] < 0.6 * lines[0]["total"]
 
@@ -164,7 +171,7 @@ def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
-def break_gradient(broken: Job, task: str, step: int, value: float) -> None:
+def break_gradient(broken: TrainingRun, task: str, step: int, value: float) -> None:
     """At that step the gradient of one of a task's weights is no number, though losses are."""
     steps = iter(range(1, 100))
     weight = broken.train_step.model.parameter_groups()[task][0]
@@ -184,7 +191,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(
     assert all(each.isfinite().all() for each in tensors(tmp_path).values())
     assert not (tmp_path / "best.safetensors").exists()
     whole = job(tmp_path, "train.checkpoint_steps=1", "train.epochs=1")
-    assert whole.state.record.step == step - 1
+    assert whole.state.progress.step == step - 1
     train(whole)
 
 
@@ -204,15 +211,17 @@ def test_too_few_images_for_one_step_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_shared_by_two_experiments(tmp_path: Path) -> None:
-    run(tiny("train.epochs=1"), tmp_path, "cpu", max_steps=1)
+    train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu", max_steps=1)
     with pytest.raises(ConfigError, match=r"optim\.lr is 0\.001 there, 0\.5 here"):
-        run(tiny("train.epochs=1", "optim.lr=0.5"), tmp_path, "cpu")
-    assert run(tiny("train.epochs=1", "train.log_every=3"), tmp_path, "cpu").complete
+        train_experiment(make_tiny_experiment("train.epochs=1", "optim.lr=0.5"), tmp_path, "cpu")
+    assert train_experiment(
+        make_tiny_experiment("train.epochs=1", "train.log_every=3"), tmp_path, "cpu"
+    ).complete
 
 
 def test_baselines_are_trained_once_and_give_delta_m(tmp_path: Path) -> None:
     settings = ("train.epochs=1", "baselines=auto")
-    results = run(tiny(*settings), tmp_path / "multi", "cpu")
+    results = train_experiment(make_tiny_experiment(*settings), tmp_path / "multi", "cpu")
     folders = sorted((tmp_path / "baselines").iterdir())
     assert [folder.name.split("-")[1] for folder in folders] == ["depth", "semseg"]
     singles = {folder.name.split("-")[1]: load_results(folder) for folder in folders}
@@ -222,13 +231,17 @@ def test_baselines_are_trained_once_and_give_delta_m(tmp_path: Path) -> None:
         gains.append(sign * 100 * (multi - single) / single)
     assert results.delta_m == pytest.approx(sum(gains) / 2)
     written = [(folder / "best.safetensors").stat().st_mtime_ns for folder in folders]
-    run(tiny(*settings, "decoder.name=hard_sharing", "seed=0"), tmp_path / "again", "cpu")
+    train_experiment(
+        make_tiny_experiment(*settings, "decoder.name=hard_sharing", "seed=0"),
+        tmp_path / "again",
+        "cpu",
+    )
     assert sorted((tmp_path / "baselines").iterdir()) == folders
     assert [(folder / "best.safetensors").stat().st_mtime_ns for folder in folders] == written
 
 
 def test_results_hold_no_nan(tmp_path: Path) -> None:
-    run(tiny("train.epochs=1"), tmp_path, "cpu", max_steps=1)
+    train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu", max_steps=1)
     text = (tmp_path / "results.json").read_text()
     assert "NaN" not in text
     assert not json.loads(text)["complete"]
@@ -236,9 +249,16 @@ def test_results_hold_no_nan(tmp_path: Path) -> None:
 
 def test_given_references_are_checked_before_training(tmp_path: Path) -> None:
     for task in ("semseg", "depth"):
-        run(tiny("train.epochs=1").single_task(task), tmp_path / task, "cpu")
+        train_experiment(
+            make_tiny_experiment("train.epochs=1").to_single_task(task), tmp_path / task, "cpu"
+        )
     given = f"baselines={{semseg: {tmp_path}/semseg, depth: {tmp_path}/depth/results.json}}"
-    assert run(tiny("train.epochs=1", given), tmp_path / "multi", "cpu").delta_m is not None
+    assert (
+        train_experiment(
+            make_tiny_experiment("train.epochs=1", given), tmp_path / "multi", "cpu"
+        ).delta_m
+        is not None
+    )
     for changes, told in (
         (("protocol=modern",), "its protocol is survey, this run's is modern"),
         (("data.seed=1",), "its split is"),
@@ -246,5 +266,7 @@ def test_given_references_are_checked_before_training(tmp_path: Path) -> None:
         (("tasks=[semseg, depth, edge]",), "no single-task result for edge"),
     ):
         with pytest.raises(ResultsError, match=told):
-            run(tiny("train.epochs=1", given, *changes), tmp_path / "never", "cpu")
+            train_experiment(
+                make_tiny_experiment("train.epochs=1", given, *changes), tmp_path / "never", "cpu"
+            )
         assert not (tmp_path / "never").exists()

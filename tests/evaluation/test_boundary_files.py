@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from densemtl.evaluation import edges_cli
-from densemtl.evaluation.boundary_files import pair_up, read_prediction, read_truths
 from densemtl.errors import ConfigError, DataError
-from densemtl.ops.region_boundaries import boundaries
+from densemtl.evaluation import edges_cli
+from densemtl.evaluation.boundary_files import (
+    pair_files,
+    read_boundary_probabilities,
+    read_ground_truths,
+)
+from densemtl.ops.region_boundaries import find_region_boundaries
 
 SIZE = (40, 56)
 
@@ -118,31 +122,33 @@ def test_nothing_to_find_is_null(tmp_path):
     ],
 )
 def test_predictions_of_all_kinds(array, suffix, tmp_path):
-    found = read_prediction(write(tmp_path / f"x{suffix}", array))
+    found = read_boundary_probabilities(write(tmp_path / f"x{suffix}", array))
     assert found.dtype == np.float32
     assert np.array_equal(found, line(5))
 
 
 def test_levels_are_shares_of_the_largest(tmp_path):
-    eight = read_prediction(write(tmp_path / "x.png", np.full(SIZE, 51, np.uint8)))
-    sixteen = read_prediction(write(tmp_path / "y.png", np.full(SIZE, 13107, np.uint16)))
+    eight = read_boundary_probabilities(write(tmp_path / "x.png", np.full(SIZE, 51, np.uint8)))
+    sixteen = read_boundary_probabilities(
+        write(tmp_path / "y.png", np.full(SIZE, 13107, np.uint16))
+    )
     assert eight[0, 0] == sixteen[0, 0] == np.float32(0.2)
 
 
 def test_ground_truth_of_all_kinds(tmp_path):
     regions = np.repeat(np.array([[3, 7, 9]], np.uint8), 12, 0).repeat(5, 1)
-    expected = boundaries(regions)
+    expected = find_region_boundaries(regions)
     assert expected.sum() == 24
-    assert np.array_equal(read_truths(write(tmp_path / "r.png", regions))[0], expected)
+    assert np.array_equal(read_ground_truths(write(tmp_path / "r.png", regions))[0], expected)
     two = np.where(regions == 9, 7, regions)
-    assert read_truths(write(tmp_path / "two.npy", two))[0].sum() == 12
-    (drawn,) = read_truths(write(tmp_path / "b.png", line(4) * 255))
+    assert read_ground_truths(write(tmp_path / "two.npy", two))[0].sum() == 12
+    (drawn,) = read_ground_truths(write(tmp_path / "b.png", line(4) * 255))
     assert np.array_equal(drawn, line(4) == 1)
-    assert not np.array_equal(read_truths(tmp_path / "b.png", regions=True)[0], drawn)
-    both = read_truths(annotators(tmp_path / "m.mat", [line(4), line(9)]))
+    assert not np.array_equal(read_ground_truths(tmp_path / "b.png", regions=True)[0], drawn)
+    both = read_ground_truths(annotators(tmp_path / "m.mat", [line(4), line(9)]))
     assert [np.flatnonzero(one.any(1)).tolist() for one in both] == [[4], [9]]
     segmented = annotators(tmp_path / "s.mat", [regions.astype(np.uint16)], "Segmentation")
-    assert np.array_equal(read_truths(segmented)[0], expected)
+    assert np.array_equal(read_ground_truths(segmented)[0], expected)
 
 
 def faults(folders):
@@ -175,7 +181,7 @@ def test_faults_are_named(folders, index):
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="nowhere: no folder"):
-        pair_up(tmp_path / "nowhere", tmp_path)
+        pair_files(tmp_path / "nowhere", tmp_path)
 
 
 @pytest.mark.parametrize(

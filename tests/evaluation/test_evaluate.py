@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 from torch import nn
 
-from densemtl.factory import build_model
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalView, eval_loader
+from densemtl.data.batching import EvalDataset, make_eval_loader
 from densemtl.evaluation.evaluate import evaluate
-from densemtl.runtime.execution import Precision
+from densemtl.factory import build_model
+from densemtl.runtime.execution import ExecutionConfig
 from densemtl.types import Predictions, Sample
+from tests.helpers.experiments import make_tiny_experiment
 
-CPU = Precision(torch.device("cpu"))
+CPU = ExecutionConfig(torch.device("cpu"))
 SIZES = [(12, 16), (8, 16), (8, 16), (12, 10), (12, 16)]
 
 
@@ -30,7 +30,7 @@ class Painted(DenseDataset):
         self.ids = [str(index) for index in range(len(SIZES))]
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         return {}
 
     def __getitem__(self, index: int) -> Sample:
@@ -66,7 +66,7 @@ def tasks(make_task):
 
 
 def run(tasks, fit="pad", batch_size=3, error=0.0, size=(12, 16), workers=0):
-    batches = eval_loader(EvalView(Painted(), size, fit), tasks, batch_size, workers)
+    batches = make_eval_loader(EvalDataset(Painted(), size, fit), tasks, batch_size, workers)
     return evaluate(Reader(error), batches, tasks, "modern", CPU)
 
 
@@ -100,7 +100,7 @@ def test_resized_images_are_scored_at_their_own_size(tasks):
 
 def test_the_model_is_evaluated_without_gradient_and_in_evaluation_mode(tasks):
     model = Reader().train()
-    batches = eval_loader(EvalView(Painted(), (12, 16), "pad"), tasks, 5, 0)
+    batches = make_eval_loader(EvalDataset(Painted(), (12, 16), "pad"), tasks, 5, 0)
     evaluate(model, batches, tasks, "survey", CPU)
     assert model.modes == [False]
 
@@ -108,7 +108,7 @@ def test_the_model_is_evaluated_without_gradient_and_in_evaluation_mode(tasks):
 def test_every_prediction_can_be_kept(tasks):
     """Each image once, at its own size, in a sample's layout; also the one that has no depth."""
     kept: dict[tuple[str, str], np.ndarray] = {}
-    batches = eval_loader(EvalView(Painted(), (12, 16), "pad"), tasks, 3, 0)
+    batches = make_eval_loader(EvalDataset(Painted(), (12, 16), "pad"), tasks, 3, 0)
 
     def keep(task, name, prediction) -> None:
         assert (task.name, name) not in kept
@@ -137,12 +137,12 @@ class Foreign(nn.Module):
 @pytest.mark.parametrize(("fit", "size"), [("pad", (33, 47)), ("resize", (40, 50))])
 def test_own_networks_are_scored_as_foreign_ones_are(tasks, fit, size):
     """From logits at feature resolution, or of the input's size: equal but for rounding."""
-    config = tiny("tasks=[{name: semseg, class_names: [floor, wall, door]}, depth]")
+    config = make_tiny_experiment("tasks=[{name: semseg, class_names: [floor, wall, door]}, depth]")
     model = build_model(config, tasks)
     found: list[dict[tuple[str, str], np.ndarray]] = []
     for network in (model, Foreign(model)):
         kept: dict[tuple[str, str], np.ndarray] = {}
-        batches = eval_loader(EvalView(Painted(), size, fit), tasks, 3, 0)
+        batches = make_eval_loader(EvalDataset(Painted(), size, fit), tasks, 3, 0)
         keep = partial(lambda kept, task, name, map: kept.update({(task.name, name): map}), kept)
         evaluate(network, batches, tasks, "modern", CPU, keep)
         found.append(kept)

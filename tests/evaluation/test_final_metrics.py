@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.helpers.experiments import tiny
-from tests.helpers.protocols import boundary
 
-from densemtl.factory import build_dataset, build_tasks
-from densemtl.evaluation import final_metrics
 from densemtl.engine.checkpoint import load_weights
-from densemtl.evaluation.evaluate import Scorer
-from densemtl.evaluation.final_metrics import FinalScorer
+from densemtl.engine.loading import load_trained_model
 from densemtl.engine.run_log import read_log
+from densemtl.evaluation import final_metrics
+from densemtl.evaluation.evaluate import TaskMetrics
+from densemtl.evaluation.final_metrics import FinalTaskMetrics
+from densemtl.evaluation.prediction_files import to_decoded_batch
+from densemtl.factory import build_dataset, build_tasks
 from densemtl.inference.predictor import Predictor
-from densemtl.engine.loading import load
-from densemtl.evaluation.prediction_files import to_decoded
-from densemtl.results.results import RESULTS, Results, load_results
-from densemtl.runs.train_run import run
-from densemtl.runs.evaluate_run import score
-from densemtl.types import VOID
+from densemtl.results.results import RESULTS_FILE, Results, load_results
+from densemtl.runs.evaluate_run import evaluate_model
+from densemtl.runs.train_run import train_experiment
+from densemtl.types import IGNORE_INDEX
+from tests.helpers.experiments import make_tiny_experiment
+from tests.helpers.protocols import boundary
 
 EDGE = "tasks=[{name: edge, max_distance: 0.03}]"
 """On pictures of 32x40 pixels 1.5 of them."""
@@ -32,7 +32,7 @@ BOTH = EDGE.replace("[", "[semseg, ", 1)
 
 
 def go_on(folder: Path, *overrides: str, max_steps: int | None = None) -> Results:
-    return run(tiny(EDGE, *overrides), folder, "cpu", max_steps)
+    return train_experiment(make_tiny_experiment(EDGE, *overrides), folder, "cpu", max_steps)
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_reports_what_is_published(finished: Path) -> None:
     edge = load_results(finished).tasks["edge"]
-    assert (edge.primary, edge.selection) == ("odsF", "pixel_maxF")
+    assert (edge.primary_metric, edge.selection_metric) == ("odsF", "pixel_maxF")
     assert set(edge.metrics) == {"odsF", "oisF", "AP", "pixel_maxF", "balanced_nll", "images"}
     assert 0 < edge.value <= edge.metrics["oisF"] < 100
     assert edge.metrics["images"] == 4
@@ -66,14 +66,19 @@ def test_validations_are_spared(finished: Path) -> None:
 
 def test_it_is_that_of_the_best_weights(finished: Path) -> None:
     """By the metric itself, one image after the other, of what the saved weights predict."""
-    metric, loaded = boundary("survey", max_distance=0.03), load(finished, device="cpu")
-    dataset, predictor = build_dataset(loaded.experiment, "val"), Predictor.of(loaded)
+    metric, loaded = (
+        boundary("survey", max_distance=0.03),
+        load_trained_model(finished, device="cpu"),
+    )
+    dataset, predictor = build_dataset(loaded.experiment, "val"), Predictor.from_trained(loaded)
     for index in range(len(dataset)):
         sample = dataset[index]
-        decoded = to_decoded(loaded.tasks[0], predictor(sample.image)["edge"])
+        decoded = to_decoded_batch(loaded.tasks[0], predictor(sample.image)["edge"])
         metric.update(decoded, torch.as_tensor(sample.targets["edge"])[None])
     found = load_results(finished).tasks["edge"].metrics
-    assert metric.scores() == pytest.approx({name: found[name] for name in metric.scores()})
+    assert metric.compute_dict() == pytest.approx(
+        {name: found[name] for name in metric.compute_dict()}
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -81,8 +86,10 @@ def test_evaluation_says_the_same_with_any_number_of_processes(
     finished: Path, workers: int
 ) -> None:
     results = load_results(finished)
-    again = score(load(finished, [f"loader.workers={workers}"], "cpu"), "val")
-    assert again.weights == results.weights
+    again = evaluate_model(
+        load_trained_model(finished, [f"loader.workers={workers}"], "cpu"), "val"
+    )
+    assert again.weights_hash == results.weights_hash
     assert again.tasks["edge"].metrics == results.tasks["edge"].metrics
 
 
@@ -93,7 +100,7 @@ def test_killed_before_it_was_done_it_is_done_by_the_next_call_alone(
         patch.setattr(final_metrics, "evaluate_fully", refuse)
         with pytest.raises(KeyboardInterrupt):
             go_on(tmp_path)
-    assert not (tmp_path / RESULTS).exists()
+    assert not (tmp_path / RESULTS_FILE).exists()
     trained = load_weights(tmp_path / "last" / "model.safetensors")
     monkeypatch.setattr("densemtl.engine.trainer._train_epoch", refuse)
     monkeypatch.setattr("densemtl.engine.trainer._validate", refuse)
@@ -101,7 +108,7 @@ def test_killed_before_it_was_done_it_is_done_by_the_next_call_alone(
     assert completed.complete
     assert math.isfinite(completed.tasks["edge"].value)
     now = load_weights(tmp_path / "last" / "model.safetensors")
-    assert now.config == trained.config
+    assert now.config_yaml == trained.config_yaml
     assert all(torch.equal(now.tensors[name], each) for name, each in trained.tensors.items())
     monkeypatch.setattr(final_metrics, "evaluate_fully", refuse)
     assert go_on(tmp_path).tasks == completed.tasks
@@ -113,7 +120,7 @@ def test_stopped_and_gone_on_equals_never_stopped(tmp_path: Path) -> None:
     assert math.isfinite(first.tasks["edge"].value)
     parts, whole = go_on(tmp_path / "parts"), go_on(tmp_path / "whole")
     assert parts.tasks == whole.tasks
-    assert parts.weights == whole.weights
+    assert parts.weights_hash == whole.weights_hash
     ours, theirs = (
         load_weights(tmp_path / name / "last" / "model.safetensors").tensors
         for name in ("parts", "whole")
@@ -134,9 +141,9 @@ def test_a_run_without_such_a_task_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(final_metrics, "evaluate_fully", refuse)
-    results = run(tiny("train.epochs=1"), tmp_path, "cpu")
-    assert {task: result.selection for task, result in results.tasks.items()} == {
-        task: result.primary for task, result in results.tasks.items()
+    results = train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu")
+    assert {task: result.selection_metric for task, result in results.tasks.items()} == {
+        task: result.primary_metric for task, result in results.tasks.items()
     }
 
 
@@ -145,27 +152,27 @@ def test_images_without_label_cost_nothing_and_change_nothing(make_task, protoco
     task = make_task("edge", max_distance=0.1)
     prediction = torch.as_tensor(rng.random((4, 12, 15)), dtype=torch.float32)
     target = torch.as_tensor((rng.random((4, 12, 15)) < 0.2).astype(np.uint8))
-    target[1] = VOID
+    target[1] = IGNORE_INDEX
     counted: list[int] = []
-    with FinalScorer([task], protocol) as scorer:
-        (work,) = scorer._work["edge"]
+    with FinalTaskMetrics([task], protocol) as scorer:
+        (work,) = scorer._pools["edge"]
         count = work._function
         work._function = lambda pair: (counted.append(len(pair)), count(pair))[1]
         scorer.update(task, prediction, target)
-        found = scorer.scores()["edge"]
+        found = scorer.compute()["edge"]
     metric = boundary(protocol, max_distance=0.1)
     metric.update(prediction[[0, 2, 3]], target[[0, 2, 3]])
-    quick = Scorer([task], protocol)
+    quick = TaskMetrics([task], protocol)
     quick.update(task, prediction, target)
-    assert found == {**metric.scores(), **quick.scores()["edge"]}
+    assert found == {**metric.compute_dict(), **quick.compute()["edge"]}
     assert len(counted) == found["images"] == 3
 
 
 def test_nothing_to_score_is_nan() -> None:
-    (task,) = build_tasks(tiny(EDGE))
-    with FinalScorer([task], "survey") as scorer:
-        empty = torch.full((2, 8, 9), VOID, dtype=torch.uint8)
+    (task,) = build_tasks(make_tiny_experiment(EDGE))
+    with FinalTaskMetrics([task], "survey") as scorer:
+        empty = torch.full((2, 8, 9), IGNORE_INDEX, dtype=torch.uint8)
         scorer.update(task, torch.rand(2, 8, 9), empty)
-        scores = scorer.scores()["edge"]
+        scores = scorer.compute()["edge"]
     assert all(math.isnan(scores[name]) for name in ("odsF", "oisF", "AP", "pixel_maxF"))
     assert scores["images"] == 0

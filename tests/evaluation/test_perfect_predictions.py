@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.derived_labels import region_edges
-from densemtl.transforms.geometry import pad_to
-from densemtl.data.batching import EvalView, eval_loader, to_tensor
+from densemtl.data.batching import EvalDataset, make_eval_loader
+from densemtl.data.derived_labels import derive_region_edges
 from densemtl.evaluation.evaluate import evaluate
-from densemtl.evaluation.final_metrics import evaluate_fully
-from densemtl.runtime.execution import Precision
-from densemtl.types import VOID, Predictions, Sample
+from densemtl.evaluation.final_metrics import evaluate_with_final_metrics
+from densemtl.ops.layouts import to_tensor
+from densemtl.runtime.execution import ExecutionConfig
+from densemtl.transforms.geometry import pad_to_size
+from densemtl.types import IGNORE_INDEX, Predictions, Sample
 
-CPU = Precision(torch.device("cpu"))
+CPU = ExecutionConfig(torch.device("cpu"))
 NAMES = ["semseg", "human_parts", "depth", "normals", "saliency"]
 MIXED = [(37, 53), (37, 53), (53, 37), (41, 61), (1, 61)]
 ALIKE = [(37, 53)] * 4
@@ -44,7 +45,7 @@ class LabelledImageCount(DenseDataset):
             self.samples.append(Sample(image, targets, self.ids[index]))
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         return {}
 
     def __getitem__(self, index: int) -> Sample:
@@ -72,11 +73,11 @@ class Oracle(nn.Module):
         told = 9 * torch.randn(1, task.channels, *sample.size)
         if task.name in sample.targets:
             target = to_tensor(sample.targets[task.name][None])
-            told = torch.where(task.valid(target)[:, None], logits(task, target), told)
+            told = torch.where(task.compute_valid_mask(target)[:, None], logits(task, target), told)
         if self.fit == "resize":
             return F.interpolate(told, size=size, mode="nearest-exact")
         canvas = 9 * torch.randn(1, task.channels, *size)
-        top, left, height, width = pad_to(sample.size, size)[1].box
+        top, left, height, width = pad_to_size(sample.size, size)[1].box
         canvas[..., top : top + height, left : left + width] = told
         return canvas
 
@@ -97,8 +98,8 @@ def outlines(task, size, rng):
     inside = np.zeros(size, bool)
     inside[2:-2, 2:-2] = blurred[2:-2, 2:-2] > np.median(blurred)
     inside[: size[0] // 3 + 3, : size[1] // 3 + 3] = False
-    label = region_edges(inside.astype(np.uint8))
-    label[: size[0] // 3, : size[1] // 3] = VOID
+    label = derive_region_edges(inside.astype(np.uint8))
+    label[: size[0] // 3, : size[1] // 3] = IGNORE_INDEX
     return label
 
 
@@ -120,7 +121,7 @@ def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size)
     """Made larger by an odd factor, each pixel lies at the middle of its own and comes back."""
     tasks = [make_task(name) for name in NAMES]
     dataset = LabelledImageCount(tasks, sizes, draw_label)
-    batches = eval_loader(EvalView(dataset, size, fit), tasks, batch_size=3, workers=0)
+    batches = make_eval_loader(EvalDataset(dataset, size, fit), tasks, batch_size=3, num_workers=0)
     scores = evaluate(Oracle(dataset, tasks, fit), batches, tasks, protocol, CPU)
     for name in ("semseg", "human_parts"):
         assert scores[name]["mIoU"] == scores[name]["pixel_accuracy"] == 100
@@ -136,8 +137,8 @@ def test_perfect_edges(make_task, protocol, sizes, fit, size):
     """Lines that meet the border are told of in `tests/metrics/boundary/test_metric.py`."""
     tasks, sizes = [make_task("edge")], [each for each in sizes if min(each) > 9]
     dataset = LabelledImageCount(tasks, sizes, outlines)
-    batches = eval_loader(EvalView(dataset, size, fit), tasks, batch_size=3, workers=0)
+    batches = make_eval_loader(EvalDataset(dataset, size, fit), tasks, batch_size=3, num_workers=0)
     oracle = Oracle(dataset, tasks, fit)
-    scores = evaluate_fully(oracle, batches, tasks, protocol, CPU)["edge"]
+    scores = evaluate_with_final_metrics(oracle, batches, tasks, protocol, CPU)["edge"]
     assert scores["odsF"] == scores["oisF"] == scores["pixel_maxF"] == 100
     assert scores["images"] == len(sizes) - 1

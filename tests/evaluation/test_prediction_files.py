@@ -12,9 +12,14 @@ from PIL import Image
 from scipy.io import savemat
 
 from densemtl.errors import DataError, OutputError
-from densemtl.evaluation.prediction_files import find, read, to_decoded, write
-from densemtl.evaluation.prediction_formats import Rules
-from densemtl.visualization.panels import to_sample_layout
+from densemtl.evaluation.prediction_files import (
+    find_predictions,
+    read_prediction,
+    to_decoded_batch,
+    write_prediction,
+)
+from densemtl.evaluation.prediction_formats import ReadOptions
+from densemtl.ops.layouts import to_hwc
 
 SIZE = (13, 9)
 
@@ -31,10 +36,10 @@ def only_file(folder: Path) -> Path:
 
 def test_what_is_written_is_read_back(any_task, tmp_path):
     prediction = decoded(any_task)
-    write(tmp_path, any_task, "0001", to_sample_layout(prediction[0]))
-    found = find(tmp_path, any_task.name)
+    write_prediction(tmp_path, any_task, "0001", to_hwc(prediction[0]))
+    found = find_predictions(tmp_path, any_task.name)
     assert found == {"0001": only_file(tmp_path)}
-    back = to_decoded(any_task, read(found["0001"], any_task, SIZE, Rules()))
+    back = to_decoded_batch(any_task, read_prediction(found["0001"], any_task, SIZE, ReadOptions()))
     assert back.shape == prediction.shape
     torch.testing.assert_close(back.to(prediction.dtype), prediction, rtol=0, atol=0)
 
@@ -50,7 +55,7 @@ def test_what_is_written_is_read_back(any_task, tmp_path):
 )
 def test_formats(make_task, tmp_path, name, expected):
     task = make_task(name)
-    write(tmp_path, task, "a", to_sample_layout(decoded(task)[0]))
+    write_prediction(tmp_path, task, "a", to_hwc(decoded(task)[0]))
     file = tmp_path / expected
     stored = np.load(file) if file.suffix == ".npy" else cv2.imread(str(file), -1)
     types = {"semseg": np.uint8, "edge": np.float32, "depth": np.float32, "normals": np.float32}
@@ -61,21 +66,21 @@ def test_formats(make_task, tmp_path, name, expected):
 @pytest.mark.parametrize("name", ["2008.0001", "kitchen/0001", "a b"])
 def test_names_with_dots_slashes_and_blanks(make_task, tmp_path, name):
     task = make_task("depth")
-    write(tmp_path, task, name, to_sample_layout(decoded(task)[0]))
-    assert find(tmp_path, "depth") == {name: tmp_path / "depth" / f"{name}.npy"}
+    write_prediction(tmp_path, task, name, to_hwc(decoded(task)[0]))
+    assert find_predictions(tmp_path, "depth") == {name: tmp_path / "depth" / f"{name}.npy"}
 
 
 @pytest.mark.parametrize("name", ["../0001", "a/../../../0001", "/tmp/0001", ""])
 def test_no_name_leads_out_of_the_folder(make_task, tmp_path, name):
     task = make_task("semseg")
     with pytest.raises(DataError, match="would lie outside"):
-        write(tmp_path / "out", task, name, np.zeros(SIZE, np.uint8))
+        write_prediction(tmp_path / "out", task, name, np.zeros(SIZE, np.uint8))
     assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_file_is_written_whole_or_not_at_all(make_task, tmp_path, monkeypatch):
     task = make_task("depth")
-    write(tmp_path, task, "0001", np.ones(SIZE, np.float32))
+    write_prediction(tmp_path, task, "0001", np.ones(SIZE, np.float32))
 
     def broken(file: Path, array: object) -> None:
         file.write_bytes(b"half")
@@ -83,7 +88,7 @@ def test_a_file_is_written_whole_or_not_at_all(make_task, tmp_path, monkeypatch)
 
     monkeypatch.setattr(np, "save", broken)
     with pytest.raises(OutputError, match="disk full"):
-        write(tmp_path, task, "0001", np.zeros(SIZE, np.float32))
+        write_prediction(tmp_path, task, "0001", np.zeros(SIZE, np.float32))
     assert (np.load(only_file(tmp_path)) == 1).all()
 
 
@@ -92,14 +97,14 @@ def test_which_file_of_a_folder_counts(tmp_path):
     folder.mkdir()
     for name in ("a.png", "a.npy", "b.mat", "c.PNG", "readme.txt", ".d.png"):
         (folder / name).touch()
-    found = find(tmp_path, "saliency")
+    found = find_predictions(tmp_path, "saliency")
     assert found is not None
     assert {name: file.name for name, file in found.items()} == {
         "a": "a.npy",
         "b": "b.mat",
         "c": "c.PNG",
     }
-    assert find(tmp_path, "depth") is None
+    assert find_predictions(tmp_path, "depth") is None
 
 
 def test_masks_with_a_palette(make_task, tmp_path):
@@ -107,21 +112,21 @@ def test_masks_with_a_palette(make_task, tmp_path):
     picture = Image.fromarray(ids, mode="P")
     picture.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
     picture.save(tmp_path / "a.png")
-    found = read(tmp_path / "a.png", make_task("semseg"), (3, 4), Rules())
+    found = read_prediction(tmp_path / "a.png", make_task("semseg"), (3, 4), ReadOptions())
     np.testing.assert_array_equal(found, ids)
 
 
 def test_a_colour_picture_of_normals_is_red_green_blue(make_task, tmp_path):
     picture = np.tile(np.array([255, 128, 0], np.uint8), (*SIZE, 1))
     cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
-    found = read(tmp_path / "a.png", make_task("normals"), SIZE, Rules())
+    found = read_prediction(tmp_path / "a.png", make_task("normals"), SIZE, ReadOptions())
     np.testing.assert_allclose(found[0, 0], [1, 0, -1], atol=0.004)
 
 
 def test_a_matlab_file_with_one_array_needs_no_key(make_task, tmp_path):
     metres = np.random.default_rng(0).uniform(1, 9, SIZE)
     savemat(tmp_path / "a.mat", {"depth": metres, "scale": 1.0, "note": "of the network"})
-    found = read(tmp_path / "a.mat", make_task("depth"), SIZE, Rules())
+    found = read_prediction(tmp_path / "a.mat", make_task("depth"), SIZE, ReadOptions())
     np.testing.assert_allclose(found, metres, rtol=1e-6)
 
 
@@ -129,10 +134,10 @@ def test_of_several_arrays_one_must_be_named(make_task, tmp_path):
     savemat(tmp_path / "a.mat", {"depth": np.ones(SIZE), "raw": np.zeros(SIZE)})
     task = make_task("depth")
     with pytest.raises(DataError, match=r"a\.mat: holds depth, raw; .*--mat-key"):
-        read(tmp_path / "a.mat", task, SIZE, Rules())
-    assert (read(tmp_path / "a.mat", task, SIZE, Rules(mat_key="raw")) == 0).all()
+        read_prediction(tmp_path / "a.mat", task, SIZE, ReadOptions())
+    assert (read_prediction(tmp_path / "a.mat", task, SIZE, ReadOptions(mat_key="raw")) == 0).all()
     with pytest.raises(DataError, match="holds depth, raw"):
-        read(tmp_path / "a.mat", task, SIZE, Rules(mat_key="row"))
+        read_prediction(tmp_path / "a.mat", task, SIZE, ReadOptions(mat_key="row"))
 
 
 def test_another_size_is_refused_unless_resizing_is_allowed(make_task, tmp_path):
@@ -141,17 +146,17 @@ def test_another_size_is_refused_unless_resizing_is_allowed(make_task, tmp_path)
     np.save(tmp_path / "a.npy", np.array([[1.0, 3.0]]))
     semseg, depth = make_task("semseg"), make_task("depth")
     with pytest.raises(DataError, match=r"a\.png: the prediction is 2x2 pixels, its image 4x6"):
-        read(tmp_path / "a.png", semseg, (4, 6), Rules())
-    found = read(tmp_path / "a.png", semseg, (4, 6), Rules(resize=True))
+        read_prediction(tmp_path / "a.png", semseg, (4, 6), ReadOptions())
+    found = read_prediction(tmp_path / "a.png", semseg, (4, 6), ReadOptions(allow_resize=True))
     np.testing.assert_array_equal(found, ids.repeat(2, 0).repeat(3, 1))
-    found = read(tmp_path / "a.npy", depth, (1, 4), Rules(resize=True))
+    found = read_prediction(tmp_path / "a.npy", depth, (1, 4), ReadOptions(allow_resize=True))
     np.testing.assert_allclose(found, [[1, 1.5, 2.5, 3]])
 
 
 def test_a_truncated_file_is_named(make_task, tmp_path):
     task = make_task("depth")
-    write(tmp_path, task, "a", np.ones(SIZE, np.float32))
+    write_prediction(tmp_path, task, "a", np.ones(SIZE, np.float32))
     file = only_file(tmp_path)
     file.write_bytes(file.read_bytes()[:150])
     with pytest.raises(DataError, match=r"a\.npy: cannot be read"):
-        read(file, task, SIZE, Rules())
+        read_prediction(file, task, SIZE, ReadOptions())

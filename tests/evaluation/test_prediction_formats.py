@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from densemtl.errors import DataError
-from densemtl.evaluation.prediction_formats import Rules, decode
+from densemtl.evaluation.prediction_formats import ReadOptions, decode_array
 
 FILE = Path("any") / "0001.png"
 
 
 def read(task, array, **rules):
-    return decode(np.asarray(array), task, FILE, Rules(**rules))
+    return decode_array(np.asarray(array), task, FILE, ReadOptions(**rules))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float64])

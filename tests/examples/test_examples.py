@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from densemtl import Predictor
-from densemtl.factory import build_balancer, build_dataset, build_tasks
 from densemtl.config.experiment import load_experiment
+from densemtl.engine.loading import load_trained_model
 from densemtl.engine.run_log import read_log
-from densemtl.engine.loading import load
-from densemtl.runs.train_run import run
+from densemtl.factory import build_balancer, build_dataset, build_tasks
+from densemtl.runs.train_run import train_experiment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -50,9 +50,9 @@ def test_every_example_has_its_file_and_its_line() -> None:
 def test_trains_and_predicts(name: str, tmp_path: Path) -> None:
     overrides = [*SMALL, *DATA.get(name, ROOMS)]
     experiment = load_experiment(EXAMPLES / f"{name}.yaml", overrides)
-    results = run(experiment, tmp_path, "cpu")
+    results = train_experiment(experiment, tmp_path, "cpu")
     assert results.complete
-    assert set(results.tasks) == set(experiment.task_names())
+    assert set(results.tasks) == set(experiment.list_task_names())
     predictor = Predictor.from_run(tmp_path, device="cpu", flip=True, scales=(1, 2))
     maps = predictor(np.zeros((20, 30, 3), np.uint8))
     assert all(np.isfinite(each).all() for each in maps.values())
@@ -61,17 +61,21 @@ def test_trains_and_predicts(name: str, tmp_path: Path) -> None:
     if name == "own_architecture":
         learnt = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "sharing"]
         assert any("choice/depth<-level 0" in line for line in learnt)
-        assert load(tmp_path, device="cpu").experiment.decoder.options == {"start": 0.8}
+        assert load_trained_model(tmp_path, device="cpu").experiment.decoder.options == {
+            "start": 0.8
+        }
 
 
 def test_log_depth_by_hand() -> None:
     (_, depth) = build_tasks(load_experiment(EXAMPLES / "own_task.yaml"))
     target = torch.tensor([2.0, 4.0, float("nan")]).view(1, 1, 1, 3)
     right = torch.tensor([2.0, 4.0, 1.0]).log().view(1, 1, 1, 3)
-    assert depth.loss(right, target).item() == pytest.approx(0, abs=1e-6)
-    assert depth.loss(right + 0.5, target).item() == pytest.approx(0.5)
+    assert depth.compute_loss(right, target).item() == pytest.approx(0, abs=1e-6)
+    assert depth.compute_loss(right + 0.5, target).item() == pytest.approx(0.5)
     near = right - torch.tensor(2.0).log()
-    torch.testing.assert_close(depth.decode(depth.unwarp(near, 2.0, False)), right.exp())
+    torch.testing.assert_close(
+        depth.decode(depth.inverse_transform_logits(near, 2.0, False)), right.exp()
+    )
 
 
 def test_discs_lie_where_their_distance_is_least() -> None:

@@ -13,57 +13,55 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 from models.test_windows import Swin
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 import densemtl
-from densemtl.factory import build_model, build_tasks
 from densemtl.engine.checkpoint import save_weights
 from densemtl.errors import ModelError
-from densemtl.export import parity
-from densemtl.export import onnx
-from densemtl.export import torch_export
-from densemtl.export.exporter import export
-from densemtl.export.wrapper import ExportNetwork
-from densemtl.visualization.panels import Picture
+from densemtl.export import onnx, parity, torch_export
+from densemtl.export.exporter import export_model
+from densemtl.export.wrapper import ExportWrapper
+from densemtl.factory import build_model, build_tasks
+from densemtl.types import RGBImage
+from tests.helpers.experiments import make_tiny_experiment
 
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
 pytest.importorskip("onnxruntime", reason='needs pip install "densemtl[export]"')
 pytest.importorskip("onnxscript", reason='needs pip install "densemtl[export]"')
 
 
-def pictures(count: int = 2) -> list[Picture]:
+def pictures(count: int = 2) -> list[RGBImage]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (50, 70, 3), dtype=np.uint8) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
-def network() -> ExportNetwork:
+def network() -> ExportWrapper:
     torch.manual_seed(0)
     tasks = densemtl.create_tasks(["semseg", "depth", "normals", "edge"], data="nyud")
     model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=tasks)
-    return ExportNetwork(model, tasks).eval()
+    return ExportWrapper(model, tasks).eval()
 
 
 @pytest.fixture(scope="module")
 def exported(
-    network: ExportNetwork, tmp_path_factory: pytest.TempPathFactory
+    network: ExportWrapper, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("export")
     weights = ["fp16", "bf16", "int8_dynamic", "int8_static"]
-    return folder, export(network, (30, 40), pictures(), folder, "onnx", weights)
+    return folder, export_model(network, (30, 40), pictures(), folder, "onnx", weights)
 
 
 def test_an_onnx_file_takes_bytes_of_any_number_and_size(
-    network: ExportNetwork, exported: tuple[Path, dict[str, Any]]
+    network: ExportWrapper, exported: tuple[Path, dict[str, Any]]
 ) -> None:
-    session = onnx.Session(exported[0] / "network.onnx")
+    session = onnx.OnnxSession(exported[0] / "network.onnx")
     image = torch.randint(0, 256, (3, 3, 96, 64), dtype=torch.uint8)
-    outputs = dict(zip(network.names, session(image), strict=True))
+    outputs = dict(zip(network.output_names, session(image), strict=True))
     with torch.no_grad():
-        final = network.model(image).final
+        final = network.model(image).logits
     wanted = {task.name: task.decode(final[task.name]).numpy() for task in network.tasks}
     assert (outputs["semseg"] == wanted["semseg"]).mean() > 0.999
     for name in ("depth", "normals", "edge"):
@@ -101,7 +99,7 @@ def test_smaller_weights_are_smaller_and_further_away(
 def test_directions_of_8_bits_are_still_of_length_1(
     exported: tuple[Path, dict[str, Any]],
 ) -> None:
-    session = onnx.Session(exported[0] / "network.int8_static.onnx")
+    session = onnx.OnnxSession(exported[0] / "network.int8_static.onnx")
     normals = session(torch.zeros(1, 3, 32, 64, dtype=torch.uint8))[2]
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-4)
 
@@ -114,7 +112,9 @@ def test_what_is_not_finite_is_refused() -> None:
 def test_the_tool_exports_a_run_for_torch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    experiment = tiny("decoder.name=pad_net", "backbone={name: test_vit, pretrained: false}")
+    experiment = make_tiny_experiment(
+        "decoder.name=pad_net", "backbone={name: test_vit, pretrained: false}"
+    )
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks).eval()
     save_weights(tmp_path / "best.safetensors", model, experiment.to_yaml())
@@ -125,8 +125,8 @@ def test_the_tool_exports_a_run_for_torch(
     program = torch.export.load(tmp_path / "export" / "network.pt2").module()
     image = torch.randint(0, 256, (2, 3, *report["input"]["traced"][2:]), dtype=torch.uint8)
     with torch.no_grad():
-        wanted = model(image).final
-        outputs = program(model.normalise(image))
+        wanted = model(image).logits
+        outputs = program(model.normalize(image))
     for task, output in zip(tasks, outputs, strict=True):
         torch.testing.assert_close(output, wanted[task.name], rtol=1e-4, atol=1e-4)
     told = capsys.readouterr().out
@@ -138,9 +138,9 @@ def test_a_swin_leaves_its_size_free(tmp_path: Path) -> None:
     torch.manual_seed(0)
     swin = Swin(SwinTransformer)
     traced = torch_export.trace(swin, torch.zeros(2, 3, 8, 12))  # type: ignore[arg-type]
-    assert traced.free == "batch and size"
-    onnx.write(traced, ["map"], tmp_path / "swin.onnx")
-    session = onnx.Session(tmp_path / "swin.onnx")
+    assert traced.dynamic_axes == "batch and size"
+    onnx.write_onnx(traced, ["map"], tmp_path / "swin.onnx")
+    session = onnx.OnnxSession(tmp_path / "swin.onnx")
     for sizes in ((2, 3, 8, 12), (3, 3, 26, 14), (1, 3, 60, 60), (1, 3, 2, 4)):
         image = torch.randn(sizes)
         with torch.no_grad():
@@ -148,12 +148,12 @@ def test_a_swin_leaves_its_size_free(tmp_path: Path) -> None:
         np.testing.assert_allclose(session(image)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_told_to_be_free_is(network: ExportNetwork) -> None:
+def test_what_is_told_to_be_free_is(network: ExportWrapper) -> None:
     torch.manual_seed(0)
     mtan = densemtl.create_model("mtan", backbone="test_resnet", tasks=network.tasks)
-    other = ExportNetwork(mtan, network.tasks, postprocess=False).eval()
+    other = ExportWrapper(mtan, network.tasks, postprocess=False).eval()
     traced = torch_export.trace(other, torch.zeros(2, 3, 32, 64, dtype=torch.uint8))
-    assert traced.free == "batch and size"
+    assert traced.dynamic_axes == "batch and size"
     image = torch.randint(0, 256, (3, 3, 96, 64), dtype=torch.uint8)
     with torch.no_grad():
         torch.testing.assert_close(traced.program.module()(image), other(image))
@@ -177,10 +177,10 @@ class Sized(nn.Module):
 def test_what_cannot_be_free_is_told_with_its_reason() -> None:
     image = torch.zeros(2, 3, 8, 16)
     traced = torch_export.trace(Sized(None), image)  # type: ignore[arg-type]
-    assert traced.free == "batch"
+    assert traced.dynamic_axes == "batch"
     assert set(traced.reasons) == {"batch and size"}
     traced = torch_export.trace(Sized(2), image)  # type: ignore[arg-type]
-    assert traced.free == "nothing"
+    assert traced.dynamic_axes == "nothing"
     assert set(traced.reasons) == {"batch and size", "batch"}
     with pytest.raises(ModelError, match=r"cannot be traced: .*not this one") as found:
         torch_export.trace(Sized(2, fails=True), image)  # type: ignore[arg-type]
@@ -203,16 +203,16 @@ class Endless(nn.Module):
 def test_what_takes_torch_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_export, "LIMIT", 1.0)
     traced = torch_export.trace(Endless(), torch.zeros(2, 3, 8, 16))  # type: ignore[arg-type]
-    assert traced.free == "nothing"
+    assert traced.dynamic_axes == "nothing"
     told = "ModelError: torch had not traced it after 1 s"
     assert traced.reasons == {"batch and size": told, "batch": told}
 
 
 def test_an_image_too_small_for_a_graph_is_told_in_one_line(
-    network: ExportNetwork, tmp_path: Path
+    network: ExportWrapper, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"network\.pt2: takes no 32x32 .*export a larger size$"):
-        export(network, (32, 32), pictures(), tmp_path, "torch_export")
+        export_model(network, (32, 32), pictures(), tmp_path, "torch_export")
     assert not (tmp_path / "report.json").exists()
 
 
@@ -221,14 +221,14 @@ def test_an_image_too_small_for_a_graph_is_told_in_one_line(
     [("nothing", []), ("batch", [(64, 96)]), ("batch and size", [(64, 96), (96, 160)])],
 )
 def test_what_is_free_is_looked_at(free: str, sizes: list[tuple[int, int]]) -> None:
-    assert parity.other_sizes((64, 96), 32, free) == sizes
+    assert parity.choose_other_sizes((64, 96), 32, free) == sizes
 
 
 def test_differences_by_hand() -> None:
     ids = np.array([[1, 2], [3, 3]]), np.array([[1, 2], [3, 4]])
-    assert parity._compare([ids, ids]) == {"differ": 0.25}
+    assert parity._compare_outputs([ids, ids]) == {"differ": 0.25}
     numbers = np.float32([1, -4]), np.float32([1.5, -4])
-    assert parity._compare([numbers]) == {"max": 0.5, "mean": 0.25, "largest": 4.0}
+    assert parity._compare_outputs([numbers]) == {"max": 0.5, "mean": 0.25, "largest": 4.0}
 
 
 @pytest.mark.parametrize(
@@ -244,32 +244,32 @@ def test_differences_by_hand() -> None:
 )
 def test_only_rounding_is_let_through(values: dict[str, float], fine: bool) -> None:
     if fine:
-        parity.check({"depth": values})
+        parity.check_parity({"depth": values})
         return
     with pytest.raises(ModelError, match="gives something else: depth: "):
-        parity.check({"depth": values})
+        parity.check_parity({"depth": values})
 
 
 def test_a_network_that_changes_leaves_no_report(
-    network: ExportNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: ExportWrapper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Wrong:
         def __init__(self, file: Path) -> None: ...
 
         def __call__(self, image: torch.Tensor) -> list[Any]:
-            return [1 + output for output in parity.original(network)(image)]
+            return [1 + output for output in parity.make_reference_fn(network)(image)]
 
     monkeypatch.setattr(onnx, "Session", Wrong)
     monkeypatch.setattr(onnx, "write", lambda *_: None)
     monkeypatch.setattr(
         "densemtl.export.exporter.trace",
-        lambda *_: torch_export.Traced(None, "nothing", {}),  # type: ignore[arg-type]
+        lambda *_: torch_export.TracedGraph(None, "nothing", {}),  # type: ignore[arg-type]
     )
     with pytest.raises(ModelError, match="gives something else: semseg: differ 1"):
-        export(network, (32, 32), pictures(), tmp_path)
+        export_model(network, (32, 32), pictures(), tmp_path)
     assert not (tmp_path / "report.json").exists()
 
 
 def test_without_the_extra_one_line_is_told() -> None:
     with pytest.raises(ModelError, match=r'onnxfoo is not installed: pip install "densemtl\[exp'):
-        onnx.need("onnxfoo.quantization")
+        onnx.require_module("onnxfoo.quantization")

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.helpers.exact import assert_same
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from torch import Tensor, nn
 
-from densemtl.export.swin_tracing import countable
+from densemtl.export.swin_tracing import patch_swin_for_export
+from tests.helpers.exact import assert_same
 
 Kind = type[SwinTransformer] | type[SwinTransformerV2] | type[SwinTransformerV2Cr]
 
@@ -48,7 +48,7 @@ def test_the_same_is_computed(kind: Kind, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     network, image = Swin(kind), torch.randn(2, 3, *size)
     (wanted,) = network(image)
-    with countable(network):
+    with patch_swin_for_export(network):
         (found,) = network(image)
     assert_same(found, wanted)
 
@@ -57,7 +57,7 @@ def test_blocks_are_left_as_they_were() -> None:
     network = Swin(SwinTransformer)
     blocks = [module for module in network.modules() if hasattr(module, "_attn")]
     before = [block._attn for block in blocks]
-    with countable(network):
+    with patch_swin_for_export(network):
         assert all(block._attn != old for block, old in zip(blocks, before, strict=True))
     assert len(before) == 2
     assert [block._attn for block in blocks] == before

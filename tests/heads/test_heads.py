@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.helpers.exact import assert_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl import registry
-from densemtl.types import FeatureSpec
+from densemtl.types import FeatureInfo
+from tests.helpers.exact import assert_same
 
-SPEC = FeatureSpec((8, 12, 16, 24), (4, 8, 16, 32))
+SPEC = FeatureInfo((8, 12, 16, 24), (4, 8, 16, 32))
 SIZES = ((17, 23), (9, 12), (5, 6), (3, 3))
 CHANNELS = 5
-HEADS = registry.names("heads")
+HEADS = registry.list_names("heads")
 
 
-def make(name: str, spec: FeatureSpec = SPEC, **options: object) -> nn.Module:
+def make(name: str, spec: FeatureInfo = SPEC, **options: object) -> nn.Module:
     torch.manual_seed(0)
-    head: nn.Module = registry.make("heads", name, spec, CHANNELS, options=options)
+    head: nn.Module = registry.create("heads", name, spec, CHANNELS, options=options)
     return head
 
 

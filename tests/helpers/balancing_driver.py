@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from densemtl.balancing.base import Balancer, BalancingOutput, LossScaler
-from densemtl.tasks.multi_task_loss import Losses
+from densemtl.types import Losses
 
 UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
 TIMES_1024 = torch.amp.GradScaler("cpu", init_scale=1024)
@@ -33,7 +33,7 @@ def accumulate(
     for number, forward in enumerate(forwards, 1):
         with backward.recording():
             losses = forward()
-        all_losses.append(losses.detached())
+        all_losses.append(losses.detach())
         backward.add(losses)
         if backward.keeps_graph or number == len(forwards):
             weights = backward.compute_weights() if weights is None else weights

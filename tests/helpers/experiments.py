@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from densemtl.config import yaml_loader
-from densemtl.config.experiment import Experiment, check
+from densemtl.config.experiment import ExperimentConfig, validate_experiment
 
-TINY = {
+TINY_CONFIG = {
     "tasks": ["semseg", "depth"],
     "data": {"name": "synthetic", "size": [32, 40], "train_images": 8, "val_images": 4},
     "input": {"size": [32, 40]},
@@ -21,15 +21,15 @@ TINY = {
 """Two epochs of four steps, in about a second."""
 
 
-def tiny(*overrides: str) -> Experiment:
+def make_tiny_experiment(*overrides: str) -> ExperimentConfig:
     """The tiny experiment with `key=value` overrides."""
-    return check(yaml_loader.override(TINY, overrides, "tiny"))
+    return validate_experiment(yaml_loader.apply_overrides(TINY_CONFIG, overrides, "tiny"))
 
 
-def write_tiny(folder: Path) -> Path:
+def write_tiny_config(folder: Path) -> Path:
     """The tiny experiment as a configuration file."""
     import yaml
 
     file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    file.write_text(yaml.safe_dump(TINY_CONFIG), encoding="utf-8")
     return file

@@ -8,43 +8,45 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.helpers.experiments import write_tiny
 
-from densemtl.benchmark.grid import Plan, Run, plan
-from densemtl.benchmark.suite_config import load_suite
-from densemtl.engine.run_log import LOG
-from densemtl.results.results import RESULTS, Results, TaskResult, compare
+from densemtl.benchmark.grid import BenchmarkPlan, BenchmarkRun, make_plan
+from densemtl.benchmark.suite_config import load_benchmark_config
+from densemtl.engine.run_log import LOG_FILE
+from densemtl.results.results import RESULTS_FILE, Results, TaskResult, add_baselines
+from tests.helpers.experiments import write_tiny_config
 
-PARTS = ("backbone", "decoder", "head", "balancing")
+COMPONENT_KEYS = ("backbone", "decoder", "head", "balancing")
 
 
-def write_suite(folder: Path, **values: Any) -> Path:
+def write_benchmark_config(folder: Path, **values: Any) -> Path:
     """A suite of two architectures on the tiny experiment; None leaves a key out."""
-    write_tiny(folder)
+    write_tiny_config(folder)
     file = folder / "suite.yaml"
     suite = {"base": "tiny.yaml", "decoders": ["hard_sharing", "cross_stitch"], **values}
     file.write_text(yaml.safe_dump({key: each for key, each in suite.items() if each is not None}))
     return file
 
 
-def planned(folder: Path, **values: Any) -> Plan:
+def make_tiny_plan(folder: Path, **values: Any) -> BenchmarkPlan:
     """Its plan, with all runs in `folder/out`."""
-    file = write_suite(folder, **values)
-    return plan(load_suite(file), file, folder / "out")
+    file = write_benchmark_config(folder, **values)
+    return make_plan(load_benchmark_config(file), file, folder / "out")
 
 
-def finish(run: Run, values: dict[str, float] | None = None, complete: bool = True) -> None:
+def write_finished_run(
+    run: BenchmarkRun, values: dict[str, float] | None = None, complete: bool = True
+) -> None:
     """Leave what a training leaves, with these numbers as the tasks' metrics (1, 2 ..)."""
     experiment = run.experiment
-    numbers = values or {name: 1.0 + i for i, name in enumerate(experiment.task_names())}
+    numbers = values or {name: 1.0 + i for i, name in enumerate(experiment.list_task_names())}
     results = Results(
         run={
             "dataset": experiment.data.name,
-            **{part: getattr(experiment, part).name for part in PARTS},
+            **{part: getattr(experiment, part).name for part in COMPONENT_KEYS},
         },
         tasks={
             name: TaskResult(
-                primary=name[0], higher_is_better=name == "semseg", metrics={name[0]: value}
+                primary_metric=name[0], higher_is_better=name == "semseg", metrics={name[0]: value}
             )
             for name, value in numbers.items()
         },
@@ -52,23 +54,23 @@ def finish(run: Run, values: dict[str, float] | None = None, complete: bool = Tr
         split="val",
         split_fingerprint="0123",
         images=4,
-        weights=os.urandom(8).hex(),
+        weights_hash=os.urandom(8).hex(),
         seed=experiment.seed,
         complete=complete,
         parameters=1_000_000,
         gflop=0.5,
         seconds_per_step=0.25,
-        fingerprint=experiment.fingerprint(),
+        config_hash=experiment.compute_config_hash(),
         versions={},
     )
     if isinstance(experiment.baselines, dict):
-        results = compare(results, experiment.baselines)
+        results = add_baselines(results, experiment.baselines)
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "config.yaml").write_text(experiment.to_yaml())
     metrics = {f"{name}/{name[0]}": value for name, value in numbers.items()}
     lines = [{"step": step, "kind": "val", **metrics} for step in (1, 2)]
-    (run.folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    results.save(run.folder / RESULTS)
+    (run.folder / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results.save(run.folder / RESULTS_FILE)
 
 
 def is_alive(pid: int) -> bool:

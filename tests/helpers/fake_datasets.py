@@ -20,14 +20,14 @@ Array = NDArray[Any]
 SIZE = (48, 64)
 
 
-class Scene:
+class FakeScene:
     """Random labels of one image that fit together: blocks of classes on a slanted floor."""
 
     def __init__(self, seed: int, size: Size) -> None:
         self.rng = np.random.default_rng(seed)
         self.size = size
         self.image = self.rng.integers(0, 256, (*size, 3)).astype(np.uint8)
-        self.blocks = self.ids(5)
+        self.blocks = self.make_ids(5)
         rows = np.linspace(4, 2, size[0])[:, None]
         self.depth = (rows - 0.1 * self.blocks).astype(np.float32)
         self.depth[0, 0] = 0
@@ -37,37 +37,37 @@ class Scene:
         self.normals /= np.linalg.norm(self.normals, axis=-1, keepdims=True)
         self.normals[0, 0] = 0
 
-    def ids(self, count: int, first: int = 0) -> Array:
+    def make_ids(self, count: int, first: int = 0) -> Array:
         """Blocks of ids first..first + count - 1."""
         coarse = self.rng.integers(first, first + count, (3, 4)).astype(np.uint8)
         return cv2.resize(coarse, self.size[::-1], interpolation=cv2.INTER_NEAREST)
 
-    def normals_as_bytes(self, void: int = 128) -> Array:
+    def encode_normals(self, void: int = 128) -> Array:
         """Normals as 8-bit pictures store them; void is grey in some archives, black in others."""
         levels = np.rint((self.normals + 1) * 127.5).astype(np.uint8)
         levels[0, 0] = void
         return levels
 
 
-def picture(file: Path, array: Array) -> None:
+def write_image(file: Path, image: Array) -> None:
     """HxW or HxWx3 RGB, by the file's suffix."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(file), array[..., ::-1] if array.ndim == 3 else array)
+    assert cv2.imwrite(str(file), image[..., ::-1] if image.ndim == 3 else image)
 
 
-def array(file: Path, values: Array) -> None:
+def write_array(file: Path, values: Array) -> None:
     """A .npy file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, values)
 
 
-def matlab(file: Path, **variables: Any) -> None:
+def write_mat(file: Path, **variables: Any) -> None:
     """A .mat file of version 5."""
     file.parent.mkdir(parents=True, exist_ok=True)
     savemat(file, variables)
 
 
-def lists(folder: Path, ids: list[str]) -> None:
+def write_split_lists(folder: Path, ids: list[str]) -> None:
     """train.txt with the first half of the ids, val.txt with the other."""
     folder.mkdir(parents=True, exist_ok=True)
     half = len(ids) // 2
@@ -75,95 +75,97 @@ def lists(folder: Path, ids: list[str]) -> None:
         (folder / f"{split}.txt").write_text("\n".join(own) + "\n")
 
 
-def _nyud(
-    root: Path, count: int, size: Size, write: Callable[[Path, str, Scene], None]
+def _write_nyud(
+    root: Path, count: int, size: Size, write: Callable[[Path, str, FakeScene], None]
 ) -> list[str]:
     ids = [f"{number:04d}" for number in range(1, count + 1)]
     for number, name in enumerate(ids):
-        write(root, name, Scene(number, size))
-    lists(root / "gt_sets", ids)
+        write(root, name, FakeScene(number, size))
+    write_split_lists(root / "gt_sets", ids)
     return ids
 
 
-def nyud_survey(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+def write_nyud_survey(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
     """NYUD_MT of the survey: JPEG, PNG and NumPy files."""
 
-    def write(root: Path, name: str, scene: Scene) -> None:
-        picture(root / "images" / f"{name}.jpg", scene.image)
-        picture(root / "segmentation" / f"{name}.png", scene.ids(41))
-        array(root / "depth" / f"{name}.npy", scene.depth)
-        array(root / "normals" / f"{name}.npy", scene.normals.astype(np.float32))
-        array(root / "edge" / f"{name}.npy", scene.edge.astype(np.float32))
+    def write(root: Path, name: str, scene: FakeScene) -> None:
+        write_image(root / "images" / f"{name}.jpg", scene.image)
+        write_image(root / "segmentation" / f"{name}.png", scene.make_ids(41))
+        write_array(root / "depth" / f"{name}.npy", scene.depth)
+        write_array(root / "normals" / f"{name}.npy", scene.normals.astype(np.float32))
+        write_array(root / "edge" / f"{name}.npy", scene.edge.astype(np.float32))
 
-    return _nyud(root, count, size, write)
+    return _write_nyud(root, count, size, write)
 
 
-def nyud_astmt(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+def write_nyud_astmt(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
     """NYUD_MT of ASTMT: classes and depth in .mat files, normals as JPEG."""
 
-    def write(root: Path, name: str, scene: Scene) -> None:
-        picture(root / "images" / f"{name}.jpg", scene.image)
-        matlab(root / "segmentation" / f"{name}.mat", segmentation=scene.ids(41))
-        matlab(root / "depth" / f"{name}.mat", depth=scene.depth)
+    def write(root: Path, name: str, scene: FakeScene) -> None:
+        write_image(root / "images" / f"{name}.jpg", scene.image)
+        write_mat(root / "segmentation" / f"{name}.mat", segmentation=scene.make_ids(41))
+        write_mat(root / "depth" / f"{name}.mat", depth=scene.depth)
         facing = np.tile(np.array([128, 128, 0], np.uint8), (*size, 1))
-        picture(root / "normals" / f"{name}.jpg", facing)
-        picture(root / "edge" / f"{name}.png", scene.edge * 255)
+        write_image(root / "normals" / f"{name}.jpg", facing)
+        write_image(root / "edge" / f"{name}.png", scene.edge * 255)
 
-    return _nyud(root, count, size, write)
+    return _write_nyud(root, count, size, write)
 
 
-def nyud_atrc(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+def write_nyud_atrc(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
     """NYUDv2 of ATRC: everything but depth as PNG."""
 
-    def write(root: Path, name: str, scene: Scene) -> None:
-        picture(root / "images" / f"{name}.png", scene.image)
-        picture(root / "segmentation" / f"{name}.png", scene.ids(41))
-        array(root / "depth" / f"{name}.npy", scene.depth)
-        picture(root / "normals" / f"{name}.png", scene.normals_as_bytes())
-        picture(root / "edge" / f"{name}.png", scene.edge * 255)
+    def write(root: Path, name: str, scene: FakeScene) -> None:
+        write_image(root / "images" / f"{name}.png", scene.image)
+        write_image(root / "segmentation" / f"{name}.png", scene.make_ids(41))
+        write_array(root / "depth" / f"{name}.npy", scene.depth)
+        write_image(root / "normals" / f"{name}.png", scene.encode_normals())
+        write_image(root / "edge" / f"{name}.png", scene.edge * 255)
 
-    return _nyud(root, count, size, write)
+    return _write_nyud(root, count, size, write)
 
 
-def nyud_png_depth(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+def write_nyud_png_depth(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
     """The survey's folders with depth as 16-bit millimetres; the last image has no normals."""
 
-    def write(root: Path, name: str, scene: Scene) -> None:
-        picture(root / "images" / f"{name}.jpg", scene.image)
-        picture(root / "segmentation" / f"{name}.png", scene.ids(41))
-        picture(root / "depth" / f"{name}.png", np.rint(scene.depth * 1000).astype(np.uint16))
-        picture(root / "edge" / f"{name}.png", scene.edge * 255)
+    def write(root: Path, name: str, scene: FakeScene) -> None:
+        write_image(root / "images" / f"{name}.jpg", scene.image)
+        write_image(root / "segmentation" / f"{name}.png", scene.make_ids(41))
+        write_image(root / "depth" / f"{name}.png", np.rint(scene.depth * 1000).astype(np.uint16))
+        write_image(root / "edge" / f"{name}.png", scene.edge * 255)
         if name != f"{count:04d}":
-            picture(root / "normals" / f"{name}.png", scene.normals_as_bytes(void=0))
+            write_image(root / "normals" / f"{name}.png", scene.encode_normals(void=0))
 
-    return _nyud(root, count, size, write)
+    return _write_nyud(root, count, size, write)
 
 
-def nyud_mtan(root: Path, count: int = 4, size: Size = SIZE, *, first: bool = False) -> None:
-    """MTAN's 13 classes, half of the images a split; `first` puts channels before rows."""
+def write_nyud_mtan(
+    root: Path, count: int = 4, size: Size = SIZE, *, channels_first: bool = False
+) -> None:
+    """MTAN's 13 classes, half of the images a split; `channels_first` puts channels before rows."""
 
     def laid_out(values: Array) -> Array:
-        return np.moveaxis(values, -1, 0) if first else values
+        return np.moveaxis(values, -1, 0) if channels_first else values
 
     for number in range(count):
-        scene = Scene(number, size)
+        scene = FakeScene(number, size)
         folder = root / ("train" if number < count // 2 else "val")
         name = f"{number % (count // 2)}.npy"
-        array(folder / "image" / name, laid_out(scene.image / 255))
-        array(folder / "label" / name, scene.ids(14).astype(np.float64) - 1)
-        array(folder / "depth" / name, laid_out(scene.depth[..., None]))
-        array(folder / "normal" / name, laid_out(scene.normals))
+        write_array(folder / "image" / name, laid_out(scene.image / 255))
+        write_array(folder / "label" / name, scene.make_ids(14).astype(np.float64) - 1)
+        write_array(folder / "depth" / name, laid_out(scene.depth[..., None]))
+        write_array(folder / "normal" / name, laid_out(scene.normals))
 
 
-def official_nyud(folder: Path, count: int = 4, size: Size = (480, 640)) -> tuple[Path, Path]:
+def write_nyud_raw(folder: Path, count: int = 4, size: Size = (480, 640)) -> tuple[Path, Path]:
     """(nyu_depth_v2_labeled.mat, splits.mat) with axes reversed as MATLAB writes HDF5."""
     import h5py
 
-    scenes = [Scene(number, size) for number in range(count)]
+    scenes = [FakeScene(number, size) for number in range(count)]
     stacks = {
         "images": np.stack([scene.image for scene in scenes]),
         "depths": np.stack([np.maximum(scene.depth, 1) for scene in scenes]),
-        "labels": np.stack([scene.ids(20).astype(np.uint16) for scene in scenes]),
+        "labels": np.stack([scene.make_ids(20).astype(np.uint16) for scene in scenes]),
         "instances": np.stack([scene.blocks for scene in scenes]),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,30 +174,32 @@ def official_nyud(folder: Path, count: int = 4, size: Size = (480, 640)) -> tupl
             file[name] = np.stack([np.transpose(values) for values in stack])
     half = count // 2
     numbers = np.arange(1, count + 1, dtype=np.uint16)[:, None]
-    matlab(folder / "splits.mat", trainNdxs=numbers[:half], testNdxs=numbers[half:])
+    write_mat(folder / "splits.mat", trainNdxs=numbers[:half], testNdxs=numbers[half:])
     return folder / "nyu_depth_v2_labeled.mat", folder / "splits.mat"
 
 
-def pascal_context(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+def write_pascal_context(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
     """PASCAL_MT; the last image of each split shows no person."""
     ids = [f"2008_{number:06d}" for number in range(1, count + 1)]
-    lists(root / "ImageSets" / "Context", ids)
+    write_split_lists(root / "ImageSets" / "Context", ids)
     for number, name in enumerate(ids):
-        scene = Scene(number, size)
-        picture(root / "JPEGImages" / f"{name}.jpg", scene.image)
-        classes = scene.ids(21)
+        scene = FakeScene(number, size)
+        write_image(root / "JPEGImages" / f"{name}.jpg", scene.image)
+        classes = scene.make_ids(21)
         classes[:3] = 255
-        picture(root / "semseg" / "VOC12" / f"{name}.png", classes)
+        write_image(root / "semseg" / "VOC12" / f"{name}.png", classes)
         label_map = root / "pascal-context" / "trainval" / f"{name}.mat"
-        matlab(label_map, LabelMap=scene.ids(200).astype(np.uint16) + 200)
-        picture(root / "normals_distill" / f"{name}.png", scene.normals_as_bytes())
-        picture(root / "sal_distill" / f"{name}.png", scene.ids(2) * 255)
+        write_mat(label_map, LabelMap=scene.make_ids(200).astype(np.uint16) + 200)
+        write_image(root / "normals_distill" / f"{name}.png", scene.encode_normals())
+        write_image(root / "sal_distill" / f"{name}.png", scene.make_ids(2) * 255)
         category = 8 if number % (count // 2) == count // 2 - 1 else 15
-        matlab(root / "human_parts" / f"{name}.mat", anno=annotation(name, scene, category))
+        write_mat(
+            root / "human_parts" / f"{name}.mat", anno=make_part_annotation(name, scene, category)
+        )
     return ids
 
 
-def annotation(name: str, scene: Scene, category: int) -> dict[str, Any]:
+def make_part_annotation(name: str, scene: FakeScene, category: int) -> dict[str, Any]:
     """PASCAL-Part's record of an image with one object."""
     names = ["head", "neck", "luarm", "rhand", "ruleg", "lfoot"]
     parts = [
@@ -206,12 +210,12 @@ def annotation(name: str, scene: Scene, category: int) -> dict[str, Any]:
         "class": "person" if category == 15 else "cat",
         "class_ind": float(category),
         "mask": (scene.blocks > 0).astype(np.uint8),
-        "parts": _struct(parts),
+        "parts": _make_struct(parts),
     }
-    return {"imname": name, "objects": _struct([one])}
+    return {"imname": name, "objects": _make_struct([one])}
 
 
-def _struct(records: list[dict[str, Any]]) -> Array:
+def _make_struct(records: list[dict[str, Any]]) -> Array:
     """A 1xN MATLAB struct array."""
     result = np.empty((1, len(records)), [(key, object) for key in records[0]])
     for column, record in enumerate(records):
@@ -219,31 +223,31 @@ def _struct(records: list[dict[str, Any]]) -> Array:
     return result
 
 
-def pascal_ready_maps(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
+def write_pascal_ready_maps(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
     """PASCAL with ready edge/ and sal/ (128 void) instead of LabelMaps and distilled labels."""
     ids = [f"2008_{number:06d}" for number in range(1, count + 1)]
-    lists(root / "ImageSets" / "Context", ids)
+    write_split_lists(root / "ImageSets" / "Context", ids)
     for number, name in enumerate(ids):
-        scene = Scene(number, size)
-        picture(root / "JPEGImages" / f"{name}.jpg", scene.image)
-        picture(root / "semseg" / "VOC12" / f"{name}.png", scene.ids(21))
-        picture(root / "edge" / f"{name}.png", scene.edge * 255)
-        salient = np.array([0, 128, 255], np.uint8)[scene.ids(3)]
-        picture(root / "sal" / f"{name}.png", salient)
+        scene = FakeScene(number, size)
+        write_image(root / "JPEGImages" / f"{name}.jpg", scene.image)
+        write_image(root / "semseg" / "VOC12" / f"{name}.png", scene.make_ids(21))
+        write_image(root / "edge" / f"{name}.png", scene.edge * 255)
+        salient = np.array([0, 128, 255], np.uint8)[scene.make_ids(3)]
+        write_image(root / "sal" / f"{name}.png", salient)
     return ids
 
 
-def folder(root: Path, count: int = 4, size: Size = SIZE) -> dict[str, Any]:
+def write_custom_folder(root: Path, count: int = 4, size: Size = SIZE) -> dict[str, Any]:
     """One's own data; returns the options that describe it."""
     ids = [f"shot{number}" for number in range(1, count + 1)]
-    lists(root, ids)
+    write_split_lists(root, ids)
     for number, name in enumerate(ids):
-        scene = Scene(number, size)
-        picture(root / "images" / f"{name}.png", scene.image)
-        picture(root / "masks" / f"{name}_mask.png", scene.ids(4))
-        picture(root / "depth" / f"{name}.png", np.rint(scene.depth * 1000).astype(np.uint16))
-        picture(root / "water" / f"{name}.png", scene.ids(2))
-        array(root / "flow" / f"{name}.npy", scene.normals[..., :2].astype(np.float32))
+        scene = FakeScene(number, size)
+        write_image(root / "images" / f"{name}.png", scene.image)
+        write_image(root / "masks" / f"{name}_mask.png", scene.make_ids(4))
+        write_image(root / "depth" / f"{name}.png", np.rint(scene.depth * 1000).astype(np.uint16))
+        write_image(root / "water" / f"{name}.png", scene.make_ids(2))
+        write_array(root / "flow" / f"{name}.npy", scene.normals[..., :2].astype(np.float32))
     return {
         "root": str(root),
         "images": "images",

@@ -15,17 +15,22 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-TOOLS = Path(__file__).parents[1] / "tools"
-PRELOADED = ["densemtl.runs.train_run", "densemtl.runs.evaluate_run", "densemtl.results.tables", "densemtl.evaluation.prediction_files"]
-TIMEOUT = 600
+TOOLS_DIR = Path(__file__).parents[1] / "tools"
+PRELOADED_MODULES = [
+    "densemtl.runs.train_run",
+    "densemtl.runs.evaluate_run",
+    "densemtl.results.tables",
+    "densemtl.evaluation.prediction_files",
+]
+TIMEOUT_SECONDS = 600
 """Seconds; what hangs on a busy machine and what is slow there are not to be told apart sooner."""
 
-_forking = get_context("forkserver")
-_forking.set_forkserver_preload(PRELOADED)
+_forkserver = get_context("forkserver")
+_forkserver.set_forkserver_preload(PRELOADED_MODULES)
 
 
 @dataclass
-class Forked:
+class ForkedProcess:
     """A process that was started, and the file of what it says."""
 
     process: BaseProcess
@@ -33,48 +38,50 @@ class Forked:
 
     def wait(self) -> int:
         """Its exit status."""
-        self.process.join(TIMEOUT)
+        self.process.join(TIMEOUT_SECONDS)
         if self.process.exitcode is None:
             self.process.kill()
-            raise AssertionError(f"it hangs: {self.said()}")
+            raise AssertionError(f"it hangs: {self.read_output()}")
         return self.process.exitcode
 
-    def said(self) -> str:
+    def read_output(self) -> str:
         """Standard output and error."""
         return self.output.read_text() if self.output.exists() else ""
 
-    def kill_when(self, file: Path) -> None:
+    def kill_when_exists(self, file: Path) -> None:
         """SIGKILL as soon as a file is there."""
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not file.exists() and self.process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert file.exists(), self.said()
+        assert file.exists(), self.read_output()
         os.kill(self.process.pid or 0, signal.SIGKILL)
 
 
-def fork(
-    output: Path, environment: dict[str, str], job: Callable[..., None], *arguments: Any
-) -> Forked:
+def start_forked(
+    output: Path, environment: dict[str, str], function: Callable[..., None], *arguments: Any
+) -> ForkedProcess:
     """Start `job(*arguments)`, on the CPU and one thread."""
-    process = _forking.Process(target=_run, args=(output, environment, job, *arguments))
+    process = _forkserver.Process(
+        target=_run_function, args=(output, environment, function, *arguments)
+    )
     process.start()
-    return Forked(process, output)
+    return ForkedProcess(process, output)
 
 
-def tool(folder: Path, name: str, *arguments: object) -> Forked:
+def start_tool(folder: Path, name: str, *arguments: object) -> ForkedProcess:
     """Start a tool as from a shell in `folder`."""
-    return fork(folder / "said.txt", {}, run_tool, folder, name, *map(str, arguments))
+    return start_forked(folder / "said.txt", {}, run_tool, folder, name, *map(str, arguments))
 
 
 def run_tool(folder: Path, name: str, *arguments: str) -> None:
     """What is run in the process."""
     os.chdir(folder)
     sys.argv = [name, *arguments]
-    runpy.run_path(str(TOOLS / name), run_name="__main__")
+    runpy.run_path(str(TOOLS_DIR / name), run_name="__main__")
 
 
-def _run(
-    output: Path, environment: dict[str, str], job: Callable[..., None], *arguments: Any
+def _run_function(
+    output: Path, environment: dict[str, str], function: Callable[..., None], *arguments: Any
 ) -> None:
     import torch
 
@@ -82,4 +89,4 @@ def _run(
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", **environment}
     file = output.open("w", buffering=1)
     with file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        job(*arguments)
+        function(*arguments)

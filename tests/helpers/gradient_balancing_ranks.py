@@ -9,64 +9,70 @@ from torch import Tensor
 
 from densemtl.balancing.base import BalancingOutput
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.distributed.collectives import mean_over_ranks, rank, together
-from densemtl.tasks.multi_task_loss import Losses
+from densemtl.distributed.collectives import all_reduce_mean_, distributed_session, get_rank
+from densemtl.types import Losses
 from tests.helpers.balancing_driver import accumulate
-from tests.helpers.small_network import RULES, Data, SmallNetwork, draw, make
+from tests.helpers.small_network import (
+    GRAMIAN_METHODS,
+    Data,
+    SmallNetwork,
+    make_balancer,
+    make_random_data,
+)
 
-STEPS, RANKS = 4, 2
+STEPS, NUM_RANKS = 4, 2
 CASES = [
-    *((name, "features") for name in RULES),
+    *((name, "features") for name in GRAMIAN_METHODS),
     ("graddrop", "features"),
     *((name, "parameters") for name in ("upgrad", "mgda", "gradvac", "gradnorm")),
 ]
-WITHOUT_LABELS = 2
+UNLABELED_STEP = 2
 """The step in which the second rank has no label of the last task."""
 
 
-def joined(number: int) -> Data:
+def make_joint_data(step_index: int) -> Data:
     """Both ranks' data of a step."""
-    inputs, targets = draw(seed=number)
-    if number == WITHOUT_LABELS:
+    inputs, targets = make_random_data(seed=step_index)
+    if step_index == UNLABELED_STEP:
         targets[len(targets) // 2 :, -1] = torch.nan
     return inputs, targets
 
 
-class Course:
+class GradientTraining:
     """A rule that trains a network; a rank sees its half of the data alone."""
 
-    def __init__(self, rule: GradientBalancer, rank: int | None) -> None:
-        self.rule, self.rank, self.model = rule, rank, SmallNetwork()
+    def __init__(self, balancer: GradientBalancer, rank: int | None) -> None:
+        self.balancer, self.rank, self.model = balancer, rank, SmallNetwork()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
 
-    def step(self, number: int) -> BalancingOutput:
+    def step(self, step_index: int) -> BalancingOutput:
         """One step."""
         self.optimizer.zero_grad()
-        balance = accumulate(self.rule, [lambda: self._losses(number)], self.model)
-        mean_over_ranks(each.grad for each in self.model.parameters())
+        balance = accumulate(self.balancer, [lambda: self._compute_losses(step_index)], self.model)
+        all_reduce_mean_(each.grad for each in self.model.parameters())
         self.optimizer.step()
         return balance
 
-    def _losses(self, number: int) -> Losses:
-        inputs, targets = joined(number)
+    def _compute_losses(self, step_index: int) -> Losses:
+        inputs, targets = make_joint_data(step_index)
         if self.rank is None:
-            return self.model.losses((inputs, targets))
-        own = inputs.chunk(RANKS)[self.rank], targets.chunk(RANKS)[self.rank]
-        return self.model.losses(own)
+            return self.model.compute_losses((inputs, targets))
+        own = inputs.chunk(NUM_RANKS)[self.rank], targets.chunk(NUM_RANKS)[self.rank]
+        return self.model.compute_losses(own)
 
 
-def train(name: str, scope: str, rank: int | None) -> dict[str, Tensor]:
+def train(method: str, scope: str, rank: int | None) -> dict[str, Tensor]:
     """Weights of every step, and the network at the end."""
-    options = {} if name == "graddrop" else {"scope": scope}
-    course = Course(make(name, **options), rank)
+    options = {} if method == "graddrop" else {"scope": scope}
+    course = GradientTraining(make_balancer(method, **options), rank)
     weights = [torch.stack(list(course.step(i).weights.values())) for i in range(STEPS)]
     parameters = [each.detach().flatten() for each in course.model.parameters()]
     return {"weights": torch.stack(weights), "parameters": torch.cat(parameters)}
 
 
-def work(folder: Path) -> None:
+def run_rank(folder: Path) -> None:
     """One of the processes: trains every case, saves what it found."""
-    with together("cpu"):
-        torch.manual_seed(rank())
-        found = {f"{name}-{scope}": train(name, scope, rank()) for name, scope in CASES}
-        torch.save(found, folder / f"{rank()}.pt")
+    with distributed_session("cpu"):
+        torch.manual_seed(get_rank())
+        found = {f"{name}-{scope}": train(name, scope, get_rank()) for name, scope in CASES}
+        torch.save(found, folder / f"{get_rank()}.pt")

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from densemtl import registry
 from densemtl.balancing.base import LossWeighting
-from densemtl.distributed.collectives import rank, sum_over_ranks, together
-from densemtl.tasks.multi_task_loss import Losses
+from densemtl.distributed.collectives import all_reduce_sum, distributed_session, get_rank
+from densemtl.types import Losses
 from tests.helpers.balancing_driver import accumulate
 
-NAMES = ("semseg", "depth", "normals")
-RULES: dict[str, dict[str, Any]] = {
+TASK_NAMES = ("semseg", "depth", "normals")
+METHOD_OPTIONS: dict[str, dict[str, Any]] = {
     "equal": {},
     "dwa": {},
     "rlw": {},
@@ -27,63 +27,65 @@ RULES: dict[str, dict[str, Any]] = {
     "famo": {},
 }
 STEPS, STEPS_PER_EPOCH = 7, 2
-OPTIONS = {"semseg": {"class_names": ["wall", "floor"]}, "depth": {}, "normals": {}}
+TASK_OPTIONS = {"semseg": {"class_names": ["wall", "floor"]}, "depth": {}, "normals": {}}
 
 
-def make(name: str) -> LossWeighting:
+def make_balancer(name: str) -> LossWeighting:
     """A rule for the three tasks."""
-    tasks = [registry.make("tasks", task, task, options=OPTIONS[task]) for task in NAMES]
-    return registry.make("balancing", name, tasks, options=RULES[name])
+    tasks = [
+        registry.create("tasks", task, task, options=TASK_OPTIONS[task]) for task in TASK_NAMES
+    ]
+    return registry.create("balancing", name, tasks, options=METHOD_OPTIONS[name])
 
 
-def losses_of(step: int, rank: int) -> list[float]:
+def make_losses(step: int, rank: int) -> list[float]:
     """Of a rank; the second has no label of normals in every third step."""
     base = [2.0 / (1 + step), 0.5 + 0.1 * step, 4.0 - 0.3 * step]
     values = [loss * (1.0 + 0.5 * rank * (i + 1)) for i, loss in enumerate(base)]
     return [*values[:2], 0.0] if rank == 1 and step % 3 == 0 else values
 
 
-def joined(step: int) -> list[float]:
+def make_joint_losses(step: int) -> list[float]:
     """Of one process that has both ranks' batches: means over those with labels."""
-    pairs = zip(losses_of(step, 0), losses_of(step, 1), strict=True)
+    pairs = zip(make_losses(step, 0), make_losses(step, 1), strict=True)
     return [sum(pair) / sum(value != 0 for value in pair) for pair in pairs]
 
 
-class Course:
+class LossTraining:
     """A rule over several steps of one slope a task: loss = slope * given number."""
 
-    def __init__(self, rule: LossWeighting) -> None:
-        self.rule = rule
-        self.slopes = nn.Parameter(torch.ones(len(NAMES)))
-        learnt = list(rule.parameters())
+    def __init__(self, balancer: LossWeighting) -> None:
+        self.balancer = balancer
+        self.slopes = nn.Parameter(torch.ones(len(TASK_NAMES)))
+        learnt = list(balancer.parameters())
         self.optimizer = torch.optim.SGD(learnt, lr=0.1) if learnt else None
 
-    def step(self, number: int, values: Sequence[float]) -> Tensor:
+    def step(self, step_index: int, values: Sequence[float]) -> Tensor:
         """Take one -> 2xT: weights, and the slopes' gradients."""
         self.slopes.grad = None
-        self.rule.zero_grad()
+        self.balancer.zero_grad()
         given = torch.tensor(values)
-        total, labels = sum_over_ranks(self.slopes * given, (given != 0).float())
-        losses = Losses(dict(zip(NAMES, total / labels.clamp(min=1), strict=True)))
-        balance = accumulate(self.rule, [lambda: losses], nn.Identity())
+        total, labels = all_reduce_sum(self.slopes * given, (given != 0).float())
+        losses = Losses(dict(zip(TASK_NAMES, total / labels.clamp(min=1), strict=True)))
+        balance = accumulate(self.balancer, [lambda: losses], nn.Identity())
         if self.optimizer:
             self.optimizer.step()
-        before = self.rule.stack_losses(losses.detached().tasks)
-        self.rule.after_step(before, before * (0.9 - 0.1 * torch.arange(len(NAMES))))
-        if (number + 1) % STEPS_PER_EPOCH == 0:
-            self.rule.end_epoch()
-        weights = torch.stack([balance.weights[task] for task in NAMES])
+        before = self.balancer.stack_losses(losses.detach().tasks)
+        self.balancer.after_step(before, before * (0.9 - 0.1 * torch.arange(len(TASK_NAMES))))
+        if (step_index + 1) % STEPS_PER_EPOCH == 0:
+            self.balancer.end_epoch()
+        weights = torch.stack([balance.weights[task] for task in TASK_NAMES])
         assert self.slopes.grad is not None
         return torch.stack([weights, self.slopes.grad.clone()])
 
 
-def work(folder: Path) -> None:
+def run_rank(folder: Path) -> None:
     """All rules on one of two ranks, which are seeded differently; saves {rule: steps x 2 x T}."""
-    with together("cpu"):
-        torch.manual_seed(rank())
+    with distributed_session("cpu"):
+        torch.manual_seed(get_rank())
         found = {}
-        for name in RULES:
-            course = Course(make(name))
-            steps = [course.step(i, losses_of(i, rank())) for i in range(STEPS)]
+        for name in METHOD_OPTIONS:
+            course = LossTraining(make_balancer(name))
+            steps = [course.step(i, make_losses(i, get_rank())) for i in range(STEPS)]
             found[name] = torch.stack(steps)
-        torch.save(found, folder / f"{rank()}.pt")
+        torch.save(found, folder / f"{get_rank()}.pt")

@@ -7,7 +7,7 @@ from typing import Any
 from densemtl.metrics.boundary.boundary import Boundary
 from densemtl.metrics.boundary.protocols import Protocol
 from densemtl.metrics.protocols import modern, survey
-from densemtl.metrics.saliency import Saliency
+from densemtl.metrics.saliency import SaliencyMetric
 
 MODULES = {"survey": survey, "modern": modern}
 PROTOCOLS = {name: Protocol(**module.BOUNDARY) for name, module in MODULES.items()}
@@ -18,6 +18,6 @@ def boundary(protocol: str, **options: Any) -> Boundary:
     return Boundary(**MODULES[protocol].BOUNDARY, **options)
 
 
-def saliency(protocol: str) -> Saliency:
+def saliency(protocol: str) -> SaliencyMetric:
     """The saliency scores of a protocol."""
-    return Saliency(**MODULES[protocol].SALIENCY)
+    return SaliencyMetric(**MODULES[protocol].SALIENCY)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.helpers.experiments import TINY
 from hypothesis import strategies as st
 
-from densemtl.config.experiment import Experiment, load_experiment
+from densemtl.config.experiment import ExperimentConfig, load_experiment
 from densemtl.errors import UserError
+from tests.helpers.experiments import TINY_CONFIG
 
-KEYS = (*Experiment.model_fields, "base", "name", "kind", "lr", "root", "weights", "labels")
+KEYS = (*ExperimentConfig.model_fields, "base", "name", "kind", "lr", "root", "weights", "labels")
 WORDS = (
     *("nyud", "folder", "shards", "synthetic", "pad_net", "resnet18", "fixed", "semseg", "auto"),
     *("~", "1e400", "0x1f", "1_000", "2020-13-40", "!!python/name:os.system", "*a", "&a", "\0"),
@@ -46,7 +46,7 @@ trees = st.dictionaries(st.sampled_from(KEYS), values, max_size=6)
 raw = st.one_of(st.text(max_size=80), st.text("{}[]:,&*!|>-?#%@'\"\n\t ab1.e", max_size=60))
 
 
-def _some(tree: dict[Any, Any], draw: st.DrawFn) -> dict[Any, Any]:
+def _take_few(tree: dict[Any, Any], draw: st.DrawFn) -> dict[Any, Any]:
     """Few of its keys, so that what they alone do is seen."""
     return dict(list(tree.items())[: draw(st.integers(0, 2))])
 
@@ -59,7 +59,7 @@ def texts(draw: st.DrawFn) -> str:
     if kind == "any":
         return draw(raw)
     written = yaml.dump(
-        {**TINY, **_some(tree, draw)} if kind == "good" else tree, allow_unicode=True
+        {**TINY_CONFIG, **_take_few(tree, draw)} if kind == "good" else tree, allow_unicode=True
     )
     return written[: draw(st.integers(0, len(written)))] if kind == "cut" else written
 
@@ -79,7 +79,7 @@ overrides = st.lists(
 )
 
 
-def outcome(file: Path, text: str, changes: list[str]) -> Experiment | list[str]:
+def load_outcome(file: Path, text: str, changes: list[str]) -> ExperimentConfig | list[str]:
     """The experiment that a file and overrides describe, or the lines that are told."""
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
@@ -88,13 +88,16 @@ def outcome(file: Path, text: str, changes: list[str]) -> Experiment | list[str]
         return str(error).split("\n")
 
 
-def is_told_well(lines: list[str], file: Path) -> bool:
+def is_clear_error(lines: list[str], file: Path) -> bool:
     """Whether every line says where, and none is longer than a few rows of a terminal."""
     sources = (f"{file}: ", "command line: ", f"{file.parent}/")
     return all(line.startswith(sources) and len(line) < 900 for line in lines)
 
 
-def comes_back(experiment: Experiment, file: Path) -> bool:
+def is_saved_unchanged(experiment: ExperimentConfig, file: Path) -> bool:
     """Whether what was accepted is accepted again, the same, as it is saved."""
-    again: Any = outcome(file, experiment.to_yaml(), [])
-    return isinstance(again, Experiment) and again.fingerprint() == experiment.fingerprint()
+    again: Any = load_outcome(file, experiment.to_yaml(), [])
+    return (
+        isinstance(again, ExperimentConfig)
+        and again.compute_config_hash() == experiment.compute_config_hash()
+    )

@@ -15,39 +15,38 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from densemtl import cli
-from densemtl import registry
-from densemtl.factory import build_splits
-from densemtl.config.experiment import load_experiment
-from densemtl.data.datasets.synthetic import Synthetic
-from densemtl.runtime.execution import Precision
-from densemtl.engine.trainer import train
+from densemtl import cli, registry
 from densemtl.backbones.backbone import Backbone
-from densemtl.runs.train_run import make_job
+from densemtl.config.experiment import load_experiment
 from densemtl.config.sections import (
-    AugmentSettings,
-    InputSettings,
-    LoaderSettings,
-    OptimSettings,
-    ScheduleSettings,
-    TrainSettings,
+    AugmentConfig,
+    InputConfig,
+    LoaderConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
 )
+from densemtl.data.datasets.synthetic import SyntheticDataset
+from densemtl.engine.trainer import train
+from densemtl.factory import build_splits
+from densemtl.runs.train_run import build_training_run
+from densemtl.runtime.execution import ExecutionConfig
 
 BACKBONES = tuple(timm.list_models("test_*"))
 TASKS = ("semseg", "human_parts", "depth", "normals", "edge", "saliency")
 KINDS = ("classes", "binary", "regression", "unit_vectors")
-OPTIMISERS = tuple(timm.optim.list_optimizers(exclude_filters=["*kron*"]))
+OPTIMIZERS = tuple(timm.optim.list_optimizers(exclude_filters=["*kron*"]))
 """Kron's are compiled, which takes a minute."""
 
 SECTIONS = {
-    "input": get_type_hints(InputSettings),
-    "augment": get_type_hints(AugmentSettings),
-    "loader": get_type_hints(LoaderSettings),
-    "optim": get_type_hints(OptimSettings) | {"name": Literal[OPTIMISERS]},
-    "schedule": get_type_hints(ScheduleSettings),
-    "train": get_type_hints(TrainSettings),
+    "input": get_type_hints(InputConfig),
+    "augment": get_type_hints(AugmentConfig),
+    "loader": get_type_hints(LoaderConfig),
+    "optim": get_type_hints(OptimConfig) | {"name": Literal[OPTIMIZERS]},
+    "schedule": get_type_hints(ScheduleConfig),
+    "train": get_type_hints(TrainConfig),
 }
-LEFT_OUT = (
+EXCLUDED_OPTIONS = (
     *("workers", "cache", "cache_folder", "compile", "shard", "pixels", "pretrained"),
     *("jitter", "model_config", "return"),
 )
@@ -61,7 +60,7 @@ WARNINGS = (
 
 Values = dict[str, Any]
 
-CPU = Precision(torch.device("cpu"))
+CPU = ExecutionConfig(torch.device("cpu"))
 
 integers = st.one_of(
     st.sampled_from((1, 2, 3, 4, 5, 8, 16, 17, 33)),
@@ -83,53 +82,53 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
-def of(annotation: Any) -> st.SearchStrategy[Any]:
+def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     """Values of a type as a file would hold them; its limits are what is tried, and not kept."""
     kind, inside = get_origin(annotation), get_args(annotation)
     if kind is Annotated:
-        return of(inside[0])
+        return values_of(inside[0])
     if kind is Literal:
         return st.sampled_from(inside)
     if kind in (Union, UnionType):
-        return st.one_of(*map(of, inside))
+        return st.one_of(*map(values_of, inside))
     if kind is dict:
-        return st.dictionaries(of(inside[0]), of(inside[1]), max_size=2)
+        return st.dictionaries(values_of(inside[0]), values_of(inside[1]), max_size=2)
     if kind is list or inside[1:] == (...,):
-        return st.lists(of(inside[0]), max_size=4)
+        return st.lists(values_of(inside[0]), max_size=4)
     if kind is tuple:
-        return st.tuples(*map(of, inside)).map(list)
+        return st.tuples(*map(values_of, inside)).map(list)
     return PLAIN.get(annotation, st.none())
 
 
 @st.composite
-def some(draw: st.DrawFn, hints: Values) -> Values:
+def few_options(draw: st.DrawFn, hints: Values) -> Values:
     """Few options, so that what they alone do is seen."""
-    known = sorted(set(hints) - set(LEFT_OUT))
+    known = sorted(set(hints) - set(EXCLUDED_OPTIONS))
     names = (
         draw(st.lists(st.sampled_from(known), min_size=1, max_size=2, unique=True)) if known else []
     )
-    return {name: draw(of(hints[name])) for name in names}
+    return {name: draw(values_of(hints[name])) for name in names}
 
 
-def hints_of(cls: type[Any]) -> Values:
+def get_option_types(cls: type[Any]) -> Values:
     """{option: its type} of a component."""
-    fields = registry.options_model(cls).model_fields
+    fields = registry.make_options_model(cls).model_fields
     return {name: field.annotation for name, field in fields.items()}
 
 
 @st.composite
 def options(draw: st.DrawFn, cls: type[Any]) -> Values:
     """Of a component, few of those that it takes and all that it must be given."""
-    fields, hints = registry.options_model(cls).model_fields, hints_of(cls)
+    fields, hints = registry.make_options_model(cls).model_fields, get_option_types(cls)
     must = [name for name, field in fields.items() if field.is_required()]
-    return {**{name: draw(of(hints[name])) for name in must}, **draw(some(hints))}
+    return {**{name: draw(values_of(hints[name])) for name in must}, **draw(few_options(hints))}
 
 
 @st.composite
 def component(draw: st.DrawFn, package: str) -> Values:
     """One of a package."""
-    name = draw(st.sampled_from(registry.names(package)))
-    return {"name": name, **draw(options(registry.find(package, name)))}
+    name = draw(st.sampled_from(registry.list_names(package)))
+    return {"name": name, **draw(options(registry.get_class(package, name)))}
 
 
 @st.composite
@@ -139,7 +138,7 @@ def tasks(draw: st.DrawFn) -> list[Values]:
     entries: list[Values] = [{"name": name} for name in names]
     if draw(st.booleans()):
         kind = draw(st.one_of(st.just(names[0]), st.sampled_from(KINDS)))
-        entries[0] |= {"kind": kind, **draw(options(registry.find("tasks", kind)))}
+        entries[0] |= {"kind": kind, **draw(options(registry.get_class("tasks", kind)))}
     return entries
 
 
@@ -151,9 +150,9 @@ def runs(draw: st.DrawFn) -> list[str]:
         "decoder": component("decoders"),
         "head": component("heads"),
         "balancing": component("balancing"),
-        "data": options(Synthetic),
+        "data": options(SyntheticDataset),
         "backbone": options(Backbone),
-        **{name: some(hints) for name, hints in SECTIONS.items()},
+        **{name: few_options(hints) for name, hints in SECTIONS.items()},
     }
     names = draw(st.lists(st.sampled_from(sorted(parts)), min_size=1, max_size=3, unique=True))
     chosen = {name: draw(parts[name]) for name in names}
@@ -164,24 +163,24 @@ def runs(draw: st.DrawFn) -> list[str]:
     ]
 
 
-def attempt(overrides: list[str], file: Path) -> tuple[int, str]:
+def run_one_step(overrides: list[str], file: Path) -> tuple[int, str]:
     """A tool's exit code and what it says, when it takes a step of the tiny experiment."""
     said = io.StringIO()
     try:
         with redirect_stderr(said), TemporaryDirectory(dir=file.parent) as folder:
-            cli.run(lambda: _one_step(file, overrides, Path(folder)))
+            cli.run_main(lambda: _train_one_step(file, overrides, Path(folder)))
     except SystemExit as end:
         return int(end.code or 0), said.getvalue()
 
 
-def _one_step(file: Path, overrides: list[str], folder: Path) -> None:
+def _train_one_step(file: Path, overrides: list[str], folder: Path) -> None:
     experiment = load_experiment(file, [*overrides, "train.epochs=1"])
-    job = make_job(experiment, build_splits(experiment), folder, CPU)
+    job = build_training_run(experiment, build_splits(experiment), folder, CPU)
     job.train_step.balancer.validate_model(job.train_step.model)
     train(job, max_steps=1)
 
 
-def is_told_well(said: str) -> bool:
+def is_clear_error(output: str) -> bool:
     """Whether every mistake is one line that is no longer than a few rows of a terminal."""
-    lines = [line for line in said.splitlines() if line not in WARNINGS]
+    lines = [line for line in output.splitlines() if line not in WARNINGS]
     return bool(lines) and all(line.startswith("error: ") and len(line) < 900 for line in lines)

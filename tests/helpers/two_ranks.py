@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.forked_tools import Forked, fork, run_tool
 from torch.distributed import TCPStore
+
+from tests.helpers.forked_tools import ForkedProcess, run_tool, start_forked
 
 
 @dataclass
-class Rank(Forked):
+class RankProcess(ForkedProcess):
     """One of them, and where they find each other."""
 
     store: TCPStore
 
 
-def start(folder: Path, job: Callable[..., None], *arguments: Any) -> list[Rank]:
+def start_two_ranks(
+    folder: Path, function: Callable[..., None], *arguments: Any
+) -> list[RankProcess]:
     """Two ranks of `job(*arguments)`, with their environment set."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = []
@@ -32,19 +35,19 @@ def start(folder: Path, job: Callable[..., None], *arguments: Any) -> list[Rank]
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             "TORCHELASTIC_RESTART_COUNT": "0",
         }
-        forked = fork(folder / f"rank{number}.txt", environment, job, *arguments)
-        ranks.append(Rank(forked.process, forked.output, store))
+        forked = start_forked(folder / f"rank{number}.txt", environment, function, *arguments)
+        ranks.append(RankProcess(forked.process, forked.output, store))
     return ranks
 
 
-def tool(folder: Path, name: str, *arguments: object) -> list[Rank]:
+def start_tool_on_two_ranks(folder: Path, name: str, *arguments: object) -> list[RankProcess]:
     """Two ranks of a tool, run as from a shell in `folder`."""
-    return start(folder, run_tool, folder, name, *map(str, arguments))
+    return start_two_ranks(folder, run_tool, folder, name, *map(str, arguments))
 
 
-def both(ranks: list[Rank]) -> str:
+def wait_for_both(ranks: list[RankProcess]) -> str:
     """Wait for two that must end well; what both said."""
     statuses = [rank.wait() for rank in ranks]
-    said = "".join(rank.said() for rank in ranks)
+    said = "".join(rank.read_output() for rank in ranks)
     assert statuses == [0, 0], said
     return said

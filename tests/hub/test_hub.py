@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tests.helpers.experiments import tiny
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import densemtl
-from densemtl.engine.checkpoint import Weights, load_weights, save_tensors
+from densemtl.engine.checkpoint import SavedWeights, load_weights, save_tensors
+from densemtl.engine.loading import load_trained_model
 from densemtl.errors import CheckpointError, ConfigError, ResultsError
-from densemtl.engine.loading import load
-from densemtl.results.results import RESULTS, load_results
-from densemtl.runs.train_run import run
+from densemtl.results.results import RESULTS_FILE, load_results
+from densemtl.runs.train_run import train_experiment
+from tests.helpers.experiments import make_tiny_experiment
 from tools.hub import main
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
@@ -31,18 +31,21 @@ TINY = ("train.epochs=1", "baselines=auto", "tasks=[semseg, normals]")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home") / "alice" / "tiny"
-    run(tiny(*TINY), folder, "cpu")
+    train_experiment(make_tiny_experiment(*TINY), folder, "cpu")
     return folder
 
 
 @pytest.fixture
 def saved(trained: Path, tmp_path: Path) -> Path:
-    return densemtl.save_pretrained(trained, tmp_path / "gift", licence="cc-by-4.0")
+    return densemtl.save_pretrained(trained, tmp_path / "gift", license="cc-by-4.0")
 
 
 def test_every_bit_comes_back(trained: Path, saved: Path) -> None:
-    ours, theirs = load(trained, device="cpu"), densemtl.from_pretrained(saved, device="cpu")
-    assert theirs.weights == ours.weights == load_results(saved).weights
+    ours, theirs = (
+        load_trained_model(trained, device="cpu"),
+        densemtl.from_pretrained(saved, device="cpu"),
+    )
+    assert theirs.weights_hash == ours.weights_hash == load_results(saved).weights_hash
     first, second = ours.model.state_dict(), theirs.model.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -53,13 +56,13 @@ def test_every_bit_comes_back(trained: Path, saved: Path) -> None:
 
 
 def test_a_folder_is_for_every_tool_what_a_run_is(saved: Path) -> None:
-    assert load(saved, device="cpu").file.name == "model.safetensors"
+    assert load_trained_model(saved, device="cpu").file.name == "model.safetensors"
     assert load_results(saved).delta_m is not None
 
 
 def test_nothing_tells_of_this_machine(saved: Path, trained: Path, tmp_path: Path) -> None:
     weights = load_weights(trained / "best.safetensors")
-    config = yaml.safe_load(weights.config)
+    config = yaml.safe_load(weights.config_yaml)
     secret = "/home/alice/secret"
     config["data"] = {
         "name": "folder",
@@ -68,7 +71,7 @@ def test_nothing_tells_of_this_machine(saved: Path, trained: Path, tmp_path: Pat
         "labels": {"semseg": {"files": f"{secret}/masks", "class_names": ["a", "b"]}},
     }
     config["init_from"] = {"semseg": f"{secret}/run"}
-    save_tensors(tmp_path / "w.safetensors", Weights(weights.tensors, yaml.safe_dump(config)))
+    save_tensors(tmp_path / "w.safetensors", SavedWeights(weights.tensors, yaml.safe_dump(config)))
     densemtl.save_pretrained(tmp_path / "w.safetensors", tmp_path / "other")
     for file in [*saved.iterdir(), *(tmp_path / "other").iterdir()]:
         for word in (b"alice", b"secret", str(tmp_path).encode()):
@@ -94,7 +97,7 @@ def test_the_card_tells_what_results_tell(saved: Path, trained: Path) -> None:
     assert f"**{results.delta_m:+.2f}**" in text
     assert "Protocol `survey`" in text
     assert "on the 4 images of `synthetic` val" in text
-    assert results.weights in text
+    assert results.weights_hash in text
     assert 'Predictor.from_pretrained("gift")' in text
     assert "Weights: cc-by-4.0." in text
     assert "`hard_sharing`" in text
@@ -111,8 +114,8 @@ def test_pictures_only_of_synthetic_scenes_or_when_asked(trained: Path, tmp_path
     real = tmp_path / "real"
     shutil.copytree(trained, real)
     weights = load_weights(real / "best.safetensors")
-    config = {**yaml.safe_load(weights.config), "data": {"name": "nyud", "root": "nyud"}}
-    save_tensors(real / "best.safetensors", Weights(weights.tensors, yaml.safe_dump(config)))
+    config = {**yaml.safe_load(weights.config_yaml), "data": {"name": "nyud", "root": "nyud"}}
+    save_tensors(real / "best.safetensors", SavedWeights(weights.tensors, yaml.safe_dump(config)))
     for panels, shown in ((None, False), (True, True)):
         folder = densemtl.save_pretrained(real, tmp_path / str(panels), panels=panels)
         assert (folder / "predictions.png").exists() is shown
@@ -127,7 +130,7 @@ def test_other_files_of_the_folder_stay(trained: Path, tmp_path: Path) -> None:
 def test_scores_of_other_weights_are_refused(trained: Path, tmp_path: Path) -> None:
     results = load_results(trained).model_copy(update={"weights": "0" * 16})
     shutil.copy(trained / "best.safetensors", tmp_path)
-    results.save(tmp_path / RESULTS)
+    results.save(tmp_path / RESULTS_FILE)
     with pytest.raises(ResultsError, match=r"scores of other weights than best\.safetensors"):
         densemtl.save_pretrained(tmp_path, tmp_path / "gift")
     assert not (tmp_path / "gift").exists()
@@ -154,12 +157,12 @@ def test_missing_and_corrupt_files_are_told(saved: Path, tmp_path: Path) -> None
 
 def test_own_components_need_leave(saved: Path) -> None:
     weights = load_weights(saved / "model.safetensors")
-    config = yaml.safe_load(weights.config)
+    config = yaml.safe_load(weights.config_yaml)
     config["head"]["name"] = "densemtl.heads.fpn:FPN"
-    save_tensors(saved / "model.safetensors", Weights(weights.tensors, yaml.safe_dump(config)))
+    save_tensors(saved / "model.safetensors", SavedWeights(weights.tensors, yaml.safe_dump(config)))
     with pytest.raises(ConfigError, match=r"names densemtl\.heads\.fpn:FPN, code that would be"):
         densemtl.from_pretrained(saved)
-    assert densemtl.from_pretrained(saved, own_components=True, device="cpu").tasks
+    assert densemtl.from_pretrained(saved, trust_custom_code=True, device="cpu").tasks
 
 
 @pytest.mark.parametrize(
@@ -175,8 +178,8 @@ def test_own_components_are_found_wherever_they_are_named(
     saved: Path, change: dict[str, Any]
 ) -> None:
     weights = load_weights(saved / "model.safetensors")
-    config = yaml.safe_dump({**yaml.safe_load(weights.config), **change})
-    save_tensors(saved / "model.safetensors", Weights(weights.tensors, config))
+    config = yaml.safe_dump({**yaml.safe_load(weights.config_yaml), **change})
+    save_tensors(saved / "model.safetensors", SavedWeights(weights.tensors, config))
     with pytest.raises(ConfigError, match=r"names os:path, code that would be imported"):
         densemtl.from_pretrained(saved)
 
@@ -194,7 +197,7 @@ def test_the_hub_gives_what_was_published(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     loaded = densemtl.from_pretrained("me/tiny", revision="v1", device="cpu")
-    assert loaded.weights == load_results(trained).weights
+    assert loaded.weights_hash == load_results(trained).weights_hash
     assert asked == [("me/tiny", "v1", True)]
 
 

@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import densemtl
 from densemtl import Predictor
-from densemtl.factory import build_model, build_tasks
-from densemtl.transforms.geometry import resize_to
+from densemtl.config.sections import InputConfig
 from densemtl.errors import ConfigError, UserError
-from densemtl.inference.predictor import Maps
-from densemtl.config.sections import InputSettings
+from densemtl.factory import build_model, build_tasks
+from densemtl.inference.predictor import PredictionMaps
 from densemtl.tasks.base import Task
+from densemtl.transforms.geometry import stretch_to_size
 from densemtl.types import Predictions, Size
+from tests.helpers.experiments import make_tiny_experiment
 
 SIZE = (37, 61)
-RESIZE, PAD = (InputSettings(size=(32, 40), fit=fit) for fit in ("resize", "pad"))
+RESIZE, PAD = (InputConfig(size=(32, 40), fit=fit) for fit in ("resize", "pad"))
 
 
 def photo(size: Size = SIZE, seed: int = 0) -> NDArray[np.uint8]:
@@ -67,14 +67,14 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
     return [make_task("semseg"), make_task("depth"), make_task("edge")]
 
 
-def same(first: Maps, second: Maps, atol: float = 0) -> None:
+def same(first: PredictionMaps, second: PredictionMaps, atol: float = 0) -> None:
     assert first.keys() == second.keys()
     for task, values in first.items():
         np.testing.assert_allclose(values, second[task], rtol=0, atol=atol)
 
 
 def test_maps_have_the_image_s_size_and_their_task_s_kind() -> None:
-    experiment = tiny("tasks=[semseg, depth, normals, edge]")
+    experiment = make_tiny_experiment("tasks=[semseg, depth, normals, edge]")
     tasks = build_tasks(experiment)
     maps = Predictor(build_model(experiment, tasks), tasks, experiment.input, device="cpu")(photo())
     assert {task: (each.shape, each.dtype.kind) for task, each in maps.items()} == {
@@ -87,9 +87,7 @@ def test_maps_have_the_image_s_size_and_their_task_s_kind() -> None:
 
 
 @pytest.mark.parametrize("settings", [RESIZE, PAD])
-def test_a_list_gives_what_its_images_give_alone(
-    tasks: list[Task], settings: InputSettings
-) -> None:
+def test_a_list_gives_what_its_images_give_alone(tasks: list[Task], settings: InputConfig) -> None:
     network = PerPixel()
     predictor = Predictor(network, tasks, settings, device="cpu", batch_size=2)
     photos = [photo(seed=0), photo(seed=1), photo((20, 30), 2)]
@@ -135,14 +133,14 @@ def bright_thing() -> NDArray[np.uint8]:
     [
         (PAD, {"scales": (2,)}),
         (PAD, {"scales": (0.5, 1, 1.5, 2), "flip": True}),
-        (InputSettings(size=(64, 80)), {"scales": (0.5, 1, 2)}),
-        (InputSettings(size=(32, 40)), {"scales": (1, 2)}),
-        (InputSettings(size=(32, 40)), {"tile": (64, 80)}),
-        (InputSettings(size=(32, 40)), {"tile": (64, 80), "scales": (0.5, 1)}),
+        (InputConfig(size=(64, 80)), {"scales": (0.5, 1, 2)}),
+        (InputConfig(size=(32, 40)), {"scales": (1, 2)}),
+        (InputConfig(size=(32, 40)), {"tile": (64, 80)}),
+        (InputConfig(size=(32, 40)), {"tile": (64, 80), "scales": (0.5, 1)}),
     ],
 )
 def test_depth_does_not_depend_on_how_near_things_are_shown(
-    make_task: Callable[..., Task], settings: InputSettings, options: dict[str, object]
+    make_task: Callable[..., Task], settings: InputConfig, options: dict[str, object]
 ) -> None:
     tasks = [make_task("depth")]
     usual = Predictor(Ruler(), tasks, settings, device="cpu")(bright_thing())
@@ -169,14 +167,14 @@ def test_views_are_averaged(make_task: Callable[..., Task]) -> None:
 
 
 def test_a_single_view_is_what_evaluation_sees() -> None:
-    experiment = tiny("tasks=[semseg, depth, normals]")
+    experiment = make_tiny_experiment("tasks=[semseg, depth, normals]")
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks).eval()
     maps = Predictor(model, tasks, experiment.input, device="cpu", channels_last=False)(photo())
-    geometry, _ = resize_to(SIZE, (32, 40))
-    image = torch.from_numpy(geometry.image(photo())).permute(2, 0, 1)[None].contiguous()
+    geometry, _ = stretch_to_size(SIZE, (32, 40))
+    image = torch.from_numpy(geometry.apply_image(photo())).permute(2, 0, 1)[None].contiguous()
     with torch.no_grad():
-        final = model(image).final
+        final = model(image).logits
     for task in tasks:
         logits = torch.nn.functional.interpolate(
             final[task.name], size=SIZE, mode="bilinear", align_corners=False
@@ -187,7 +185,7 @@ def test_a_single_view_is_what_evaluation_sees() -> None:
 
 
 def test_the_model_keeps_its_weights_and_folding_changes_little() -> None:
-    experiment = tiny()
+    experiment = make_tiny_experiment()
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -200,12 +198,12 @@ def test_the_model_keeps_its_weights_and_folding_changes_little() -> None:
 
 
 def test_bf16_runs_in_bf16_and_gives_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = tiny("tasks=[depth]")
+    experiment = make_tiny_experiment("tasks=[depth]")
     tasks = build_tasks(experiment)
     predictor = Predictor(
         build_model(experiment, tasks), tasks, experiment.input, device="cpu", amp="bf16"
     )
-    assert predictor.precision.autocast == torch.bfloat16
+    assert predictor.precision.autocast_dtype == torch.bfloat16
     assert predictor(photo())["depth"].dtype == np.float32
 
 
@@ -218,7 +216,7 @@ def test_compiled_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         return compiled(model, backend="eager", fullgraph=True)
 
     monkeypatch.setattr(torch, "compile", quickly)
-    experiment = tiny("decoder.name=pad_net")
+    experiment = make_tiny_experiment("decoder.name=pad_net")
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks)
     plain = Predictor(model, tasks, experiment.input, device="cpu")(photo())

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densemtl.inference.tile_blending import Blend, places
+from densemtl.inference.tile_blending import TileBlender, compute_tile_offsets
 
 SIDES = st.integers(1, 60)
 
@@ -19,7 +19,7 @@ def test_windows_cover_every_pixel_and_overlap_enough(
     height: int, width: int, below: int, beside: int, overlap: float
 ) -> None:
     size, tile = (height + below, width + beside), (height, width)
-    found = places(size, tile, overlap)
+    found = compute_tile_offsets(size, tile, overlap)
     for axis in (0, 1):
         starts = sorted({place[axis] for place in found})
         assert starts[0] == 0
@@ -29,18 +29,18 @@ def test_windows_cover_every_pixel_and_overlap_enough(
 
 
 def test_windows_by_hand() -> None:
-    assert places((10, 4), (4, 4), 0.5) == [(0, 0), (2, 0), (4, 0), (6, 0)]
-    assert places((9, 7), (4, 7), 0.0) == [(0, 0), (2, 0), (5, 0)]
-    assert places((4, 7), (4, 7), 0.25) == [(0, 0)]
+    assert compute_tile_offsets((10, 4), (4, 4), 0.5) == [(0, 0), (2, 0), (4, 0), (6, 0)]
+    assert compute_tile_offsets((9, 7), (4, 7), 0.0) == [(0, 0), (2, 0), (5, 0)]
+    assert compute_tile_offsets((4, 7), (4, 7), 0.25) == [(0, 0)]
 
 
 def blend(logits: torch.Tensor, tile: tuple[int, int], overlap: float) -> torch.Tensor:
     size = (logits.shape[-2], logits.shape[-1])
-    whole = Blend(size, tile, overlap)
-    for top, left in places(size, tile, overlap):
+    whole = TileBlender(size, tile, overlap)
+    for top, left in compute_tile_offsets(size, tile, overlap):
         part = logits[..., top : top + tile[0], left : left + tile[1]]
         whole.add({"task": part}, (top, left))
-    return whole.result()["task"]
+    return whole.compute()["task"]
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 0.8])
@@ -51,11 +51,11 @@ def test_windows_that_agree_give_the_whole_back(tile: tuple[int, int], overlap: 
 
 
 def test_windows_that_disagree_fade_into_each_other() -> None:
-    whole = Blend((8, 28), (8, 16), 0.25)
-    assert places((8, 28), (8, 16), 0.25) == [(0, 0), (0, 12)]
+    whole = TileBlender((8, 28), (8, 16), 0.25)
+    assert compute_tile_offsets((8, 28), (8, 16), 0.25) == [(0, 0), (0, 12)]
     for value, left in ((0.0, 0), (1.0, 12)):
         whole.add({"task": torch.full((1, 1, 8, 16), value)}, (0, left))
-    row = whole.result()["task"][0, 0, 4]
+    row = whole.compute()["task"][0, 0, 4]
     assert row[:12].tolist() == [0] * 12
     assert row[16:].tolist() == [1] * 12
     torch.testing.assert_close(row[12:16], torch.tensor([0.125, 0.375, 0.625, 0.875]))

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-from tests.helpers import fake_datasets
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from densemtl.io import arrays
 from densemtl.errors import DataError
+from densemtl.io import arrays
+from tests.helpers import fake_datasets
 
 RAMP = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
 
@@ -21,7 +21,7 @@ RAMP = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
 @pytest.fixture
 def jpeg(tmp_path: Path) -> Path:
     file = tmp_path / "a.jpg"
-    fake_datasets.picture(file, fake_datasets.Scene(0, (48, 64)).image)
+    fake_datasets.write_image(file, fake_datasets.FakeScene(0, (48, 64)).image)
     return file
 
 
@@ -66,8 +66,10 @@ def test_bytes_after_the_end_are_no_error(jpeg: Path) -> None:
 def test_truncated_label(tmp_path: Path, suffix: str, kept: float) -> None:
     file = tmp_path / f"a{suffix}"
     noise = np.random.default_rng(0).integers(0, 2**16, (48, 64)).astype(np.uint16)
-    writers = {".png": fake_datasets.picture, ".npy": fake_datasets.array}
-    writers.get(suffix, lambda file, values: fake_datasets.matlab(file, depth=values))(file, noise)
+    writers = {".png": fake_datasets.write_image, ".npy": fake_datasets.write_array}
+    writers.get(suffix, lambda file, values: fake_datasets.write_mat(file, depth=values))(
+        file, noise
+    )
     data = file.read_bytes()
     file.write_bytes(data[: int(kept * len(data))])
     with pytest.raises(DataError, check=says(file)):
@@ -82,7 +84,7 @@ def test_missing_file(tmp_path: Path, name: str) -> None:
 
 def test_corrupt_png(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
-    fake_datasets.picture(file, RAMP)
+    fake_datasets.write_image(file, RAMP)
     data = bytearray(file.read_bytes())
     data[60:80] = bytes(20)
     file.write_bytes(data)
@@ -98,7 +100,7 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
 
 
 def test_png_of_16_bits_and_colours_in_order(tmp_path: Path) -> None:
-    fake_datasets.picture(tmp_path / "deep.png", RAMP)
+    fake_datasets.write_image(tmp_path / "deep.png", RAMP)
     np.testing.assert_array_equal(arrays.read_array(tmp_path / "deep.png"), RAMP)
     red = np.zeros((4, 5, 3), np.uint8)
     red[..., 0] = 200
@@ -118,9 +120,9 @@ def test_palette_png_gives_indices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [False, True])
 def test_float_image_of_either_order(tmp_path: Path, first: bool) -> None:
-    image = fake_datasets.Scene(0, (6, 7)).image
+    image = fake_datasets.FakeScene(0, (6, 7)).image
     stored = image / 255
-    fake_datasets.array(tmp_path / "a.npy", np.moveaxis(stored, -1, 0) if first else stored)
+    fake_datasets.write_array(tmp_path / "a.npy", np.moveaxis(stored, -1, 0) if first else stored)
     np.testing.assert_array_equal(arrays.read_image(tmp_path / "a.npy"), image)
 
 
@@ -128,13 +130,13 @@ def test_float_image_of_either_order(tmp_path: Path, first: bool) -> None:
     "bad", [np.zeros((4, 5)), np.full((4, 5, 3), 200.0)], ids=["grey", "range"]
 )
 def test_no_image(tmp_path: Path, bad: np.ndarray) -> None:
-    fake_datasets.array(tmp_path / "a.npy", bad)
+    fake_datasets.write_array(tmp_path / "a.npy", bad)
     with pytest.raises(DataError, check=says(tmp_path / "a.npy")):
         arrays.read_image(tmp_path / "a.npy")
 
 
 def test_mat_of_both_kinds(tmp_path: Path) -> None:
-    fake_datasets.matlab(tmp_path / "old.mat", depth=RAMP, other=1)
+    fake_datasets.write_mat(tmp_path / "old.mat", depth=RAMP, other=1)
     with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:
         file["depth"] = RAMP.T
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
@@ -149,7 +151,7 @@ def test_mat_of_both_kinds(tmp_path: Path) -> None:
 def test_split_list_with_windows_line_ends_and_blank_lines(tmp_path: Path) -> None:
     file = tmp_path / "train.txt"
     file.write_bytes(b"\xef\xbb\xbf0003\r\n\r\n0004  \r\n")
-    assert arrays.read_ids(file) == ["0003", "0004"]
+    assert arrays.read_split_list(file) == ["0003", "0004"]
 
 
 @pytest.mark.parametrize(
@@ -159,19 +161,19 @@ def test_bad_split_list(tmp_path: Path, text: str, word: str) -> None:
     file = tmp_path / "train.txt"
     file.write_text(text)
     with pytest.raises(DataError, check=says(file, word)):
-        arrays.read_ids(file)
+        arrays.read_split_list(file)
 
 
 def test_missing_split_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, check=says(tmp_path / "val.txt", "split list")):
-        arrays.read_ids(tmp_path / "val.txt")
+        arrays.read_split_list(tmp_path / "val.txt")
 
 
 def test_index_prefers_the_exact_format_and_skips_drafts(tmp_path: Path) -> None:
     for name in ("1.png", "1.npy", "2.JPG", ".3.png", "4.txt"):
         (tmp_path / name).touch()
-    assert {key: file.name for key, file in arrays.index(tmp_path).items()} == {
+    assert {key: file.name for key, file in arrays.index_by_stem(tmp_path).items()} == {
         "1": "1.npy",
         "2": "2.JPG",
     }
-    assert arrays.index(tmp_path / "none") == {}
+    assert arrays.index_by_stem(tmp_path / "none") == {}

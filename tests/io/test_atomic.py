@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from densemtl.io.atomic import find_folder, replacing, replacing_folder, write_json
 from densemtl.errors import OutputError
+from densemtl.io.atomic import atomic_write, atomic_write_dir, find_complete_dir, write_json
 
 
 class KilledError(Exception):
@@ -30,7 +30,7 @@ def in_a_process_that_dies(work) -> None:
 def test_a_file_is_replaced_when_the_block_ends(tmp_path):
     file = tmp_path / "deep" / "a.txt"
     for text in ("first", "second"):
-        with replacing(file) as draft:
+        with atomic_write(file) as draft:
             assert draft.suffix == ".txt"
             draft.write_text(text)
             assert not file.exists() or file.read_text() == "first"
@@ -45,7 +45,7 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_no_draft(tmp_path, befor
         file.write_text(before)
 
     def fail():
-        with replacing(file) as draft:
+        with atomic_write(file) as draft:
             draft.write_text("ne")
             raise KilledError
 
@@ -59,7 +59,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
     file.write_text("old")
 
     def die():
-        with replacing(file) as draft:
+        with atomic_write(file) as draft:
             draft.write_text("ne")
             os._exit(1)
 
@@ -77,7 +77,7 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
 
 
 def write_folder(folder: Path, text: str) -> None:
-    with replacing_folder(folder) as draft:
+    with atomic_write_dir(folder) as draft:
         assert list(draft.iterdir()) == []
         (draft / "one").write_text(text)
         (draft / "two").write_text(text)
@@ -85,7 +85,7 @@ def write_folder(folder: Path, text: str) -> None:
 
 def read_folder(folder: Path) -> str | None:
     """The text of both files, which must be of the same version."""
-    whole = find_folder(folder)
+    whole = find_complete_dir(folder)
     if whole is None:
         return None
     one, two = ((whole / name).read_text() for name in ("one", "two"))
@@ -95,11 +95,11 @@ def read_folder(folder: Path) -> str | None:
 
 def test_a_folder_is_replaced_when_the_block_ends(tmp_path):
     folder = tmp_path / "run" / "last"
-    assert find_folder(folder) is None
+    assert find_complete_dir(folder) is None
     for text in ("first", "second", "third"):
         write_folder(folder, text)
         assert read_folder(folder) == text
-        assert find_folder(folder) == folder
+        assert find_complete_dir(folder) == folder
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -108,7 +108,7 @@ def test_a_kill_while_filling_leaves_the_old_folder(tmp_path):
     write_folder(folder, "old")
 
     def die():
-        with replacing_folder(folder) as draft:
+        with atomic_write_dir(folder) as draft:
             (draft / "one").write_text("new")
             os._exit(1)
 
@@ -148,7 +148,7 @@ def test_a_kill_during_the_swap_loses_neither_version(tmp_path, monkeypatch, bef
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("writer", [replacing, replacing_folder])
+@pytest.mark.parametrize("writer", [atomic_write, atomic_write_dir])
 def test_what_cannot_be_written_is_one_line(tmp_path, writer):
     (tmp_path / "file").write_text("in the way")
     told = r"file/new: cannot be written \((Not a directory|File exists)\)"
@@ -162,7 +162,7 @@ def test_an_error_while_filling_leaves_no_draft(tmp_path):
     write_folder(tmp_path / "last", "old")
 
     def fail():
-        with replacing_folder(tmp_path / "last") as draft:
+        with atomic_write_dir(tmp_path / "last") as draft:
             (draft / "one").write_text("new")
             raise OSError(28, "No space left on device")
 

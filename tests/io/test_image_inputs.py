@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densemtl.errors import DataError
-from densemtl.io.image_inputs import to_picture
+from densemtl.io.image_inputs import to_rgb_array
 
 PICTURE: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 
@@ -35,23 +35,23 @@ def test_every_form_is_the_same_picture(tmp_path: Path) -> None:
     ]
     assert len(forms) == 14
     for form in forms:
-        picture = to_picture(form)
+        picture = to_rgb_array(form)
         assert picture.dtype == np.uint8
         np.testing.assert_array_equal(picture, PICTURE)
 
 
 def test_bfloat16_and_other_modes() -> None:
     white = torch.ones(3, 4, 5, dtype=torch.bfloat16)
-    assert (to_picture(white) == 255).all()
-    assert to_picture(Image.new("L", (5, 4), 7)).shape == (4, 5, 3)
-    assert to_picture(Image.new("RGBA", (5, 4), (1, 2, 3, 4)))[0, 0].tolist() == [1, 2, 3]
+    assert (to_rgb_array(white) == 255).all()
+    assert to_rgb_array(Image.new("L", (5, 4), 7)).shape == (4, 5, 3)
+    assert to_rgb_array(Image.new("RGBA", (5, 4), (1, 2, 3, 4)))[0, 0].tolist() == [1, 2, 3]
 
 
 def test_a_photo_lies_as_its_exif_says(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.fromarray(PICTURE).save(tmp_path / "a.webp", lossless=True, exif=turned)
-    np.testing.assert_array_equal(to_picture(tmp_path / "a.webp"), np.rot90(PICTURE, -1))
+    np.testing.assert_array_equal(to_rgb_array(tmp_path / "a.webp"), np.rot90(PICTURE, -1))
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_a_photo_lies_as_its_exif_says(tmp_path: Path) -> None:
 )
 def test_what_is_no_image_is_told(image: object, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        to_picture(image)  # type: ignore[arg-type]
+        to_rgb_array(image)  # type: ignore[arg-type]
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.webp").write_bytes(b"RIFF0000WEBPbroken")
     with pytest.raises(DataError, match=r"a\.webp: cannot be read as an image"):
-        to_picture(tmp_path / "a.webp")
+        to_rgb_array(tmp_path / "a.webp")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from densemtl.io import images
 from densemtl.errors import DataError
+from densemtl.io import images
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
 WHOLE = {kind: cv2.imencode(f".{kind}", PICTURE[..., ::-1])[1].tobytes() for kind in ("png", "jpg")}
@@ -24,7 +24,7 @@ FLAGS = [cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED]
 def decoded(data: bytes, flags: int) -> np.ndarray | str:
     """The picture, or what is told."""
     try:
-        return images.decode(data, flags, "a.png")
+        return images.decode_image(data, flags, "a.png")
     except DataError as error:
         return str(error)
 
@@ -56,7 +56,7 @@ def jpeg_that_claims(height: int, width: int) -> bytes:
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("kind", WHOLE)
 def test_pixels_come_back(kind: str, flags: int) -> None:
-    found = images.decode(WHOLE[kind], flags, "a")
+    found = images.decode_image(WHOLE[kind], flags, "a")
     assert found.shape == PICTURE.shape
     assert kind == "jpg" or np.array_equal(found, PICTURE)
 
@@ -77,7 +77,7 @@ def test_bombs_are_refused_before_they_are_decoded(
 ) -> None:
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(DataError, match=r"^a\.png: a picture of \d+x\d+ pixels; at most 268 mill"):
-        images.decode(data, cv2.IMREAD_UNCHANGED, "a.png")
+        images.decode_image(data, cv2.IMREAD_UNCHANGED, "a.png")
 
 
 @settings(max_examples=40)

@@ -7,47 +7,47 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densemtl.io import label_formats
 from densemtl.errors import DataError
-from densemtl.types import VOID
+from densemtl.io import label_formats
+from densemtl.types import IGNORE_INDEX
 
 FILE = Path("some", "file.png")
-IDS = {0: VOID, 1: 0, 2: 1}
+IDS = {0: IGNORE_INDEX, 1: 0, 2: 1}
 
 
 def test_classes() -> None:
     stored = np.array([[0, 1, 2]])
     for dtype in (np.uint8, np.int64, np.float32):
-        target = label_formats.to_classes(stored.astype(dtype), IDS, FILE)
+        target = label_formats.decode_classes(stored.astype(dtype), IDS, FILE)
         assert target.dtype == np.uint8
-        np.testing.assert_array_equal(target, [[VOID, 0, 1]])
+        np.testing.assert_array_equal(target, [[IGNORE_INDEX, 0, 1]])
     np.testing.assert_array_equal(
-        label_formats.to_classes(stored - 1, {-1: 255, 0: 0, 1: 1}, FILE), target
+        label_formats.decode_classes(stored - 1, {-1: 255, 0: 0, 1: 1}, FILE), target
     )
 
 
 @pytest.mark.parametrize("bad", [3, 255, 70000, -1, -300])
 def test_class_id_out_of_range(bad: int) -> None:
     with pytest.raises(DataError, match=rf"file\.png: class id {bad} .* of 0\.\.2"):
-        label_formats.to_classes(np.array([[1, bad]]), IDS, FILE)
+        label_formats.decode_classes(np.array([[1, bad]]), IDS, FILE)
 
 
 def test_class_id_in_a_gap() -> None:
     with pytest.raises(DataError, match="class id 7 "):
-        label_formats.to_classes(np.array([[7]], np.uint8), {0: 0, 255: VOID}, FILE)
+        label_formats.decode_classes(np.array([[7]], np.uint8), {0: 0, 255: IGNORE_INDEX}, FILE)
 
 
 @pytest.mark.parametrize("bad", [np.ones((2, 2)) / 2, np.full((2, 2), np.nan), np.ones((2, 2, 4))])
 def test_no_class_map(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png"):
-        label_formats.to_classes(bad, IDS, FILE)
+        label_formats.decode_classes(bad, IDS, FILE)
 
 
 def test_depth_in_metres_and_millimetres() -> None:
-    metres = label_formats.to_depth(np.array([[0, 1.5, np.nan]]), FILE)
+    metres = label_formats.decode_depth(np.array([[0, 1.5, np.nan]]), FILE)
     np.testing.assert_array_equal(metres, np.array([[np.nan, 1.5, np.nan]], np.float32))
     stored = np.array([[0, 1500, 0]], np.uint16)
-    np.testing.assert_allclose(label_formats.to_depth(stored, FILE), metres)
+    np.testing.assert_allclose(label_formats.decode_depth(stored, FILE), metres)
     assert metres.dtype == np.float32
 
 
@@ -65,7 +65,7 @@ def test_depth_in_metres_and_millimetres() -> None:
 )
 def test_bad_depth(bad: np.ndarray, word: str) -> None:
     with pytest.raises(DataError, match=rf"file\.png.*{word}"):
-        label_formats.to_depth(bad, FILE)
+        label_formats.decode_depth(bad, FILE)
 
 
 def facing(size: tuple[int, int] = (4, 5)) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_normals_from_integers(dtype: type, void: object) -> None:
     top = np.iinfo(dtype).max
     stored = np.rint((facing() + 1) * top / 2).astype(dtype)
     stored[0, 0] = top // 2 + 1 if void == "middle" else 0
-    normals = label_formats.to_normals(stored, FILE)
+    normals = label_formats.decode_normals(stored, FILE)
     assert np.isnan(normals[0, 0]).all()
     np.testing.assert_allclose(normals[1:], facing()[1:], atol=2 / top)
     np.testing.assert_allclose(np.linalg.norm(normals[1:], axis=-1), 1, rtol=1e-6)
@@ -90,7 +90,7 @@ def test_normals_from_floats_of_either_order() -> None:
     stored[0, 0] = 0
     stored[0, 1] = np.nan
     for values in (stored, np.moveaxis(stored, -1, 0)):
-        normals = label_formats.to_normals(values, FILE)
+        normals = label_formats.decode_normals(values, FILE)
         assert np.isnan(normals[0, :2]).all()
         np.testing.assert_allclose(normals[1:], facing()[1:], rtol=1e-6)
 
@@ -100,54 +100,57 @@ def test_normals_in_other_axes() -> None:
     camera = np.array([[[0, -1, 0], [1, 0, 0], [0, 0, -1]]], np.float32)
     stored = np.array([[[0, 0, 1], [-1, 0, 0], [0, -1, 0]]], np.float32)
     np.testing.assert_array_equal(
-        label_formats.to_normals(stored, FILE, ("left", "forward", "up")), camera
+        label_formats.decode_normals(stored, FILE, ("left", "forward", "up")), camera
     )
 
 
 def test_axes_that_leave_one_out_are_told() -> None:
     with pytest.raises(DataError, match=r"data\.normals_axes: right, left, forward leave one"):
-        label_formats.to_normals(np.zeros((2, 2, 3), np.float32), FILE, ("right", "left", "forward"))
+        label_formats.decode_normals(
+            np.zeros((2, 2, 3), np.float32), FILE, ("right", "left", "forward")
+        )
 
 
 def test_surfaces_that_face_away_are_refused() -> None:
     with pytest.raises(DataError, match=r"file\.png.*face away.*normals_axes"):
-        label_formats.to_normals(-facing(), FILE)
+        label_formats.decode_normals(-facing(), FILE)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 5)), np.zeros((4, 5, 4)), 5 * facing()])
 def test_bad_normals(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png"):
-        label_formats.to_normals(bad, FILE)
+        label_formats.decode_normals(bad, FILE)
 
 
 def test_binary_counts_from_a_half_of_the_whole() -> None:
     np.testing.assert_array_equal(
-        label_formats.to_binary(np.array([[0, 0.4, 0.6, 1]]), FILE), [[0, 0, 1, 1]]
+        label_formats.decode_binary(np.array([[0, 0.4, 0.6, 1]]), FILE), [[0, 0, 1, 1]]
     )
     levels = np.array([[0, 127, 128, 255]], np.uint8)
-    np.testing.assert_array_equal(label_formats.to_binary(levels, FILE), [[0, 0, 1, 1]])
+    np.testing.assert_array_equal(label_formats.decode_binary(levels, FILE), [[0, 0, 1, 1]])
     np.testing.assert_array_equal(
-        label_formats.to_binary(levels, FILE, full=255, void=(128,)), [[0, 0, VOID, 1]]
+        label_formats.decode_binary(levels, FILE, max_value=255, ignore_values=(128,)),
+        [[0, 0, IGNORE_INDEX, 1]],
     )
 
 
 def test_a_nearly_black_picture_is_no_map_of_ones() -> None:
     dark = np.array([[0, 1, 1]], np.uint8)
-    assert label_formats.to_binary(dark, FILE).sum() == 2
-    assert label_formats.to_binary(dark, FILE, full=255).sum() == 0
+    assert label_formats.decode_binary(dark, FILE).sum() == 2
+    assert label_formats.decode_binary(dark, FILE, max_value=255).sum() == 0
 
 
 @pytest.mark.parametrize("bad", [np.array([[-1.0]]), np.array([[300.0]]), np.array([[np.nan]])])
 def test_bad_binary(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png: a binary map"):
-        label_formats.to_binary(bad, FILE)
+        label_formats.decode_binary(bad, FILE)
 
 
 def test_numbers() -> None:
     stored = np.array([[1, 65535]], np.uint16)
-    values = label_formats.to_numbers(stored, 1, FILE, scale=0.01, void=(65535,))
+    values = label_formats.decode_numbers(stored, 1, FILE, scale=0.01, ignore_values=(65535,))
     np.testing.assert_allclose(values, np.array([[0.01, np.nan]]), rtol=1e-6)
-    assert label_formats.to_numbers(np.zeros((2, 4, 5)), 2, FILE).shape == (4, 5, 2)
+    assert label_formats.decode_numbers(np.zeros((2, 4, 5)), 2, FILE).shape == (4, 5, 2)
     for bad in (np.zeros((4, 5)), np.full((4, 5, 2), np.inf)):
         with pytest.raises(DataError, match=r"file\.png"):
-            label_formats.to_numbers(bad, 2, FILE)
+            label_formats.decode_numbers(bad, 2, FILE)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from densemtl.errors import DataError
-from densemtl.io.media import find_images, find_media, place
+from densemtl.io.media import assign_output_names, find_images, find_media
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_where_nothing_can_be_shown_one_line_tells(folder: Path, name: str, mess
 
 def test_files_named_alike_get_places_of_their_own() -> None:
     files = [Path("x/a.jpg"), Path("y/a.jpg"), Path("a_2.png"), Path("a.png")]
-    placed = place(files, Path("out"), ".png")
+    placed = assign_output_names(files, Path("out"), ".png")
     assert sorted(placed.values()) == sorted(files)
     assert list(placed) == ["a", "a_2", "a_2_2", "a_3"]
 
@@ -61,5 +61,5 @@ def test_what_was_given_is_never_replaced(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(folder)
     photo = Path("deep/er/c.png")
     with pytest.raises(DataError, match="the output would replace it; choose another --output"):
-        place([photo], folder / "deep" / "x" / ".." / "er", ".png")
-    assert place([Path("b.jpg")], Path(), ".png") == {"b": Path("b.jpg")}
+        assign_output_names([photo], folder / "deep" / "x" / ".." / "er", ".png")
+    assert assign_output_names([Path("b.jpg")], Path(), ".png") == {"b": Path("b.jpg")}

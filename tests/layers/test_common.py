@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.helpers.exact import assert_same
 from torch import nn
 from torch.nn import functional as F
 
-from densemtl.layers.common import BatchNorm, JoinedConv, conv_bn_relu, resize
+from densemtl.layers.common import MultiLevelConv1x1, SinglePixelSafeBatchNorm2d, conv_bn_relu
+from densemtl.ops.resize import resize
+from tests.helpers.exact import assert_same
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 12)])
@@ -18,7 +19,7 @@ def test_convolutions_keep_the_size(kernel: int, dilation: int) -> None:
 
 
 def test_batch_norm_is_torch_s_wherever_torch_s_works() -> None:
-    ours, theirs = BatchNorm(4), nn.BatchNorm2d(4)
+    ours, theirs = SinglePixelSafeBatchNorm2d(4), nn.BatchNorm2d(4)
     x = torch.randn(2, 4, 3, 5)
     for training in (True, False):
         ours.train(training)
@@ -28,7 +29,7 @@ def test_batch_norm_is_torch_s_wherever_torch_s_works() -> None:
 
 
 def test_one_value_a_channel_is_normalised_by_what_was_seen_before() -> None:
-    norm = BatchNorm(4)
+    norm = SinglePixelSafeBatchNorm2d(4)
     norm(torch.randn(8, 4, 3, 3))
     before = norm.running_mean.clone()
     x = torch.randn(1, 4, 1, 1)
@@ -47,7 +48,7 @@ def test_resizing_to_the_same_size_is_the_same_tensor() -> None:
 def test_levels_convolved_one_by_one_are_those_side_by_side() -> None:
     torch.manual_seed(0)
     levels = [torch.randn(2, 3, 8, 12), torch.randn(2, 4, 4, 6), torch.randn(2, 5, 3, 3)]
-    convolution = JoinedConv(12, 12, 1)
+    convolution = MultiLevelConv1x1(12, 12, 1)
     joined = torch.cat([resize(level, (8, 12)) for level in levels], dim=1)
     for level in levels:
         level.requires_grad_()

@@ -10,15 +10,15 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
+from densemtl.losses.cross_entropy import banded_cross_entropy, cross_entropy
+from densemtl.losses.eager_gradient import compute_loss_with_eager_gradient
 from densemtl.ops import lazy_upsampling
-from densemtl.ops.lazy_upsampling import Coarse
-from densemtl.losses.eager_gradient import at_once
-from densemtl.losses.cross_entropy import coarse_cross_entropy, cross_entropy
-from densemtl.tasks.multi_task_loss import objective
-from densemtl.types import VOID, Frame, Predictions
+from densemtl.ops.lazy_upsampling import LazyLogits
+from densemtl.tasks.multi_task_loss import compute_task_losses
+from densemtl.types import IGNORE_INDEX, ImagePlacement, Predictions
 
 WHOLE, SIZE = (32, 48), (27, 45)
-FRAME = Frame(SIZE, (0, 0, *SIZE))
+FRAME = ImagePlacement(SIZE, (0, 0, *SIZE))
 
 
 def both(loss, other, logits):
@@ -42,7 +42,7 @@ def test_a_sum_over_parts_that_overlap():
     logits = torch.randn(4, 3)
     parts = [((slice(0, 3),), torch.sum), ((slice(1, 4),), lambda each: each.square().sum())]
     same(
-        lambda each: at_once(each, parts),
+        lambda each: compute_loss_with_eager_gradient(each, parts),
         lambda each: each[:3].sum() + each[1:].square().sum(),
         logits,
     )
@@ -50,7 +50,7 @@ def test_a_sum_over_parts_that_overlap():
 
 def test_without_gradients_there_is_the_value_alone():
     logits = torch.randn(4, 3)
-    value = at_once(logits, [(..., torch.sum)])
+    value = compute_loss_with_eager_gradient(logits, [(..., torch.sum)])
     assert value == logits.sum()
     assert not value.requires_grad
 
@@ -62,15 +62,15 @@ def test_cross_entropy_in_bands(monkeypatch, elements, layout):
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 8, 12).contiguous(memory_format=layout)
     target = torch.randint(0, 5, (2, *SIZE)).byte()
-    target[:, ::3, ::4] = VOID
-    valid = target != VOID
+    target[:, ::3, ::4] = IGNORE_INDEX
+    valid = target != IGNORE_INDEX
 
     def plain(each):
         full = F.interpolate(each, size=WHOLE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
         return cross_entropy(full, target, valid)
 
     def in_bands(each):
-        return coarse_cross_entropy(Coarse.of(each, FRAME, WHOLE), target, valid)
+        return banded_cross_entropy(LazyLogits.from_placement(each, FRAME, WHOLE), target, valid)
 
     same(in_bands, plain, logits)
 
@@ -78,9 +78,9 @@ def test_cross_entropy_in_bands(monkeypatch, elements, layout):
 def draw(task):
     torch.manual_seed(0)
     logits = torch.randn(2, task.channels, 8, 12)
-    if task.void((1, 1)).dtype == "uint8":
+    if task.make_empty_label((1, 1)).dtype == "uint8":
         target = torch.randint(0, max(task.channels, 2), (2, *SIZE)).byte()
-        target[0, :9] = VOID
+        target[0, :9] = IGNORE_INDEX
     else:
         target = F.normalize(torch.rand(2, task.channels, *SIZE) + 0.1)
         target[0, :, :9] = torch.nan
@@ -92,12 +92,14 @@ def test_every_task_loses_what_it_does_at_full_size(any_task):
 
     def in_one(each):
         final = {any_task.name: each}
-        predictions = Predictions(final, [final], canvas=WHOLE)
-        return objective([any_task], predictions, {any_task.name: target}).tasks[any_task.name]
+        predictions = Predictions(final, [final], padded_size=WHOLE)
+        return compute_task_losses([any_task], predictions, {any_task.name: target}).tasks[
+            any_task.name
+        ]
 
     def plain(each):
         full = F.interpolate(each, size=WHOLE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
-        return 2 * any_task.loss(full, target)
+        return 2 * any_task.compute_loss(full, target)
 
     same(in_one, plain, logits)
 
@@ -118,7 +120,7 @@ def test_only_a_gradient_of_the_logits_is_kept(any_task):
 
     final, targets = {any_task.name: logits.requires_grad_()}, {any_task.name: target}
     with saved_tensors_hooks(keep, lambda saved: saved.tensor):
-        losses = objective([any_task], Predictions(final, canvas=WHOLE), targets)
+        losses = compute_task_losses([any_task], Predictions(final, padded_size=WHOLE), targets)
     scalars = 8
     kept = sum(saved.tensor.numel() for saved in alive)
     assert logits.numel() <= kept <= logits.numel() + scalars

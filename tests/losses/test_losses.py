@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemtl.losses import regression
-from densemtl.losses import direction
+from densemtl.losses import direction, regression
 from densemtl.losses.balanced_bce import balanced_bce
 from densemtl.losses.cross_entropy import cross_entropy
-from densemtl.types import VOID
+from densemtl.types import IGNORE_INDEX
 
 SHAPE = (2, 5, 6)
 
@@ -120,7 +119,7 @@ def draw(kind: str, seed: int = 0, void: float = 0.3) -> tuple[Tensor, Tensor, T
     valid = rng.random(SHAPE) >= void
     if kind in ("classes", "binary"):
         target = rng.integers(0, max(CHANNELS[kind], 2), SHAPE).astype(np.uint8)
-        target[~valid] = VOID
+        target[~valid] = IGNORE_INDEX
     else:
         target = unit(rng.normal(size=logits.shape).astype(np.float32))
         if kind == "metres":

@@ -9,22 +9,22 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 from torch import Tensor
 
-from densemtl.factory import build_tasks
-from densemtl.config.experiment import TaskEntry
+from densemtl.config.experiment import TaskConfig
 from densemtl.create import create_tasks
+from densemtl.engine.loading import load_trained_model
 from densemtl.errors import ConfigError
-from densemtl.engine.loading import load
+from densemtl.factory import build_tasks
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
 from densemtl.metrics.protocols.survey import Survey
 from densemtl.results.results import load_results
-from densemtl.runs.train_run import run
-from densemtl.runs.evaluate_run import score
+from densemtl.runs.evaluate_run import evaluate_model
+from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.base import Task
-from densemtl.types import VOID
+from densemtl.types import IGNORE_INDEX
+from tests.helpers.experiments import make_tiny_experiment
 
 
 class ErrorRate(TaskMetric):
@@ -40,7 +40,7 @@ class ErrorRate(TaskMetric):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        valid = target != VOID
+        valid = target != IGNORE_INDEX
         self.wrong += ((prediction != target) & valid).sum()
         self.pixels += valid.sum()
 
@@ -74,18 +74,20 @@ ADDED = "tasks=[{name: semseg, metrics: ['toybox:ErrorRate']}, depth]"
 
 
 def test_values_of_added_metrics_stand_beside_the_protocols(tmp_path: Path) -> None:
-    run(tiny(ADDED, "train.epochs=1"), tmp_path, "cpu")
+    train_experiment(make_tiny_experiment(ADDED, "train.epochs=1"), tmp_path, "cpu")
     metrics = load_results(tmp_path).tasks["semseg"].metrics
     assert metrics["error_rate"] == pytest.approx(100 - metrics["pixel_accuracy"])
-    again = score(load(tmp_path, device="cpu"), "val").tasks["semseg"].metrics
+    again = (
+        evaluate_model(load_trained_model(tmp_path, device="cpu"), "val").tasks["semseg"].metrics
+    )
     assert again == pytest.approx(metrics, rel=1e-6, nan_ok=True)
 
 
 def test_a_finished_run_is_scored_again_by_what_is_added_later(tmp_path: Path) -> None:
-    before = run(tiny("train.epochs=1"), tmp_path, "cpu")
-    after = run(tiny(ADDED, "train.epochs=1"), tmp_path, "cpu")
-    assert (after.weights, after.step) == (before.weights, before.step)
-    assert after.fingerprint == before.fingerprint
+    before = train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu")
+    after = train_experiment(make_tiny_experiment(ADDED, "train.epochs=1"), tmp_path, "cpu")
+    assert (after.weights_hash, after.step) == (before.weights_hash, before.step)
+    assert after.config_hash == before.config_hash
     ours, theirs = after.tasks["semseg"].metrics, before.tasks["semseg"].metrics
     assert set(ours) == {*theirs, "error_rate"}
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-6, nan_ok=True)
@@ -93,7 +95,7 @@ def test_a_finished_run_is_scored_again_by_what_is_added_later(tmp_path: Path) -
 
 def test_slow_metrics_are_added_to_the_best_weights_alone(tmp_path: Path) -> None:
     added = "tasks=[{name: saliency, metrics: [{name: boundary, max_distance: 0.05}, reliability]}]"
-    run(tiny(added, "train.epochs=1"), tmp_path, "cpu")
+    train_experiment(make_tiny_experiment(added, "train.epochs=1"), tmp_path, "cpu")
     assert load_results(tmp_path).tasks["saliency"].metrics.keys() == {
         *("maxF", "mIoU", "odsF", "oisF", "AP", "ECE", "images")
     }
@@ -154,7 +156,7 @@ def test_added_metrics_take_options_and_what_the_task_has() -> None:
 )
 def test_metrics_that_do_not_fit_are_one_line_each(tasks: str, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_tasks(tiny(f"tasks={tasks}"))
+        build_tasks(make_tiny_experiment(f"tasks={tasks}"))
     (found,) = str(caught.value).splitlines()
     assert found.removeprefix("command line: ").startswith(line)
 
@@ -162,15 +164,17 @@ def test_metrics_that_do_not_fit_are_one_line_each(tasks: str, line: str) -> Non
 def test_auxiliary_tasks_are_not_scored() -> None:
     auxiliary = "auxiliary_tasks=[{name: normals, metrics: [regression]}]"
     with pytest.raises(ConfigError, match=r"auxiliary_tasks\.0\.metrics: auxiliary tasks are not"):
-        tiny("decoder.name=pad_net", auxiliary)
+        make_tiny_experiment("decoder.name=pad_net", auxiliary)
 
 
 def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
-    run(tiny("protocol='toybox:Own'", "train.epochs=1"), tmp_path, "cpu")
+    train_experiment(
+        make_tiny_experiment("protocol='toybox:Own'", "train.epochs=1"), tmp_path, "cpu"
+    )
     results = load_results(tmp_path)
     assert results.protocol == "toybox:Own"
     depth = results.tasks["depth"]
-    assert (depth.primary, depth.selection) == ("mae", "rmse")
+    assert (depth.primary_metric, depth.selection_metric) == ("mae", "rmse")
     assert depth.metrics.keys() == {"rmse", "mae", "images"}
 
 
@@ -184,23 +188,23 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
 )
 def test_protocols_that_cannot_score_are_found_before_training(protocol: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_tasks(tiny(f"protocol='{protocol}'"))
+        build_tasks(make_tiny_experiment(f"protocol='{protocol}'"))
 
 
 def test_a_task_that_scores_itself_needs_no_protocol() -> None:
     class Alone(Task):
         """Overrides what a protocol would state."""
 
-        metric = primary = lambda self, protocol: protocol  # type: ignore[assignment]
+        make_metric = get_primary_metric = lambda self, protocol: protocol  # type: ignore[assignment]
 
     Alone.__abstractmethods__ = frozenset()
     task = Alone("alone")
-    assert (task.metric("survey"), task.selection("survey")) == ("survey", "survey")
-    assert task.final_metric("survey") is None
+    assert (task.make_metric("survey"), task.get_selection_metric("survey")) == ("survey", "survey")
+    assert task.make_final_metric("survey") is None
 
 
 def test_entries_read_back() -> None:
-    experiment = tiny(ADDED)
+    experiment = make_tiny_experiment(ADDED)
     assert experiment.tasks[0].metrics[0].name == "toybox:ErrorRate"
-    assert TaskEntry(**experiment.tasks[0].model_dump()) == experiment.tasks[0]
-    assert experiment.fingerprint() == tiny().fingerprint()
+    assert TaskConfig(**experiment.tasks[0].model_dump()) == experiment.tasks[0]
+    assert experiment.compute_config_hash() == make_tiny_experiment().compute_config_hash()

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from densemtl.errors import ResultsError
-from densemtl.metrics.delta_m import delta_m, task_deltas
+from densemtl.metrics.delta_m import compute_delta_m, compute_task_deltas
 
 UP = {"semseg": True, "depth": False}
 SINGLE = {"semseg": 40.0, "depth": 0.5}
@@ -23,13 +23,13 @@ SINGLE = {"semseg": 40.0, "depth": 0.5}
     ],
 )
 def test_better_is_positive_whichever_way_a_metric_points(multi, expected):
-    assert task_deltas(multi, SINGLE, UP) == pytest.approx(expected)
-    assert delta_m(multi, SINGLE, UP) == pytest.approx(sum(expected.values()) / 2)
+    assert compute_task_deltas(multi, SINGLE, UP) == pytest.approx(expected)
+    assert compute_delta_m(multi, SINGLE, UP) == pytest.approx(sum(expected.values()) / 2)
 
 
 def test_published_numbers():
     """Hard sharing on NYUD, ResNet-50 (Vandenhende et al. 2021): +0.41 from rounded metrics."""
-    value = delta_m({"semseg": 44.4, "depth": 0.587}, {"semseg": 43.9, "depth": 0.585}, UP)
+    value = compute_delta_m({"semseg": 44.4, "depth": 0.587}, {"semseg": 43.9, "depth": 0.585}, UP)
     assert value == pytest.approx(0.41, abs=0.03)
 
 
@@ -47,4 +47,4 @@ def test_published_numbers():
 )
 def test_what_cannot_be_compared_is_refused(multi, single, message):
     with pytest.raises(ResultsError, match=message):
-        delta_m(multi, single, UP)
+        compute_delta_m(multi, single, UP)

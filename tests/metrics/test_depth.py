@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from densemtl.metrics.depth import Depth
-from densemtl.metrics.regression import Regression
+from densemtl.metrics.depth import DepthMetric
+from densemtl.metrics.regression import RegressionMetric
 
 
 def scores(metric, prediction, target) -> dict[str, float]:
     metric.update(torch.as_tensor(prediction), torch.as_tensor(target))
-    return metric.scores()
+    return metric.compute_dict()
 
 
 def draw(seed: int, channels: int = 1):
@@ -27,7 +27,7 @@ def draw(seed: int, channels: int = 1):
 @pytest.mark.parametrize("seed", range(3))
 def test_depth_errors_as_restated(seed):
     prediction, target = draw(seed)
-    found = scores(Depth(), prediction, target)
+    found = scores(DepthMetric(), prediction, target)
     valid = np.isfinite(target)
     p, t = prediction[valid].astype(float), target[valid].astype(float)
     ratio = np.maximum(p / t, t / p)
@@ -49,7 +49,7 @@ def test_depth_errors_as_restated(seed):
 
 def test_a_perfect_depth():
     _, target = draw(0)
-    found = scores(Depth(), np.nan_to_num(target, nan=5.0), target)
+    found = scores(DepthMetric(), np.nan_to_num(target, nan=5.0), target)
     assert all(found[name] == 0 for name in ("rmse", "abs_rel", "sq_rel", "log10", "rmse_log"))
     assert found["delta1"] == 100
 
@@ -57,19 +57,19 @@ def test_a_perfect_depth():
 def test_an_image_without_labels_does_not_count():
     prediction, target = draw(1)
     target[1] = np.nan
-    kept = scores(Depth(), prediction[[0, 2]], target[[0, 2]])
-    assert scores(Depth(), prediction, target) == pytest.approx(kept)
+    kept = scores(DepthMetric(), prediction[[0, 2]], target[[0, 2]])
+    assert scores(DepthMetric(), prediction, target) == pytest.approx(kept)
 
 
 @pytest.mark.parametrize("metres", [0.0, -3.0])
 def test_depth_that_is_not_positive_counts_as_0(metres):
-    found = scores(Depth(), np.full((1, 1, 2, 2), metres), np.full((1, 1, 2, 2), 2.0))
+    found = scores(DepthMetric(), np.full((1, 1, 2, 2), metres), np.full((1, 1, 2, 2), 2.0))
     assert all(math.isfinite(value) for value in found.values())
     assert found["rmse"] == 2.0
     assert found["delta3"] == 0
 
 
-@pytest.mark.parametrize("metric", [Depth, Regression])
+@pytest.mark.parametrize("metric", [DepthMetric, RegressionMetric])
 @pytest.mark.parametrize("shape", [(0, 1, 3, 3), (2, 1, 3, 3)])
 def test_nothing_to_score_is_nan(metric, shape):
     found = scores(metric(), np.ones(shape), np.full(shape, np.nan))
@@ -77,7 +77,7 @@ def test_nothing_to_score_is_nan(metric, shape):
 
 
 def test_one_pixel():
-    found = scores(Depth(), np.full((1, 1, 1, 1), 3.0), np.full((1, 1, 1, 1), 2.0))
+    found = scores(DepthMetric(), np.full((1, 1, 1, 1), 3.0), np.full((1, 1, 1, 1), 2.0))
     assert (found["rmse"], found["abs_rel"]) == (1.0, 0.5)
     assert (found["delta1"], found["delta2"]) == (0, 100)
 
@@ -89,4 +89,4 @@ def test_any_map_as_restated(channels):
     valid = np.isfinite(target).all(1)
     error = np.moveaxis(prediction - target, 1, -1)[valid].astype(float)
     expected = {"rmse": np.sqrt(np.mean(error**2)), "mae": np.mean(np.abs(error))}
-    assert scores(Regression(), prediction, target) == pytest.approx(expected, rel=1e-6)
+    assert scores(RegressionMetric(), prediction, target) == pytest.approx(expected, rel=1e-6)

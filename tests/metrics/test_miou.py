@@ -10,7 +10,7 @@ import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from densemtl.metrics.miou import MIoU
-from densemtl.types import VOID
+from densemtl.types import IGNORE_INDEX
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -18,13 +18,13 @@ NAMES = ["a", "b", "c", "d"]
 def scores(prediction, target, names=NAMES) -> dict[str, float]:
     metric = MIoU(names)
     metric.update(torch.as_tensor(prediction), torch.as_tensor(target))
-    return metric.scores()
+    return metric.compute_dict()
 
 
 def draw(seed: int, void: float = 0.3, classes: int = 4):
     rng = np.random.default_rng(seed)
     prediction, target = rng.integers(0, classes, (2, 3, 9, 7))
-    target[rng.random(target.shape) < void] = VOID
+    target[rng.random(target.shape) < void] = IGNORE_INDEX
     return prediction, target.astype(np.uint8)
 
 
@@ -32,10 +32,10 @@ def draw(seed: int, void: float = 0.3, classes: int = 4):
 def test_agrees_with_torchmetrics_and_with_counting(seed):
     prediction, target = draw(seed)
     found = scores(prediction, target)
-    jaccard = MulticlassJaccardIndex(4, average="macro", ignore_index=VOID)
+    jaccard = MulticlassJaccardIndex(4, average="macro", ignore_index=IGNORE_INDEX)
     other = 100 * jaccard(torch.as_tensor(prediction), torch.as_tensor(target).long()).item()
     assert found["mIoU"] == pytest.approx(other, rel=1e-5)
-    valid = target != VOID
+    valid = target != IGNORE_INDEX
     p, t = prediction[valid], target[valid]
     for index, name in enumerate(NAMES):
         both, either = ((p == index) & (t == index)).sum(), ((p == index) | (t == index)).sum()
@@ -47,7 +47,7 @@ def test_agrees_with_torchmetrics_and_with_counting(seed):
 
 def test_a_perfect_prediction_scores_100():
     _, target = draw(0)
-    found = scores(np.where(target == VOID, 0, target), target)
+    found = scores(np.where(target == IGNORE_INDEX, 0, target), target)
     assert found["mIoU"] == found["pixel_accuracy"] == found["mean_accuracy"] == 100
 
 
@@ -72,12 +72,14 @@ def test_a_class_predicted_but_never_labelled_counts_0():
 
 
 def test_predictions_on_void_pixels_do_not_count():
-    target = np.array([[[0, 1, VOID]]], np.uint8)
+    target = np.array([[[0, 1, IGNORE_INDEX]]], np.uint8)
     values = [scores(np.array([[[0, 0, wrong]]]), target)["mIoU"] for wrong in range(4)]
     assert values == [25.0] * 4
 
 
-@pytest.mark.parametrize("target", [np.zeros((0, 4, 4), np.uint8), np.full((2, 4, 4), VOID)])
+@pytest.mark.parametrize(
+    "target", [np.zeros((0, 4, 4), np.uint8), np.full((2, 4, 4), IGNORE_INDEX)]
+)
 def test_nothing_to_score_is_nan(target):
     found = scores(np.zeros(target.shape, np.int64), target)
     assert math.isnan(found["mIoU"])
@@ -86,5 +88,5 @@ def test_nothing_to_score_is_nan(target):
 
 def test_one_pixel_and_one_class():
     assert scores(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.uint8))["mIoU"] == 100
-    target = np.array([[[0, VOID]]], np.uint8)
+    target = np.array([[[0, IGNORE_INDEX]]], np.uint8)
     assert scores(np.zeros((1, 1, 2), np.int64), target, ["only"])["IoU/only"] == 100

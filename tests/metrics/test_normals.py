@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from densemtl.metrics.normals import Normals
+from densemtl.metrics.normals import NormalsMetric
 
 
 def scores(prediction, target) -> dict[str, float]:
-    metric = Normals()
+    metric = NormalsMetric()
     metric.update(torch.as_tensor(prediction), torch.as_tensor(target))
-    return metric.scores()
+    return metric.compute_dict()
 
 
 def unit(vectors):
@@ -97,7 +97,7 @@ def test_nothing_to_score_is_nan(shape):
 
 
 def test_a_prediction_that_is_not_finite_shows() -> None:
-    metric = Normals()
+    metric = NormalsMetric()
     prediction, target = torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
     prediction[0, :, 0] = torch.nan
     metric.update(prediction, target)

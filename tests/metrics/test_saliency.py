@@ -7,15 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.helpers.protocols import saliency
 
-from densemtl.metrics.binary import Binary
-from densemtl.types import VOID
+from densemtl.metrics.binary import BinaryMetric
+from densemtl.types import IGNORE_INDEX
+from tests.helpers.protocols import saliency
 
 
 def scores(metric, probability, target) -> dict[str, float]:
     metric.update(torch.as_tensor(probability), torch.as_tensor(target))
-    return metric.scores()
+    return metric.compute_dict()
 
 
 def draw(seed: int, images: int = 4):
@@ -23,12 +23,12 @@ def draw(seed: int, images: int = 4):
     target = (rng.random((images, 8, 7)) < 0.3).astype(np.uint8)
     noise = rng.random(target.shape)
     probability = (0.55 * noise + 0.45 * target * rng.random(target.shape)).astype(np.float32)
-    target[rng.random(target.shape) < 0.2] = VOID
+    target[rng.random(target.shape) < 0.2] = IGNORE_INDEX
     return probability, target
 
 
 def counts(probability, target, threshold, inclusive):
-    valid = target != VOID
+    valid = target != IGNORE_INDEX
     found = (probability >= threshold if inclusive else probability > threshold) & valid
     truth = (target == 1) & valid
     return (found & truth).sum(), found.sum(), truth.sum()
@@ -128,17 +128,21 @@ def test_an_image_without_object_and_without_prediction_has_iou_1(protocol):
 def test_void_images_and_pixels_do_not_count(protocol):
     probability, target = draw(2)
     kept = scores(saliency(protocol), probability, target)
-    nowhere = np.full((1, *target.shape[1:]), VOID, np.uint8)
+    nowhere = np.full((1, *target.shape[1:]), IGNORE_INDEX, np.uint8)
     more = np.concatenate([probability, np.ones_like(probability[:1])])
     assert scores(saliency(protocol), more, np.concatenate([target, nowhere])) == kept
-    other = np.where(target == VOID, 1 - probability, probability)
+    other = np.where(target == IGNORE_INDEX, 1 - probability, probability)
     assert scores(saliency(protocol), other, target) == kept
 
 
-@pytest.mark.parametrize("metric", [lambda: saliency("survey"), lambda: saliency("modern"), Binary])
+@pytest.mark.parametrize(
+    "metric", [lambda: saliency("survey"), lambda: saliency("modern"), BinaryMetric]
+)
 @pytest.mark.parametrize("images", [0, 2])
 def test_nothing_to_score_is_nan(metric, images):
-    found = scores(metric(), np.ones((images, 3, 3)), np.full((images, 3, 3), VOID, np.uint8))
+    found = scores(
+        metric(), np.ones((images, 3, 3)), np.full((images, 3, 3), IGNORE_INDEX, np.uint8)
+    )
     assert all(math.isnan(value) for value in found.values())
 
 
@@ -152,16 +156,16 @@ def test_binary_scores_as_restated(seed):
     p = probability.astype(float)
     surprise = (-np.log(p[target == 1]).mean() - np.log(1 - p[target == 0]).mean()) / 2
     expected = {"pixel_maxF": 100 * best, "balanced_nll": surprise}
-    assert scores(Binary(), probability, target) == pytest.approx(expected, rel=1e-5)
+    assert scores(BinaryMetric(), probability, target) == pytest.approx(expected, rel=1e-5)
 
 
 def test_binary_extremes():
     _, target = draw(0)
     perfect = (target == 1).astype(np.float32)
-    found = scores(Binary(), perfect, target)
+    found = scores(BinaryMetric(), perfect, target)
     assert found["pixel_maxF"] == 100
     assert found["balanced_nll"] == pytest.approx(0, abs=1e-5)
-    inverted = scores(Binary(), 1 - perfect, target)
+    inverted = scores(BinaryMetric(), 1 - perfect, target)
     assert math.isfinite(inverted["balanced_nll"])
     assert inverted["pixel_maxF"] == 0
 
@@ -169,7 +173,10 @@ def test_binary_extremes():
 def test_binary_without_one_side():
     ones, zeros = np.ones((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8)
     half = np.full((1, 2, 2), 0.5, np.float32)
-    only_positive, only_negative = scores(Binary(), half, ones), scores(Binary(), half, zeros)
+    only_positive, only_negative = (
+        scores(BinaryMetric(), half, ones),
+        scores(BinaryMetric(), half, zeros),
+    )
     assert only_positive["pixel_maxF"] == 100
     assert math.isnan(only_negative["pixel_maxF"])
     assert math.isnan(only_positive["balanced_nll"])

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.helpers.protocols import saliency
 
-from densemtl.metrics.binary import Binary
-from densemtl.metrics.depth import Depth
+from densemtl.metrics.binary import BinaryMetric
+from densemtl.metrics.calibration import NUM_BINS, CalibrationError
+from densemtl.metrics.depth import DepthMetric
 from densemtl.metrics.miou import MIoU
-from densemtl.metrics.regression import Regression
-from densemtl.metrics.calibration import BINS, Reliability
-from densemtl.types import VOID
+from densemtl.metrics.regression import RegressionMetric
+from densemtl.types import IGNORE_INDEX
+from tests.helpers.protocols import saliency
 
 metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, of the extra dev")
 calibration = pytest.importorskip("sklearn.calibration")
@@ -25,7 +25,7 @@ CASES = ["random", "perfect", "inverted", "mostly void", "one pixel", "absent", 
 
 def scores(metric, prediction, target) -> dict[str, float]:
     metric.update(torch.as_tensor(prediction), torch.as_tensor(target))
-    return metric.scores()
+    return metric.compute_dict()
 
 
 def masked(target, case, void):
@@ -36,7 +36,7 @@ def masked(target, case, void):
     if case == "one pixel":
         kept = target[0, 3, 2]
         target[:] = void
-        target[0, 3, 2] = 1 if np.isnan(kept) or kept == VOID else kept
+        target[0, 3, 2] = 1 if np.isnan(kept) or kept == IGNORE_INDEX else kept
     return target[:0] if case == "empty" else target
 
 
@@ -46,7 +46,7 @@ def binary(case):
     label = (rng.random(SHAPE) < (0 if case == "absent" else 0.4)).astype(np.uint8)
     noise = rng.random(SHAPE).astype(np.float32)
     given = {"perfect": label, "inverted": 1 - label}.get(case, 0.6 * noise + 0.4 * label)
-    return np.float32(given)[: 0 if case == "empty" else None], masked(label, case, VOID)
+    return np.float32(given)[: 0 if case == "empty" else None], masked(label, case, IGNORE_INDEX)
 
 
 def classes(case):
@@ -55,7 +55,9 @@ def classes(case):
     label = rng.integers(0, 3 if case == "absent" else 4, SHAPE).astype(np.uint8)
     noise = rng.integers(0, 3 if case == "absent" else 4, SHAPE)
     given = {"perfect": label, "inverted": (label + 1) % 4}.get(case, noise)
-    return given.astype(np.int64)[: 0 if case == "empty" else None], masked(label, case, VOID)
+    return given.astype(np.int64)[: 0 if case == "empty" else None], masked(
+        label, case, IGNORE_INDEX
+    )
 
 
 def numbers(case):
@@ -71,7 +73,7 @@ def numbers(case):
 def test_classes(case):
     ids, label = classes(case)
     found = scores(MIoU("abcd"), ids, label)
-    p, t = ids[label != VOID], label[label != VOID]
+    p, t = ids[label != IGNORE_INDEX], label[label != IGNORE_INDEX]
     if not t.size:
         assert all(math.isnan(value) for value in found.values())
         return
@@ -95,7 +97,10 @@ def test_classes(case):
 @pytest.mark.parametrize("case", CASES)
 def test_numbers(case):
     given, label = numbers(case)
-    found = {**scores(Regression(), given, label), "depth": scores(Depth(), given, label)["rmse"]}
+    found = {
+        **scores(RegressionMetric(), given, label),
+        "depth": scores(DepthMetric(), given, label)["rmse"],
+    }
     p, t = given[np.isfinite(label)], label[np.isfinite(label)]
     if not t.size:
         assert all(math.isnan(value) for value in found.values())
@@ -115,8 +120,8 @@ def best_f(t, p, percents, beta, inclusive):
 @pytest.mark.parametrize("case", CASES)
 def test_yes_or_no(case):
     probability, label = binary(case)
-    found = scores(Binary(), probability, label)
-    p, t = probability[label != VOID], label[label != VOID]
+    found = scores(BinaryMetric(), probability, label)
+    p, t = probability[label != IGNORE_INDEX], label[label != IGNORE_INDEX]
     if not (t == 1).any():
         assert all(math.isnan(value) for value in found.values())
         return
@@ -133,7 +138,7 @@ def test_yes_or_no(case):
 def test_saliency_of_pooled_pixels(case):
     probability, label = binary(case)
     found = scores(saliency("modern"), probability, label)["maxF"]
-    p, t = probability[label != VOID], label[label != VOID]
+    p, t = probability[label != IGNORE_INDEX], label[label != IGNORE_INDEX]
     expected = best_f(t, p, range(5, 96, 5), math.sqrt(0.3), True) if t.size else math.nan
     assert found == pytest.approx(expected, nan_ok=True)
 
@@ -142,7 +147,10 @@ def test_saliency_of_pooled_pixels(case):
 def test_saliency_image_by_image(case):
     """IoU under both protocols, and the means that `survey` takes F of."""
     probability, label = binary(case)
-    shown = [(p[t != VOID], t[t != VOID]) for p, t in zip(probability, label, strict=True)]
+    shown = [
+        (p[t != IGNORE_INDEX], t[t != IGNORE_INDEX])
+        for p, t in zip(probability, label, strict=True)
+    ]
     shown = [(p, t) for p, t in shown if t.size]
     if not shown:
         return
@@ -169,13 +177,13 @@ def mean_scores(shown, threshold, protocol):
 @pytest.mark.parametrize("case", CASES)
 def test_calibration(case):
     probability, label = binary(case)
-    metric = Reliability()
+    metric = CalibrationError()
     found = scores(metric, probability, label)["ECE"]
-    p, t = probability[label != VOID], label[label != VOID]
+    p, t = probability[label != IGNORE_INDEX], label[label != IGNORE_INDEX]
     if not t.size:
         assert math.isnan(found)
         return
-    true, told = calibration.calibration_curve(t, p, n_bins=BINS)
-    counts = np.histogram(p, BINS, (0, 1))[0]
+    true, told = calibration.calibration_curve(t, p, n_bins=NUM_BINS)
+    counts = np.histogram(p, NUM_BINS, (0, 1))[0]
     share = counts[counts > 0] / len(p)
     assert found == pytest.approx(100 * (share * np.abs(true - told)).sum(), abs=1e-5)

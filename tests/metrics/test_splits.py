@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torchmetrics.utilities import dim_zero_sum
 
 from densemtl import registry
-from densemtl.types import VOID
+from densemtl.types import IGNORE_INDEX
 
 IMAGES = 6
 KINDS = [
@@ -28,12 +28,12 @@ KINDS = [
 
 
 def make(name, options):
-    return registry.make("tasks", name, name, options=options)
+    return registry.create("tasks", name, name, options=options)
 
 
 def metric_of(task, protocol):
     """The one that Delta_m reads; the quick one of edges is that of binary maps."""
-    return task.final_metric(protocol) or task.metric(protocol)
+    return task.final_metric(protocol) or task.make_metric(protocol)
 
 
 def draw(task, seed=0):
@@ -42,9 +42,9 @@ def draw(task, seed=0):
     logits = torch.randn(IMAGES, task.channels, 5, 7, generator=generator)
     void = torch.rand(IMAGES, 5, 7, generator=generator) < 0.3
     void[2] = True
-    if task.void((1, 1)).dtype == np.uint8:
+    if task.make_empty_label((1, 1)).dtype == np.uint8:
         target = torch.randint(0, max(task.channels, 2), (IMAGES, 5, 7), generator=generator).byte()
-        target[void] = VOID
+        target[void] = IGNORE_INDEX
     else:
         target = torch.rand(logits.shape, generator=generator) + 0.5
         target[void.unsqueeze(1).expand_as(target)] = torch.nan
@@ -66,7 +66,10 @@ def in_parts(task, protocol, cuts):
 @given(cuts=st.lists(st.integers(0, IMAGES), max_size=4))
 def test_any_split_into_batches_gives_the_same_value(name, options, protocol, cuts):
     task = make(name, options)
-    whole, parts = in_parts(task, protocol, []).scores(), in_parts(task, protocol, cuts).scores()
+    whole, parts = (
+        in_parts(task, protocol, []).compute_dict(),
+        in_parts(task, protocol, cuts).compute_dict(),
+    )
     assert all(math.isfinite(value) for value in whole.values())
     assert parts == pytest.approx(whole, rel=1e-9)
 
@@ -84,7 +87,9 @@ def test_states_of_two_ranks_add_up(name, options, protocol):
     total.update(prediction[:0], target[:0])
     for state in total._defaults:
         setattr(total, state, sum(getattr(metric, state) for metric in ranks))
-    assert total.scores() == pytest.approx(in_parts(task, protocol, []).scores(), rel=1e-9)
+    assert total.compute_dict() == pytest.approx(
+        in_parts(task, protocol, []).compute_dict(), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])
@@ -96,8 +101,8 @@ def test_reset_forgets_everything_and_the_primary_metric_is_there(name, options,
     metric.update(prediction.flip(-1), target)
     metric.reset()
     metric.update(prediction, target)
-    assert metric.scores() == in_parts(task, protocol, []).scores()
-    assert task.primary(protocol) in metric.scores()
+    assert metric.compute_dict() == in_parts(task, protocol, []).compute_dict()
+    assert task.get_primary_metric(protocol) in metric.compute_dict()
 
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])

@@ -6,14 +6,14 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tests.helpers.exact import assert_all_same
-from tests.helpers.experiments import tiny
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from densemtl.factory import build_model, build_tasks
 from densemtl.backbones.backbone import Backbone
-from densemtl.models.activation_checkpointing import blocks, recompute_blocks
+from densemtl.factory import build_model, build_tasks
+from densemtl.models.activation_checkpointing import enable_grad_checkpointing, find_blocks
+from tests.helpers.exact import assert_all_same
+from tests.helpers.experiments import make_tiny_experiment
 
 MODELS = {
     "hard_sharing": "test_resnet",
@@ -27,7 +27,7 @@ MODELS = {
 def model(decoder: str, backbone: str) -> nn.Module:
     torch.manual_seed(0)
     chosen = f"backbone={{name: {backbone}, pretrained: false}}"
-    experiment = tiny(f"decoder.name={decoder}", chosen)
+    experiment = make_tiny_experiment(f"decoder.name={decoder}", chosen)
     return build_model(experiment, build_tasks(experiment)).train()
 
 
@@ -43,17 +43,17 @@ def step(net: nn.Module) -> tuple[list[Tensor], float]:
     image = torch.randint(0, 256, (2, 3, 64, 64))
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         predictions = net(image)
-        total = sum(each.square().mean() for each in predictions.final.values())
+        total = sum(each.square().mean() for each in predictions.logits.values())
     total.backward()
     gradients = [each.grad for each in net.parameters() if each.grad is not None]
-    return [*predictions.final.values(), *gradients, *net.buffers()], sum(kept.values())
+    return [*predictions.logits.values(), *gradients, *net.buffers()], sum(kept.values())
 
 
 @pytest.mark.parametrize("decoder", MODELS)
 def test_every_number_stays_and_less_is_kept(decoder):
     plain = model(decoder, MODELS[decoder])
     thrifty = deepcopy(plain)
-    recompute_blocks(thrifty)
+    enable_grad_checkpointing(thrifty)
     (wanted, whole), (found, part) = step(plain), step(thrifty)
     assert part < 0.8 * whole
     assert_all_same(found, wanted)
@@ -62,7 +62,7 @@ def test_every_number_stays_and_less_is_kept(decoder):
 def test_compiled_every_number_stays():
     plain = model("hard_sharing", "test_resnet")
     thrifty = deepcopy(plain)
-    recompute_blocks(thrifty)
+    enable_grad_checkpointing(thrifty)
     torch._dynamo.reset()
     thrifty.compile(backend="aot_eager", fullgraph=True)
     (wanted, whole), (found, part) = step(plain), step(thrifty)
@@ -72,7 +72,7 @@ def test_compiled_every_number_stays():
 
 def test_no_block_holds_another_or_a_backbone():
     for decoder, backbone in MODELS.items():
-        found = list(blocks(model(decoder, backbone)))
+        found = list(find_blocks(model(decoder, backbone)))
         inside = [each for block in found for each in block.modules() if each is not block]
         assert found
         assert not {*map(id, inside)} & {*map(id, found)}
@@ -81,10 +81,10 @@ def test_no_block_holds_another_or_a_backbone():
 
 def test_a_copy_runs_its_own_blocks():
     net = model("hard_sharing", "test_resnet")
-    recompute_blocks(net)
+    enable_grad_checkpointing(net)
     copied = deepcopy(net)
     with torch.no_grad():
         for each in net.parameters():
             each.fill_(torch.nan)
-    final = copied(torch.zeros(2, 3, 64, 64)).final
+    final = copied(torch.zeros(2, 3, 64, 64)).logits
     assert all(each.isfinite().all() for each in final.values())

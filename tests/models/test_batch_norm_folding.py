@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.helpers.exact import assert_same
 from torch import Tensor, nn
 
 import densemtl
 from densemtl.errors import ModelError
 from densemtl.models import batch_norm_folding
-from densemtl.models.batch_norm_folding import fold_batch_norm
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.batch_norm_folding import fuse_conv_bn
+from densemtl.models.multi_task_model import MultiTaskModel
+from tests.helpers.exact import assert_same
 
 NORM = nn.BatchNorm2d
 
 
-def make(decoder: str, backbone: str, head: str = "fpn") -> DenseModel:
+def make(decoder: str, backbone: str, head: str = "fpn") -> MultiTaskModel:
     """With statistics and weights that normalisation cannot be left out for."""
     torch.manual_seed(0)
     model = densemtl.create_model(decoder, backbone=backbone, head=head, tasks=["depth", "edge"])
@@ -52,14 +52,14 @@ def test_folded_gives_the_same(decoder: str, backbone: str, head: str, left: int
     model = make(decoder, backbone, head)
     assert model.mean.dtype == torch.float64
     count = norms(model)
-    folded = fold_batch_norm(model)
+    folded = fuse_conv_bn(model)
     assert count > 0
     assert norms(model) == count
     assert norms(folded) == left
     image = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for task, logits in model(image).final.items():
-            assert_same(folded(image).final[task], logits)
+        for task, logits in model(image).logits.items():
+            assert_same(folded(image).logits[task], logits)
 
 
 class Twice(nn.Module):
@@ -79,11 +79,15 @@ class Twice(nn.Module):
 def test_only_pairs_are_folded() -> None:
     network = Twice().eval()
     image = torch.randn(1, 3, 4, 4)
-    assert batch_norm_folding._pairs(network, image) == [(network.plain, network.norms[2])]
+    assert batch_norm_folding._find_conv_bn_pairs(network, image) == [
+        (network.plain, network.norms[2])
+    ]
 
 
 def test_what_changes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("hard_sharing", "test_resnet")
-    monkeypatch.setattr(batch_norm_folding, "fuse_conv_bn_eval", lambda convolution, norm: convolution)
+    monkeypatch.setattr(
+        batch_norm_folding, "fuse_conv_bn_eval", lambda convolution, norm: convolution
+    )
     with pytest.raises(ModelError, match="batch normalisation cannot be folded: depth changes by"):
-        fold_batch_norm(model)
+        fuse_conv_bn(model)

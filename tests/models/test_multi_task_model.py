@@ -7,21 +7,21 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tests.helpers.exact import assert_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl import registry
-from densemtl.ops.lazy_upsampling import Coarse
-from densemtl.decoders.base import PyramidDecoder
+from densemtl.backbones.backbone import Backbone
+from densemtl.decoders.base import SharedBackboneDecoder
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.single_task import SingleTask
-from densemtl.backbones.backbone import Backbone
-from densemtl.models.multi_task_model import DenseModel
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.tasks.base import Task
-from densemtl.tasks.classification import Classes
+from densemtl.tasks.classification import Classification
 from densemtl.tasks.depth import Depth
-from densemtl.types import FeatureSpec, Frame, Predictions
+from densemtl.types import FeatureInfo, ImagePlacement, Predictions
+from tests.helpers.exact import assert_same
 
 BACKBONES = (
     "test_resnet",
@@ -38,7 +38,7 @@ SIZE = (65, 83)
 
 def classes(*counts: int) -> list[Task]:
     return [
-        Classes(f"task{i}", class_names=[str(c) for c in range(count)])
+        Classification(f"task{i}", class_names=[str(c) for c in range(count)])
         for i, count in enumerate(counts)
     ]
 
@@ -46,18 +46,20 @@ def classes(*counts: int) -> list[Task]:
 TASKS = [*classes(4), Depth("depth")]
 
 
-def make(backbone: str, head: str, tasks: Sequence[Task], output_stride: int = 32) -> DenseModel:
+def make(
+    backbone: str, head: str, tasks: Sequence[Task], output_stride: int = 32
+) -> MultiTaskModel:
     torch.manual_seed(0)
     method = SingleTask if len(tasks) == 1 else HardSharing
 
     def make_backbone() -> Backbone:
         return Backbone(backbone, pretrained=False, output_stride=output_stride)  # type: ignore[arg-type]
 
-    def make_head(features: FeatureSpec, channels: int) -> nn.Module:
-        built: nn.Module = registry.make("heads", head, features, channels, options={})
+    def make_head(features: FeatureInfo, channels: int) -> nn.Module:
+        built: nn.Module = registry.create("heads", head, features, channels, options={})
         return built
 
-    return DenseModel(method(make_backbone, make_head, tasks))
+    return MultiTaskModel(method(make_backbone, make_head, tasks))
 
 
 def picture(batch: int, size: tuple[int, int] = SIZE) -> Tensor:
@@ -89,7 +91,7 @@ def test_published_parameter_counts(
 @pytest.mark.parametrize("head", ["fpn", "hrnet", "linear", "deeplab"])
 def test_odd_sizes_and_a_gradient_for_every_parameter(backbone: str, head: str) -> None:
     model = make(backbone, head, TASKS).train()
-    final = model(picture(2)).final
+    final = model(picture(2)).logits
     assert {task: each.shape for task, each in final.items()} == {
         "task0": (2, 4, *SIZE),
         "depth": (2, 1, *SIZE),
@@ -108,19 +110,21 @@ def test_logits_left_at_feature_resolution(size: tuple[int, int]) -> None:
     model = make("test_resnet", "fpn", TASKS).eval()
     with torch.no_grad():
         full, coarse = model(picture(2, size)), model(picture(2, size), full_size=False)
-    assert coarse.canvas == (96, 96) if size == SIZE else size
-    assert full.canvas is None
-    for task, logits in coarse.final.items():
-        assert logits.shape[-1] == coarse.canvas[1] // 4
-        whole = Coarse.of(logits, Frame(size, (0, 0, *size)), coarse.canvas).whole()
-        assert torch.equal(whole, full.final[task])
+    assert coarse.padded_size == (96, 96) if size == SIZE else size
+    assert full.padded_size is None
+    for task, logits in coarse.logits.items():
+        assert logits.shape[-1] == coarse.padded_size[1] // 4
+        whole = LazyLogits.from_placement(
+            logits, ImagePlacement(size, (0, 0, *size)), coarse.padded_size
+        ).upsample()
+        assert torch.equal(whole, full.logits[task])
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_a_dilated_batch_of_one_trains(backbone: str, output_stride: int) -> None:
     model = make(backbone, "deeplab", TASKS, output_stride).train()
-    assert model(picture(1)).final["depth"].shape == (1, 1, *SIZE)
+    assert model(picture(1)).logits["depth"].shape == (1, 1, *SIZE)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_mambaout"])
@@ -128,8 +132,8 @@ def test_images_of_a_batch_are_independent_in_evaluation(backbone: str) -> None:
     model = make(backbone, "fpn", TASKS).eval().double()
     images = picture(3)
     with torch.no_grad():
-        together = model(images).final["task0"]
-        alone = torch.cat([model(image[None]).final["task0"] for image in images])
+        together = model(images).logits["task0"]
+        alone = torch.cat([model(image[None]).logits["task0"] for image in images])
     assert_same(together, alone)
 
 
@@ -139,8 +143,8 @@ def test_a_padded_image_is_the_corner_of_one_with_the_mean_colour_beside_it() ->
     large = (255 * torch.tensor(model.decoder.backbone.mean)).view(1, 3, 1, 1).repeat(1, 1, 64, 96)
     large[..., :50, :70] = small
     with torch.no_grad():
-        expected = model(large).final["depth"][..., :50, :70]
-        assert_same(model(small).final["depth"], expected)
+        expected = model(large).logits["depth"][..., :50, :70]
+        assert_same(model(small).logits["depth"], expected)
 
 
 def test_the_backbone_sees_normalised_colours() -> None:
@@ -158,7 +162,7 @@ def test_the_backbone_sees_normalised_colours() -> None:
 def test_bytes_and_floats_give_the_same() -> None:
     model = make("test_resnet", "fpn", TASKS).eval()
     with torch.no_grad():
-        first, second = model(picture(1)).final, model(picture(1).float()).final
+        first, second = model(picture(1)).logits, model(picture(1).float()).logits
     assert torch.equal(first["depth"], second["depth"])
 
 
@@ -169,7 +173,7 @@ def test_state_dicts_go_round_and_hold_no_constants() -> None:
             parameter.zero_()
     second.load_state_dict(first.state_dict())
     with torch.no_grad():
-        a, b = first.eval()(picture(1)).final, second.eval()(picture(1)).final
+        a, b = first.eval()(picture(1)).logits, second.eval()(picture(1)).logits
     assert torch.equal(a["task0"], b["task0"])
     assert not {"mean", "std"} & set(first.state_dict())
 
@@ -177,14 +181,14 @@ def test_state_dicts_go_round_and_hold_no_constants() -> None:
 def test_channels_last_and_bfloat16() -> None:
     model = make("test_resnet", "fpn", TASKS).eval()
     with torch.no_grad():
-        plain = model(picture(2)).final["depth"]
+        plain = model(picture(2)).logits["depth"]
         exact = deepcopy(model).double()
-        expected = exact(picture(2)).final["depth"]
+        expected = exact(picture(2)).logits["depth"]
         exact, model = (each.to(memory_format=torch.channels_last) for each in (exact, model))
         image = picture(2).contiguous(memory_format=torch.channels_last)
-        assert_same(exact(image).final["depth"], expected)
+        assert_same(exact(image).logits["depth"], expected)
         with torch.autocast("cpu", torch.bfloat16):
-            coarse = model(image).final["depth"]
+            coarse = model(image).logits["depth"]
     assert coarse.shape == plain.shape
     assert (coarse.float() - plain).abs().mean() < 0.1 * plain.abs().mean() + 0.05
 
@@ -198,10 +202,10 @@ def test_every_parameter_lies_in_one_group(tasks: list[Task]) -> None:
     assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
 
 
-class Auxiliary(PyramidDecoder):
+class Auxiliary(SharedBackboneDecoder):
     """Predicts the horizontal coordinate of a feature cell, at stride 8."""
 
-    def predict(self, features: list[Tensor]) -> Predictions:
+    def decode_features(self, features: list[Tensor]) -> Predictions:
         batch, _, height, width = features[1].shape
         ramp = torch.arange(width, dtype=torch.float32).expand(batch, 1, height, width)
         return Predictions({"depth": ramp}, [{"depth": ramp}], {"prior": ramp.sum()})
@@ -210,22 +214,22 @@ class Auxiliary(PyramidDecoder):
         return {"shared": list(self.parameters())}
 
 
-def auxiliary_model() -> DenseModel:
-    return DenseModel(
+def auxiliary_model() -> MultiTaskModel:
+    return MultiTaskModel(
         Auxiliary(lambda: Backbone("test_resnet", pretrained=False), [Depth("depth")])
     )
 
 
 def test_auxiliary_logits_keep_their_resolution() -> None:
     predictions = auxiliary_model()(picture(1, (64, 96)))
-    assert predictions.aux[0]["depth"].shape == (1, 1, 8, 12)
-    assert predictions.final["depth"].shape == (1, 1, 64, 96)
-    assert "prior" in predictions.terms
+    assert predictions.aux_logits[0]["depth"].shape == (1, 1, 8, 12)
+    assert predictions.logits["depth"].shape == (1, 1, 64, 96)
+    assert "prior" in predictions.aux_losses
 
 
 def test_padding_is_cut_off_auxiliary_logits_exactly() -> None:
     predictions = auxiliary_model()(picture(1, (50, 70)))
     ramp = torch.arange(12.0).view(1, 1, 1, 12)
     row = F.interpolate(ramp, size=(1, 96), mode="bilinear", align_corners=False)[..., :70]
-    for logits in (predictions.aux[0]["depth"], predictions.final["depth"]):
+    for logits in (predictions.aux_logits[0]["depth"], predictions.logits["depth"]):
         torch.testing.assert_close(logits, row.expand(1, 1, 50, 70))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densemtl.ops.argmax import highest
+from densemtl.ops.argmax import argmax_channels
 
 SIZES = [(1, 1, 1, 1), (0, 3, 4, 5), (2, 3, 7, 5), (1, 40, 30, 641), (3, 255, 1, 9)]
 
@@ -17,6 +17,6 @@ def test_any_layout_and_ties(size, layout, dtype) -> None:
     """Rounded to few values, so that equals are common; whole, and cut as padding is."""
     logits = (2 * torch.randn(size)).round().to(dtype).contiguous(memory_format=layout)
     for each in (logits, logits[..., : max(size[2] - 1, 1), : max(size[3] - 2, 1)]):
-        found = highest(each)
+        found = argmax_channels(each)
         assert found.dtype == torch.int64
         assert torch.equal(found, each.argmax(1))

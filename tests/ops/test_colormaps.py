@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from densemtl.ops.colormaps import glow, palette, ramp
+from densemtl.ops.colormaps import apply_probability_colormap, apply_viridis_colormap, make_palette
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
@@ -15,29 +15,31 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("count", "apart"), [(2, 60), (6, 40), (13, 25), (40, 10)])
 def test_classes_can_be_told_apart_and_from_void(count, apart):
-    colours = lab(np.vstack([palette(count), np.zeros((1, 3), np.uint8)]))
+    colours = lab(np.vstack([make_palette(count), np.zeros((1, 3), np.uint8)]))
     distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
     assert distances[~np.eye(count + 1, dtype=bool)].min() > apart
 
 
 def test_a_class_keeps_its_colour_whatever_their_number():
-    assert palette(255).shape == (255, 3)
-    assert palette(255).dtype == np.uint8
-    assert len(np.unique(palette(255), axis=0)) == 255
+    assert make_palette(255).shape == (255, 3)
+    assert make_palette(255).dtype == np.uint8
+    assert len(np.unique(make_palette(255), axis=0)) == 255
     for count in (1, 2, 21, 40):
-        np.testing.assert_array_equal(palette(count), palette(255)[:count])
+        np.testing.assert_array_equal(make_palette(count), make_palette(255)[:count])
 
 
 def test_a_ramp_goes_from_bright_to_dark_and_stops_at_its_ends():
     values = np.linspace(-1, 6, 15)[None]
-    brightness = lab(ramp(values, 0.0, 5.0)[0])[:, 0]
+    brightness = lab(apply_viridis_colormap(values, 0.0, 5.0)[0])[:, 0]
     inside = (values[0] >= 0) & (values[0] <= 5)
     assert (np.diff(brightness[inside]) < 0).all()
     assert (np.diff(brightness[~inside & (values[0] < 0)]) == 0).all()
     assert brightness[-1] == brightness[-2]
 
 
-@pytest.mark.parametrize("paint", [glow, lambda values: ramp(values, 0, 1)])
+@pytest.mark.parametrize(
+    "paint", [apply_probability_colormap, lambda values: apply_viridis_colormap(values, 0, 1)]
+)
 def test_only_nan_is_black(paint):
     picture = paint(np.array([[0, 0.5, 1, np.nan]], np.float32))
     assert picture.shape == (1, 4, 3)
@@ -46,5 +48,5 @@ def test_only_nan_is_black(paint):
 
 
 def test_probabilities_glow():
-    brightness = glow(np.linspace(0, 1, 11)[None])[0].astype(int).sum(-1)
+    brightness = apply_probability_colormap(np.linspace(0, 1, 11)[None])[0].astype(int).sum(-1)
     assert (np.diff(brightness) > 0).all()

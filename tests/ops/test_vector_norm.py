@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from densemtl.ops.vector_norm import length, unit
+from densemtl.ops.vector_norm import normalize, vector_norm
 
 
 @pytest.mark.parametrize("channels", [2, 3])
@@ -16,7 +16,7 @@ def test_unit_equals_normalize(channels: int, shortest: float) -> None:
     with torch.no_grad():
         vectors[0, :, 0, 0] = 0
         vectors[0, :, 1, 1] *= 1e-6
-    ours, theirs = unit(vectors, shortest), F.normalize(vectors, dim=1, eps=shortest)
+    ours, theirs = normalize(vectors, shortest), F.normalize(vectors, dim=1, eps=shortest)
     torch.testing.assert_close(ours, theirs)
     weights = torch.randn_like(ours)
     (one,) = torch.autograd.grad((ours * weights).sum(), vectors, retain_graph=True)
@@ -26,11 +26,11 @@ def test_unit_equals_normalize(channels: int, shortest: float) -> None:
 
 def test_length_equals_norm() -> None:
     vectors = torch.randn(2, 3, 4, 5)
-    torch.testing.assert_close(length(vectors), vectors.norm(dim=1))
-    assert length(torch.zeros(1, 3, 2, 2), shortest=0.5).eq(0.5).all()
+    torch.testing.assert_close(vector_norm(vectors), vectors.norm(dim=1))
+    assert vector_norm(torch.zeros(1, 3, 2, 2), eps=0.5).eq(0.5).all()
 
 
 def test_half_precision_is_lifted() -> None:
-    made = unit(torch.randn(1, 3, 4, 4, dtype=torch.bfloat16), 1e-4)
+    made = normalize(torch.randn(1, 3, 4, 4, dtype=torch.bfloat16), 1e-4)
     assert made.dtype == torch.float32
-    torch.testing.assert_close(length(made), torch.ones(1, 4, 4))
+    torch.testing.assert_close(vector_norm(made), torch.ones(1, 4, 4))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from densemtl.results import tables
 from densemtl.errors import ResultsError
-from densemtl.results.results import Results, TaskResult, compare, load_results
+from densemtl.results import tables
+from densemtl.results.results import Results, TaskResult, add_baselines, load_results
 
 
 def results(*tasks: str, value: float = 50.0, **changes: Any) -> Results:
@@ -26,7 +26,7 @@ def results(*tasks: str, value: float = 50.0, **changes: Any) -> Results:
         },
         "tasks": {
             task: TaskResult(
-                primary={"semseg": "mIoU", "depth": "rmse"}[task],
+                primary_metric={"semseg": "mIoU", "depth": "rmse"}[task],
                 higher_is_better=task == "semseg",
                 metrics={"mIoU": value, "rmse": value, "nothing": None},
             )
@@ -53,7 +53,7 @@ def singles(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_delta_m_by_hand(singles: dict[str, Path]) -> None:
-    compared = compare(results("semseg", "depth", value=50.0), singles)
+    compared = add_baselines(results("semseg", "depth", value=50.0), singles)
     assert compared.tasks["semseg"].delta == pytest.approx(25.0)
     assert compared.tasks["depth"].delta == pytest.approx(-25.0)
     assert compared.delta_m == pytest.approx(0.0)
@@ -75,7 +75,7 @@ def test_like_is_compared_with_like(
 ) -> None:
     results("depth", value=40.0, **change).save(singles["depth"])
     with pytest.raises(ResultsError, match=told) as error:
-        compare(results("semseg", "depth"), singles)
+        add_baselines(results("semseg", "depth"), singles)
     assert str(singles["depth"]) in str(error.value)
 
 
@@ -89,23 +89,23 @@ def test_scored_on_as_many_images(singles: dict[str, Path]) -> None:
 
     results("depth").model_copy(update={"tasks": {"depth": of(2498)}}).save(singles["depth"])
     same = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(2498)}})
-    assert compare(same, singles).delta_m is not None
+    assert add_baselines(same, singles).delta_m is not None
     other = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(5105)}})
     told = r"depth\.json: .* scored on 2498 images, this run on 5105"
     with pytest.raises(ResultsError, match=told):
-        compare(other, singles)
+        add_baselines(other, singles)
 
 
 def test_a_multi_task_run_is_no_reference(singles: dict[str, Path]) -> None:
     results("semseg", "depth").save(singles["depth"])
     with pytest.raises(ResultsError, match="not a single-task run of 'depth'"):
-        compare(results("semseg", "depth"), singles)
+        add_baselines(results("semseg", "depth"), singles)
 
 
 def test_a_missing_reference_is_named(singles: dict[str, Path]) -> None:
     del singles["depth"]
     with pytest.raises(ResultsError, match="depth"):
-        compare(results("semseg", "depth"), singles)
+        add_baselines(results("semseg", "depth"), singles)
 
 
 def test_files_read_back_equal(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def seeds() -> list[Results]:
 
 def test_seeds_are_one_row_with_mean_and_deviation() -> None:
     (row,) = tables.group_by_seed(seeds())
-    assert row.seeds == 2
+    assert row.num_seeds == 2
     text = tables.to_markdown([row])
     assert "| 41 ± 1.4 | 1.5 ± 0.71 |" in text
     assert text.splitlines()[0].endswith("| semseg mIoU ↑ | Delta_m % ↑ |")

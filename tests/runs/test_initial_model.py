@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
+from tests.helpers.experiments import make_tiny_experiment
 
 from densemtl.runs import initial_model
 from densemtl.factory import build_model, build_splits, build_tasks
-from densemtl.runtime.execution import make_precision
+from densemtl.runtime.execution import make_execution_config
 from densemtl.errors import ModelError
 from densemtl.runs.initial_model import build_initial_model
-from densemtl.models.complexity import count_flop, meta_copy
-from densemtl.runs.train_run import make_job, run
+from densemtl.models.complexity import count_flops, meta_copy
+from densemtl.runs.train_run import build_training_run, train_experiment
 
 
 def test_weights_and_following_random_numbers_depend_on_the_seed_alone() -> None:
-    experiment = tiny("seed=3")
+    experiment = make_tiny_experiment("seed=3")
     torch.manual_seed(3)
     expected = build_model(experiment, build_tasks(experiment)).state_dict()
     numbers = torch.rand(4)
@@ -31,12 +31,12 @@ def test_weights_and_following_random_numbers_depend_on_the_seed_alone() -> None
 
 
 def test_a_job_goes_on_with_the_random_numbers_after_the_model(tmp_path: Path) -> None:
-    experiment = tiny()
+    experiment = make_tiny_experiment()
     initial = build_initial_model(experiment, build_tasks(experiment))
     torch.manual_seed(99)  # as training other models in between does
-    precision = make_precision(experiment.train, "cpu")
-    job = make_job(experiment, build_splits(experiment), tmp_path, precision, None, initial)
-    assert job.stepper.model is initial.model
+    precision = make_execution_config(experiment.train, "cpu")
+    job = build_training_run(experiment, build_splits(experiment), tmp_path, precision, None, initial)
+    assert job.train_step.model is initial.model
     assert torch.equal(torch.get_rng_state(), initial.rng_state["cpu"])
 
 
@@ -49,26 +49,26 @@ def test_each_run_builds_its_model_once(tmp_path: Path, monkeypatch, baselines: 
         return build_model(experiment, tasks)
 
     monkeypatch.setattr(initial_model, "build_model", build)
-    run(tiny("train.epochs=1", f"baselines={baselines}"), tmp_path / "multi", "cpu")
+    train_experiment(make_tiny_experiment("train.epochs=1", f"baselines={baselines}"), tmp_path / "multi", "cpu")
     singles = [("semseg",), ("depth",)] if baselines == "auto" else []
     assert built == [("semseg", "depth"), *singles]
 
 
 @pytest.mark.parametrize("decoder", ["mti_net", "cross_stitch"])
 def test_flop_are_those_of_the_model_and_leave_it_as_it_was(decoder: str) -> None:
-    experiment = tiny(f"decoder.name={decoder}")
+    experiment = make_tiny_experiment(f"decoder.name={decoder}")
     model = build_model(experiment, build_tasks(experiment)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     copied = meta_copy(model)
     assert {each.device.type for each in (*copied.parameters(), *copied.buffers())} == {"meta"}
-    flop = count_flop(copied, experiment.input.size)
+    flop = count_flops(copied, experiment.input.size)
     assert model.training
     assert all(torch.equal(model.state_dict()[name], old) for name, old in before.items())
-    assert flop == count_flop(model.to("meta"), experiment.input.size)
+    assert flop == count_flops(model.to("meta"), experiment.input.size)
 
 
 def test_an_input_too_small_to_train_on_is_reported_first(tmp_path: Path) -> None:
     small = ("input.size=[32, 32]", "loader.batch_size=1", "baselines=auto")
     with pytest.raises(ModelError, match=r"input\.size: \[32, 32\] is one pixel"):
-        run(tiny(*small), tmp_path / "multi", "cpu")
+        train_experiment(make_tiny_experiment(*small), tmp_path / "multi", "cpu")
     assert not list(tmp_path.iterdir())

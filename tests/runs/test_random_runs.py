@@ -6,25 +6,25 @@ from pathlib import Path
 
 from tests.helpers import random_runs
 import pytest
-from tests.helpers.experiments import write_tiny
+from tests.helpers.experiments import write_tiny_config
 from hypothesis import given, settings
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("fuzz"))
+    return write_tiny_config(tmp_path_factory.mktemp("fuzz"))
 
 
 def test_a_single_pixel_at_the_coarsest_level(file: Path) -> None:
     single = ["input.size=[8, 24]", "loader.batch_size=1", "trackers=[]"]
-    code, said = random_runs.attempt(single, file)
+    code, said = random_runs.run_one_step(single, file)
     assert code == 2
     assert said.startswith("error: input.size: [8, 24] is one pixel at the backbone's stride of 32")
-    assert random_runs.attempt([*single, "input.size=[8, 33]"], file) == (0, "")
+    assert random_runs.run_one_step([*single, "input.size=[8, 33]"], file) == (0, "")
 
 
 @settings(max_examples=10)
 @given(random_runs.runs())
 def test_any_options(file: Path, overrides: list[str]) -> None:
-    code, said = random_runs.attempt(overrides, file)
-    assert (code == 0) or (code == 2 and random_runs.is_told_well(said)), said
+    code, said = random_runs.run_one_step(overrides, file)
+    assert (code == 0) or (code == 2 and random_runs.is_clear_error(said)), said

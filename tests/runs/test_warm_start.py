@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny
+from tests.helpers.experiments import make_tiny_experiment
 
 from densemtl.factory import build_splits
 from densemtl.engine.checkpoint import load_weights
-from densemtl.runtime.execution import make_precision
+from densemtl.runtime.execution import make_execution_config
 from densemtl.errors import CheckpointError, ConfigError
-from densemtl.runs.train_run import make_job, run
+from densemtl.runs.train_run import build_training_run, train_experiment
 
 SHORT = ("train.epochs=1", "decoder={name: cross_stitch, alpha: 1.0}")
 TASKS = ("semseg", "depth")
@@ -22,7 +22,7 @@ TASKS = ("semseg", "depth")
 def singles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("singles")
     for task in TASKS:
-        run(tiny("train.epochs=1").single_task(task), folder / task, "cpu")
+        train_experiment(make_tiny_experiment("train.epochs=1").to_single_task(task), folder / task, "cpu")
     return {task: folder / task for task in TASKS}
 
 
@@ -33,32 +33,32 @@ def named(singles: dict[str, Path]) -> str:
 def test_unmixed_networks_repeat_the_single_task_runs(
     singles: dict[str, Path], tmp_path: Path
 ) -> None:
-    experiment = tiny(*SHORT)
-    job = make_job(
+    experiment = make_tiny_experiment(*SHORT)
+    job = build_training_run(
         experiment,
         build_splits(experiment),
         tmp_path,
-        make_precision(experiment.train, "cpu"),
+        make_execution_config(experiment.train, "cpu"),
         singles,
     )
     batch = next(iter(job.val_loader))
     with torch.no_grad():
-        final = job.train_step.model.eval()(batch.image).final
+        final = job.train_step.model.eval()(batch.image).logits
     for task in TASKS:
-        single = tiny("train.epochs=1").single_task(task)
-        alone = make_job(
-            single, build_splits(single), tmp_path / task, make_precision(single.train, "cpu")
+        single = make_tiny_experiment("train.epochs=1").to_single_task(task)
+        alone = build_training_run(
+            single, build_splits(single), tmp_path / task, make_execution_config(single.train, "cpu")
         ).train_step.model
         alone.load_state_dict(load_weights(singles[task] / "best.safetensors").tensors)
         with torch.no_grad():
-            torch.testing.assert_close(final[task], alone.eval()(batch.image).final[task])
+            torch.testing.assert_close(final[task], alone.eval()(batch.image).logits[task])
 
 
 def test_baselines_serve_as_start_and_as_reference(
     singles: dict[str, Path], tmp_path: Path
 ) -> None:
     given = f"baselines={named(singles)}"
-    results = run(tiny(*SHORT, given, "init_from=baselines"), tmp_path / "run", "cpu")
+    results = train_experiment(make_tiny_experiment(*SHORT, given, "init_from=baselines"), tmp_path / "run", "cpu")
     assert results.delta_m is not None
 
 
@@ -74,5 +74,5 @@ def test_what_cannot_start_is_told_before_anything_is_trained(
         ((f"init_from={{semseg: {tmp_path}, depth: x}}",), CheckpointError, "no finished valid"),
     ):
         with pytest.raises(kind, match=told):
-            run(tiny(*SHORT, *changes), tmp_path / "never", "cpu")
+            train_experiment(make_tiny_experiment(*SHORT, *changes), tmp_path / "never", "cpu")
         assert not (tmp_path / "never").exists()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from densemtl.runtime.execution import Precision, make_precision
+from densemtl.config.sections import TrainConfig
 from densemtl.errors import UserError
-from densemtl.config.sections import TrainSettings
+from densemtl.runtime.execution import ExecutionConfig, make_execution_config
 from densemtl.types import Predictions
 
 
@@ -29,29 +29,31 @@ class Probe(nn.Module):
     ("amp", "dtype"), [("none", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_autocast_casts_operations_but_not_parameters(amp, dtype):
-    precision = make_precision(TrainSettings(amp=amp), "cpu")
-    model = precision.place(Probe())
-    predictions = precision.run(model, torch.rand(2, 3, 6, 8))
-    assert predictions.final["depth"].dtype == dtype
+    precision = make_execution_config(TrainConfig(amp=amp), "cpu")
+    model = precision.to_device(Probe())
+    predictions = precision.forward(model, torch.rand(2, 3, 6, 8))
+    assert predictions.logits["depth"].dtype == dtype
     assert model.conv.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_memory_layout_of_images_and_convolutions(channels_last):
-    precision = make_precision(TrainSettings(channels_last=channels_last), "cpu")
-    model = precision.place(Probe())
+    precision = make_execution_config(TrainConfig(channels_last=channels_last), "cpu")
+    model = precision.to_device(Probe())
     for image in (torch.rand(2, 3, 6, 8), torch.rand(2, 6, 8, 3).permute(0, 3, 1, 2)):
-        precision.run(model, image)
+        precision.forward(model, image)
         assert (model.channels_last, model.contiguous) == (channels_last, not channels_last)
     weight = model.conv.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 def test_the_device_asked_for_or_what_there_is(monkeypatch):
-    assert make_precision(TrainSettings(), "cpu").device == torch.device("cpu")
+    assert make_execution_config(TrainConfig(), "cpu").device == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert make_precision(TrainSettings(), None) == Precision(torch.device("cpu"), None, True)
+    assert make_execution_config(TrainConfig(), None) == ExecutionConfig(
+        torch.device("cpu"), None, True
+    )
     with pytest.raises(UserError, match="--device cuda:1: no usable GPU"):
-        make_precision(TrainSettings(), "cuda:1")
+        make_execution_config(TrainConfig(), "cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert make_precision(TrainSettings(), None).device == torch.device("cuda")
+    assert make_execution_config(TrainConfig(), None).device == torch.device("cuda")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from densemtl.errors import DataError, WorkerError
-from densemtl.runtime.process_pool import AHEAD, InOrder
+from densemtl.runtime.process_pool import MAX_PENDING_PER_WORKER, OrderedProcessPool
 
 ITEMS = [9.0, 4.0, 1.0, 0.0, 16.0, 25.0]
 
@@ -29,10 +29,10 @@ def die(item: float) -> float:
 
 def worked_off(function, workers: int) -> list[float]:
     results: list[float] = []
-    with InOrder(function, results.append, workers) as work:
+    with OrderedProcessPool(function, results.append, workers) as work:
         for item in ITEMS:
-            work.put(item)
-            assert len(work._waiting) <= AHEAD * workers
+            work.submit(item)
+            assert len(work._pending) <= MAX_PENDING_PER_WORKER * workers
         work.finish()
     return results
 

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from densemtl.errors import ModelError
-from densemtl.tasks.multi_task_loss import objective
-from densemtl.types import VOID, Predictions
+from densemtl.tasks.multi_task_loss import compute_task_losses
+from densemtl.types import IGNORE_INDEX, Predictions
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def logits(size: int = 8) -> dict[str, torch.Tensor]:
 
 def test_every_auxiliary_prediction_adds_its_loss_once(tasks, targets):
     final, coarse, fewer = logits(), logits(4), {"depth": logits(2)["depth"]}
-    losses = objective(tasks, Predictions(final, [coarse, fewer]), targets)
+    losses = compute_task_losses(tasks, Predictions(final, [coarse, fewer]), targets)
 
     def at_full_size(output, name):
         return F.interpolate(output[name], size=(8, 8), mode="bilinear", align_corners=False)
@@ -46,17 +46,17 @@ def test_every_auxiliary_prediction_adds_its_loss_once(tasks, targets):
 def test_tasks_without_target_and_terms_are_left_alone(tasks, targets):
     term = torch.tensor(0.25)
     predictions = Predictions(
-        logits() | {"unasked": torch.full((2, 1, 8, 8), torch.nan)}, terms={"load": term}
+        logits() | {"unasked": torch.full((2, 1, 8, 8), torch.nan)}, aux_losses={"load": term}
     )
-    losses = objective(tasks[:1], predictions, {"semseg": targets["semseg"]})
+    losses = compute_task_losses(tasks[:1], predictions, {"semseg": targets["semseg"]})
     assert list(losses.tasks) == ["semseg"]
-    assert losses.terms == {"load": term}
+    assert losses.aux_losses == {"load": term}
     assert torch.isfinite(losses.tasks["semseg"])
 
 
 def test_an_auxiliary_prediction_alone_is_enough(tasks, targets):
     final = logits()
-    losses = objective(tasks, Predictions({"semseg": final["semseg"]}, [final]), targets)
+    losses = compute_task_losses(tasks, Predictions({"semseg": final["semseg"]}, [final]), targets)
     assert losses.tasks["depth"].item() == pytest.approx(
         (final["depth"] - targets["depth"]).abs().mean().item(), rel=1e-6
     )
@@ -64,18 +64,18 @@ def test_an_auxiliary_prediction_alone_is_enough(tasks, targets):
 
 def test_no_prediction_for_a_task_is_an_error(tasks, targets):
     with pytest.raises(ModelError, match="nothing for task 'depth', only: semseg"):
-        objective(tasks, Predictions({"semseg": logits()["semseg"]}), targets)
+        compute_task_losses(tasks, Predictions({"semseg": logits()["semseg"]}), targets)
 
 
 def test_a_batch_without_labels_is_zero_with_a_graph(any_task):
     prediction = torch.randn(2, any_task.channels, 4, 4, requires_grad=True)
-    shape = (2, 4, 4) if any_task.void((1, 1)).dtype == "uint8" else prediction.shape
+    shape = (2, 4, 4) if any_task.make_empty_label((1, 1)).dtype == "uint8" else prediction.shape
     target = (
-        torch.full(shape, VOID, dtype=torch.uint8)
+        torch.full(shape, IGNORE_INDEX, dtype=torch.uint8)
         if len(shape) == 3
         else torch.full(shape, torch.nan)
     )
-    losses = objective(
+    losses = compute_task_losses(
         [any_task], Predictions({any_task.name: prediction}), {any_task.name: target}
     )
     loss = losses.tasks[any_task.name]

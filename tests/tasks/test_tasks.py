@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from densemtl import registry
-from densemtl.transforms.geometry import Geometry
 from densemtl.errors import ConfigError
 from densemtl.tasks.base import Task
-from densemtl.tasks.classification import Classes
-from densemtl.types import VOID
+from densemtl.tasks.classification import Classification
+from densemtl.transforms.geometry import GeometricTransform
+from densemtl.types import IGNORE_INDEX
 
 SIZE = (6, 9)
 PROTOCOLS = ["survey", "modern"]
@@ -38,25 +38,25 @@ def logits_of(task: Task, batch: int = 2, dtype: torch.dtype = torch.float32) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_decoding_has_the_targets_layout_and_full_precision(any_task, batch, dtype):
     decoded = any_task.decode(logits_of(any_task, batch, dtype))
-    target = as_target(any_task.void(SIZE))
+    target = as_target(any_task.make_empty_label(SIZE))
     assert decoded.shape == (batch, *target.shape[1:])
     assert decoded.dtype in (torch.int64, torch.float32)
 
 
 def test_void_is_nowhere_valid_and_black(any_task):
-    void = any_task.void(SIZE)
+    void = any_task.make_empty_label(SIZE)
     assert void.shape[:2] == SIZE
     assert void.dtype in (np.uint8, np.float32)
-    valid = any_task.valid(as_target(void))
+    valid = any_task.compute_valid_mask(as_target(void))
     assert valid.shape == (1, *SIZE)
     assert valid.dtype == torch.bool
     assert not valid.any()
-    assert not any_task.colour(void).any()
+    assert not any_task.colorize(void).any()
 
 
 def test_errors_are_0_where_right_and_nan_where_void(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
-    valid = any_task.valid(as_target(label))[0].numpy()
+    valid = any_task.compute_valid_mask(as_target(label))[0].numpy()
     errors = any_task.errors(label, label)
     assert errors.shape == SIZE
     assert errors.dtype == np.float32
@@ -78,48 +78,51 @@ def test_errors_by_hand(make_task):
 
 def test_valid_is_where_a_label_is(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
-    empty = label == VOID if label.dtype == np.uint8 else np.isnan(label)
+    empty = label == IGNORE_INDEX if label.dtype == np.uint8 else np.isnan(label)
     expected = ~empty if empty.ndim == 2 else ~empty.any(-1)
     assert 0 < expected.sum() < expected.size
-    np.testing.assert_array_equal(any_task.valid(as_target(label))[0], expected)
+    np.testing.assert_array_equal(any_task.compute_valid_mask(as_target(label))[0], expected)
 
 
 def test_labels_and_predictions_have_colours_and_only_void_is_black(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
-    picture = any_task.colour(label)
+    picture = any_task.colorize(label)
     assert picture.shape == (*SIZE, 3)
     assert picture.dtype == np.uint8
-    valid = any_task.valid(as_target(label))[0].numpy()
+    valid = any_task.compute_valid_mask(as_target(label))[0].numpy()
     np.testing.assert_array_equal(picture.any(-1), valid)
     decoded = any_task.decode(logits_of(any_task, 1))[0].numpy()
     layout = decoded if decoded.ndim == 2 else np.moveaxis(decoded, 0, -1)
-    assert any_task.colour(layout.squeeze()).any(-1).all()
+    assert any_task.colorize(layout.squeeze()).any(-1).all()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_decoded_predictions_are_what_the_metric_takes(any_task, draw_label, rng, protocol):
     target = as_target(draw_label(any_task, SIZE, rng)).repeat_interleave(2, 0)
-    metric = any_task.metric(protocol)
+    metric = any_task.make_metric(protocol)
     metric.update(any_task.decode(logits_of(any_task)), target)
-    scores = metric.scores()
-    assert np.isfinite(scores[any_task.selection(protocol)])
+    scores = metric.compute_dict()
+    assert np.isfinite(scores[any_task.get_selection_metric(protocol)])
     final = any_task.final_metric(protocol)
     if final is None:
-        assert any_task.selection(protocol) == any_task.primary(protocol)
+        assert any_task.get_selection_metric(protocol) == any_task.get_primary_metric(protocol)
         return
     final.update(any_task.decode(logits_of(any_task)), target)
-    assert np.isfinite(final.scores()[any_task.primary(protocol)])
+    assert np.isfinite(final.compute_dict()[any_task.get_primary_metric(protocol)])
 
 
 def scored(task, protocol, logits, label) -> dict[str, float]:
     """The values that weights are chosen by and that Delta_m reads."""
     final = task.final_metric(protocol)
-    metrics = [task.metric(protocol), *([] if final is None else [final])]
+    metrics = [task.make_metric(protocol), *([] if final is None else [final])]
     values = {}
     for metric in metrics:
         metric.update(task.decode(logits), label)
-        values |= metric.scores()
-    return {name: values[name] for name in (task.selection(protocol), task.primary(protocol))}
+        values |= metric.compute_dict()
+    return {
+        name: values[name]
+        for name in (task.get_selection_metric(protocol), task.get_primary_metric(protocol))
+    }
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -140,9 +143,9 @@ def test_the_primary_metric_points_where_the_task_says(any_task, draw_label, rng
 def test_a_step_against_the_gradient_lowers_the_loss(any_task, draw_label, rng):
     target = as_target(draw_label(any_task, SIZE, rng))
     logits = logits_of(any_task, 1).requires_grad_()
-    loss = any_task.loss(logits, target)
+    loss = any_task.compute_loss(logits, target)
     loss.backward()
-    assert any_task.loss(logits - 0.1 * logits.grad, target) < loss
+    assert any_task.compute_loss(logits - 0.1 * logits.grad, target) < loss
 
 
 @pytest.mark.parametrize(
@@ -158,7 +161,7 @@ def test_usual_loss_weights(make_task, name, weight):
 
 def test_saliency_reports_what_its_protocol_reports(make_task):
     task = make_task("saliency")
-    assert [task.primary(protocol) for protocol in PROTOCOLS] == ["mIoU", "maxF"]
+    assert [task.get_primary_metric(protocol) for protocol in PROTOCOLS] == ["mIoU", "maxF"]
 
 
 def test_edges_are_published_by_dataset_and_protocol(make_task):
@@ -172,7 +175,7 @@ def test_edges_are_published_by_dataset_and_protocol(make_task):
         assert metric.count.regions is regions
         metric.update(boundary, label)
         # The outer pixels of a line fade under `modern`.
-        assert (metric.scores()["odsF"] > 90) is regions
+        assert (metric.compute_dict()["odsF"] > 90) is regions
     assert make_task("edge", max_distance=0.011).final_metric("survey").count.max_distance == 0.011
     assert make_task("edge").final_metric("survey").count.max_distance == 0.0075
 
@@ -191,14 +194,14 @@ def test_options_reach_the_loss(make_task, draw_label, rng):
     label = as_target(draw_label(make_task("normals"), SIZE, rng))
     logits = torch.randn(1, 3, *SIZE)
     elements, pixels, cosine = (
-        make_task("normals", **options).loss(logits, label).item()
+        make_task("normals", **options).compute_loss(logits, label).item()
         for options in ({}, {"divisor": "pixels"}, {"loss": "cosine"})
     )
     assert pixels == pytest.approx(3 * elements, rel=1e-5)
     assert cosine not in (elements, pixels)
     label = as_target(draw_label(make_task("edge"), SIZE, rng))
     values = [
-        make_task("edge", positive_weight=weight).loss(logits[:, :1], label).item()
+        make_task("edge", positive_weight=weight).compute_loss(logits[:, :1], label).item()
         for weight in (0.95, 0.5, None)
     ]
     assert len(set(values)) == 3
@@ -227,16 +230,16 @@ def test_options_that_make_no_sense(make_task, name, options, message):
 
 def test_own_colours_and_palette(make_task):
     task = make_task("classes", class_names=["sea", "land"], colours=[(0, 0, 255), (0, 255, 0)])
-    picture = task.colour(np.array([[0, 1, VOID]], np.uint8))
+    picture = task.colorize(np.array([[0, 1, IGNORE_INDEX]], np.uint8))
     assert picture.tolist() == [[[0, 0, 255], [0, 255, 0], [0, 0, 0]]]
 
 
 def test_pictures_say_near_and_far_and_up(make_task):
-    near, far = make_task("depth").colour(np.float32([[0.2, 9.8]]))[0].astype(int)
+    near, far = make_task("depth").colorize(np.float32([[0.2, 9.8]]))[0].astype(int)
     assert near.sum() > far.sum() + 100
-    floor = make_task("normals").colour(np.float32([[[0, -1, 0]]]))[0, 0].astype(int)
+    floor = make_task("normals").colorize(np.float32([[[0, -1, 0]]]))[0, 0].astype(int)
     assert floor.argmax() == 1
-    no, yes = make_task("saliency").colour(np.float32([[0, 1]]))[0].astype(int)
+    no, yes = make_task("saliency").colorize(np.float32([[0, 1]]))[0].astype(int)
     assert yes.sum() > no.sum() + 300
 
 
@@ -253,16 +256,20 @@ def perfect_logits(task: Task, label: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("zoom", [1.0, 2.0])
 def test_unwarping_undoes_what_warping_does_to_labels(any_task, draw_label, rng, flip, zoom):
     label = draw_label(any_task, SIZE, rng, void=0)
-    warped = any_task.warp(label, Geometry((0, 0, *SIZE), SIZE, zoom, flip=flip))
-    back = any_task.decode(any_task.unwarp(perfect_logits(any_task, warped), zoom, flip))
+    warped = any_task.transform_label(
+        label, GeometricTransform((0, 0, *SIZE), SIZE, zoom, flip=flip)
+    )
+    back = any_task.decode(
+        any_task.inverse_transform_logits(perfect_logits(any_task, warped), zoom, flip)
+    )
     straight = any_task.decode(perfect_logits(any_task, label))
     torch.testing.assert_close(back, straight)
 
 
-class Materials(Classes):
+class Materials(Classification):
     """What a user writes for a task of their own."""
 
-    weight: ClassVar[float] = 3.0
+    default_loss_weight: ClassVar[float] = 3.0
 
     def __init__(self, name: str, *, shiny: bool = False) -> None:
         names = ["wood", "metal", "glass"] if shiny else ["wood", "metal"]
@@ -273,11 +280,11 @@ def test_an_own_task_is_a_few_lines(monkeypatch):
     module = ModuleType("toybox")
     module.Materials = Materials
     monkeypatch.setitem(sys.modules, "toybox", module)
-    task = registry.make("tasks", "toybox:Materials", "material", options={"shiny": True})
+    task = registry.create("tasks", "toybox:Materials", "material", options={"shiny": True})
     assert (task.name, task.channels, task.weight) == ("material", 3, 3.0)
-    label = np.array([[0, 2], [VOID, 1]], np.uint8)
-    mirrored = task.warp(label, Geometry((0, 0, 2, 2), (2, 2), flip=True))
-    assert mirrored.tolist() == [[2, 0], [1, VOID]]
-    metric = task.metric("modern")
+    label = np.array([[0, 2], [IGNORE_INDEX, 1]], np.uint8)
+    mirrored = task.transform_label(label, GeometricTransform((0, 0, 2, 2), (2, 2), flip=True))
+    assert mirrored.tolist() == [[2, 0], [1, IGNORE_INDEX]]
+    metric = task.make_metric("modern")
     metric.update(torch.from_numpy(label)[None], torch.from_numpy(label)[None])
-    assert metric.scores()["IoU/glass"] == 100
+    assert metric.compute_dict()["IoU/glass"] == 100

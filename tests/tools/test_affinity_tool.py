@@ -7,17 +7,17 @@ from pathlib import Path
 
 import cv2
 import pytest
-from tests.helpers.experiments import tiny
 
 from densemtl.errors import UserError
-from densemtl.runs.train_run import run
+from densemtl.runs.train_run import train_experiment
+from tests.helpers.experiments import make_tiny_experiment
 from tools.affinity import main
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    run(tiny("train.epochs=1"), folder, "cpu")
+    train_experiment(make_tiny_experiment("train.epochs=1"), folder, "cpu")
     return folder
 
 

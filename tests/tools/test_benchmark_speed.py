@@ -6,7 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from tests.helpers.experiments import write_tiny
+from tests.helpers.experiments import write_tiny_config
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"data", "step", "evaluation", "inference"}
@@ -18,7 +18,7 @@ def test_every_part_is_measured(tmp_path, capsys):
     assert spec.loader
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    config, file = write_tiny(tmp_path), tmp_path / "speed.json"
+    config, file = write_tiny_config(tmp_path), tmp_path / "speed.json"
     changes = ["--set", "augment.jitter={brightness: 0.1}", "--set", "decoder.name=cross_stitch"]
     tool.main([str(config), "--repeats", "1", "--json", str(file), *changes])
     [measures] = json.loads(file.read_text())["configs"].values()

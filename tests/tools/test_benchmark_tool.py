@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.fake_benchmark_runs import write_suite
+from tests.helpers.fake_benchmark_runs import write_benchmark_config
 from tools.benchmark import main
 
 TASKS = ("semseg", "depth")
@@ -21,7 +21,7 @@ def load(file: Path) -> dict:
 def test_two_architectures_two_seeds_and_one_that_cannot_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    suite = write_suite(
+    suite = write_benchmark_config(
         tmp_path,
         overrides=["baselines=auto", "train.epochs=1"],
         decoders=["hard_sharing", "cross_stitch", {"name": "sluice", "subspaces": 7}],
@@ -65,7 +65,7 @@ def test_two_architectures_two_seeds_and_one_that_cannot_run(
 def test_a_report_alone_trains_nothing(tmp_path: Path) -> None:
     from densemtl.errors import ResultsError
 
-    suite = write_suite(tmp_path)
+    suite = write_benchmark_config(tmp_path)
     with pytest.raises(ResultsError, match="no run of the suite is finished"):
         main([str(suite), "--output", str(tmp_path / "out"), "--report"])
     assert not (tmp_path / "out" / "hard_sharing").exists()
@@ -73,5 +73,5 @@ def test_a_report_alone_trains_nothing(tmp_path: Path) -> None:
 
 def test_no_workers_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([str(write_suite(tmp_path)), "--workers", "0"])
+        main([str(write_benchmark_config(tmp_path)), "--workers", "0"])
     assert stopped.value.code == 2

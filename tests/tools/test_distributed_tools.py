@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from tests.helpers.experiments import tiny, write_tiny
-from tests.helpers.two_ranks import both, tool
 
-from densemtl.factory import build_splits
 from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.run_log import read_log
-from densemtl.runtime.execution import make_precision
 from densemtl.engine.trainer import train
+from densemtl.factory import build_splits
 from densemtl.results.results import load_results
-from densemtl.runs.train_run import make_job, run
+from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runtime.execution import make_execution_config
+from tests.helpers.experiments import make_tiny_experiment, write_tiny_config
+from tests.helpers.two_ranks import start_tool_on_two_ranks, wait_for_both
 
 NO_NUMBERS = {"kind", "time", "images_per_second"}
 
@@ -58,15 +58,19 @@ RECIPES = {
 
 def two(folder: Path, output: str, *overrides: str) -> str:
     """Train by two ranks; what they said."""
-    config = write_tiny(folder)
-    return both(tool(folder, "train.py", config, *overrides, "--device", "cpu", "--output", output))
+    config = write_tiny_config(folder)
+    return wait_for_both(
+        start_tool_on_two_ranks(
+            folder, "train.py", config, *overrides, "--device", "cpu", "--output", output
+        )
+    )
 
 
 def one(folder: Path, *overrides: str, max_steps: int | None = None) -> None:
     """Train by this process."""
-    experiment = tiny(*overrides)
-    precision = make_precision(experiment.train, "cpu")
-    train(make_job(experiment, build_splits(experiment), folder, precision), max_steps)
+    experiment = make_tiny_experiment(*overrides)
+    precision = make_execution_config(experiment.train, "cpu")
+    train(build_training_run(experiment, build_splits(experiment), folder, precision), max_steps)
 
 
 def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -98,7 +102,7 @@ def test_two_ranks_learn_as_one_process_on_the_joined_batch(
 ) -> None:
     overrides = (FIVE_IMAGES, *recipe)
     said = two(tmp_path, "two", *overrides)
-    run(tiny(*overrides), tmp_path / "one", "cpu")
+    train_experiment(make_tiny_experiment(*overrides), tmp_path / "one", "cpu")
     assert_same_course(tmp_path / "one", tmp_path / "two")
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert {path.name for path in (tmp_path / "two").iterdir()} == names
@@ -109,12 +113,12 @@ def test_two_ranks_learn_as_one_process_on_the_joined_batch(
 
 def test_every_image_is_scored_once(tmp_path: Path) -> None:
     """Counts to the last pixel, sums of floats to their last bits; each rank saves its own."""
-    run(tiny(FIVE_IMAGES), tmp_path / "run", "cpu")
+    train_experiment(make_tiny_experiment(FIVE_IMAGES), tmp_path / "run", "cpu")
     options = ("--device", "cpu", "--output", "two.json", "--save-predictions", "maps")
-    said = both(tool(tmp_path, "evaluate.py", "run", *options))
+    said = wait_for_both(start_tool_on_two_ranks(tmp_path, "evaluate.py", "run", *options))
     assert said.count("results: two.json") == 1
     alone, shared = load_results(tmp_path / "run"), load_results(tmp_path / "two.json")
-    assert alone.weights == shared.weights
+    assert alone.weights_hash == shared.weights_hash
     for task, result in alone.tasks.items():
         metrics = shared.tasks[task].metrics
         assert metrics["images"] == 5
@@ -143,14 +147,14 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
 ) -> None:
     """To the same weights bit for bit, dropout included, which each rank draws for itself."""
     overrides = ("train.epochs=4", "train.checkpoint_steps=3", "head={name: deeplab}")
-    command = (write_tiny(tmp_path), *overrides, "--device", "cpu", "--output", "killed")
-    ranks = tool(tmp_path, "train.py", *command)
-    ranks[victim].kill_when(tmp_path / "killed" / "last" / "state.pt")
+    command = (write_tiny_config(tmp_path), *overrides, "--device", "cpu", "--output", "killed")
+    ranks = start_tool_on_two_ranks(tmp_path, "train.py", *command)
+    ranks[victim].kill_when_exists(tmp_path / "killed" / "last" / "state.pt")
     assert ranks[victim].wait() == -signal.SIGKILL
     assert ranks[1 - victim].wait() == 2
-    told = ranks[1 - victim].said().splitlines()
+    told = ranks[1 - victim].read_output().splitlines()
     assert [line for line in told if line.startswith("error: another process of the job ended")]
-    assert "Traceback" not in ranks[1 - victim].said()
+    assert "Traceback" not in ranks[1 - victim].read_output()
     two(tmp_path, "killed", *overrides)
     if victim == 1:
         two(tmp_path, "whole", *overrides)
@@ -162,9 +166,11 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
 
 
 def test_what_all_ranks_find_wrong_is_told_once(tmp_path: Path) -> None:
-    ranks = tool(tmp_path, "train.py", write_tiny(tmp_path), "loader.batch_size=3")
+    ranks = start_tool_on_two_ranks(
+        tmp_path, "train.py", write_tiny_config(tmp_path), "loader.batch_size=3"
+    )
     assert [rank.wait() for rank in ranks] == [2, 2]
-    assert "".join(rank.said() for rank in ranks).splitlines() == [
+    assert "".join(rank.read_output() for rank in ranks).splitlines() == [
         "error: loader.batch_size: 3 images cannot be shared alike by 2 processes; "
         "choose a multiple of 2"
     ]
@@ -174,7 +180,7 @@ def test_torchrun_starts_a_killed_rank_again(tmp_path: Path) -> None:
     """One of the ranks kills itself after the first checkpoint, once."""
     file = tmp_path / "suicide.py"
     file.write_text(SUICIDE.format(tools=Path(__file__).parents[2] / "tools"))
-    command = [str(write_tiny(tmp_path)), "train.checkpoint_steps=3", "--device", "cpu"]
+    command = [str(write_tiny_config(tmp_path)), "train.checkpoint_steps=3", "--device", "cpu"]
     command += ["--output", "run"]
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     done = subprocess.run(

@@ -10,24 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-from tests.helpers import fake_datasets
 import numpy as np
 import pytest
 import yaml
-from tests.helpers.experiments import TINY, tiny
-from tests.helpers.protocols import PROTOCOLS
 
-from densemtl.factory import build_dataset, build_tasks
-from densemtl.config.experiment import check
-from densemtl.config.yaml_loader import override
+from densemtl.config.experiment import validate_experiment
+from densemtl.config.yaml_loader import apply_overrides
 from densemtl.errors import ConfigError, DataError
-from densemtl.metrics.boundary.counts import count
-from densemtl.metrics.boundary.precision_recall import curve
-from densemtl.ops.region_boundaries import boundaries
 from densemtl.evaluation import prediction_files
+from densemtl.factory import build_dataset, build_tasks
+from densemtl.metrics.boundary.counts import count_boundary_matches
+from densemtl.metrics.boundary.precision_recall import compute_curve
+from densemtl.ops.region_boundaries import find_region_boundaries
 from densemtl.results.results import Results, load_results
-from densemtl.runs.train_run import run
 from densemtl.results.tables import group_by_seed, to_csv
+from densemtl.runs.train_run import train_experiment
+from tests.helpers import fake_datasets
+from tests.helpers.experiments import TINY_CONFIG, make_tiny_experiment
+from tests.helpers.protocols import PROTOCOLS
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 TASKS = ["semseg", "human_parts", "depth", "normals", "edge", "saliency"]
@@ -54,9 +54,9 @@ def evaluate(tool, tmp_path) -> Evaluate:
 @pytest.fixture
 def config(tmp_path) -> Path:
     """Rooms of an odd size, all six tasks."""
-    changed = {"tasks": TASKS, "data": {**TINY["data"], "size": [41, 53]}}
+    changed = {"tasks": TASKS, "data": {**TINY_CONFIG["data"], "size": [41, 53]}}
     file = tmp_path / "rooms.yaml"
-    file.write_text(yaml.safe_dump({**TINY, **changed}))
+    file.write_text(yaml.safe_dump({**TINY_CONFIG, **changed}))
     return file
 
 
@@ -64,7 +64,9 @@ def config(tmp_path) -> Path:
 def labels(config, tmp_path) -> Path:
     """The labels of the rooms as predictions; where they are void, something else."""
     folder = tmp_path / "oracle"
-    experiment = check(override(yaml.safe_load(config.read_text()), [], "test"))
+    experiment = validate_experiment(
+        apply_overrides(yaml.safe_load(config.read_text()), [], "test")
+    )
     dataset = build_dataset(experiment, "val")
     for index in range(len(dataset)):
         sample = dataset[index]
@@ -72,7 +74,7 @@ def labels(config, tmp_path) -> Path:
             if task.name in sample.targets:
                 filled = np.nan_to_num(sample.targets[task.name], nan=0.5)
                 filled[filled == 255] = 1
-                prediction_files.write(folder, task, sample.id, filled)
+                prediction_files.write_prediction(folder, task, sample.id, filled)
     return folder
 
 
@@ -114,7 +116,11 @@ def test_workers_change_nothing(evaluate, labels, config):
 def test_saved_predictions_score_as_the_network_did(evaluate, tmp_path):
     """At another size than the network's input, so that they are what was scored, restored."""
     folder, saved = tmp_path / "runs" / "tiny", tmp_path / "saved"
-    run(tiny("train.epochs=1", f"tasks=[{', '.join(TASKS)}]", "data.size=[41, 53]"), folder, "cpu")
+    train_experiment(
+        make_tiny_experiment("train.epochs=1", f"tasks=[{', '.join(TASKS)}]", "data.size=[41, 53]"),
+        folder,
+        "cpu",
+    )
     own = evaluate(folder, "--device", "cpu", "--save-predictions", saved)
     assert sorted(path.name for path in saved.iterdir()) == sorted(TASKS)
     assert [len(list((saved / task).iterdir())) for task in TASKS] == [4] * 6
@@ -129,11 +135,15 @@ def test_saved_predictions_score_as_the_network_did(evaluate, tmp_path):
 def test_edges_score_as_in_the_run(evaluate, tmp_path, protocol):
     folder, saved = tmp_path / "runs" / "tiny", tmp_path / "saved"
     edge = "tasks=[{name: edge, max_distance: 0.03}]"
-    run(tiny("train.epochs=1", edge, f"protocol={protocol}", "data.size=[41, 53]"), folder, "cpu")
+    train_experiment(
+        make_tiny_experiment("train.epochs=1", edge, f"protocol={protocol}", "data.size=[41, 53]"),
+        folder,
+        "cpu",
+    )
     evaluate(folder, "--device", "cpu", "--save-predictions", saved)
     found = evaluate("predictions", saved, folder, "loader.workers=2").tasks["edge"]
     theirs = load_results(folder).tasks["edge"]
-    assert found.primary == "odsF"
+    assert found.primary_metric == "odsF"
     assert 0 < found.value < 100
     assert found.metrics == theirs.metrics
 
@@ -141,22 +151,27 @@ def test_edges_score_as_in_the_run(evaluate, tmp_path, protocol):
 def test_nyud_edges_are_published_in_two_ways(evaluate, tmp_path):
     """At the distance of .011, and under `modern` of the maps read as regions."""
     root, theirs = tmp_path / "nyud", tmp_path / "theirs"
-    ids = fake_datasets.nyud_survey(root, size=(120, 160))[2:]
+    ids = fake_datasets.write_nyud_survey(root, size=(120, 160))[2:]
     maps = [np.load(root / "edge" / f"{name}.npy").astype(np.uint8) for name in ids]
     for name, edge in zip(ids, maps, strict=True):
         blurred = cv2.GaussianBlur(np.roll(edge, 1, 1).astype(np.float32), (0, 0), 1)
         blurred[60, 20:90] = 1
-        fake_datasets.array(theirs / "edge" / f"{name}.npy", blurred)
+        fake_datasets.write_array(theirs / "edge" / f"{name}.npy", blurred)
     changes = {"data": {"name": "nyud", "root": str(root)}, "tasks": ["edge"]}
     config = tmp_path / "nyud.yaml"
-    config.write_text(yaml.safe_dump({**TINY, **changes}))
-    for protocol, truths in (("survey", maps), ("modern", [boundaries(each) for each in maps])):
+    config.write_text(yaml.safe_dump({**TINY_CONFIG, **changes}))
+    for protocol, truths in (
+        ("survey", maps),
+        ("modern", [find_region_boundaries(each) for each in maps]),
+    ):
         found = evaluate("predictions", theirs, config, f"protocol={protocol}").tasks["edge"]
         counts = [
-            count(np.load(theirs / "edge" / f"{name}.npy"), [truth > 0], PROTOCOLS[protocol], 0.011)
+            count_boundary_matches(
+                np.load(theirs / "edge" / f"{name}.npy"), [truth > 0], PROTOCOLS[protocol], 0.011
+            )
             for name, truth in zip(ids, truths, strict=True)
         ]
-        assert found.value == pytest.approx(100 * curve(sum(counts)).f.max(), rel=1e-12)
+        assert found.value == pytest.approx(100 * compute_curve(sum(counts)).f.max(), rel=1e-12)
         assert 0 < found.value < 100
     stricter = evaluate("predictions", theirs, config, "tasks=[{name: edge, max_distance: 0.003}]")
     assert stricter.tasks["edge"].value < found.value
@@ -165,19 +180,21 @@ def test_nyud_edges_are_published_in_two_ways(evaluate, tmp_path):
 def test_files_of_another_project(evaluate, tmp_path):
     """As the survey's code saves them: PNG of 8 bits, depth in .mat; the ids count from 1 here."""
     root, theirs = tmp_path / "nyud", tmp_path / "theirs"
-    ids = fake_datasets.nyud_survey(root)[2:]
+    ids = fake_datasets.write_nyud_survey(root)[2:]
     for name in ids:
         scene = cv2.imread(str(root / "segmentation" / f"{name}.png"), -1)
-        fake_datasets.picture(theirs / "semseg" / f"{name}.png", np.where(scene == 0, 7, scene))
+        fake_datasets.write_image(theirs / "semseg" / f"{name}.png", np.where(scene == 0, 7, scene))
         depth = np.load(root / "depth" / f"{name}.npy")
-        fake_datasets.matlab(theirs / "depth" / f"{name}.mat", depth=depth, size=np.array([[48, 64]]))
+        fake_datasets.write_mat(
+            theirs / "depth" / f"{name}.mat", depth=depth, size=np.array([[48, 64]])
+        )
         normals = np.load(root / "normals" / f"{name}.npy") * [-1, 1, 1]
-        fake_datasets.picture(
+        fake_datasets.write_image(
             theirs / "normals" / f"{name}.png", np.rint((normals + 1) * 127.5).astype(np.uint8)
         )
     changes = {"data": {"name": "nyud", "root": str(root)}, "tasks": ["semseg", "depth", "normals"]}
     config = tmp_path / "nyud.yaml"
-    config.write_text(yaml.safe_dump({**TINY, **changes}))
+    config.write_text(yaml.safe_dump({**TINY_CONFIG, **changes}))
     options = ["--first-class", "1", "--mat-key", "depth", "--normals-axes", "left", "down"]
     results = evaluate("predictions", theirs, config, *options, "forward")
     assert results.tasks["semseg"].value == 100

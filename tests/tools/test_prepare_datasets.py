@@ -8,16 +8,16 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from tests.helpers import fake_datasets
 import numpy as np
 import pytest
 
-from densemtl.io import arrays
 from densemtl.data.datasets import nyud_raw
-from densemtl.data.datasets.nyud import NYUD
-from densemtl.data.datasets.pascal_context import PascalContext
-from densemtl.io.writers import write_normals
+from densemtl.data.datasets.nyud import NYUDDataset
+from densemtl.data.datasets.pascal_context import PascalContextDataset
 from densemtl.errors import DataError
+from densemtl.io import arrays
+from densemtl.io.writers import write_normals
+from tests.helpers import fake_datasets
 
 TOOLS = Path(__file__).parents[2] / "datasets"
 
@@ -40,7 +40,7 @@ def snapshot(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return fake_datasets.official_nyud(tmp_path_factory.mktemp("official"))
+    return fake_datasets.write_nyud_raw(tmp_path_factory.mktemp("official"))
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def arguments(official: tuple[Path, Path], output: Path) -> list[str]:
 
 def test_official_files_become_the_surveys_layout(prepared: Path) -> None:
     for split, ids in (("train", ("0001", "0002")), ("val", ("0003", "0004"))):
-        dataset = NYUD(split, ["semseg", "depth", "normals", "edge"], root=prepared)
+        dataset = NYUDDataset(split, ["semseg", "depth", "normals", "edge"], root=prepared)
         assert dataset.ids == ids
-        sample, scene = dataset[1], fake_datasets.Scene(int(ids[1]) - 1, (480, 640))
+        sample, scene = dataset[1], fake_datasets.FakeScene(int(ids[1]) - 1, (480, 640))
         crop = (slice(45, 470), slice(41, 601))
         assert sample.size == (425, 560)
         assert np.abs(sample.image.mean((0, 1)) - scene.image[crop].mean((0, 1))).max() < 2
         np.testing.assert_array_equal(sample.targets["depth"], scene.depth[crop])
-        expected = nyud_raw.CLASS_OF_LABEL[scene.ids(20)[crop]]
+        expected = nyud_raw.LABEL_TO_CLASS[scene.make_ids(20)[crop]]
         np.testing.assert_array_equal(sample.targets["semseg"] + np.uint8(1), expected)
         assert np.isfinite(sample.targets["normals"]).all(-1).mean() > 0.99
         assert 0 < sample.targets["edge"].mean() < 0.1
@@ -72,9 +72,9 @@ def test_official_files_become_the_surveys_layout(prepared: Path) -> None:
 
 def test_class_of_label() -> None:
     """Names of labels that are classes of their own: book 23, cabinet 3, ceiling 22, chair 5."""
-    assert nyud_raw.CLASS_OF_LABEL.shape == (895,)
+    assert nyud_raw.LABEL_TO_CLASS.shape == (895,)
     chosen = {0: 0, 1: 40, 3: 3, 4: 22, 5: 5, 11: 2, 21: 1, 83: 6, 157: 4, 331: 31, 894: 40}
-    assert {label: int(nyud_raw.CLASS_OF_LABEL[label]) for label in chosen} == chosen
+    assert {label: int(nyud_raw.LABEL_TO_CLASS[label]) for label in chosen} == chosen
 
 
 def test_goes_on_after_an_interruption(
@@ -120,8 +120,8 @@ def test_wrong_official_files(official: tuple[Path, Path], tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"broken\.mat: .*again"):
         tool.main(arguments((broken, official[1]), tmp_path / "out"))
     with pytest.raises(DataError, match="no 'images'"):
-        nyud_raw.OfficialNYUD(_other_hdf5(tmp_path))
-    fake_datasets.matlab(tmp_path / "other.mat", a=1)
+        nyud_raw.NYUDRawFile(_other_hdf5(tmp_path))
+    fake_datasets.write_mat(tmp_path / "other.mat", a=1)
     with pytest.raises(DataError, match="no 'trainNdxs'"):
         tool.main(arguments((official[0], tmp_path / "other.mat"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -137,11 +137,11 @@ def _other_hdf5(folder: Path) -> Path:
 
 def test_missing_normals_from_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool, root, output = load("prepare_nyud"), tmp_path / "nyud", tmp_path / "normals"
-    fake_datasets.nyud_png_depth(root, size=(106, 140))
+    fake_datasets.write_nyud_png_depth(root, size=(106, 140))
     (root / "normals" / "0002.png").unlink()
     before = snapshot(root)
     tool.main(["normals", str(root), "--output", str(output)])
-    assert set(arrays.index(output)) == {"0002", "0004"}
+    assert set(arrays.index_by_stem(output)) == {"0002", "0004"}
     assert snapshot(root) == before
     said = capsys.readouterr().out
     assert "2 written, 0 were there" in said
@@ -150,14 +150,14 @@ def test_missing_normals_from_depth(tmp_path: Path, capsys: pytest.CaptureFixtur
     tool.main(["normals", str(root), "--output", str(output), "--compare", "0"])
     assert "1 written, 1 were there" in capsys.readouterr().out
     tool.main(["normals", str(root), "--output", str(output), "--compare", "0", "--all"])
-    assert set(arrays.index(output)) == {"0001", "0002", "0003", "0004"}
+    assert set(arrays.index_by_stem(output)) == {"0001", "0002", "0003", "0004"}
 
 
 def test_compares_with_the_given_in_their_axes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tool = load("prepare_nyud")
-    fake_datasets.picture(tmp_path / "depth" / "0001.png", np.full((106, 140), 2000, np.uint16))
+    fake_datasets.write_image(tmp_path / "depth" / "0001.png", np.full((106, 140), 2000, np.uint16))
     write_normals(tmp_path / "normals" / "0001.png", np.full((106, 140, 3), [0, 0, 1.0]), bits=16)
     facing = ["--normals-axes", "left", "down", "backward"]
     tool.main(["normals", str(tmp_path), "--output", str(tmp_path / "out"), *facing])
@@ -165,7 +165,7 @@ def test_compares_with_the_given_in_their_axes(
 
 
 def test_never_writes_among_the_given_normals(tmp_path: Path) -> None:
-    fake_datasets.nyud_png_depth(tmp_path)
+    fake_datasets.write_nyud_png_depth(tmp_path)
     with pytest.raises(DataError, match="holds the given normals"):
         load("prepare_nyud").main(["normals", str(tmp_path), "--output", str(tmp_path / "normals")])
     with pytest.raises(DataError, match="no depth maps here"):
@@ -178,14 +178,14 @@ def test_pascal_cache_holds_what_would_be_derived(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tool, root, cache = load("prepare_pascal_context"), tmp_path / "pascal", tmp_path / "cache"
-    fake_datasets.pascal_context(root)
+    fake_datasets.write_pascal_context(root)
     before = snapshot(root)
     tool.main([str(root), "--output", str(cache)])
     assert "8 maps derived" in capsys.readouterr().out
     assert snapshot(root) == before
     for split in ("train", "val"):
         slow, fast = (
-            PascalContext(split, ["edge", "human_parts"], root=root, cache=folder)
+            PascalContextDataset(split, ["edge", "human_parts"], root=root, derived_labels=folder)
             for folder in (None, cache)
         )
         for index in range(2):
@@ -197,7 +197,7 @@ def test_pascal_cache_holds_what_would_be_derived(
 
 def test_pascal_cache_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool, root, cache = load("prepare_pascal_context"), tmp_path / "pascal", tmp_path / "cache"
-    ids = fake_datasets.pascal_context(root)
+    ids = fake_datasets.write_pascal_context(root)
     broken = root / "human_parts" / f"{ids[1]}.mat"
     whole = broken.read_bytes()
     broken.write_bytes(whole[:200])

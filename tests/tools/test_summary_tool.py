@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.helpers.experiments import tiny, write_tiny
 
 from densemtl import cli
-from densemtl.analysis.model_summary import summarise
+from densemtl.analysis.model_summary import summarize
+from tests.helpers.experiments import make_tiny_experiment, write_tiny_config
 
 TOOL = Path(__file__).parents[2] / "tools" / "summary.py"
 Main = Callable[[list[str]], None]
@@ -25,11 +25,11 @@ def main() -> Main:
 def test_json_is_the_summary(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = str(write_tiny(tmp_path))
+    config = str(write_tiny_config(tmp_path))
     main([config, "decoder.name=pad_net", "--json", "--size", "64", "96"])
     told = json.loads(capsys.readouterr().out)
-    summary = summarise(tiny("decoder.name=pad_net", "input.size=[64, 96]"))
-    assert told == json.loads(json.dumps(summary.record()))
+    summary = summarize(make_tiny_experiment("decoder.name=pad_net", "input.size=[64, 96]"))
+    assert told == json.loads(json.dumps(summary.to_dict()))
     assert told["input"] == [64, 96]
     assert [*told["groups"]] == ["shared", "semseg", "depth", "fusion"]
 
@@ -37,7 +37,7 @@ def test_json_is_the_summary(
 def test_every_key_is_documented(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([str(write_tiny(tmp_path)), "--json"])
+    main([str(write_tiny_config(tmp_path)), "--json"])
     keys = json.loads(capsys.readouterr().out).keys()
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -48,11 +48,11 @@ def test_every_key_is_documented(
 def test_people_see_a_table_and_a_wall(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([str(write_tiny(tmp_path))])
+    main([str(write_tiny_config(tmp_path))])
     shown = capsys.readouterr().out
-    summary = summarise(tiny())
-    assert f"{summary.whole.parameters:,}" in shown
-    assert "," in f"{summary.whole.parameters:,}"
+    summary = summarize(make_tiny_experiment())
+    assert f"{summary.total.parameters:,}" in shown
+    assert "," in f"{summary.total.parameters:,}"
     assert f"{summary.activation_mib:,.1f} MiB" in shown
     assert "hard_sharing, test_resnet, fpn, 32 x 40" in shown
     assert shown.endswith(f"\n\n{summary.structure}\n")
@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line(
     told: str,
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.run(lambda: main([str(write_tiny(tmp_path)), *arguments]))
+        cli.run_main(lambda: main([str(write_tiny_config(tmp_path)), *arguments]))
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     assert line.startswith("error: ")

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import write_tiny
-from tests.helpers.forked_tools import tool
 
 from densemtl.engine.checkpoint import load_weights
+from tests.helpers.experiments import write_tiny_config
+from tests.helpers.forked_tools import start_tool
 
 TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 
 
 def train(folder: Path, *arguments: object) -> tuple[int, str]:
     """Exit status, and all that was said."""
-    process = tool(folder, "train.py", *arguments)
-    return process.wait(), process.said()
+    process = start_tool(folder, "train.py", *arguments)
+    return process.wait(), process.read_output()
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
 
     What goes on is a process started afresh, whose hashes of names are others.
     """
-    config = write_tiny(tmp_path)
+    config = write_tiny_config(tmp_path)
     command = [
         str(config),
         "train.epochs=5",
@@ -45,8 +45,8 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
         "cpu",
     ]
     assert train(tmp_path, *command, "--output", "whole")[0] == 0
-    killed = tool(tmp_path, "train.py", *command, "--output", "killed")
-    killed.kill_when(tmp_path / "killed" / "last" / "state.pt")
+    killed = start_tool(tmp_path, "train.py", *command, "--output", "killed")
+    killed.kill_when_exists(tmp_path / "killed" / "last" / "state.pt")
     assert killed.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "results.json").exists()
     again = [sys.executable, str(TRAIN), *command, "--output", "killed"]
@@ -58,7 +58,7 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
 
 def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> None:
     mistakes = ("optim.lrr=1", "decoder.name=hard_shring", "tasks=[semsg, depth]")
-    status, said = train(tmp_path, write_tiny(tmp_path), *mistakes)
+    status, said = train(tmp_path, write_tiny_config(tmp_path), *mistakes)
     assert status == 2
     lines = said.strip().splitlines()
     assert len(lines) == 3
@@ -70,7 +70,7 @@ def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> No
 
 
 def test_print_config_reads_back(tmp_path: Path) -> None:
-    status, said = train(tmp_path, write_tiny(tmp_path), "optim.lr=2e-5", "--print-config")
+    status, said = train(tmp_path, write_tiny_config(tmp_path), "optim.lr=2e-5", "--print-config")
     assert status == 0
     assert "lr: 2.0e-05" in said
     copy = tmp_path / "copy.yaml"
@@ -79,7 +79,7 @@ def test_print_config_reads_back(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    status, said = train(tmp_path, write_tiny(tmp_path), "--device", "cuda")
+    status, said = train(tmp_path, write_tiny_config(tmp_path), "--device", "cuda")
     assert status == 2
     assert said.strip() == (
         "error: --device cuda: no usable GPU here; leave it out or say --device cpu"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from densemtl.trackers import background
-from densemtl.trackers.base import TrackedRun, Tracker
-from densemtl.trackers.background import Guarded
+from densemtl.trackers.background import BackgroundTracker
+from densemtl.trackers.base import RunInfo, Tracker
 
 
 class Recorder(Tracker):
@@ -30,14 +30,14 @@ class Recorder(Tracker):
         if call[0] == self.fails:
             raise ConnectionError("no route to host\nand more lines")
 
-    def start(self, run: TrackedRun) -> None:
-        self._note("start", run.step)
+    def start(self, run_info: RunInfo) -> None:
+        self._note("start", run_info.step)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._note("scalars", step, dict(values))
 
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        self._note("picture", step, name, picture.shape)
+    def log_image(self, step: int, name: str, image: np.ndarray) -> None:
+        self._note("picture", step, name, image.shape)
 
     def finish(self, failed: bool) -> None:
         self._note("finish", failed)
@@ -45,10 +45,10 @@ class Recorder(Tracker):
 
 def use(tracker: Tracker, folder: Path, patience: float = 5) -> list[str]:
     told: list[str] = []
-    guarded = Guarded(tracker, TrackedRun(folder, "tiny", {}, 3), told.append, patience)
-    guarded.scalars(4, {"train/depth": 1.0})
-    guarded.picture(4, "panels", np.zeros((2, 3, 3), np.uint8))
-    guarded.scalars(5, {"train/depth": 0.5})
+    guarded = BackgroundTracker(tracker, RunInfo(folder, "tiny", {}, 3), told.append, patience)
+    guarded.log_scalars(4, {"train/depth": 1.0})
+    guarded.log_image(4, "panels", np.zeros((2, 3, 3), np.uint8))
+    guarded.log_scalars(5, {"train/depth": 0.5})
     guarded.finish(failed=False)
     return told
 
@@ -103,7 +103,7 @@ def test_a_tracker_that_falls_behind_is_left(
 
 def test_an_interrupt_is_not_swallowed(tmp_path: Path) -> None:
     class Interrupted(Recorder):
-        def start(self, run: TrackedRun) -> None:
+        def start(self, run: RunInfo) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

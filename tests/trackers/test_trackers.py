@@ -12,27 +12,29 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from tests.helpers.experiments import tiny
 
 from densemtl.distributed import collectives
 from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.run_log import open_log
 from densemtl.errors import ConfigError
-from densemtl.runs.train_run import run
-from densemtl.trackers.base import TrackedRun, Tracker
+from densemtl.runs.train_run import train_experiment
+from densemtl.trackers.base import RunInfo, Tracker
 from densemtl.trackers.mlflow import MLflow
+from tests.helpers.experiments import make_tiny_experiment
 
 
 class Faulty(Tracker):
     """Starts, then has no network."""
 
-    def start(self, run: TrackedRun) -> None:
-        (run.folder / "started.txt").write_text(f"{run.title} {run.config['seed']} {run.step}")
+    def start(self, run_info: RunInfo) -> None:
+        (run_info.folder / "started.txt").write_text(
+            f"{run_info.title} {run_info.config['seed']} {run_info.step}"
+        )
 
-    def scalars(self, step, values) -> None:
+    def log_scalars(self, step, values) -> None:
         raise OSError("[/network] is down")
 
-    picture = scalars
+    log_image = log_scalars
 
     def finish(self, failed: bool) -> None:
         raise AssertionError("a silent tracker is not called again")
@@ -60,7 +62,7 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_is_the_default_and_holds_what_the_log_does(tmp_path: Path) -> None:
-    run(tiny(), tmp_path, "cpu")
+    train_experiment(make_tiny_experiment(), tmp_path, "cpu")
     lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
     logged = [(line["step"], line["depth"]) for line in lines if line["kind"] == "train"]
     shown = events(tmp_path)["train/depth"]
@@ -71,9 +73,9 @@ def test_tensorboard_is_the_default_and_holds_what_the_log_does(tmp_path: Path) 
 def test_a_tracker_of_ones_own_that_fails_changes_nothing(
     tmp_path: Path, own: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tiny(own), tmp_path / "faulty", "cpu")
+    train_experiment(make_tiny_experiment(own), tmp_path / "faulty", "cpu")
     told = capsys.readouterr().out
-    run(tiny("trackers=[]"), tmp_path / "quiet", "cpu")
+    train_experiment(make_tiny_experiment("trackers=[]"), tmp_path / "quiet", "cpu")
     line = "tracker Faulty stopped, the run goes on: OSError: [/network] is down"
     assert told.count("Faulty") == 1
     assert line in told
@@ -84,16 +86,19 @@ def test_a_tracker_of_ones_own_that_fails_changes_nothing(
 
 
 def test_a_run_may_go_on_with_other_trackers(tmp_path: Path, own: str) -> None:
-    run(tiny(), tmp_path, "cpu", max_steps=3)
-    assert run(tiny(own), tmp_path, "cpu").complete
+    train_experiment(make_tiny_experiment(), tmp_path, "cpu", max_steps=3)
+    assert train_experiment(make_tiny_experiment(own), tmp_path, "cpu").complete
     assert (tmp_path / "started.txt").read_text().endswith(" 3")
-    assert tiny(own).fingerprint() == tiny().fingerprint()
+    assert (
+        make_tiny_experiment(own).compute_config_hash()
+        == make_tiny_experiment().compute_config_hash()
+    )
 
 
 def test_only_the_first_rank_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectives, "rank", lambda: 1)
-    with open_log(TrackedRun(tmp_path, "tiny", {"seed": 0}), [Faulty()]) as log:
-        log.scalars(1, "train", {"depth": 1.0})
+    with open_log(RunInfo(tmp_path, "tiny", {"seed": 0}), [Faulty()]) as log:
+        log.log_scalars(1, "train", {"depth": 1.0})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,7 +108,7 @@ def test_a_missing_library_is_told_before_training(
 ) -> None:
     monkeypatch.setattr("densemtl.trackers.base.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=rf'trackers: {name}: pip install "densemtl\[{name}\]"'):
-        run(tiny(f"trackers=[{name}]"), tmp_path / "run", "cpu")
+        train_experiment(make_tiny_experiment(f"trackers=[{name}]"), tmp_path / "run", "cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -117,7 +122,7 @@ def test_a_missing_library_is_told_before_training(
 )
 def test_mistakes(given: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        tiny(f"trackers={given}")
+        make_tiny_experiment(f"trackers={given}")
     assert message in str(caught.value)
 
 
@@ -132,9 +137,9 @@ needs_mlflow = pytest.mark.skipif(
 @needs_wandb
 def test_wandb_offline_is_one_run_however_often_it_is_stopped(tmp_path: Path) -> None:
     offline = "trackers=[{name: wandb, mode: offline, project: rooms}]"
-    run(tiny(offline), tmp_path / "run", "cpu", max_steps=3)
-    run(tiny(offline), tmp_path / "run", "cpu")
-    run(tiny("trackers=[]"), tmp_path / "quiet", "cpu")
+    train_experiment(make_tiny_experiment(offline), tmp_path / "run", "cpu", max_steps=3)
+    train_experiment(make_tiny_experiment(offline), tmp_path / "run", "cpu")
+    train_experiment(make_tiny_experiment("trackers=[]"), tmp_path / "quiet", "cpu")
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     name = (tmp_path / "run" / "wandb.id").read_text()
     assert [file.name for file in files] == [f"run-{name}.wandb"] * 2
@@ -153,10 +158,10 @@ def test_mlflow_in_a_file_is_one_run_however_often_it_is_stopped(
     monkeypatch.chdir(tmp_path)  # where it puts its artifacts
     uri = f"sqlite:///{tmp_path / 'runs.db'}"
     for step in (0, 3):
-        tracker = MLflow(uri=uri, experiment="rooms")
-        tracker.start(TrackedRun(tmp_path, "tiny", {"optim": {"lr": 0.001}}, step))
-        tracker.scalars(step + 1, {"sharing/stage 1/depth<-semseg": 0.5, "val/depth/rmse": nan})
-        tracker.picture(step + 1, "panels", np.zeros((4, 5, 3), np.uint8))
+        tracker = MLflow(tracking_uri=uri, experiment_name="rooms")
+        tracker.start(RunInfo(tmp_path, "tiny", {"optim": {"lr": 0.001}}, step))
+        tracker.log_scalars(step + 1, {"sharing/stage 1/depth<-semseg": 0.5, "val/depth/rmse": nan})
+        tracker.log_image(step + 1, "panels", np.zeros((4, 5, 3), np.uint8))
         tracker.finish(failed=step == 0)
     client = MlflowClient(uri)
     place = client.get_experiment_by_name("rooms")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from densemtl.transforms.albumentations import Pixels
 from densemtl.errors import ConfigError
+from densemtl.transforms.albumentations import AlbumentationsTransform
 
 NOISE = {"name": "GaussNoise", "p": 1.0}
 
@@ -17,7 +17,7 @@ def image() -> np.ndarray:
 
 
 def test_a_sample_has_its_own_noise_and_always_the_same(image):
-    first, second = Pixels([NOISE]), Pixels([NOISE])
+    first, second = AlbumentationsTransform([NOISE]), AlbumentationsTransform([NOISE])
     second(image, np.random.default_rng(9))
     one, again = (each(image, np.random.default_rng(5)) for each in (first, second))
     np.testing.assert_array_equal(one, again)
@@ -27,7 +27,7 @@ def test_a_sample_has_its_own_noise_and_always_the_same(image):
 
 
 def test_transforms_come_one_after_the_other(image):
-    both = Pixels([{"name": "InvertImg", "p": 1.0}, {"name": "ToGray", "p": 1.0}])
+    both = AlbumentationsTransform([{"name": "InvertImg", "p": 1.0}, {"name": "ToGray", "p": 1.0}])
     found = both(image, np.random.default_rng(0))
     grey = 255 - image.astype(float) @ [0.299, 0.587, 0.114]
     assert np.abs(found - grey[..., None]).max() <= 1
@@ -45,5 +45,5 @@ def test_transforms_come_one_after_the_other(image):
 )
 def test_mistakes_are_one_line(transform, told):
     with pytest.raises(ConfigError, match=told) as caught:
-        Pixels([transform])
+        AlbumentationsTransform([transform])
     assert "\n" not in str(caught.value)

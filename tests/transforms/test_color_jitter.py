@@ -7,9 +7,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
+from densemtl.config.sections import ColorJitterConfig
 from densemtl.transforms import color_jitter
-from densemtl.transforms.color_jitter import Photometric
-from densemtl.config.sections import JitterSettings
+from densemtl.transforms.color_jitter import AffineColorJitter
 
 NONE = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
@@ -21,7 +21,7 @@ def image() -> np.ndarray:
 
 def test_colours_come_from_the_generator_alone(image):
     before = image.copy()
-    first, second = Photometric(JitterSettings()), Photometric(JitterSettings())
+    first, second = AffineColorJitter(ColorJitterConfig()), AffineColorJitter(ColorJitterConfig())
     second(image, np.random.default_rng(9))
     pictures = [jitter(image, np.random.default_rng(5)) for jitter in (first, second)]
     np.testing.assert_array_equal(*pictures)
@@ -31,14 +31,14 @@ def test_colours_come_from_the_generator_alone(image):
 
 
 def test_no_jitter_changes_nothing(image):
-    jitter = Photometric(JitterSettings(**NONE))
+    jitter = AffineColorJitter(ColorJitterConfig(**NONE))
     np.testing.assert_array_equal(jitter(image, np.random.default_rng(0)), image)
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.6])
 def test_brightness_scales_within_its_bounds(strength):
     grey = np.full((4, 4, 3), 100, np.uint8)
-    jitter = Photometric(JitterSettings(**NONE | {"brightness": strength}))
+    jitter = AffineColorJitter(ColorJitterConfig(**NONE | {"brightness": strength}))
     rng = np.random.default_rng(0)
     values = [float(jitter(grey, rng).mean()) for _ in range(40)]
     assert 99 * (1 - strength) <= min(values) < 100 * (1 - 0.8 * strength)
@@ -47,7 +47,7 @@ def test_brightness_scales_within_its_bounds(strength):
 
 def test_saturation_leaves_grey_alone():
     grey = np.full((4, 4, 3), 100, np.uint8)
-    jitter = Photometric(JitterSettings(**NONE | {"saturation": 1.0, "hue": 0.5}))
+    jitter = AffineColorJitter(ColorJitterConfig(**NONE | {"saturation": 1.0, "hue": 0.5}))
     np.testing.assert_array_equal(jitter(grey, np.random.default_rng(0)), grey)
 
 
@@ -61,13 +61,13 @@ def smooth() -> np.ndarray:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (color_jitter.brighten, reference.adjust_brightness),
-        (color_jitter.stretch, reference.adjust_contrast),
-        (color_jitter.saturate, reference.adjust_saturation),
+        (color_jitter.make_brightness_matrix, reference.adjust_brightness),
+        (color_jitter.make_contrast_matrix, reference.adjust_contrast),
+        (color_jitter.make_saturation_matrix, reference.adjust_saturation),
     ],
 )
 def test_changes_are_those_of_torchvision(smooth, ours, theirs, change):
-    mean = float(color_jitter.GREY @ [*smooth.mean((0, 1)), 1])
+    mean = float(color_jitter.LUMA_WEIGHTS @ [*smooth.mean((0, 1)), 1])
     pixels = np.dstack([smooth, np.ones(smooth.shape[:2])])
     changed = pixels @ ours(change, mean)[:3].T
     wanted = theirs(torch.from_numpy(smooth).permute(2, 0, 1) / 255, 1 + change) * 255
@@ -75,23 +75,30 @@ def test_changes_are_those_of_torchvision(smooth, ours, theirs, change):
 
 
 def test_hue_turns_about_grey_and_keeps_luma():
-    turn = color_jitter.turn_hue(0.05)[:3, :3]
-    luma = color_jitter.GREY[:3]
+    turn = color_jitter.make_hue_matrix(0.05)[:3, :3]
+    luma = color_jitter.LUMA_WEIGHTS[:3]
     np.testing.assert_allclose(turn @ [1, 1, 1], [1, 1, 1], atol=1e-3)
     np.testing.assert_allclose(luma @ turn, luma, atol=1e-9)
-    thrice = np.linalg.matrix_power(color_jitter.turn_hue(1 / 3)[:3, :3], 3)
+    thrice = np.linalg.matrix_power(color_jitter.make_hue_matrix(1 / 3)[:3, :3], 3)
     np.testing.assert_allclose(thrice, np.eye(3), atol=1e-9)
-    assert (color_jitter.turn_hue(1 / 3)[:3, 0]).argmax() == 1, "red becomes green"
+    assert (color_jitter.make_hue_matrix(1 / 3)[:3, 0]).argmax() == 1, "red becomes green"
 
 
 def test_changes_follow_one_another_without_loss(smooth):
     """One product of matrices is the changes one by one, and contrast sees the mean in between."""
-    jitter = Photometric(JitterSettings(brightness=0.1, contrast=0.2, saturation=0.2, hue=0.02))
+    jitter = AffineColorJitter(
+        ColorJitterConfig(brightness=0.1, contrast=0.2, saturation=0.2, hue=0.02)
+    )
     rng, again = np.random.default_rng(3), np.random.default_rng(3)
     changes = [again.uniform(-most, most) for most in (0.1, 0.2, 0.2, 0.02)]
-    steps = (color_jitter.brighten, color_jitter.stretch, color_jitter.saturate, color_jitter.turn_hue)
+    steps = (
+        color_jitter.make_brightness_matrix,
+        color_jitter.make_contrast_matrix,
+        color_jitter.make_saturation_matrix,
+        color_jitter.make_hue_matrix,
+    )
     pixels = np.dstack([smooth, np.ones(smooth.shape[:2])])
     for index in again.permutation(4):
-        mean = float((pixels @ color_jitter.GREY).mean())
+        mean = float((pixels @ color_jitter.LUMA_WEIGHTS).mean())
         pixels = pixels @ steps[index](changes[index], mean).T
     np.testing.assert_allclose(jitter(smooth, rng), pixels[..., :3], atol=0.75)

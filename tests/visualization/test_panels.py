@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from densemtl.ops.layouts import to_hwc
 from densemtl.visualization import panels
-from densemtl.visualization.panels import contact_sheet, overlay, panel, to_sample_layout
+from densemtl.visualization.panels import draw_prediction_panel, overlay, stack_vertically
 
 SIZE = (20, 60)
-TITLE, GAP = panels._TITLE, panels._GAP
+TITLE, GAP = panels._TITLE_HEIGHT, panels._GAP
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def cell(picture, row: int, column: int):
 def test_image_predictions_and_labels_in_a_grid(image, tasks, draw_label, rng):
     predictions = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
     targets = {task.name: draw_label(task, SIZE, rng) for task in tasks}
-    picture = panel(image, predictions, targets, tasks)
+    picture = draw_prediction_panel(image, predictions, targets, tasks)
     assert picture.dtype == np.uint8
     assert picture.shape == (
         GAP + 2 * (SIZE[0] + TITLE + GAP),
@@ -42,27 +43,29 @@ def test_image_predictions_and_labels_in_a_grid(image, tasks, draw_label, rng):
     )
     np.testing.assert_array_equal(cell(picture, 0, 0), image)
     for column, task in enumerate(tasks, start=1):
-        np.testing.assert_array_equal(cell(picture, 0, column), task.colour(predictions[task.name]))
-        np.testing.assert_array_equal(cell(picture, 1, column), task.colour(targets[task.name]))
+        np.testing.assert_array_equal(
+            cell(picture, 0, column), task.colorize(predictions[task.name])
+        )
+        np.testing.assert_array_equal(cell(picture, 1, column), task.colorize(targets[task.name]))
 
 
 def test_a_missing_label_leaves_its_place_empty(image, tasks, draw_label, rng):
     predictions = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
-    picture = panel(image, predictions, {"semseg": predictions["semseg"]}, tasks)
-    assert (cell(picture, 1, 1) != panels._PAPER).any()
-    assert (cell(picture, 1, 2) == panels._PAPER).all()
+    picture = draw_prediction_panel(image, predictions, {"semseg": predictions["semseg"]}, tasks)
+    assert (cell(picture, 1, 1) != panels._BACKGROUND).any()
+    assert (cell(picture, 1, 2) == panels._BACKGROUND).all()
 
 
 def test_without_labels_there_is_one_row_of_the_tasks_predicted(image, tasks, draw_label, rng):
     predictions = {"depth": draw_label(tasks[1], SIZE, rng, void=0), "other": image}
-    picture = panel(image, predictions, None, tasks)
+    picture = draw_prediction_panel(image, predictions, None, tasks)
     assert picture.shape[:2] == (GAP + SIZE[0] + TITLE + GAP, GAP + 2 * (SIZE[1] + GAP))
 
 
 def test_predictions_of_another_size_are_shown_at_the_images(image, tasks):
     small = np.arange(6, dtype=np.uint8).reshape(2, 3) % 3
-    shown = cell(panel(image, {"semseg": small}, None, tasks), 0, 1)
-    np.testing.assert_array_equal(shown, tasks[0].colour(small.repeat(10, 0).repeat(20, 1)))
+    shown = cell(draw_prediction_panel(image, {"semseg": small}, None, tasks), 0, 1)
+    np.testing.assert_array_equal(shown, tasks[0].colorize(small.repeat(10, 0).repeat(20, 1)))
 
 
 @pytest.mark.parametrize(
@@ -70,17 +73,17 @@ def test_predictions_of_another_size_are_shown_at_the_images(image, tasks):
 )
 def test_decoded_tensors_to_a_samples_layout(shape, layout):
     decoded = torch.rand(shape, requires_grad=True)
-    array = to_sample_layout(decoded)
+    array = to_hwc(decoded)
     assert array.shape == layout
     assert array[2, 3].tolist() == decoded[..., 2, 3].squeeze().tolist()
 
 
 def test_a_sheet_holds_pictures_of_any_width(image):
-    sheet = contact_sheet([image, image[:, :30]])
+    sheet = stack_vertically([image, image[:, :30]])
     assert sheet.shape == (2 * SIZE[0], SIZE[1], 3)
     np.testing.assert_array_equal(sheet[: SIZE[0]], image)
     np.testing.assert_array_equal(sheet[SIZE[0] :, :30], image[:, :30])
-    assert (sheet[SIZE[0] :, 30:] == panels._PAPER).all()
+    assert (sheet[SIZE[0] :, 30:] == panels._BACKGROUND).all()
 
 
 def test_overlays_blend_by_hand():
@@ -95,9 +98,9 @@ def test_overlays_blend_by_hand():
 
 def test_predictions_and_labels_lie_over_the_image(image, tasks, draw_label, rng):
     maps = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
-    picture = panel(image, maps, maps, tasks, 0.5)
+    picture = draw_prediction_panel(image, maps, maps, tasks, 0.5)
     np.testing.assert_array_equal(cell(picture, 0, 0), image)
     for column, task in enumerate(tasks, start=1):
-        mean = (image.astype(int) + task.colour(maps[task.name])) / 2
+        mean = (image.astype(int) + task.colorize(maps[task.name])) / 2
         for row in (0, 1):
             np.testing.assert_allclose(cell(picture, row, column), mean, atol=0.5)

@@ -8,21 +8,23 @@ from statistics import median
 
 import numpy as np
 
+from densemtl.analysis.speed.timing import Measurement, compute_medians, time_interleaved
+from densemtl.config.experiment import ExperimentConfig
+from densemtl.data.batching import TrainCollate, TrainDataset
+from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.factory import build_dataset, build_tasks, build_train_loader
-from densemtl.config.experiment import Experiment
-from densemtl.transforms.geometry import Geometry
-from densemtl.data.batching import Collate, TrainView
-from densemtl.data.dataloader import Loader
-from densemtl.analysis.speed.timing import Measure, interleaved, medians
-from densemtl.types import Batch, Frame, Sample
+from densemtl.transforms.geometry import GeometricTransform
+from densemtl.types import Batch, ImagePlacement, Sample
 
-STAGES = ("decode", "warp image", "warp labels", "colour", "collate")
+STAGE_NAMES = ("decode", "warp image", "warp labels", "colour", "collate")
 
-BATCH = 8
+COLLATE_BATCH_SIZE = 8
 """Images joined at once."""
 
 
-def measure_data(experiment: Experiment, repeats: int, images: int = 64) -> list[Measure]:
+def measure_data(
+    experiment: ExperimentConfig, repeats: int, num_images: int = 64
+) -> list[Measurement]:
     """The training set's pipeline in one process, on its first images.
 
     Raises:
@@ -32,67 +34,76 @@ def measure_data(experiment: Experiment, repeats: int, images: int = 64) -> list
     tasks = build_tasks(experiment)
     loader = build_train_loader(experiment, dataset, tasks, pin_memory=False)
     view = loader.dataset.dataset  # type: ignore[attr-defined]
-    assert isinstance(view, TrainView)
-    batches = max(min(images, len(dataset)) // experiment.loader.batch_size, 1)
-    times = interleaved({"whole": lambda: _first(loader, batches)}, repeats)
+    assert isinstance(view, TrainDataset)
+    batches = max(min(num_images, len(dataset)) // experiment.loader.batch_size, 1)
+    times = time_interleaved({"whole": lambda: _take_batches(loader, batches)}, repeats)
     count = batches * experiment.loader.batch_size
     whole = count / median(times["whole"])
-    stages = Stages(view, count).milliseconds(repeats)
+    stages = PipelineStages(view, count).measure_milliseconds(repeats)
     return [
-        Measure("data", "whole pipeline", whole, "images/CPU-s"),
-        *(Measure("data", stage, value, "CPU-ms/image") for stage, value in stages.items()),
+        Measurement("data", "whole pipeline", whole, "images/CPU-s"),
+        *(Measurement("data", stage, value, "CPU-ms/image") for stage, value in stages.items()),
     ]
 
 
-def _first(loader: Loader[Batch], batches: int) -> list[Batch]:
-    return list(islice(loader, batches))
+def _take_batches(loader: ErrorForwardingDataLoader[Batch], num_batches: int) -> list[Batch]:
+    return list(islice(loader, num_batches))
 
 
-class Stages:
+class PipelineStages:
     """The stages of a view one by one, each on what the stage before gave."""
 
-    def __init__(self, view: TrainView, images: int) -> None:
-        self._view, self._images = view, range(images)
-        samples = [view.dataset[index] for index in self._images]
+    def __init__(self, dataset: TrainDataset, num_images: int) -> None:
+        self._dataset, self._indices = dataset, range(num_images)
+        samples = [dataset.dataset[index] for index in self._indices]
         self._samples = samples
-        self._geometries = [self._draw(index, sample) for index, sample in enumerate(samples)]
-        pairs = list(zip(samples, self._geometries, strict=True))
-        self._warped = [geometry.image(sample.image) for sample, geometry in pairs]
-        frame = Frame(view.size, (0, 0, *view.size))
-        self._items = [(view[0, index][0], frame) for index in self._images]
+        self._transforms = [
+            self._sample_transform(index, sample) for index, sample in enumerate(samples)
+        ]
+        pairs = list(zip(samples, self._transforms, strict=True))
+        self._warped = [geometry.apply_image(sample.image) for sample, geometry in pairs]
+        frame = ImagePlacement(dataset.size, (0, 0, *dataset.size))
+        self._items = [(dataset[0, index][0], frame) for index in self._indices]
         self._pairs = pairs
 
-    def _draw(self, index: int, sample: Sample) -> Geometry:
-        rng = np.random.default_rng((self._view.seed, 0, index))
-        return self._view.augment.draw(sample, self._view.size, self._view.fit, rng)
+    def _sample_transform(self, index: int, sample: Sample) -> GeometricTransform:
+        rng = np.random.default_rng((self._dataset.seed, 0, index))
+        return self._dataset.random_geometry.sample(
+            sample, self._dataset.size, self._dataset.fit, rng
+        )
 
-    def milliseconds(self, repeats: int) -> dict[str, float]:
+    def measure_milliseconds(self, repeats: int) -> dict[str, float]:
         """CPU milliseconds an image of each stage that there is."""
         works: tuple[Callable[[], object], ...] = (
             self._decode,
             self._warp_images,
             self._warp_labels,
-            self._colour,
+            self._transform_colors,
             self._collate,
         )
-        times = medians(interleaved(dict(zip(STAGES, works, strict=True)), repeats))
-        return {name: 1000 * seconds / len(self._images) for name, seconds in times.items()}
+        times = compute_medians(
+            time_interleaved(dict(zip(STAGE_NAMES, works, strict=True)), repeats)
+        )
+        return {name: 1000 * seconds / len(self._indices) for name, seconds in times.items()}
 
     def _decode(self) -> object:
-        for index in self._images:
-            self._view.dataset[index]
+        for index in self._indices:
+            self._dataset.dataset[index]
         return None
 
     def _warp_images(self) -> object:
-        return [geometry.image(sample.image) for sample, geometry in self._pairs]
+        return [geometry.apply_image(sample.image) for sample, geometry in self._pairs]
 
     def _warp_labels(self) -> object:
-        return [self._view.warp_labels(sample, geometry) for sample, geometry in self._pairs]
+        return [self._dataset.warp_labels(sample, geometry) for sample, geometry in self._pairs]
 
-    def _colour(self) -> object:
-        rng, every = np.random.default_rng(0), self._view.recolour
+    def _transform_colors(self) -> object:
+        rng, every = np.random.default_rng(0), self._dataset.image_transforms
         return [recolour(image, rng) for image in self._warped for recolour in every]
 
     def _collate(self) -> object:
-        collate, starts = Collate(self._view.tasks), range(0, len(self._items), BATCH)
-        return [collate(self._items[start : start + BATCH]) for start in starts]
+        collate, starts = (
+            TrainCollate(self._dataset.tasks),
+            range(0, len(self._items), COLLATE_BATCH_SIZE),
+        )
+        return [collate(self._items[start : start + COLLATE_BATCH_SIZE]) for start in starts]

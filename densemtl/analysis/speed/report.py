@@ -8,55 +8,55 @@ from collections.abc import Sequence
 import torch
 from rich.table import Table
 
-from densemtl.config.experiment import Experiment
-from densemtl.runtime.execution import make_precision
-from densemtl.results.results import versions
+from densemtl.analysis.speed.data_pipeline import measure_data
 from densemtl.analysis.speed.network import (
-    make_subject,
+    make_benchmark_target,
     measure_evaluation,
     measure_inference,
     measure_step,
 )
-from densemtl.analysis.speed.data_pipeline import measure_data
-from densemtl.analysis.speed.timing import Measure
+from densemtl.analysis.speed.timing import Measurement
+from densemtl.config.experiment import ExperimentConfig
+from densemtl.runtime.execution import make_execution_config
+from densemtl.runtime.versions import get_versions
 
-_NETWORK = {
+_NETWORK_MEASUREMENTS = {
     "step": measure_step,
     "evaluation": measure_evaluation,
     "inference": measure_inference,
 }
 
 
-def measure(
-    experiment: Experiment, parts: Sequence[str], repeats: int, device: str | None
-) -> list[Measure]:
+def measure_speed(
+    experiment: ExperimentConfig, parts: Sequence[str], repeats: int, device: str | None
+) -> list[Measurement]:
     """The parts asked for.
 
     Raises:
         UserError: a device that is not there, or data that is not.
     """
     found = measure_data(experiment, repeats) if "data" in parts else []
-    wanted = [work for part, work in _NETWORK.items() if part in parts]
+    wanted = [work for part, work in _NETWORK_MEASUREMENTS.items() if part in parts]
     if wanted:
-        subject = make_subject(experiment, make_precision(experiment.train, device))
+        subject = make_benchmark_target(experiment, make_execution_config(experiment.train, device))
         for work in wanted:
             found += work(subject, repeats)
     return found
 
 
-def speed_table(title: str, measures: Sequence[Measure]) -> Table:
+def make_speed_table(title: str, measurements: Sequence[Measurement]) -> Table:
     """A line a number."""
     table = Table(title=title)
     for name in ("part", "what", "value", "unit"):
         table.add_column(name, justify="right" if name == "value" else "left")
-    for each in measures:
+    for each in measurements:
         table.add_row(each.part, each.name, f"{each.value:.4g}", each.unit)
     return table
 
 
-def machine(device: str | None) -> dict[str, str]:
+def describe_machine(device: str | None) -> dict[str, str]:
     """What the numbers hold for."""
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     gpu = {"gpu": torch.cuda.get_device_name(name)} if name.startswith("cuda") else {}
     cpu = {"cpu": platform.processor() or platform.machine()}
-    return {**cpu, **gpu, "threads": str(torch.get_num_threads()), **versions()}
+    return {**cpu, **gpu, "threads": str(torch.get_num_threads()), **get_versions()}

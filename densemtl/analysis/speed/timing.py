@@ -11,14 +11,14 @@ from statistics import median
 
 import torch
 
-Work = Callable[[], object]
+Workload = Callable[[], object]
 
-MATMUL = 2048
+MATMUL_SIDE = 2048
 """Side of the matrices whose product tells the machine's peak."""
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measurement:
     """One number.
 
     Attributes:
@@ -49,51 +49,51 @@ def make_clock(device: torch.device) -> Callable[[], float]:
     return clock
 
 
-def interleaved(
-    works: Mapping[str, Work], repeats: int, clock: Callable[[], float] = time.process_time
+def time_interleaved(
+    workloads: Mapping[str, Workload], repeats: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, list[float]]:
     """Seconds of each, `repeats` times, in turn, so that a noisy moment hits all alike.
 
     Each runs once before, which does not count.
     """
-    for work in works.values():
+    for work in workloads.values():
         work()
-    times: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in workloads}
     for _ in range(repeats):
-        for name, work in works.items():
+        for name, work in workloads.items():
             start = clock()
             work()
             times[name].append(clock() - start)
     return times
 
 
-def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+def compute_medians(times: Mapping[str, list[float]]) -> dict[str, float]:
     """The median of each."""
     return {name: median(values) for name, values in times.items()}
 
 
-def ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float:
+def compute_median_ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float:
     """Median of the ratios of neighbours in time."""
     pairs = zip(times[name], times[reference], strict=True)
     return median(one / other for one, other in pairs)
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype, repeats: int) -> float:
+def measure_peak_flops(device: torch.device, dtype: torch.dtype, repeats: int) -> float:
     """FLOP a second, 2 a multiply-add, of a product of large matrices."""
-    one, other = (torch.randn(MATMUL, MATMUL, device=device).to(dtype) for _ in range(2))
-    times = interleaved({"matmul": lambda: one @ other}, repeats, make_clock(device))
-    return 2 * MATMUL**3 / min(times["matmul"])
+    one, other = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
+    times = time_interleaved({"matmul": lambda: one @ other}, repeats, make_clock(device))
+    return 2 * MATMUL_SIDE**3 / min(times["matmul"])
 
 
-class Peak:
-    """The most memory held inside `watching`, in bytes: of the process, or of the GPU's tensors."""
+class PeakMemory:
+    """The most memory held inside `measure`, in bytes: of the process, or of the GPU's tensors."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.bytes = 0
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def measure(self) -> Iterator[None]:
         """What runs inside is what counts."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -102,10 +102,10 @@ class Peak:
             return
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         yield
-        self.bytes = _highest()
+        self.bytes = _read_peak_rss()
 
 
-def _highest() -> int:
+def _read_peak_rss() -> int:
     """The process's highest resident size since it was last reset, as Linux tells it."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))

@@ -22,7 +22,7 @@ from densemtl.balancing._gradients.linear_combination import (
     gramian,
     weighted_sum_,
 )
-from densemtl.distributed.collectives import mean_over_ranks, world_size
+from densemtl.distributed.collectives import all_reduce_mean_, get_world_size
 from densemtl.errors import ConfigError
 from densemtl.layers.gradient_cut import DetachedFeatures, SharedFeatures
 from densemtl.types import FUSION, SHARED
@@ -110,7 +110,7 @@ class ParameterGradients(GradientCollector):
         Raises:
             ConfigError: no parameter is shared.
         """
-        mean_over_ranks(grad for row in self._gradients for grad in row if grad is not None)
+        all_reduce_mean_(grad for row in self._gradients for grad in row if grad is not None)
         columns = zip(*self._gradients[: self._num_tasks], strict=True)
         shared = [column for column in columns if _is_shared(column)]
         if not shared:
@@ -210,8 +210,8 @@ class FeatureGradients(GradientCollector):
         if not self._gramians:  # a single micro-batch, which was not observed beforehand
             self._compare(self._features, self._gradients)
         total = torch.stack(self._gramians).sum(dim=0)
-        mean_over_ranks([total])
-        return total / world_size()
+        all_reduce_mean_([total])
+        return total / get_world_size()
 
     def backward(self, weights: Sequence[float]) -> None:
         """Run the shared part of the micro-batch backward from the weighted sum."""

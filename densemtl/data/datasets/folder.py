@@ -19,33 +19,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densemtl.io import arrays
-from densemtl.data.base import Split
-from densemtl.data.file_dataset import DiskDataset, Labels
-from densemtl.data.datasets.folder_labels import LabelMaps
-from densemtl.errors import DataError
-from densemtl.config.constraints import OpenFraction
+from densemtl.config.constraints import OpenUnitInterval
 from densemtl.config.sections import Section
+from densemtl.data.datasets.folder_labels import LabelSpec
+from densemtl.data.file_dataset import FileDataset, LabelFiles
+from densemtl.errors import DataError
+from densemtl.io import arrays
+from densemtl.types import Split
 
 
-class SplitLists(Section):
+class SplitFiles(Section):
     """Files that list the image names of each split, one a line."""
 
     train: Path
     val: Path
 
 
-class Folder(DiskDataset):
+class FolderDataset(FileDataset):
     """A split of one's own data.
 
     Args:
         split: "train" or "val".
-        tasks: names among `labels`.
+        tasks: names among `find_label_files`.
         root: the folder that all other paths start from.
         images: a folder, or a pattern with {id} for an image's name.
-        labels: {task: its label maps}.
+        find_label_files: {task: its label maps}.
         splits: lists of image names; without them the images are split by their names.
-        val_share: share of the images that validate, when there are no lists.
+        val_fraction: share of the images that validate, when there are no lists.
 
     Raises:
         ConfigError: a label's description is incomplete.
@@ -59,48 +59,50 @@ class Folder(DiskDataset):
         *,
         root: Path,
         images: str,
-        labels: dict[str, LabelMaps],
-        splits: SplitLists | None = None,
-        val_share: OpenFraction = 0.2,
+        labels: dict[str, LabelSpec],
+        splits: SplitFiles | None = None,
+        val_fraction: OpenUnitInterval = 0.2,
     ) -> None:
-        self._root, self._described = root.expanduser(), labels
-        found = _find(self._root, images)
+        self._root, self._label_specs = root.expanduser(), labels
+        found = _index_files(self._root, images)
         if not found:
             raise DataError(f"{self._root / images}: no images here; set data.root or data.images")
         if splits is None:
             source = self._root / images
-            ids = _share(sorted(found), split, val_share, source)
+            ids = _split_by_hash(sorted(found), split, val_fraction, source)
         else:
             source = self._root / (splits.train if split == "train" else splits.val)
-            ids = arrays.read_ids(source)
+            ids = arrays.read_split_list(source)
         super().__init__(split, tasks, ids, found, source)
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """One task for each label that is described."""
-        described: dict[str, LabelMaps] = options["labels"]
-        return {task: maps.task_options() for task, maps in described.items()}
+        described: dict[str, LabelSpec] = options["labels"]
+        return {task: maps.task_defaults() for task, maps in described.items()}
 
-    def labels(self, task: str) -> Labels:
+    def find_label_files(self, task: str) -> LabelFiles:
         """The files of a task, and how to read them."""
-        maps = self._described[task]
-        return Labels(_find(self._root, maps.files), maps.reader(task), self._root / maps.files)
+        maps = self._label_specs[task]
+        return LabelFiles(
+            _index_files(self._root, maps.files), maps.make_reader(task), self._root / maps.files
+        )
 
 
-def _find(root: Path, place: str) -> dict[str, Path]:
+def _index_files(root: Path, pattern: str) -> dict[str, Path]:
     """{image name: file} of a folder or pattern; names in a pattern may reach into subfolders."""
-    before, marker, after = place.partition("{id}")
+    before, marker, after = pattern.partition("{id}")
     if not marker:
-        return arrays.index(root / place)
+        return arrays.index_by_stem(root / pattern)
     deep = "*" if before and not before.endswith("/") else "**/*"
     found = {path.relative_to(root).as_posix(): path for path in root.glob(before + deep + after)}
     return {name[len(before) : len(name) - len(after)]: path for name, path in found.items()}
 
 
-def _share(ids: list[str], split: Split, val_share: float, source: Path) -> list[str]:
+def _split_by_hash(ids: list[str], split: Split, val_fraction: float, source: Path) -> list[str]:
     """The images of a split; which they are hangs on their names alone."""
     if len(ids) < 2:
         raise DataError(f"{source}: a single image cannot be split; add images, or set data.splits")
     shuffled = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())
-    count = min(max(round(val_share * len(ids)), 1), len(ids) - 1)
+    count = min(max(round(val_fraction * len(ids)), 1), len(ids) - 1)
     return sorted(shuffled[:count] if split == "val" else shuffled[count:])

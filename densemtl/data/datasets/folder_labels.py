@@ -11,17 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from densemtl.io import arrays
-from densemtl.io import label_formats
-from densemtl.io.label_formats import CAMERA_AXES, Axes
-from densemtl.errors import ConfigError
-from densemtl.config.constraints import ClassNames, Width
+from densemtl.config.constraints import ClassNames, NumChannels
 from densemtl.config.sections import Section
-from densemtl.types import VOID
+from densemtl.errors import ConfigError
+from densemtl.io import arrays, label_formats
+from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
+from densemtl.types import IGNORE_INDEX
 
-Storage = Literal["classes", "binary", "regression", "depth", "unit_vectors"]
+Encoding = Literal["classes", "binary", "regression", "depth", "unit_vectors"]
 
-STORAGE: dict[str, Storage] = {
+DEFAULT_ENCODINGS: dict[str, Encoding] = {
     "classes": "classes",
     "semseg": "classes",
     "human_parts": "classes",
@@ -36,17 +35,17 @@ STORAGE: dict[str, Storage] = {
 """How the labels of each kind of task are stored."""
 
 
-class LabelMaps(Section):
+class LabelSpec(Section):
     """The label maps of one task.
 
     Attributes:
         files: a folder (a map has its image's name), or a pattern such as depth/{id}.png.
         kind: the task's kind, such as classes or binary; by default its name.
-        stored: how to read the files, for a kind of one's own.
+        encoding: how to read the files, for a kind of one's own.
         key: the variable of .mat files.
         class_names: of classes, in the order of their ids.
-        first: the stored id of the first class; the others follow it.
-        void: stored numbers that mark pixels without a label (besides 255 of classes, 0 of depth,
+        first_class_id: the stored id of the first class; the others follow it.
+        ignore_values: stored numbers that mark pixels without a label (besides 255 of classes, 0 of depth,
             and NaN).
         scale: what stored numbers are multiplied by; for integer depth 0.001 by default.
         channels: of regression and unit vectors.
@@ -56,31 +55,31 @@ class LabelMaps(Section):
 
     files: str
     kind: str | None = None
-    stored: Storage | None = None
+    encoding: Encoding | None = None
     key: str | None = None
     class_names: ClassNames | None = None
-    first: int = 0
-    void: tuple[int, ...] = ()
+    first_class_id: int = 0
+    ignore_values: tuple[int, ...] = ()
     scale: float | None = None
-    channels: Width | None = None
-    axes: Axes = CAMERA_AXES
+    channels: NumChannels | None = None
+    axes: AxisConvention = CAMERA_AXES
     options: dict[str, Any] = Field(default_factory=dict)
 
-    def task_options(self) -> dict[str, Any]:
+    def task_defaults(self) -> dict[str, Any]:
         """The defaults of a task that learns these."""
         own = {"kind": self.kind, "class_names": self.class_names, "channels": self.channels}
         return {**self.options, **{key: value for key, value in own.items() if value is not None}}
 
-    def reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
+    def make_reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
         """The function from a file to a target.
 
         Raises:
             ConfigError: how these are stored cannot be told, or classes have no names.
         """
         kind = self.kind or task
-        stored = self.stored or STORAGE.get(kind)
+        stored = self.encoding or DEFAULT_ENCODINGS.get(kind)
         if stored is None:
-            ways = ", ".join(sorted(set(STORAGE.values())))
+            ways = ", ".join(sorted(set(DEFAULT_ENCODINGS.values())))
             raise ConfigError(
                 f"data.labels.{task}.stored: for the kind {kind!r} give one of {ways}"
             )
@@ -89,40 +88,46 @@ class LabelMaps(Section):
         return partial(_READERS[stored], self)
 
 
-def _read_classes(maps: LabelMaps, file: Path) -> NDArray[np.generic]:
-    known = {maps.first + index: index for index in range(len(maps.class_names or ()))}
-    ids = {VOID: VOID, **known, **dict.fromkeys(maps.void, VOID)}
-    return label_formats.to_classes(arrays.read_array(file, maps.key), ids, file)
+def _read_classes(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
+    known = {spec.first_class_id + index: index for index in range(len(spec.class_names or ()))}
+    ids = {IGNORE_INDEX: IGNORE_INDEX, **known, **dict.fromkeys(spec.ignore_values, IGNORE_INDEX)}
+    return label_formats.decode_classes(arrays.read_array(file, spec.key), ids, file)
 
 
-def _read_binary(maps: LabelMaps, file: Path) -> NDArray[np.generic]:
-    return label_formats.to_binary(arrays.read_array(file, maps.key), file, void=maps.void)
+def _read_binary(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
+    return label_formats.decode_binary(
+        arrays.read_array(file, spec.key), file, ignore_values=spec.ignore_values
+    )
 
 
-def _read_numbers(maps: LabelMaps, file: Path) -> NDArray[np.generic]:
-    stored = arrays.read_array(file, maps.key)
-    scale = maps.scale or 1.0
-    return label_formats.to_numbers(stored, maps.channels or 1, file, scale=scale, void=maps.void)
+def _read_regression(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
+    stored = arrays.read_array(file, spec.key)
+    scale = spec.scale or 1.0
+    return label_formats.decode_numbers(
+        stored, spec.channels or 1, file, scale=scale, ignore_values=spec.ignore_values
+    )
 
 
-def _read_depth(maps: LabelMaps, file: Path) -> NDArray[np.generic]:
-    stored = arrays.read_array(file, maps.key)
-    scale = maps.scale or (1e-3 if stored.dtype.kind in "iu" else 1.0)
-    metres = label_formats.to_numbers(stored, 1, file, scale=scale, void=maps.void)
-    return label_formats.to_depth(metres, file, limit=np.inf)
+def _read_depth(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
+    stored = arrays.read_array(file, spec.key)
+    scale = spec.scale or (1e-3 if stored.dtype.kind in "iu" else 1.0)
+    metres = label_formats.decode_numbers(
+        stored, 1, file, scale=scale, ignore_values=spec.ignore_values
+    )
+    return label_formats.decode_depth(metres, file, max_depth=np.inf)
 
 
-def _read_vectors(maps: LabelMaps, file: Path) -> NDArray[np.generic]:
-    stored, channels = arrays.read_array(file, maps.key), maps.channels or 3
+def _read_unit_vectors(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
+    stored, channels = arrays.read_array(file, spec.key), spec.channels or 3
     if channels == 3:
-        return label_formats.to_normals(stored, file, maps.axes)
-    return label_formats.to_unit_vectors(stored, channels, file)
+        return label_formats.decode_normals(stored, file, spec.axes)
+    return label_formats.decode_unit_vectors(stored, channels, file)
 
 
-_READERS: dict[Storage, Callable[[LabelMaps, Path], NDArray[np.generic]]] = {
+_READERS: dict[Encoding, Callable[[LabelSpec, Path], NDArray[np.generic]]] = {
     "classes": _read_classes,
     "binary": _read_binary,
-    "regression": _read_numbers,
+    "regression": _read_regression,
     "depth": _read_depth,
-    "unit_vectors": _read_vectors,
+    "unit_vectors": _read_unit_vectors,
 }

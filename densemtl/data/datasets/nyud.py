@@ -21,16 +21,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io import arrays
-from densemtl.io import label_formats
-from densemtl.data.base import Split
-from densemtl.data.file_dataset import DiskDataset, Labels
-from densemtl.io.label_formats import CAMERA_AXES, Axes
-from densemtl.data.datasets.nyud_metadata import CLASSES_13, CLASSES_40, EDGE_DISTANCE, TO_13
+from densemtl.data.datasets.nyud_metadata import (
+    CLASS_40_TO_13,
+    CLASSES_13,
+    CLASSES_40,
+    EDGE_MAX_DISTANCE,
+)
+from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import DataError
-from densemtl.types import VOID
+from densemtl.io import arrays, label_formats
+from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
+from densemtl.types import IGNORE_INDEX, Split
 
-SURVEY = {
+SURVEY_FOLDERS = {
     "image": "images",
     "semseg": "segmentation",
     "depth": "depth",
@@ -38,19 +41,19 @@ SURVEY = {
     "edge": "edge",
 }
 
-MTAN = {**SURVEY, "image": "image", "semseg": "label", "normals": "normal"}
+MTAN_FOLDERS = {**SURVEY_FOLDERS, "image": "image", "semseg": "label", "normals": "normal"}
 
 
-class NYUD(DiskDataset):
+class NYUDDataset(FileDataset):
     """A split of NYUD-v2.
 
     Args:
         split: "train" or "val".
         tasks: of semseg, depth, normals, edge.
         root: the folder that holds gt_sets/ (or train/ and val/ of MTAN's set).
-        train_list: the list gt_sets/NAME.txt (or folder) that is the training split.
-        val_list: the same for validation.
-        classes: 40, or 13 as MTAN; 13 can be had from 40, not the other way.
+        train_split_name: the list gt_sets/NAME.txt (or folder) that is the training split.
+        val_split_name: the same for validation.
+        num_classes: 40, or 13 as MTAN; 13 can be had from 40, not the other way.
         derived_normals: a folder of normals derived from depth (`datasets/prepare_nyud.py
             normals`), for training frames that have none; never used for validation.
         normals_axes: the direction in which each stored channel of the given normals grows,
@@ -66,103 +69,123 @@ class NYUD(DiskDataset):
         tasks: Sequence[str],
         *,
         root: Path,
-        train_list: str = "train",
-        val_list: str = "val",
-        classes: Literal[40, 13] = 40,
+        train_split_name: str = "train",
+        val_split_name: str = "val",
+        num_classes: Literal[40, 13] = 40,
         derived_normals: Path | None = None,
-        normals_axes: Axes = CAMERA_AXES,
+        normals_axes: AxisConvention = CAMERA_AXES,
     ) -> None:
-        self._classes, self._derived, self._axes = classes, derived_normals, normals_axes
-        name = train_list if split == "train" else val_list
+        self._num_classes, self._derived_normals, self._normals_axes = (
+            num_classes,
+            derived_normals,
+            normals_axes,
+        )
+        name = train_split_name if split == "train" else val_split_name
         root = root.expanduser()
-        self._mtan = (root / name / "image").is_dir()
-        self._base = root / name if self._mtan else root
-        self._folders = MTAN if self._mtan else SURVEY
-        images = arrays.index(self._base / self._folders["image"])
-        source = self._base / "image" if self._mtan else root / "gt_sets" / f"{name}.txt"
-        ids = _numbered(images, source) if self._mtan else _listed(root, source)
+        self._is_mtan_layout = (root / name / "image").is_dir()
+        self._split_root = root / name if self._is_mtan_layout else root
+        self._folders = MTAN_FOLDERS if self._is_mtan_layout else SURVEY_FOLDERS
+        images = arrays.index_by_stem(self._split_root / self._folders["image"])
+        source = (
+            self._split_root / "image" if self._is_mtan_layout else root / "gt_sets" / f"{name}.txt"
+        )
+        ids = (
+            _sort_ids_of_files(images, source)
+            if self._is_mtan_layout
+            else _read_ids_from_list(root, source)
+        )
         super().__init__(split, tasks, ids, images, source)
 
     @classmethod
-    def offers(cls, *, classes: Literal[40, 13] = 40, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(
+        cls, *, num_classes: Literal[40, 13] = 40, **options: Any
+    ) -> dict[str, dict[str, Any]]:
         """Semseg of 40 or 13 classes, depth, normals, edge as it is published."""
-        names = list(CLASSES_40 if classes == 40 else CLASSES_13)
-        edge = {"max_distance": EDGE_DISTANCE, "regions_under": ["modern"]}
+        names = list(CLASSES_40 if num_classes == 40 else CLASSES_13)
+        edge = {"max_distance": EDGE_MAX_DISTANCE, "regions_under": ["modern"]}
         return {"semseg": {"class_names": names}, "depth": {}, "normals": {}, "edge": edge}
 
-    def labels(self, task: str) -> Labels:
+    def find_label_files(self, task: str) -> LabelFiles:
         """The files in a task's folder, and how to read them."""
-        folder = self._base / self._folders[task]
-        found = arrays.index(folder)
-        if task == "normals" and self._derived is not None and self.split == "train":
-            return self._with_derived(found, folder, self._derived.expanduser())
-        return Labels(found, self._reader(task), folder)
+        folder = self._split_root / self._folders[task]
+        found = arrays.index_by_stem(folder)
+        if task == "normals" and self._derived_normals is not None and self.split == "train":
+            return self._add_derived_normals(found, folder, self._derived_normals.expanduser())
+        return LabelFiles(found, self._make_reader(task), folder)
 
-    def _reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
+    def _make_reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
         readers: dict[str, Callable[[Path], NDArray[np.generic]]] = {
-            "semseg": partial(_read_classes, classes=self._class_table()),
+            "semseg": partial(_read_classes, classes=self._make_id_to_class()),
             "depth": read_depth,
-            "normals": partial(read_normals, axes=self._axes),
+            "normals": partial(read_normals, axes=self._normals_axes),
             "edge": _read_edge,
         }
         return readers[task]
 
-    def _class_table(self) -> dict[int, int]:
+    def _make_id_to_class(self) -> dict[int, int]:
         """{stored id: class, or void}."""
-        if self._mtan:
-            if self._classes != 13:
-                raise DataError(f"{self._base}: MTAN's set has 13 classes; set data.classes=13")
-            return {-1: VOID, **{label: label for label in range(13)}}
-        classes = [label - 1 for label in TO_13] if self._classes == 13 else range(40)
-        return {0: VOID, **dict(enumerate(classes, start=1))}
+        if self._is_mtan_layout:
+            if self._num_classes != 13:
+                raise DataError(
+                    f"{self._split_root}: MTAN's set has 13 classes; set data.classes=13"
+                )
+            return {-1: IGNORE_INDEX, **{label: label for label in range(13)}}
+        classes = [label - 1 for label in CLASS_40_TO_13] if self._num_classes == 13 else range(40)
+        return {0: IGNORE_INDEX, **dict(enumerate(classes, start=1))}
 
-    def _with_derived(self, given: dict[str, Path], folder: Path, derived: Path) -> Labels:
-        own = arrays.index(derived)
+    def _add_derived_normals(
+        self, given_files: dict[str, Path], folder: Path, derived_folder: Path
+    ) -> LabelFiles:
+        own = arrays.index_by_stem(derived_folder)
         if not own:
-            command = f"python datasets/prepare_nyud.py normals {self._base} --output {derived}"
-            raise DataError(f"{derived}: no derived normals here; make them by `{command}`")
-        read_given = self._reader("normals")
-        read = partial(_read_either, given=folder, read_given=read_given, read_other=read_normals)
-        return Labels({**own, **given}, read, folder)
+            command = f"python datasets/prepare_nyud.py normals {self._split_root} --output {derived_folder}"
+            raise DataError(f"{derived_folder}: no derived normals here; make them by `{command}`")
+        read_given = self._make_reader("normals")
+        read = partial(
+            _read_given_or_derived, given=folder, read_given=read_given, read_other=read_normals
+        )
+        return LabelFiles({**own, **given_files}, read, folder)
 
 
-def _listed(root: Path, source: Path) -> list[str]:
-    if not source.parent.is_dir():
-        looked = f"gt_sets/{source.name} (survey, ASTMT, ATRC) or {source.stem}/image (MTAN)"
+def _read_ids_from_list(root: Path, split_list: Path) -> list[str]:
+    if not split_list.parent.is_dir():
+        looked = (
+            f"gt_sets/{split_list.name} (survey, ASTMT, ATRC) or {split_list.stem}/image (MTAN)"
+        )
         raise DataError(f"{root}: no NYUD-v2 here, looked for {looked}; set data.root")
-    return arrays.read_ids(source)
+    return arrays.read_split_list(split_list)
 
 
-def _numbered(images: dict[str, Path], folder: Path) -> list[str]:
-    if not images:
+def _sort_ids_of_files(image_files: dict[str, Path], folder: Path) -> list[str]:
+    if not image_files:
         raise DataError(f"{folder}: no images here; fetch MTAN's set again, or set data.root")
-    return sorted(images, key=lambda name: (len(name), name))
+    return sorted(image_files, key=lambda name: (len(name), name))
 
 
-def _read_classes(file: Path, classes: dict[int, int]) -> NDArray[np.uint8]:
-    return label_formats.to_classes(arrays.read_array(file, "segmentation"), classes, file)
+def _read_classes(file: Path, id_to_class: dict[int, int]) -> NDArray[np.uint8]:
+    return label_formats.decode_classes(arrays.read_array(file, "segmentation"), id_to_class, file)
 
 
 def read_depth(file: Path) -> NDArray[np.float32]:
     """HxW metres, NaN where unknown; see `labels.to_depth`."""
-    return label_formats.to_depth(arrays.read_array(file, "depth"), file)
+    return label_formats.decode_depth(arrays.read_array(file, "depth"), file)
 
 
-def read_normals(file: Path, axes: Axes = CAMERA_AXES) -> NDArray[np.float32]:
+def read_normals(file: Path, axes: AxisConvention = CAMERA_AXES) -> NDArray[np.float32]:
     """HxWx3 in camera axes, NaN where invalid; see `labels.to_normals`."""
-    return label_formats.to_normals(arrays.read_array(file, "normals"), file, axes)
+    return label_formats.decode_normals(arrays.read_array(file, "normals"), file, axes)
 
 
 def _read_edge(file: Path) -> NDArray[np.uint8]:
-    full = 255 if file.suffix in arrays.PICTURES else None
-    return label_formats.to_binary(arrays.read_array(file, "edge"), file, full=full)
+    full = 255 if file.suffix in arrays.IMAGE_SUFFIXES else None
+    return label_formats.decode_binary(arrays.read_array(file, "edge"), file, max_value=full)
 
 
-def _read_either(
+def _read_given_or_derived(
     file: Path,
-    given: Path,
+    given_folder: Path,
     read_given: Callable[[Path], NDArray[np.generic]],
-    read_other: Callable[[Path], NDArray[np.generic]],
+    read_derived: Callable[[Path], NDArray[np.generic]],
 ) -> NDArray[np.generic]:
     """Normals in their own axes, or derived ones in camera axes, by the folder they lie in."""
-    return read_given(file) if file.parent == given else read_other(file)
+    return read_given(file) if file.parent == given_folder else read_derived(file)

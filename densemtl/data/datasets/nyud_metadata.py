@@ -6,7 +6,7 @@ Couprie et al., ICLR 2013 (13 classes).
 
 from __future__ import annotations
 
-from densemtl.data.derived_labels import Intrinsics
+from densemtl.transforms.camera import Intrinsics
 from densemtl.types import Size
 
 _NAMES_40 = """
@@ -24,28 +24,28 @@ CLASSES_40, CLASSES_13 = (
     tuple(name.strip() for name in names.split(",")) for names in (_NAMES_40, _NAMES_13)
 )
 
-TO_13 = (
+CLASS_40_TO_13 = (
     *(12, 5, 6, 1, 4, 9, 10, 12, 13, 6, 8, 6, 13, 10, 6, 13, 6, 7, 7, 5),
     *(7, 3, 2, 6, 11, 7, 7, 7, 7, 7, 7, 6, 7, 7, 7, 7, 7, 7, 6, 7),
 )
 """The class 1..13 of each class 1..40."""
 
-EDGE_DISTANCE = 0.011
+EDGE_MAX_DISTANCE = 0.011
 """How far apart matched edges may lie, as a share of the diagonal."""
 
-FULL: Size = (480, 640)
+FULL_SIZE: Size = (480, 640)
 
-CROP = (45, 41, 425, 560)
+VALID_CROP_BOX = (45, 41, 425, 560)
 """(top, left, height, width) of the frame that is valid in both cameras, the usual crop."""
 
-CAMERA = Intrinsics(fx=518.857901, fy=519.469611, cx=324.582449, cy=252.736166)
+COLOR_INTRINSICS = Intrinsics(fx=518.857901, fy=519.469611, cx=324.582449, cy=252.736166)
 """Of the colour camera at 640x480, whose pixels the depth is projected to; centre 0-based."""
 
 
-def intrinsics(size: Size) -> Intrinsics:
+def get_intrinsics(size: Size) -> Intrinsics:
     """The camera of frames of a size: full or cropped, told by their shape, and scaled."""
-    top, left, crop_height, crop_width = CROP
-    shape, full, crop = size[1] / size[0], FULL[1] / FULL[0], crop_width / crop_height
+    top, left, crop_height, crop_width = VALID_CROP_BOX
+    shape, full, crop = size[1] / size[0], FULL_SIZE[1] / FULL_SIZE[0], crop_width / crop_height
     if abs(shape - crop) < abs(shape - full):
-        return CAMERA.shifted(-left, -top).scaled(size[1] / crop_width)
-    return CAMERA.scaled(size[1] / FULL[1])
+        return COLOR_INTRINSICS.shift(-left, -top).scale(size[1] / crop_width)
+    return COLOR_INTRINSICS.scale(size[1] / FULL_SIZE[1])

@@ -12,31 +12,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io import arrays
-from densemtl.data.datasets.nyud_metadata import CROP
+from densemtl.data.datasets.nyud_metadata import VALID_CROP_BOX
 from densemtl.errors import DataError
+from densemtl.io import arrays
 
-NEEDED = ("images", "depths", "labels", "instances")
+REQUIRED_VARIABLES = ("images", "depths", "labels", "instances")
 
 
 @dataclass(frozen=True)
-class Frame:
+class RawFrame:
     """One labelled frame.
 
     Attributes:
         image: HxWx3 uint8 RGB.
-        classes: HxW uint8, 0 unlabelled, 1..40.
+        class_ids: HxW uint8, 0 unlabelled, 1..40.
         regions: HxW int32, one id an object.
         depth: HxW float32 metres, holes filled in by the authors.
     """
 
     image: NDArray[np.uint8]
-    classes: NDArray[np.uint8]
+    class_ids: NDArray[np.uint8]
     regions: NDArray[np.int32]
     depth: NDArray[np.float32]
 
 
-class OfficialNYUD:
+class NYUDRawFile:
     """The frames of the file, read one at a time.
 
     Args:
@@ -55,39 +55,39 @@ class OfficialNYUD:
         except OSError as error:
             reason = str(error).partition("(")[0].strip() or "no HDF5"
             raise DataError(f"{file}: {reason}; fetch nyu_depth_v2_labeled.mat again") from error
-        missing = [name for name in NEEDED if name not in self._arrays]
+        missing = [name for name in REQUIRED_VARIABLES if name not in self._arrays]
         if missing:
             raise DataError(f"{file}: holds no {missing[0]!r}; is it nyu_depth_v2_labeled.mat?")
         self._file = file
-        top, left, height, width = CROP
-        self._window = (
+        top, left, height, width = VALID_CROP_BOX
+        self._crop_slices = (
             (slice(top, top + height), slice(left, left + width)) if crop else (slice(None),) * 2
         )
 
     def __len__(self) -> int:
         return int(self._arrays["depths"].shape[0])
 
-    def __getitem__(self, index: int) -> Frame:
+    def __getitem__(self, index: int) -> RawFrame:
         """Frame `index`, from 0.
 
         Raises:
             DataError: the file is truncated or has an unknown label.
         """
-        labels = self._read("labels", index)
-        if labels.max() >= len(CLASS_OF_LABEL):
+        labels = self._read_array("labels", index)
+        if labels.max() >= len(LABEL_TO_CLASS):
             unknown = f"frame {index + 1} has label {labels.max()}"
-            raise DataError(f"{self._file}: {unknown}, there are {len(CLASS_OF_LABEL) - 1}")
-        regions = labels.astype(np.int32) * 256 + self._read("instances", index)
-        depth = self._read("depths", index).astype(np.float32)
-        return Frame(self._read("images", index), CLASS_OF_LABEL[labels], regions, depth)
+            raise DataError(f"{self._file}: {unknown}, there are {len(LABEL_TO_CLASS) - 1}")
+        regions = labels.astype(np.int32) * 256 + self._read_array("instances", index)
+        depth = self._read_array("depths", index).astype(np.float32)
+        return RawFrame(self._read_array("images", index), LABEL_TO_CLASS[labels], regions, depth)
 
-    def _read(self, name: str, index: int) -> NDArray[Any]:
+    def _read_array(self, name: str, index: int) -> NDArray[Any]:
         """MATLAB stores columns first, so all axes come reversed."""
         try:
             stored = self._arrays[name][index]
         except OSError as error:
             raise DataError(f"{self._file}: truncated; fetch it again") from error
-        return np.ascontiguousarray(np.transpose(stored)[self._window])
+        return np.ascontiguousarray(np.transpose(stored)[self._crop_slices])
 
 
 def read_splits(file: Path) -> dict[str, list[int]]:
@@ -104,7 +104,7 @@ def read_splits(file: Path) -> dict[str, list[int]]:
     return {split: sorted(np.ravel(values[name]).tolist()) for split, name in splits.items()}
 
 
-_CLASSES_OF_LABELS = """
+_LABEL_TO_CLASS_TEXT = """
     40 40 3 22 5 40 12 38 40 40 2 39 40 40 26 40 24 40 7 40 1 40 40 34 38 29 40 8 40 40 40 40 38
     40 40 14 40 38 40 40 40 15 39 40 30 40 40 39 40 39 38 40 38 40 37 40 38 38 9 40 40 38 40 11 38
     40 40 40 40 40 40 40 40 40 40 40 40 40 38 13 40 40 6 40 23 40 39 10 16 40 40 40 40 38 40 40 40
@@ -136,5 +136,5 @@ _CLASSES_OF_LABELS = """
     38 40 40 40 40 40 40 40 39 40 40 40 40 40 40 40 40 40 39 40 40
 """
 
-CLASS_OF_LABEL = np.array([0, *map(int, _CLASSES_OF_LABELS.split())], np.uint8)
+LABEL_TO_CLASS = np.array([0, *map(int, _LABEL_TO_CLASS_TEXT.split())], np.uint8)
 """The class 1..40 of each label 1..894; 0 is unlabelled."""

@@ -6,22 +6,22 @@ Sources: Everingham et al. 2010 (21 classes); Mottaghi et al. 2014 (459 labels);
 
 from __future__ import annotations
 
-_NAMES = """
+_CLASS_NAMES = """
 background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike
 person pottedplant sheep sofa train tvmonitor
 """
 
-CLASSES = tuple(_NAMES.split())
+CLASSES = tuple(_CLASS_NAMES.split())
 
-EDGE_DISTANCE = 0.0075
+EDGE_MAX_DISTANCE = 0.0075
 """How far apart matched edges may lie, as a share of the diagonal."""
 
-PERSON = 15
+PERSON_CLASS = 15
 """The class whose parts count."""
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
 
-_NAMES_OF_PART = {
+_PART_TO_NAMES = {
     1: "head hair leye reye lear rear lebrow rebrow nose mouth",
     2: "torso neck",
     3: "luarm ruarm",
@@ -30,7 +30,7 @@ _NAMES_OF_PART = {
     6: "llleg rlleg lfoot rfoot",
 }
 
-PART_OF_NAME = {name: part for part, names in _NAMES_OF_PART.items() for name in names.split()}
+NAME_TO_PART = {name: part for part, names in _PART_TO_NAMES.items() for name in names.split()}
 """The part 1..6 of each of the 24 names that the annotations use."""
 
 _LABELS_WITH_NORMALS = """

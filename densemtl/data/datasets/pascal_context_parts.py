@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io import arrays
-from densemtl.data.datasets.pascal_context_metadata import PART_OF_NAME, PERSON
+from densemtl.data.datasets.pascal_context_metadata import NAME_TO_PART, PERSON_CLASS
 from densemtl.errors import DataError
-from densemtl.types import VOID
+from densemtl.io import arrays
+from densemtl.types import IGNORE_INDEX
 
 
-def read_parts(file: Path) -> NDArray[np.uint8] | None:
+def read_human_parts(file: Path) -> NDArray[np.uint8] | None:
     """HxW uint8, 0 background, 1..6 parts of all people.
 
     None if it shows no part, be there nobody or people without annotated parts: such an image is
@@ -25,21 +25,21 @@ def read_parts(file: Path) -> NDArray[np.uint8] | None:
     """
     try:
         objects = arrays.read_mat(file)["anno"][0, 0]["objects"].ravel()
-        people = [found for found in objects if int(found["class_ind"].item()) == PERSON]
-        parts = _draw(people) if people else None
+        people = [found for found in objects if int(found["class_ind"].item()) == PERSON_CLASS]
+        parts = _rasterize_parts(people) if people else None
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise DataError(f"{file}: not a PASCAL-Part annotation ({error!r})") from error
-    return parts if parts is not None and shows_a_part(parts) else None
+    return parts if parts is not None and has_parts(parts) else None
 
 
-def shows_a_part(parts: NDArray[np.uint8]) -> bool:
+def has_parts(parts: NDArray[np.uint8]) -> bool:
     """Whether a map of parts holds more than background and void."""
-    return bool(((parts > 0) & (parts != VOID)).any())
+    return bool(((parts > 0) & (parts != IGNORE_INDEX)).any())
 
 
-def _draw(people: list[Any]) -> NDArray[np.uint8]:
+def _rasterize_parts(people: list[Any]) -> NDArray[np.uint8]:
     parts = np.zeros(people[0]["mask"].shape, np.uint8)
     for person in people:
         for part in person["parts"].ravel():
-            parts[part["mask"] > 0] = PART_OF_NAME[str(part["part_name"].item())]
+            parts[part["mask"] > 0] = NAME_TO_PART[str(part["part_name"].item())]
     return parts

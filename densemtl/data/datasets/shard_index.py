@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from densemtl.io.atomic import replacing
-from densemtl.registry import describe
-from densemtl.data.base import Split
-from densemtl.errors import DataError
 from densemtl.config.sections import Section
+from densemtl.errors import DataError
+from densemtl.io.atomic import atomic_write
+from densemtl.registry import format_validation_errors
+from densemtl.types import Split
 
-INDEX = "shards.json"
+INDEX_NAME = "shards.json"
 
-SCHEMES = ("file", "http", "https", "gs", "hf")
+URL_SCHEMES = ("file", "http", "https", "gs", "hf")
 """What is fetched from. webdataset knows `pipe:` besides, which runs a command: a configuration
 may have come with somebody's checkpoint, and must not."""
 
@@ -29,7 +29,7 @@ class Shard(Section):
     ids: tuple[str, ...]
 
 
-class Index(Section):
+class ShardIndexFile(Section):
     """What `shards.json` holds: the tasks with their default options, and the splits' shards."""
 
     offers: dict[str, dict[str, Any]]
@@ -37,70 +37,78 @@ class Index(Section):
 
 
 @dataclass(frozen=True)
-class Source:
+class ShardStore:
     """Where shards come from: a folder, or a URL and a folder for what was fetched."""
 
     root: str
-    folder: Path
-    keep: int
+    cache_dir: Path
+    max_cached_shards: int
 
-    def index(self) -> Index:
+    def read_index(self) -> ShardIndexFile:
         """What `shards.json` holds; of a URL asked for anew.
 
         Raises:
             DataError: it is not there, is none, or lists files elsewhere.
         """
-        file = self._fetched(INDEX) if self._remote() else Path(self.root).expanduser() / INDEX
-        if self._remote():
-            self._fetch(INDEX, file)
+        file = (
+            self._get_cache_path(INDEX_NAME)
+            if self._is_remote()
+            else Path(self.root).expanduser() / INDEX_NAME
+        )
+        if self._is_remote():
+            self._download(INDEX_NAME, file)
         hint = "make them by `python datasets/make_shards.py`, or set data.root"
         try:
-            return Index.model_validate_json(file.read_bytes())
+            return ShardIndexFile.model_validate_json(file.read_bytes())
         except ValidationError as error:
-            reason = describe(error, "", Index)[0]
+            reason = format_validation_errors(error, "", ShardIndexFile)[0]
             raise DataError(f"{file}: no index of shards ({reason}); {hint}") from error
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: no index of shards; {hint}") from error
 
-    def local(self, name: str) -> Path:
+    def fetch(self, name: str) -> Path:
         """A shard's file, which is fetched where it has not been."""
-        if not self._remote():
+        if not self._is_remote():
             file = Path(self.root).expanduser() / name
             if not file.exists():
-                raise DataError(f"{file}: missing, though {INDEX} lists it; write the shards again")
+                raise DataError(
+                    f"{file}: missing, though {INDEX_NAME} lists it; write the shards again"
+                )
             return file
-        file = self._fetched(name)
+        file = self._get_cache_path(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not file.exists():
-                self._fetch(name, file)
-                self._make_room(file)
+                self._download(name, file)
+                self._evict(file)
         return file
 
-    def _remote(self) -> bool:
+    def _is_remote(self) -> bool:
         scheme, sign, place = self.root.partition("://")
-        if sign and (scheme not in SCHEMES or ".." in place.split("/")):
-            known = ", ".join(f"{each}://" for each in SCHEMES)
+        if sign and (scheme not in URL_SCHEMES or ".." in place.split("/")):
+            known = ", ".join(f"{each}://" for each in URL_SCHEMES)
             raise DataError(f"data.root: {self.root!r} is not fetched: give a folder, or {known}..")
         return bool(sign)
 
-    def _fetched(self, name: str) -> Path:
-        return self.folder / self.root.replace("://", "/").strip("/") / name
+    def _get_cache_path(self, name: str) -> Path:
+        return self.cache_dir / self.root.replace("://", "/").strip("/") / name
 
-    def _fetch(self, name: str, file: Path) -> None:
+    def _download(self, name: str, file: Path) -> None:
         try:
             from webdataset.gopen import gopen
         except ImportError as error:
             raise DataError(f'{self.root}: needs `pip install "densemtl[shards]"`') from error
         try:
-            with gopen(f"{self.root.rstrip('/')}/{name}") as stream, replacing(file) as draft:
+            with gopen(f"{self.root.rstrip('/')}/{name}") as stream, atomic_write(file) as draft:
                 draft.write_bytes(stream.read())
         except Exception as error:  # of networks and of the programs that webdataset calls
             raise DataError(f"{self.root}/{name}: cannot be fetched ({error})") from error
 
-    def _make_room(self, newest: Path) -> None:
+    def _evict(self, newest: Path) -> None:
         """Files in use stay readable until they are closed."""
         shards = sorted(newest.parent.glob("*.tar"), key=lambda each: each.stat().st_atime_ns)
-        for file in [each for each in shards if each != newest][: max(len(shards) - self.keep, 0)]:
+        for file in [each for each in shards if each != newest][
+            : max(len(shards) - self.max_cached_shards, 0)
+        ]:
             file.unlink(missing_ok=True)

@@ -22,32 +22,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io.atomic import replacing
-from densemtl.io import images
-from densemtl.data.base import DenseDataset, Split
-from densemtl.data.datasets.shard_index import INDEX, Source
+from densemtl.config.constraints import NonNegativeInt
+from densemtl.data.base import DenseDataset
+from densemtl.data.datasets.shard_index import INDEX_NAME, ShardStore
 from densemtl.errors import DataError
-from densemtl.config.constraints import Whole
-from densemtl.types import Sample
+from densemtl.io import images
+from densemtl.io.atomic import atomic_write
+from densemtl.types import Sample, Split
 
-IMAGE = "image"
+IMAGE_KEY = "image"
 
-END = bytes(1024)
+TAR_END = bytes(1024)
 """Of a whole tar file; tarfile itself takes a cut one for a short one."""
 
-OPEN = 64
+MAX_OPEN_INDEXES = 64
 """Shards whose table of contents a process remembers."""
 
 
-class Shards(DenseDataset):
+class ShardsDataset(DenseDataset):
     """A split of a set of shards.
 
     Args:
         split: "train" or "val".
         tasks: of those in the shards.
         root: a folder, or a URL such as https://.. or gs://.. (needs `densemtl[shards]`).
-        folder: where shards of a URL are kept when they have been fetched.
-        keep: how many; those that were not used for longest go first.
+        cache_dir: where shards of a URL are kept when they have been fetched.
+        max_cached_shards: how many; those that were not used for longest go first.
 
     Raises:
         DataError: there is no index, or it cannot be read.
@@ -59,24 +59,26 @@ class Shards(DenseDataset):
         tasks: Sequence[str],
         *,
         root: str,
-        folder: Path = Path("~/.cache/densemtl/shards"),
-        keep: Whole = 64,
+        cache_dir: Path = Path("~/.cache/densemtl/shards"),
+        max_cached_shards: NonNegativeInt = 64,
     ) -> None:
         super().__init__(split, tasks)
-        self._source = Source(root, folder.expanduser(), keep)
-        shards = self._source.index().splits.get(split, ())
+        self._store = ShardStore(root, cache_dir.expanduser(), max_cached_shards)
+        shards = self._store.read_index().splits.get(split, ())
         if not shards:
-            raise DataError(f"{root}: {INDEX} lists no shard of {split!r}; write the shards again")
-        self._shards = [shard.file for shard in shards]
+            raise DataError(
+                f"{root}: {INDEX_NAME} lists no shard of {split!r}; write the shards again"
+            )
+        self._shard_names = [shard.file for shard in shards]
         self.ids = tuple(name for shard in shards for name in shard.ids)
-        self.chunks = tuple(len(shard.ids) for shard in shards)
-        self._starts = np.cumsum([0, *self.chunks])
+        self.shard_sizes = tuple(len(shard.ids) for shard in shards)
+        self._first_indices = np.cumsum([0, *self.shard_sizes])
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """What the index says."""
         folder = Path(options.get("folder", "~/.cache/densemtl/shards")).expanduser()
-        return Source(options["root"], folder, 1).index().offers
+        return ShardStore(options["root"], folder, 1).read_index().offers
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample, fetching its shard if need be.
@@ -84,18 +86,18 @@ class Shards(DenseDataset):
         Raises:
             DataError: the shard is missing, truncated, or lacks the sample.
         """
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        file = self._source.local(self._shards[shard])
-        members = _members(file, file.stat().st_mtime_ns)
-        key = _key(index - int(self._starts[shard]))
+        shard = int(np.searchsorted(self._first_indices, index, side="right")) - 1
+        file = self._store.fetch(self._shard_names[shard])
+        members = _list_members(file, file.stat().st_mtime_ns)
+        key = _format_key(index - int(self._first_indices[shard]))
         arrays = {
-            name: _read(file, member)
+            name: _read_member(file, member)
             for name, member in members.get(key, {}).items()
-            if name in (IMAGE, *self.tasks)
+            if name in (IMAGE_KEY, *self.tasks)
         }
-        if IMAGE not in arrays:
+        if IMAGE_KEY not in arrays:
             raise DataError(f"{file}: no image {key} ({self.ids[index]}); write the shards again")
-        image = arrays.pop(IMAGE)
+        image = arrays.pop(IMAGE_KEY)
         if any(array.shape[:2] != image.shape[:2] for array in arrays.values()):
             raise DataError(f"{file}: image and labels of {key} differ in size; fetch it again")
         return Sample(image, arrays, self.ids[index])
@@ -105,14 +107,14 @@ Member = tuple[int, int, str]
 """(offset, length, suffix) of a file in a tar file."""
 
 
-@lru_cache(maxsize=OPEN)
-def _members(file: Path, _: int) -> dict[str, dict[str, Member]]:
+@lru_cache(maxsize=MAX_OPEN_INDEXES)
+def _list_members(file: Path, _: int) -> dict[str, dict[str, Member]]:
     """{key: {name: member}} of a shard, again when it has changed."""
     found: dict[str, dict[str, Member]] = {}
     try:
         with file.open("rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
-            handle.seek(-len(END), io.SEEK_END)
-            if handle.read() != END:
+            handle.seek(-len(TAR_END), io.SEEK_END)
+            if handle.read() != TAR_END:
                 raise ValueError("its end is missing")
             handle.seek(0)
             for member in shard:
@@ -124,27 +126,27 @@ def _members(file: Path, _: int) -> dict[str, dict[str, Member]]:
     return found
 
 
-def _read(file: Path, member: Member) -> NDArray[Any]:
+def _read_member(file: Path, member: Member) -> NDArray[Any]:
     offset, length, suffix = member
     with file.open("rb") as handle:
         handle.seek(offset)
         data = handle.read(length)
     if suffix != "npy":
-        return images.decode(data, cv2.IMREAD_UNCHANGED, file)
+        return images.decode_image(data, cv2.IMREAD_UNCHANGED, file)
     try:
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
     except Exception as error:  # numpy's reader of broken files raises nearly anything
-        raise DataError(f"{file}: an array in it is corrupt; {images.AGAIN}") from error
+        raise DataError(f"{file}: an array in it is corrupt; {images.REDOWNLOAD_HINT}") from error
 
 
-def _key(place: int) -> str:
+def _format_key(index: int) -> str:
     """Of a sample by its place in its shard."""
-    return f"{place:06d}"
+    return f"{index:06d}"
 
 
 def write_shards(
     splits: Sequence[DenseDataset],
-    offers: dict[str, Any],
+    task_defaults: dict[str, Any],
     root: Path,
     images_per_shard: int,
     jpeg: bool,
@@ -153,7 +155,7 @@ def write_shards(
 
     Args:
         splits: what to pack, one a split.
-        offers: the tasks in them with their default options.
+        task_defaults: the tasks in them with their default options.
         root: the folder to fill; its index is written last.
         images_per_shard: images in a shard.
         jpeg: images as JPEG of quality 95, five times smaller, and not quite the same.
@@ -168,18 +170,18 @@ def write_shards(
             if not (root / name).exists():
                 _write_shard(dataset, places, root / name, jpeg)
             shards.append({"file": name, "ids": [dataset.ids[place] for place in places]})
-    with replacing(root / INDEX) as draft:
-        draft.write_text(json.dumps({"offers": offers, "splits": index}), encoding="utf-8")
+    with atomic_write(root / INDEX_NAME) as draft:
+        draft.write_text(json.dumps({"offers": task_defaults, "splits": index}), encoding="utf-8")
 
 
-def _write_shard(dataset: DenseDataset, places: range, file: Path, jpeg: bool) -> None:
-    with replacing(file) as draft, tarfile.open(draft, "w") as shard:
-        for number, place in enumerate(places):
+def _write_shard(dataset: DenseDataset, indices: range, file: Path, jpeg: bool) -> None:
+    with atomic_write(file) as draft, tarfile.open(draft, "w") as shard:
+        for number, place in enumerate(indices):
             sample = dataset[place]
-            parts = [(IMAGE, *_encode(sample.image, ".jpg" if jpeg else ".png"))]
+            parts = [(IMAGE_KEY, *_encode(sample.image, ".jpg" if jpeg else ".png"))]
             parts += [(task, *_encode(label, ".png")) for task, label in sample.targets.items()]
             for name, suffix, data in parts:
-                member = tarfile.TarInfo(f"{_key(number)}.{name}{suffix}")
+                member = tarfile.TarInfo(f"{_format_key(number)}.{name}{suffix}")
                 member.size = len(data)
                 shard.addfile(member, io.BytesIO(data))
 

@@ -14,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from densemtl.data.base import DenseDataset, Split
+from densemtl.config.constraints import MAX_IMAGE_SIDE, Seed
+from densemtl.data.base import DenseDataset
 from densemtl.data.datasets.synthetic_scenes.classes import CLASSES, PARTS
-from densemtl.data.datasets.synthetic_scenes.compose import compose
-from densemtl.data.datasets.synthetic_scenes.targets import main_object, object_edges
-from densemtl.data.datasets.synthetic_scenes.render import View, render
-from densemtl.config.constraints import LONGEST, Seed
-from densemtl.types import Sample
+from densemtl.data.datasets.synthetic_scenes.compose import generate_room
+from densemtl.data.datasets.synthetic_scenes.render import RenderedScene, render
+from densemtl.data.datasets.synthetic_scenes.targets import find_object_edges, find_salient_object
+from densemtl.types import Sample, Split
 
-RoomSide = Annotated[int, Field(ge=16, le=LONGEST)]
+ImageSide = Annotated[int, Field(ge=16, le=MAX_IMAGE_SIDE)]
 """Pixels."""
 
-Images = Annotated[int, Field(ge=1, le=10**6)]
+ImageCount = Annotated[int, Field(ge=1, le=10**6)]
 
 
-class Synthetic(DenseDataset):
+class SyntheticDataset(DenseDataset):
     """Rooms with exact semantics, parts, depth, normals, instance edges and saliency.
 
     Args:
@@ -45,9 +45,9 @@ class Synthetic(DenseDataset):
         split: Split,
         tasks: Sequence[str],
         *,
-        size: tuple[RoomSide, RoomSide] = (128, 160),
-        train_images: Images = 1000,
-        val_images: Images = 200,
+        size: tuple[ImageSide, ImageSide] = (128, 160),
+        train_images: ImageCount = 1000,
+        val_images: ImageCount = 200,
         seed: Seed = 0,
     ) -> None:
         super().__init__(split, tasks)
@@ -56,22 +56,22 @@ class Synthetic(DenseDataset):
         self.ids = [f"{split}{index:05d}" for index in range(count)]
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """All six tasks, with the class names of the two that have classes."""
-        offered: dict[str, dict[str, Any]] = {task: {} for task in _LABELS}
+        offered: dict[str, dict[str, Any]] = {task: {} for task in _TARGET_FUNCTIONS}
         offered["semseg"]["class_names"] = list(CLASSES)
         offered["human_parts"]["class_names"] = list(PARTS)
         return offered
 
     def __getitem__(self, index: int) -> Sample:
         """Compose and render one room; `human_parts` is absent where nobody is in view."""
-        view = self.view(index)
-        targets = {task: _LABELS[task](view) for task in self.tasks}
+        view = self.render_scene(index)
+        targets = {task: _TARGET_FUNCTIONS[task](view) for task in self.tasks}
         if "human_parts" in targets and not view.parts.any():
             del targets["human_parts"]
         return Sample(view.image, targets, self.ids[index])
 
-    def view(self, index: int) -> View:
+    def render_scene(self, index: int) -> RenderedScene:
         """Everything that is known about one image.
 
         Raises:
@@ -79,7 +79,7 @@ class Synthetic(DenseDataset):
         """
         stream = get_args(Split).index(self.split)
         rng = np.random.default_rng((self.seed, stream, range(len(self))[index]))
-        scene = compose(rng)
+        scene = generate_room(rng)
         return render(scene, scene.camera, self.size, rng)
 
     def fingerprint(self) -> str:
@@ -88,11 +88,11 @@ class Synthetic(DenseDataset):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-_LABELS: dict[str, Callable[[View], NDArray[np.generic]]] = {
+_TARGET_FUNCTIONS: dict[str, Callable[[RenderedScene], NDArray[np.generic]]] = {
     "semseg": lambda view: view.semseg,
     "human_parts": lambda view: view.parts,
     "depth": lambda view: view.depth,
     "normals": lambda view: view.normals,
-    "edge": object_edges,
-    "saliency": main_object,
+    "edge": find_object_edges,
+    "saliency": find_salient_object,
 }

@@ -12,11 +12,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from densemtl.demo.web.middleware import protect
+from densemtl.demo.web.payload import make_payload
+from densemtl.demo.web.upload import read_upload
 from densemtl.errors import DataError
 from densemtl.inference.predictor import Predictor
-from densemtl.demo.web.middleware import protect
-from densemtl.demo.web.payload import describe
-from densemtl.demo.web.upload import read_upload
 
 MAX_BYTES = 20 * 2**20
 """Size limit of an uploaded file."""
@@ -90,7 +90,7 @@ def _predict_upload(predictor: Predictor, data: bytes) -> JSONResponse:
         image = read_upload(data)
     except DataError as error:
         return _error(400, str(error))
-    return JSONResponse(describe(image, predictor(image), predictor.tasks))
+    return JSONResponse(make_payload(image, predictor(image), predictor.tasks))
 
 
 def _error(status: int, text: str) -> JSONResponse:

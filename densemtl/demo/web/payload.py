@@ -26,19 +26,19 @@ from numpy.typing import NDArray
 
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
-from densemtl.tasks.classification import Classes
+from densemtl.tasks.classification import Classification
+from densemtl.tasks.direction import Direction
 from densemtl.tasks.regression import Regression
-from densemtl.tasks.direction import UnitVectors
-from densemtl.visualization.panels import Picture
+from densemtl.types import RGBImage
 
-View = dict[str, Any]
+TaskPayload = dict[str, Any]
 Map = NDArray[np.generic]
 
-_LEGEND = 160
+_LEGEND_SIZE = 160
 """Pixels: length of a color scale, diameter of a ball."""
 
 
-def describe(image: Picture, maps: Mapping[str, Map], tasks: Sequence[Task]) -> dict[str, Any]:
+def make_payload(image: RGBImage, maps: Mapping[str, Map], tasks: Sequence[Task]) -> dict[str, Any]:
     """Return what the page shows of one image: its size, the image, and a view of each task.
 
     Args:
@@ -47,36 +47,40 @@ def describe(image: Picture, maps: Mapping[str, Map], tasks: Sequence[Task]) -> 
         tasks: tasks in the order shown.
     """
     height, width = image.shape[:2]
-    views = [_view(task, maps[task.name]) for task in tasks]
+    views = [_make_task_payload(task, maps[task.name]) for task in tasks]
     return {"width": width, "height": height, "image": _data_uri(image, ".jpg"), "views": views}
 
 
-def _view(task: Task, values: Map) -> View:
-    view = _ids(task, values) if isinstance(task, Classes) else _numbers(task, values)
-    return {"task": task.name, "picture": _data_uri(task.colour(values)), **view}
+def _make_task_payload(task: Task, values: Map) -> TaskPayload:
+    view = (
+        _make_class_payload(task, values)
+        if isinstance(task, Classification)
+        else _make_numeric_payload(task, values)
+    )
+    return {"task": task.name, "picture": _data_uri(task.colorize(values)), **view}
 
 
-def _ids(task: Classes, values: Map) -> View:
+def _make_class_payload(task: Classification, values: Map) -> TaskPayload:
     ids = values.astype(np.uint8)
     shares = np.bincount(ids.ravel(), minlength=task.channels)[: task.channels] / ids.size
-    colors = task.colour(np.arange(task.channels)[None])[0]
+    colors = task.colorize(np.arange(task.channels)[None])[0]
     classes = [
         {"name": name, "color": "#" + bytes(color).hex(), "share": float(share)}
         for name, color, share in zip(task.class_names, colors, shares, strict=True)
     ]
-    return {**_packed(ids, 0, 255), "unit": "", "classes": classes, "legend": None}
+    return {**_pack_values(ids, 0, 255), "unit": "", "classes": classes, "legend": None}
 
 
-def _numbers(task: Task, values: Map) -> View:
+def _make_numeric_payload(task: Task, values: Map) -> TaskPayload:
     numbers = values.astype(np.float32)
     finite = numbers[np.isfinite(numbers)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     levels = np.rint((np.nan_to_num(numbers) - low) * (65535 / max(high - low, 1e-9)))
-    packed = _packed(levels.clip(0, 65535).astype("<u2"), low, high)
-    return {**packed, "unit": task.unit, "classes": [], "legend": _legend(task)}
+    packed = _pack_values(levels.clip(0, 65535).astype("<u2"), low, high)
+    return {**packed, "unit": task.unit, "classes": [], "legend": _make_legend(task)}
 
 
-def _packed(values: NDArray[np.integer], low: float, high: float) -> View:
+def _pack_values(values: NDArray[np.integer], low: float, high: float) -> TaskPayload:
     return {
         "values": base64.b64encode(zlib.compress(values.tobytes(), 6)).decode("ascii"),
         "bits": 8 * values.itemsize,
@@ -86,31 +90,31 @@ def _packed(values: NDArray[np.integer], low: float, high: float) -> View:
     }
 
 
-def _legend(task: Task) -> View | None:
-    if isinstance(task, UnitVectors):
-        return {"picture": _data_uri(_ball(task), ".png"), "captions": []}
+def _make_legend(task: Task) -> TaskPayload | None:
+    if isinstance(task, Direction):
+        return {"picture": _data_uri(_draw_sphere(task), ".png"), "captions": []}
     if isinstance(task, Binary):
-        return {"picture": _scale(task, 0, 1), "captions": ["no", "yes"]}
+        return {"picture": _draw_scale(task, 0, 1), "captions": ["no", "yes"]}
     if isinstance(task, Regression):
-        captions = [f"{value:g} {task.unit}".strip() for value in (task.low, task.high)]
-        return {"picture": _scale(task, task.low, task.high), "captions": captions}
+        captions = [f"{value:g} {task.unit}".strip() for value in (task.vis_min, task.vis_max)]
+        return {"picture": _draw_scale(task, task.vis_min, task.vis_max), "captions": captions}
     return None
 
 
-def _scale(task: Task, low: float, high: float) -> str:
-    return _data_uri(task.colour(np.linspace(low, high, _LEGEND, dtype=np.float32)[None]))
+def _draw_scale(task: Task, low: float, high: float) -> str:
+    return _data_uri(task.colorize(np.linspace(low, high, _LEGEND_SIZE, dtype=np.float32)[None]))
 
 
-def _ball(task: UnitVectors) -> Picture:
+def _draw_sphere(task: Direction) -> RGBImage:
     """Draw a ball seen from the front, on white."""
-    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, _LEGEND, dtype=np.float32)])
+    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, _LEGEND_SIZE, dtype=np.float32)])
     inside = x * x + y * y < 1
     z = -np.sqrt(np.where(inside, 1 - x * x - y * y, 0))
-    picture = task.colour(np.stack([x, y, z], -1)[..., : task.channels])
+    picture = task.colorize(np.stack([x, y, z], -1)[..., : task.channels])
     return np.where(inside[..., None], picture, np.uint8(255))
 
 
-def _data_uri(picture: Picture, suffix: str = ".png") -> str:
+def _data_uri(picture: RGBImage, suffix: str = ".png") -> str:
     """Return an image as a data URI, so that the page fetches nothing else."""
     _, data = cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]))
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]

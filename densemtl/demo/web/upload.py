@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from densemtl.errors import DataError
-from densemtl.visualization.panels import Picture
+from densemtl.types import RGBImage
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """Pillow has dozens of other readers, some of them old; untrusted files do not reach them."""
 
 MAX_PIXELS = 40_000_000
@@ -20,7 +20,7 @@ MAX_SIDE = 960
 """Pixels; larger images are shrunk first, as the page would not show more."""
 
 
-def read_upload(data: bytes) -> Picture:
+def read_upload(data: bytes) -> RGBImage:
     """Decode an image file and shrink it so that no side is above `MAX_SIDE`.
 
     The header is checked before anything is decoded; nothing is written to disk.
@@ -34,16 +34,16 @@ def read_upload(data: bytes) -> Picture:
     if not data:
         raise DataError("nothing was uploaded")
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as picture:
+        with Image.open(BytesIO(data), formats=IMAGE_FORMATS) as picture:
             _check_pixels(*picture.size)
             picture.thumbnail((MAX_SIDE, MAX_SIDE))
             return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        raise _too_many("more than Pillow opens") from error
+        raise _make_too_many_pixels_error("more than Pillow opens") from error
     except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
+        known = ", ".join(IMAGE_FORMATS)
         raise DataError(f"this file is not an image that the page reads ({known})") from error
     except Exception as error:  # Pillow raises nearly anything for broken files
         raise DataError(f"this image is broken and cannot be decoded ({error})") from error
@@ -51,9 +51,9 @@ def read_upload(data: bytes) -> Picture:
 
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise _too_many(f"{width} x {height}")
+        raise _make_too_many_pixels_error(f"{width} x {height}")
 
 
-def _too_many(found: str) -> DataError:
+def _make_too_many_pixels_error(description: str) -> DataError:
     most = f"at most {MAX_PIXELS // 10**6} megapixels are taken"
-    return DataError(f"this image has too many pixels ({found}); {most}, so shrink it first")
+    return DataError(f"this image has too many pixels ({description}); {most}, so shrink it first")

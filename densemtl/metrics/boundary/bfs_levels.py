@@ -7,31 +7,33 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.metrics.boundary.disc_dilation import Disc, Ints
-from densemtl.metrics.boundary.match_state import FREE, Pairs
-from densemtl.ops.bitmap import Words, indices, pack, unpack
+from densemtl.metrics.boundary.disc_dilation import Disc, IntArray
+from densemtl.metrics.boundary.match_state import UNMATCHED, MatchState
+from densemtl.ops.bitmap import PackedMask, nonzero, pack, unpack
 
-UNSEEN = np.int32(2**31 - 1)
+UNREACHED = np.int32(2**31 - 1)
 
 
-class Levels(NamedTuple):
+class BFSLevels(NamedTuple):
     """What a search has reached.
 
     Attributes:
-        of_true: N, the level of each true pixel that was reached, elsewhere UNSEEN. 0: it is free.
+        true_levels: N, the level of each true pixel that was reached, elsewhere UNSEEN. 0: it is free.
             k: the found pixel matched with it has one of level k - 1 within reach, none below.
         limit: the first level that is not given.
         reached: free found pixels with a true one of some level within reach, lowest first.
-        waiting: the other free ones; none if no matching holds more of them.
+        unreached: the other free ones; none if no matching holds more of them.
     """
 
-    of_true: NDArray[np.int32]
+    true_levels: NDArray[np.int32]
     limit: int
-    reached: Ints
-    waiting: Ints
+    reached: IntArray
+    unreached: IntArray
 
 
-def search(disc: Disc, pairs: Pairs, found: Words, free: Ints) -> Levels:
+def compute_bfs_levels(
+    disc: Disc, match_state: MatchState, predicted: PackedMask, free: IntArray
+) -> BFSLevels:
     """Levels from the free true pixels on, one dilation each.
 
     It ends when as many free found pixels are reached as there are free true ones, or at twice
@@ -39,31 +41,31 @@ def search(disc: Disc, pairs: Pairs, found: Words, free: Ints) -> Levels:
 
     Args:
         disc: what is within reach.
-        pairs: the matching.
-        found: N / 64 words, all found pixels.
+        match_state: the matching.
+        predicted: N / 64 words, all found pixels.
         free: those of them that are free.
     """
-    of_true = np.full(len(pairs.free), UNSEEN, np.int32)
-    true = np.flatnonzero(pairs.free)
-    wanted, level, last = min(len(free), len(true)), 0, int(UNSEEN)
-    unseen, reached = found, [free[:0]]
+    of_true = np.full(len(match_state.unmatched_true), UNREACHED, np.int32)
+    true = np.flatnonzero(match_state.unmatched_true)
+    wanted, level, last = min(len(free), len(true)), 0, int(UNREACHED)
+    unseen, reached = predicted, [free[:0]]
     while wanted > 0 and level < last and len(true):
         of_true[true] = level
         level += 1
-        new = unseen & disc.dilate(_words(true, len(of_true)))
+        new = unseen & disc.dilate_packed(_pack_pixels(true, len(of_true)))
         unseen = unseen ^ new
-        pixels = indices(new)
-        true = pairs.true_of[pixels]
-        reached.append(pixels[true == FREE])
-        true = true[true != FREE]
+        pixels = nonzero(new)
+        true = match_state.true_of_predicted[pixels]
+        reached.append(pixels[true == UNMATCHED])
+        true = true[true != UNMATCHED]
         wanted -= len(reached[-1])
         if len(reached[-1]):
             last = min(last, 2 * level)
     waiting = free[unpack(unseen)[free]] if len(true) else free[:0]
-    return Levels(of_true, level, np.concatenate(reached), waiting)
+    return BFSLevels(of_true, level, np.concatenate(reached), waiting)
 
 
-def _words(pixels: Ints, size: int) -> Words:
+def _pack_pixels(pixels: IntArray, size: int) -> PackedMask:
     mask = np.zeros(size, bool)
     mask[pixels] = True
     return pack(mask)

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemtl.config.constraints import Fraction, OpenFraction, Whole
+from densemtl.config.constraints import NonNegativeInt, OpenUnitInterval, UnitInterval
 from densemtl.metrics.base import ImageMetric
-from densemtl.metrics.boundary.counts import Counter, Counts
-from densemtl.metrics.boundary.precision_recall import best, summary
-from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, even
-from densemtl.types import VOID
+from densemtl.metrics.boundary.counts import BoundaryCounter, BoundaryCounts
+from densemtl.metrics.boundary.precision_recall import compute_summary, select_best_counts
+from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, make_even_thresholds
+from densemtl.types import IGNORE_INDEX
 
 
 class Boundary(ImageMetric):
@@ -43,16 +43,16 @@ class Boundary(ImageMetric):
     def __init__(
         self,
         *,
-        thresholds: tuple[Fraction, ...] = even(99),
+        thresholds: tuple[UnitInterval, ...] = make_even_thresholds(99),
         nms: bool = False,
         inclusive: bool = True,
-        levels: Whole = 0,
-        max_distance: OpenFraction = MAX_DISTANCE,
+        levels: NonNegativeInt = 0,
+        max_distance: OpenUnitInterval = MAX_DISTANCE,
         regions: bool = False,
     ) -> None:
         super().__init__()
         protocol = Protocol(thresholds, nms, inclusive, levels)
-        self.count = Counter(protocol, max_distance, regions, VOID)
+        self.compute_image = BoundaryCounter(protocol, max_distance, regions, IGNORE_INDEX)
         zeros = torch.zeros(len(thresholds), 4, dtype=torch.int64)
         self.add_state("total", zeros, dist_reduce_fx="sum")
         self.add_state("bests", torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
@@ -61,12 +61,12 @@ class Boundary(ImageMetric):
         """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255, at original size."""
         super().update(prediction.float(), target)
 
-    def add(self, counts: Counts) -> None:
+    def accumulate(self, counts: BoundaryCounts) -> None:
         """Add an image's Tx4 counts."""
         self.total += torch.as_tensor(counts, device=self.total.device)
-        self.bests += torch.as_tensor(best(counts), device=self.bests.device)
+        self.bests += torch.as_tensor(select_best_counts(counts), device=self.bests.device)
 
     def compute(self) -> dict[str, float]:
         """See the class."""
         total, bests = (state.cpu().numpy().astype(np.int64) for state in (self.total, self.bests))
-        return summary(total, bests)
+        return compute_summary(total, bests)

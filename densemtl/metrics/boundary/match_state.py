@@ -4,51 +4,51 @@ from __future__ import annotations
 
 import numpy as np
 
-from densemtl.metrics.boundary.disc_dilation import Ints
+from densemtl.metrics.boundary.disc_dilation import IntArray
 from densemtl.ops.bitmap import Mask
 
-FREE = -1
+UNMATCHED = -1
 
 
-class Pairs:
+class MatchState:
     """Who is matched with whom, among the N pixels of a framed image.
 
     Args:
-        truth: N, the true pixels; none is matched at first.
+        ground_truth: N, the true pixels; none is matched at first.
 
     Attributes:
-        true_of: N, the true pixel of each matched found one, elsewhere FREE.
-        found_of: N, the reverse.
-        free: N, the true pixels that are not matched.
+        true_of_predicted: N, the true pixel of each matched found one, elsewhere FREE.
+        predicted_of_true: N, the reverse.
+        unmatched_true: N, the true pixels that are not matched.
     """
 
-    def __init__(self, truth: Mask) -> None:
-        self.true_of = np.full(len(truth), FREE, np.int32)
-        self.found_of = self.true_of.copy()
-        self.free = truth.copy()
+    def __init__(self, ground_truth: Mask) -> None:
+        self.true_of_predicted = np.full(len(ground_truth), UNMATCHED, np.int32)
+        self.predicted_of_true = self.true_of_predicted.copy()
+        self.unmatched_true = ground_truth.copy()
 
     @property
-    def matched(self) -> Mask:
+    def matched_predicted(self) -> Mask:
         """N: the found pixels that are matched."""
-        return np.asarray(self.true_of != FREE)
+        return np.asarray(self.true_of_predicted != UNMATCHED)
 
-    def part(self, found: Ints) -> None:
+    def unmatch(self, predicted: IntArray) -> None:
         """Free these matched found pixels and their true ones."""
-        true = self.true_of[found]
-        self.true_of[found] = self.found_of[true] = FREE
-        self.free[true] = True
+        true = self.true_of_predicted[predicted]
+        self.true_of_predicted[predicted] = self.predicted_of_true[true] = UNMATCHED
+        self.unmatched_true[true] = True
 
-    def take(self, found: Ints, true: Ints) -> tuple[Mask, Ints]:
+    def match(self, predicted: IntArray, true: IntArray) -> tuple[Mask, IntArray]:
         """Each free found pixel takes a true one, of those after the same one the last.
 
         Returns:
             Who has got theirs, and the found pixels that have lost them.
         """
-        before = self.found_of[true]
-        self.found_of[true] = found
-        wins = self.found_of[true] == found
-        lost = before[wins & (before != FREE)]
-        self.true_of[lost] = FREE
-        self.true_of[found[wins]] = true[wins]
-        self.free[true] = False
+        before = self.predicted_of_true[true]
+        self.predicted_of_true[true] = predicted
+        wins = self.predicted_of_true[true] == predicted
+        lost = before[wins & (before != UNMATCHED)]
+        self.true_of_predicted[lost] = UNMATCHED
+        self.true_of_predicted[predicted[wins]] = true[wins]
+        self.unmatched_true[true] = False
         return wins, lost

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from densemtl.metrics.boundary.disc_dilation import Disc, Ints
-from densemtl.metrics.boundary.bfs_levels import search
-from densemtl.metrics.boundary.augmentation import move, pair_nearest
-from densemtl.metrics.boundary.match_state import Pairs
+from densemtl.metrics.boundary.augmentation import match_nearest, push_relabel
+from densemtl.metrics.boundary.bfs_levels import compute_bfs_levels
+from densemtl.metrics.boundary.disc_dilation import Disc, IntArray
+from densemtl.metrics.boundary.match_state import MatchState
 from densemtl.ops.bitmap import Mask, pack
 
 
-class Matcher:
+class BoundaryMatcher:
     """Largest matchings of many maps of boundaries with one ground truth.
 
     The size of the matching is exact. Which pixels it takes is not unique, but always the same for
@@ -30,25 +30,25 @@ class Matcher:
     maps in a row are fast.
 
     Args:
-        truth: HxW boundaries.
+        ground_truth: HxW boundaries.
         radius: how many pixels apart matched pixels may be, inclusive.
     """
 
-    def __init__(self, truth: Mask, radius: float) -> None:
-        self._disc = Disc(truth.shape, radius)
-        framed = self._disc.frame(truth)
-        self._near = self._disc.within(framed)
-        self._pairs = Pairs(framed)
+    def __init__(self, ground_truth: Mask, radius: float) -> None:
+        self._disc = Disc(ground_truth.shape, radius)
+        framed = self._disc.pad_and_flatten(ground_truth)
+        self._reachable = self._disc.dilate_mask(framed)
+        self._match_state = MatchState(framed)
 
-    def match(self, found: Mask) -> Mask:
+    def match(self, predicted: Mask) -> Mask:
         """HxW predicted boundaries -> those of them that are matched, as many as can be."""
-        disc, pairs = self._disc, self._pairs
-        near = disc.frame(found) & self._near
-        pairs.part(np.flatnonzero(pairs.matched & ~near))
-        free: Ints = np.flatnonzero(near & ~pairs.matched)
-        pair_nearest(disc, pairs, free)
-        free, words = free[~pairs.matched[free]], pack(near)
+        disc, pairs = self._disc, self._match_state
+        near = disc.pad_and_flatten(predicted) & self._reachable
+        pairs.unmatch(np.flatnonzero(pairs.matched_predicted & ~near))
+        free: IntArray = np.flatnonzero(near & ~pairs.matched_predicted)
+        match_nearest(disc, pairs, free)
+        free, words = free[~pairs.matched_predicted[free]], pack(near)
         # It ends: a round matches one more, or all that are left are cut off and dropped.
-        while len(free) and pairs.free.any():
-            free = move(disc, pairs, search(disc, pairs, words, free))
-        return disc.crop(pairs.matched)
+        while len(free) and pairs.unmatched_true.any():
+            free = push_relabel(disc, pairs, compute_bfs_levels(disc, pairs, words, free))
+        return disc.crop(pairs.matched_predicted)

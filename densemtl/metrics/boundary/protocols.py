@@ -26,6 +26,6 @@ class Protocol:
     levels: int
 
 
-def even(number: int) -> tuple[float, ...]:
-    """`number` thresholds that cut [0, 1] into equal parts: 99 are .01, .02 .. .99."""
-    return tuple(k / (number + 1) for k in range(1, number + 1))
+def make_even_thresholds(count: int) -> tuple[float, ...]:
+    """`count` thresholds that cut [0, 1] into equal parts: 99 are .01, .02 .. .99."""
+    return tuple(k / (count + 1) for k in range(1, count + 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from densemtl.metrics.boundary.protocols import even
+from densemtl.metrics.boundary.protocols import make_even_thresholds
 from densemtl.metrics.protocols.base import MetricSpec, ScoringProtocol, TaskScoring
 
 SALIENCY = {
@@ -18,7 +18,7 @@ SALIENCY = {
     "pooled": True,
 }
 BOUNDARY = {
-    "thresholds": (0.001, *even(99), 0.999),
+    "thresholds": (0.001, *make_even_thresholds(99), 0.999),
     "nms": True,
     "inclusive": False,
     "levels": 255,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from densemtl.metrics.boundary.protocols import even
+from densemtl.metrics.boundary.protocols import make_even_thresholds
 from densemtl.metrics.protocols.base import MetricSpec, ScoringProtocol, TaskScoring
 
 SALIENCY = {
@@ -17,7 +17,7 @@ SALIENCY = {
     "beta_squared": 1.0,
     "pooled": False,
 }
-BOUNDARY = {"thresholds": even(99), "nms": False, "inclusive": True, "levels": 0}
+BOUNDARY = {"thresholds": make_even_thresholds(99), "nms": False, "inclusive": True, "levels": 0}
 
 
 class Survey(ScoringProtocol):

@@ -5,33 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import fake_datasets
 import numpy as np
 import pytest
-from tests.helpers.experiments import TINY
 
 from densemtl import registry
 from densemtl.config import yaml_loader
-from densemtl.config.experiment import check
-from densemtl.data.datasets.folder import Folder
+from densemtl.config.experiment import validate_experiment
+from densemtl.data.datasets.folder import FolderDataset
 from densemtl.errors import ConfigError, DataError
-from densemtl.types import VOID
+from densemtl.types import IGNORE_INDEX
+from tests.helpers import fake_datasets
+from tests.helpers.experiments import TINY_CONFIG
 
 TASKS = ["semseg", "depth", "water", "flow"]
 
 
-def make(split: str, tasks: list[str], options: dict[str, Any]) -> Folder:
-    return registry.make("data", "folder", split, tasks, options=options)
+def make(split: str, tasks: list[str], options: dict[str, Any]) -> FolderDataset:
+    return registry.create("data.datasets", "folder", split, tasks, options=options)
 
 
 def test_every_kind(tmp_path: Path) -> None:
-    options = fake_datasets.folder(tmp_path)
+    options = fake_datasets.write_custom_folder(tmp_path)
     dataset = make("train", TASKS, options)
     assert dataset.ids == ("shot1", "shot2")
-    sample, scene = dataset[0], fake_datasets.Scene(0, fake_datasets.SIZE)
-    stored, water = scene.ids(4), scene.ids(2)
+    sample, scene = dataset[0], fake_datasets.FakeScene(0, fake_datasets.SIZE)
+    stored, water = scene.make_ids(4), scene.make_ids(2)
     np.testing.assert_array_equal(sample.image, scene.image)
-    np.testing.assert_array_equal(sample.targets["semseg"], np.array([VOID, 0, 1, 2])[stored])
+    np.testing.assert_array_equal(
+        sample.targets["semseg"], np.array([IGNORE_INDEX, 0, 1, 2])[stored]
+    )
     np.testing.assert_array_equal(sample.targets["water"], water)
     np.testing.assert_allclose(sample.targets["depth"][1:], scene.depth[1:], atol=6e-4)
     assert np.isnan(sample.targets["depth"][0, 0])
@@ -45,8 +47,8 @@ def test_every_kind(tmp_path: Path) -> None:
 
 
 def test_offers_what_is_described(tmp_path: Path) -> None:
-    parsed = registry.parse_options(Folder, fake_datasets.folder(tmp_path))
-    assert Folder.offers(**parsed) == {
+    parsed = registry.parse_options(FolderDataset, fake_datasets.write_custom_folder(tmp_path))
+    assert FolderDataset.task_defaults(**parsed) == {
         "semseg": {"class_names": ["road", "car", "sky"]},
         "depth": {},
         "water": {"kind": "binary"},
@@ -56,19 +58,22 @@ def test_offers_what_is_described(tmp_path: Path) -> None:
 
 def test_a_whole_configuration(tmp_path: Path) -> None:
     """The generic kinds arrive at the tasks, and a wrong key is named."""
-    options = fake_datasets.folder(tmp_path)
-    document = {**TINY, "tasks": TASKS, "data": {"name": "folder", **options}}
-    assert check(yaml_loader.override(document, [], "own")).task_names() == TASKS
+    options = fake_datasets.write_custom_folder(tmp_path)
+    document = {**TINY_CONFIG, "tasks": TASKS, "data": {"name": "folder", **options}}
+    assert (
+        validate_experiment(yaml_loader.apply_overrides(document, [], "own")).list_task_names()
+        == TASKS
+    )
     options["labels"]["depth"]["scael"] = 1
     with pytest.raises(ConfigError, match=r"data\.labels\.depth\.scael"):
-        check(yaml_loader.override(document, [], "own"))
+        validate_experiment(yaml_loader.apply_overrides(document, [], "own"))
 
 
 def test_patterns_reach_into_subfolders(tmp_path: Path) -> None:
     for city, number in (("ulm", 1), ("ulm", 2), ("bonn", 1)):
-        scene = fake_datasets.Scene(number, (8, 9))
-        fake_datasets.picture(tmp_path / "left" / city / f"{number}_left.png", scene.image)
-        fake_datasets.picture(tmp_path / "fine" / city / f"{number}_ids.png", scene.ids(2))
+        scene = fake_datasets.FakeScene(number, (8, 9))
+        fake_datasets.write_image(tmp_path / "left" / city / f"{number}_left.png", scene.image)
+        fake_datasets.write_image(tmp_path / "fine" / city / f"{number}_ids.png", scene.make_ids(2))
     options = {
         "root": tmp_path,
         "images": "left/{id}_left.png",
@@ -83,7 +88,7 @@ def test_patterns_reach_into_subfolders(tmp_path: Path) -> None:
 
 def test_a_split_by_name_stays_when_images_are_added(tmp_path: Path) -> None:
     def ids(split: str, count: int) -> set[str]:
-        fake_datasets.folder(tmp_path, count, (4, 5))
+        fake_datasets.write_custom_folder(tmp_path, count, (4, 5))
         labels = {"depth": {"files": "depth"}}
         options = {"root": tmp_path, "images": "images", "labels": labels}
         return set(make(split, [], options).ids)
@@ -96,7 +101,7 @@ def test_a_split_by_name_stays_when_images_are_added(tmp_path: Path) -> None:
 
 
 def test_labels_missing_for_some_images(tmp_path: Path) -> None:
-    options = fake_datasets.folder(tmp_path)
+    options = fake_datasets.write_custom_folder(tmp_path)
     (tmp_path / "depth" / "shot1.png").unlink()
     dataset = make("train", TASKS, options)
     assert "depth" not in dataset[0].targets
@@ -107,12 +112,12 @@ def test_labels_missing_for_some_images(tmp_path: Path) -> None:
 
 
 def test_faults_in_files(tmp_path: Path) -> None:
-    options = fake_datasets.folder(tmp_path)
+    options = fake_datasets.write_custom_folder(tmp_path)
     mask = tmp_path / "masks" / "shot1_mask.png"
-    fake_datasets.picture(mask, np.full(fake_datasets.SIZE, 4, np.uint8))
+    fake_datasets.write_image(mask, np.full(fake_datasets.SIZE, 4, np.uint8))
     with pytest.raises(DataError, match=r"shot1_mask\.png: class id 4"):
         make("train", ["semseg"], options)[0]
-    fake_datasets.picture(mask, np.ones((5, 5), np.uint8))
+    fake_datasets.write_image(mask, np.ones((5, 5), np.uint8))
     with pytest.raises(
         DataError, match=r"shot1_mask\.png: the label is 5x5 pixels, its image 48x64"
     ):
@@ -122,7 +127,7 @@ def test_faults_in_files(tmp_path: Path) -> None:
 
 
 def test_faults_in_the_description(tmp_path: Path) -> None:
-    options = fake_datasets.folder(tmp_path)
+    options = fake_datasets.write_custom_folder(tmp_path)
     with pytest.raises(ConfigError, match=r"labels\.heat\.stored.*'heat'"):
         make("train", ["heat"], {**options, "labels": {"heat": {"files": "depth"}}})
     with pytest.raises(ConfigError, match=r"labels\.semseg\.class_names"):
@@ -132,10 +137,12 @@ def test_faults_in_the_description(tmp_path: Path) -> None:
 
 
 def test_normals_and_scaled_numbers(tmp_path: Path) -> None:
-    options = fake_datasets.folder(tmp_path)
+    options = fake_datasets.write_custom_folder(tmp_path)
     up = np.broadcast_to(np.array([0, 0, 1.0]), (*fake_datasets.SIZE, 3))
-    fake_datasets.array(tmp_path / "n" / "shot1.npy", up)
-    fake_datasets.picture(tmp_path / "h" / "shot1.png", np.full(fake_datasets.SIZE, 250, np.uint16))
+    fake_datasets.write_array(tmp_path / "n" / "shot1.npy", up)
+    fake_datasets.write_image(
+        tmp_path / "h" / "shot1.png", np.full(fake_datasets.SIZE, 250, np.uint16)
+    )
     labels = {
         "normals": {"files": "n", "axes": ["right", "forward", "up"]},
         "height": {"files": "h", "kind": "regression", "scale": 0.01},

@@ -7,26 +7,31 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.helpers import fake_datasets
 import numpy as np
 import pytest
 
 from densemtl.data.datasets import nyud_metadata
-from densemtl.data.datasets.nyud import NYUD
-from densemtl.io.writers import write_normals
+from densemtl.data.datasets.nyud import NYUDDataset
 from densemtl.errors import DataError
-from densemtl.types import VOID
+from densemtl.io.writers import write_normals
+from densemtl.types import IGNORE_INDEX
+from tests.helpers import fake_datasets
 
 TASKS = ["semseg", "depth", "normals", "edge"]
 SHARED = Path(os.environ.get("DENSEMTL_DATA", Path(__file__).parents[3] / "shared" / "data"))
-LAYOUTS = [fake_datasets.nyud_survey, fake_datasets.nyud_astmt, fake_datasets.nyud_atrc, fake_datasets.nyud_png_depth]
+LAYOUTS = [
+    fake_datasets.write_nyud_survey,
+    fake_datasets.write_nyud_astmt,
+    fake_datasets.write_nyud_atrc,
+    fake_datasets.write_nyud_png_depth,
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout(layout: Callable[[Path], list[str]], tmp_path: Path) -> None:
     ids = layout(tmp_path)
     for split, own in (("train", ids[:2]), ("val", ids[2:])):
-        dataset = NYUD(split, TASKS, root=tmp_path)
+        dataset = NYUDDataset(split, TASKS, root=tmp_path)
         assert list(dataset.ids) == own
         for sample in (dataset[index] for index in range(len(dataset))):
             check_sample(sample, 40)
@@ -38,7 +43,7 @@ def check_sample(sample, classes: int) -> None:
     assert sample.image.shape == (*fake_datasets.SIZE, 3)
     semseg, depth, edge = (sample.targets[task] for task in ("semseg", "depth", "edge"))
     assert semseg.dtype == np.uint8
-    assert set(np.unique(semseg)) <= {*range(classes), VOID}
+    assert set(np.unique(semseg)) <= {*range(classes), IGNORE_INDEX}
     assert depth.dtype == np.float32
     assert np.isnan(depth[0, 0])
     assert 1 < np.nanmin(depth) <= np.nanmax(depth) < 5
@@ -52,73 +57,80 @@ def check_sample(sample, classes: int) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_values_are_those_written(layout: Callable[[Path], list[str]], tmp_path: Path) -> None:
     layout(tmp_path)
-    targets = NYUD("train", TASKS, root=tmp_path)[0].targets
-    scene = fake_datasets.Scene(0, fake_datasets.SIZE)
-    stored = scene.ids(41)
-    np.testing.assert_array_equal(targets["semseg"] == VOID, stored == 0)
+    targets = NYUDDataset("train", TASKS, root=tmp_path)[0].targets
+    scene = fake_datasets.FakeScene(0, fake_datasets.SIZE)
+    stored = scene.make_ids(41)
+    np.testing.assert_array_equal(targets["semseg"] == IGNORE_INDEX, stored == 0)
     np.testing.assert_array_equal(targets["semseg"][stored > 0], stored[stored > 0] - 1)
     np.testing.assert_allclose(targets["depth"][1:], scene.depth[1:], atol=6e-4)
     np.testing.assert_array_equal(targets["edge"], scene.edge)
-    if layout is not fake_datasets.nyud_astmt:
+    if layout is not fake_datasets.write_nyud_astmt:
         np.testing.assert_allclose(targets["normals"][1:], scene.normals[1:], atol=8e-3)
         assert np.isnan(targets["normals"][0, 0]).all()
 
 
 @pytest.mark.parametrize("first", [False, True])
 def test_mtan(first: bool, tmp_path: Path) -> None:
-    fake_datasets.nyud_mtan(tmp_path, 24, first=first)
-    dataset = NYUD("val", ["semseg", "depth", "normals"], root=tmp_path, classes=13)
+    fake_datasets.write_nyud_mtan(tmp_path, 24, channels_first=first)
+    dataset = NYUDDataset("val", ["semseg", "depth", "normals"], root=tmp_path, num_classes=13)
     assert list(dataset.ids) == [str(number) for number in range(12)]
-    sample, scene = dataset[3], fake_datasets.Scene(15, fake_datasets.SIZE)
+    sample, scene = dataset[3], fake_datasets.FakeScene(15, fake_datasets.SIZE)
     np.testing.assert_array_equal(sample.image, scene.image)
     np.testing.assert_array_equal(
-        sample.targets["semseg"].astype(np.uint8) + np.uint8(1), scene.ids(14)
+        sample.targets["semseg"].astype(np.uint8) + np.uint8(1), scene.make_ids(14)
     )
     np.testing.assert_array_equal(sample.targets["depth"][1:], scene.depth[1:])
     np.testing.assert_allclose(sample.targets["normals"][1:], scene.normals[1:], rtol=1e-5)
     with pytest.raises(DataError, match="no edge label"):
-        NYUD("val", ["edge"], root=tmp_path, classes=13)
+        NYUDDataset("val", ["edge"], root=tmp_path, num_classes=13)
     with pytest.raises(DataError, match=r"data\.classes=13"):
-        NYUD("val", ["semseg"], root=tmp_path)
+        NYUDDataset("val", ["semseg"], root=tmp_path)
 
 
 def test_thirteen_classes_out_of_forty(tmp_path: Path) -> None:
-    fake_datasets.nyud_survey(tmp_path)
-    many, few = (NYUD("train", ["semseg"], root=tmp_path, classes=n)[0] for n in (40, 13))
+    fake_datasets.write_nyud_survey(tmp_path)
+    many, few = (
+        NYUDDataset("train", ["semseg"], root=tmp_path, num_classes=n)[0] for n in (40, 13)
+    )
     forty, thirteen = many.targets["semseg"], few.targets["semseg"]
     names = {"wall": "wall", "bed": "bed", "television": "tv", "desk": "table", "box": "objects"}
     for name, coarse in names.items():
         where = forty == nyud_metadata.CLASSES_40.index(name)
         assert (thirteen[where] == nyud_metadata.CLASSES_13.index(coarse)).all()
-    np.testing.assert_array_equal(forty == VOID, thirteen == VOID)
+    np.testing.assert_array_equal(forty == IGNORE_INDEX, thirteen == IGNORE_INDEX)
 
 
 def test_offers() -> None:
-    assert len(NYUD.offers()["semseg"]["class_names"]) == 40
-    assert len(NYUD.offers(classes=13, root=Path())["semseg"]["class_names"]) == 13
-    assert set(NYUD.offers()) == set(TASKS)
-    assert NYUD.offers()["edge"] == {"max_distance": 0.011, "regions_under": ["modern"]}
+    assert len(NYUDDataset.task_defaults()["semseg"]["class_names"]) == 40
+    assert (
+        len(NYUDDataset.task_defaults(num_classes=13, root=Path())["semseg"]["class_names"]) == 13
+    )
+    assert set(NYUDDataset.task_defaults()) == set(TASKS)
+    assert NYUDDataset.task_defaults()["edge"] == {
+        "max_distance": 0.011,
+        "regions_under": ["modern"],
+    }
 
 
 def test_only_labels_asked_for_are_touched(tmp_path: Path) -> None:
-    fake_datasets.nyud_survey(tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
     for file in (tmp_path / "depth").iterdir():
         file.write_bytes(b"broken")
     for file in (tmp_path / "edge").iterdir():
         file.unlink()
-    assert set(NYUD("train", ["semseg"], root=tmp_path)[0].targets) == {"semseg"}
+    assert set(NYUDDataset("train", ["semseg"], root=tmp_path)[0].targets) == {"semseg"}
 
 
 def test_lists_of_other_names(tmp_path: Path) -> None:
-    fake_datasets.nyud_survey(tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
     (tmp_path / "gt_sets" / "mini.txt").write_text("0004\r\n0001\r\n")
-    assert NYUD("train", [], root=tmp_path, train_list="mini").ids == ("0004", "0001")
+    assert NYUDDataset("train", [], root=tmp_path, train_split_name="mini").ids == ("0004", "0001")
 
 
 def test_a_label_missing_for_one_image_is_absent(tmp_path: Path) -> None:
-    fake_datasets.nyud_survey(tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
     (tmp_path / "normals" / "0001.npy").unlink()
-    dataset = NYUD("train", ["semseg", "normals"], root=tmp_path)
+    dataset = NYUDDataset("train", ["semseg", "normals"], root=tmp_path)
     assert [set(dataset[index].targets) for index in range(2)] == [
         {"semseg"},
         {"semseg", "normals"},
@@ -126,46 +138,48 @@ def test_a_label_missing_for_one_image_is_absent(tmp_path: Path) -> None:
 
 
 def test_a_label_missing_for_all_is_an_error(tmp_path: Path) -> None:
-    fake_datasets.nyud_png_depth(tmp_path)
+    fake_datasets.write_nyud_png_depth(tmp_path)
     for name in ("0003", "0004"):
         (tmp_path / "normals" / f"{name}.png").unlink(missing_ok=True)
     with pytest.raises(DataError, match=r"normals: no normals label for any of the 2 .* 'val'"):
-        NYUD("val", ["normals"], root=tmp_path)
+        NYUDDataset("val", ["normals"], root=tmp_path)
 
 
 def test_derived_normals_fill_gaps_in_training_alone(tmp_path: Path) -> None:
     root, derived = tmp_path / "nyud", tmp_path / "derived"
-    fake_datasets.nyud_png_depth(root)
+    fake_datasets.write_nyud_png_depth(root)
     (root / "normals" / "0002.png").unlink()
     up = np.broadcast_to(np.array([0.0, -1.0, 0.0]), (*fake_datasets.SIZE, 3))
     for name in ("0001", "0002", "0003", "0004"):
         write_normals(derived / f"{name}.png", up, bits=8)
     options = {"root": root, "derived_normals": derived}
-    given, filled = (NYUD("train", ["normals"], **options)[i].targets["normals"] for i in (0, 1))
+    given, filled = (
+        NYUDDataset("train", ["normals"], **options)[i].targets["normals"] for i in (0, 1)
+    )
     np.testing.assert_allclose(filled, up, atol=6e-3)
     assert np.nanmean(given[..., 2]) < -0.8
-    val = NYUD("val", ["normals"], **options)
+    val = NYUDDataset("val", ["normals"], **options)
     assert [set(val[index].targets) for index in (0, 1)] == [{"normals"}, set()]
 
 
 def test_derived_normals_are_in_camera_axes_whatever_the_given(tmp_path: Path) -> None:
     root, derived = tmp_path / "nyud", tmp_path / "derived"
-    fake_datasets.nyud_survey(root)
+    fake_datasets.write_nyud_survey(root)
     (root / "normals" / "0002.npy").unlink()
     facing = np.broadcast_to(np.array([0.6, 0.0, -0.8]), (*fake_datasets.SIZE, 3))
-    fake_datasets.array(root / "normals" / "0001.npy", facing * [-1, 1, -1])
+    fake_datasets.write_array(root / "normals" / "0001.npy", facing * [-1, 1, -1])
     write_normals(derived / "0002.png", facing, bits=16)
     axes = ("left", "down", "backward")
     options = {"root": root, "derived_normals": derived, "normals_axes": axes}
     for index in (0, 1):
-        normals = NYUD("train", ["normals"], **options)[index].targets["normals"]
+        normals = NYUDDataset("train", ["normals"], **options)[index].targets["normals"]
         np.testing.assert_allclose(normals, facing, atol=1e-4)
 
 
 def test_no_derived_normals_where_they_should_be(tmp_path: Path) -> None:
-    fake_datasets.nyud_survey(tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
     with pytest.raises(DataError, match=r"none: no derived normals .*prepare_nyud\.py normals"):
-        NYUD("train", ["normals"], root=tmp_path, derived_normals=tmp_path / "none")
+        NYUDDataset("train", ["normals"], root=tmp_path, derived_normals=tmp_path / "none")
 
 
 def truncate_image(root: Path) -> Path:
@@ -176,31 +190,31 @@ def truncate_image(root: Path) -> Path:
 
 def shrink_label(root: Path) -> Path:
     file = root / "segmentation" / "0001.png"
-    fake_datasets.picture(file, np.ones((24, 32), np.uint8))
+    fake_datasets.write_image(file, np.ones((24, 32), np.uint8))
     return file
 
 
 def blank_depth(root: Path) -> Path:
     file = root / "depth" / "0001.npy"
-    fake_datasets.array(file, np.full(fake_datasets.SIZE, np.nan, np.float32))
+    fake_datasets.write_array(file, np.full(fake_datasets.SIZE, np.nan, np.float32))
     return file
 
 
 def unknown_class(root: Path) -> Path:
     file = root / "segmentation" / "0001.png"
-    fake_datasets.picture(file, np.full(fake_datasets.SIZE, 41, np.uint8))
+    fake_datasets.write_image(file, np.full(fake_datasets.SIZE, 41, np.uint8))
     return file
 
 
 def long_normals(root: Path) -> Path:
     file = root / "normals" / "0001.npy"
-    fake_datasets.array(file, np.full((*fake_datasets.SIZE, 3), 2.0))
+    fake_datasets.write_array(file, np.full((*fake_datasets.SIZE, 3), 2.0))
     return file
 
 
 def coloured_edges(root: Path) -> Path:
     file = root / "edge" / "0001.npy"
-    fake_datasets.array(file, np.zeros((*fake_datasets.SIZE, 3)))
+    fake_datasets.write_array(file, np.zeros((*fake_datasets.SIZE, 3)))
     return file
 
 
@@ -211,9 +225,9 @@ def coloured_edges(root: Path) -> Path:
 def test_each_fault_is_one_line_naming_the_file(
     spoil: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    fake_datasets.nyud_survey(tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
     file = spoil(tmp_path)
-    dataset = NYUD("train", TASKS, root=tmp_path)
+    dataset = NYUDDataset("train", TASKS, root=tmp_path)
     with pytest.raises(DataError) as caught:
         dataset[0]
     assert str(caught.value).startswith(str(file))
@@ -223,19 +237,19 @@ def test_each_fault_is_one_line_naming_the_file(
 
 def test_faults_seen_at_construction(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no NYUD-v2 here.*gt_sets/train\.txt.*data\.root"):
-        NYUD("train", TASKS, root=tmp_path)
-    fake_datasets.nyud_survey(tmp_path)
+        NYUDDataset("train", TASKS, root=tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
     (tmp_path / "images" / "0002.jpg").unlink()
     with pytest.raises(DataError, match=r"train\.txt: 1 of its 2 images .* '0002'"):
-        NYUD("train", TASKS, root=tmp_path)
+        NYUDDataset("train", TASKS, root=tmp_path)
     (tmp_path / "gt_sets" / "val.txt").write_text("")
     with pytest.raises(DataError, match=r"val\.txt: the split list is empty"):
-        NYUD("val", TASKS, root=tmp_path)
+        NYUDDataset("val", TASKS, root=tmp_path)
 
 
 def test_can_be_sent_to_workers(tmp_path: Path) -> None:
-    fake_datasets.nyud_survey(tmp_path)
-    dataset = NYUD("train", TASKS, root=tmp_path)
+    fake_datasets.write_nyud_survey(tmp_path)
+    dataset = NYUDDataset("train", TASKS, root=tmp_path)
     copy = pickle.loads(pickle.dumps(dataset))
     for task, target in dataset[1].targets.items():
         np.testing.assert_array_equal(copy[1].targets[task], target)
@@ -243,12 +257,12 @@ def test_can_be_sent_to_workers(tmp_path: Path) -> None:
 
 def test_camera_at_every_size() -> None:
     """Cropped and halved as in the usual 425x560 frames; MTAN's is the full frame, scaled."""
-    crop, half = nyud_metadata.intrinsics((425, 560)), nyud_metadata.intrinsics((212, 280))
+    crop, half = nyud_metadata.get_intrinsics((425, 560)), nyud_metadata.get_intrinsics((212, 280))
     assert (crop.fx, crop.cx) == pytest.approx((518.857901, 283.582449))
     assert (half.fx, half.fy, half.cx, half.cy) == pytest.approx(
         (259.43, 259.73, 141.79, 103.87), abs=0.01
     )
-    assert nyud_metadata.intrinsics((288, 384)).fx == pytest.approx(0.6 * 518.857901)
+    assert nyud_metadata.get_intrinsics((288, 384)).fx == pytest.approx(0.6 * 518.857901)
 
 
 @pytest.mark.skipif(
@@ -257,8 +271,8 @@ def test_camera_at_every_size() -> None:
 )
 def test_real_frames() -> None:
     root = SHARED / "nyud"
-    assert [len(NYUD(split, [], root=root)) for split in ("train", "val")] == [795, 654]
-    dataset = NYUD("val", TASKS, root=root, val_list="mini_val")
+    assert [len(NYUDDataset(split, [], root=root)) for split in ("train", "val")] == [795, 654]
+    dataset = NYUDDataset("val", TASKS, root=root, val_split_name="mini_val")
     for index in range(0, len(dataset), 30):
         targets = dataset[index].targets
         assert set(targets) == set(TASKS)

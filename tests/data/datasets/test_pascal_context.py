@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.helpers import fake_datasets
 import numpy as np
 import pytest
 
 from densemtl.data import derived_labels
-from densemtl.data.datasets.pascal_context import PascalContext
-from densemtl.data.datasets.pascal_context_metadata import LABELS_WITH_NORMALS, PART_OF_NAME
-from densemtl.data.datasets.pascal_context_parts import read_parts
+from densemtl.data.datasets.pascal_context import PascalContextDataset
+from densemtl.data.datasets.pascal_context_metadata import LABELS_WITH_NORMALS, NAME_TO_PART
+from densemtl.data.datasets.pascal_context_parts import read_human_parts
 from densemtl.errors import DataError
-from densemtl.types import VOID
+from densemtl.types import IGNORE_INDEX
+from tests.helpers import fake_datasets
 
 TASKS = ["semseg", "human_parts", "edge", "saliency", "normals"]
 SHARED = Path(os.environ.get("DENSEMTL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def test_the_tree_of_the_archives(tmp_path: Path) -> None:
-    ids = fake_datasets.pascal_context(tmp_path)
+    ids = fake_datasets.write_pascal_context(tmp_path)
     for split, own in (("train", ids[:2]), ("val", ids[2:])):
-        dataset = PascalContext(split, TASKS, root=tmp_path)
+        dataset = PascalContextDataset(split, TASKS, root=tmp_path)
         assert list(dataset.ids) == own
         first, last = dataset[0], dataset[1]
         assert set(first.targets) == set(TASKS)
@@ -31,16 +31,20 @@ def test_the_tree_of_the_archives(tmp_path: Path) -> None:
         assert all(target.shape[:2] == fake_datasets.SIZE for target in first.targets.values())
         for task, count in (("semseg", 21), ("human_parts", 7), ("edge", 2), ("saliency", 2)):
             assert first.targets[task].dtype == np.uint8
-            assert set(np.unique(first.targets[task])) <= {*range(count), VOID}
+            assert set(np.unique(first.targets[task])) <= {*range(count), IGNORE_INDEX}
 
 
 def test_values_are_those_written(tmp_path: Path) -> None:
-    fake_datasets.pascal_context(tmp_path)
-    targets = PascalContext("train", TASKS, root=tmp_path)[0].targets
-    scene = fake_datasets.Scene(0, fake_datasets.SIZE)
-    classes, labels, salient = scene.ids(21), scene.ids(200).astype(np.uint16) + 200, scene.ids(2)
+    fake_datasets.write_pascal_context(tmp_path)
+    targets = PascalContextDataset("train", TASKS, root=tmp_path)[0].targets
+    scene = fake_datasets.FakeScene(0, fake_datasets.SIZE)
+    classes, labels, salient = (
+        scene.make_ids(21),
+        scene.make_ids(200).astype(np.uint16) + 200,
+        scene.make_ids(2),
+    )
     np.testing.assert_array_equal(targets["semseg"][3:], classes[3:])
-    assert (targets["semseg"][:3] == VOID).all()
+    assert (targets["semseg"][:3] == IGNORE_INDEX).all()
     np.testing.assert_array_equal(targets["saliency"], salient)
     np.testing.assert_array_equal(targets["human_parts"], np.array([1, 2, 3, 4, 5])[scene.blocks])
     known = np.isin(labels, LABELS_WITH_NORMALS)
@@ -50,133 +54,143 @@ def test_values_are_those_written(tmp_path: Path) -> None:
 
 
 def test_each_split_has_its_own_rule_of_edges(tmp_path: Path) -> None:
-    fake_datasets.pascal_context(tmp_path)
+    fake_datasets.write_pascal_context(tmp_path)
     for split, number, rule in (
-        ("train", 0, derived_labels.laplacian_edges),
-        ("val", 2, derived_labels.region_edges),
+        ("train", 0, derived_labels.derive_laplacian_edges),
+        ("val", 2, derived_labels.derive_region_edges),
     ):
-        scene = fake_datasets.Scene(number, fake_datasets.SIZE)
-        scene.ids(21)
-        expected = rule(scene.ids(200).astype(np.uint16) + 200)
-        edge = PascalContext(split, ["edge"], root=tmp_path)[0].targets["edge"]
+        scene = fake_datasets.FakeScene(number, fake_datasets.SIZE)
+        scene.make_ids(21)
+        expected = rule(scene.make_ids(200).astype(np.uint16) + 200)
+        edge = PascalContextDataset(split, ["edge"], root=tmp_path)[0].targets["edge"]
         np.testing.assert_array_equal(edge, expected)
 
 
 def test_context_masks_where_voc_has_none(tmp_path: Path) -> None:
-    ids = fake_datasets.pascal_context(tmp_path)
+    ids = fake_datasets.write_pascal_context(tmp_path)
     (tmp_path / "semseg" / "VOC12" / f"{ids[0]}.png").unlink()
-    fake_datasets.picture(
-        tmp_path / "semseg" / "pascal-context" / f"{ids[0]}.png", np.full(fake_datasets.SIZE, 9, np.uint8)
+    fake_datasets.write_image(
+        tmp_path / "semseg" / "pascal-context" / f"{ids[0]}.png",
+        np.full(fake_datasets.SIZE, 9, np.uint8),
     )
-    fake_datasets.picture(
-        tmp_path / "semseg" / "pascal-context" / f"{ids[1]}.png", np.full(fake_datasets.SIZE, 9, np.uint8)
+    fake_datasets.write_image(
+        tmp_path / "semseg" / "pascal-context" / f"{ids[1]}.png",
+        np.full(fake_datasets.SIZE, 9, np.uint8),
     )
-    first, second = (PascalContext("train", ["semseg"], root=tmp_path)[index] for index in (0, 1))
+    first, second = (
+        PascalContextDataset("train", ["semseg"], root=tmp_path)[index] for index in (0, 1)
+    )
     assert (first.targets["semseg"] == 9).all()
     assert not (second.targets["semseg"] == 9).all()
 
 
 def test_ready_maps(tmp_path: Path) -> None:
-    fake_datasets.pascal_ready_maps(tmp_path)
-    targets = PascalContext("train", ["semseg", "edge", "saliency"], root=tmp_path)[0].targets
-    scene = fake_datasets.Scene(0, fake_datasets.SIZE)
+    fake_datasets.write_pascal_ready_maps(tmp_path)
+    targets = PascalContextDataset("train", ["semseg", "edge", "saliency"], root=tmp_path)[
+        0
+    ].targets
+    scene = fake_datasets.FakeScene(0, fake_datasets.SIZE)
     np.testing.assert_array_equal(targets["edge"], scene.edge)
-    scene.ids(21)
-    np.testing.assert_array_equal(targets["saliency"], np.array([0, VOID, 1])[scene.ids(3)])
+    scene.make_ids(21)
+    np.testing.assert_array_equal(
+        targets["saliency"], np.array([0, IGNORE_INDEX, 1])[scene.make_ids(3)]
+    )
     with pytest.raises(DataError, match="no human_parts label for any of the 2 images"):
-        PascalContext("train", ["human_parts"], root=tmp_path)
+        PascalContextDataset("train", ["human_parts"], root=tmp_path)
 
 
 def test_edges_of_a_list_alone_are_scored(tmp_path: Path) -> None:
     """Of the validation set; training sees all, and the other labels stay."""
-    ids = fake_datasets.pascal_context(tmp_path)
+    ids = fake_datasets.write_pascal_context(tmp_path)
     extra = tmp_path / "ImageSets" / "Edges" / "scored.txt"
     extra.parent.mkdir()
     extra.write_text(f"{ids[3]}\n2010_000001\n")
     options = {"root": tmp_path, "edge_val_list": "../Edges/scored"}
-    val = PascalContext("val", ["edge", "saliency"], **options)
+    val = PascalContextDataset("val", ["edge", "saliency"], **options)
     assert [set(val[index].targets) for index in (0, 1)] == [{"saliency"}, {"edge", "saliency"}]
-    plain = PascalContext("val", ["edge"], root=tmp_path)
+    plain = PascalContextDataset("val", ["edge"], root=tmp_path)
     np.testing.assert_array_equal(val[1].targets["edge"], plain[1].targets["edge"])
-    train = PascalContext("train", ["edge"], **options)
+    train = PascalContextDataset("train", ["edge"], **options)
     assert all(set(train[index].targets) == {"edge"} for index in (0, 1))
     assert len(val) == len(plain) == 2
 
 
 def test_faults_of_the_list_of_edges(tmp_path: Path) -> None:
-    ids = fake_datasets.pascal_context(tmp_path)
+    ids = fake_datasets.write_pascal_context(tmp_path)
     options = {"root": tmp_path, "edge_val_list": "scored"}
     with pytest.raises(DataError, match=r"scored\.txt: cannot read the split list"):
-        PascalContext("val", ["edge"], **options)
+        PascalContextDataset("val", ["edge"], **options)
     scored = tmp_path / "ImageSets" / "Context" / "scored.txt"
     scored.write_text("\n".join(ids[2:]))
     (tmp_path / "pascal-context" / "trainval" / f"{ids[2]}.mat").unlink()
     lacking = rf"scored\.txt: 1 of its 2 images have no edges, such as '{ids[2]}'"
     with pytest.raises(DataError, match=lacking):
-        PascalContext("val", ["edge"], **options)
+        PascalContextDataset("val", ["edge"], **options)
     scored.write_text("2010_000001")
     with pytest.raises(DataError, match=r"scored\.txt: no edge label for any of the 2 images"):
-        PascalContext("val", ["edge"], **options)
+        PascalContextDataset("val", ["edge"], **options)
 
 
 def test_people_without_annotated_parts_are_void_throughout(tmp_path: Path) -> None:
     """As images without people: what is scored shows a part."""
-    ids = fake_datasets.pascal_context(tmp_path)
-    scene = fake_datasets.Scene(0, fake_datasets.SIZE)
-    record = fake_datasets.annotation(ids[0], scene, 15)
+    ids = fake_datasets.write_pascal_context(tmp_path)
+    scene = fake_datasets.FakeScene(0, fake_datasets.SIZE)
+    record = fake_datasets.make_part_annotation(ids[0], scene, 15)
     for part in record["objects"]["parts"][0, 0].ravel():
         part["mask"] = np.zeros(fake_datasets.SIZE, np.uint8)
-    fake_datasets.matlab(tmp_path / "human_parts" / f"{ids[0]}.mat", anno=record)
+    fake_datasets.write_mat(tmp_path / "human_parts" / f"{ids[0]}.mat", anno=record)
     blank = np.zeros(fake_datasets.SIZE, np.uint8)
-    fake_datasets.picture(tmp_path / "human_parts" / f"{ids[1]}.png", blank)
+    fake_datasets.write_image(tmp_path / "human_parts" / f"{ids[1]}.png", blank)
     (tmp_path / "human_parts" / f"{ids[1]}.mat").unlink()
-    train = PascalContext("train", ["human_parts"], root=tmp_path)
+    train = PascalContextDataset("train", ["human_parts"], root=tmp_path)
     assert [set(train[index].targets) for index in (0, 1)] == [set(), set()]
     blank[0, 0] = 3
-    fake_datasets.picture(tmp_path / "human_parts" / f"{ids[1]}.png", blank)
+    fake_datasets.write_image(tmp_path / "human_parts" / f"{ids[1]}.png", blank)
     np.testing.assert_array_equal(train[1].targets["human_parts"], blank)
 
 
 def test_parts_are_grouped_and_later_ones_lie_on_top(tmp_path: Path) -> None:
-    scene = fake_datasets.Scene(1, fake_datasets.SIZE)
-    record = fake_datasets.annotation("a", scene, 15)
-    fake_datasets.matlab(tmp_path / "a.mat", anno=record)
-    parts = read_parts(tmp_path / "a.mat")
+    scene = fake_datasets.FakeScene(1, fake_datasets.SIZE)
+    record = fake_datasets.make_part_annotation("a", scene, 15)
+    fake_datasets.write_mat(tmp_path / "a.mat", anno=record)
+    parts = read_human_parts(tmp_path / "a.mat")
     assert parts is not None
     np.testing.assert_array_equal(
         np.unique(parts), np.unique(np.array([1, 2, 3, 4, 5])[scene.blocks])
     )
-    fake_datasets.matlab(tmp_path / "b.mat", anno=fake_datasets.annotation("b", scene, 8))
-    assert read_parts(tmp_path / "b.mat") is None
-    assert len(PART_OF_NAME) == 24
-    assert set(PART_OF_NAME.values()) == set(range(1, 7))
+    fake_datasets.write_mat(
+        tmp_path / "b.mat", anno=fake_datasets.make_part_annotation("b", scene, 8)
+    )
+    assert read_human_parts(tmp_path / "b.mat") is None
+    assert len(NAME_TO_PART) == 24
+    assert set(NAME_TO_PART.values()) == set(range(1, 7))
 
 
 def test_no_annotation_of_parts(tmp_path: Path) -> None:
-    fake_datasets.matlab(tmp_path / "a.mat", other=np.zeros((2, 2)))
+    fake_datasets.write_mat(tmp_path / "a.mat", other=np.zeros((2, 2)))
     with pytest.raises(DataError, match=r"a\.mat: not a PASCAL-Part annotation"):
-        read_parts(tmp_path / "a.mat")
+        read_human_parts(tmp_path / "a.mat")
 
 
 def test_faults(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no PASCAL-Context here.*data\.root"):
-        PascalContext("train", TASKS, root=tmp_path)
-    ids = fake_datasets.pascal_context(tmp_path)
+        PascalContextDataset("train", TASKS, root=tmp_path)
+    ids = fake_datasets.write_pascal_context(tmp_path)
     with pytest.raises(DataError, match=r"none: no such cache; .*prepare_pascal_context\.py"):
-        PascalContext("train", TASKS, root=tmp_path, cache=tmp_path / "none")
+        PascalContextDataset("train", TASKS, root=tmp_path, derived_labels=tmp_path / "none")
     mask = tmp_path / "semseg" / "VOC12" / f"{ids[0]}.png"
-    fake_datasets.picture(mask, np.full(fake_datasets.SIZE, 21, np.uint8))
+    fake_datasets.write_image(mask, np.full(fake_datasets.SIZE, 21, np.uint8))
     with pytest.raises(DataError, match=r"VOC12/2008_000001\.png: class id 21"):
-        PascalContext("train", ["semseg"], root=tmp_path)[0]
+        PascalContextDataset("train", ["semseg"], root=tmp_path)[0]
     label_map = tmp_path / "pascal-context" / "trainval" / f"{ids[0]}.mat"
-    fake_datasets.matlab(label_map, LabelMap=np.ones((5, 5), np.uint16))
+    fake_datasets.write_mat(label_map, LabelMap=np.ones((5, 5), np.uint16))
     for task in ("edge", "normals"):
         with pytest.raises(DataError, match=r"2008_000001\.mat: .*(size|5x5)"):
-            PascalContext("train", [task], root=tmp_path)[0]
+            PascalContextDataset("train", [task], root=tmp_path)[0]
 
 
 def test_offers() -> None:
-    offered = PascalContext.offers(root=Path())
+    offered = PascalContextDataset.task_defaults(root=Path())
     assert set(offered) == set(TASKS)
     assert [len(offered[task]["class_names"]) for task in ("semseg", "human_parts")] == [21, 7]
     assert offered["edge"] == {"max_distance": 0.0075}
@@ -188,14 +202,14 @@ def test_offers() -> None:
 )
 def test_real_images() -> None:
     root = SHARED / "pascal"
-    dataset = PascalContext("train", ["semseg", "edge", "saliency"], root=root)
+    dataset = PascalContextDataset("train", ["semseg", "edge", "saliency"], root=root)
     assert len(dataset) == 200
     for index in range(0, 200, 40):
         sample = dataset[index]
         assert set(sample.targets) == {"semseg", "edge", "saliency"}
         np.testing.assert_array_equal(
-            sample.targets["semseg"] == VOID, sample.targets["saliency"] == VOID
+            sample.targets["semseg"] == IGNORE_INDEX, sample.targets["saliency"] == IGNORE_INDEX
         )
     samples = "../Extra/pascal_part_samples"
-    people = PascalContext("train", ["human_parts"], root=root, train_list=samples)
+    people = PascalContextDataset("train", ["human_parts"], root=root, train_split_name=samples)
     assert sum(bool(people[index].targets) for index in range(len(people))) == 8

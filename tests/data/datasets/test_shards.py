@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.helpers.experiments import tiny
 
-from densemtl.factory import build_dataset, build_splits
-from densemtl.config.experiment import Experiment
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.batching import EpochSampler
-from densemtl.data.datasets.shards import Shards, write_shards
+from densemtl.data.datasets.shards import ShardsDataset, write_shards
 from densemtl.errors import DataError
+from densemtl.factory import build_dataset, build_splits
+from tests.helpers.experiments import make_tiny_experiment
 
 TASKS = ["semseg", "depth", "normals"]
-PLAIN = tiny(f"tasks={TASKS}", "data.train_images=10")
+PLAIN = make_tiny_experiment(f"tasks={TASKS}", "data.train_images=10")
 OFFERS = {"semseg": {"class_names": ["a", "b"]}, "depth": {}, "normals": {}}
 
 
@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same_samples(experiment: Experiment, found: Shards) -> None:
+def assert_same_samples(experiment: ExperimentConfig, found: ShardsDataset) -> None:
     plain = build_dataset(experiment, "train")
     assert list(found.ids) == list(plain.ids)
     for index in (9, 0, 5):
@@ -41,16 +41,18 @@ def assert_same_samples(experiment: Experiment, found: Shards) -> None:
 
 
 def test_shards_hold_the_same_samples(root):
-    found = Shards("train", TASKS, root=str(root))
+    found = ShardsDataset("train", TASKS, root=str(root))
     assert_same_samples(PLAIN, found)
-    assert found.chunks == (4, 4, 2)
-    assert Shards.offers(root=str(root)) == OFFERS
-    assert Shards("val", ["depth"], root=str(root))[3].targets.keys() == {"depth"}
+    assert found.shard_sizes == (4, 4, 2)
+    assert ShardsDataset.task_defaults(root=str(root)) == OFFERS
+    assert ShardsDataset("val", ["depth"], root=str(root))[3].targets.keys() == {"depth"}
 
 
 def test_shards_from_far_are_fetched_once_and_few_are_kept(root, tmp_path):
     pytest.importorskip("webdataset", reason='needs pip install "densemtl[shards]"')
-    found = Shards("train", TASKS, root=f"file://{root}", folder=tmp_path, keep=2)
+    found = ShardsDataset(
+        "train", TASKS, root=f"file://{root}", cache_dir=tmp_path, max_cached_shards=2
+    )
     assert_same_samples(PLAIN, found)
     assert len(list(tmp_path.rglob("*.tar"))) == 2
 
@@ -65,7 +67,7 @@ def test_others_read_them_too(root):
 def test_a_shard_that_is_missing_or_truncated_is_named(root, tmp_path):
     for file in root.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    found = Shards("train", TASKS, root=str(tmp_path))
+    found = ShardsDataset("train", TASKS, root=str(tmp_path))
     (tmp_path / "train-000002.tar").unlink()
     with pytest.raises(DataError, match=r"train-000002\.tar"):
         found[9]
@@ -74,12 +76,12 @@ def test_a_shard_that_is_missing_or_truncated_is_named(root, tmp_path):
     with pytest.raises(DataError, match=r"train-000000\.tar"):
         found[0]
     with pytest.raises(DataError, match=r"shards\.json: no index .*make_shards"):
-        Shards("train", TASKS, root=str(tmp_path / "nowhere"))
+        ShardsDataset("train", TASKS, root=str(tmp_path / "nowhere"))
 
 
 def test_every_image_once_an_epoch_chunks_near_each_other():
     chunks = (4,) * 40
-    sampler = EpochSampler(160, seed=3, chunks=chunks)
+    sampler = EpochSampler(160, seed=3, shard_sizes=chunks)
     orders = []
     for sampler.epoch in (0, 1):
         orders.append([index for _, index in sampler])
@@ -87,7 +89,7 @@ def test_every_image_once_an_epoch_chunks_near_each_other():
     assert orders[0] != orders[1]
     for start in range(0, 160, 32):
         assert len({index // 4 for index in orders[0][start : start + 32]}) == 8
-    sampler.skip = 100
+    sampler.start_index = 100
     assert [index for _, index in sampler] == orders[1][100:]
 
 
@@ -98,7 +100,7 @@ def test_a_root_runs_no_command_and_leads_nowhere_else(tmp_path, place):
     """A configuration may have come with a stranger's checkpoint."""
     root = place.format(tmp_path / "ran")
     with pytest.raises(DataError, match=r"^data\.root: .*give a folder, or file://"):
-        Shards.offers(root=root, folder=tmp_path / "kept")
+        ShardsDataset.task_defaults(root=root, folder=tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,7 +119,7 @@ def test_a_root_runs_no_command_and_leads_nowhere_else(tmp_path, place):
 def test_an_index_lists_what_lies_beside_it(tmp_path, text, reason):
     (tmp_path / "shards.json").write_text(text)
     with pytest.raises(DataError, match=rf"shards\.json.*{reason}") as error:
-        Shards("train", TASKS, root=str(tmp_path))
+        ShardsDataset("train", TASKS, root=str(tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -127,4 +129,4 @@ def test_a_broken_array_in_a_shard_is_told(root, tmp_path):
     shard = tmp_path / "train-000000.tar"
     shard.write_bytes(shard.read_bytes().replace(b"NUMPY", b"NUMPX"))
     with pytest.raises(DataError, match=r"train-000000\.tar: an array in it is corrupt"):
-        Shards("train", TASKS, root=str(tmp_path))[0]
+        ShardsDataset("train", TASKS, root=str(tmp_path))[0]

@@ -16,15 +16,15 @@ import pytest
 from scipy.io import loadmat
 
 from densemtl import registry
-from densemtl.data.datasets.nyud import NYUD
-from densemtl.data.datasets.pascal_context import PascalContext
-from densemtl.data.datasets.synthetic_scenes.targets import object_edges
-from densemtl.data.datasets.synthetic import Synthetic
+from densemtl.data.datasets.nyud import NYUDDataset
+from densemtl.data.datasets.pascal_context import PascalContextDataset
+from densemtl.data.datasets.synthetic import SyntheticDataset
+from densemtl.data.datasets.synthetic_scenes.targets import find_object_edges
 from densemtl.errors import ConfigError, DataError
 from densemtl.tasks.base import Task
 from densemtl.types import Sample
 
-ALL = tuple(Synthetic.offers())
+ALL = tuple(SyntheticDataset.task_defaults())
 SMALL = (48, 60)
 SCRIPT = Path(__file__).parents[2] / "datasets" / "make_synthetic.py"
 
@@ -39,16 +39,16 @@ def equal(a: Sample, b: Sample) -> bool:
 
 def test_same_numbers_give_the_same_sample() -> None:
     for index in (0, 3):
-        first, second = (Synthetic("train", ALL, size=SMALL)[index] for _ in range(2))
+        first, second = (SyntheticDataset("train", ALL, size=SMALL)[index] for _ in range(2))
         assert equal(first, second)
 
 
 def test_index_split_and_seed_give_other_rooms() -> None:
     samples = [
-        Synthetic("train", ALL, size=SMALL)[0],
-        Synthetic("train", ALL, size=SMALL)[1],
-        Synthetic("val", ALL, size=SMALL)[0],
-        Synthetic("train", ALL, size=SMALL, seed=1)[0],
+        SyntheticDataset("train", ALL, size=SMALL)[0],
+        SyntheticDataset("train", ALL, size=SMALL)[1],
+        SyntheticDataset("val", ALL, size=SMALL)[0],
+        SyntheticDataset("train", ALL, size=SMALL, seed=1)[0],
     ]
     depths = [sample.targets["depth"] for sample in samples]
     for k, depth in enumerate(depths):
@@ -56,15 +56,15 @@ def test_index_split_and_seed_give_other_rooms() -> None:
 
 
 def test_the_number_of_images_changes_none_of_them() -> None:
-    few = Synthetic("val", ALL, size=SMALL, train_images=2, val_images=3)
-    many = Synthetic("val", ALL, size=SMALL, train_images=9, val_images=30)
+    few = SyntheticDataset("val", ALL, size=SMALL, train_images=2, val_images=3)
+    many = SyntheticDataset("val", ALL, size=SMALL, train_images=9, val_images=30)
     assert equal(few[2], many[2])
 
 
 def test_asking_for_fewer_tasks_changes_nothing_else() -> None:
     every, one = (
-        Synthetic("train", ALL, size=SMALL)[1],
-        Synthetic("train", ["depth"], size=SMALL)[1],
+        SyntheticDataset("train", ALL, size=SMALL)[1],
+        SyntheticDataset("train", ["depth"], size=SMALL)[1],
     )
     assert list(one.targets) == ["depth"]
     np.testing.assert_array_equal(one.image, every.image)
@@ -72,32 +72,32 @@ def test_asking_for_fewer_tasks_changes_nothing_else() -> None:
 
 
 def test_samples_have_the_layout_that_tasks_expect(make_task: Callable[..., Task]) -> None:
-    dataset = Synthetic("train", ALL, size=(40, 72))
+    dataset = SyntheticDataset("train", ALL, size=(40, 72))
     for index in range(4):
         sample = dataset[index]
         assert sample.image.shape == (40, 72, 3)
         assert sample.image.dtype == np.uint8
         for task, target in sample.targets.items():
-            void = make_task(task).void(sample.size)
+            void = make_task(task).make_empty_label(sample.size)
             assert (target.shape, target.dtype) == (void.shape, void.dtype), task
 
 
 def test_parts_are_absent_exactly_where_nobody_is() -> None:
-    dataset = Synthetic("train", ALL, size=SMALL)
-    shown = [dataset.view(index).parts.any() for index in range(20)]
+    dataset = SyntheticDataset("train", ALL, size=SMALL)
+    shown = [dataset.render_scene(index).parts.any() for index in range(20)]
     assert [("human_parts" in dataset[index].targets) for index in range(20)] == shown
     assert 0 < sum(shown) < 20
 
 
 def test_class_names_cover_the_labels() -> None:
-    offers = Synthetic.offers()
-    sample = Synthetic("train", ALL, size=SMALL)[0]
+    offers = SyntheticDataset.task_defaults()
+    sample = SyntheticDataset("train", ALL, size=SMALL)[0]
     assert sample.targets["semseg"].max() < len(offers["semseg"]["class_names"])
     assert offers["human_parts"]["class_names"][0] == "background"
 
 
 def test_length_names_and_bounds() -> None:
-    dataset = Synthetic("val", ALL, size=SMALL, val_images=3)
+    dataset = SyntheticDataset("val", ALL, size=SMALL, val_images=3)
     assert len(dataset) == len(set(dataset.ids)) == 3
     assert dataset[2].id == dataset.ids[2]
     assert equal(dataset[-1], dataset[2])
@@ -106,13 +106,13 @@ def test_length_names_and_bounds() -> None:
 
 
 def test_fingerprint_tells_what_is_scored() -> None:
-    base = Synthetic("val", ALL).fingerprint()
-    assert Synthetic("val", ["depth"]).fingerprint() == base
+    base = SyntheticDataset("val", ALL).fingerprint()
+    assert SyntheticDataset("val", ["depth"]).fingerprint() == base
     others = [
-        Synthetic("val", ALL, seed=1),
-        Synthetic("val", ALL, size=SMALL),
-        Synthetic("val", ALL, val_images=7),
-        Synthetic("train", ALL),
+        SyntheticDataset("val", ALL, seed=1),
+        SyntheticDataset("val", ALL, size=SMALL),
+        SyntheticDataset("val", ALL, val_images=7),
+        SyntheticDataset("train", ALL),
     ]
     assert base not in {other.fingerprint() for other in others}
 
@@ -122,7 +122,7 @@ def test_fingerprint_tells_what_is_scored() -> None:
 )
 def test_wrong_options_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"synthetic.{next(iter(options))}"):
-        registry.make("data", "synthetic", "train", [], options=options)
+        registry.create("data.datasets", "synthetic", "train", [], options=options)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +138,8 @@ def script() -> ModuleType:
 OPTIONS = ["--train", "5", "--val", "3", "--size", "48", "60", "--seed", "4"]
 
 
-def rooms(split: str) -> Synthetic:
-    return Synthetic(split, ALL, size=SMALL, train_images=5, val_images=3, seed=4)  # type: ignore[arg-type]
+def rooms(split: str) -> SyntheticDataset:
+    return SyntheticDataset(split, ALL, size=SMALL, train_images=5, val_images=3, seed=4)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +158,9 @@ def pascal(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_nyud_loader_reads_back_what_was_rendered(nyud: Path, split: str) -> None:
-    loaded = NYUD(split, ("semseg", "depth", "normals", "edge"), root=nyud)  # type: ignore[arg-type]
-    names = NYUD.offers()["semseg"]["class_names"]
-    ours = Synthetic.offers()["semseg"]["class_names"]
+    loaded = NYUDDataset(split, ("semseg", "depth", "normals", "edge"), root=nyud)  # type: ignore[arg-type]
+    names = NYUDDataset.task_defaults()["semseg"]["class_names"]
+    ours = SyntheticDataset.task_defaults()["semseg"]["class_names"]
     made = rooms(split)
     assert len(loaded) == len(made)
     for index in range(len(made)):
@@ -179,7 +179,7 @@ def test_nyud_loader_reads_back_what_was_rendered(nyud: Path, split: str) -> Non
 def test_pascal_parts_have_the_nested_structure_of_the_real_files(pascal: Path) -> None:
     people = 0
     for index in range(5):
-        view = rooms("train").view(index)
+        view = rooms("train").render_scene(index)
         file = pascal / "human_parts" / f"2008_{index + 1:06d}.mat"
         if not file.exists():
             assert not view.parts.any()
@@ -202,8 +202,11 @@ def test_pascal_parts_have_the_nested_structure_of_the_real_files(pascal: Path) 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_pascal_loader_reads_back_what_was_rendered(pascal: Path, split: str) -> None:
     tasks = ("semseg", "human_parts", "edge", "saliency", "normals")
-    loaded, made = PascalContext(split, tasks, root=pascal), rooms(split)  # type: ignore[arg-type]
-    names, ours = PascalContext.offers()["semseg"]["class_names"], Synthetic.offers()
+    loaded, made = PascalContextDataset(split, tasks, root=pascal), rooms(split)  # type: ignore[arg-type]
+    names, ours = (
+        PascalContextDataset.task_defaults()["semseg"]["class_names"],
+        SyntheticDataset.task_defaults(),
+    )
     assert len(loaded) == len(made)
     for index in range(len(made)):
         stored, rendered = loaded[index].targets, made[index].targets
@@ -287,5 +290,7 @@ def test_help_comes_at_once_without_heavy_imports() -> None:
 
 
 def test_edges_are_those_of_the_instances() -> None:
-    dataset = Synthetic("train", ["edge"], size=SMALL)
-    np.testing.assert_array_equal(dataset[0].targets["edge"], object_edges(dataset.view(0)))
+    dataset = SyntheticDataset("train", ["edge"], size=SMALL)
+    np.testing.assert_array_equal(
+        dataset[0].targets["edge"], find_object_edges(dataset.render_scene(0))
+    )

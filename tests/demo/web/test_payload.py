@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from densemtl.demo.web.payload import describe
+from densemtl.demo.web.payload import make_payload
 
 SIZE = (6, 8)
 
@@ -37,7 +37,7 @@ def described(make_task, draw_label, rng):
     maps = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
     maps["edge"] = rng.random(SIZE).astype(np.float32)
     image = rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
-    shown = json.loads(json.dumps(describe(image, maps, tasks)))
+    shown = json.loads(json.dumps(make_payload(image, maps, tasks)))
     return tasks, maps, shown
 
 
@@ -48,7 +48,7 @@ def test_maps_come_back(described) -> None:
         values = np.asarray(maps[task.name], np.float64).reshape(*SIZE, -1)
         step = np.ptp(values) / 65535
         np.testing.assert_allclose(unpack(view), values, atol=step if view["bits"] == 16 else 0)
-        np.testing.assert_array_equal(picture(view["picture"]), task.colour(maps[task.name]))
+        np.testing.assert_array_equal(picture(view["picture"]), task.colorize(maps[task.name]))
 
 
 def test_classes_have_names_colours_and_shares(described) -> None:
@@ -57,7 +57,7 @@ def test_classes_have_names_colours_and_shares(described) -> None:
     assert [each["name"] for each in classes] == ["wall", "floor", "chair"]
     for index, each in enumerate(classes):
         assert each["share"] == pytest.approx((maps["semseg"] == index).mean())
-        colour = tasks[0].colour(np.array([[index]]))[0, 0]
+        colour = tasks[0].colorize(np.array([[index]]))[0, 0]
         assert each["color"] == "#{:02x}{:02x}{:02x}".format(*colour)
 
 
@@ -67,7 +67,7 @@ def test_numbers_have_scales(described) -> None:
     assert depth["unit"] == "m"
     assert depth["legend"]["captions"] == ["0 m", "10 m"]
     scale = picture(depth["legend"]["picture"])
-    np.testing.assert_array_equal(scale[:, 0], tasks[1].colour(np.zeros((1, 1)))[:, 0])
+    np.testing.assert_array_equal(scale[:, 0], tasks[1].colorize(np.zeros((1, 1)))[:, 0])
     assert edge["legend"]["captions"] == ["no", "yes"]
     ball = picture(normals["legend"]["picture"])
     np.testing.assert_allclose(ball[80, 80], [128, 128, 255], atol=2)  # towards the viewer
@@ -77,5 +77,5 @@ def test_numbers_have_scales(described) -> None:
 def test_maps_without_a_value_are_shown_too(make_task) -> None:
     task = make_task("depth")
     image = np.zeros((*SIZE, 3), np.uint8)
-    (view,) = describe(image, {"depth": np.full(SIZE, np.nan, np.float32)}, [task])["views"]
+    (view,) = make_payload(image, {"depth": np.full(SIZE, np.nan, np.float32)}, [task])["views"]
     assert (unpack(view) == 0).all()

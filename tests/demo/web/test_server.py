@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from densemtl.errors import ConfigError
 from densemtl.demo.web.server import listen, serve
+from densemtl.errors import ConfigError
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn"])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densemtl.errors import DataError
 from densemtl.demo.web.upload import read_upload
+from densemtl.errors import DataError
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from densemtl.metrics.boundary.non_max_suppression import across, suppress
-from densemtl.ops.region_boundaries import boundaries
+from densemtl.metrics.boundary.non_max_suppression import compute_normal_angle, suppress_non_maxima
+from densemtl.ops.region_boundaries import find_region_boundaries
 from densemtl.ops.thinning import thin
 
 EIGHT = np.ones((3, 3), int)
@@ -96,24 +96,24 @@ def test_thinning_leaves_its_argument_alone():
 
 def test_regions_differ_to_the_east_and_south():
     regions = np.array([[1, 1, 2], [1, 1, 2], [1, 3, 3]])
-    assert np.array_equal(boundaries(regions), thin(drawn(".#.", "###", "#..")))
+    assert np.array_equal(find_region_boundaries(regions), thin(drawn(".#.", "###", "#..")))
 
 
 def test_the_south_east_neighbour_counts():
     """The third pixel of the first row differs from that one only; without it, a dot would stay."""
     regions = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]])
-    assert np.array_equal(thin(drawn("####", "####", "....")), boundaries(regions))
-    assert not np.array_equal(thin(drawn("##.#", "####", "....")), boundaries(regions))
+    assert np.array_equal(thin(drawn("####", "####", "....")), find_region_boundaries(regions))
+    assert not np.array_equal(thin(drawn("##.#", "####", "....")), find_region_boundaries(regions))
 
 
 def test_one_region_has_no_boundary():
-    assert not boundaries(np.full((5, 7), 3)).any()
+    assert not find_region_boundaries(np.full((5, 7), 3)).any()
 
 
 def test_a_line_read_as_regions_moves_by_at_most_a_pixel():
     line = np.zeros((9, 15), np.uint8)
     line[4, 2:13] = 255
-    found = boundaries(line)
+    found = find_region_boundaries(line)
     rows, _ = np.nonzero(found)
     assert found.sum() >= 10
     assert np.abs(rows - 4).max() <= 1
@@ -121,8 +121,8 @@ def test_a_line_read_as_regions_moves_by_at_most_a_pixel():
 
 def test_void_forms_no_boundary():
     regions = np.array([[0, 0, 255, 255, 1, 1]] * 4, np.uint8)
-    assert not boundaries(regions, void=255).any()
-    assert boundaries(regions).any()
+    assert not find_region_boundaries(regions, ignore_index=255).any()
+    assert find_region_boundaries(regions).any()
 
 
 def ridge(degrees, size=41, width=2.0):
@@ -136,7 +136,7 @@ def ridge(degrees, size=41, width=2.0):
 @pytest.mark.parametrize("degrees", [0, 15, 30, 45, 60, 75, 88, 92, 110, 135, 150, 170])
 def test_directions_point_across_a_ridge(degrees):
     values, _ = ridge(degrees)
-    centre = across(values)[20, 20]
+    centre = compute_normal_angle(values)[20, 20]
     error = np.abs((np.rad2deg(centre) - degrees + 90) % 180 - 90)
     assert error < 12
 
@@ -145,23 +145,23 @@ def test_directions_point_across_a_ridge(degrees):
 def test_only_the_ridge_stays(degrees):
     values, distance = ridge(degrees)
     inner = np.s_[6:-6, 6:-6]
-    kept = suppress(values)[inner] > 0.05
+    kept = suppress_non_maxima(values)[inner] > 0.05
     assert np.abs(distance[inner][kept]).max() <= 1
     assert kept.any(0).sum() + kept.any(1).sum() >= 29
-    assert (suppress(values)[inner][kept] == values[inner][kept]).all()
+    assert (suppress_non_maxima(values)[inner][kept] == values[inner][kept]).all()
 
 
 @pytest.mark.parametrize(("weaker", "stays"), [(0.995, True), (0.98, False)])
 def test_what_is_about_as_strong_as_its_neighbour_stays(weaker, stays):
     values = np.zeros((30, 30))
     values[:, 14], values[:, 15] = 1, weaker
-    found = suppress(values)[10:20]
+    found = suppress_non_maxima(values)[10:20]
     assert (found[:, 14] == 1).all()
     assert (found[:, 15] > 0).all() == stays
 
 
 def test_the_border_fades():
-    flat = suppress(np.full((12, 13), 0.5))
+    flat = suppress_non_maxima(np.full((12, 13), 0.5))
     assert flat[0].max() == flat[:, -1].max() == 0
     assert flat[6, :6] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
     assert flat[-2:, 6] == pytest.approx([0.1, 0])
@@ -169,4 +169,4 @@ def test_the_border_fades():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (2, 2)])
 def test_tiny_maps_can_be_suppressed(shape):
-    assert suppress(np.ones(shape)).shape == shape
+    assert suppress_non_maxima(np.ones(shape)).shape == shape

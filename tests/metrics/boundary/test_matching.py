@@ -10,10 +10,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial.distance import cdist
 
-from densemtl.metrics.boundary import matching
-from densemtl.metrics.boundary import augmentation
+from densemtl.metrics.boundary import augmentation, matching
 from densemtl.metrics.boundary.disc_dilation import Disc
-from densemtl.metrics.boundary.matching import Matcher
+from densemtl.metrics.boundary.matching import BoundaryMatcher
 from densemtl.ops.thinning import thin
 
 RADII = [0.0, 1.0, 1.5, 2.3, 5.0]
@@ -42,7 +41,7 @@ def test_as_large_as_any(seed, radius):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 16, 2))
     found, truth = (noise(rng, shape, rng.uniform(0.02, 0.7)) for _ in range(2))
-    matched = Matcher(truth, radius).match(found)
+    matched = BoundaryMatcher(truth, radius).match(found)
     assert not (matched & ~found).any()
     assert matched.sum() == largest(found, truth, radius)
     assert is_matchable(matched, truth, radius)
@@ -57,7 +56,7 @@ def test_as_large_as_any_after_other_maps(seed, radius):
     strength, truth = rng.random(shape), noise(rng, shape, 0.15)
     maps = [thin(strength > level) for level in np.linspace(0.95, 0.2, 6)]
     maps += [np.zeros(shape, bool), np.ones(shape, bool), noise(rng, shape, 0.1)]
-    matcher = Matcher(truth, radius)
+    matcher = BoundaryMatcher(truth, radius)
     for found in maps:
         matched = matcher.match(found)
         assert matched.sum() == largest(found, truth, radius)
@@ -78,7 +77,7 @@ def test_either_way_leads_to_the_same_size(seed, radius, way):
     rng = np.random.default_rng(seed)
     shape = (19, 23)
     truth = noise(rng, shape, rng.uniform(0.1, 0.6))
-    matcher = Matcher(truth, radius)
+    matcher = BoundaryMatcher(truth, radius)
     for density in (0.1, 0.4, 0.6):
         found = noise(rng, shape, density)
         matched = matcher.match(found)
@@ -90,8 +89,8 @@ def test_either_side_may_be_the_ground_truth():
     rng = np.random.default_rng(0)
     for _ in range(30):
         one, other = noise(rng, (20, 20), 0.2), noise(rng, (20, 20), 0.3)
-        sizes = {Matcher(a, 2.1).match(b).sum() for a, b in ((one, other), (other, one))}
-        turned = Matcher(one.T, 2.1).match(other.T).sum()
+        sizes = {BoundaryMatcher(a, 2.1).match(b).sum() for a, b in ((one, other), (other, one))}
+        turned = BoundaryMatcher(one.T, 2.1).match(other.T).sum()
         assert sizes == {turned}
 
 
@@ -121,7 +120,7 @@ def largest_of_patterns(found, truth):
 @pytest.mark.parametrize("found", HARD)
 def test_regular_patterns(found, truth, way):
     size = largest_of_patterns(*sorted((found, truth)))
-    assert Matcher(HARD[truth], 1.5).match(HARD[found]).sum() == size
+    assert BoundaryMatcher(HARD[truth], 1.5).match(HARD[found]).sum() == size
 
 
 def test_the_radius_is_inclusive():
@@ -129,8 +128,8 @@ def test_the_radius_is_inclusive():
     truth[0, 0] = True
     found = np.zeros_like(truth)
     found[3, 4] = True
-    assert Matcher(truth, 5).match(found).sum() == 1
-    assert Matcher(truth, 4.99).match(found).sum() == 0
+    assert BoundaryMatcher(truth, 5).match(found).sum() == 1
+    assert BoundaryMatcher(truth, 4.99).match(found).sum() == 0
 
 
 def test_a_long_path_of_pairs_is_turned_over():
@@ -141,7 +140,7 @@ def test_a_long_path_of_pairs_is_turned_over():
     truth[0, 398] = True
     found[0, 398] = False
     found[0, 0] = True
-    matched = Matcher(truth, 2).match(found)
+    matched = BoundaryMatcher(truth, 2).match(found)
     assert matched.sum() == largest(found, truth, 2) == 100
 
 
@@ -150,9 +149,11 @@ def test_a_disc_dilates_to_what_is_within_its_radius(radius):
     mask = noise(np.random.default_rng(3), (23, 90), 0.002)
     disc = Disc(mask.shape, radius)
     near = cdist(np.argwhere(np.ones_like(mask)), np.argwhere(mask)).min(1) <= radius
-    assert np.array_equal(disc.crop(disc.within(disc.frame(mask))), near.reshape(mask.shape))
-    pixels = np.flatnonzero(disc.frame(mask))
-    by_offset = np.zeros(len(disc.frame(mask)), bool)
+    assert np.array_equal(
+        disc.crop(disc.dilate_mask(disc.pad_and_flatten(mask))), near.reshape(mask.shape)
+    )
+    pixels = np.flatnonzero(disc.pad_and_flatten(mask))
+    by_offset = np.zeros(len(disc.pad_and_flatten(mask)), bool)
     by_offset[pixels[:, None] + disc.offsets] = True
     assert np.array_equal(disc.crop(by_offset), near.reshape(mask.shape))
 
@@ -160,7 +161,7 @@ def test_a_disc_dilates_to_what_is_within_its_radius(radius):
 def work(truth, maps, radius, monkeypatch):
     """Dilations, steps of moves and pixels moved in them, of all maps together."""
     done = {"dilations": 0, "steps": 0, "moves": 0}
-    step, dilate = augmentation._step, Disc.dilate
+    step, dilate = augmentation._push_step, Disc.dilate_packed
 
     def counted_step(disc, pairs, levels, movers):
         done["steps"] += 1
@@ -173,7 +174,7 @@ def work(truth, maps, radius, monkeypatch):
 
     monkeypatch.setattr(augmentation, "_step", counted_step)
     monkeypatch.setattr(Disc, "dilate", counted_dilate)
-    matcher = Matcher(truth, radius)
+    matcher = BoundaryMatcher(truth, radius)
     for found in maps:
         matcher.match(found)
     return done
@@ -207,5 +208,5 @@ def test_the_same_maps_give_the_same_pixels():
     rng = np.random.default_rng(5)
     truth = noise(rng, (40, 40), 0.1)
     maps = [noise(rng, (40, 40), density) for density in (0.05, 0.1, 0.2)]
-    runs = [[*map(Matcher(truth, 2.5).match, maps)] for _ in range(2)]
+    runs = [[*map(BoundaryMatcher(truth, 2.5).match, maps)] for _ in range(2)]
     assert np.array_equal(*runs)

@@ -9,19 +9,24 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.helpers.protocols import PROTOCOLS, boundary
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial.distance import cdist
 from torchmetrics.utilities import dim_zero_sum
 
-from densemtl.metrics.boundary.counts import count
-from densemtl.metrics.boundary.precision_recall import average_precision, best, curve, summary
-from densemtl.metrics.boundary.non_max_suppression import suppress
-from densemtl.metrics.boundary.protocols import even
-from densemtl.ops.region_boundaries import boundaries
+from densemtl.metrics.boundary.counts import count_boundary_matches
+from densemtl.metrics.boundary.non_max_suppression import suppress_non_maxima
+from densemtl.metrics.boundary.precision_recall import (
+    compute_average_precision,
+    compute_curve,
+    compute_summary,
+    select_best_counts,
+)
+from densemtl.metrics.boundary.protocols import make_even_thresholds
+from densemtl.ops.region_boundaries import find_region_boundaries
 from densemtl.ops.thinning import thin
-from densemtl.types import VOID
+from densemtl.types import IGNORE_INDEX
+from tests.helpers.protocols import PROTOCOLS, boundary
 
 SURVEY, MODERN = PROTOCOLS["survey"], PROTOCOLS["modern"]
 FAR = 0.05
@@ -31,7 +36,7 @@ def picture(seed, size=(37, 51)):
     """(blurred and noisy probabilities, thin boundaries) of two regions."""
     rng = np.random.default_rng(seed)
     regions = cv2.GaussianBlur(rng.random(size).astype(np.float32), (0, 0), 5)
-    truth = boundaries((regions > np.median(regions)).astype(np.uint8))
+    truth = find_region_boundaries((regions > np.median(regions)).astype(np.uint8))
     moved = np.roll(truth, rng.integers(-2, 3, 2), (0, 1)).astype(np.float32)
     blurred = cv2.GaussianBlur(moved, (0, 0), 1.5)
     probability = 0.8 * blurred / blurred.max() + 0.2 * rng.random(size)
@@ -48,7 +53,7 @@ def pictures(number=4):
 
 def scores(metric, probability, target):
     metric.update(torch.as_tensor(probability), torch.as_tensor(target))
-    return metric.scores()
+    return metric.compute_dict()
 
 
 def hits(found, truth, radius):
@@ -62,11 +67,13 @@ def hits(found, truth, radius):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_counts_as_restated(name, seed):
     probability, truth = picture(seed)
-    counts = count(probability, [truth], PROTOCOLS[name], FAR)
+    counts = count_boundary_matches(probability, [truth], PROTOCOLS[name], FAR)
     radius = FAR * math.hypot(*truth.shape)
     for threshold, row in zip(PROTOCOLS[name].thresholds, counts, strict=True):
         if name == "modern":
-            found = thin(suppress(np.round(255 * probability.astype(float)) / 255) > threshold)
+            found = thin(
+                suppress_non_maxima(np.round(255 * probability.astype(float)) / 255) > threshold
+            )
         else:
             found = thin(probability >= np.float32(threshold))
         matched = hits(found, truth, radius)
@@ -86,12 +93,14 @@ def test_a_probability_at_the_threshold():
     probability = np.zeros((21, 21), np.float32)
     probability[10, 10] = 0.6
     truth = probability > 0
-    survey, modern = (count(probability, [truth], which, FAR) for which in (SURVEY, MODERN))
+    survey, modern = (
+        count_boundary_matches(probability, [truth], which, FAR) for which in (SURVEY, MODERN)
+    )
     assert survey[58:61, 1].tolist() == [1, 1, 0]
     at_60 = MODERN.thresholds.index(0.6)
     assert modern[at_60 - 1 : at_60 + 1, 1].tolist() == [1, 0]
     probability[10, 10] = 0.6008  # rounds down to 153 / 255 = .6
-    assert count(probability, [truth], MODERN, FAR)[at_60, 1] == 0
+    assert count_boundary_matches(probability, [truth], MODERN, FAR)[at_60, 1] == 0
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -122,7 +131,7 @@ def test_a_perfect_prediction_of_regions_is_of_their_boundaries(regions):
     truth[0, 8:25, 20] = 1
     found = scores(boundary("modern", regions=regions), truth.astype(np.float32), truth)
     assert (found["odsF"] == 100) is not regions
-    between = boundaries(truth[0])[None]
+    between = find_region_boundaries(truth[0])[None]
     found = scores(boundary("modern", regions=True), between.astype(np.float32), truth)
     assert found["odsF"] == 100
 
@@ -158,7 +167,7 @@ def test_without_true_boundaries_what_is_predicted_is_wrong(name):
 def test_void_images_do_not_count(name):
     probability, target = pictures(3)
     kept = scores(boundary(name), probability, target)
-    target = torch.cat([target, torch.full_like(target[:1], VOID)])
+    target = torch.cat([target, torch.full_like(target[:1], IGNORE_INDEX)])
     probability = torch.cat([probability, torch.ones_like(probability[:1])])
     assert scores(boundary(name), probability, target) == kept
     nothing = scores(boundary(name), probability[3:], target[3:])
@@ -173,7 +182,7 @@ def test_void_pixels_are_neither_predicted_nor_true():
     probability = (target == 1).astype(np.float32)
     probability[0, 15, 3:25] = 1
     assert scores(boundary("survey"), probability, target)["odsF"] < 60
-    target[0, 12:18] = VOID
+    target[0, 12:18] = IGNORE_INDEX
     assert scores(boundary("survey"), probability, target)["odsF"] == 100
 
 
@@ -184,13 +193,13 @@ def test_void_is_cut_out_of_lines_not_of_what_they_are_thinned_from():
     valid[13:] = False
     truth = np.zeros((30, 40), bool)
     truth[12, 10:30] = True
-    assert count(probability, [truth], SURVEY, 0.001, valid)[50, 2] == 20
+    assert count_boundary_matches(probability, [truth], SURVEY, 0.001, valid)[50, 2] == 20
 
 
 def test_regions_end_at_void_without_boundary():
     target = np.zeros((1, 20, 30), np.uint8)
     target[0, :, 10:] = 1
-    target[0, 8:, :] = VOID
+    target[0, 8:, :] = IGNORE_INDEX
     metric = boundary("survey", regions=True)
     metric.update(torch.zeros(1, 20, 30), torch.as_tensor(target))
     assert 5 <= metric.total[0, 3] <= 8
@@ -235,55 +244,64 @@ def lines(*rows):
 
 def test_several_annotators_by_hand():
     """Predicted lines 10 and 20; annotators see 10, and 10, 30: a union of 1, matches 2 of 3."""
-    counts = count(lines(10, 20).astype(np.float32), [lines(10), lines(10, 30)], SURVEY, 0.02)
+    counts = count_boundary_matches(
+        lines(10, 20).astype(np.float32), [lines(10), lines(10, 30)], SURVEY, 0.02
+    )
     assert counts[50].tolist() == [40, 80, 80, 120]
-    precision, recall, f = curve(counts[50])
+    precision, recall, f = compute_curve(counts[50])
     assert (precision, recall) == (1 / 2, 2 / 3)
     assert f == pytest.approx(4 / 7)
 
 
 def test_annotators_who_see_different_lines():
-    counts = count(lines(10, 20).astype(np.float32), [lines(10), lines(20)], SURVEY, 0.02)
+    counts = count_boundary_matches(
+        lines(10, 20).astype(np.float32), [lines(10), lines(20)], SURVEY, 0.02
+    )
     assert counts[50].tolist() == [80, 80, 80, 80]
 
 
 def test_no_annotator_leaves_nothing_to_find():
-    assert count(lines(10).astype(np.float32), [], SURVEY, 0.02)[50].tolist() == [0, 40, 0, 0]
+    assert count_boundary_matches(lines(10).astype(np.float32), [], SURVEY, 0.02)[50].tolist() == [
+        0,
+        40,
+        0,
+        0,
+    ]
 
 
 def test_nothing_over_nothing_is_0():
-    assert np.concatenate(curve(np.zeros((1, 4), np.int64))).tolist() == [0, 0, 0]
+    assert np.concatenate(compute_curve(np.zeros((1, 4), np.int64))).tolist() == [0, 0, 0]
 
 
 def test_ods_and_ois_by_hand():
     """Two thresholds; each image is perfect at another one."""
     one = np.array([[10, 20, 10, 10], [10, 10, 10, 10]])
     other = np.array([[10, 10, 10, 10], [5, 5, 5, 10]])
-    found = summary(one + other, best(one) + best(other))
+    found = compute_summary(one + other, select_best_counts(one) + select_best_counts(other))
     # At the first: P 20/30, R 1; at the second: P 1, R 15/20.
     assert found["odsF"] == pytest.approx(100 * max(2 * (2 / 3) / (5 / 3), 2 * 0.75 / 1.75))
     assert found["oisF"] == 100
 
 
 def test_of_equal_thresholds_the_lowest_counts():
-    assert best(np.array([[0, 9, 0, 5], [0, 3, 0, 5]])).tolist() == [0, 9, 0, 5]
+    assert select_best_counts(np.array([[0, 9, 0, 5], [0, 3, 0, 5]])).tolist() == [0, 9, 0, 5]
 
 
 def test_average_precision_by_hand():
     """From (0, 1) to (.5, 1) flat, then down to (1, .5): trapezoids, read at 101 places."""
-    area = average_precision(np.array([0.5, 1, 1]), np.array([1, 0.5, 0]))
+    area = compute_average_precision(np.array([0.5, 1, 1]), np.array([1, 0.5, 0]))
     assert area == pytest.approx((50 * 1 + sum(1 - k / 100 for k in range(51))) / 100)
 
 
 def test_average_precision_is_0_beyond_what_was_reached():
-    area = average_precision(np.array([0.8, 0.8]), np.array([0.25, 0.5]))
+    area = compute_average_precision(np.array([0.8, 0.8]), np.array([0.25, 0.5]))
     assert area == pytest.approx(26 * 0.8 / 100)
 
 
 def test_of_equal_recalls_the_highest_precision_counts():
-    doubled = average_precision(np.array([0.2, 1, 0.3, 1]), np.array([0.5, 0.5, 1, 1]))
+    doubled = compute_average_precision(np.array([0.2, 1, 0.3, 1]), np.array([0.5, 0.5, 1, 1]))
     assert doubled == pytest.approx(0.51)
-    assert average_precision(np.ones(1), np.ones(1)) == 0
+    assert compute_average_precision(np.ones(1), np.ones(1)) == 0
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -300,7 +318,7 @@ def test_batches_and_ranks_give_the_same(name):
     total.update(probability[:0], target[:0])
     for state in total._defaults:
         setattr(total, state, sum(getattr(metric, state) for metric in ranks))
-    assert total.scores() == whole
+    assert total.compute_dict() == whole
     assert scores(boundary(name, max_distance=FAR), probability.flip(0), target.flip(0)) == whole
 
 
@@ -316,5 +334,9 @@ def test_the_same_again():
 
 def test_other_thresholds():
     probability, truth = picture(0)
-    few = count(probability, [truth], replace(SURVEY, thresholds=even(3)), FAR)
-    assert np.array_equal(few, count(probability, [truth], SURVEY, FAR)[[24, 49, 74]])
+    few = count_boundary_matches(
+        probability, [truth], replace(SURVEY, thresholds=make_even_thresholds(3)), FAR
+    )
+    assert np.array_equal(
+        few, count_boundary_matches(probability, [truth], SURVEY, FAR)[[24, 49, 74]]
+    )

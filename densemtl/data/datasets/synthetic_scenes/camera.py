@@ -20,23 +20,23 @@ class Camera:
         yaw: turn to the right.
         pitch: turn upwards.
         roll: turn clockwise, as seen from behind; the picture turns counter-clockwise.
-        focal: focal length in image widths; zooming by s multiplies it by s.
-        centre: principal point (x, y) as a fraction of (width, height).
+        focal_length: focal length in image widths; zooming by s multiplies it by s.
+        center: principal point (x, y) as a fraction of (width, height).
     """
 
     position: tuple[float, float, float]
     yaw: float = 0.0
     pitch: float = 0.0
     roll: float = 0.0
-    focal: float = 0.8
-    centre: tuple[float, float] = (0.5, 0.5)
+    focal_length: float = 0.8
+    center: tuple[float, float] = (0.5, 0.5)
 
     @property
     def fov(self) -> float:
         """Horizontal field of view in radians, for a centred principal point."""
-        return 2 * math.atan(0.5 / self.focal)
+        return 2 * math.atan(0.5 / self.focal_length)
 
-    def rotation(self) -> NDArray[np.float64]:
+    def compute_rotation(self) -> NDArray[np.float64]:
         """3x3 matrix from camera to world axes."""
         (cy, sy), (cp, sp), (cr, sr) = (
             (math.cos(angle), math.sin(angle)) for angle in (self.yaw, self.pitch, self.roll)
@@ -46,10 +46,10 @@ class Camera:
         roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
         return yaw @ pitch @ roll
 
-    def rays(self, size: Size) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def compute_ray_slopes(self, size: Size) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Slopes x/z of the pixel columns and y/z of the pixel rows, at pixel centres."""
         height, width = size
-        focal = self.focal * width
-        columns = (np.arange(width) + 0.5 - self.centre[0] * width) / focal
-        rows = (np.arange(height) + 0.5 - self.centre[1] * height) / focal
+        focal = self.focal_length * width
+        columns = (np.arange(width) + 0.5 - self.center[0] * width) / focal
+        rows = (np.arange(height) + 0.5 - self.center[1] * height) / focal
         return columns.astype(np.float32), rows.astype(np.float32)

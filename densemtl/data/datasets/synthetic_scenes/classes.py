@@ -24,15 +24,15 @@ CLASSES = (
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
 """Human parts; the id is the index. A hand counts as lower arm, a foot as lower leg."""
 
-MOVABLE = ("table", "chair", "sofa", "bed", "cabinet", "lamp", "person", "plant")
+MOVABLE_CLASSES = ("table", "chair", "sofa", "bed", "cabinet", "lamp", "person", "plant")
 """Classes whose objects may be a picture's main object."""
 
 
-def class_id(name: str) -> int:
+def get_class_id(name: str) -> int:
     """Id of a semantic class."""
     return CLASSES.index(name)
 
 
-def part_id(name: str) -> int:
+def get_part_id(name: str) -> int:
     """Id of a human part."""
     return PARTS.index(name)

@@ -9,14 +9,18 @@ import numpy as np
 
 from densemtl.data.datasets.synthetic_scenes import groups, walls
 from densemtl.data.datasets.synthetic_scenes.camera import Camera
-from densemtl.data.datasets.synthetic_scenes.fittings import pendant
-from densemtl.data.datasets.synthetic_scenes.palette import hsv, pick, shade
-from densemtl.data.datasets.synthetic_scenes.plan import Wall
+from densemtl.data.datasets.synthetic_scenes.fittings import build_pendant
+from densemtl.data.datasets.synthetic_scenes.palette import (
+    hsv_to_linear_rgb,
+    sample_uniform,
+    scale_color,
+)
+from densemtl.data.datasets.synthetic_scenes.plan import WallSegment
 from densemtl.data.datasets.synthetic_scenes.primitives import Vector
 from densemtl.data.datasets.synthetic_scenes.room import Room, build_shell
 from densemtl.data.datasets.synthetic_scenes.scene import Light, Scene
 
-_AGAINST_WALLS: tuple[Callable[[Room, Wall], None], ...] = (
+_WALL_FURNITURE: tuple[Callable[[Room, WallSegment], None], ...] = (
     walls.add_sofa,
     walls.add_bed,
     walls.add_cabinet,
@@ -37,10 +41,14 @@ _FREE_STANDING: tuple[tuple[Callable[[Room], None], float], ...] = (
 """Each with the probability that it is tried, in order."""
 
 
-def compose(rng: np.random.Generator) -> Scene:
+def generate_room(rng: np.random.Generator) -> Scene:
     """A furnished room, often with people, its light and a camera that looks into it."""
-    size = (pick(rng, 3.4, 5.6), pick(rng, 2.4, 2.9), pick(rng, 3.6, 6.2))
-    room = Room(rng, size, _camera(rng, size))
+    size = (
+        sample_uniform(rng, 3.4, 5.6),
+        sample_uniform(rng, 2.4, 2.9),
+        sample_uniform(rng, 3.6, 6.2),
+    )
+    room = Room(rng, size, _sample_camera(rng, size))
     build_shell(room)
     _furnish_walls(room)
     for add, chance in _FREE_STANDING:
@@ -49,20 +57,20 @@ def compose(rng: np.random.Generator) -> Scene:
     for wall in room.plan.walls:
         for _ in range(int(rng.integers(3))):
             walls.add_picture(room, wall)
-    light = _light(room)
+    light = _sample_light(room)
     return Scene(tuple(room.primitives), light, room.camera, size)
 
 
-def _camera(rng: np.random.Generator, size: Vector) -> Camera:
+def _sample_camera(rng: np.random.Generator, size: Vector) -> Camera:
     """At eye height near one end of the room, looking at its middle."""
     width, _, depth = size
-    x, z = pick(rng, -0.5, 0.5) * (width - 1.2), pick(rng, 0.25, 0.6)
-    height = pick(rng, 1.15, 1.75)
-    goal = pick(rng, -0.3, 0.3) * width, pick(rng, 0.5, 0.8) * depth
+    x, z = sample_uniform(rng, -0.5, 0.5) * (width - 1.2), sample_uniform(rng, 0.25, 0.6)
+    height = sample_uniform(rng, 1.15, 1.75)
+    goal = sample_uniform(rng, -0.3, 0.3) * width, sample_uniform(rng, 0.5, 0.8) * depth
     yaw = math.atan2(goal[0] - x, goal[1] - z)
-    level = (height - pick(rng, 0.5, 1.1)) / (goal[1] - z)
-    focal = pick(rng, 0.6, 0.9)
-    return Camera((x, -height, z), yaw, -math.atan(level), pick(rng, -0.04, 0.04), focal)
+    level = (height - sample_uniform(rng, 0.5, 1.1)) / (goal[1] - z)
+    focal = sample_uniform(rng, 0.6, 0.9)
+    return Camera((x, -height, z), yaw, -math.atan(level), sample_uniform(rng, -0.04, 0.04), focal)
 
 
 def _furnish_walls(room: Room) -> None:
@@ -72,21 +80,24 @@ def _furnish_walls(room: Room) -> None:
     for wall in order[1:]:
         if room.rng.random() < 0.6:
             walls.add_window(room, wall)
-    for number in room.rng.permutation(len(_AGAINST_WALLS))[
+    for number in room.rng.permutation(len(_WALL_FURNITURE))[
         : int(room.rng.integers(2, 5))
     ].tolist():
-        _AGAINST_WALLS[number](room, order[int(room.rng.integers(3))])
+        _WALL_FURNITURE[number](room, order[int(room.rng.integers(3))])
 
 
-def _light(room: Room) -> Light:
+def _sample_light(room: Room) -> Light:
     """One lamp under the ceiling, with or without a visible pendant."""
     width, height, depth = room.size
     rng = room.rng
-    x, z = pick(rng, -0.25, 0.25) * width, pick(rng, 0.4, 0.7) * depth
-    drop = pick(rng, 0.25, 0.5)
+    x, z = sample_uniform(rng, -0.25, 0.25) * width, sample_uniform(rng, 0.4, 0.7) * depth
+    drop = sample_uniform(rng, 0.25, 0.5)
     if rng.random() < 0.6:
-        pendant(room.add("lamp", (x, z), shadow=False), rng, height, drop)
-    warm = hsv(pick(rng, 0.05, 0.15), pick(rng, 0.0, 0.25), 1.0)
-    cool = hsv(pick(rng, 0.5, 0.65), pick(rng, 0.0, 0.15), 1.0)
-    lamp, sky = shade(warm, pick(rng, 0.7, 1.3)), shade(cool, pick(rng, 0.35, 0.55))
+        build_pendant(room.add_object("lamp", (x, z), casts_shadow=False), rng, height, drop)
+    warm = hsv_to_linear_rgb(sample_uniform(rng, 0.05, 0.15), sample_uniform(rng, 0.0, 0.25), 1.0)
+    cool = hsv_to_linear_rgb(sample_uniform(rng, 0.5, 0.65), sample_uniform(rng, 0.0, 0.15), 1.0)
+    lamp, sky = (
+        scale_color(warm, sample_uniform(rng, 0.7, 1.3)),
+        scale_color(cool, sample_uniform(rng, 0.35, 0.55)),
+    )
     return Light((x, drop - height, z), lamp, sky)

@@ -11,109 +11,109 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.io.atomic import replacing
-from densemtl.data.datasets.synthetic_scenes.classes import CLASSES, part_id
-from densemtl.data.datasets.synthetic_scenes.targets import main_object, object_edges
-from densemtl.data.datasets.synthetic_scenes.render import View
-from densemtl.io.writers import write_array, write_lines, write_normals, write_picture
-from densemtl.types import VOID
+from densemtl.data.datasets.synthetic_scenes.classes import CLASSES, get_part_id
+from densemtl.data.datasets.synthetic_scenes.render import RenderedScene
+from densemtl.data.datasets.synthetic_scenes.targets import find_object_edges, find_salient_object
+from densemtl.io.atomic import atomic_write
+from densemtl.io.writers import write_array, write_image, write_normals, write_split_list
+from densemtl.types import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """How one archive names and stores things.
 
     Attributes:
-        image: an image's file, with `{}` for its name.
-        split: a split list, with `{}` for "train" or "val".
-        name: an image's name, a format of its number from 1.
-        write: writes all labels of a view below a root: (root, name, view).
+        image_pattern: an image's file, with `{}` for its name.
+        split_list_pattern: a split list, with `{}` for "train" or "val".
+        name_format: an image's name, a format of its number from 1.
+        write_labels: writes all labels of a view below a root: (root, name, view).
     """
 
-    image: str
-    split: str
-    name: str
-    write: Callable[[Path, str, View], None]
+    image_pattern: str
+    split_list_pattern: str
+    name_format: str
+    write_labels: Callable[[Path, str, RenderedScene], None]
 
-    def done(self, root: Path, number: int) -> bool:
+    def is_written(self, root: Path, number: int) -> bool:
         """Whether an image and all its labels are there: the image is written last."""
-        return (root / self.image.format(self.name.format(number))).exists()
+        return (root / self.image_pattern.format(self.name_format.format(number))).exists()
 
-    def save(self, root: Path, number: int, view: View) -> None:
+    def write_sample(self, root: Path, number: int, scene: RenderedScene) -> None:
         """Write one view; every file appears whole or not at all."""
-        name = self.name.format(number)
-        self.write(root, name, view)
-        write_picture(root / self.image.format(name), view.image)
+        name = self.name_format.format(number)
+        self.write_labels(root, name, scene)
+        write_image(root / self.image_pattern.format(name), scene.image)
 
-    def save_split(self, root: Path, split: str, numbers: Sequence[int]) -> None:
+    def write_split(self, root: Path, split: str, numbers: Sequence[int]) -> None:
         """Write a split list."""
-        names = [self.name.format(number) for number in numbers]
-        write_lines(root / self.split.format(split), names)
+        names = [self.name_format.format(number) for number in numbers]
+        write_split_list(root / self.split_list_pattern.format(split), names)
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """One image to render and write, perhaps in another process.
 
     Attributes:
         layout: how.
         root: below which folder.
         number: of the image, from 1.
-        view: renders it.
+        render: renders it.
     """
 
-    layout: Layout
+    layout: DatasetLayout
     root: Path
     number: int
-    view: Callable[[], View]
+    render: Callable[[], RenderedScene]
 
     def run(self) -> None:
         """Render and write; the processes are the parallelism, so OpenCV keeps to one thread."""
         cv2.setNumThreads(0)
-        self.layout.save(self.root, self.number, self.view())
+        self.layout.write_sample(self.root, self.number, self.render())
 
 
-def _write_nyud(root: Path, name: str, view: View) -> None:
+def _write_nyud(root: Path, name: str, scene: RenderedScene) -> None:
     """The survey's NYUD_MT: classes 1..40 as PNG, the rest as NumPy arrays."""
-    write_picture(root / "segmentation" / f"{name}.png", _NYU40[view.semseg])
-    write_array(root / "depth" / f"{name}.npy", view.depth)
-    write_array(root / "normals" / f"{name}.npy", view.normals)
-    write_array(root / "edge" / f"{name}.npy", object_edges(view).astype(np.float32))
+    write_image(root / "segmentation" / f"{name}.png", _NYU40_IDS[scene.semseg])
+    write_array(root / "depth" / f"{name}.npy", scene.depth)
+    write_array(root / "normals" / f"{name}.npy", scene.normals)
+    write_array(root / "edge" / f"{name}.npy", find_object_edges(scene).astype(np.float32))
 
 
-def _write_pascal_context(root: Path, name: str, view: View) -> None:
+def _write_pascal_context(root: Path, name: str, scene: RenderedScene) -> None:
     """PASCAL_MT; saliency and objects are left out where there are none."""
-    write_picture(root / "semseg" / "VOC12" / f"{name}.png", _VOC21[view.semseg])
+    write_image(root / "semseg" / "VOC12" / f"{name}.png", _VOC21_IDS[scene.semseg])
     context = root / "pascal-context" / "trainval" / f"{name}.mat"
-    _matlab(context, {"LabelMap": _CONTEXT459[view.semseg]})
-    write_normals(root / "normals_distill" / f"{name}.png", view.normals, bits=8)
-    salient = main_object(view)
-    if not (salient == VOID).all():
-        write_picture(root / "sal_distill" / f"{name}.png", salient * np.uint8(255))
-    objects = _objects(view)
+    _write_mat(context, {"LabelMap": _CONTEXT459_IDS[scene.semseg]})
+    write_normals(root / "normals_distill" / f"{name}.png", scene.normals, bits=8)
+    salient = find_salient_object(scene)
+    if not (salient == IGNORE_INDEX).all():
+        write_image(root / "sal_distill" / f"{name}.png", salient * np.uint8(255))
+    objects = _make_object_records(scene)
     if objects:
-        anno = _struct([{"imname": name, "objects": _struct(objects)}])
-        _matlab(root / "human_parts" / f"{name}.mat", {"anno": anno})
+        anno = _make_struct_array([{"imname": name, "objects": _make_struct_array(objects)}])
+        _write_mat(root / "human_parts" / f"{name}.mat", {"anno": anno})
 
 
-def _objects(view: View) -> list[dict[str, Any]]:
+def _make_object_records(scene: RenderedScene) -> list[dict[str, Any]]:
     """PASCAL-Part's records of the objects of VOC's classes; only people have parts here."""
     found = []
-    category = _VOC21[view.semseg]
-    for number in np.unique(view.instance[category > 0]).tolist():
-        mask = view.instance == number
+    category = _VOC21_IDS[scene.semseg]
+    for number in np.unique(scene.instance[category > 0]).tolist():
+        mask = scene.instance == number
         index = int(category[mask][0])
         parts = [
-            {"part_name": part, "mask": (mask & (view.parts == value)).astype(np.uint8)}
+            {"part_name": part, "mask": (mask & (scene.parts == value)).astype(np.uint8)}
             for value, part in _PART_NAMES.items()
-            if (mask & (view.parts == value)).any()
+            if (mask & (scene.parts == value)).any()
         ]
         record = {"class": _VOC_NAMES[index], "class_ind": index, "mask": mask.astype(np.uint8)}
-        found.append({**record, "parts": _struct(parts)})
+        found.append({**record, "parts": _make_struct_array(parts)})
     return found
 
 
-def _struct(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
+def _make_struct_array(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
     """A 1xN MATLAB struct array; 0x0 for none."""
     if not records:
         return np.empty((0, 0))
@@ -123,23 +123,25 @@ def _struct(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
     return array
 
 
-def _matlab(file: Path, variables: dict[str, Any]) -> None:
+def _write_mat(file: Path, variables: dict[str, Any]) -> None:
     from scipy.io import savemat
 
-    with replacing(file) as draft:
+    with atomic_write(file) as draft:
         savemat(draft, variables, do_compression=True)
 
 
-def _table(ids: dict[str, int], dtype: type[np.unsignedinteger]) -> NDArray[Any]:
+def _make_id_table(ids: dict[str, int], dtype: type[np.unsignedinteger]) -> NDArray[Any]:
     """Ids of another label set, one a class of ours; 0 for those it lacks."""
     return np.array([ids.get(name, 0) for name in CLASSES], dtype)
 
 
 _VOC_NAMES = {9: "chair", 11: "table", 15: "person", 16: "pottedplant", 18: "sofa"}
 
-_VOC21 = _table({"chair": 9, "table": 11, "person": 15, "plant": 16, "sofa": 18}, np.uint8)
+_VOC21_IDS = _make_id_table(
+    {"chair": 9, "table": 11, "person": 15, "plant": 16, "sofa": 18}, np.uint8
+)
 
-_NYU40 = _table(
+_NYU40_IDS = _make_id_table(
     {
         **{"wall": 1, "floor": 2, "cabinet": 3, "bed": 4, "chair": 5, "sofa": 6, "table": 7},
         **{"door": 8, "window": 9, "picture": 11, "rug": 20, "ceiling": 22, "person": 31},
@@ -149,7 +151,7 @@ _NYU40 = _table(
 )
 """A rug is a floor mat there, a plant one of the other props."""
 
-_CONTEXT459 = _table(
+_CONTEXT459_IDS = _make_id_table(
     {
         **{"bed": 18, "cabinet": 46, "ceiling": 68, "chair": 72, "door": 115, "floor": 158},
         **{"lamp": 232, "person": 284, "picture": 287, "plant": 308, "rug": 330, "sofa": 368},
@@ -159,15 +161,15 @@ _CONTEXT459 = _table(
 )
 
 _PART_NAMES = {
-    **{part_id("head"): "head", part_id("torso"): "torso"},
-    **{part_id("upper arm"): "luarm", part_id("lower arm"): "llarm"},
-    **{part_id("upper leg"): "luleg", part_id("lower leg"): "llleg"},
+    **{get_part_id("head"): "head", get_part_id("torso"): "torso"},
+    **{get_part_id("upper arm"): "luarm", get_part_id("lower arm"): "llarm"},
+    **{get_part_id("upper leg"): "luleg", get_part_id("lower leg"): "llleg"},
 }
 """PASCAL-Part's names; a left one stands for both sides."""
 
 LAYOUTS = {
-    "nyud": Layout("images/{}.jpg", "gt_sets/{}.txt", "{:04d}", _write_nyud),
-    "pascal_context": Layout(
+    "nyud": DatasetLayout("images/{}.jpg", "gt_sets/{}.txt", "{:04d}", _write_nyud),
+    "pascal_context": DatasetLayout(
         "JPEGImages/{}.jpg", "ImageSets/Context/{}.txt", "2008_{:06d}", _write_pascal_context
     ),
 }

@@ -12,17 +12,21 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.data.datasets.synthetic_scenes.primitives import Kind
+from densemtl.data.datasets.synthetic_scenes.primitives import ShapeKind
 
-Float = NDArray[np.float32]
-
-
-def enter(kind: Kind, origin: Float, direction: Float, length: np.float32) -> Float:
-    """Ray parameter of the first hit on a shape; `length` matters to capsules alone."""
-    return _ENTER[kind](origin, direction, length)
+FloatArray = NDArray[np.float32]
 
 
-def _box(origin: Float, direction: Float, length: np.float32) -> Float:
+def intersect(
+    kind: ShapeKind, origin: FloatArray, direction: FloatArray, half_length: np.float32
+) -> FloatArray:
+    """Ray parameter of the first hit on a shape; `half_length` matters to capsules alone."""
+    return _INTERSECT_FUNCTIONS[kind](origin, direction, half_length)
+
+
+def _intersect_box(
+    origin: FloatArray, direction: FloatArray, half_length: np.float32
+) -> FloatArray:
     """Entry behind the last of the three slabs' fronts (Kay and Kajiya 1986)."""
     inverse = 1 / direction
     middle = inverse * -origin[:, None, None]
@@ -32,7 +36,9 @@ def _box(origin: Float, direction: Float, length: np.float32) -> Float:
     return np.where(near <= far, near, np.float32(np.inf))
 
 
-def _stay(origin: Float, direction: Float) -> tuple[Float, Float]:
+def _intersect_unit_ball(
+    origin: FloatArray, direction: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Middle and half width of a ray's stay in the unit ball (3 axes) or unit disc (2 axes).
 
     Steps back from the point closest to the centre, which keeps float32 accurate from afar.
@@ -45,14 +51,18 @@ def _stay(origin: Float, direction: Float) -> tuple[Float, Float]:
     return middle, np.sqrt(inside / squared)
 
 
-def _ellipsoid(origin: Float, direction: Float, length: np.float32) -> Float:
-    middle, half = _stay(origin, direction)
+def _intersect_ellipsoid(
+    origin: FloatArray, direction: FloatArray, half_length: np.float32
+) -> FloatArray:
+    middle, half = _intersect_unit_ball(origin, direction)
     return middle - half
 
 
-def _cylinder(origin: Float, direction: Float, length: np.float32) -> Float:
+def _intersect_cylinder(
+    origin: FloatArray, direction: FloatArray, half_length: np.float32
+) -> FloatArray:
     """Overlap of the stays in the endless tube and between the two caps."""
-    middle, half = _stay(origin[::2], direction[::2])
+    middle, half = _intersect_unit_ball(origin[::2], direction[::2])
     inverse = 1 / direction[1]
     between = inverse * -origin[1]
     np.abs(inverse, out=inverse)
@@ -61,13 +71,15 @@ def _cylinder(origin: Float, direction: Float, length: np.float32) -> Float:
     return np.where(near <= far, near, np.float32(np.inf))
 
 
-def _capsule(origin: Float, direction: Float, length: np.float32) -> Float:
+def _intersect_capsule(
+    origin: FloatArray, direction: FloatArray, half_length: np.float32
+) -> FloatArray:
     """Hit of the sphere at the axis point nearest to where the ray enters the endless tube.
 
     Beside the tube that sphere touches the very point of entry; beyond an end it is the end's.
     """
-    middle, half = _stay(origin[::2], direction[::2])
-    height = np.clip(origin[1] + (middle - half) * direction[1], -length, length)
+    middle, half = _intersect_unit_ball(origin[::2], direction[::2])
+    height = np.clip(origin[1] + (middle - half) * direction[1], -half_length, half_length)
     squared = np.einsum("ihw,ihw->hw", direction, direction)
     closest = (direction[1] * height - np.einsum("i,ihw->hw", origin, direction)) / squared
     point = direction * closest
@@ -77,9 +89,11 @@ def _capsule(origin: Float, direction: Float, length: np.float32) -> Float:
     return closest - np.sqrt(inside / squared)
 
 
-_ENTER: dict[Kind, Callable[[Float, Float, np.float32], Float]] = {
-    Kind.BOX: _box,
-    Kind.ELLIPSOID: _ellipsoid,
-    Kind.CYLINDER: _cylinder,
-    Kind.CAPSULE: _capsule,
+_INTERSECT_FUNCTIONS: dict[
+    ShapeKind, Callable[[FloatArray, FloatArray, np.float32], FloatArray]
+] = {
+    ShapeKind.BOX: _intersect_box,
+    ShapeKind.ELLIPSOID: _intersect_ellipsoid,
+    ShapeKind.CYLINDER: _intersect_cylinder,
+    ShapeKind.CAPSULE: _intersect_capsule,
 }

@@ -8,15 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.data.datasets.synthetic_scenes.camera import Camera
-from densemtl.data.datasets.synthetic_scenes.light import expose, illumination, reflectance
-from densemtl.data.datasets.synthetic_scenes.scene import Scene, Shapes
-from densemtl.data.datasets.synthetic_scenes.surface import surface_points
-from densemtl.data.datasets.synthetic_scenes.trace import trace
+from densemtl.data.datasets.synthetic_scenes.light import (
+    compute_illumination,
+    compute_reflectance,
+    simulate_sensor,
+)
+from densemtl.data.datasets.synthetic_scenes.scene import Scene, ShapeArrays
+from densemtl.data.datasets.synthetic_scenes.surface import compute_surface_points
+from densemtl.data.datasets.synthetic_scenes.trace import trace_rays
 from densemtl.types import Size
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedScene:
     """What a camera sees; all but the image is exact and free of noise.
 
     Attributes:
@@ -38,7 +42,7 @@ class View:
 
 def render(
     scene: Scene, camera: Camera, size: Size, rng: np.random.Generator | None = None
-) -> View:
+) -> RenderedScene:
     """Render a scene from inside its room.
 
     Args:
@@ -47,22 +51,22 @@ def render(
         size: (height, width).
         rng: source of the image's sensor noise; None for none.
     """
-    shapes = Shapes.of(scene.primitives)
-    hits = trace(shapes, camera, size)
-    points = surface_points(shapes, camera, hits)
-    index = hits.index.ravel()
-    footprint = hits.depth.ravel() / (camera.focal * size[1]) / points.slant
-    colour = reflectance(scene.primitives, points, index, footprint)
-    glow = np.array([p.surface.glow for p in scene.primitives], np.float32)[index]
-    radiance = colour * (illumination(scene, points) * (1 - glow) + glow)
+    shapes = ShapeArrays.from_primitives(scene.primitives)
+    hits = trace_rays(shapes, camera, size)
+    points = compute_surface_points(shapes, camera, hits)
+    index = hits.shape_index.ravel()
+    footprint = hits.depth.ravel() / (camera.focal_length * size[1]) / points.incidence_cosine
+    colour = compute_reflectance(scene.primitives, points, index, footprint)
+    glow = np.array([p.surface.emission for p in scene.primitives], np.float32)[index]
+    radiance = colour * (compute_illumination(scene, points) * (1 - glow) + glow)
     owners = np.array([(p.label, p.instance, p.part) for p in scene.primitives], np.uint8)
-    semseg, instance, parts = np.moveaxis(owners[hits.index], 2, 0)
-    image = expose(radiance.T.reshape(*size, 3), borders(hits.index), rng)
-    normals = (camera.rotation().T.astype(np.float32) @ points.normal).T.reshape(*size, 3)
-    return View(image, hits.depth, normals, semseg, instance, parts)
+    semseg, instance, parts = np.moveaxis(owners[hits.shape_index], 2, 0)
+    image = simulate_sensor(radiance.T.reshape(*size, 3), find_id_borders(hits.shape_index), rng)
+    normals = (camera.compute_rotation().T.astype(np.float32) @ points.normal).T.reshape(*size, 3)
+    return RenderedScene(image, hits.depth, normals, semseg, instance, parts)
 
 
-def borders(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+def find_id_borders(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
     """HxW mask of the pixels whose id differs from the east, south or south-east neighbour's."""
     padded = np.pad(ids, ((0, 1), (0, 1)), mode="edge")
     east, south, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]

@@ -17,12 +17,12 @@ class Light:
 
     Attributes:
         position: (x, y, z) in metres.
-        colour: RGB strength of the lamp at a distance of 1 m, for a surface that faces it.
+        color: RGB strength of the lamp at a distance of 1 m, for a surface that faces it.
         ambient: RGB strength of the light from everywhere.
     """
 
     position: Vector
-    colour: Vector
+    color: Vector
     ambient: Vector
 
 
@@ -34,47 +34,47 @@ class Scene:
         primitives: all shapes, the room's shell included; the shell must be closed.
         light: the light.
         camera: a good place to take a picture from.
-        room: (width, height, depth) of the room in metres; it spans x in [-width/2, width/2],
+        room_size: (width, height, depth) of the room in metres; it spans x in [-width/2, width/2],
             y in [-height, 0] and z in [0, depth].
     """
 
     primitives: tuple[Primitive, ...]
     light: Light
     camera: Camera
-    room: Vector
+    room_size: Vector
 
 
 @dataclass(frozen=True)
-class Shapes:
+class ShapeArrays:
     """Primitives as arrays, one row each.
 
     Attributes:
         kind: P int.
-        centre: Px3 world metres.
+        center: Px3 world metres.
         axes: Px3x3, rows are own axes in the world.
         scale: Px3 metres a unit.
-        length: P half lengths of capsules in own units.
+        half_length: P half lengths of capsules in own units.
     """
 
     kind: NDArray[np.int64]
-    centre: NDArray[np.float64]
+    center: NDArray[np.float64]
     axes: NDArray[np.float64]
     scale: NDArray[np.float64]
-    length: NDArray[np.float64]
+    half_length: NDArray[np.float64]
 
     @classmethod
-    def of(cls, primitives: tuple[Primitive, ...]) -> Shapes:
+    def from_primitives(cls, primitives: tuple[Primitive, ...]) -> ShapeArrays:
         """Stack primitives."""
         kind, centre, axes, scale, length, *_ = zip(*primitives, strict=True)
         frames = np.array(axes).reshape(-1, 3, 3)
         return cls(np.array(kind), np.array(centre), frames, np.array(scale), np.array(length))
 
-    def local(self) -> NDArray[np.float64]:
+    def compute_world_to_local(self) -> NDArray[np.float64]:
         """Px3x3 linear maps from world to own coordinates."""
         return self.axes / self.scale[:, :, None]
 
-    def half_sizes(self) -> NDArray[np.float64]:
+    def compute_half_extents(self) -> NDArray[np.float64]:
         """Px3 half extents along the own axes in metres."""
         half = self.scale.copy()
-        half[:, 1] += self.length * self.scale[:, 1]
+        half[:, 1] += self.half_length * self.scale[:, 1]
         return half

@@ -8,31 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.data.datasets.synthetic_scenes.camera import Camera
-from densemtl.data.datasets.synthetic_scenes.intersect import enter
-from densemtl.data.datasets.synthetic_scenes.primitives import Kind
-from densemtl.data.datasets.synthetic_scenes.scene import Shapes
+from densemtl.data.datasets.synthetic_scenes.intersect import intersect
+from densemtl.data.datasets.synthetic_scenes.primitives import ShapeKind
+from densemtl.data.datasets.synthetic_scenes.scene import ShapeArrays
 from densemtl.types import Size
 
-NEAR = 0.02
+NEAR_PLANE = 0.02
 """Metres in front of the camera where sight begins."""
 
-_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
+_CUBE_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
 @dataclass(frozen=True)
-class Hits:
+class RayHits:
     """What the rays met.
 
     Attributes:
         depth: HxW float32, z in metres; infinite where a ray met nothing.
-        index: HxW, row of the shape; -1 where a ray met nothing.
+        shape_index: HxW, row of the shape; -1 where a ray met nothing.
     """
 
     depth: NDArray[np.float32]
-    index: NDArray[np.int32]
+    shape_index: NDArray[np.int32]
 
 
-def trace(shapes: Shapes, camera: Camera, size: Size) -> Hits:
+def trace_rays(shapes: ShapeArrays, camera: Camera, size: Size) -> RayHits:
     """Cast one ray through each pixel centre.
 
     A ray's direction has z = 1 in the camera, so its parameter is the depth. In a shape's own
@@ -41,42 +41,47 @@ def trace(shapes: Shapes, camera: Camera, size: Size) -> Hits:
     """
     depth = np.full(size, np.inf, np.float32)
     index = np.full(size, -1, np.int32)
-    columns, rows = camera.rays(size)
-    local = shapes.local()
-    turned = local @ camera.rotation()
-    origins = (local @ (np.array(camera.position) - shapes.centre)[:, :, None])[:, :, 0]
+    columns, rows = camera.compute_ray_slopes(size)
+    local = shapes.compute_world_to_local()
+    turned = local @ camera.compute_rotation()
+    origins = (local @ (np.array(camera.position) - shapes.center)[:, :, None])[:, :, 0]
     across = (turned[:, :, 0, None] * columns).astype(np.float32)[:, :, None, :]
     along = (turned[:, :, 1, None] * rows + turned[:, :, 2, None]).astype(np.float32)[..., None]
-    origin, length = origins.astype(np.float32), shapes.length.astype(np.float32)
+    origin, length = origins.astype(np.float32), shapes.half_length.astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for shape, (top, bottom, left, right) in _rectangles(shapes, camera, size):
+        for shape, (top, bottom, left, right) in _project_bounding_boxes(shapes, camera, size):
             rays = across[shape, :, :, left:right] + along[shape, :, top:bottom]
-            found = enter(Kind(shapes.kind[shape]), origin[shape], rays, length[shape])
+            found = intersect(ShapeKind(shapes.kind[shape]), origin[shape], rays, length[shape])
             window = depth[top:bottom, left:right]
-            closer = (found < window) & (found > NEAR)
+            closer = (found < window) & (found > NEAR_PLANE)
             np.copyto(window, found, where=closer)
             np.copyto(index[top:bottom, left:right], np.int32(shape), where=closer)
-    return Hits(depth, index)
+    return RayHits(depth, index)
 
 
-def _rectangles(
-    shapes: Shapes, camera: Camera, size: Size
+def _project_bounding_boxes(
+    shapes: ShapeArrays, camera: Camera, size: Size
 ) -> list[tuple[int, tuple[int, int, int, int]]]:
     """(shape, (top, bottom, left, right)) of each shape that may be in view.
 
     A shape that reaches behind the camera has no finite projection: it gets the whole screen,
     unless it lies outside one side of the view as a whole.
     """
-    corners = shapes.centre[:, None] + (_CORNERS * shapes.half_sizes()[:, None]) @ shapes.axes
-    x, y, z = np.moveaxis((corners - np.array(camera.position)) @ camera.rotation(), 2, 0)
-    columns, rows = camera.rays(size)
-    step = 1 / (camera.focal * size[1])
-    behind = z.min(1) < NEAR
+    corners = (
+        shapes.center[:, None]
+        + (_CUBE_CORNERS * shapes.compute_half_extents()[:, None]) @ shapes.axes
+    )
+    x, y, z = np.moveaxis((corners - np.array(camera.position)) @ camera.compute_rotation(), 2, 0)
+    columns, rows = camera.compute_ray_slopes(size)
+    step = 1 / (camera.focal_length * size[1])
+    behind = z.min(1) < NEAR_PLANE
     spans = []
     for position, slopes in ((y, rows), (x, columns)):
         low, high = slopes[0] - step, slopes[-1] + step
-        outside = (position < low * z).all(1) | (position > high * z).all(1) | (z < NEAR).all(1)
-        ratio = position / np.maximum(z, NEAR)
+        outside = (
+            (position < low * z).all(1) | (position > high * z).all(1) | (z < NEAR_PLANE).all(1)
+        )
+        ratio = position / np.maximum(z, NEAR_PLANE)
         first = np.clip((ratio.min(1) - slopes[0]) / step - 1, 0, len(slopes))
         last = np.clip((ratio.max(1) - slopes[0]) / step + 2, 0, len(slopes))
         first, last = np.where(behind, 0, first), np.where(behind, len(slopes), last)

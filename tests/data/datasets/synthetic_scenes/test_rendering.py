@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from densemtl.transforms.geometry import Geometry
 from densemtl.data.datasets.synthetic_scenes.camera import Camera
-from densemtl.data.datasets.synthetic_scenes.classes import class_id
-from densemtl.data.datasets.synthetic_scenes.compose import compose
-from densemtl.data.datasets.synthetic_scenes.primitives import Assembly, Primitive
-from densemtl.data.datasets.synthetic_scenes.render import View, render
-from densemtl.data.datasets.synthetic_scenes.scene import Scene, Shapes
+from densemtl.data.datasets.synthetic_scenes.classes import get_class_id
+from densemtl.data.datasets.synthetic_scenes.compose import generate_room
+from densemtl.data.datasets.synthetic_scenes.primitives import ObjectBuilder, Primitive
+from densemtl.data.datasets.synthetic_scenes.render import RenderedScene, render
+from densemtl.data.datasets.synthetic_scenes.scene import Scene, ShapeArrays
 from densemtl.data.datasets.synthetic_scenes.textures import Surface
-from densemtl.data.datasets.synthetic_scenes.trace import trace
+from densemtl.data.datasets.synthetic_scenes.trace import trace_rays
 from densemtl.tasks.base import Task
+from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import Size
 
 SIZE: Size = (96, 120)
@@ -29,21 +29,21 @@ GREY = Surface((0.5, 0.5, 0.5))
 
 
 def scene_of(number: int) -> Scene:
-    return compose(np.random.default_rng(number))
+    return generate_room(np.random.default_rng(number))
 
 
-def look(scene: Scene, size: Size = SIZE) -> View:
+def look(scene: Scene, size: Size = SIZE) -> RenderedScene:
     return render(scene, scene.camera, size)
 
 
 def rays(camera: Camera, size: Size) -> NDArray[np.float32]:
-    columns, rows = camera.rays(size)
+    columns, rows = camera.compute_ray_slopes(size)
     return np.stack([*np.meshgrid(columns, rows), np.ones(size, np.float32)], -1)
 
 
 def inside(scene: Scene, camera: Camera, size: Size = SIZE) -> NDArray[np.bool_]:
     """Pixels whose 3x3 neighbourhood shows one flat face of one shape."""
-    index = trace(Shapes.of(scene.primitives), camera, size).index
+    index = trace_rays(ShapeArrays.from_primitives(scene.primitives), camera, size).shape_index
     faces = np.dstack([index, render(scene, camera, size).normals])
     flat = np.ones(size, np.uint8)
     for axis in (0, 1):
@@ -83,12 +83,12 @@ def test_depth_and_normals_agree_on_flat_faces(number: int) -> None:
 
 def around(primitives: list[Primitive]) -> Scene:
     """Shapes inside an otherwise empty scene of two metres' half side."""
-    shell = Assembly(0, 0, 0, class_id("wall"), 0, primitives=primitives)
+    shell = ObjectBuilder(0, 0, 0, get_class_id("wall"), 0, primitives=primitives)
     for axis in range(3):
         for side in (-1, 1):
             centre, size = [0.0] * 3, [5.0] * 3
             centre[axis], size[axis] = side * 2.5, 1.0
-            shell.box((centre[0], centre[1], centre[2]), (size[0], size[1], size[2]), GREY)
+            shell.add_box((centre[0], centre[1], centre[2]), (size[0], size[1], size[2]), GREY)
     scene = scene_of(0)
     return replace(scene, primitives=tuple(primitives), room=(4.0, 4.0, 4.0))
 
@@ -101,8 +101,8 @@ def test_wall_straight_ahead_has_constant_depth() -> None:
 
 
 def test_sphere_matches_the_quadratic_formula() -> None:
-    ball = Assembly(0.2, 0.3, 0, class_id("plant"), 1)
-    ball.ellipsoid((0, 0.1, 0), (1, 1, 1), GREY)
+    ball = ObjectBuilder(0.2, 0.3, 0, get_class_id("plant"), 1)
+    ball.add_ellipsoid((0, 0.1, 0), (1, 1, 1), GREY)
     camera = Camera((0, 0, -1.5))
     view = render(around(ball.primitives), camera, SIZE)
     direction = rays(camera, SIZE).astype(np.float64)
@@ -119,8 +119,8 @@ def test_sphere_matches_the_quadratic_formula() -> None:
 
 def test_capsule_pixels_lie_at_its_radius_from_its_axis() -> None:
     start, end = np.array([-0.6, -0.2, 0.1]), np.array([0.5, -0.7, 0.6])
-    limb = Assembly(0, 0, 0, class_id("person"), 1)
-    limb.limb((-0.6, 0.2, 0.1), (0.5, 0.7, 0.6), 0.25, GREY, part=1)
+    limb = ObjectBuilder(0, 0, 0, get_class_id("person"), 1)
+    limb.add_capsule((-0.6, 0.2, 0.1), (0.5, 0.7, 0.6), 0.25, GREY, part=1)
     camera = Camera((0, -0.4, -1.5))
     view = render(around(limb.primitives), camera, SIZE)
     hit = view.parts == 1
@@ -142,10 +142,10 @@ def test_warped_labels_match_a_rolled_camera(
     plain = look(scene, size)
     camera = replace(scene.camera, roll=scene.camera.roll + math.radians(angle))
     rolled = render(scene, camera, size)
-    geometry = Geometry((0, 0, *size), size, angle=angle)
-    classes = make_task("semseg").warp(plain.semseg, geometry)
-    normals = make_task("normals").warp(plain.normals, geometry)
-    depth = make_task("depth").warp(plain.depth, geometry)
+    geometry = GeometricTransform((0, 0, *size), size, angle=angle)
+    classes = make_task("semseg").transform_label(plain.semseg, geometry)
+    normals = make_task("normals").transform_label(plain.normals, geometry)
+    depth = make_task("depth").transform_label(plain.depth, geometry)
     seen = (classes != 255) & inside(scene, camera, size)
     assert seen.mean() > 0.25
     assert (classes == rolled.semseg)[seen].mean() > 0.99
@@ -159,7 +159,7 @@ def magnified(scene: Scene, zoom: float) -> Scene:
     eye = np.array(scene.camera.position)
     primitives = tuple(
         shape._replace(
-            centre=tuple((np.array(shape.centre) / zoom).tolist()),
+            centre=tuple((np.array(shape.center) / zoom).tolist()),
             scale=tuple((np.array(shape.scale) / zoom).tolist()),
         )
         for shape in scene.primitives
@@ -183,12 +183,12 @@ def test_zoomed_depth_matches_a_smaller_world_through_a_longer_lens(
     zoom, scene = 2, scene_of(number)
     plain = look(scene)
     near = magnified(scene, zoom)
-    camera = replace(near.camera, focal=scene.camera.focal * zoom)
+    camera = replace(near.camera, focal=scene.camera.focal_length * zoom)
     closer = render(near, camera, SIZE)
     box = (SIZE[0] // 4, SIZE[1] // 4, SIZE[0] // 2, SIZE[1] // 2)
-    geometry = Geometry(box, SIZE, zoom=zoom)
-    classes = make_task("semseg").warp(plain.semseg, geometry)
-    depth = make_task("depth").warp(plain.depth, geometry)
+    geometry = GeometricTransform(box, SIZE, scale=zoom)
+    classes = make_task("semseg").transform_label(plain.semseg, geometry)
+    depth = make_task("depth").transform_label(plain.depth, geometry)
     flat = inside(near, camera)
     assert (classes == closer.semseg)[flat].mean() > 0.98
     error = np.abs(depth / closer.depth - 1)[flat]
@@ -202,7 +202,7 @@ def mirrored(scene: Scene) -> Scene:
     """The scene reflected in the plane x = 0, its camera too."""
 
     def reflect(shape: Primitive) -> Primitive:
-        x, y, z = shape.centre
+        x, y, z = shape.center
         # Each own axis is reflected; shapes are symmetric, so handedness does not matter.
         axes = np.array(shape.axes).reshape(3, 3) * [-1, 1, 1]
         return shape._replace(centre=(-x, y, z), axes=tuple(axes.ravel().tolist()))
@@ -222,16 +222,16 @@ def mirrored(scene: Scene) -> Scene:
 def test_flipped_labels_match_a_mirrored_scene(number: int, make_task: Callable[..., Task]) -> None:
     scene = scene_of(number)
     plain, mirror = look(scene), render(mirrored(scene), mirrored(scene).camera, SIZE)
-    flip = Geometry((0, 0, *SIZE), SIZE, flip=True)
+    flip = GeometricTransform((0, 0, *SIZE), SIZE, flip=True)
     for task, label, expected in (
         ("semseg", plain.semseg, mirror.semseg),
         ("human_parts", plain.parts, mirror.parts),
     ):
-        assert (make_task(task).warp(label, flip) == expected).mean() > 0.999
-    depth = make_task("depth").warp(plain.depth, flip)
+        assert (make_task(task).transform_label(label, flip) == expected).mean() > 0.999
+    depth = make_task("depth").transform_label(plain.depth, flip)
     assert (np.abs(depth - mirror.depth) < 1e-3).mean() > 0.998
-    normals = make_task("normals").warp(plain.normals, flip)
+    normals = make_task("normals").transform_label(plain.normals, flip)
     assert (np.abs(normals - mirror.normals).max(-1) < 1e-3).mean() > 0.995
-    difference = np.abs(flip.image(plain.image).astype(int) - mirror.image)
+    difference = np.abs(flip.apply_image(plain.image).astype(int) - mirror.image)
     assert np.median(difference) <= 1
     assert difference.mean() < 4
