@@ -146,7 +146,7 @@ def make_step(
         "backbone": {"name": "resnet18", "pretrained": False},
         "decoder": {"name": "hard_sharing"},
         "head": {"name": "fpn"},
-        "loader": {"batch_size": args.batch, "workers": 0},
+        "loader": {"batch_size": args.batch, "num_workers": 0},
     }
     run = validate_experiment(apply_overrides(values, [f"balancing={method}"], "benchmark"))
     folder.mkdir()

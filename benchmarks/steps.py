@@ -63,7 +63,7 @@ def make_step(file: Path, folder: Path) -> Callable[[], object]:
     rooms = [
         f"data={{name: synthetic, size: {list(plain.input.size)}}}",
         f"data.train_images={plain.loader.batch_size}",
-        *("baselines=none", "init_from=none", "loader.workers=0", "loader.cache=false"),
+        *("baselines=none", "init_from=none", "loader.num_workers=0", "loader.cache=false"),
     ]
     run = load_experiment(file, rooms)
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Derive edges and body parts of PASCAL-Context once, into a folder for `data.cache`.
+"""Derive edges and body parts of PASCAL-Context once, into a folder for `data.derived_labels`.
 
 The archive stays untouched. The same command goes on after an interruption.
 """
@@ -31,13 +31,13 @@ def main(argv: list[str] | None = None) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     for job in track(jobs, "deriving"):
         job()
-    print(f"{args.output}: {len(jobs)} maps derived; train with data.cache={args.output}")
+    print(f"{args.output}: {len(jobs)} maps derived; train with data.derived_labels={args.output}")
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", type=Path, help="the folder that holds JPEGImages/; only read")
-    parser.add_argument("--output", type=Path, required=True, help="for data.cache")
+    parser.add_argument("--output", type=Path, required=True, help="for data.derived_labels")
     return parser
 
 

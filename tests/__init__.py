@@ -1,0 +1,1 @@
+"""Tests of densemtl; the folders mirror the package."""

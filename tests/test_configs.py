@@ -17,7 +17,7 @@ SMALL = [
     "backbone.pretrained=false",
     "input.size=[64, 64]",
     "loader={batch_size: 2, eval_batch_size: 2, workers: 0, cache: false}",
-    "train.panels=1",
+    "train.num_vis_images=1",
     "baselines=none",
     "init_from=none",
 ]

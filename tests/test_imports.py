@@ -1,4 +1,4 @@
-"""Imports point one way: what a package may know is written here, and nothing else."""
+"""Imports between packages point one way."""
 
 from __future__ import annotations
 
@@ -12,122 +12,55 @@ import densemtl
 
 ROOT = Path(densemtl.__file__).parent
 
-MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "errors": (),
-    "distributed": ("errors",),
-    "types": (),
-    "atomic": ("errors",),
-    "colours": (),
-    "limits": (),
-    "settings": ("limits",),
-    "components": ("errors",),
-    "configfile": ("errors",),
-    "checks": ("components", "errors", "models.backbone", "types"),
-    "renamed_keys": (),
-    "config": (
-        *("checks", "components", "configfile", "errors", "limits", "renamed_keys", "settings"),
-        "types",
-    ),
-    "directions": (),
-    "coarse": ("models.layers", "types"),
-    "argmax": ("coarse",),
-    "void": (),
-    "words": (),
-    "handover": (),
-    "thinning": ("words",),
-    "parallel": ("errors",),
-    "partition": ("thinning",),
-    "metrics": (
-        *("components", "directions", "errors", "limits", "partition", "thinning", "types"),
-        *("void", "words"),
-    ),
-    "metrics.protocols": ("metrics.boundary.protocols",),
-    "losses": ("coarse", "directions", "distributed", "errors", "tasks.base", "types"),
-    "tasks": (
-        *(
-            "argmax",
-            "coarse",
-            "colours",
-            "data.geometry",
-            "errors",
-            "limits",
-            "losses",
-            "metrics",
-            "types",
-            "void",
-        ),
-    ),
-    "data": (
-        *("atomic", "components", "distributed", "errors", "limits", "partition", "settings"),
-        *("tasks.base", "thinning", "types"),
-    ),
-    "models": ("decoders.base", "distributed", "errors", "limits", "types"),
-    "heads": ("errors", "limits", "models.layers", "types"),
-    "decoders": ("distributed", "errors", "handover", "limits", "models", "tasks.base", "types"),
-    "balancing": ("distributed", "errors", "handover", "limits", "losses", "tasks", "types"),
-    "introspection.costs": ("models.model", "types"),
-    "introspection.wall": (),
-    "introspection.sketch": (
-        *("introspection.costs", "introspection.wall", "models.model", "types"),
-    ),
-    "visualize": ("colours", "tasks.base", "types"),
-    "media": ("errors",),
-    "predictions.files": ("data", "errors", "predictions.values", "tasks", "types"),
-    "demo": (
-        *("atomic", "data", "engine.panels", "errors", "inference", "media", "predictions.files"),
-        *("tasks", "types", "visualize"),
-    ),
-    "web": ("errors", "inference.predictor", "tasks", "visualize"),
-    "inference": (
-        *("coarse", "components", "data.files", "data.geometry", "engine.evaluate"),
-        *(
-            "engine.panels",
-            "engine.precision",
-            "errors",
-            "hub.fetch",
-            "limits",
-            "load",
-            "models.fold",
-            "models.model",
-            "settings",
-        ),
-        *("tasks.base", "types", "visualize"),
-    ),
-    "trackers": ("atomic", "errors"),
-    "engine": (
-        *("atomic", "balancing.base", "coarse", "components", "configfile", "data", "distributed"),
-        *("errors", "renamed_keys"),
-        *("losses.objective", "metrics", "models", "parallel"),
-        *("settings", "tasks", "trackers", "types", "visualize"),
-    ),
-}
-"""{file or package: what of densemtl it may import}. Files left out stand above all of these."""
+LEVELS: tuple[tuple[str, ...], ...] = (
+    ("errors", "types"),
+    ("cli", "distributed", "io", "ops", "registry"),
+    ("config",),
+    ("losses", "metrics", "trackers"),
+    ("runtime", "transforms"),
+    ("tasks",),
+    ("data", "layers", "backbones", "results"),
+    ("heads", "decoders"),
+    ("models",),
+    ("balancing", "evaluation", "visualization"),
+    ("factory",),
+    ("create", "engine"),
+    ("export", "hub"),
+    ("inference",),
+    ("analysis", "demo", "runs"),
+    ("benchmark",),
+)
+"""Packages and modules of densemtl. Each may import those of the levels before its own."""
 
-HOMES = {
-    "timm": {"models", "engine"},
-    "albumentations": {"data.pixels"},
+LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+LIBRARY_USERS = {
+    "timm": {"backbones", "engine"},
+    "albumentations": {"transforms.albumentations"},
     "torchmetrics": {"metrics"},
     "safetensors": {"engine.checkpoint"},
     "huggingface_hub": {"hub"},
-    "fastapi": {"web"},
-    "torchjd": {"balancing.torchjd"},
+    "fastapi": {"demo.web"},
+    "uvicorn": {"demo.web"},
+    "jinja2": {"benchmark"},
+    "torchjd": {"balancing._torchjd"},
     "wandb": {"trackers.wandb"},
     "mlflow": {"trackers.mlflow"},
     "torch.utils.tensorboard": {"trackers.tensorboard"},
-    "torch.distributed": {"distributed", "engine.fsdp"},
+    "torch.distributed": {"distributed", "engine.sharding"},
 }
-"""{library: the only places that know it}."""
+"""{library: the only packages or modules that import it}."""
 
-FILES = sorted(ROOT.rglob("*.py"))
+FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")
 
 
 def name_of(file: Path) -> str:
-    """`densemtl/data/batching.py` -> `data.loader`."""
+    """Return the module's name inside densemtl: `data/batching.py` -> `data.batching`."""
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(file: Path) -> set[str]:
-    """All modules that a file imports, wherever in it."""
+def list_imports(file: Path) -> set[str]:
+    """Return the names of all modules that a file imports, including imports in functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -135,55 +68,75 @@ def imported(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: relative import"
             module = node.module or ""
-            beside = (ROOT.parent / module.replace(".", "/")).is_dir()
-            members = [alias.name for alias in node.names if beside]
+            is_package = (ROOT.parent / module.replace(".", "/")).is_dir()
+            members = [alias.name for alias in node.names if is_package]
             found |= {f"{module}.{member}" for member in members} or {module}
     return found
 
 
-def own_imports(file: Path) -> set[str]:
-    names = (name for name in imported(file) if name.startswith("densemtl."))
-    return {name.removeprefix("densemtl.") for name in names}
+def list_own_imports(file: Path) -> set[str]:
+    """Return the imported modules of densemtl, without the prefix."""
+    names = {name for name in list_imports(file) if name.startswith("densemtl.")}
+    return {name.removeprefix("densemtl.") for name in names} - {"__version__"}
 
 
-def lies_in(name: str, places: tuple[str, ...] | set[str]) -> bool:
+def is_inside(name: str, places: set[str]) -> bool:
     return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-def test_the_table_is_of_what_exists():
-    for place in {*MAY_IMPORT, *(part for parts in MAY_IMPORT.values() for part in parts)}:
-        path = ROOT / place.replace(".", "/")
-        assert path.is_dir() or path.with_suffix(".py").is_file(), place
+def top(name: str) -> str:
+    """Return the package or loose module that a module belongs to."""
+    return name.partition(".")[0]
 
 
-@pytest.mark.parametrize("place", MAY_IMPORT)
-def test_nothing_knows_more_than_it_may(place):
-    allowed = (*MAY_IMPORT[place], place)
+def test_levels_name_everything_once():
+    entries = {name_of(file).partition(".")[0] for file in FILES}
+    assert sorted(LEVEL_OF) == sorted(entries)
+    assert len(LEVEL_OF) == sum(map(len, LEVELS))
+
+
+def test_there_are_at_most_seven_loose_modules():
+    assert len(list(ROOT.glob("*.py"))) <= 7
+
+
+@pytest.mark.parametrize("package", LEVEL_OF)
+def test_packages_import_lower_levels_only(package):
     breaches = [
         f"{name_of(file)} imports {name}"
         for file in FILES
-        if lies_in(name_of(file), (place,))
-        for name in own_imports(file)
-        if not lies_in(name, allowed)
+        if top(name_of(file)) == package
+        for name in sorted(list_own_imports(file))
+        if top(name) != package and LEVEL_OF[top(name)] >= LEVEL_OF[package]
     ]
     assert breaches == []
 
 
-def test_files_form_no_circle():
-    graph = {name_of(file): own_imports(file) for file in FILES}
+def test_modules_form_no_cycle():
+    graph = {name_of(file): list_own_imports(file) for file in FILES}
     order = list(TopologicalSorter(graph).static_order())
-    assert order.index("types") < order.index("tasks.base") < order.index("data.loader")
+    assert order.index("types") < order.index("tasks.base") < order.index("data.batching")
 
 
-@pytest.mark.parametrize("library", HOMES)
-def test_libraries_have_one_home(library):
+@pytest.mark.parametrize("library", LIBRARY_USERS)
+def test_libraries_are_imported_in_one_place(library):
     users = {
-        name_of(file) for file in FILES if any(lies_in(name, (library,)) for name in imported(file))
+        name_of(file) for file in FILES if any(is_inside(m, {library}) for m in list_imports(file))
     }
     assert users
-    assert {user for user in users if not lies_in(user, HOMES[library])} == set()
+    assert {user for user in users if not is_inside(user, LIBRARY_USERS[library])} == set()
+
+
+def test_every_package_says_what_it_contains():
+    for file in FILES:
+        if file.name == "__init__.py":
+            docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+            assert docstring, file
+            assert docstring.partition("\n")[0].endswith("."), file
 
 
 def test_the_package_imports_neither_tools_nor_tests():
     for file in FILES:
-        assert not imported(file) & {"tools", "tests", "fakes", "pytest", "hypothesis"}, file
+        names = list_imports(file)
+        assert not any(
+            is_inside(name, {"tools", "tests", "pytest", "hypothesis"}) for name in names
+        )

@@ -54,7 +54,7 @@ def _try_stop(tool: Tool, inject: Callable[[], None], step: int, task: str) -> t
 def _try_skip(tool: Tool, inject: Callable[[], None], step: int) -> tuple[str, str]:
     folder = tool.scratch / "broken"
     rmtree(folder, ignore_errors=True)
-    code, said = tool.run(folder, inject, overrides=(*OVERRIDES, "train.non_finite=skip"))
+    code, said = tool.run(folder, inject, overrides=(*OVERRIDES, "train.on_non_finite=skip"))
     last = read_checkpoint(folder)
     finite = last is not None and all(each.isfinite().all() for each in last[0].tensors.values())
     told = f"step {step} skipped" in said

@@ -129,7 +129,7 @@ def _classify_folder(folder: Path, before: int) -> str:
 def kill_workers(tool: Tool, count: int, rng: random.Random) -> Row:
     """Kill a process that reads images, and train on."""
     row = Row("SIGKILL of a process that reads images", good=(f"{TOLD[:8]}, {RIGHT}",))
-    overrides = (*OVERRIDES, "loader.workers=1")
+    overrides = (*OVERRIDES, "loader.num_workers=1")
     for _ in range(count):
         folder = tool.scratch / "orphaned"
         rmtree(folder, ignore_errors=True)
@@ -139,7 +139,7 @@ def kill_workers(tool: Tool, count: int, rng: random.Random) -> Row:
         for worker in Path(f"/proc/{child}/task/{child}/children").read_text().split():
             os.kill(int(worker), signal.SIGKILL)
         code, said = tool.wait(child)
-        told = is_one_line(code, said, "killed", "loader.workers")
+        told = is_one_line(code, said, "killed", "loader.num_workers")
         done = tool.run(folder, overrides=overrides)[0] == 0 and tool.is_equal_to_reference(folder)
         row.add(f"{TOLD[:8]}, {RIGHT}" if told and done else f"code {code}, exact {done}", said)
     return row

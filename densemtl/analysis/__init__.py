@@ -1,1 +1,1 @@
-"""Where a trained network fails, and how its tasks get on with each other."""
+"""Inspect a model: cost, sharing, failures, task affinity and speed."""

@@ -1,1 +1,1 @@
-"""Loss and gradient balancing: one file a method."""
+"""Loss and gradient balancing methods, one file each."""

@@ -1,1 +1,1 @@
-"""Architectures against each other: a grid of runs, and the report on it."""
+"""Train a grid of runs and report how they compare."""

@@ -1,0 +1,1 @@
+"""The experiment file: its sections, their constraints, YAML, validation and JSON schema."""

@@ -15,20 +15,108 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-RENAMED_KEYS: dict[str, str] = {}
+RENAMED_KEYS: dict[str, str] = {
+    "augment.flip": "flip_prob",
+    "augment.jitter": "color_jitter",
+    "augment.max_class_ratio": "cat_max_ratio",
+    "augment.pixels": "albumentations",
+    "augment.rotate": "max_rotation",
+    "augment.zoom_choices": "scales",
+    "augment.zooms": "scale_range",
+    "data.folder.labels.*.first": "first_class_id",
+    "data.folder.labels.*.stored": "encoding",
+    "data.folder.labels.*.void": "ignore_values",
+    "data.folder.val_share": "val_fraction",
+    "data.nyud.classes": "num_classes",
+    "data.nyud.train_list": "train_split_name",
+    "data.nyud.val_list": "val_split_name",
+    "data.pascal_context.cache": "derived_labels",
+    "data.pascal_context.edge_val_list": "edge_val_split_name",
+    "data.pascal_context.train_list": "train_split_name",
+    "data.pascal_context.val_list": "val_split_name",
+    "data.shards.folder": "cache_dir",
+    "data.shards.keep": "max_cached_shards",
+    "decoder.asymmetric_sharing.reads": "sources",
+    "decoder.cgc.gate": "gating",
+    "decoder.cgc.own_experts": "task_experts",
+    "decoder.ml_mmoe.gate": "gating",
+    "decoder.mmoe.gate": "gating",
+    "decoder.ple.gate": "gating",
+    "decoder.ple.own_experts": "task_experts",
+    "head.deeplab.rates": "atrous_rates",
+    "loader.cache_folder": "cache_dir",
+    "loader.corrupt": "on_corrupt",
+    "loader.workers": "num_workers",
+    "schedule.final_lr": "min_lr",
+    "schedule.per": "interval",
+    "tasks.*.colours": "colors",
+    "tasks.*.divisor": "reduction",
+    "tasks.*.high": "vis_max",
+    "tasks.*.low": "vis_min",
+    "tasks.*.scales_with_zoom": "scale_equivariant",
+    "tasks.edge.regions_under": "region_label_protocols",
+    "trackers.mlflow.experiment": "experiment_name",
+    "trackers.mlflow.uri": "tracking_uri",
+    "train.accumulate": "grad_accum_steps",
+    "train.checkpoint_activations": "grad_checkpointing",
+    "train.checkpoint_steps": "checkpoint_every_steps",
+    "train.clip_norm": "max_grad_norm",
+    "train.ema": "ema_decay",
+    "train.log_every": "log_every_steps",
+    "train.non_finite": "on_non_finite",
+    "train.panels": "num_vis_images",
+    "train.panels_every": "visualize_every",
+    "train.relations_every": "grad_similarity_every",
+    "train.shard": "fsdp",
+}
 """{path of an old key: new key}, such as {"train.accumulate": "grad_accum_steps"}."""
 
-RENAMED_VALUES: dict[str, dict[Any, Any]] = {}
+RENAMED_VALUES: dict[str, dict[Any, Any]] = {
+    "augment.crop": {"centre": "center"},
+    "schedule.interval": {"iteration": "step"},
+    "head.name": {"deeplab": "deeplabv3", "hrnet": "hrnetv2"},
+    "tasks.kind": {"classes": "classification", "unit_vectors": "direction"},
+    "tasks.name": {"classes": "classification", "unit_vectors": "direction"},
+    "data.folder.labels.*.kind": {"classes": "classification", "unit_vectors": "direction"},
+    "decoder.mti_net.softmax": {"published_code": "reference_code"},
+}
 """{path: {old value: new value}}, such as {"decoder.mti_net.softmax": {"a": "b"}}; `decoder.name`
 is the path of the names of components."""
 
-RENAMED_RESULT_FIELDS: dict[str, str] = {}
+RENAMED_RESULT_FIELDS: dict[str, str] = {
+    "tasks.*.primary": "primary_metric",
+    "tasks.*.selection": "selection_metric",
+    "baselines.*.weights": "weights_hash",
+    "weights": "weights_hash",
+    "fingerprint": "config_hash",
+}
 """{path of an old field of results.json: new field}, such as {"tasks.*.primary": "metric"}."""
 
-RENAMED_PROGRESS_FIELDS: dict[str, str] = {}
+RENAMED_PROGRESS_FIELDS: dict[str, str] = {
+    "best": "best_selection_scores",
+    "best_weights": "best_weights_hash",
+}
 """Likewise of the progress of training inside a checkpoint."""
 
-RENAMED_PARAMETERS: dict[str, dict[str, str]] = {}
+RENAMED_PARAMETERS: dict[str, dict[str, str]] = {
+    "pad_net": {
+        "decoder.initial.": "decoder.initial_features.",
+        "decoder.guess.": "decoder.initial_heads.",
+        "decoder.distil.": "decoder.distillation.",
+        "decoder.final.": "decoder.final_heads.",
+    },
+    "mti_net": {
+        "decoder.initial.": "decoder.initial_features.",
+        "decoder.guess.": "decoder.initial_heads.",
+        "decoder.propagate.": "decoder.feature_propagation.",
+        "decoder.distil.": "decoder.distillation.",
+    },
+    "asymmetric_sharing": {"decoder.joins.": "decoder.mixers."},
+    "customized_sharing": {
+        "decoder.shared.": "decoder.shared_backbone.",
+        "decoder.joins.": "decoder.mixers.",
+    },
+}
 """{decoder: {old prefix: new prefix}} of names in a state dict; `*` stands for any decoder."""
 
 COMPONENTS = ("data", "backbone", "decoder", "head", "balancing")

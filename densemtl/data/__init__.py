@@ -1,1 +1,1 @@
-"""Datasets, one file each, and the way from files to batches."""
+"""Data sets and the way from their samples to batches."""

@@ -76,7 +76,7 @@ def _save_record(file: Path, version: str, arrays: dict[str, NDArray[Any]]) -> N
         with atomic_write(file) as draft:
             np.save(draft, record)
     except OutputError as error:
-        raise OutputError(f"{error}; set loader.cache_folder, or loader.cache=none") from error
+        raise OutputError(f"{error}; set loader.cache_dir, or loader.cache=none") from error
 
 
 def _load_record(file: Path, version: str) -> dict[str, NDArray[Any]] | None:

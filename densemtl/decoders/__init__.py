@@ -1,1 +1,1 @@
-"""Architectures: one file a method of sharing."""
+"""Decoder architectures, one file each."""

@@ -101,9 +101,9 @@ def _validate_sources(sources_by_task: Sources, tasks: Sequence[str]) -> dict[st
 def _find_source_errors(sources_by_task: Sources, tasks: Sequence[str]) -> Iterator[str]:
     for reader, sources in sources_by_task.items():
         if reader not in tasks:
-            yield f"decoder.reads: no task {reader!r}, {suggest(reader, tasks)}"
+            yield f"decoder.sources: no task {reader!r}, {suggest(reader, tasks)}"
         for index, source in enumerate(sources):
-            where = f"decoder.reads.{reader}.{index}"
+            where = f"decoder.sources.{reader}.{index}"
             if source not in tasks:
                 yield f"{where}: no task {source!r}, {suggest(source, tasks)}"
             elif source == reader:

@@ -1,1 +1,1 @@
-"""Predictions to look at and to go on with: panels, films, maps in files, point clouds."""
+"""Show predictions: panels, videos, raw maps, point clouds and a web page."""

@@ -1,1 +1,1 @@
-"""Training, evaluation, checkpoints."""
+"""The training loop and everything that it saves."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Compute the metrics that are too slow for every validation, once for the best weights."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from densemtl.errors import UserError
 LossValues = dict[str, float]
 
 HINT = (
-    "lower optim.lr, set train.clip_norm, or train.non_finite=skip; the checkpoints are from before"
+    "lower optim.lr, set train.max_grad_norm, or train.on_non_finite=skip; the checkpoints are from before"
     " it"
 )
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Shard a model over ranks (FSDP2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_fsdp_compatible(config: TrainConfig, balancer: Balancer) -> None:
     """
     conflicts = {
         "train.amp=fp16: choose bf16": config.amp == "fp16",
-        "train.relations_every: set it to 0": config.grad_similarity_every > 0,
+        "train.grad_similarity_every: set it to 0": config.grad_similarity_every > 0,
         "balancing by gradients: choose a rule for losses": not isinstance(balancer, LossWeighting),
         "balancing by a second look at a batch: choose another rule": (
             balancer.needs_post_step_losses
@@ -30,7 +30,7 @@ def check_fsdp_compatible(config: TrainConfig, balancer: Balancer) -> None:
     }
     for setting, conflicting in conflicts.items():
         if conflicting:
-            raise ConfigError(f"train.shard: a model in shards does not go with {setting}")
+            raise ConfigError(f"train.fsdp: a model in shards does not go with {setting}")
 
 
 def apply_fsdp(model: nn.Module) -> None:

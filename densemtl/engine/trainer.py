@@ -108,7 +108,7 @@ def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_s
     if steps == 0:
         raise DataError(
             f"{images} training images do not fill one step of {grad_accum_steps} batches of {batch}: "
-            f"lower train.accumulate or loader.batch_size"
+            f"lower train.grad_accum_steps or loader.batch_size"
         )
     return steps
 

@@ -1,0 +1,1 @@
+"""Metrics over a split, of a model or of files of predictions."""

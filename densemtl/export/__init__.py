@@ -1,1 +1,1 @@
-"""Trained networks for other runtimes: ONNX and torch.export, each held against the original."""
+"""Export models to ONNX and torch.export, and compare them with the original."""

@@ -1,1 +1,1 @@
-"""Task heads: one file a head."""
+"""Task heads, one file each."""

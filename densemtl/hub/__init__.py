@@ -1,1 +1,1 @@
-"""Trained networks given away and fetched: a folder, or a repository of the Hugging Face hub."""
+"""Save, upload and download trained models."""

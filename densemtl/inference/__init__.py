@@ -1,1 +1,1 @@
-"""Trained networks on images of any size and form: fitted, tiled, seen in several views, merged."""
+"""Predict images of any size: fit, tile and test-time augmentation."""

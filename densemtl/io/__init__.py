@@ -1,0 +1,1 @@
+"""Read and write files: atomic writes, arrays, images, label formats."""

@@ -1,0 +1,1 @@
+"""Blocks that decoders and heads are built from."""

@@ -1,1 +1,1 @@
-"""Pure loss functions on (logits, target, valid)."""
+"""Loss functions of (logits, target, valid)."""

@@ -1,1 +1,1 @@
-"""Metrics with sum-reducible state: one file a metric."""
+"""Metrics with states that are summed over batches and ranks, one file each."""

@@ -1,1 +1,1 @@
-"""Backbone, shared layers and the whole model."""
+"""The whole model: normalize, pad, predict and crop."""

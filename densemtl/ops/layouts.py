@@ -1,4 +1,4 @@
-"""TODO."""
+"""Convert between array and tensor layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Resize feature maps."""
 
 from __future__ import annotations
 

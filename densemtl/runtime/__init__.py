@@ -1,0 +1,1 @@
+"""Device and dtype, RNG state, worker processes, progress bar and versions."""

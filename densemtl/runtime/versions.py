@@ -1,4 +1,4 @@
-"""TODO."""
+"""Versions of the code and of the libraries that compute the numbers."""
 
 from __future__ import annotations
 

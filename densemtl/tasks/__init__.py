@@ -1,1 +1,1 @@
-"""Tasks: one file a task, on four generic kinds."""
+"""Tasks, one file each, built on four generic kinds."""

@@ -1,1 +1,1 @@
-"""Where a run's numbers and pictures are shown while it goes, besides its own `log.jsonl`."""
+"""Experiment trackers, one file each."""

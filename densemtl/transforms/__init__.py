@@ -1,0 +1,1 @@
+"""Random geometry, color changes and the camera of training samples."""

@@ -46,7 +46,7 @@ class AlbumentationsTransform:
 
 def _create_transform(library: Any, index: int, transform: Mapping[str, Any]) -> Any:
     """One transform; what albumentations only warns of, such as an unknown option, is an error."""
-    where = f"augment.pixels.{index}"
+    where = f"augment.albumentations.{index}"
     options = dict(transform)
     name = str(options.pop("name", ""))
     kinds = {

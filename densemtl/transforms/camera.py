@@ -1,4 +1,4 @@
-"""TODO."""
+"""Pinhole camera intrinsics."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Figures: prediction panels and training curves."""

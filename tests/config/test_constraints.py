@@ -78,11 +78,14 @@ def test_the_narrowest_networks_run(override: str) -> None:
     [
         ("head.width=-5", "head.width: Input should be greater than or equal to 1, not -5"),
         ("head.width=99999999", "head.width: Input should be less than or equal to 16384"),
-        ("head={name: deeplab, rates: [0]}", "head.rates.0: Input should be greater than or"),
+        (
+            "head={name: deeplab, rates: [0]}",
+            "head.atrous_rates.0: Input should be greater than or",
+        ),
         ("head={name: deeplab, dropout: 2}", "head.dropout: Input should be less than or equal"),
         ("decoder={name: mmoe, experts: 0}", "decoder.experts: Input should be greater than or"),
         ("decoder={name: mmoe, width: 0}", "decoder.width: Input should be greater than or equal"),
-        ("decoder={name: cgc, own_experts: -1}", "decoder.own_experts: Input should be greater"),
+        ("decoder={name: cgc, own_experts: -1}", "decoder.task_experts: Input should be greater"),
         ("decoder={name: ple, layers: 0}", "decoder.layers: Input should be greater than or equal"),
         ("decoder={name: mmoe, load_balance: .nan}", "decoder.load_balance: Input should be a fin"),
         ("decoder={name: cross_stitch, alpha: 2}", "decoder.alpha: Input should be less than or"),
@@ -101,7 +104,10 @@ def test_the_narrowest_networks_run(override: str) -> None:
         ("tasks=[{name: edge, max_distance: 1}]", "tasks.0.max_distance: Input should be less"),
         ("input.size=[0, 32]", "input.size.0: Input should be greater than or equal to 1, not 0"),
         ("optim.weight_decay=1e300", "optim.weight_decay: Input should be less than or equal to"),
-        ("augment.zooms=[2, 1]", "augment.zooms: give the smaller one first, not [2, 1]"),
+        (
+            "augment.scale_range=[2, 1]",
+            "augment.scale_range: give the smaller one first, not [2, 1]",
+        ),
         ("seed=99999999999999999999", "seed: Input should be less than 9223372036854775808"),
         ("loader.batch_size=99999999999", "loader.batch_size: Input should be less than or equal"),
     ],

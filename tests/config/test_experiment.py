@@ -100,7 +100,7 @@ def test_overrides(write):
     [
         ("optm.lr=1", "optm: unknown key, did you mean 'optim'?"),
         ("optim.rate=1", "optim.rate: unknown key, choose from"),
-        ("augment.jitter.hu=1", "augment.jitter.hu: unknown key, did you mean 'hue'?"),
+        ("augment.color_jitter.hu=1", "augment.color_jitter.hu: unknown key, did you mean 'hue'?"),
         ("optim.lr=fast", "optim.lr: Input should be a valid number"),
         ("optim.lr=-1", "optim.lr: Input should be greater than 0, not -1"),
         ("optim.lr=.inf", "optim.lr: Input should be a finite number"),
@@ -198,10 +198,14 @@ def test_a_key_that_is_no_text(write):
     "overrides",
     [
         [],
-        ["tasks=[height, semseg]", "baselines={height: a/b}", "augment.jitter={hue: 0.1}"],
-        ["balancing={name: fixed, weights: {depth: 2}}", "augment.zoom_choices=[1, 1.2, 1.5]"],
+        ["tasks=[height, semseg]", "baselines={height: a/b}", "augment.color_jitter={hue: 0.1}"],
+        ["balancing={name: fixed, weights: {depth: 2}}", "augment.scales=[1, 1.2, 1.5]"],
         ["tasks=[{name: semseg, colours: [[1, 2, 3], [4, 5, 6]]}, {name: depth, loss: l1}]"],
-        ["optim.lr_scale={shared: 0.1, depth: 10}", "train.clip_norm=10", "schedule.per=epoch"],
+        [
+            "optim.lr_scale={shared: 0.1, depth: 10}",
+            "train.max_grad_norm=10",
+            "schedule.interval=epoch",
+        ],
     ],
 )
 def test_the_resolved_configuration_reads_back_equal(write, overrides):
@@ -214,7 +218,12 @@ def test_the_resolved_configuration_reads_back_equal(write, overrides):
 def test_fingerprints_ignore_what_changes_no_number(write):
     prints = {
         load_experiment(write(GOOD), overrides).compute_config_hash()
-        for overrides in ([], ["data.root=/elsewhere"], ["loader.workers=0"], ["train.panels=2"])
+        for overrides in (
+            [],
+            ["data.root=/elsewhere"],
+            ["loader.num_workers=0"],
+            ["train.num_vis_images=2"],
+        )
     }
     assert len(prints) == 1
     for override in ("seed=1", "optim.lr=1e-3", "data.size=5", "tasks=[depth]", "head.depth=3"):

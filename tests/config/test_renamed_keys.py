@@ -122,18 +122,21 @@ def test_saved_configurations_are_translated() -> None:
 @pytest.mark.usefixtures("examples")
 def test_paths_may_be_deep_and_lists_of_kinds() -> None:
     values = {
-        "data": {"name": "folder", "labels": {"semseg": {"first": 1}, "edge": {"folder": "x"}}},
+        "data": {
+            "name": "folder",
+            "labels": {"semseg": {"first_class_id": 1}, "edge": {"cache_dir": "x"}},
+        },
         "auxiliary_tasks": [{"name": "rim", "kind": "border", "farthest": 0.1}],
-        "train": {"amp": False, "gather": 2, "accumulate": 3},
+        "train": {"amp": False, "gather": 2, "grad_accum_steps": 3},
     }
     translated, found = translate_config(values)
     assert translated == {
         "data": {
             "name": "folder",
-            "labels": {"semseg": {"first_class": 1}, "edge": {"folder": "x"}},
+            "labels": {"semseg": {"first_class": 1}, "edge": {"cache_dir": "x"}},
         },
         "auxiliary_tasks": [{"name": "rim", "kind": "edge", "max_distance": 0.1}],
-        "train": {"amp": "none", "accumulate": 3},
+        "train": {"amp": "none", "grad_accum_steps": 3},
     }
     assert [old.path for old in found] == [
         *("data.labels.semseg.first", "auxiliary_tasks.0.kind", "auxiliary_tasks.0.farthest"),

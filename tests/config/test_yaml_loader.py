@@ -104,7 +104,7 @@ def test_every_value_remembers_its_file(write):
 
 
 def test_a_component_of_another_name_starts_afresh(write):
-    write("base.yaml", "head: {name: deeplab, width: 256}\ndata: {name: nyud, root: /x}")
+    write("base.yaml", "head: {name: deeplabv3, width: 256}\ndata: {name: nyud, root: /x}")
     child = write("child.yaml", "base: base.yaml\nhead: {name: linear}\ndata: {name: nyud}")
     assert load_config(child).values == {
         "head": {"name": "linear"},
@@ -115,7 +115,7 @@ def test_a_component_of_another_name_starts_afresh(write):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_overrides_does_not_matter(write, order):
-    file = write("a.yaml", "head: {name: deeplab, width: 256, rates: [1]}")
+    file = write("a.yaml", "head: {name: deeplabv3, width: 256, atrous_rates: [1]}")
     overrides = ["head.name=fpn", "head.width=8"][::order]
     assert load_config(file, overrides).values["head"] == {"name": "fpn", "width": 8}
 

@@ -80,7 +80,7 @@ def test_a_cache_that_cannot_be_written_is_told(dataset, tmp_path):
 
 
 def test_what_changes_samples_changes_the_folder(tmp_path):
-    folder = f"loader.cache_folder={tmp_path / 'cache'}"
+    folder = f"loader.cache_dir={tmp_path / 'cache'}"
     for extra in ("tasks=[semseg]", "tasks=[semseg, depth]", "data.size=[24, 48]"):
         experiment = make_tiny_experiment("loader.cache=disk", folder, extra)
         assert build_dataset(experiment, "val")[0].targets.keys() >= {"semseg"}

@@ -52,7 +52,7 @@ def test_nothing_changes_where_all_is_whole(
 ) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     skipping = experiment(tmp_path)
-    stopping = experiment(tmp_path, "loader.corrupt=stop")
+    stopping = experiment(tmp_path, "loader.on_corrupt=stop")
     pairs = [(build_dataset(each, "train")) for each in (skipping, stopping)]
     assert pairs[0].ids == pairs[1].ids
     assert pairs[0].fingerprint() == pairs[1].fingerprint()

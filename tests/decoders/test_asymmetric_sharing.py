@@ -121,15 +121,15 @@ def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
         (
             {"depht": ["semseg"], "semseg": ["normal", "semseg"], "normals": ["depth", "depth"]},
             [
-                "decoder.reads: no task 'depht', did you mean 'depth'?",
-                "decoder.reads.semseg.0: no task 'normal', did you mean 'normals'?",
-                "decoder.reads.semseg.1: a task always reads its own encoder; leave 'semseg' out",
-                "decoder.reads.normals.1: 'depth' is named twice",
+                "decoder.sources: no task 'depht', did you mean 'depth'?",
+                "decoder.sources.semseg.0: no task 'normal', did you mean 'normals'?",
+                "decoder.sources.semseg.1: a task always reads its own encoder; leave 'semseg' out",
+                "decoder.sources.normals.1: 'depth' is named twice",
             ],
         ),
         (
             {"depth": ["xyz"]},
-            ["decoder.reads.depth.0: no task 'xyz', choose from semseg, depth, normals"],
+            ["decoder.sources.depth.0: no task 'xyz', choose from semseg, depth, normals"],
         ),
     ],
 )

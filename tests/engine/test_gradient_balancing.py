@@ -14,7 +14,7 @@ from tests.helpers.experiments import make_tiny_experiment
 
 def test_what_was_weighed_is_logged_and_drawn(tmp_path: Path) -> None:
     train_experiment(
-        make_tiny_experiment("balancing={name: gradvac}", "train.accumulate=2"),
+        make_tiny_experiment("balancing={name: gradvac}", "train.grad_accum_steps=2"),
         tmp_path,
         "cpu",
         max_steps=3,

@@ -107,7 +107,7 @@ def test_it_leaves_no_trace(tmp_path: Path, overrides: tuple[str, ...]) -> None:
 
 
 def test_a_skipped_step_is_not_looked_at(tmp_path: Path) -> None:
-    made = job(tmp_path, "train.non_finite=skip")
+    made = job(tmp_path, "train.on_non_finite=skip")
     rule, (batch,) = curious(made.train_step), some_batches(made, 1)
     with torch.no_grad():
         next(iter(made.train_step.model.parameters())).fill_(torch.nan)

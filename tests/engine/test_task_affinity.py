@@ -136,7 +136,7 @@ def test_pairs_are_named_once() -> None:
 def test_a_run_logs_and_draws_them_and_learns_the_same(tmp_path: Path) -> None:
     for name, every in (("with", 1), ("without", 0)):
         train_experiment(
-            make_tiny_experiment(f"train.relations_every={every}"), tmp_path / name, "cpu"
+            make_tiny_experiment(f"train.grad_similarity_every={every}"), tmp_path / name, "cpu"
         )
     lines = read_log(tmp_path / "with" / "log.jsonl")
     told = [line for line in lines if line["kind"] == "relations"]

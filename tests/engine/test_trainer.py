@@ -85,9 +85,9 @@ def test_losses_fall(tmp_path: Path) -> None:
 
 SETTINGS = [
     (),
-    ("train.ema=0.9", "train.accumulate=2", "balancing={name: uncertainty}"),
-    ("head={name: deeplab}", "train.amp=bf16", "train.clip_norm=1"),
-    ("loader.workers=1", "train.checkpoint_steps=3", "augment.zooms=[1.0, 1.5]"),
+    ("train.ema_decay=0.9", "train.grad_accum_steps=2", "balancing={name: uncertainty}"),
+    ("head={name: deeplab}", "train.amp=bf16", "train.max_grad_norm=1"),
+    ("loader.num_workers=1", "train.checkpoint_every_steps=3", "augment.scale_range=[1.0, 1.5]"),
 ]
 
 
@@ -106,7 +106,7 @@ def test_a_kill_while_validating_loses_no_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint inside the epoch falls on its last step, where validation is still to come."""
-    settings = ("train.epochs=2", "train.checkpoint_steps=2")
+    settings = ("train.epochs=2", "train.checkpoint_every_steps=2")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -136,18 +136,18 @@ def test_accumulating_halves_equals_one_batch(tmp_path: Path) -> None:
         "backbone={name: test_convnext, pretrained: false}",
         "head={name: linear}",
         "tasks=[depth]",
-        "augment.flip=0",
+        "augment.flip_prob=0",
         "optim={name: momentum, lr: 0.01}",
     )
     train(job(tmp_path / "whole", *plain, "loader.batch_size=4"), max_steps=1)
-    train(job(tmp_path / "halves", *plain, "train.accumulate=2"), max_steps=1)
+    train(job(tmp_path / "halves", *plain, "train.grad_accum_steps=2"), max_steps=1)
     ours, theirs = tensors(tmp_path / "whole"), tensors(tmp_path / "halves")
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-6)
 
 
 def test_the_averaged_weights_are_what_is_kept(tmp_path: Path) -> None:
-    train(job(tmp_path, "train.ema=0.9", "train.epochs=1"))
+    train(job(tmp_path, "train.ema_decay=0.9", "train.epochs=1"))
     best, last = load_weights(tmp_path / "best.safetensors").tensors, tensors(tmp_path)
     assert not all(torch.equal(best[name], last[name]) for name in best)
 
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
-    broken = job(tmp_path, "train.non_finite=skip")
+    broken = job(tmp_path, "train.on_non_finite=skip")
     batch = next(iter(broken.train_loader))
     before = [parameter.clone() for parameter in broken.train_step.model.parameters()]
     broken.train_step.balancer.task_weights.fill_(math.inf)
@@ -184,13 +184,13 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(
     tmp_path: Path, step: int, value: float
 ) -> None:
     """Inside the epoch, and at its end, where the best weights would be written too."""
-    broken = job(tmp_path, "train.checkpoint_steps=1", "train.epochs=1")
+    broken = job(tmp_path, "train.checkpoint_every_steps=1", "train.epochs=1")
     break_gradient(broken, "depth", step, value)
     with pytest.raises(NonFiniteLossError, match=rf"^weights of depth are not .* at step {step}:"):
         train(broken)
     assert all(each.isfinite().all() for each in tensors(tmp_path).values())
     assert not (tmp_path / "best.safetensors").exists()
-    whole = job(tmp_path, "train.checkpoint_steps=1", "train.epochs=1")
+    whole = job(tmp_path, "train.checkpoint_every_steps=1", "train.epochs=1")
     assert whole.state.progress.step == step - 1
     train(whole)
 
@@ -198,7 +198,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(
 def test_a_gradient_that_is_not_finite_is_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    forgiving = job(tmp_path, "train.non_finite=skip", "train.epochs=1")
+    forgiving = job(tmp_path, "train.on_non_finite=skip", "train.epochs=1")
     break_gradient(forgiving, "semseg", 2, math.nan)
     train(forgiving)
     assert "step 2 skipped: gradient is nan" in capsys.readouterr().out
@@ -207,7 +207,7 @@ def test_a_gradient_that_is_not_finite_is_skipped(
 
 def test_too_few_images_for_one_step_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"8 training images do not fill one step of 5 batches"):
-        job(tmp_path, "train.accumulate=5")
+        job(tmp_path, "train.grad_accum_steps=5")
 
 
 def test_a_folder_is_not_shared_by_two_experiments(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_folder_is_not_shared_by_two_experiments(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"optim\.lr is 0\.001 there, 0\.5 here"):
         train_experiment(make_tiny_experiment("train.epochs=1", "optim.lr=0.5"), tmp_path, "cpu")
     assert train_experiment(
-        make_tiny_experiment("train.epochs=1", "train.log_every=3"), tmp_path, "cpu"
+        make_tiny_experiment("train.epochs=1", "train.log_every_steps=3"), tmp_path, "cpu"
     ).complete
 
 

@@ -87,7 +87,7 @@ def test_evaluation_says_the_same_with_any_number_of_processes(
 ) -> None:
     results = load_results(finished)
     again = evaluate_model(
-        load_trained_model(finished, [f"loader.workers={workers}"], "cpu"), "val"
+        load_trained_model(finished, [f"loader.num_workers={workers}"], "cpu"), "val"
     )
     assert again.weights_hash == results.weights_hash
     assert again.tasks["edge"].metrics == results.tasks["edge"].metrics

@@ -1,0 +1,1 @@
+"""What several tests share: tiny experiments, fake data sets, processes of two ranks."""

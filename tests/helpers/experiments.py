@@ -14,9 +14,15 @@ TINY_CONFIG = {
     "backbone": {"name": "test_resnet", "pretrained": False},
     "decoder": {"name": "hard_sharing"},
     "head": {"name": "fpn", "width": 8},
-    "loader": {"batch_size": 2, "eval_batch_size": 2, "workers": 0},
+    "loader": {"batch_size": 2, "eval_batch_size": 2, "num_workers": 0},
     "optim": {"name": "adamw", "lr": 1e-3},
-    "train": {"epochs": 2, "eval_every": 1, "panels_every": 0, "panels": 1, "log_every": 1},
+    "train": {
+        "epochs": 2,
+        "eval_every": 1,
+        "visualize_every": 0,
+        "num_vis_images": 1,
+        "log_every_steps": 1,
+    },
 }
 """Two epochs of four steps, in about a second."""
 

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-TOOLS_DIR = Path(__file__).parents[1] / "tools"
+TOOLS_DIR = Path(__file__).parents[2] / "tools"
 PRELOADED_MODULES = [
     "densemtl.runs.train_run",
     "densemtl.runs.evaluate_run",

@@ -21,8 +21,22 @@ WORDS = (
 PATHS = (
     *("seed", "tasks", "tasks.0", "data", "data.name", "data.size", "data.root", "backbone.name"),
     *("input.size", "decoder", "head.width", "balancing", "balancing.weights.semseg", "optim.lr"),
-    *("optim.lr_scale", "loader.batch_size", "loader.cache", "augment.jitter", "augment.pixels"),
-    *("train.epochs", "train.ema", "baselines", "init_from", "auxiliary_tasks", "protocol", "x.y"),
+    *(
+        "optim.lr_scale",
+        "loader.batch_size",
+        "loader.cache",
+        "augment.color_jitter",
+        "augment.albumentations",
+    ),
+    *(
+        "train.epochs",
+        "train.ema_decay",
+        "baselines",
+        "init_from",
+        "auxiliary_tasks",
+        "protocol",
+        "x.y",
+    ),
 )
 
 scalars = st.one_of(

@@ -19,7 +19,12 @@ def test_every_part_is_measured(tmp_path, capsys):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     config, file = write_tiny_config(tmp_path), tmp_path / "speed.json"
-    changes = ["--set", "augment.jitter={brightness: 0.1}", "--set", "decoder.name=cross_stitch"]
+    changes = [
+        "--set",
+        "augment.color_jitter={brightness: 0.1}",
+        "--set",
+        "decoder.name=cross_stitch",
+    ]
     tool.main([str(config), "--repeats", "1", "--json", str(file), *changes])
     [measures] = json.loads(file.read_text())["configs"].values()
     assert {each["part"] for each in measures} == PARTS

@@ -36,8 +36,8 @@ SGD = "optim={name: sgd, lr: 1e-4}"
 process drifts from itself as far, with nothing but another memory layout."""
 
 RECIPES = {
-    "hard_sharing": ("train.accumulate=2", "train.clip_norm=1", "train.ema=0.9"),
-    "recomputed": ("train.checkpoint_activations=true", SGD, "train.epochs=1"),
+    "hard_sharing": ("train.grad_accum_steps=2", "train.max_grad_norm=1", "train.ema_decay=0.9"),
+    "recomputed": ("train.grad_checkpointing=true", SGD, "train.epochs=1"),
     "pad_net": (
         "decoder={name: pad_net, width: 8}",
         "balancing={name: uncertainty}",
@@ -52,7 +52,7 @@ RECIPES = {
     ),
     "gradients at features": ("balancing={name: mgda, scope: features}", SGD),
     "gradients of parameters": ("balancing={name: mgda, scope: parameters}", SGD),
-    "shards": ("train.shard=true", "train.ema=0.9", "balancing={name: uncertainty}", SGD),
+    "shards": ("train.fsdp=true", "train.ema_decay=0.9", "balancing={name: uncertainty}", SGD),
 }
 
 
@@ -130,11 +130,11 @@ def test_every_image_is_scored_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shard", ["false", "true"])
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path, shard: str) -> None:
-    overrides = ("train.epochs=3", "train.ema=0.9", f"train.shard={shard}")
+    overrides = ("train.epochs=3", "train.ema_decay=0.9", f"train.fsdp={shard}")
     one(tmp_path / "moved", *overrides, max_steps=3)
     two(tmp_path, "moved", *overrides, "--max-steps", "7")
-    one(tmp_path / "moved", "train.epochs=3", "train.ema=0.9")
-    one(tmp_path / "one", "train.epochs=3", "train.ema=0.9")
+    one(tmp_path / "moved", "train.epochs=3", "train.ema_decay=0.9")
+    one(tmp_path / "one", "train.epochs=3", "train.ema_decay=0.9")
     ours, theirs = losses(tmp_path / "moved"), losses(tmp_path / "one")
     assert len(theirs) == 12
     for step, twin in theirs.items():
@@ -146,7 +146,7 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
     tmp_path: Path, victim: int
 ) -> None:
     """To the same weights bit for bit, dropout included, which each rank draws for itself."""
-    overrides = ("train.epochs=4", "train.checkpoint_steps=3", "head={name: deeplab}")
+    overrides = ("train.epochs=4", "train.checkpoint_every_steps=3", "head={name: deeplab}")
     command = (write_tiny_config(tmp_path), *overrides, "--device", "cpu", "--output", "killed")
     ranks = start_tool_on_two_ranks(tmp_path, "train.py", *command)
     ranks[victim].kill_when_exists(tmp_path / "killed" / "last" / "state.pt")
@@ -180,7 +180,12 @@ def test_torchrun_starts_a_killed_rank_again(tmp_path: Path) -> None:
     """One of the ranks kills itself after the first checkpoint, once."""
     file = tmp_path / "suicide.py"
     file.write_text(SUICIDE.format(tools=Path(__file__).parents[2] / "tools"))
-    command = [str(write_tiny_config(tmp_path)), "train.checkpoint_steps=3", "--device", "cpu"]
+    command = [
+        str(write_tiny_config(tmp_path)),
+        "train.checkpoint_every_steps=3",
+        "--device",
+        "cpu",
+    ]
     command += ["--output", "run"]
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     done = subprocess.run(

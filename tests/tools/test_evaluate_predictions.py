@@ -107,8 +107,8 @@ def test_results_say_where_they_come_from(evaluate, labels, config):
 
 def test_workers_change_nothing(evaluate, labels, config):
     np.save(labels / "depth" / "val00002.npy", np.ones((41, 53), np.float32))
-    one = evaluate("predictions", labels, config, "loader.workers=0")
-    other = evaluate("predictions", labels, config, "loader.workers=2")
+    one = evaluate("predictions", labels, config, "loader.num_workers=0")
+    other = evaluate("predictions", labels, config, "loader.num_workers=2")
     assert one.tasks == other.tasks
     assert one.weights == other.weights
 
@@ -141,7 +141,7 @@ def test_edges_score_as_in_the_run(evaluate, tmp_path, protocol):
         "cpu",
     )
     evaluate(folder, "--device", "cpu", "--save-predictions", saved)
-    found = evaluate("predictions", saved, folder, "loader.workers=2").tasks["edge"]
+    found = evaluate("predictions", saved, folder, "loader.num_workers=2").tasks["edge"]
     theirs = load_results(folder).tasks["edge"]
     assert found.primary_metric == "odsF"
     assert 0 < found.value < 100

@@ -39,7 +39,7 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
         str(config),
         "train.epochs=5",
         "train.eval_every=5",
-        "train.checkpoint_steps=3",
+        "train.checkpoint_every_steps=3",
         "head={name: deeplab}",
         "--device",
         "cpu",

@@ -36,11 +36,20 @@ def test_transforms_come_one_after_the_other(image):
 @pytest.mark.parametrize(
     ("transform", "told"),
     [
-        ({"name": "GausNoise"}, "augment.pixels.0.name: no transform of pixels 'GausNoise' in"),
+        (
+            {"name": "GausNoise"},
+            "augment.albumentations.0.name: no transform of pixels 'GausNoise' in",
+        ),
         ({"name": "HorizontalFlip"}, "no transform of pixels 'HorizontalFlip'"),
         ({"p": 0.5}, "no transform of pixels ''"),
-        ({"name": "GaussNoise", "strength": 1}, "augment.pixels.0: GaussNoise: .*'strength'"),
-        ({"name": "GaussNoise", "p": 3}, "augment.pixels.0: GaussNoise: .*less than or equal to 1"),
+        (
+            {"name": "GaussNoise", "strength": 1},
+            "augment.albumentations.0: GaussNoise: .*'strength'",
+        ),
+        (
+            {"name": "GaussNoise", "p": 3},
+            "augment.albumentations.0: GaussNoise: .*less than or equal to 1",
+        ),
     ],
 )
 def test_mistakes_are_one_line(transform, told):

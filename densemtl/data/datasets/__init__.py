@@ -1,0 +1,1 @@
+"""The data sets that `data.name` may name, one file each."""

@@ -127,7 +127,7 @@ class NYUDDataset(FileDataset):
         if self._is_mtan_layout:
             if self._num_classes != 13:
                 raise DataError(
-                    f"{self._split_root}: MTAN's set has 13 classes; set data.classes=13"
+                    f"{self._split_root}: MTAN's set has 13 classes; set data.num_classes=13"
                 )
             return {-1: IGNORE_INDEX, **{label: label for label in range(13)}}
         classes = [label - 1 for label in CLASS_40_TO_13] if self._num_classes == 13 else range(40)

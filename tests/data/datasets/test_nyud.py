@@ -18,7 +18,7 @@ from densemtl.types import IGNORE_INDEX
 from tests.helpers import fake_datasets
 
 TASKS = ["semseg", "depth", "normals", "edge"]
-SHARED = Path(os.environ.get("DENSEMTL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("DENSEMTL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 LAYOUTS = [
     fake_datasets.write_nyud_survey,
     fake_datasets.write_nyud_astmt,

@@ -17,7 +17,7 @@ from densemtl.types import IGNORE_INDEX
 from tests.helpers import fake_datasets
 
 TASKS = ["semseg", "human_parts", "edge", "saliency", "normals"]
-SHARED = Path(os.environ.get("DENSEMTL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("DENSEMTL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def test_the_tree_of_the_archives(tmp_path: Path) -> None:

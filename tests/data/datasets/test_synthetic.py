@@ -26,7 +26,7 @@ from densemtl.types import Sample
 
 ALL = tuple(SyntheticDataset.task_defaults())
 SMALL = (48, 60)
-SCRIPT = Path(__file__).parents[2] / "datasets" / "make_synthetic.py"
+SCRIPT = Path(__file__).parents[3] / "datasets" / "make_synthetic.py"
 
 
 def equal(a: Sample, b: Sample) -> bool:

@@ -1,1 +1,0 @@
-"""The boundary F-measure of stored maps."""

@@ -1,1 +1,0 @@
-"""Predictions as files: written, read, and scored whoever made them."""
