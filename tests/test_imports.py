@@ -35,7 +35,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 LIBRARY_USERS = {
-    "timm": {"backbones", "engine"},
+    "timm": {"backbones", "distributed.sync_batch_norm", "engine", "export.swin_tracing"},
     "albumentations": {"transforms.albumentations"},
     "torchmetrics": {"metrics"},
     "safetensors": {"engine.checkpoint"},

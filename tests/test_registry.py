@@ -78,7 +78,7 @@ def test_the_six_tasks_and_four_kinds_are_there():
 
 
 @pytest.mark.parametrize(
-    "package", ["tasks", "data", "heads", "decoders", "balancing", "metrics", "metrics.protocols"]
+    "package", ["tasks", "data.datasets", "heads", "decoders", "balancing", "metrics", "metrics.protocols"]
 )
 def test_every_component_takes_options_only_by_keyword_and_annotated(package):
     for name in registry.list_names(package):

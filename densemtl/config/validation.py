@@ -13,7 +13,7 @@ from densemtl.errors import ConfigError, suggest
 from densemtl.types import FUSION, SHARED
 
 SECTION_PACKAGES = {
-    "data": "data",
+    "data": "data.datasets",
     "decoder": "decoders",
     "head": "heads",
     "balancing": "balancing",

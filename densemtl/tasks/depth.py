@@ -13,7 +13,7 @@ class Depth(Regression):
 
     Args:
         name: the task's name.
-        compute_loss: "l1" (survey), "log_l1", "berhu" or "silog".
+        loss: "l1" (survey), "log_l1", "berhu" or "silog".
         max_depth: metres at which colours end, so that pictures compare with each other.
     """
 

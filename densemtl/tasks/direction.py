@@ -25,7 +25,7 @@ class Direction(Task):
     Args:
         name: the task's name.
         channels: 3, or 2 for directions within the image plane.
-        compute_loss: "l1" of the differences to the unit prediction, or "cosine": 1 - cos of the angle.
+        loss: "l1" of the differences to the unit prediction, or "cosine": 1 - cos of the angle.
         reduction: what the sum of "l1" is divided by: valid "elements" (survey) or valid "pixels"
             (ATRC), `channels` times larger. "cosine" has one value a pixel.
     """

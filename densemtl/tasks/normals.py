@@ -13,7 +13,7 @@ class Normals(Direction):
 
     Args:
         name: the task's name.
-        compute_loss: see `UnitVectors`.
+        loss: see `UnitVectors`.
         reduction: see `UnitVectors`.
     """
 

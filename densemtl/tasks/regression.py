@@ -26,7 +26,7 @@ class Regression(Task):
     Args:
         name: the task's name.
         channels: values a pixel.
-        compute_loss: "l1"; "log_l1" and "silog" for positive values; "berhu" stresses large errors.
+        loss: "l1"; "log_l1" and "silog" for positive values; "berhu" stresses large errors.
         scale_equivariant: whether a value halves where the image is shown twice as near.
         vis_min: the value with the brightest colour in pictures.
         vis_max: the value with the darkest.

@@ -16,7 +16,7 @@ from densemtl.errors import ConfigError
 from densemtl.factory import build_model, build_tasks
 from tests.helpers.experiments import make_tiny_experiment
 
-PACKAGES = ("tasks", "data", "heads", "decoders", "balancing", "trackers", "metrics")
+PACKAGES = ("tasks", "data.datasets", "heads", "decoders", "balancing", "trackers", "metrics")
 FREE = {"low", "high"}
 """Numbers that may be anything finite."""
 

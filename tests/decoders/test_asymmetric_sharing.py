@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from decoders.test_equations import backbone, conv, image, lively, single
+from tests.decoders.test_equations import backbone, conv, image, lively, single
 
 from densemtl.decoders.asymmetric_sharing import AsymmetricSharing
 from densemtl.errors import ConfigError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from decoders.test_equations import backbone, conv, image, lively, single
+from tests.decoders.test_equations import backbone, conv, image, lively, single
 from torch import Tensor
 
 from densemtl.decoders.customized_sharing import CustomizedSharing

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from decoders.test_equations import conv, image, lively, norm
+from tests.decoders.test_equations import conv, image, lively, norm
 from torch import Tensor, nn
 
 from densemtl.backbones.backbone import Backbone

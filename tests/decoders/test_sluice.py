@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from decoders.test_equations import backbone, conv, image, lively
+from tests.decoders.test_equations import backbone, conv, image, lively
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F

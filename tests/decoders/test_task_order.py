@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from decoders.test_contract import (
+from tests.decoders.test_contract import (
     ARCHITECTURES,
     BACKBONES,
     NEED_STAGES,

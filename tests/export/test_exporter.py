@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models.test_windows import Swin
+from tests.export.test_swin_tracing import Swin
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
