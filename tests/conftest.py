@@ -30,10 +30,10 @@ TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "normals": {},
     "edge": {},
     "saliency": {},
-    "classes": THREE_CLASSES,
+    "classification": THREE_CLASSES,
     "binary": {},
     "regression": {"channels": 2},
-    "unit_vectors": {"channels": 2},
+    "direction": {"channels": 2},
 }
 """The six tasks and the four generic kinds, with the options they need."""
 
@@ -86,7 +86,7 @@ def draw_label() -> Callable[..., NDArray[np.generic]]:
             label[rng.random(size) < void] = IGNORE_INDEX
             return label
         label = rng.normal(size=label.shape).astype(np.float32)
-        if hasattr(task, "divisor"):
+        if hasattr(task, "reduction"):
             label /= np.linalg.norm(label, axis=-1, keepdims=True)
         else:
             label = np.abs(label) + np.float32(0.5)

@@ -30,7 +30,7 @@ def test_the_import_is_light_and_every_public_name_is_there() -> None:
 def test_names_of_all_parts() -> None:
     assert {"hard_sharing", "mti_net"} <= set(densemtl.list_decoders())
     assert {"fpn", "deeplab"} <= set(densemtl.list_heads())
-    assert {"semseg", "depth", "classes"} <= set(densemtl.list_tasks())
+    assert {"semseg", "depth", "classification"} <= set(densemtl.list_tasks())
     assert {"nyud", "synthetic"} <= set(densemtl.list_datasets())
     assert {"fixed", "uncertainty"} <= set(densemtl.list_balancing())
     assert densemtl.list_protocols() == ["modern", "survey"]
@@ -69,7 +69,7 @@ def test_a_dataset_s_definitions_need_no_files() -> None:
     (parts,) = densemtl.create_tasks(["human_parts"], data="pascal_context")
     assert isinstance(parts, Classification)
     assert parts.channels == 7
-    (coarse,) = densemtl.create_tasks(["semseg"], data={"name": "nyud", "classes": 13})
+    (coarse,) = densemtl.create_tasks(["semseg"], data={"name": "nyud", "num_classes": 13})
     assert coarse.channels == 13
 
 

@@ -73,12 +73,13 @@ def test_names_are_the_files_that_hold_a_component(package):
 def test_the_six_tasks_and_four_kinds_are_there():
     assert set(registry.list_names("tasks")) >= {
         *("semseg", "human_parts", "depth", "normals", "edge", "saliency"),
-        *("classes", "binary", "regression", "unit_vectors"),
+        *("classification", "binary", "regression", "direction"),
     }
 
 
 @pytest.mark.parametrize(
-    "package", ["tasks", "data.datasets", "heads", "decoders", "balancing", "metrics", "metrics.protocols"]
+    "package",
+    ["tasks", "data.datasets", "heads", "decoders", "balancing", "metrics", "metrics.protocols"],
 )
 def test_every_component_takes_options_only_by_keyword_and_annotated(package):
     for name in registry.list_names(package):

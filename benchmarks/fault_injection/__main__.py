@@ -16,7 +16,7 @@ from typing import Any
 
 from densemtl import cli
 
-TESTS = Path(__file__).parents[2] / "tests"
+ROOT = Path(__file__).parents[2]
 """Whose tiny experiments and datasets these are."""
 
 
@@ -38,13 +38,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Try them all."""
     args = parse_args(argv)
-    sys.path.insert(0, str(TESTS))
+    sys.path.insert(0, str(ROOT))
     import torch
-    from rows import HEAD
+    from result_table import TABLE_HEADER
 
     torch.set_num_threads(1)
     rng = random.Random(args.seed)
-    print(HEAD, flush=True)
+    print(TABLE_HEADER, flush=True)
     losses: dict[str, str] = {}
     for kind in args.kinds or KINDS:
         with TemporaryDirectory() as scratch:
@@ -57,11 +57,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _make_tool(scratch: Path) -> Any:
-    from training_runs import Tool
+    from training_runs import TrainTool
 
     from tests.helpers.experiments import write_tiny_config
 
-    return Tool(write_tiny_config(scratch), scratch)
+    return TrainTool(write_tiny_config(scratch), scratch)
 
 
 def try_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
@@ -69,36 +69,36 @@ def try_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> It
     import sigkill
 
     tool = _make_tool(scratch)
-    yield from sigkill.trainings(tool, args.kills, rng)
-    yield sigkill.workers(tool, 6, rng)
+    yield from sigkill.kill_trainings(tool, args.kills, rng)
+    yield sigkill.kill_workers(tool, 6, rng)
 
 
 def try_disk(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """Output that cannot be written."""
     import disk_full
 
-    yield from disk_full.rows(_make_tool(scratch), rng)
+    yield from disk_full.iter_rows(_make_tool(scratch), rng)
 
 
 def try_not_finite(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """NaN and infinity inside a training."""
     import non_finite
 
-    yield from non_finite.rows(_make_tool(scratch), rng)
+    yield from non_finite.iter_rows(_make_tool(scratch), rng)
 
 
 def try_damage(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """Flipped bits and truncated files."""
     import corruption
 
-    yield from corruption.rows(scratch, args.flips, rng)
+    yield from corruption.iter_rows(scratch, args.flips, rng)
 
 
 def try_fuzz(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """Random configurations, pictures and label maps."""
     import fuzzing
 
-    yield from fuzzing.rows(scratch, args.configs, rng)
+    yield from fuzzing.iter_rows(scratch, args.configs, rng)
 
 
 Kind = Callable[[Path, argparse.Namespace, random.Random], Iterable[Any]]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rows import HARMLESS, TOLD, Row
+from result_table import NO_EFFECT, REPORTED, Row
 
 from densemtl.config.experiment import CONFIG, parse_saved_experiment
 from densemtl.data.datasets.shards import ShardsDataset, write_shards
@@ -61,8 +61,11 @@ def iter_rows(scratch: Path, flips: int, rng: random.Random) -> Iterator[Row]:
 
 
 def _try_case(case: Case, flips: int, rng: random.Random) -> Row:
-    good = (TOLD, HARMLESS) if case.has_checksum else (TOLD, HARMLESS, UNCHECKED)
-    row, data, whole = Row(f"bit flip or truncation: {case.fault}", good=good), *_read_case(case)
+    good = (REPORTED, NO_EFFECT) if case.has_checksum else (REPORTED, NO_EFFECT, UNCHECKED)
+    row, data, whole = (
+        Row(f"bit flip or truncation: {case.fault}", acceptable=good),
+        *_read_case(case),
+    )
     for number in range(flips + flips // 4):
         place = rng.randrange(len(data) * 8)
         case.file.write_bytes(_flip_bit(data, place) if number < flips else data[: place // 8])
@@ -87,11 +90,11 @@ def _classify(case: Case, expected: Any) -> tuple[str, str]:
     except UserError as error:
         lines = str(error).splitlines()
         named = all(str(case.file.parent) in line for line in lines)
-        return (TOLD if named else "told without its name"), str(error)
+        return (REPORTED if named else "told without its name"), str(error)
     except Exception as error:
         return f"traceback ({type(error).__name__})", repr(error)
     if _is_equal(found, expected):
-        return HARMLESS, ""
+        return NO_EFFECT, ""
     return (UNNOTICED if case.has_checksum else UNCHECKED), ""
 
 

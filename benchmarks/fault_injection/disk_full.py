@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
-from rows import Row
-from runs import Tool, is_one_line
+from result_table import Row
+from training_runs import TrainTool, is_one_line_error
 
 NOBODY_UID = 65534
 NUM_DISK_SIZES = 12
@@ -24,7 +24,7 @@ REPORTED, ENOUGH_SPACE = (
 )
 
 
-def iter_rows(tool: Tool, rng: random.Random) -> Iterator[Row]:
+def iter_rows(tool: TrainTool, rng: random.Random) -> Iterator[Row]:
     """Those that this machine lets one try."""
     with _mount_tmpfs(tool.scratch / "disk") as disk:
         if disk is not None:
@@ -52,10 +52,10 @@ def _remount(mount_point: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", mount_point], check=True)
 
 
-def _try_full(tool: Tool, disk: Path, rng: random.Random) -> Row:
+def _try_full(tool: TrainTool, disk: Path, rng: random.Random) -> Row:
     """Of sizes at which the first, or a later, of all that a run writes finds no room."""
-    row = Row("the disk fills up", good=(REPORTED, ENOUGH_SPACE))
-    needed = sum(file.stat().st_size for file in tool.whole.rglob("*") if file.is_file())
+    row = Row("the disk fills up", acceptable=(REPORTED, ENOUGH_SPACE))
+    needed = sum(file.stat().st_size for file in tool.reference_folder.rglob("*") if file.is_file())
     for _ in range(NUM_DISK_SIZES):
         folder = disk / "run"
         size = rng.randint(8, needed // 1024) // 4 * 4
@@ -67,8 +67,8 @@ def _try_full(tool: Tool, disk: Path, rng: random.Random) -> Row:
     return row
 
 
-def _try_read_only(tool: Tool, disk: Path) -> Row:
-    row = Row("the disk is read-only", good=(REPORTED,))
+def _try_read_only(tool: TrainTool, disk: Path) -> Row:
+    row = Row("the disk is read-only", acceptable=(REPORTED,))
     for steps in (0, 3, 5):
         folder = disk / "run"
         if steps:
@@ -81,8 +81,8 @@ def _try_read_only(tool: Tool, disk: Path) -> Row:
     return row
 
 
-def _try_forbidden(tool: Tool) -> Row:
-    row = Row("no permission to write", good=(REPORTED,))
+def _try_forbidden(tool: TrainTool) -> Row:
+    row = Row("no permission to write", acceptable=(REPORTED,))
     for steps in (0, 3, 5):
         folder = tool.scratch / "forbidden" / "run"
         if steps:
@@ -95,8 +95,8 @@ def _try_forbidden(tool: Tool) -> Row:
     return row
 
 
-def _classify(tool: Tool, folder: Path, code: int, output: str) -> str:
-    told = is_one_line(code, output, str(folder))
+def _classify(tool: TrainTool, folder: Path, code: int, output: str) -> str:
+    told = is_one_line_error(code, output, str(folder))
     left = list(folder.parent.rglob("*draft*"))
     exact = tool.run(folder)[0] == 0 and tool.is_equal_to_reference(folder)
     if exact and not left and (told or code == 0):

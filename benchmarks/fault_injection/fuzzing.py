@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from hypothesis import HealthCheck, given, seed, settings
-from rows import TOLD, Row
+from result_table import REPORTED, Row
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.datasets.folder_labels import DEFAULT_ENCODINGS, LabelSpec
@@ -45,7 +45,7 @@ def iter_rows(scratch: Path, num_configs: int, rng: random.Random) -> Iterator[R
 
 
 def _try_configurations(file: Path, count: int, rng: random.Random) -> Row:
-    row = Row("random configuration files and overrides", good=(ACCEPTED, REPORTED_IN_LINES))
+    row = Row("random configuration files and overrides", acceptable=(ACCEPTED, REPORTED_IN_LINES))
 
     @seed(rng.randrange(2**31))
     @settings(
@@ -77,7 +77,7 @@ def _try_runs(file: Path, count: int, rng: random.Random) -> Row:
     """Options of every component, far out of range too, as the training tool takes a step."""
     row = Row(
         "random options of tiny networks, tasks, data and training",
-        good=(STEPPED, REPORTED_IN_ONE_LINE),
+        acceptable=(STEPPED, REPORTED_IN_ONE_LINE),
     )
 
     @seed(rng.randrange(2**31))
@@ -105,7 +105,7 @@ def _classify_run(file: Path, overrides: list[str]) -> str:
 
 def _try_images(count: int, rng: random.Random) -> Row:
     """Random bytes behind the beginnings of real pictures, and headers of any size."""
-    row = Row("random bytes and sizes behind JPEG and PNG headers", good=(DECODED, TOLD))
+    row = Row("random bytes and sizes behind JPEG and PNG headers", acceptable=(DECODED, REPORTED))
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
     whole = [cv2.imencode(kind, noise)[1].tobytes() for kind in (".png", ".jpg")]
     ends = (b"IEND\xae\x42\x60\x82", b"\xff\xda\xff\xd9", b"")
@@ -133,7 +133,7 @@ def _classify_image(data: bytes) -> str:
     try:
         found = images.decode_image(data, cv2.IMREAD_UNCHANGED, "a.png")
     except DataError as error:
-        return TOLD if _is_error_about(error, "a.png") else "told badly"
+        return REPORTED if _is_error_about(error, "a.png") else "told badly"
     except Exception as error:
         return f"traceback ({type(error).__name__})"
     return DECODED if found.nbytes <= 6 * images.MAX_PIXELS else "too large"
@@ -145,7 +145,7 @@ def _is_error_about(error: Exception, name: str) -> bool:
 
 def _try_labels(file: Path, count: int, rng: random.Random) -> Row:
     """Arrays of every type and shape, with values far out of range, read as every kind of label."""
-    row = Row("label maps of random types, shapes and values", good=(IN_RANGE, TOLD))
+    row = Row("label maps of random types, shapes and values", acceptable=(IN_RANGE, REPORTED))
     ways = list(product(sorted(set(DEFAULT_ENCODINGS.values())), TYPES, SHAPES, LIMITS))
     values = np.random.default_rng(rng.randrange(2**31))
     for number in range(count):
@@ -165,7 +165,7 @@ def _classify_label(spec: LabelSpec, encoding: Any, file: Path) -> str:
     try:
         found = spec.make_reader("task")(file)
     except DataError as error:
-        return TOLD if _is_error_about(error, str(file)) else f"told badly: {error}"
+        return REPORTED if _is_error_about(error, str(file)) else f"told badly: {error}"
     except Exception as error:
         return f"traceback ({type(error).__name__})"
     if encoding in ("classes", "binary") and found.dtype == np.uint8:

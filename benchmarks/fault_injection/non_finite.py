@@ -10,8 +10,8 @@ from shutil import rmtree
 from typing import Any
 
 import torch
-from rows import Row
-from runs import OVERRIDES, Tool, is_one_line
+from result_table import Row
+from training_runs import OVERRIDES, TrainTool, is_one_line_error
 
 from densemtl.engine.checkpoint import read_checkpoint
 
@@ -22,36 +22,36 @@ STOPPED = "one line that names step and task, then goes on exactly"
 SKIPPED = "the step is skipped, weights stay finite"
 
 
-def iter_rows(tool: Tool, rng: random.Random) -> Iterator[Row]:
+def iter_rows(tool: TrainTool, rng: random.Random) -> Iterator[Row]:
     """Each kind, where training is to stop, and where it is to skip."""
     for name, broken in (
         ("a loss", _inject_loss),
         ("a gradient", _inject_gradient),
         ("a weight", _inject_weight),
     ):
-        row = Row(f"NaN or infinity in {name}, `non_finite: stop`", good=(STOPPED,))
+        row = Row(f"NaN or infinity in {name}, `non_finite: stop`", acceptable=(STOPPED,))
         for _ in range(NUM_TRIALS):
             step, task = rng.randint(1, 12), rng.choice(TASKS)
             row.add(*_try_stop(tool, partial(broken, step, task, rng.choice(VALUES)), step, task))
         yield row
     for name, broken in (("a loss", _inject_loss), ("a gradient", _inject_gradient)):
-        row = Row(f"NaN or infinity in {name}, `non_finite: skip`", good=(SKIPPED,))
+        row = Row(f"NaN or infinity in {name}, `non_finite: skip`", acceptable=(SKIPPED,))
         for _ in range(NUM_TRIALS // 2):
             step, task = rng.randint(1, 12), rng.choice(TASKS)
             row.add(*_try_skip(tool, partial(broken, step, task, rng.choice(VALUES)), step))
         yield row
 
 
-def _try_stop(tool: Tool, inject: Callable[[], None], step: int, task: str) -> tuple[str, str]:
+def _try_stop(tool: TrainTool, inject: Callable[[], None], step: int, task: str) -> tuple[str, str]:
     folder = tool.scratch / "broken"
     rmtree(folder, ignore_errors=True)
     code, said = tool.run(folder, inject)
-    told = is_one_line(code, said, f"step {step}", task)
+    told = is_one_line_error(code, said, f"step {step}", task)
     exact = tool.run(folder)[0] == 0 and tool.is_equal_to_reference(folder)
     return (STOPPED if told and exact else f"code {code}, told {told}, exact {exact}"), said
 
 
-def _try_skip(tool: Tool, inject: Callable[[], None], step: int) -> tuple[str, str]:
+def _try_skip(tool: TrainTool, inject: Callable[[], None], step: int) -> tuple[str, str]:
     folder = tool.scratch / "broken"
     rmtree(folder, ignore_errors=True)
     code, said = tool.run(folder, inject, overrides=(*OVERRIDES, "train.on_non_finite=skip"))

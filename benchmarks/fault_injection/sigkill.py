@@ -12,8 +12,8 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from rows import RIGHT, TOLD, Row
-from runs import OVERRIDES, Tool, is_one_line
+from result_table import RESUMED_EXACTLY, REPORTED, Row
+from training_runs import OVERRIDES, TrainTool, is_one_line_error
 
 from densemtl.engine.checkpoint import BEST_NAME, LAST_DIR, load_weights, read_checkpoint
 from densemtl.errors import UserError
@@ -24,7 +24,7 @@ MAX_KILL_DELAY = 0.03
 """Seconds from the moment that was waited for to the kill."""
 
 
-def kill_trainings(tool: Tool, count: int, rng: random.Random) -> list[Row]:
+def kill_trainings(tool: TrainTool, count: int, rng: random.Random) -> list[Row]:
     """Kill trainings up to three times each, and let them go on to their end."""
     started = time.monotonic()
     tool.run(tool.scratch / "timed")
@@ -43,7 +43,7 @@ def kill_trainings(tool: Tool, count: int, rng: random.Random) -> list[Row]:
         code, said = tool.run(folder)
         exact = code == 0 and tool.is_equal_to_reference(folder)
         for name, end in ends:
-            rows[name].add(end if end != RIGHT or exact else "another result", said)
+            rows[name].add(end if end != RESUMED_EXACTLY or exact else "another result", said)
     return list(rows.values())
 
 
@@ -53,7 +53,9 @@ def _pop_some(remaining: list[str], rng: random.Random) -> list[str]:
     return taken
 
 
-def _kill_once(tool: Tool, folder: Path, moment: str, duration: float, rng: random.Random) -> str:
+def _kill_once(
+    tool: TrainTool, folder: Path, moment: str, duration: float, rng: random.Random
+) -> str:
     """How the folder looks after a kill."""
     before, mark = _read_step(folder), tool.scratch / "validating"
     mark.unlink(missing_ok=True)
@@ -123,12 +125,14 @@ def _classify_folder(folder: Path, before: int) -> str:
             load_results(folder)
     except UserError as error:
         return f"half a file: {error}"
-    return RIGHT if steps >= before else "an older checkpoint"
+    return RESUMED_EXACTLY if steps >= before else "an older checkpoint"
 
 
-def kill_workers(tool: Tool, count: int, rng: random.Random) -> Row:
+def kill_workers(tool: TrainTool, count: int, rng: random.Random) -> Row:
     """Kill a process that reads images, and train on."""
-    row = Row("SIGKILL of a process that reads images", good=(f"{TOLD[:8]}, {RIGHT}",))
+    row = Row(
+        "SIGKILL of a process that reads images", acceptable=(f"{REPORTED[:8]}, {RESUMED_EXACTLY}",)
+    )
     overrides = (*OVERRIDES, "loader.num_workers=1")
     for _ in range(count):
         folder = tool.scratch / "orphaned"
@@ -139,7 +143,10 @@ def kill_workers(tool: Tool, count: int, rng: random.Random) -> Row:
         for worker in Path(f"/proc/{child}/task/{child}/children").read_text().split():
             os.kill(int(worker), signal.SIGKILL)
         code, said = tool.wait(child)
-        told = is_one_line(code, said, "killed", "loader.num_workers")
+        told = is_one_line_error(code, said, "killed", "loader.num_workers")
         done = tool.run(folder, overrides=overrides)[0] == 0 and tool.is_equal_to_reference(folder)
-        row.add(f"{TOLD[:8]}, {RIGHT}" if told and done else f"code {code}, exact {done}", said)
+        row.add(
+            f"{REPORTED[:8]}, {RESUMED_EXACTLY}" if told and done else f"code {code}, exact {done}",
+            said,
+        )
     return row

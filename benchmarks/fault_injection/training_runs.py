@@ -25,7 +25,12 @@ PRELOADED_MODULES = (
     "matplotlib.pyplot",
     "densemtl.results.tables",
 )
-OVERRIDES = ("train.epochs=3", "train.checkpoint_every_steps=1", "train.ema_decay=0.9", "head={name: deeplab}")
+OVERRIDES = (
+    "train.epochs=3",
+    "train.checkpoint_every_steps=1",
+    "train.ema_decay=0.9",
+    "head={name: deeplabv3}",
+)
 """Twelve steps with dropout and an averaged model; a checkpoint a step, three validations."""
 
 

@@ -77,7 +77,7 @@ class StagePlan:
         feature, prefix = self._to_map(
             feature, _compute_map_size(state.image_size, self.strides[index])
         )
-        return replace(state, feature=feature, prefix=prefix)
+        return replace(state, feature=feature, prefix_tokens=prefix)
 
     def run_stage_with_last_input(
         self, net: nn.Module, index: int, state: StageState
@@ -103,7 +103,7 @@ class StagePlan:
         mapped, prefix = self._to_map(
             leaving, _compute_map_size(state.image_size, self.strides[index])
         )
-        after = replace(state, feature=mapped, prefix=prefix)
+        after = replace(state, feature=mapped, prefix_tokens=prefix)
         return self._last_input_to_map(feature, [after, state]), after
 
     @torch.compiler.disable

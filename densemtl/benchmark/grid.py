@@ -142,7 +142,7 @@ def _build_experiment(
         path: str(config_file) if origin == yaml_loader.COMMAND_LINE else origin
         for path, origin in document.sources.items()
     }
-    return validate_experiment(replace(document, origins=origins))
+    return validate_experiment(replace(document, sources=origins))
 
 
 def _make_baseline_runs(experiment: ExperimentConfig, output: Path) -> dict[str, BenchmarkRun]:

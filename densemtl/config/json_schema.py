@@ -24,7 +24,7 @@ def make_json_schema() -> dict[str, Any]:
         entry = schema["properties"][section]["items"]
         schema["properties"][section]["items"] = {"anyOf": [{"type": "string"}, entry]}
     schema["properties"]["trackers"]["items"] = _listed(schema, "trackers")
-    schema["$defs"]["TaskEntry"]["properties"]["metrics"]["items"] = _listed(schema, "metrics")
+    schema["$defs"]["TaskConfig"]["properties"]["metrics"]["items"] = _listed(schema, "metrics")
     schema["properties"]["base"] = {"type": "string", "description": "a file to inherit from"}
     schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required")}]
     return schema

@@ -93,7 +93,9 @@ def score_pairs(
     from densemtl.runtime.process_pool import OrderedProcessPool
 
     counts: list[BoundaryCounts] = []
-    with OrderedProcessPool(partial(score_pair, rules=options), counts.append, num_workers) as work:
+    with OrderedProcessPool(
+        partial(score_pair, options=options), counts.append, num_workers
+    ) as work:
         for pair in pairs:
             work.submit(pair)
         work.finish()

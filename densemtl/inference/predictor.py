@@ -190,7 +190,7 @@ def _select_precision(default: ExecutionConfig, settings: InferenceSettings) -> 
     amp, last = settings.amp, settings.channels_last
     return replace(
         default,
-        autocast=default.autocast_dtype if amp is None else AUTOCAST_DTYPES.get(amp),
+        autocast_dtype=default.autocast_dtype if amp is None else AUTOCAST_DTYPES.get(amp),
         channels_last=default.channels_last if last is None else last,
     )
 

@@ -26,7 +26,7 @@ class HasImage(Protocol):
         """HxWx3 uint8 RGB."""
 
 
-T = TypeVar("View", bound=HasImage)
+T = TypeVar("T", bound=HasImage)
 
 
 @dataclass(frozen=True)

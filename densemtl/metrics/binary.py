@@ -33,11 +33,11 @@ class BinaryMetric(TaskMetric):
         super().__init__()
         thresholds = torch.arange(1, 100) / 100
         self.register_buffer("thresholds", thresholds, persistent=False)
-        for name in ("hits", "predicted"):
+        for name in ("true_positives", "predicted_positives"):
             zeros = torch.zeros(len(thresholds), dtype=torch.int64)
             self.add_state(name, zeros, dist_reduce_fx="sum")
-        self.add_state("sides", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("surprise", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("class_counts", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("nll_sum", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255."""

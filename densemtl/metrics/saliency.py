@@ -61,7 +61,7 @@ class SaliencyMetric(TaskMetric):
         self.inclusive, self.beta_squared, self.pooled = inclusive, beta_squared, pooled
         thresholds = torch.tensor(percents) / 100
         self.register_buffer("thresholds", thresholds, persistent=False)
-        for name in ("hits", "predicted"):
+        for name in ("true_positives", "predicted_positives"):
             zeros = torch.zeros(len(thresholds), dtype=torch.int64)
             self.add_state(name, zeros, dist_reduce_fx="sum")
         for name in ("positives", "images"):

@@ -61,7 +61,7 @@ class MultiTaskModel(nn.Module):
         predictions = self.decoder(padded)
         whole = get_size(padded)
         if not full_size:
-            return replace(predictions, canvas=whole)
+            return replace(predictions, padded_size=whole)
         final = _resize_and_crop(predictions.logits, whole, size)
         if whole == size:
             return Predictions(final, predictions.aux_logits, predictions.aux_losses)

@@ -100,4 +100,4 @@ def parse_axes(axes: Sequence[str]) -> AxisConvention:
     if any(sum(each in axis for each in axes) != 1 for axis in OPPOSITE_DIRECTIONS):
         choice = ", ".join(" or ".join(axis) for axis in OPPOSITE_DIRECTIONS)
         raise ConfigError(f"--normals-axes: {' '.join(axes)}: give one each of {choice}")
-    return cast("Axes", tuple(axes))
+    return cast("AxisConvention", tuple(axes))

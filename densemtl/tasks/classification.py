@@ -45,8 +45,8 @@ class Classification(CategoricalTask):
         if twice:
             raise ConfigError(f"tasks.{name}.class_names: {twice[0]!r} is named twice.")
         if colors is not None and len(colors) != len(class_names):
-            found = f"{len(colors)} colours for {len(class_names)} classes"
-            raise ConfigError(f"tasks.{name}.colours: {found}; give one a class, or none.")
+            found = f"{len(colors)} colors for {len(class_names)} classes"
+            raise ConfigError(f"tasks.{name}.colors: {found}; give one a class, or none.")
         self.class_names = tuple(class_names)
         self._color_table = np.tile(VOID_COLOR, (IGNORE_INDEX + 1, 1))
         self._color_table[: self.channels] = (

@@ -32,7 +32,7 @@ class Regression(Task):
         vis_max: the value with the darkest.
 
     Raises:
-        ConfigError: low is not below high.
+        ConfigError: `vis_min` is not below `vis_max`.
     """
 
     higher_is_better: ClassVar[bool] = False
@@ -50,7 +50,7 @@ class Regression(Task):
     ) -> None:
         super().__init__(name)
         if vis_min >= vis_max:
-            raise ConfigError(f"tasks.{name}.low: {vis_min} must be below high, {vis_max}.")
+            raise ConfigError(f"tasks.{name}.vis_min: {vis_min} must be below vis_max, {vis_max}.")
         self._channels = channels
         self._loss = LOSSES[loss]
         self.scale_equivariant = scale_equivariant

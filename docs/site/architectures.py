@@ -45,7 +45,7 @@ def render_figure(recipe: Recipe) -> str:
         f"`{file.relative_to(ROOT)}`: what all tasks share spans the columns, and so does what "
         "they meet in (fusion); the rest is a task's own.*"
     )
-    return f"{svg.wall(drawn.rows, drawn.labels, label)}\n\n{told}"
+    return f"{svg.draw_sharing_diagram(drawn.rows, drawn.labels, label)}\n\n{told}"
 
 
 def render_cost_table(recipes_of_decoder: list[Recipe]) -> str:

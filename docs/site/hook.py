@@ -46,14 +46,14 @@ def _expand_pattern(pattern: str) -> list[Any]:
     package, star, _ = pattern.partition("/*")
     if not star:
         return [pattern]
-    return [{name: methods.page_of(package, name)} for name in methods.names(package)]
+    return [{name: methods.get_page_uri(package, name)} for name in methods.list_methods(package)]
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add what is made, and what lies outside docs/."""
-    for uri, text in {**methods.pages(), **configuration.pages()}.items():
+    for uri, text in {**methods.make_pages(), **configuration.make_pages()}.items():
         files.append(File.generated(config, uri, content=text))
-    for source, uri in links.ELSEWHERE.items():
+    for source, uri in links.EXTERNAL_PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, uri, content=text))
     return files
@@ -61,12 +61,12 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let links point into the site."""
-    return links.mended(markdown, page.file.src_uri)
+    return links.rewrite_links(markdown, page.file.src_uri)
 
 
 def on_page_content(html: str, **_: Any) -> str:
     """Write formulas as MathML."""
-    return maths.rendered(html)
+    return maths.render_formulas(html)
 
 
 def on_post_build(config: Any) -> None:

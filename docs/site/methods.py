@@ -98,13 +98,13 @@ def _render_equations(package: str, name: str) -> str:
 
 
 def _describe_decoder(name: str) -> tuple[str, str, str]:
-    found = architectures.recipes().get(name, [])
+    found = architectures.load_recipes().get(name, [])
     if not found:
         return "", "No recipe names it.", f"```yaml\ndecoder: {{name: {name}}}\n```"
     return (
-        architectures.figure(found[0]),
-        architectures.cost_table(found),
-        architectures.recipe(found[0]),
+        architectures.render_figure(found[0]),
+        architectures.render_cost_table(found),
+        architectures.render_recipe(found[0]),
     )
 
 
@@ -118,8 +118,8 @@ def _describe_balancing_method(name: str) -> tuple[str, str, str]:
     told = ", ".join([f"name: {name}", *(f"{key}: {each}" for key, each in options.items())])
     recipe = f"With its defaults:\n\n```yaml\nbalancing: {{{told}}}\n```"
     weighs_gradients = issubclass(cls, GradientBalancer)
-    figure = rules.direction(name) if weighs_gradients else rules.course(name)
-    return figure, rules.cost(cls), recipe
+    figure = rules.render_direction(name) if weighs_gradients else rules.render_weight_curves(name)
+    return figure, rules.describe_cost(cls), recipe
 
 
 def _render_overview() -> str:

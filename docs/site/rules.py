@@ -39,7 +39,7 @@ def render_weight_curves(name: str) -> str:
         for task, (first, last, speed) in LOSS_CURVES.items()
     )
     return (
-        f"{svg.curves(shares, highest, f'Shares of weights under {name}')}\n\n*Each task's share "
+        f"{svg.draw_curves(shares, highest, f'Shares of weights under {name}')}\n\n*Each task's share "
         f"of the weights over {NUM_EPOCHS} epochs of {STEPS_PER_EPOCH} steps, by this rule itself, on losses "
         f"that fall exponentially: {told}.*"
     )
@@ -94,7 +94,7 @@ def render_direction(name: str) -> str:
     told = f"raises the loss of {' and '.join(harms)}" if harms else "raises no loss"
     found = ", ".join(f"{each:.2f}" for each in weights.tolist())
     return (
-        f"{svg.arrows(vectors, f'Gradients and the direction of {name}')}\n\n*Two gradients in "
+        f"{svg.draw_arrows(vectors, f'Gradients and the direction of {name}')}\n\n*Two gradients in "
         "conflict, and the direction that this rule itself makes of them, drawn at their mean "
         f"length. Its weights are {found}; to first order a step against it {told}.*"
     )

@@ -49,7 +49,7 @@ def test_equal_reasons_share_a_number() -> None:
 
 
 def test_the_tool_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compatibility, "architectures", lambda: ["hard_sharing", "mtan"])
+    monkeypatch.setattr(compatibility, "list_architectures", lambda: ["hard_sharing", "mtan"])
     file = tmp_path / "table.md"
     main(["test_resnet", "test_vit", "--output", str(file)])
     text = file.read_text(encoding="utf-8")

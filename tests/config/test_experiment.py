@@ -20,7 +20,7 @@ class Rooms:
         self.split, self.tasks, self.root, self.size = split, tasks, root, size
 
     @classmethod
-    def offers(cls, **options: Any) -> dict[str, dict[str, Any]]:
+    def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         return {
             "semseg": {"class_names": ["wall", "floor"]},
             "depth": {},
@@ -247,7 +247,7 @@ def test_the_single_task_reference_shares_nothing_else(write):
 @pytest.mark.parametrize("name", ["shared", "fusion", "balancing", "a.b", "keys", "training", "2d"])
 def test_a_name_that_no_module_can_bear(write, monkeypatch, name):
     monkeypatch.setattr(
-        Rooms, "offers", classmethod(lambda cls, **options: {name: {"kind": "depth"}})
+        Rooms, "task_defaults", classmethod(lambda cls, **options: {name: {"kind": "depth"}})
     )
     file = write(GOOD.replace("[semseg, {name: depth, loss: berhu}]", f"['{name}']"))
     assert errors(file) == [

@@ -154,14 +154,14 @@ def test_fewer_images_than_a_batch_is_an_error(tasks):
     [
         (
             "semseg",
-            "classes",
+            "classification",
             {"class_names": ["a", "b"]},
             r"holds numbers above 1 that are",
         ),
         ("semseg", "binary", {}, r"holds numbers above 1 that are"),
         ("semseg", "depth", {}, r"is HxW uint8, the task takes HxW float32"),
         ("depth", "binary", {}, r"is HxW float32, the task takes HxW uint8"),
-        ("normals", "unit_vectors", {"channels": 2}, r"is HxWx3 float32, the task takes HxWx2 fl"),
+        ("normals", "direction", {"channels": 2}, r"is HxWx3 float32, the task takes HxWx2 fl"),
     ],
 )
 def test_labels_of_another_kind_of_task_are_told(name, kind, options, told):

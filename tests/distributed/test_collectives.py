@@ -24,15 +24,15 @@ from tests.helpers.two_ranks import start_two_ranks, wait_for_both
 
 IMAGES, SIZE = 4, (6, 7)
 LOSSES = {
-    "cross-entropy": ("classes", {"class_names": ["a", "b", "c"]}),
+    "cross-entropy": ("classification", {"class_names": ["a", "b", "c"]}),
     "balanced": ("binary", {"positive_weight": 0.9}),
     "balanced by the batch": ("binary", {}),
     "l1": ("regression", {}),
     "log_l1": ("regression", {"loss": "log_l1"}),
     "berhu": ("regression", {"loss": "berhu"}),
     "silog": ("regression", {"loss": "silog"}),
-    "vectors": ("unit_vectors", {}),
-    "cosine": ("unit_vectors", {"loss": "cosine"}),
+    "vectors": ("direction", {}),
+    "cosine": ("direction", {"loss": "cosine"}),
 }
 Told = tuple[Tensor, Tensor]
 """A scalar, and its gradient for what stands for a weight of the network."""

@@ -97,7 +97,7 @@ def test_killed_before_it_was_done_it_is_done_by_the_next_call_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(final_metrics, "evaluate_fully", refuse)
+        patch.setattr(final_metrics, "evaluate_with_final_metrics", refuse)
         with pytest.raises(KeyboardInterrupt):
             go_on(tmp_path)
     assert not (tmp_path / RESULTS_FILE).exists()
@@ -110,7 +110,7 @@ def test_killed_before_it_was_done_it_is_done_by_the_next_call_alone(
     now = load_weights(tmp_path / "last" / "model.safetensors")
     assert now.config_yaml == trained.config_yaml
     assert all(torch.equal(now.tensors[name], each) for name, each in trained.tensors.items())
-    monkeypatch.setattr(final_metrics, "evaluate_fully", refuse)
+    monkeypatch.setattr(final_metrics, "evaluate_with_final_metrics", refuse)
     assert go_on(tmp_path).tasks == completed.tasks
 
 
@@ -140,7 +140,7 @@ def test_delta_m_reads_it_of_both_sides(tmp_path: Path) -> None:
 def test_a_run_without_such_a_task_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(final_metrics, "evaluate_fully", refuse)
+    monkeypatch.setattr(final_metrics, "evaluate_with_final_metrics", refuse)
     results = train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu")
     assert {task: result.selection_metric for task, result in results.tasks.items()} == {
         task: result.primary_metric for task, result in results.tasks.items()

@@ -67,7 +67,7 @@ def test_normals_of_floats_stay_as_they_are_and_turn_into_camera_axes(make_task)
 
 def test_two_components_and_numbers_of_any_unit(make_task):
     pairs = np.random.default_rng(0).uniform(-1, 1, (4, 3, 2)).astype(np.float32)
-    np.testing.assert_array_equal(read(make_task("unit_vectors"), pairs), pairs)
+    np.testing.assert_array_equal(read(make_task("direction"), pairs), pairs)
     np.testing.assert_array_equal(read(make_task("regression"), 5000 * pairs), 5000 * pairs)
 
 

@@ -201,7 +201,7 @@ class Endless(nn.Module):
 
 
 def test_what_takes_torch_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_export, "LIMIT", 1.0)
+    monkeypatch.setattr(torch_export, "TIME_LIMIT", 1.0)
     traced = torch_export.trace(Endless(), torch.zeros(2, 3, 8, 16))  # type: ignore[arg-type]
     assert traced.dynamic_axes == "nothing"
     told = "ModelError: torch had not traced it after 1 s"
@@ -259,8 +259,8 @@ def test_a_network_that_changes_leaves_no_report(
         def __call__(self, image: torch.Tensor) -> list[Any]:
             return [1 + output for output in parity.make_reference_fn(network)(image)]
 
-    monkeypatch.setattr(onnx, "Session", Wrong)
-    monkeypatch.setattr(onnx, "write", lambda *_: None)
+    monkeypatch.setattr(onnx, "OnnxSession", Wrong)
+    monkeypatch.setattr(onnx, "write_onnx", lambda *_: None)
     monkeypatch.setattr(
         "densemtl.export.exporter.trace",
         lambda *_: torch_export.TracedGraph(None, "nothing", {}),  # type: ignore[arg-type]

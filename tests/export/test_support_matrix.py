@@ -42,7 +42,7 @@ def test_a_stopped_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             raise KeyboardInterrupt
         return ExportResult(error=1e-6, dynamic_axes="batch")
 
-    monkeypatch.setattr(support_matrix, "try_out", try_out)
+    monkeypatch.setattr(support_matrix, "check_pair", try_out)
     command = ["a", "b", "--decoders", "cgc", "mtan", "--output", str(tmp_path / "table.md")]
     with pytest.raises(KeyboardInterrupt):
         main(command)

@@ -34,7 +34,7 @@ from densemtl.runtime.execution import ExecutionConfig
 
 BACKBONES = tuple(timm.list_models("test_*"))
 TASKS = ("semseg", "human_parts", "depth", "normals", "edge", "saliency")
-KINDS = ("classes", "binary", "regression", "unit_vectors")
+KINDS = ("classification", "binary", "regression", "direction")
 OPTIMIZERS = tuple(timm.optim.list_optimizers(exclude_filters=["*kron*"]))
 """Kron's are compiled, which takes a minute."""
 

@@ -58,7 +58,7 @@ def test_without_gradients_there_is_the_value_alone():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("elements", [1, 10**9])
 def test_cross_entropy_in_bands(monkeypatch, elements, layout):
-    monkeypatch.setattr(lazy_upsampling, "BAND", elements)
+    monkeypatch.setattr(lazy_upsampling, "MAX_BAND_ELEMENTS", elements)
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 8, 12).contiguous(memory_format=layout)
     target = torch.randint(0, 5, (2, *SIZE)).byte()

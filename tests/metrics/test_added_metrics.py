@@ -60,7 +60,7 @@ class Own(Survey):
 class Silent(Survey):
     """Does not score depth."""
 
-    tasks: ClassVar[dict[str, TaskScoring]] = {"classes": Survey.tasks["classes"]}
+    tasks: ClassVar[dict[str, TaskScoring]] = {"classification": Survey.tasks["classification"]}
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,7 @@ def score(task, own, protocol) -> dict[str, float]:
     else:
         target = label.abs() + 0.5
         target[0] = torch.nan
-    metric = task.final_metric(protocol) or task.make_metric(protocol)
+    metric = task.make_final_metric(protocol) or task.make_metric(protocol)
     metric.update(task.decode(logits)[own], target[own])
     return metric.compute_dict()
 

@@ -33,7 +33,7 @@ def make(name, options):
 
 def metric_of(task, protocol):
     """The one that Delta_m reads; the quick one of edges is that of binary maps."""
-    return task.final_metric(protocol) or task.make_metric(protocol)
+    return task.make_final_metric(protocol) or task.make_metric(protocol)
 
 
 def draw(task, seed=0):

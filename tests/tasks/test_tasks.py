@@ -57,7 +57,7 @@ def test_void_is_nowhere_valid_and_black(any_task):
 def test_errors_are_0_where_right_and_nan_where_void(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
     valid = any_task.compute_valid_mask(as_target(label))[0].numpy()
-    errors = any_task.errors(label, label)
+    errors = any_task.compute_error_map(label, label)
     assert errors.shape == SIZE
     assert errors.dtype == np.float32
     assert np.isnan(errors[~valid]).all()
@@ -66,7 +66,12 @@ def test_errors_are_0_where_right_and_nan_where_void(any_task, draw_label, rng):
 
 def test_errors_by_hand(make_task):
     def errors(name, prediction, label):
-        return make_task(name).errors(np.array(prediction), np.array(label)).ravel().tolist()
+        return (
+            make_task(name)
+            .compute_error_map(np.array(prediction), np.array(label))
+            .ravel()
+            .tolist()
+        )
 
     assert errors("semseg", [[0, 1, 2]], np.array([[0, 2, 1]], np.uint8)) == [0, 1, 1]
     assert errors("edge", [[0.25, 0.25]], np.array([[0, 1]], np.uint8)) == [0.25, 0.75]
@@ -103,7 +108,7 @@ def test_decoded_predictions_are_what_the_metric_takes(any_task, draw_label, rng
     metric.update(any_task.decode(logits_of(any_task)), target)
     scores = metric.compute_dict()
     assert np.isfinite(scores[any_task.get_selection_metric(protocol)])
-    final = any_task.final_metric(protocol)
+    final = any_task.make_final_metric(protocol)
     if final is None:
         assert any_task.get_selection_metric(protocol) == any_task.get_primary_metric(protocol)
         return
@@ -113,7 +118,7 @@ def test_decoded_predictions_are_what_the_metric_takes(any_task, draw_label, rng
 
 def scored(task, protocol, logits, label) -> dict[str, float]:
     """The values that weights are chosen by and that Delta_m reads."""
-    final = task.final_metric(protocol)
+    final = task.make_final_metric(protocol)
     metrics = [task.make_metric(protocol), *([] if final is None else [final])]
     values = {}
     for metric in metrics:
@@ -152,11 +157,11 @@ def test_a_step_against_the_gradient_lowers_the_loss(any_task, draw_label, rng):
     ("name", "weight"),
     [
         *(("semseg", 1), ("human_parts", 2), ("saliency", 5), ("normals", 10), ("edge", 50)),
-        *(("depth", 1), ("classes", 1), ("binary", 1), ("regression", 1), ("unit_vectors", 1)),
+        *(("depth", 1), ("classification", 1), ("binary", 1), ("regression", 1), ("direction", 1)),
     ],
 )
 def test_usual_loss_weights(make_task, name, weight):
-    assert make_task(name).weight == weight
+    assert make_task(name).default_loss_weight == weight
 
 
 def test_saliency_reports_what_its_protocol_reports(make_task):
@@ -171,13 +176,16 @@ def test_edges_are_published_by_dataset_and_protocol(make_task):
     boundary = torch.zeros(1, 20, 20)
     boundary[0, :, 8] = 1
     for protocol, regions in (("survey", False), ("modern", True)):
-        metric = make_task("edge", regions_under=["modern"]).final_metric(protocol)
+        metric = make_task("edge", region_label_protocols=["modern"]).make_final_metric(protocol)
         assert metric.count.regions is regions
         metric.update(boundary, label)
         # The outer pixels of a line fade under `modern`.
         assert (metric.compute_dict()["odsF"] > 90) is regions
-    assert make_task("edge", max_distance=0.011).final_metric("survey").count.max_distance == 0.011
-    assert make_task("edge").final_metric("survey").count.max_distance == 0.0075
+    assert (
+        make_task("edge", max_distance=0.011).make_final_metric("survey").count.max_distance
+        == 0.011
+    )
+    assert make_task("edge").make_final_metric("survey").count.max_distance == 0.0075
 
 
 def test_decoded_values(make_task):
@@ -213,12 +221,16 @@ def test_options_reach_the_loss(make_task, draw_label, rng):
         ("semseg", {"class_names": []}, "semseg.class_names"),
         ("semseg", {"class_names": ["a", "a"]}, "class_names: 'a' is named twice"),
         ("semseg", {"class_names": [str(i) for i in range(256)]}, "at most 255 items"),
-        ("classes", {"class_names": ["a"], "colours": [(1, 2, 3)] * 2}, "2 colours for 1 classes"),
+        (
+            "classification",
+            {"class_names": ["a"], "colors": [(1, 2, 3)] * 2},
+            "2 colors for 1 classes",
+        ),
         ("edge", {"positive_weight": 1.5}, "edge.positive_weight: Input should be less than"),
         ("edge", {"max_distance": 7.5}, "edge.max_distance: Input should be less than 1, not 7.5"),
         ("edge", {"regions_under": ["other"]}, "edge.regions_under"),
         ("regression", {"low": 2.0, "high": 1.0}, "low: 2.0 must be below high"),
-        ("unit_vectors", {"channels": 4}, "channels: Input should be 2 or 3, not 4"),
+        ("direction", {"channels": 4}, "channels: Input should be 2 or 3, not 4"),
         ("depth", {"loss": "l3"}, "depth.loss"),
         ("depth", {"channel": 2}, "channel: unknown key"),
     ],
@@ -229,7 +241,9 @@ def test_options_that_make_no_sense(make_task, name, options, message):
 
 
 def test_own_colours_and_palette(make_task):
-    task = make_task("classes", class_names=["sea", "land"], colours=[(0, 0, 255), (0, 255, 0)])
+    task = make_task(
+        "classification", class_names=["sea", "land"], colors=[(0, 0, 255), (0, 255, 0)]
+    )
     picture = task.colorize(np.array([[0, 1, IGNORE_INDEX]], np.uint8))
     assert picture.tolist() == [[[0, 0, 255], [0, 255, 0], [0, 0, 0]]]
 
@@ -281,7 +295,7 @@ def test_an_own_task_is_a_few_lines(monkeypatch):
     module.Materials = Materials
     monkeypatch.setitem(sys.modules, "toybox", module)
     task = registry.create("tasks", "toybox:Materials", "material", options={"shiny": True})
-    assert (task.name, task.channels, task.weight) == ("material", 3, 3.0)
+    assert (task.name, task.channels, task.default_loss_weight) == ("material", 3, 3.0)
     label = np.array([[0, 2], [IGNORE_INDEX, 1]], np.uint8)
     mirrored = task.transform_label(label, GeometricTransform((0, 0, 2, 2), (2, 2), flip=True))
     assert mirrored.tolist() == [[2, 0], [1, IGNORE_INDEX]]

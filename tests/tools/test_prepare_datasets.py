@@ -86,7 +86,7 @@ def test_goes_on_after_an_interruption(
     def stops_in_the_third(root: Path, name: str, frame: object) -> None:
         written.append(name)
         if len(written) == 3:
-            monkeypatch.setattr("densemtl.io.writers.write_picture", interrupt)
+            monkeypatch.setattr("densemtl.io.writers.write_image", interrupt)
         write(root, name, frame)
 
     def interrupt(file: Path, picture: np.ndarray) -> None:

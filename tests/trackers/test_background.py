@@ -94,7 +94,7 @@ def test_a_tracker_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_tracker_that_falls_behind_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "WAITING", 1)
+    monkeypatch.setattr(background, "MAX_PENDING_CALLS", 1)
     gate = threading.Event()
     told = use(Recorder(gate=gate), tmp_path)
     gate.set()

@@ -96,7 +96,7 @@ def test_a_run_may_go_on_with_other_trackers(tmp_path: Path, own: str) -> None:
 
 
 def test_only_the_first_rank_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collectives, "rank", lambda: 1)
+    monkeypatch.setattr(collectives, "get_rank", lambda: 1)
     with open_log(RunInfo(tmp_path, "tiny", {"seed": 0}), [Faulty()]) as log:
         log.log_scalars(1, "train", {"depth": 1.0})
     assert list(tmp_path.iterdir()) == []

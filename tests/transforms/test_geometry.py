@@ -78,7 +78,7 @@ def test_quarter_turns_move_every_pixel_exactly(make_task, rng, turns, side):
     np.testing.assert_array_equal(geometry.apply_image(image), np.rot90(image, turns))
 
 
-@pytest.mark.parametrize("name", ["normals", "unit_vectors"])
+@pytest.mark.parametrize("name", ["normals", "direction"])
 @pytest.mark.parametrize(
     ("angle", "flip", "right_becomes", "down_becomes"),
     [

@@ -21,7 +21,7 @@ from densemtl.types import IGNORE_INDEX
 Encoding = Literal["classes", "binary", "regression", "depth", "unit_vectors"]
 
 DEFAULT_ENCODINGS: dict[str, Encoding] = {
-    "classes": "classes",
+    "classification": "classes",
     "semseg": "classes",
     "human_parts": "classes",
     "binary": "binary",
@@ -29,7 +29,7 @@ DEFAULT_ENCODINGS: dict[str, Encoding] = {
     "saliency": "binary",
     "regression": "regression",
     "depth": "depth",
-    "unit_vectors": "unit_vectors",
+    "direction": "unit_vectors",
     "normals": "unit_vectors",
 }
 """How the labels of each kind of task are stored."""

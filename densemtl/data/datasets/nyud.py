@@ -115,7 +115,7 @@ class NYUDDataset(FileDataset):
 
     def _make_reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
         readers: dict[str, Callable[[Path], NDArray[np.generic]]] = {
-            "semseg": partial(_read_classes, classes=self._make_id_to_class()),
+            "semseg": partial(_read_classes, id_to_class=self._make_id_to_class()),
             "depth": read_depth,
             "normals": partial(read_normals, axes=self._normals_axes),
             "edge": _read_edge,
@@ -142,7 +142,10 @@ class NYUDDataset(FileDataset):
             raise DataError(f"{derived_folder}: no derived normals here; make them by `{command}`")
         read_given = self._make_reader("normals")
         read = partial(
-            _read_given_or_derived, given=folder, read_given=read_given, read_other=read_normals
+            _read_given_or_derived,
+            given_folder=folder,
+            read_given=read_given,
+            read_derived=read_normals,
         )
         return LabelFiles({**own, **given_files}, read, folder)
 

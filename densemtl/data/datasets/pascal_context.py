@@ -147,7 +147,7 @@ class PascalContextDataset(FileDataset):
             self._root / "edge"
         )
         found = maps | self._index_derived_labels(f"edge_{self.split}")
-        read = partial(_read_edge, rule=EDGE_DERIVATIONS[self.split])
+        read = partial(_read_edge, derive_edges=EDGE_DERIVATIONS[self.split])
         if self.split == "train" or self._edge_split_list is None:
             return LabelFiles(found, read, self._root / LABEL_MAP_FOLDER)
         scored = set(arrays.read_split_list(self._edge_split_list))
@@ -165,7 +165,7 @@ class PascalContextDataset(FileDataset):
         if distilled:
             return LabelFiles(distilled, _read_saliency, self._root / "sal_distill")
         derived = arrays.index_by_stem(self._root / "sal")
-        read = partial(_read_saliency, void=SALIENCY_IGNORE_VALUES)
+        read = partial(_read_saliency, ignore_values=SALIENCY_IGNORE_VALUES)
         return LabelFiles(derived, read, self._root / "sal_distill")
 
     def _find_normals_files(self) -> LabelFiles:
@@ -173,7 +173,7 @@ class PascalContextDataset(FileDataset):
         maps = self._root / LABEL_MAP_FOLDER
         return LabelFiles(
             arrays.index_by_stem(folder),
-            partial(_read_normals, axes=self._normals_axes, maps=maps),
+            partial(_read_normals, axes=self._normals_axes, label_map_folder=maps),
             folder,
         )
 

@@ -29,10 +29,10 @@ class Modern(ScoringProtocol):
     """The metrics of tables since ATRC."""
 
     tasks: ClassVar[Mapping[str, TaskScoring]] = {
-        "classes": TaskScoring(MetricSpec("miou"), "mIoU"),
+        "classification": TaskScoring(MetricSpec("miou"), "mIoU"),
         "binary": TaskScoring(MetricSpec("binary"), "pixel_maxF"),
         "regression": TaskScoring(MetricSpec("regression"), "rmse"),
-        "unit_vectors": TaskScoring(MetricSpec("normals"), "mErr"),
+        "direction": TaskScoring(MetricSpec("normals"), "mErr"),
         "depth": TaskScoring(MetricSpec("depth"), "rmse"),
         "saliency": TaskScoring(MetricSpec("saliency", SALIENCY), "maxF"),
         "edge": TaskScoring(

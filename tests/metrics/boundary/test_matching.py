@@ -67,8 +67,8 @@ def test_as_large_as_any_after_other_maps(seed, radius):
 def way(request, monkeypatch):
     """Few pixels are matched by moves alone; many are first paired with what is nearest."""
     if request.param == "moves alone":
-        monkeypatch.setattr(matching, "pair_nearest", lambda *_: None)
-        monkeypatch.setattr(augmentation, "CHUNK", 50)
+        monkeypatch.setattr(matching, "match_nearest", lambda *_: None)
+        monkeypatch.setattr(augmentation, "CHUNK_SIZE", 50)
 
 
 @pytest.mark.parametrize("radius", [1.2, 2.0, 6.2])
@@ -172,8 +172,8 @@ def work(truth, maps, radius, monkeypatch):
         done["dilations"] += 1
         return dilate(disc, words)
 
-    monkeypatch.setattr(augmentation, "_step", counted_step)
-    monkeypatch.setattr(Disc, "dilate", counted_dilate)
+    monkeypatch.setattr(augmentation, "_push_step", counted_step)
+    monkeypatch.setattr(Disc, "dilate_packed", counted_dilate)
     matcher = BoundaryMatcher(truth, radius)
     for found in maps:
         matcher.match(found)
