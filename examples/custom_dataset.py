@@ -14,7 +14,7 @@ CLASSES = ["ground", "red", "green", "blue"]
 
 
 class Discs(DenseDataset):
-    """One disc an image: its colour is `semseg`, and `centre` the distance to its middle.
+    """One disc an image: its colour is `semseg`, and `center` the distance to its middle.
 
     Args:
         split: "train" or "val".
@@ -38,7 +38,7 @@ class Discs(DenseDataset):
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """Classes by their names, and a regression whose values halve where things are shrunk."""
-        return {"semseg": {"class_names": CLASSES}, "centre": {"kind": "regression"}}
+        return {"semseg": {"class_names": CLASSES}, "center": {"kind": "regression"}}
 
     def __getitem__(self, index: int) -> Sample:
         """Draw an image; its labels at its size, only those that are asked for."""
@@ -50,5 +50,5 @@ class Discs(DenseDataset):
         semseg = np.where(distance < rng.uniform(0.1, 0.3), colour, 0).astype(np.uint8)
         image = rng.integers(60, 120, (*self.size, 3), dtype=np.uint8)
         image[semseg > 0, colour - 1] += 100
-        targets = {"semseg": semseg, "centre": distance.astype(np.float32)}
+        targets = {"semseg": semseg, "center": distance.astype(np.float32)}
         return Sample(image, {task: targets[task] for task in self.tasks}, self.ids[index])

@@ -133,7 +133,8 @@ def make_point_cloud_builder(
 
     if intrinsics is None:
         print(
-            f"points: no --intrinsics given; assuming a focal length of {DEFAULT_FOCAL_LENGTH} image widths"
+            "points: no --intrinsics given; assuming a focal length of"
+            f" {DEFAULT_FOCAL_LENGTH} image widths"
         )
     return PointCloudBuilder(tasks, color_source, Intrinsics(*intrinsics) if intrinsics else None)
 

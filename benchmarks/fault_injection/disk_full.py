@@ -72,7 +72,7 @@ def _try_read_only(tool: TrainTool, disk: Path) -> Row:
     for steps in (0, 3, 5):
         folder = disk / "run"
         if steps:
-            tool.run(folder, steps=steps)
+            tool.run(folder, max_steps=steps)
         _remount(disk, "ro")
         code, said = tool.run(folder)
         _remount(disk, "rw")
@@ -86,7 +86,7 @@ def _try_forbidden(tool: TrainTool) -> Row:
     for steps in (0, 3, 5):
         folder = tool.scratch / "forbidden" / "run"
         if steps:
-            tool.run(folder, steps=steps)
+            tool.run(folder, max_steps=steps)
         else:
             folder.parent.mkdir()
         code, said = tool.run(folder, partial(os.setuid, NOBODY_UID))

@@ -12,7 +12,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from result_table import RESUMED_EXACTLY, REPORTED, Row
+from result_table import REPORTED, RESUMED_EXACTLY, Row
 from training_runs import OVERRIDES, TrainTool, is_one_line_error
 
 from densemtl.engine.checkpoint import BEST_NAME, LAST_DIR, load_weights, read_checkpoint

@@ -31,8 +31,8 @@ class Diagnosis:
 
     Attributes:
         scores: all metrics, of the whole split.
-        image_scores: {task: {image: the metric that weights are chosen by, of it alone}}; images without
-            a label are left out.
+        image_scores: {task: {image: the metric that weights are chosen by, of it alone}}; images
+            without a label are left out.
         calibration: of every task that gives probabilities.
     """
 

@@ -1,4 +1,4 @@
-"""What an experiment's network costs and shares, told without data, weights or running it."""
+"""Costs and sharing of an experiment's network, found without data, weights or a forward pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Cost:
 
     Attributes:
         parameters: how many numbers.
-        gflop: of one image, 2 FLOP a multiply-add; see `costs.count_flop`.
+        gflop: of one image, 2 FLOP a multiply-add; see `complexity.count_flops`.
     """
 
     parameters: int
@@ -43,8 +43,9 @@ class ModelSummary:
         input: (height, width) that the numbers are for.
         total: the sum of all groups.
         groups: {"shared", each task, auxiliary ones too, "fusion": its cost}.
-        activation_mib: what one image keeps in memory in training; see `costs.train_pass`.
-        structure: what is shared, drawn by `str`; see `find_structure`.
+        activation_mib: what one image keeps in memory in training; see
+            `complexity.trace_training_forward`.
+        structure: what is shared, drawn by `str`; see `trace_sharing_structure`.
     """
 
     architecture: str
@@ -60,7 +61,7 @@ class ModelSummary:
         """For JSON: all but the structure, the numbers of the whole beside the others."""
         values = asdict(self)
         values.pop("structure")
-        return values.pop("whole") | values
+        return values.pop("total") | values
 
 
 def summarize(experiment: ExperimentConfig) -> ModelSummary:

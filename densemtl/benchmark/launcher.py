@@ -106,6 +106,5 @@ class Launcher(ABC):
 
     def _log_progress(self, run: BenchmarkRun, status: str) -> None:
         self._num_done += 1
-        self._log_fn(
-            f"[{self._num_done:>{len(str(self.total_runs))}}/{self.total_runs}] {run.title}: {status}"
-        )
+        num_done = f"{self._num_done:>{len(str(self.total_runs))}}"
+        self._log_fn(f"[{num_done}/{self.total_runs}] {run.title}: {status}")

@@ -57,8 +57,8 @@ class LocalLauncher(Launcher):
 
     Args:
         resources: how many at once, and on what.
-        report: see `Crew`.
-        work_fn: see `Crew`.
+        report: see `Launcher`.
+        work_fn: see `Launcher`.
     """
 
     def __init__(

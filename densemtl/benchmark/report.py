@@ -140,8 +140,8 @@ def _iter_notes(comparisons: Sequence[ComparisonRow]) -> Iterator[str]:
     if counts[-1] > 1:
         yield (
             f"Each row is tested separately at {100 * CONFIDENCE_LEVEL:g} %: about one in"
-            f" {round(1 / (1 - CONFIDENCE_LEVEL))} rows without a true difference appears to differ. There"
-            f" are {len(comparisons)} rows."
+            f" {round(1 / (1 - CONFIDENCE_LEVEL))} rows without a true difference appears to"
+            f" differ. There are {len(comparisons)} rows."
         )
 
 

@@ -53,8 +53,8 @@ class SlurmLauncher(Launcher):
             cpus_per_task, gpus_per_node.
         output: the runs' common folder, which all machines see.
         device: "cpu", "cuda" ..; None for a GPU where there is one.
-        report: see `Crew`.
-        work_fn: see `Crew`.
+        report: see `Launcher`.
+        work_fn: see `Launcher`.
         poll_seconds: seconds between two looks at the jobs.
 
     Raises:

@@ -40,8 +40,8 @@ class PairedDifference:
         num_seeds: number of seeds that both have.
         mean: mean of the paired differences.
         t_interval: Student's t interval of the mean; None for one seed.
-        bootstrap_interval: bootstrap-t interval of the mean; None for fewer than `MIN_BOOTSTRAP_SEEDS` seeds
-            or if all differences are equal.
+        bootstrap_interval: bootstrap-t interval of the mean; None for fewer than
+            `MIN_BOOTSTRAP_SEEDS` seeds or if all differences are equal.
         verdict: "better" or "worse" only if every available interval excludes zero.
     """
 
@@ -93,7 +93,7 @@ def compute_t_interval(differences: NDArray[np.float64]) -> Interval | None:
 
 
 def compute_t_quantile(count: int) -> float:
-    """Return the two-sided quantile of Student's t at `LEVEL` for `count` differences."""
+    """Return the two-sided quantile of Student's t at `CONFIDENCE_LEVEL` for `count` differences."""
     from scipy import stats  # imported here, as it takes a second
 
     return float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, count - 1))

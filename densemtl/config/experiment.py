@@ -43,10 +43,10 @@ CONFIG = "config.yaml"
 
 NON_SEMANTIC_KEYS = {
     "data": ("root",),
-    "loader": ("workers", "eval_batch_size", "cache", "cache_folder", "corrupt"),
+    "loader": ("num_workers", "eval_batch_size", "cache", "cache_dir", "on_corrupt"),
     "train": (
-        *("panels", "panels_every", "relations_every", "log_every", "checkpoint_steps"),
-        *("checkpoint_activations", "compile", "shard"),
+        *("num_vis_images", "visualize_every", "grad_similarity_every", "log_every_steps"),
+        *("checkpoint_every_steps", "grad_checkpointing", "compile", "fsdp"),
     ),
 }
 """{section: keys that change where, how fast or how visibly a run goes, but no number of it}."""
@@ -185,7 +185,7 @@ class ExperimentConfig(Section):
         return values
 
     def compute_config_hash(self) -> str:
-        """A short hash of `material()`, which renaming a key does not change."""
+        """A short hash of `to_semantic_dict()`, which renaming a key does not change."""
         text = json.dumps(restore_config(self.to_semantic_dict()), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -72,7 +72,7 @@ class AugmentConfig(Section):
     """Bounds of a uniform zoom; above 1 things look nearer, and depth is divided by it."""
     scales: tuple[Scale, ...] = ()
     """When given, the zoom is chosen from these with equal chance instead."""
-    crop: Literal["centre", "random"] = "centre"
+    crop: Literal["center", "random"] = "center"
     """Where the seen box lies when it is smaller or larger than the image."""
     max_rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest turn in degrees, uniform in both directions."""
@@ -134,7 +134,7 @@ class ScheduleConfig(Section):
     """Of the way down from `optim.lr`."""
     power: PositiveFloat = 0.9
     """Of `poly`."""
-    interval: Literal["epoch", "iteration"] = "iteration"
+    interval: Literal["epoch", "step"] = "step"
     """Whether the rate falls with each epoch or each step."""
     warmup_epochs: NonNegativeFloat = 0.0
     """Linear rise before; may be part of an epoch."""

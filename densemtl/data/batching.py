@@ -155,7 +155,7 @@ class TrainCollate:
         return Batch(image.permute(0, 3, 1, 2), targets, ids, frames)
 
     def get_label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
-        """As `TrainView` left it, which has looked at it."""
+        """As `TrainDataset` left it, which has looked at it."""
         return sample.targets.get(task.name)
 
 

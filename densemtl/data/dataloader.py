@@ -14,8 +14,8 @@ from densemtl.errors import UserError, WorkerError
 T = TypeVar("T")
 
 WORKER_KILLED_MESSAGE = (
-    "a process that reads images was killed, perhaps for want of memory: take fewer loader.num_workers;"
-    " a training goes on when the same command is given again"
+    "a process that reads images was killed, perhaps for want of memory: decrease"
+    " loader.num_workers; a training goes on when the same command is given again"
 )
 
 

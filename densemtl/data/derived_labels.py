@@ -107,7 +107,7 @@ def _fit_plane_normals(sums: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def derive_region_edges(regions: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """HxW region ids -> uint8 1 on their `boundaries`."""
+    """HxW region ids -> uint8 1 on their boundaries."""
     return find_region_boundaries(regions).astype(np.uint8)
 
 

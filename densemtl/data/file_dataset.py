@@ -87,8 +87,9 @@ class FileDataset(DenseDataset):
         own = {name: label_files.files[name] for name in self.ids if name in label_files.files}
         if not own:
             raise DataError(
-                f"{label_files.searched_path}: no {task} label for any of the {len(self.ids)} images of "
-                f"{self.split!r}; leave the task out, or add its files (see datasets/README.md)"
+                f"{label_files.searched_path}: no {task} label for any of the {len(self.ids)} "
+                f"images of {self.split!r}; leave the task out, or add its files"
+                " (see datasets/README.md)"
             )
         return LabelFiles(own, label_files.read, label_files.searched_path)
 

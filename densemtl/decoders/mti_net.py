@@ -18,7 +18,7 @@ from densemtl.ops.resize import get_size, resize
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, Predictions
 
-MaskSoftmax = Literal["published_code", "paper"]
+MaskSoftmax = Literal["reference_code", "paper"]
 
 MASK_REDUCTION = 4
 """The propagation's mask is made in this part of the width."""
@@ -33,7 +33,7 @@ class MTINet(SharedBackboneDecoder):
         tasks: the run's.
         auxiliary_tasks: predicted at every scale and distilled from, but not refined.
         softmax: over what the propagation's mask sums to 1: the "paper" says over tasks; the
-            "published_code" views the same channels in another order, so that they are as many
+            "reference_code" views the same channels in another order, so that they are as many
             neighbouring channels of one task, and the published numbers are of that.
         pyramid_width: channels of the scales that are made where the backbone has only one, as a
             ViT; not used with other backbones.
@@ -46,7 +46,7 @@ class MTINet(SharedBackboneDecoder):
         tasks: Sequence[Task],
         auxiliary_tasks: Sequence[Task] = (),
         *,
-        softmax: MaskSoftmax = "published_code",
+        softmax: MaskSoftmax = "reference_code",
         pyramid_width: NumChannels = 256,
     ) -> None:
         super().__init__(make_backbone, tasks)

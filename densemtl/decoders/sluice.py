@@ -43,8 +43,8 @@ class Sluice(StageExchangeNetworks):
         tasks: the run's.
         subspaces: parts of each task's channels; must divide the width of every stage.
         orthogonality: weight of a penalty, a term of training, on what a task's subspaces have in
-            common: `overlap`, summed over tasks and stages. At 0 there is none.
-        options: see `ParallelNetworks`; `alpha` is the share of a part.
+            common: `subspace_orthogonality`, summed over tasks and stages. At 0 there is none.
+        options: see `StageExchangeNetworks`; `alpha` is the share of a part.
 
     Raises:
         ConfigError: a penalty between subspaces of which there is one.

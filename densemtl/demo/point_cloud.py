@@ -54,7 +54,7 @@ class PointCloudBuilder:
     Attributes:
         tasks: what the network predicts.
         color_source: `image`, or the task whose colours the points have.
-        intrinsics: of all pictures; None assumes `FOCAL` and the centre.
+        intrinsics: of all pictures; None assumes `DEFAULT_FOCAL_LENGTH` and the centre.
 
     Raises:
         ConfigError: no depth among the tasks, or no such task to colour by.
@@ -107,7 +107,7 @@ class PointCloudBuilder:
 
 
 def assume_intrinsics(size: Size) -> Intrinsics:
-    """Square pixels, `FOCAL` widths, the principal point in the middle of a picture."""
+    """Square pixels, `DEFAULT_FOCAL_LENGTH` widths, the principal point in the middle of a picture."""
     height, width = size
     return Intrinsics(
         DEFAULT_FOCAL_LENGTH * width,

@@ -21,7 +21,7 @@ MAX_DEPTH_M = 65.535
 def write_raw_outputs(
     folder: Path, tasks: Sequence[Task], name: str, maps: Mapping[str, NDArray[np.generic]]
 ) -> None:
-    """FOLDER/TASK/NAME as `predictions.files` stores them, so that evaluate.py reads them.
+    """FOLDER/TASK/NAME as `prediction_files` stores them, so that evaluate.py reads them.
 
     Beside the float32 NPY, depth goes to 16-bit PNG in millimetres (0: none), and normals to
     16-bit PNG, from 0 (-1) to 65535 (1).

@@ -32,7 +32,7 @@ class DemoRenderer:
 
     Attributes:
         predictor: the network.
-        output: folder for the pictures; raw maps lie in its `maps`, point clouds in its `point_cloud_builder`.
+        output: folder for the pictures; raw maps lie in its `maps`, point clouds in its `points`.
         overlay: how much predictions cover the image, from 0 to 1, which shows them alone.
         save_raw: write the maps themselves.
         point_cloud_builder: what makes point clouds, if anything.

@@ -91,7 +91,7 @@ def repeat_to_frame_rate(
 
 
 class VideoWriter:
-    """Pictures of one size to an MP4 file; see `writing_video`."""
+    """Pictures of one size to an MP4 file; see `open_video_writer`."""
 
     def __init__(self, file: Path, fps: float) -> None:
         self._file, self._fps = file, fps
@@ -120,7 +120,7 @@ class VideoWriter:
 
 
 def fit_to_codec(frame: RGBImage) -> RGBImage:
-    """As codecs want it: no side above `LARGEST_SIDE`, and even ones, the last line repeated."""
+    """As codecs want it: no side above `MAX_VIDEO_SIDE`, and even ones, the last line repeated."""
     height, width = frame.shape[:2]
     if max(height, width) > MAX_VIDEO_SIDE:
         share = MAX_VIDEO_SIDE / max(height, width)

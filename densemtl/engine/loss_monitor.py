@@ -14,8 +14,8 @@ from densemtl.errors import UserError
 LossValues = dict[str, float]
 
 HINT = (
-    "lower optim.lr, set train.max_grad_norm, or train.on_non_finite=skip; the checkpoints are from before"
-    " it"
+    "lower optim.lr, set train.max_grad_norm, or train.on_non_finite=skip; the checkpoints are from"
+    " before it"
 )
 
 GRADIENT_KEY = "gradient"

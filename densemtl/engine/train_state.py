@@ -29,12 +29,13 @@ class TrainingProgress:
     """How far a run has come, in plain numbers.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimizer steps done.
         seconds: of training and validation so far, over all its interruptions.
         train_seconds: those of training steps alone.
         images: seen in training.
         scores: of the latest validation.
-        best_selection_scores: what the weights are chosen by, of the best validation; None before the first.
+        best_selection_scores: what the weights are chosen by, of the best validation; None before
+            the first.
         best_step: when it was.
         best_scores: all of its metrics, and in the end the final ones.
         best_weights_hash: hash of its weights.
@@ -51,13 +52,13 @@ class TrainingProgress:
     best_weights_hash: str = ""
 
 
-def _to_record(saved: dict[str, Any]) -> TrainingProgress:
+def _to_progress(saved: dict[str, Any]) -> TrainingProgress:
     return TrainingProgress(**translate_fields(saved, RENAMED_PROGRESS_FIELDS))
 
 
 @dataclass
 class TrainState:
-    """Model, averaged model, optimiser, balancer, loss scale, random numbers and the record."""
+    """Model, averaged model, optimizer, balancer, loss scale, random numbers and the progress."""
 
     model: nn.Module
     ema: ModelEmaV3 | None
@@ -90,8 +91,8 @@ class TrainState:
             CheckpointError: it is corrupt, of another model, or not there for all ranks.
         """
         state = load_checkpoint(folder, self.model)
-        record = TrainingProgress() if state is None else _to_record(state["record"])
-        if len(set(all_gather_object(record.step))) > 1:
+        progress = TrainingProgress() if state is None else _to_progress(state["record"])
+        if len(set(all_gather_object(progress.step))) > 1:
             raise CheckpointError(
                 f"{folder / LAST_DIR}: some processes do not see it: all machines of a job need the "
                 f"same folder, on a file system that they share"
@@ -99,7 +100,7 @@ class TrainState:
         if state is None:
             self._restore_rng([])
             return
-        self.progress = record
+        self.progress = progress
         parts = shard_optimizer_like(state["optimizer"], self.optimizer)
         self.optimizer.load_state_dict(parts)
         self.balancer.load_state_dict(state["balancer"])

@@ -107,8 +107,8 @@ def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_s
     steps = images // batch // grad_accum_steps
     if steps == 0:
         raise DataError(
-            f"{images} training images do not fill one step of {grad_accum_steps} batches of {batch}: "
-            f"lower train.grad_accum_steps or loader.batch_size"
+            f"{images} training images do not fill one step of {grad_accum_steps} batches of {batch}:"
+            f" lower train.grad_accum_steps or loader.batch_size"
         )
     return steps
 
@@ -208,7 +208,7 @@ def _add_elapsed(run: TrainingRun, started: float) -> float:
 
 
 def _iter_rest_of_epoch(run: TrainingRun, end_step: int) -> Iterator[list[Batch]]:
-    """The batches of each remaining step, up to `end_step`, of the epoch that the record stands in."""
+    """Yield the batches of each remaining step of the current epoch, up to `end_step`."""
     epoch, done = divmod(run.state.progress.step, run.steps_per_epoch)
     _start_epoch(run, epoch, done)
     batches = iter(run.train_loader)

@@ -31,8 +31,8 @@ class ReadOptions:
     """How files are understood where they do not say so themselves.
 
     Attributes:
-        allow_resize: accept maps of another size than their image: class ids take the nearest pixel, all
-            else is interpolated bilinearly.
+        allow_resize: accept maps of another size than their image: class ids take the nearest
+            pixel, all else is interpolated bilinearly.
         first_class_id: the stored id of the first class.
         mat_key: the variable of .mat files that hold several arrays.
         normals_axes: the direction in which each channel of stored normals grows.

@@ -132,8 +132,8 @@ def quantize(source: Path, weight_type: str, images: Sequence[Tensor], target: P
 
     Args:
         source: an ONNX file of float32 weights.
-        weight_type: "int8_dynamic": activations are scaled anew for each image; "int8_static": by the
-            range that they have on `images`.
+        weight_type: "int8_dynamic": activations are scaled anew for each image; "int8_static": by
+            the range that they have on `images`.
         images: as the network takes them.
         target: to write.
 

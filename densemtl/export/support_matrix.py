@@ -113,8 +113,8 @@ def to_markdown(results: ExportResults, command: str) -> str:
 _LEGEND = (
     f"Largest difference between the logits of the network and those of its ONNX file, relative to"
     f" their largest value where that is above 1, for two tasks on two images of"
-    f" {INPUT_SIZE[0]}x{INPUT_SIZE[1]}, on one, and on one of another size, as far as that is free; and what of"
-    f" the input is free."
+    f" {INPUT_SIZE[0]}x{INPUT_SIZE[1]}, on one, and on one of another size, as far as that is free;"
+    f" and what of the input is free."
 )
 
 

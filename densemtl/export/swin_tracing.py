@@ -69,7 +69,7 @@ def _compute_rolled_indices(length: int, shift: int, like: Tensor) -> Tensor:
 
 
 def _partition_windows(x: Tensor, num_windows: Size, window: Size) -> Tensor:
-    """BxHxWxC -> (B rows columns)x(h w)xC, `num_windows` being (rows, columns) of windows of (h, w)."""
+    """BxHxWxC -> (B rows columns)x(h w)xC; `num_windows` is (rows, columns), `window` (h, w)."""
     (rows, columns), (h, w) = num_windows, window
     batch, channels = x.shape[0], x.shape[3]
     tiles = x.reshape(batch, rows, h, columns, w, channels).transpose(2, 3)

@@ -55,7 +55,7 @@ def trace(network: ExportWrapper, image: Tensor) -> TracedGraph:
 
     Args:
         network: in evaluation mode.
-        image: as it takes; more than one, of sides divisible by `network.model.multiple`.
+        image: as it takes; more than one, of sides divisible by `network.model.size_divisor`.
 
     Raises:
         ModelError: it cannot be traced at all; tells why.

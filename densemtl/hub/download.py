@@ -37,8 +37,9 @@ def from_pretrained(
         revision: branch, tag or commit of the repository.
         device: "cpu", "cuda" ..; None for a GPU where there is one.
         overrides: `key=value` changes to the configuration, such as data.root=...
-        trust_custom_code: allow the configuration to name classes, `package.module:Class`, which are
-            then imported from what is installed here; never from the folder or repository itself.
+        trust_custom_code: allow the configuration to name classes, `package.module:Class`, which
+            are then imported from what is installed here; never from the folder or repository
+            itself.
 
     Raises:
         CheckpointError: not there, not to be had, corrupt.

@@ -34,7 +34,7 @@ maps = predictor("photo.jpg")    # {{task: map of the photo's size}}: {tasks}
 
 _LICENSE_SECTION = """## Licence
 
-{licence} Trained on `{dataset}`, whose own licence may bind what is learnt from it.
+{license} Trained on `{dataset}`, whose own licence may bind what is learnt from it.
 """
 
 
@@ -107,7 +107,7 @@ def _make_body(
     yield from _make_results_section(results) if results else ["Not evaluated.\n"]
     yield _describe_training(experiment)
     stated = "Not stated." if license == "other" else f"Weights: {license}."
-    yield _LICENSE_SECTION.format(licence=stated, dataset=experiment.data.name)
+    yield _LICENSE_SECTION.format(license=stated, dataset=experiment.data.name)
 
 
 def _make_results_section(results: Results) -> Iterator[str]:

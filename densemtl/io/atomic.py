@@ -43,10 +43,10 @@ def atomic_write_dir(folder: Path) -> Iterator[Path]:
     """An empty folder to fill; takes the place of `folder` when the block ends without error.
 
     A folder cannot be swapped in one step. `.new` exists only whole, and `.old` only until the
-    swap is over, so at any moment `find_folder` finds a whole one.
+    swap is over, so at any moment `find_complete_dir` finds a whole one.
 
     Raises:
-        OutputError: as for `replacing`.
+        OutputError: as for `atomic_write`.
     """
     draft, new, old = (_append_suffix(folder, suffix) for suffix in ("draft", "new", "old"))
     with _raise_output_error(folder):

@@ -154,7 +154,7 @@ def decode_normals(
     """Stored normals -> HxWx3 float32 of length 1 in camera axes, NaN where invalid.
 
     Args:
-        array: three channels, stored as `to_unit_vectors` says.
+        array: three channels, stored as `decode_unit_vectors` says.
         file: named in errors.
         axes: the direction in which each stored channel grows.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from densemtl.losses.masked_reduction import fill_ignored, masked_mean
 from densemtl.ops import vector_norm
 
-Reduction = Literal["elements", "pixels"]
+Reduction = Literal["element_mean", "pixel_mean"]
 
 EPS = 1e-4
 """Vectors are divided by their length, but by no less than this: bounds the gradient near 0."""
@@ -30,12 +30,12 @@ def l1(logits: Tensor, target: Tensor, valid: Tensor, reduction: Reduction) -> T
         logits: the prediction, of any length.
         target: the label.
         valid: the pixels that count.
-        reduction: "elements" divides the sum by valid pixels times channels (survey), "pixels" by
-            valid pixels alone (ATRC): for normals three times larger.
+        reduction: "element_mean" divides the sum by valid pixels times channels (survey),
+            "pixel_mean" by valid pixels alone (ATRC): for normals three times larger.
     """
     valid = valid.unsqueeze(1)
     error = (normalize(logits) - fill_ignored(target, valid)).abs()
-    return masked_mean(error if reduction == "elements" else error.sum(1, keepdim=True), valid)
+    return masked_mean(error if reduction == "element_mean" else error.sum(1, keepdim=True), valid)
 
 
 def cosine(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:

@@ -9,23 +9,23 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from densemtl.factory import build_dataset, build_eval_loader, build_tasks
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
-from densemtl.types import Split
-from densemtl.ops.layouts import to_tensor
 from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is, translate_worker_errors
+from densemtl.engine.loading import TrainedModel
+from densemtl.errors import DataError
+from densemtl.evaluation import prediction_files
 from densemtl.evaluation.evaluate import PredictionCallback, Scores
 from densemtl.evaluation.final_metrics import FinalTaskMetrics, evaluate_with_final_metrics
-from densemtl.runtime.progress_bar import track_progress
-from densemtl.errors import DataError
-from densemtl.engine.loading import TrainedModel
-from densemtl.evaluation import prediction_files
 from densemtl.evaluation.prediction_formats import PredictionMap, ReadOptions
-from densemtl.runs.record import get_component_names, build_task_results
+from densemtl.factory import build_dataset, build_eval_loader, build_tasks
+from densemtl.ops.layouts import to_tensor
 from densemtl.results.results import Results
+from densemtl.runs.record import build_task_results, get_component_names
+from densemtl.runtime.progress_bar import track_progress
 from densemtl.runtime.versions import get_versions
 from densemtl.tasks.base import Task
+from densemtl.types import Split
 
 UNKNOWN_COMPONENT = "files"
 """What stands in results for the parts of a network that is not known."""
@@ -38,7 +38,9 @@ MAX_LISTED_NAMES = 3
 
 
 @translate_worker_errors()
-def evaluate_model(trained: TrainedModel, split: Split, on_prediction: PredictionCallback | None = None) -> Results:
+def evaluate_model(
+    trained: TrainedModel, split: Split, on_prediction: PredictionCallback | None = None
+) -> Results:
     """All metrics of a split under the experiment's protocol.
 
     Args:
@@ -87,7 +89,9 @@ def evaluate_predictions(
     for task, own in found.items():
         _check_image_names(own, dataset, task, report)
     digest = hashlib.sha256()
-    scores = _compute_scores(_PredictionTargetDataset(dataset, tasks, found, options), tasks, experiment, digest.update)
+    scores = _compute_scores(
+        _PredictionTargetDataset(dataset, tasks, found, options), tasks, experiment, digest.update
+    )
     results = _build_results(experiment, dataset, tasks, scores, digest.hexdigest()[:16])
     run = {
         **dict.fromkeys(results.run, UNKNOWN_COMPONENT),
@@ -120,7 +124,9 @@ def _build_results(
     )
 
 
-def _find_prediction_files(folder: Path, tasks: Sequence[str], report: Callable[[str], None]) -> PredictionFiles:
+def _find_prediction_files(
+    folder: Path, tasks: Sequence[str], report: Callable[[str], None]
+) -> PredictionFiles:
     looked = {task: prediction_files.find_predictions(folder, task) for task in tasks}
     found = {task: own for task, own in looked.items() if own is not None}
     if not found:
@@ -140,7 +146,10 @@ def _restrict_tasks(experiment: ExperimentConfig, tasks: Collection[str]) -> Exp
 
 
 def _check_image_names(
-    prediction_files: Mapping[str, Path], dataset: DenseDataset, task: str, report: Callable[[str], None]
+    prediction_files: Mapping[str, Path],
+    dataset: DenseDataset,
+    task: str,
+    report: Callable[[str], None],
 ) -> None:
     missing = [index for index, name in enumerate(dataset.ids) if name not in prediction_files]
     if any(task in dataset[index].targets for index in missing):
@@ -161,9 +170,18 @@ class _PredictionTargetDataset(Dataset[dict[str, tuple[PredictionMap, Prediction
     """{task: (prediction, target, hash of the file)} of each image, for the tasks it has."""
 
     def __init__(
-        self, dataset: DenseDataset, tasks: Sequence[Task], prediction_files: PredictionFiles, options: ReadOptions
+        self,
+        dataset: DenseDataset,
+        tasks: Sequence[Task],
+        prediction_files: PredictionFiles,
+        options: ReadOptions,
     ) -> None:
-        self.dataset, self.tasks, self.prediction_files, self.options = dataset, tasks, prediction_files, options
+        self.dataset, self.tasks, self.prediction_files, self.options = (
+            dataset,
+            tasks,
+            prediction_files,
+            options,
+        )
 
     def __getitem__(self, index: int) -> dict[str, tuple[PredictionMap, PredictionMap, bytes]]:
         sample, pairs = self.dataset[index], {}
@@ -180,10 +198,15 @@ class _PredictionTargetDataset(Dataset[dict[str, tuple[PredictionMap, Prediction
 
 
 def _compute_scores(
-    pairs: _PredictionTargetDataset, tasks: Sequence[Task], experiment: ExperimentConfig, update_hash: Callable[[bytes], None]
+    pairs: _PredictionTargetDataset,
+    tasks: Sequence[Task],
+    experiment: ExperimentConfig,
+    update_hash: Callable[[bytes], None],
 ) -> Scores:
     workers = experiment.loader.num_workers
-    items: Iterator[Any] = iter(ErrorForwardingDataLoader(pairs, as_is, batch_size=None, num_workers=workers))
+    items: Iterator[Any] = iter(
+        ErrorForwardingDataLoader(pairs, as_is, batch_size=None, num_workers=workers)
+    )
     with FinalTaskMetrics(tasks, experiment.protocol, num_workers=workers) as scorer:
         for item in items:
             for task in tasks:

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from densemtl.factory import build_model
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.distributed.collectives import get_per_rank_batch_size
-from densemtl.runtime.rng_state import get_rng_state
+from densemtl.factory import build_model
 from densemtl.models.complexity import count_flops, meta_copy
-from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.models.input_checks import check_min_feature_size
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runtime.rng_state import get_rng_state
 from densemtl.tasks.base import Task
 
 GIGA = 1e9
@@ -50,6 +50,8 @@ def build_initial_model(experiment: ExperimentConfig, tasks: Sequence[Task]) -> 
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, tasks)
     rng_state = get_rng_state()
-    check_min_feature_size(model, experiment.input.size, get_per_rank_batch_size(experiment.loader.batch_size))
+    check_min_feature_size(
+        model, experiment.input.size, get_per_rank_batch_size(experiment.loader.batch_size)
+    )
     flop = sum(count_flops(meta_copy(model), experiment.input.size).values())
     return InitialModel(model, rng_state, round(flop / GIGA, 4))

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich import print as show
 
     from densemtl.evaluation.prediction_formats import ReadOptions
-    from densemtl.runs.evaluate_run import evaluate_predictions
     from densemtl.results.tables import make_metrics_table
+    from densemtl.runs.evaluate_run import evaluate_predictions
 
     axes = parse_axes(args.normals_axes)
     rules = ReadOptions(args.resize, args.first_class, args.mat_key, axes)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from densemtl.factory import Splits
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.engine.model_selection import get_selection_scores
-from densemtl.evaluation.evaluate import Scores
 from densemtl.engine.trainer import TrainingRun
+from densemtl.evaluation.evaluate import Scores
+from densemtl.factory import Splits
 from densemtl.results.results import Results, TaskResult, nan_to_none
 from densemtl.runtime.versions import get_versions
 from densemtl.tasks.base import Task
 
 
-def build_results(experiment: ExperimentConfig, splits: Splits, run: TrainingRun, gflop: float) -> Results:
+def build_results(
+    experiment: ExperimentConfig, splits: Splits, run: TrainingRun, gflop: float
+) -> Results:
     """Return the results of a run's best validated weights, and what it took to train them.
 
     Args:

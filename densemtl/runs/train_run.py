@@ -8,7 +8,18 @@ from typing import Any
 
 import torch
 
-from densemtl.io.atomic import atomic_write
+from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_experiment
+from densemtl.data.dataloader import translate_worker_errors
+from densemtl.distributed.collectives import barrier, get_world_size, is_main_process
+from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
+from densemtl.engine.final_metrics import compute_final_metrics
+from densemtl.engine.optimizer import LRSchedule, make_optimizer
+from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
+from densemtl.engine.sharding import apply_fsdp, check_fsdp_compatible
+from densemtl.engine.train_state import TrainState, make_ema
+from densemtl.engine.train_step import TrainStep
+from densemtl.engine.trainer import TrainingRun, count_steps_per_epoch, train
+from densemtl.errors import ConfigError
 from densemtl.factory import (
     Splits,
     build_auxiliary_tasks,
@@ -19,29 +30,25 @@ from densemtl.factory import (
     build_trackers,
     build_train_loader,
 )
-from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_experiment
-from densemtl.visualization.training_curves import plot_balancing, plot_training_curves
-from densemtl.data.dataloader import translate_worker_errors
-from densemtl.distributed.collectives import is_main_process, barrier, get_world_size
-from densemtl.engine.final_metrics import compute_final_metrics
-from densemtl.engine.sharding import check_fsdp_compatible, apply_fsdp
-from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
-from densemtl.engine.optimizer import LRSchedule, make_optimizer
+from densemtl.inference.predictor import Predictor
+from densemtl.io.atomic import atomic_write
+from densemtl.models.activation_checkpointing import enable_grad_checkpointing
+from densemtl.results.results import (
+    BASELINES,
+    RESULTS_FILE,
+    ComparisonKey,
+    Results,
+    add_baselines,
+    load_baselines,
+)
+from densemtl.runs.initial_model import InitialModel, build_initial_model
+from densemtl.runs.record import build_results
+from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
 from densemtl.runtime.rng_state import set_rng_state
-from densemtl.engine.train_state import TrainState, make_ema
-from densemtl.engine.trainer import TrainingRun, count_steps_per_epoch, train
-from densemtl.engine.train_step import TrainStep
-from densemtl.errors import ConfigError
-from densemtl.visualization.matrix_history import plot_matrix_history
-from densemtl.inference.predictor import Predictor
-from densemtl.runs.initial_model import InitialModel, build_initial_model
-from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
-from densemtl.models.activation_checkpointing import enable_grad_checkpointing
-from densemtl.runs.record import build_results
-from densemtl.results.results import BASELINES, RESULTS_FILE, Results, ComparisonKey, add_baselines, load_baselines
 from densemtl.runtime.versions import get_versions
-from densemtl.runs.warm_start import require_task_networks, warm_start
+from densemtl.visualization.matrix_history import plot_matrix_history
+from densemtl.visualization.training_curves import plot_balancing, plot_training_curves
 
 CURVES_FILE = "curves.png"
 BALANCING_FILE = "balancing.png"
@@ -49,7 +56,10 @@ BALANCING_FILE = "balancing.png"
 
 @translate_worker_errors()
 def train_experiment(
-    experiment: ExperimentConfig, folder: Path, device: str | None = None, max_steps: int | None = None
+    experiment: ExperimentConfig,
+    folder: Path,
+    device: str | None = None,
+    max_steps: int | None = None,
 ) -> Results:
     """Train, or go on with, an experiment and the single-task runs it is to be compared with.
 
@@ -107,14 +117,20 @@ def _train_baselines(
     for name in experiment.list_task_names():
         single = experiment.to_single_task(name)
         data = splits if experiment.loader.cache == "memory" else build_splits(single)
-        folder = parent_dir / BASELINES / f"{experiment.data.name}-{name}-{_make_baseline_key(single, data)}"
+        folder = (
+            parent_dir
+            / BASELINES
+            / f"{experiment.data.name}-{name}-{_make_baseline_key(single, data)}"
+        )
         initial = build_initial_model(single, build_tasks(single))
         _train_run(single, data, folder, execution, max_steps, initial)
         folders[name] = folder
     return folders
 
 
-def _resolve_init_from(experiment: ExperimentConfig, baseline_runs: Mapping[str, Path]) -> Mapping[str, Path]:
+def _resolve_init_from(
+    experiment: ExperimentConfig, baseline_runs: Mapping[str, Path]
+) -> Mapping[str, Path]:
     """Return {task: single-task run whose weights its network still has to be given}.
 
     Raises:
@@ -127,7 +143,9 @@ def _resolve_init_from(experiment: ExperimentConfig, baseline_runs: Mapping[str,
     return baseline_runs
 
 
-def _make_comparison_key(experiment: ExperimentConfig, splits: Splits, max_steps: int | None) -> ComparisonKey:
+def _make_comparison_key(
+    experiment: ExperimentConfig, splits: Splits, max_steps: int | None
+) -> ComparisonKey:
     """What given references are held against before hours are spent on training."""
     protocol = experiment.protocol
     return ComparisonKey(
@@ -135,7 +153,9 @@ def _make_comparison_key(experiment: ExperimentConfig, splits: Splits, max_steps
         dataset=experiment.data.name,
         split_fingerprint=splits.val.fingerprint(),
         backbone=experiment.backbone.name,
-        primary_metrics={task.name: task.get_primary_metric(protocol) for task in build_tasks(experiment)},
+        primary_metrics={
+            task.name: task.get_primary_metric(protocol) for task in build_tasks(experiment)
+        },
         complete=max_steps is None,
     )
 
@@ -185,7 +205,9 @@ def _reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> None:
     file = folder / CONFIG
     if file.exists():
         theirs = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
-        different = list(_find_differences(theirs.to_semantic_dict(), experiment.to_semantic_dict()))
+        different = list(
+            _find_differences(theirs.to_semantic_dict(), experiment.to_semantic_dict())
+        )
         if different:
             raise ConfigError(
                 f"{folder}: holds another experiment; {'; '.join(different[:4])}: "
@@ -199,7 +221,9 @@ def _reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> None:
 def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:
     if isinstance(saved, dict) and isinstance(current, dict):
         for key in sorted({*saved, *current}):
-            yield from _find_differences(saved.get(key), current.get(key), f"{path}.{key}".lstrip("."))
+            yield from _find_differences(
+                saved.get(key), current.get(key), f"{path}.{key}".lstrip(".")
+            )
     elif saved != current:
         yield f"{path} is {saved} there, {current} here"
 

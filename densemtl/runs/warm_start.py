@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from densemtl.decoders.task_networks import PerTaskNetworks
-from densemtl.engine.checkpoint import load_weights, find_weights_file
+from densemtl.engine.checkpoint import find_weights_file, load_weights
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.models.multi_task_model import MultiTaskModel
 
@@ -43,7 +43,9 @@ def warm_start(model: MultiTaskModel, init_from: Mapping[str, Path]) -> None:
             raise ConfigError(f"init_from: no single-task run for {task!r}")
         file = find_weights_file(init_from[task])
         tensors = load_weights(file).tensors
-        own = {k[len(DECODER_PREFIX) :]: v for k, v in tensors.items() if k.startswith(DECODER_PREFIX)}
+        own = {
+            k[len(DECODER_PREFIX) :]: v for k, v in tensors.items() if k.startswith(DECODER_PREFIX)
+        }
         try:
             decoder.load_single_task(task, own)
         except RuntimeError as error:

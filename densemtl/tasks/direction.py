@@ -26,8 +26,9 @@ class Direction(Task):
         name: the task's name.
         channels: 3, or 2 for directions within the image plane.
         loss: "l1" of the differences to the unit prediction, or "cosine": 1 - cos of the angle.
-        reduction: what the sum of "l1" is divided by: valid "elements" (survey) or valid "pixels"
-            (ATRC), `channels` times larger. "cosine" has one value a pixel.
+        reduction: what the sum of "l1" is divided by: "element_mean" divides by valid pixels times
+            channels (survey), "pixel_mean" by valid pixels (ATRC), which is `channels` times
+            larger. "cosine" has one value a pixel.
     """
 
     higher_is_better: ClassVar[bool] = False
@@ -39,7 +40,7 @@ class Direction(Task):
         *,
         channels: Literal[2, 3] = 3,
         loss: Literal["l1", "cosine"] = "l1",
-        reduction: Reduction = "elements",
+        reduction: Reduction = "element_mean",
     ) -> None:
         super().__init__(name)
         self._channels: int = channels

@@ -13,8 +13,8 @@ class Normals(Direction):
 
     Args:
         name: the task's name.
-        loss: see `UnitVectors`.
-        reduction: see `UnitVectors`.
+        loss: see `Direction`.
+        reduction: see `Direction`.
     """
 
     default_loss_weight: ClassVar[float] = 10.0
@@ -24,6 +24,6 @@ class Normals(Direction):
         name: str,
         *,
         loss: Literal["l1", "cosine"] = "l1",
-        reduction: Reduction = "elements",
+        reduction: Reduction = "element_mean",
     ) -> None:
         super().__init__(name, loss=loss, reduction=reduction)

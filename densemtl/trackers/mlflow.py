@@ -22,8 +22,8 @@ class MLflow(Tracker):
     """One MLflow run for each folder, which keeps its id: a run that goes on is the same there.
 
     Args:
-        tracking_uri: of the server, or `sqlite:///FILE`; left out, what MLFLOW_TRACKING_URI says, else
-            `mlflow.db` in the working folder.
+        tracking_uri: of the server, or `sqlite:///FILE`; left out, what MLFLOW_TRACKING_URI says,
+            else `mlflow.db` in the working folder.
         experiment_name: where the run appears; made where there is none.
 
     Raises:

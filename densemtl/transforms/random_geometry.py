@@ -56,7 +56,7 @@ class RandomGeometry:
 
     def _sample_offset(self, margin: int, rng: np.random.Generator) -> int:
         """Where the box starts; `margin` is negative when the box is larger than the image."""
-        if self.settings.crop == "centre":
+        if self.settings.crop == "center":
             return margin // 2
         return int(rng.integers(min(margin, 0), max(margin, 0) + 1))
 

@@ -40,12 +40,12 @@ def render_figure(recipe: Recipe) -> str:
     file, experiment = recipe
     drawn = _load_summary(file).structure
     label = f"Modules of {experiment.decoder.name}, from the image down to the tasks"
-    told = (
+    caption = (
         "*Modules from the image down to each task, read off the graph of a forward pass of "
         f"`{file.relative_to(ROOT)}`: what all tasks share spans the columns, and so does what "
         "they meet in (fusion); the rest is a task's own.*"
     )
-    return f"{svg.draw_sharing_diagram(drawn.rows, drawn.labels, label)}\n\n{told}"
+    return f"{svg.draw_sharing_diagram(drawn.rows, drawn.labels, label)}\n\n{caption}"
 
 
 def render_cost_table(recipes_of_decoder: list[Recipe]) -> str:
@@ -53,13 +53,13 @@ def render_cost_table(recipes_of_decoder: list[Recipe]) -> str:
     header = ["recipe", "backbone", "input", "tasks", "parameters M", "GFLOP", "activations MiB"]
     rows = []
     for file, experiment in recipes_of_decoder:
-        told = _load_summary(file)
-        height, width = told.input
+        summary = _load_summary(file)
+        height, width = summary.input
         rows.append(
             [
-                *(f"`{file.relative_to(RECIPES_FOLDER)}`", told.backbone, f"{height}x{width}"),
-                *(str(len(experiment.tasks)), f"{told.whole.parameters / 1e6:.2f}"),
-                *(f"{told.whole.gflop:.2f}", f"{told.activation_mib:.0f}"),
+                *(f"`{file.relative_to(RECIPES_FOLDER)}`", summary.backbone, f"{height}x{width}"),
+                *(str(len(experiment.tasks)), f"{summary.total.parameters / 1e6:.2f}"),
+                *(f"{summary.total.gflop:.2f}", f"{summary.activation_mib:.0f}"),
             ]
         )
     below = (

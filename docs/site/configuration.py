@@ -57,14 +57,14 @@ def make_pages() -> dict[str, str]:
 
 def _add_descriptions(schema: Schema) -> Schema:
     """Keys that hold a section say what the section says of itself."""
-    told = {
+    properties = {
         key: {
             "description": schema["$defs"].get(_get_definition_name(value), {}).get("description"),
             **value,
         }
         for key, value in schema["properties"].items()
     }
-    return {**schema, "properties": told}
+    return {**schema, "properties": properties}
 
 
 def _render_nested_sections(key: str, value: Schema, definitions: dict[str, Schema]) -> list[str]:

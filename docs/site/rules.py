@@ -34,14 +34,14 @@ def render_weight_curves(name: str) -> str:
         _create_balancer(name, create_tasks(list(LOSS_CURVES), "synthetic"))
     )
     highest = math.ceil(10 * max(max(each) for each in shares.values())) / 10
-    told = "; ".join(
+    speeds = "; ".join(
         f"{task} {first:g} to {last:g} in {speed:g} steps"
         for task, (first, last, speed) in LOSS_CURVES.items()
     )
     return (
-        f"{svg.draw_curves(shares, highest, f'Shares of weights under {name}')}\n\n*Each task's share "
-        f"of the weights over {NUM_EPOCHS} epochs of {STEPS_PER_EPOCH} steps, by this rule itself, on losses "
-        f"that fall exponentially: {told}.*"
+        f"{svg.draw_curves(shares, highest, f'Shares of weights under {name}')}\n\n*Each task's "
+        f"share of the weights over {NUM_EPOCHS} epochs of {STEPS_PER_EPOCH} steps, computed by "
+        f"this method itself, on losses that fall exponentially: {speeds}.*"
     )
 
 
@@ -91,12 +91,12 @@ def render_direction(name: str) -> str:
     ]
     products = GRADIENTS @ goal
     harms = [f"task {i}" for i, product in enumerate(products.tolist(), 1) if product < -1e-6]
-    told = f"raises the loss of {' and '.join(harms)}" if harms else "raises no loss"
+    effect = f"raises the loss of {' and '.join(harms)}" if harms else "raises no loss"
     found = ", ".join(f"{each:.2f}" for each in weights.tolist())
     return (
-        f"{svg.draw_arrows(vectors, f'Gradients and the direction of {name}')}\n\n*Two gradients in "
-        "conflict, and the direction that this rule itself makes of them, drawn at their mean "
-        f"length. Its weights are {found}; to first order a step against it {told}.*"
+        f"{svg.draw_arrows(vectors, f'Gradients and the direction of {name}')}\n\n*Two gradients "
+        "in conflict, and the direction that this method itself makes of them, drawn at their mean "
+        f"length. Its weights are {found}; to first order a step against it {effect}.*"
     )
 
 

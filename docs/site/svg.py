@@ -56,12 +56,12 @@ def _get_css_class(row: Sequence[str], index: int, columns: int, is_label_row: b
 
 def _draw_block(lines: Sequence[str], corner: Point, size: Point, css_class: str) -> str:
     (x, y), (width, height) = corner, size
+    middle = x + width / 2
     if not lines:
-        middle = x + width / 2
         return f'<path class="pass" d="M{middle:.1f} {y:.1f}v{height:.1f}"/>'
     start = y + height / 2 - (len(lines) - 1) * LINE_HEIGHT / 2 + 4
     words = "".join(
-        f'<text x="{x + width / 2:.1f}" y="{start + number * LINE_HEIGHT:.1f}">{escape(line)}</text>'
+        f'<text x="{middle:.1f}" y="{start + number * LINE_HEIGHT:.1f}">{escape(line)}</text>'
         for number, line in enumerate(lines)
     )
     box = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="4"'

@@ -25,7 +25,7 @@ ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 NOTHING_HANDED = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice"}
 NOTHING_SHARED = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "asymmetric_sharing": {"reads": {"semseg": ["depth"]}},
+    "asymmetric_sharing": {"sources": {"semseg": ["depth"]}},
     "pad_net": {"width": 16},
 }
 SCOPES = ["features", "parameters"]

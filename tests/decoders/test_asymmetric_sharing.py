@@ -6,12 +6,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from tests.decoders.test_equations import backbone, conv, image, lively, single
 
 from densemtl.decoders.asymmetric_sharing import AsymmetricSharing
 from densemtl.errors import ConfigError
 from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
+from tests.helpers.decoder_cases import (
+    build_backbone,
+    conv,
+    make_images,
+    make_single_task_decoder,
+    randomize_batch_norms,
+)
 from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -35,7 +41,7 @@ def _no_gradients() -> Iterator[None]:
 def randomised(decoder: AsymmetricSharing) -> AsymmetricSharing:
     for weight in decoder.mixers.parameters():
         weight.normal_(0, 0.1)
-    return lively(decoder)
+    return randomize_batch_norms(decoder)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +50,8 @@ def randomised(decoder: AsymmetricSharing) -> AsymmetricSharing:
 def test_equations(
     tasks: list[Task], given: dict[str, list[str]] | None, reads: dict[str, list[str]]
 ) -> None:
-    decoder = randomised(AsymmetricSharing(backbone, LinearHead, tasks, sources=given))
-    x = image()
+    decoder = randomised(AsymmetricSharing(build_backbone, LinearHead, tasks, sources=given))
+    x = make_images()
     pyramids = {task: net(x) for task, net in decoder.backbones.items()}
     final = decoder(x).logits
     for task in NAMES:
@@ -59,29 +65,32 @@ def test_equations(
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
 def test_nothing_read_is_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
-    chosen, x = [task for task in tasks if task.name in names], image()
-    decoder = lively(AsymmetricSharing(backbone, LinearHead, chosen, alpha=1.0))
+    chosen, x = [task for task in tasks if task.name in names], make_images()
+    decoder = randomize_batch_norms(
+        AsymmetricSharing(build_backbone, LinearHead, chosen, alpha=1.0)
+    )
     for task in chosen:
-        wanted = single(decoder, task)(x).logits[task.name]
+        wanted = make_single_task_decoder(decoder, task)(x).logits[task.name]
         assert_same(decoder(x).logits[task.name], wanted)
 
 
 def test_one_task_alone_has_nothing_to_learn_about_sharing(tasks: list[Task]) -> None:
-    decoder = AsymmetricSharing(backbone, LinearHead, tasks[:1])
+    decoder = AsymmetricSharing(build_backbone, LinearHead, tasks[:1])
     assert decoder.parameter_groups()["fusion"] == []
-    assert decoder.sharing_weights(image()) == {}
+    assert decoder.sharing_weights(make_images()) == {}
 
 
 def test_joins_start_as_mixtures_of_equal_channels(tasks: list[Task]) -> None:
-    decoder = AsymmetricSharing(backbone, LinearHead, tasks, alpha=0.8)
+    decoder = AsymmetricSharing(build_backbone, LinearHead, tasks, alpha=0.8)
     weight = decoder.mixers["normals"].levels[0].weight[:, :, 0, 0]
     eye = torch.eye(len(weight))
     torch.testing.assert_close(weight, torch.cat([0.8 * eye, 0.1 * eye, 0.1 * eye], 1))
 
 
 def test_the_order_of_tasks_does_not_matter_where_it_is_said_who_reads(tasks: list[Task]) -> None:
-    one, x = randomised(AsymmetricSharing(backbone, LinearHead, tasks, sources=READS)), image()
-    other = AsymmetricSharing(backbone, LinearHead, tasks[::-1], sources=READS).eval()
+    one = randomised(AsymmetricSharing(build_backbone, LinearHead, tasks, sources=READS))
+    x = make_images()
+    other = AsymmetricSharing(build_backbone, LinearHead, tasks[::-1], sources=READS).eval()
     other.load_state_dict(one.state_dict())
     expected = one(x).logits
     assert all(torch.equal(logits, expected[task]) for task, logits in other(x).logits.items())
@@ -94,9 +103,9 @@ def test_the_order_of_tasks_does_not_matter_where_it_is_said_who_reads(tasks: li
 def test_a_loss_trains_the_encoders_that_its_task_reads(
     tasks: list[Task], task: str, trained: set[str]
 ) -> None:
-    decoder = AsymmetricSharing(backbone, LinearHead, tasks, sources=READS)
+    decoder = AsymmetricSharing(build_backbone, LinearHead, tasks, sources=READS)
     with torch.enable_grad():
-        decoder(image()).logits[task].square().mean().backward()
+        decoder(make_images()).logits[task].square().mean().backward()
     touched = {
         name
         for name, net in decoder.backbones.items()
@@ -106,9 +115,9 @@ def test_a_loss_trains_the_encoders_that_its_task_reads(
 
 
 def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
-    decoder = AsymmetricSharing(backbone, LinearHead, tasks, sources=READS, alpha=0.6)
+    decoder = AsymmetricSharing(build_backbone, LinearHead, tasks, sources=READS, alpha=0.6)
     decoder.mixers["normals"].levels[3].weight.mul_(3)
-    sharing = decoder.sharing_weights(image())
+    sharing = decoder.sharing_weights(make_images())
     assert list(sharing) == ["level 1", "level 2", "level 3", "level 4"]
     last = sharing["level 4"]
     assert (last.tasks, last.sources) == (("semseg", "normals"), NAMES)
@@ -137,5 +146,5 @@ def test_mistakes_are_told_all_at_once(
     tasks: list[Task], reads: dict[str, list[str]], lines: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as told:
-        AsymmetricSharing(backbone, LinearHead, tasks, sources=reads)
+        AsymmetricSharing(build_backbone, LinearHead, tasks, sources=reads)
     assert str(told.value).splitlines() == lines

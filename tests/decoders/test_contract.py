@@ -15,18 +15,20 @@ from densemtl.errors import ModelError
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.base import Task
 from densemtl.types import Predictions
+from tests.helpers.decoder_cases import (
+    ARCHITECTURES,
+    BACKBONES,
+    STAGED_ARCHITECTURES,
+    UNSTAGED_BACKBONES,
+)
 from tests.helpers.exact import assert_same
 
-ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
-NEED_STAGES = {"cross_stitch", "mtan", "nddr_cnn", "sluice"}
-BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
-UNCUT = {"hrnet_w18_small_v2"}
 NAMES = ["semseg", "depth", "normals"]
 CASES = [
     (architecture, backbone)
     for architecture in ARCHITECTURES
     for backbone in BACKBONES
-    if architecture not in NEED_STAGES or backbone not in UNCUT
+    if architecture not in STAGED_ARCHITECTURES or backbone not in UNSTAGED_BACKBONES
 ]
 
 Build = Callable[..., MultiTaskModel]
@@ -136,8 +138,8 @@ def test_sharing_is_told_of_tasks_in_numbers(model: MultiTaskModel) -> None:
         assert not sharing.weights.requires_grad
 
 
-@pytest.mark.parametrize("architecture", sorted(NEED_STAGES))
-@pytest.mark.parametrize("backbone", sorted(UNCUT))
+@pytest.mark.parametrize("architecture", sorted(STAGED_ARCHITECTURES))
+@pytest.mark.parametrize("backbone", sorted(UNSTAGED_BACKBONES))
 def test_a_backbone_that_cannot_be_cut_is_told(
     build: Build, architecture: str, backbone: str
 ) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from tests.decoders.test_equations import backbone, conv, image, lively, single
 from torch import Tensor
 
 from densemtl.decoders.customized_sharing import CustomizedSharing
@@ -14,6 +13,13 @@ from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.heads.linear import LinearHead
 from densemtl.layers.channel_mixing import PyramidMixer
 from densemtl.tasks.base import Task
+from tests.helpers.decoder_cases import (
+    build_backbone,
+    conv,
+    make_images,
+    make_single_task_decoder,
+    randomize_batch_norms,
+)
 from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -36,11 +42,11 @@ def _no_gradients() -> Iterator[None]:
 def randomised(decoder: CustomizedSharing) -> CustomizedSharing:
     for weight in decoder.mixers.parameters():
         weight.normal_(0, 0.1)
-    return lively(decoder)
+    return randomize_batch_norms(decoder)
 
 
 def test_equations(tasks: list[Task]) -> None:
-    decoder, x = randomised(CustomizedSharing(backbone, LinearHead, tasks)), image()
+    decoder, x = randomised(CustomizedSharing(build_backbone, LinearHead, tasks)), make_images()
     shared, final = decoder.shared_backbone(x), decoder(x).logits
     for task in tasks:
         own = decoder.backbones[task.name](x)
@@ -54,53 +60,57 @@ def test_equations(tasks: list[Task]) -> None:
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
 def test_own_features_alone_are_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
-    chosen, x = [task for task in tasks if task.name in names], image()
-    decoder = lively(CustomizedSharing(backbone, LinearHead, chosen, alpha=1.0))
+    chosen, x = [task for task in tasks if task.name in names], make_images()
+    decoder = randomize_batch_norms(
+        CustomizedSharing(build_backbone, LinearHead, chosen, alpha=1.0)
+    )
     for task in chosen:
-        wanted = single(decoder, task)(x).logits[task.name]
+        wanted = make_single_task_decoder(decoder, task)(x).logits[task.name]
         assert_same(decoder(x).logits[task.name], wanted)
 
 
 def test_shared_features_alone_are_hard_sharing(tasks: list[Task]) -> None:
-    decoder, x = lively(CustomizedSharing(backbone, LinearHead, tasks, alpha=0.0)), image()
-    hard = HardSharing(backbone, LinearHead, tasks).eval()
-    hard.backbone.load_state_dict(decoder.shared.state_dict())
+    decoder = randomize_batch_norms(CustomizedSharing(build_backbone, LinearHead, tasks, alpha=0.0))
+    x = make_images()
+    hard = HardSharing(build_backbone, LinearHead, tasks).eval()
+    hard.backbone.load_state_dict(decoder.shared_backbone.state_dict())
     hard.heads.load_state_dict(decoder.heads.state_dict())
     for task, wanted in hard(x).logits.items():
         assert_same(decoder(x).logits[task], wanted)
 
 
 def test_equal_backbones_start_as_one(tasks: list[Task]) -> None:
-    decoder, x = lively(CustomizedSharing(backbone, LinearHead, tasks)), image()
+    decoder = randomize_batch_norms(CustomizedSharing(build_backbone, LinearHead, tasks))
+    x = make_images()
     for own in decoder.backbones.values():
-        own.load_state_dict(decoder.shared.state_dict())
-    levels = decoder.shared(x)
+        own.load_state_dict(decoder.shared_backbone.state_dict())
+    levels = decoder.shared_backbone(x)
     for task in NAMES:
         for got, wanted in zip(decoder.mixers[task]([levels, levels]), levels, strict=True):
             assert_same(got, wanted)
 
 
 def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
-    one, x = randomised(CustomizedSharing(backbone, LinearHead, tasks)), image()
-    other = CustomizedSharing(backbone, LinearHead, tasks[::-1]).eval()
+    one, x = randomised(CustomizedSharing(build_backbone, LinearHead, tasks)), make_images()
+    other = CustomizedSharing(build_backbone, LinearHead, tasks[::-1]).eval()
     other.load_state_dict(one.state_dict())
     expected = one(x).logits
     assert all(torch.equal(logits, expected[task]) for task, logits in other(x).logits.items())
 
 
 def test_a_loss_trains_what_its_task_reads(tasks: list[Task]) -> None:
-    decoder = CustomizedSharing(backbone, LinearHead, tasks)
+    decoder = CustomizedSharing(build_backbone, LinearHead, tasks)
     with torch.enable_grad():
-        decoder(image()).logits["depth"].square().mean().backward()
+        decoder(make_images()).logits["depth"].square().mean().backward()
     groups = decoder.parameter_groups()
     trained = {name: any(p.grad is not None for p in group) for name, group in groups.items()}
     assert trained == {"shared": True, "semseg": False, "depth": True, "fusion": True}
 
 
 def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
-    decoder = CustomizedSharing(backbone, LinearHead, tasks, alpha=0.7)
+    decoder = CustomizedSharing(build_backbone, LinearHead, tasks, alpha=0.7)
     decoder.mixers["depth"].levels[1].weight.mul_(2)
-    sharing = decoder.sharing_weights(image())
+    sharing = decoder.sharing_weights(make_images())
     assert list(sharing) == ["level 1", "level 2", "level 3", "level 4"]
     second = sharing["level 2"]
     assert (second.tasks, second.sources) == (NAMES, ("own", "shared"))

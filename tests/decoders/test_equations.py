@@ -7,14 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.backbones.backbone import Backbone
 from densemtl.backbones.staged_forward import StageState
-from densemtl.decoders.base import Decoder
 from densemtl.decoders.cross_stitch import CrossStitch
-from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.mtan import MTAN
 from densemtl.decoders.mti_net import FeaturePropagation, MTINet
 from densemtl.decoders.nddr_cnn import NDDRCNN
@@ -22,13 +19,18 @@ from densemtl.decoders.pad_net import PADNet
 from densemtl.heads.linear import LinearHead
 from densemtl.layers.multimodal_distillation import MultiModalDistillation
 from densemtl.tasks.base import Task
+from tests.helpers.decoder_cases import (
+    batch_norm,
+    build_backbone,
+    conv,
+    make_images,
+    make_single_task_decoder,
+    randomize_batch_norms,
+    residual,
+)
 from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
-
-
-def backbone() -> Backbone:
-    return Backbone("test_resnet", pretrained=False)
 
 
 @pytest.fixture
@@ -43,46 +45,6 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-def lively(decoder: Decoder) -> Decoder:
-    """Statistics and affine maps of batch normalisation that are not the identity."""
-    for module in decoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(0, 0.1)
-    return decoder.eval()
-
-
-def image() -> Tensor:
-    return torch.randn(2, 3, 64, 96)
-
-
-def norm(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
-    scale = bn.weight / (bn.running_var + bn.eps).sqrt()
-    return (x - bn.running_mean[:, None, None]) * scale[:, None, None] + bn.bias[:, None, None]
-
-
-def conv(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    return F.conv2d(x, layer.weight, layer.bias, padding=layer.padding)
-
-
-def residual(x: Tensor, block: nn.Module) -> Tensor:
-    """Any residual block, walked layer by layer."""
-    out = x
-    for layer in (each for each in block.body.modules() if not list(each.children())):
-        if isinstance(layer, nn.Conv2d):
-            out = conv(out, layer)
-        elif isinstance(layer, nn.BatchNorm2d):
-            out = norm(out, layer)
-        else:
-            out = out.clamp(min=0)
-    short = x
-    if not isinstance(block.skip, nn.Identity):
-        short = norm(conv(x, block.skip[0]), block.skip[1])
-    return (out + short).clamp(min=0)
-
-
 def up(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -92,7 +54,8 @@ def put(midways: list[StageState], features: list[Tensor]) -> list[StageState]:
 
 
 def test_cross_stitch(tasks: list[Task]) -> None:
-    decoder, x = lively(CrossStitch(backbone, LinearHead, tasks)), image()
+    decoder = randomize_batch_norms(CrossStitch(build_backbone, LinearHead, tasks))
+    x = make_images()
     for unit in decoder.units:
         unit.normal_()
     nets = list(decoder.backbones.values())
@@ -113,23 +76,16 @@ def test_cross_stitch(tasks: list[Task]) -> None:
 
 
 def test_cross_stitch_starts_with_rows_that_sum_to_one(tasks: list[Task]) -> None:
-    unit = CrossStitch(backbone, LinearHead, tasks, alpha=0.8).units[0]
+    unit = CrossStitch(build_backbone, LinearHead, tasks, alpha=0.8).units[0]
     torch.testing.assert_close(unit.sum(1), torch.ones_like(unit.sum(1)))
     assert unit[0, 0, 0] == pytest.approx(0.8)
 
 
-def single(decoder: Decoder, task: Task) -> HardSharing:
-    """A single-task network with the weights of one of the parallel networks."""
-    alone = HardSharing(backbone, LinearHead, [task]).eval()
-    alone.backbone.load_state_dict(decoder.backbones[task.name].state_dict())
-    alone.heads[task.name].load_state_dict(decoder.heads[task.name].state_dict())
-    return alone
-
-
 def test_cross_stitch_with_identity_mixing_is_single_tasks(tasks: list[Task]) -> None:
-    decoder, x = lively(CrossStitch(backbone, LinearHead, tasks, alpha=1.0)), image()
+    decoder = randomize_batch_norms(CrossStitch(build_backbone, LinearHead, tasks, alpha=1.0))
+    x = make_images()
     for task in tasks:
-        wanted = single(decoder, task)(x).logits[task.name]
+        wanted = make_single_task_decoder(decoder, task)(x).logits[task.name]
         assert torch.equal(decoder(x).logits[task.name], wanted)
 
 
@@ -137,19 +93,20 @@ def test_nddr_with_nothing_taken_is_single_tasks_up_to_its_normalisation(
     tasks: list[Task],
 ) -> None:
     """BN divides by sqrt(1 + eps) at the start, and the ReLU changes no feature after a ReLU."""
-    decoder, x = NDDRCNN(backbone, LinearHead, tasks, alpha=1.0).eval(), image()
+    decoder, x = NDDRCNN(build_backbone, LinearHead, tasks, alpha=1.0).eval(), make_images()
     for task in tasks:
-        wanted = single(decoder, task)(x).logits[task.name]
+        wanted = make_single_task_decoder(decoder, task)(x).logits[task.name]
         torch.testing.assert_close(decoder(x).logits[task.name], wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("shortcut", [False, True])
 def test_nddr(tasks: list[Task], shortcut: bool) -> None:
-    decoder, x = lively(NDDRCNN(backbone, LinearHead, tasks, shortcut=shortcut)), image()
+    decoder = randomize_batch_norms(NDDRCNN(build_backbone, LinearHead, tasks, shortcut=shortcut))
+    x = make_images()
 
     def reduced(level: int, features: list[Tensor]) -> list[Tensor]:
         joined = torch.cat(features, 1)
-        return [norm(conv(joined, r[0]), r[1]).clamp(min=0) for r in decoder.layers[level]]
+        return [batch_norm(conv(joined, r[0]), r[1]).clamp(min=0) for r in decoder.layers[level]]
 
     nets = list(decoder.backbones.values())
     midways = [net.run_stem(x) for net in nets]
@@ -171,7 +128,7 @@ def test_nddr(tasks: list[Task], shortcut: bool) -> None:
 
 
 def test_nddr_starts_as_a_mixture_of_equal_channels(tasks: list[Task]) -> None:
-    weight = NDDRCNN(backbone, LinearHead, tasks).layers[1][1][0].weight[:, :, 0, 0]
+    weight = NDDRCNN(build_backbone, LinearHead, tasks).layers[1][1][0].weight[:, :, 0, 0]
     width = len(weight)
     torch.testing.assert_close(weight[:, width:], 0.9 * torch.eye(width))
     torch.testing.assert_close(weight[:, :width], 0.1 * torch.eye(width), rtol=1e-5, atol=1e-6)
@@ -179,7 +136,7 @@ def test_nddr_starts_as_a_mixture_of_equal_channels(tasks: list[Task]) -> None:
 
 def test_mtan(tasks: list[Task]) -> None:
     """test_resnet has one block a stage, so what enters the last block enters the stage."""
-    decoder, x = lively(MTAN(backbone, LinearHead, tasks)), image()
+    decoder, x = randomize_batch_norms(MTAN(build_backbone, LinearHead, tasks)), make_images()
     midways = [decoder.backbone.run_stem(x)]
     for stage in range(4):
         midways.append(decoder.backbone.run_stage(stage, midways[-1]))
@@ -192,8 +149,8 @@ def test_mtan(tasks: list[Task]) -> None:
             if stage:
                 refined = residual(attended[-1], decoder.refine[stage - 1])
                 seen.append(F.max_pool2d(refined, 2))
-            hidden = norm(conv(torch.cat(seen, 1), mask[0]), mask[1]).clamp(min=0)
-            attended.append(norm(conv(hidden, mask[3]), mask[4]).sigmoid() * leaving)
+            hidden = batch_norm(conv(torch.cat(seen, 1), mask[0]), mask[1]).clamp(min=0)
+            attended.append(batch_norm(conv(hidden, mask[3]), mask[4]).sigmoid() * leaving)
         wanted = decoder.heads[task.name](attended)
         assert_same(decoder(x).logits[task.name], wanted)
 
@@ -211,30 +168,33 @@ def distilled(module: MultiModalDistillation, features: dict[str, Tensor]) -> di
 
 @pytest.mark.parametrize("feature", ["all", "last"])
 def test_pad_net(tasks: list[Task], feature: str) -> None:
-    decoder, x = lively(PADNet(backbone, LinearHead, tasks, feature=feature, width=16)), image()
+    decoder = randomize_batch_norms(
+        PADNet(build_backbone, LinearHead, tasks, feature=feature, width=16)
+    )
+    x = make_images()
     levels = decoder.backbone(x)
     start = levels[-1]
     if feature == "all":
         joined = torch.cat([up(level, levels[0]) for level in levels], 1)
-        start = norm(conv(joined, decoder.mix[0]), decoder.mix[1]).clamp(min=0)
+        start = batch_norm(conv(joined, decoder.mix[0]), decoder.mix[1]).clamp(min=0)
     initial = {}
     for task in tasks:
-        first, second = decoder.initial[task.name]
+        first, second = decoder.initial_features[task.name]
         initial[task.name] = residual(residual(start, first), second)
-    refined = distilled(decoder.distil, initial)
+    refined = distilled(decoder.distillation, initial)
     made = decoder(x)
     for task in tasks:
-        guess = conv(initial[task.name], decoder.guess[task.name])
+        guess = conv(initial[task.name], decoder.initial_heads[task.name])
         assert_same(made.aux_logits[0][task.name], guess)
-        (first, second), output = decoder.final[task.name]
+        (first, second), output = decoder.final_heads[task.name]
         wanted = conv(residual(residual(refined[task.name], first), second), output)
         assert_same(made.logits[task.name], wanted)
 
 
-@pytest.mark.parametrize("softmax", ["published_code", "paper"])
+@pytest.mark.parametrize("softmax", ["reference_code", "paper"])
 def test_propagation(softmax: str) -> None:
     names, width = ["a", "b", "c"], 16
-    module = lively(FeaturePropagation(names, width, softmax))
+    module = randomize_batch_norms(FeaturePropagation(names, width, softmax))
     features = {name: torch.randn(2, width, 4, 5) for name in names}
     joined = torch.cat([features[name] for name in names], 1)
     mask = conv(residual(residual(joined, module.mask[0]), module.mask[1]), module.mask[2]).exp()
@@ -256,7 +216,7 @@ def test_propagation(softmax: str) -> None:
 
 
 def test_mti_net(tasks: list[Task]) -> None:
-    decoder, x = lively(MTINet(backbone, LinearHead, tasks)), image()
+    decoder, x = randomize_batch_norms(MTINet(build_backbone, LinearHead, tasks)), make_images()
     levels = decoder.backbone(x)
     handed: dict[str, Tensor] = {}
     scales: list[dict[str, Tensor]] = [{} for _ in levels]
@@ -265,15 +225,15 @@ def test_mti_net(tasks: list[Task]) -> None:
             given = [levels[scale]]
             if handed:
                 given.append(up(handed[task.name], levels[scale]))
-            first, second = decoder.initial[scale][task.name]
+            first, second = decoder.initial_features[scale][task.name]
             scales[scale][task.name] = residual(residual(torch.cat(given, 1), first), second)
         if scale:
-            handed = decoder.propagate[scale - 1](scales[scale])
-    refined = [distilled(*pair) for pair in zip(decoder.distil, scales, strict=True)]
+            handed = decoder.feature_propagation[scale - 1](scales[scale])
+    refined = [distilled(*pair) for pair in zip(decoder.distillation, scales, strict=True)]
     made = decoder(x)
     for task in tasks:
         for scale in range(4):
-            guess = conv(scales[scale][task.name], decoder.guess[scale][task.name])
+            guess = conv(scales[scale][task.name], decoder.initial_heads[scale][task.name])
             assert_same(made.aux_logits[scale][task.name], guess)
         wanted = decoder.heads[task.name]([each[task.name] for each in refined])
         assert_same(made.logits[task.name], wanted)

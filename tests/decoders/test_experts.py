@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.decoders.test_equations import conv, image, lively, norm
 from torch import Tensor, nn
 
 from densemtl.backbones.backbone import Backbone
@@ -27,6 +26,7 @@ from densemtl.layers.mixture_of_experts import (
     mix_experts,
 )
 from densemtl.tasks.base import Task
+from tests.helpers.decoder_cases import batch_norm, conv, make_images, randomize_batch_norms
 from tests.helpers.exact import GATE_TOLERANCE, assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -49,7 +49,7 @@ def make(cls: type[MixtureOfExperts], tasks: list[Task], **options: Any) -> Mixt
 @torch.no_grad()
 def trained(decoder: MixtureOfExperts) -> MixtureOfExperts:
     """With weights as they could be after training: experts that differ, gates that choose."""
-    lively(decoder)
+    randomize_batch_norms(decoder)
     for module in decoder.modules():
         if isinstance(module, Gate):
             module.score.weight.normal_(0, 0.5)
@@ -72,9 +72,9 @@ def disturb(module: nn.Module) -> None:
 
 def expert(x: Tensor, module: Expert) -> Tensor:
     reduce, look, expand, last = module.body
-    hidden = norm(conv(x, reduce[0]), reduce[1]).clamp(min=0)
-    hidden = norm(conv(hidden, look[0]), look[1]).clamp(min=0)
-    return x + norm(conv(hidden, expand), last)
+    hidden = batch_norm(conv(x, reduce[0]), reduce[1]).clamp(min=0)
+    hidden = batch_norm(conv(hidden, look[0]), look[1]).clamp(min=0)
+    return x + batch_norm(conv(hidden, expand), last)
 
 
 def mixed(selector: Tensor, gate: Gate, outputs: list[Tensor], pooled: bool = False) -> Tensor:
@@ -91,7 +91,7 @@ def check(
     decoder: MixtureOfExperts, restated: Callable[[Tensor, nn.ModuleList], dict[str, Tensor]]
 ) -> None:
     """`restated`: (a level's feature, its layers) -> {task: what its head reads}."""
-    x = image()
+    x = make_images()
     with torch.no_grad():
         pairs = zip(decoder.backbone(x), decoder.levels, strict=True)
         levels = [restated(feature, stack.layers) for feature, stack in pairs]
@@ -102,17 +102,17 @@ def check(
             assert_same(made[task], wanted, GATE_TOLERANCE)
 
 
-@pytest.mark.parametrize("gate", ["pixel", "pooled"])
-def test_mmoe(tasks: list[Task], gate: str) -> None:
+@pytest.mark.parametrize("gating", ["pixel", "pooled"])
+def test_mmoe(tasks: list[Task], gating: str) -> None:
     def restated(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
         (layer,) = layers
         outputs = [expert(x, layer.experts[f"shared_{i}"]) for i in (1, 2, 3)]
         return {
-            task: mixed(x, layer.gates[task], outputs, gate == "pooled")
+            task: mixed(x, layer.gates[task], outputs, gating == "pooled")
             for task in ("semseg", "depth")
         }
 
-    check(trained(make(MMoE, tasks, experts=3, gate=gate, width=8)), restated)
+    check(trained(make(MMoE, tasks, experts=3, gating=gating, width=8)), restated)
 
 
 def test_ml_mmoe(tasks: list[Task]) -> None:
@@ -140,7 +140,7 @@ def test_cgc(tasks: list[Task]) -> None:
             out[task] = mixed(x, layer.gates[task], shared + own)
         return out
 
-    check(trained(make(CGC, tasks, shared_experts=2, own_experts=3)), restated)
+    check(trained(make(CGC, tasks, shared_experts=2, task_experts=3)), restated)
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -167,7 +167,7 @@ def test_ple(tasks: list[Task], layers: int) -> None:
 def test_a_stack_of_one_layer(
     tasks: list[Task], many: type[MixtureOfExperts], one: type[MixtureOfExperts]
 ) -> None:
-    stack, x = trained(make(many, tasks, layers=1)), image()
+    stack, x = trained(make(many, tasks, layers=1)), make_images()
     single = make(one, tasks)
     single.load_state_dict(stack.state_dict())
     assert torch.equal(predict(stack, x)["depth"], predict(single, x)["depth"])
@@ -177,7 +177,7 @@ def test_a_stack_of_one_layer(
 
 
 def test_in_cgc_no_task_sees_another_s_experts(tasks: list[Task]) -> None:
-    decoder, x = trained(make(CGC, tasks)), image()
+    decoder, x = trained(make(CGC, tasks)), make_images()
     before = predict(decoder, x)
     disturb(decoder.levels[1].layers[0].experts["depth_1"])
     after = predict(decoder, x)
@@ -191,11 +191,11 @@ def test_in_cgc_no_task_sees_another_s_experts(tasks: list[Task]) -> None:
 def test_in_ple_another_s_experts_are_seen_through_the_shared_gate_below(
     tasks: list[Task], layer: int, open_gate: bool, reached: bool
 ) -> None:
-    decoder, x = trained(make(PLE, tasks, gate="pooled")), image()
+    decoder, x = trained(make(PLE, tasks, gating="pooled")), make_images()
     for stack in decoder.levels:
         first = stack.layers[0]
         if not open_gate:
-            depth = list(first.wiring.gates["shared"]).index("depth_1")
+            depth = list(first.routing.gate_experts["shared"]).index("depth_1")
             first.gates["shared"].score.weight.data[depth] = -COLLAPSED
     before = predict(decoder, x)
     disturb(decoder.levels[1].layers[layer].experts["depth_1"])
@@ -208,7 +208,7 @@ def test_in_ple_another_s_experts_are_seen_through_the_shared_gate_below(
 def test_what_upper_gates_look_at(
     tasks: list[Task], cls: type[MixtureOfExperts], from_below: bool
 ) -> None:
-    decoder, x = trained(make(cls, tasks)), image()
+    decoder, x = trained(make(cls, tasks)), make_images()
     before = decoder.sharing_weights(x)["layer 2 stage 1"].weights
     disturb(decoder.levels[0].layers[0].experts["shared_1"])
     after = decoder.sharing_weights(x)["layer 2 stage 1"].weights
@@ -221,13 +221,13 @@ def test_every_expert_runs_once(tasks: list[Task], cls: type[MixtureOfExperts]) 
     experts = [module for module in decoder.modules() if isinstance(module, Expert)]
     for module in experts:
         module.register_forward_hook(lambda module, *_: runs.append(id(module)))
-    decoder(image())
+    decoder(make_images())
     assert sorted(runs) == sorted(id(module) for module in experts)
 
 
 @pytest.mark.parametrize("cls", FAMILY)
 def test_the_order_of_tasks_does_not_matter(tasks: list[Task], cls: type[MixtureOfExperts]) -> None:
-    decoder, x = trained(make(cls, tasks)), image()
+    decoder, x = trained(make(cls, tasks)), make_images()
     reverse = make(cls, tasks[::-1])
     reverse.load_state_dict(decoder.state_dict())
     wanted, made = predict(decoder, x), predict(reverse, x)
@@ -236,7 +236,7 @@ def test_the_order_of_tasks_does_not_matter(tasks: list[Task], cls: type[Mixture
 
 def test_a_task_s_loss_reaches_no_parameter_of_another(tasks: list[Task]) -> None:
     decoder = make(CGC, tasks)
-    decoder(image()).logits["depth"].sum().backward()
+    decoder(make_images()).logits["depth"].sum().backward()
     groups = decoder.parameter_groups()
     reached = {name: [p.grad is not None for p in group] for name, group in groups.items()}
     assert not any(reached["semseg"])
@@ -268,15 +268,15 @@ def hard_sharing_of(decoder: MixtureOfExperts, tasks: list[Task], backbone: str)
 def test_one_shared_expert_alone_starts_as_hard_sharing(
     tasks: list[Task], cls: type[MixtureOfExperts], training: bool
 ) -> None:
-    decoder = lively_backbone(make(cls, tasks, shared_experts=1, own_experts=0)).train(training)
-    hard, x = hard_sharing_of(decoder, tasks, "test_resnet").train(training), image()
+    decoder = lively_backbone(make(cls, tasks, shared_experts=1, task_experts=0)).train(training)
+    hard, x = hard_sharing_of(decoder, tasks, "test_resnet").train(training), make_images()
     wanted, made = hard(x).logits, decoder(x).logits
     assert all(torch.equal(made[task], wanted[task]) for task in ("semseg", "depth"))
 
 
 @torch.no_grad()
 def lively_backbone(decoder: MixtureOfExperts) -> MixtureOfExperts:
-    lively(decoder.backbone)
+    randomize_batch_norms(decoder.backbone)
     return decoder
 
 
@@ -290,7 +290,7 @@ def test_all_start_as_hard_sharing_whatever_their_gates(
     for module in decoder.modules():
         if isinstance(module, Gate):
             nn.init.normal_(module.score.weight)
-    hard, x = hard_sharing_of(decoder, tasks, backbone), image()
+    hard, x = hard_sharing_of(decoder, tasks, backbone), make_images()
     assert any((feature < 0).any() for feature in decoder.backbone(x))
     wanted, made = predict(hard, x), predict(decoder, x)
     for task in ("semseg", "depth"):
@@ -301,7 +301,7 @@ def test_all_start_as_hard_sharing_whatever_their_gates(
 def test_after_one_step_gates_have_something_to_choose(
     tasks: list[Task], cls: type[MixtureOfExperts]
 ) -> None:
-    decoder, x = make(cls, tasks), image()
+    decoder, x = make(cls, tasks), make_images()
     optimizer = torch.optim.SGD(decoder.parameters(), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
@@ -316,7 +316,7 @@ def test_after_one_step_gates_have_something_to_choose(
 
 @pytest.mark.parametrize(("cls", "places"), [(MMoE, 1), (MLMMoE, 2), (CGC, 1), (PLE, 2)])
 def test_gates_sum_to_one(tasks: list[Task], cls: type[MixtureOfExperts], places: int) -> None:
-    sharing = trained(make(cls, tasks)).sharing_weights(image())
+    sharing = trained(make(cls, tasks)).sharing_weights(make_images())
     layers = {place: each for place, each in sharing.items() if not place.startswith("entropy")}
     assert len(layers) == 4 * places
     for each in layers.values():
@@ -327,7 +327,7 @@ def test_gates_sum_to_one(tasks: list[Task], cls: type[MixtureOfExperts], places
 
 @torch.no_grad()
 def test_the_shares_of_ple(tasks: list[Task]) -> None:
-    decoder, x = trained(make(PLE, tasks)), image()
+    decoder, x = trained(make(PLE, tasks)), make_images()
     told = decoder.sharing_weights(x)
     below, last = told["layer 1 stage 2"], told["layer 2 stage 2"]
     assert below.sources == last.sources == ("shared_1", "semseg_1", "depth_1")
@@ -342,7 +342,7 @@ def test_the_shares_of_ple(tasks: list[Task]) -> None:
 
 
 def test_entropy_is_told_for_each_layer(tasks: list[Task]) -> None:
-    told = make(PLE, tasks).sharing_weights(image())
+    told = make(PLE, tasks).sharing_weights(make_images())
     layers = {name: each for name, each in told.items() if name.startswith("entropy")}
     assert list(layers) == ["entropy layer 1", "entropy layer 2"]
     for each in layers.values():
@@ -417,14 +417,14 @@ def test_load_balance_is_a_term_of_training_alone(
     tasks: list[Task], cls: type[MixtureOfExperts]
 ) -> None:
     decoder = make(cls, tasks, load_balance=0.5)
-    assert decoder(image()).aux_losses["load_balance"].item() == pytest.approx(0, abs=1e-6)
-    assert decoder.eval()(image()).aux_losses == {}
-    assert make(cls, tasks)(image()).aux_losses == {}
+    assert decoder(make_images()).aux_losses["load_balance"].item() == pytest.approx(0, abs=1e-6)
+    assert decoder.eval()(make_images()).aux_losses == {}
+    assert make(cls, tasks)(make_images()).aux_losses == {}
 
 
 def test_load_balance_of_gates_that_all_choose_one_expert(tasks: list[Task]) -> None:
-    decoder = make(MLMMoE, tasks, experts=4, gate="pooled", load_balance=0.5)
+    decoder = make(MLMMoE, tasks, experts=4, gating="pooled", load_balance=0.5)
     for module in decoder.modules():
         if isinstance(module, Gate):
             module.score.weight.data[2] = COLLAPSED
-    assert decoder(image()).aux_losses["load_balance"].item() == pytest.approx(0.5 * 3)
+    assert decoder(make_images()).aux_losses["load_balance"].item() == pytest.approx(0.5 * 3)

@@ -13,9 +13,9 @@ from densemtl.backbones.backbone import Backbone
 PLAIN, EXTRA = (), (3, 1)
 """Outputs of auxiliary tasks: none, or NYUD's normals and edges."""
 
-HRNET = ("hrnet_w18_small_v2", 32, "hrnet")
-RESNET50 = ("resnet50", 8, "deeplab")
-RESNET18 = ("resnet18", 8, "deeplab")
+HRNET = ("hrnet_w18_small_v2", 32, "hrnetv2")
+RESNET50 = ("resnet50", 8, "deeplabv3")
+RESNET18 = ("resnet18", 8, "deeplabv3")
 NYUD = (40, 1)
 PASCAL = (21, 7, 1, 3, 1)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.decoders.test_equations import backbone, conv, image, lively
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional as F
@@ -17,6 +16,7 @@ from densemtl.errors import ConfigError, ModelError
 from densemtl.heads.deeplabv3 import DeepLabV3Head
 from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
+from tests.helpers.decoder_cases import build_backbone, conv, make_images, randomize_batch_norms
 from tests.helpers.exact import assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -57,7 +57,7 @@ def mixed(decoder: Sluice, x: Tensor) -> tuple[list[list[Tensor]], list[list[Ten
 def randomised(decoder: Sluice) -> Sluice:
     for weights in (*decoder.alphas, decoder.betas):
         weights.normal_(0, 0.3)
-    return lively(decoder)
+    return randomize_batch_norms(decoder)
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def randomised(decoder: Sluice) -> Sluice:
 def test_equations(
     tasks: list[Task], subspaces: int, head: type[LinearHead] | type[DeepLabV3Head]
 ) -> None:
-    decoder, x = randomised(Sluice(backbone, head, tasks, subspaces=subspaces)), image()
+    decoder, x = randomised(Sluice(build_backbone, head, tasks, subspaces=subspaces)), make_images()
     _, pyramids = mixed(decoder, x)
     final = decoder(x).logits
     for index, task in enumerate(tasks):
@@ -82,7 +82,7 @@ def test_equations(
 
 @torch.no_grad()
 def test_starts_as_cross_stitch_in_each_subspace(tasks: list[Task]) -> None:
-    decoder = Sluice(backbone, LinearHead, tasks, alpha=0.8)
+    decoder = Sluice(build_backbone, LinearHead, tasks, alpha=0.8)
     for alpha in decoder.alphas:
         for row in range(6):
             for column in range(6):
@@ -100,8 +100,8 @@ def test_nothing_taken_is_single_tasks(
     alpha: float,
     head: type[LinearHead] | type[DeepLabV3Head],
 ) -> None:
-    tasks, x = [make_task(name) for name in names], image()
-    decoder = lively(Sluice(backbone, head, tasks, alpha=alpha))
+    tasks, x = [make_task(name) for name in names], make_images()
+    decoder = randomize_batch_norms(Sluice(build_backbone, head, tasks, alpha=alpha))
     final = decoder(x).logits
     for task in tasks:
         alone = decoder.heads[task.name](decoder.backbones[task.name](x))
@@ -110,9 +110,9 @@ def test_nothing_taken_is_single_tasks(
 
 @torch.no_grad()
 def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
-    one, x = randomised(Sluice(backbone, LinearHead, tasks)), image()
+    one, x = randomised(Sluice(build_backbone, LinearHead, tasks)), make_images()
     order = [2, 0, 1]
-    other = Sluice(backbone, LinearHead, [tasks[index] for index in order]).eval()
+    other = Sluice(build_backbone, LinearHead, [tasks[index] for index in order]).eval()
     parts = [2 * index + part for index in order for part in range(2)]
     state = one.state_dict()
     moved = {name: each for name, each in state.items() if name.startswith(("backbones", "heads"))}
@@ -129,7 +129,7 @@ def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
 
 
 def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
-    decoder = randomised(Sluice(backbone, LinearHead, tasks))
+    decoder = randomised(Sluice(build_backbone, LinearHead, tasks))
 
     class Exchange(nn.Module):
         def forward(self, *features: Tensor) -> list[Tensor]:
@@ -149,9 +149,9 @@ def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
 
 @pytest.mark.parametrize("subspaces", [2, 4])
 def test_the_penalty_by_hand(tasks: list[Task], subspaces: int) -> None:
-    decoder = Sluice(backbone, LinearHead, tasks, subspaces=subspaces, orthogonality=0.3)
+    decoder = Sluice(build_backbone, LinearHead, tasks, subspaces=subspaces, orthogonality=0.3)
     nn.init.normal_(decoder.alphas[0])
-    x = image()
+    x = make_images()
     with torch.no_grad():
         made, _ = mixed(decoder, x)
     wanted = 0.0
@@ -173,12 +173,13 @@ def test_the_penalty_by_hand(tasks: list[Task], subspaces: int) -> None:
 
 
 def test_the_penalty_is_for_training_and_for_those_who_ask(tasks: list[Task]) -> None:
-    assert Sluice(backbone, LinearHead, tasks)(image()).aux_losses == {}
-    assert Sluice(backbone, LinearHead, tasks, orthogonality=1.0).eval()(image()).aux_losses == {}
+    assert Sluice(build_backbone, LinearHead, tasks)(make_images()).aux_losses == {}
+    decoder = Sluice(build_backbone, LinearHead, tasks, orthogonality=1.0).eval()
+    assert decoder(make_images()).aux_losses == {}
 
 
 def test_a_forward_pass_leaves_nothing_behind(tasks: list[Task]) -> None:
-    decoder, x = Sluice(backbone, LinearHead, tasks, orthogonality=1.0), image()
+    decoder, x = Sluice(build_backbone, LinearHead, tasks, orthogonality=1.0), make_images()
     once = decoder(x).aux_losses["orthogonality"].item()
     assert copy.deepcopy(decoder)(x).aux_losses["orthogonality"].item() == pytest.approx(once)
 
@@ -209,8 +210,8 @@ def test_the_overlap_of_large_half_precision_maps_is_finite() -> None:
 
 
 def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
-    decoder = randomised(Sluice(backbone, LinearHead, tasks))
-    sharing = decoder.sharing_weights(image())
+    decoder = randomised(Sluice(build_backbone, LinearHead, tasks))
+    sharing = decoder.sharing_weights(make_images())
     assert list(sharing) == ["stage 1", "stage 2", "stage 3", "stage 4", "beta"]
     third = sharing["stage 3"]
     assert third.tasks == third.sources
@@ -231,4 +232,4 @@ def test_mistakes_are_told(
     tasks: list[Task], options: dict[str, float], kind: type[Exception], told: str
 ) -> None:
     with pytest.raises(kind, match=told):
-        Sluice(backbone, LinearHead, tasks, **options)
+        Sluice(build_backbone, LinearHead, tasks, **options)

@@ -7,12 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.decoders.test_contract import (
-    ARCHITECTURES,
-    BACKBONES,
-    NEED_STAGES,
-    UNCUT,
-)
 from torch import Tensor
 
 from densemtl import registry
@@ -20,6 +14,12 @@ from densemtl.backbones.backbone import Backbone
 from densemtl.decoders.base import Decoder
 from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
+from tests.helpers.decoder_cases import (
+    ARCHITECTURES,
+    BACKBONES,
+    STAGED_ARCHITECTURES,
+    UNSTAGED_BACKBONES,
+)
 from tests.helpers.exact import GATE_TOLERANCE, TOLERANCE, assert_same
 
 NAMES = ["semseg", "depth", "normals"]
@@ -29,10 +29,10 @@ ORDER = [2, 0, 1]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "mti_net": {"softmax": "paper"},
-    "asymmetric_sharing": {"reads": {"depth": ["normals", "semseg"]}},
+    "asymmetric_sharing": {"sources": {"depth": ["normals", "semseg"]}},
 }
-"""Where the default does depend on the order: the published code's softmax goes over neighbouring
-channels, whatever tasks they belong to, and without `reads` the last task is the reader."""
+"""Where the default does depend on the order: the reference code's softmax goes over neighbouring
+channels, whatever tasks they belong to, and without `sources` the last task is the reader."""
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -40,7 +40,7 @@ channels, whatever tasks they belong to, and without `reads` the last task is th
 def test_other_order_same_predictions(
     make_task: Callable[..., Task], architecture: str, backbone: str
 ) -> None:
-    if architecture in NEED_STAGES and backbone in UNCUT:
+    if architecture in STAGED_ARCHITECTURES and backbone in UNSTAGED_BACKBONES:
         pytest.skip(f"{backbone} cannot be cut into the stages that {architecture} needs")
     old = build(make_task, architecture, NAMES, backbone)
     new = build(make_task, architecture, [NAMES[index] for index in ORDER], backbone)
@@ -120,7 +120,7 @@ def nddr_cnn(key: str, state: dict[str, Tensor]) -> Tensor:
 def mti_net(key: str, state: dict[str, Tensor]) -> Tensor:
     """The propagation reads, and its mask weighs, all tasks' joined channels."""
     tensor = state[key]
-    if not key.startswith("propagate."):
+    if not key.startswith("feature_propagation."):
         return tensor
     reads = ("mask.0.body.0.0.", "mask.0.skip.0.", "reduce.body.0.0.", "reduce.skip.0.")
     if any(part in key for part in reads):

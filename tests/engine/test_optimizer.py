@@ -52,8 +52,8 @@ def poly(done: float, total: int) -> float:
 
 TOTAL = EPOCHS * STEPS
 EXPECTED = {
-    "poly by iteration": (
-        ScheduleConfig(interval="iteration"),
+    "poly by step": (
+        ScheduleConfig(interval="step"),
         [poly(step, TOTAL) for step in range(TOTAL)],
     ),
     "poly by epoch": (

@@ -24,9 +24,9 @@ def test_class_ids_of_any_type(make_task, dtype):
 
 
 def test_the_first_class_may_have_another_id(make_task):
-    np.testing.assert_array_equal(read(make_task("semseg"), [[1, 3]], first_class=1), [[0, 2]])
+    np.testing.assert_array_equal(read(make_task("semseg"), [[1, 3]], first_class_id=1), [[0, 2]])
     with pytest.raises(DataError, match=r"0001\.png: class id 0 is not among .* 1\.\.3"):
-        read(make_task("semseg"), [[0, 3]], first_class=1)
+        read(make_task("semseg"), [[0, 3]], first_class_id=1)
 
 
 @pytest.mark.parametrize(

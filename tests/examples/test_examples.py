@@ -24,12 +24,12 @@ EXAMPLES = ROOT / "examples"
 SMALL = [
     "backbone={name: test_resnet, pretrained: false}",
     "input.size=[32, 40]",
-    "loader={batch_size: 2, eval_batch_size: 2, workers: 0}",
-    "train={epochs: 1, panels: 1, eval_every: 1, amp: none}",
+    "loader={batch_size: 2, eval_batch_size: 2, num_workers: 0}",
+    "train={epochs: 1, num_vis_images: 1, eval_every: 1, amp: none}",
     "schedule.warmup_epochs=0",
 ]
 ROOMS = ["data={size: [32, 40], train_images: 4, val_images: 2}"]
-DATA = {"own_dataset": ["data={size: [32, 40], count: 4}"]}
+DATA = {"custom_dataset": ["data={size: [32, 40], num_images: 4}"]}
 NAMES = sorted(file.stem for file in EXAMPLES.glob("*.yaml"))
 
 
@@ -39,7 +39,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_example_has_its_file_and_its_line() -> None:
-    assert NAMES == ["own_architecture", "own_balancing", "own_dataset", "own_task"]
+    assert NAMES == ["custom_architecture", "custom_balancing", "custom_dataset", "custom_task"]
     told = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
         assert f"[{name}.py]({name}.py)" in told
@@ -56,18 +56,18 @@ def test_trains_and_predicts(name: str, tmp_path: Path) -> None:
     predictor = Predictor.from_run(tmp_path, device="cpu", flip=True, scales=(1, 2))
     maps = predictor(np.zeros((20, 30, 3), np.uint8))
     assert all(np.isfinite(each).all() for each in maps.values())
-    if name == "own_task":
+    if name == "custom_task":
         assert (maps["depth"] > 0).all()
-    if name == "own_architecture":
+    if name == "custom_architecture":
         learnt = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "sharing"]
         assert any("choice/depth<-level 0" in line for line in learnt)
         assert load_trained_model(tmp_path, device="cpu").experiment.decoder.options == {
-            "start": 0.8
+            "initial_gate": 0.8
         }
 
 
 def test_log_depth_by_hand() -> None:
-    (_, depth) = build_tasks(load_experiment(EXAMPLES / "own_task.yaml"))
+    (_, depth) = build_tasks(load_experiment(EXAMPLES / "custom_task.yaml"))
     target = torch.tensor([2.0, 4.0, float("nan")]).view(1, 1, 1, 3)
     right = torch.tensor([2.0, 4.0, 1.0]).log().view(1, 1, 1, 3)
     assert depth.compute_loss(right, target).item() == pytest.approx(0, abs=1e-6)
@@ -79,16 +79,16 @@ def test_log_depth_by_hand() -> None:
 
 
 def test_discs_lie_where_their_distance_is_least() -> None:
-    dataset = build_dataset(load_experiment(EXAMPLES / "own_dataset.yaml"), "val")
+    dataset = build_dataset(load_experiment(EXAMPLES / "custom_dataset.yaml"), "val")
     sample = dataset[3]
     inside = sample.targets["semseg"] > 0
-    distance = sample.targets["centre"]
+    distance = sample.targets["center"]
     assert distance[inside].max() <= distance[~inside].min()
     np.testing.assert_array_equal(sample.image, dataset[3].image)
 
 
 def test_running_means_by_hand() -> None:
-    experiment = load_experiment(EXAMPLES / "own_balancing.yaml", ["tasks=[semseg, depth]"])
+    experiment = load_experiment(EXAMPLES / "custom_balancing.yaml", ["tasks=[semseg, depth]"])
     balancer = build_balancer(experiment, build_tasks(experiment))
     losses = torch.tensor([4.0, 0.0])
     assert balancer.weights(losses)[0].item() == pytest.approx(1 / 4)
@@ -104,5 +104,5 @@ def test_the_command_of_the_readme(tmp_path: Path) -> None:
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    assert "own_balancing:RunningMean" in done.stdout
-    assert importlib.import_module("own_balancing").RunningMean.__doc__
+    assert "custom_balancing:RunningMean" in done.stdout
+    assert importlib.import_module("custom_balancing").RunningMean.__doc__

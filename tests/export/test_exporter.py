@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.export.test_swin_tracing import Swin
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
@@ -26,6 +25,7 @@ from densemtl.export.wrapper import ExportWrapper
 from densemtl.factory import build_model, build_tasks
 from densemtl.types import RGBImage
 from tests.helpers.experiments import make_tiny_experiment
+from tests.helpers.swin import TinySwin
 
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
 pytest.importorskip("onnxruntime", reason='needs pip install "densemtl[export]"')
@@ -136,7 +136,7 @@ def test_the_tool_exports_a_run_for_torch(
 
 def test_a_swin_leaves_its_size_free(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    swin = Swin(SwinTransformer)
+    swin = TinySwin(SwinTransformer)
     traced = torch_export.trace(swin, torch.zeros(2, 3, 8, 12))  # type: ignore[arg-type]
     assert traced.dynamic_axes == "batch and size"
     onnx.write_onnx(traced, ["map"], tmp_path / "swin.onnx")
@@ -164,7 +164,7 @@ class Sized(nn.Module):
 
     def __init__(self, batch: int | None, fails: bool = False) -> None:
         super().__init__()
-        self.batch, self.fails, self.model = batch, fails, SimpleNamespace(multiple=8)
+        self.batch, self.fails, self.model = batch, fails, SimpleNamespace(size_divisor=8)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
         if self.fails:
@@ -192,7 +192,7 @@ class Endless(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = SimpleNamespace(multiple=8)
+        self.model = SimpleNamespace(size_divisor=8)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
         while any(isinstance(side, torch.SymInt) for side in image.shape):

@@ -30,12 +30,12 @@ def pyramid(batch: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> list[Tens
 
 
 def test_the_heads_are_found_by_name() -> None:
-    assert {"deeplab", "fpn", "hrnet", "linear"} <= set(HEADS)
+    assert {"deeplabv3", "fpn", "hrnetv2", "linear"} <= set(HEADS)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_logits_lie_at_the_finest_level_used(name: str) -> None:
-    used = {"deeplab": -1}.get(name, 0)
+    used = {"deeplabv3": -1}.get(name, 0)
     assert make(name)(pyramid(2)).shape == (2, CHANNELS, *SIZES[used])
 
 
@@ -54,7 +54,7 @@ def test_levels_of_one_stride_as_a_vit_has(name: str) -> None:
     assert make(name)(pyramid(1, sizes)).shape == (1, CHANNELS, 4, 6)
 
 
-@pytest.mark.parametrize("name", ["fpn", "hrnet", "linear"])
+@pytest.mark.parametrize("name", ["fpn", "hrnetv2", "linear"])
 def test_every_level_counts(name: str) -> None:
     head = make(name).eval()
     features = pyramid(1)
@@ -81,4 +81,4 @@ def test_widths_can_be_set() -> None:
     narrow, wide = make("fpn", width=16), make("fpn", width=32)
     assert narrow.output.in_channels == 16
     assert wide.output.in_channels == 32
-    assert make("deeplab", width=32, rates=[2, 4]).aspp.fuse[0].in_channels == 4 * 32
+    assert make("deeplabv3", width=32, atrous_rates=[2, 4]).aspp.fuse[0].in_channels == 4 * 32

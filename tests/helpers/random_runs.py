@@ -47,8 +47,8 @@ SECTIONS = {
     "train": get_type_hints(TrainConfig),
 }
 EXCLUDED_OPTIONS = (
-    *("workers", "cache", "cache_folder", "compile", "shard", "pixels", "pretrained"),
-    *("jitter", "model_config", "return"),
+    *("num_workers", "cache", "cache_dir", "compile", "fsdp", "albumentations", "pretrained"),
+    *("color_jitter", "model_config", "return"),
 )
 """What would start processes, write elsewhere, take minutes, or has tests of its own."""
 

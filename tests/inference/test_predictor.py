@@ -190,7 +190,7 @@ def test_the_model_keeps_its_weights_and_folding_changes_little() -> None:
     model = build_model(experiment, tasks)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     plain = Predictor(model, tasks, experiment.input, device="cpu")(photo())
-    folded = Predictor(model, tasks, experiment.input, device="cpu", fold=True)(photo())
+    folded = Predictor(model, tasks, experiment.input, device="cpu", fuse_bn=True)(photo())
     np.testing.assert_allclose(plain["depth"], folded["depth"], atol=1e-4)
     after = model.state_dict()
     assert before.keys() == after.keys()

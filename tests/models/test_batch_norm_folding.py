@@ -37,8 +37,8 @@ def norms(model: nn.Module) -> int:
     ("decoder", "backbone", "head", "left"),
     [
         ("hard_sharing", "test_resnet", "fpn", 0),
-        ("hard_sharing", "test_resnet", "deeplab", 0),
-        ("hard_sharing", "hrnet_w18_small", "hrnet", 0),
+        ("hard_sharing", "test_resnet", "deeplabv3", 0),
+        ("hard_sharing", "hrnet_w18_small", "hrnetv2", 0),
         ("hard_sharing", "test_efficientnet", "fpn", 0),
         ("hard_sharing", "test_vit", "fpn", 0),
         ("mtan", "test_resnet", "fpn", 0),

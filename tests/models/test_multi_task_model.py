@@ -70,13 +70,13 @@ def picture(batch: int, size: tuple[int, int] = SIZE) -> Tensor:
 @pytest.mark.parametrize(
     ("backbone", "head", "output_stride", "counts", "published"),
     [
-        ("hrnet_w18_small_v2", "hrnet", 32, (40,), 3_945_270),
-        ("hrnet_w18_small_v2", "hrnet", 32, (40, 1), 4_019_251),
-        ("hrnet_w18_small_v2", "hrnet", 32, (21, 7, 1, 3, 1), 4_238_213),
-        ("resnet18", "deeplab", 8, (21,), 15_904_085),
-        ("resnet18", "deeplab", 8, (21, 7, 1, 3, 1), 34_795_873),
-        ("resnet50", "deeplab", 8, (40,), 39_643_752),
-        ("resnet50", "deeplab", 8, (40, 1), 55_769_449),
+        ("hrnet_w18_small_v2", "hrnetv2", 32, (40,), 3_945_270),
+        ("hrnet_w18_small_v2", "hrnetv2", 32, (40, 1), 4_019_251),
+        ("hrnet_w18_small_v2", "hrnetv2", 32, (21, 7, 1, 3, 1), 4_238_213),
+        ("resnet18", "deeplabv3", 8, (21,), 15_904_085),
+        ("resnet18", "deeplabv3", 8, (21, 7, 1, 3, 1), 34_795_873),
+        ("resnet50", "deeplabv3", 8, (40,), 39_643_752),
+        ("resnet50", "deeplabv3", 8, (40, 1), 55_769_449),
     ],
 )
 def test_published_parameter_counts(
@@ -88,7 +88,7 @@ def test_published_parameter_counts(
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("head", ["fpn", "hrnet", "linear", "deeplab"])
+@pytest.mark.parametrize("head", ["fpn", "hrnetv2", "linear", "deeplabv3"])
 def test_odd_sizes_and_a_gradient_for_every_parameter(backbone: str, head: str) -> None:
     model = make(backbone, head, TASKS).train()
     final = model(picture(2)).logits
@@ -98,7 +98,7 @@ def test_odd_sizes_and_a_gradient_for_every_parameter(backbone: str, head: str) 
     }
     torch.stack([each.square().mean() for each in final.values()]).sum().backward()
     missing = [key for key, value in model.named_parameters() if value.grad is None]
-    if (backbone, head) == ("hrnet_w18_small", "deeplab"):
+    if (backbone, head) == ("hrnet_w18_small", "deeplabv3"):
         # read alone, the coarsest branch leaves the last exchange into the others unused
         missing = [key for key in missing if ".stage4." not in key]
     assert not missing
@@ -123,7 +123,7 @@ def test_logits_left_at_feature_resolution(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "test_convnext"])
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_a_dilated_batch_of_one_trains(backbone: str, output_stride: int) -> None:
-    model = make(backbone, "deeplab", TASKS, output_stride).train()
+    model = make(backbone, "deeplabv3", TASKS, output_stride).train()
     assert model(picture(1)).logits["depth"].shape == (1, 1, *SIZE)
 
 

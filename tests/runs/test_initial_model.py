@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import make_tiny_experiment
 
-from densemtl.runs import initial_model
-from densemtl.factory import build_model, build_splits, build_tasks
-from densemtl.runtime.execution import make_execution_config
 from densemtl.errors import ModelError
-from densemtl.runs.initial_model import build_initial_model
+from densemtl.factory import build_model, build_splits, build_tasks
 from densemtl.models.complexity import count_flops, meta_copy
+from densemtl.runs import initial_model
+from densemtl.runs.initial_model import build_initial_model
 from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runtime.execution import make_execution_config
+from tests.helpers.experiments import make_tiny_experiment
 
 
 def test_weights_and_following_random_numbers_depend_on_the_seed_alone() -> None:
@@ -35,7 +35,9 @@ def test_a_job_goes_on_with_the_random_numbers_after_the_model(tmp_path: Path) -
     initial = build_initial_model(experiment, build_tasks(experiment))
     torch.manual_seed(99)  # as training other models in between does
     precision = make_execution_config(experiment.train, "cpu")
-    job = build_training_run(experiment, build_splits(experiment), tmp_path, precision, None, initial)
+    job = build_training_run(
+        experiment, build_splits(experiment), tmp_path, precision, None, initial
+    )
     assert job.train_step.model is initial.model
     assert torch.equal(torch.get_rng_state(), initial.rng_state["cpu"])
 
@@ -49,7 +51,9 @@ def test_each_run_builds_its_model_once(tmp_path: Path, monkeypatch, baselines: 
         return build_model(experiment, tasks)
 
     monkeypatch.setattr(initial_model, "build_model", build)
-    train_experiment(make_tiny_experiment("train.epochs=1", f"baselines={baselines}"), tmp_path / "multi", "cpu")
+    train_experiment(
+        make_tiny_experiment("train.epochs=1", f"baselines={baselines}"), tmp_path / "multi", "cpu"
+    )
     singles = [("semseg",), ("depth",)] if baselines == "auto" else []
     assert built == [("semseg", "depth"), *singles]
 

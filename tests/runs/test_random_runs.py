@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.helpers import random_runs
 import pytest
-from tests.helpers.experiments import write_tiny_config
 from hypothesis import given, settings
+
+from tests.helpers import random_runs
+from tests.helpers.experiments import write_tiny_config
 
 
 @pytest.fixture(scope="module")

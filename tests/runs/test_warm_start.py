@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.experiments import make_tiny_experiment
 
-from densemtl.factory import build_splits
 from densemtl.engine.checkpoint import load_weights
-from densemtl.runtime.execution import make_execution_config
 from densemtl.errors import CheckpointError, ConfigError
+from densemtl.factory import build_splits
 from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runtime.execution import make_execution_config
+from tests.helpers.experiments import make_tiny_experiment
 
 SHORT = ("train.epochs=1", "decoder={name: cross_stitch, alpha: 1.0}")
 TASKS = ("semseg", "depth")
@@ -22,7 +22,9 @@ TASKS = ("semseg", "depth")
 def singles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("singles")
     for task in TASKS:
-        train_experiment(make_tiny_experiment("train.epochs=1").to_single_task(task), folder / task, "cpu")
+        train_experiment(
+            make_tiny_experiment("train.epochs=1").to_single_task(task), folder / task, "cpu"
+        )
     return {task: folder / task for task in TASKS}
 
 
@@ -47,7 +49,10 @@ def test_unmixed_networks_repeat_the_single_task_runs(
     for task in TASKS:
         single = make_tiny_experiment("train.epochs=1").to_single_task(task)
         alone = build_training_run(
-            single, build_splits(single), tmp_path / task, make_execution_config(single.train, "cpu")
+            single,
+            build_splits(single),
+            tmp_path / task,
+            make_execution_config(single.train, "cpu"),
         ).train_step.model
         alone.load_state_dict(load_weights(singles[task] / "best.safetensors").tensors)
         with torch.no_grad():
@@ -58,7 +63,9 @@ def test_baselines_serve_as_start_and_as_reference(
     singles: dict[str, Path], tmp_path: Path
 ) -> None:
     given = f"baselines={named(singles)}"
-    results = train_experiment(make_tiny_experiment(*SHORT, given, "init_from=baselines"), tmp_path / "run", "cpu")
+    results = train_experiment(
+        make_tiny_experiment(*SHORT, given, "init_from=baselines"), tmp_path / "run", "cpu"
+    )
     assert results.delta_m is not None
 
 

@@ -4,12 +4,16 @@ data:
   name: folder
   root: /data/mine
   images: images                      # a folder, or a pattern: left/{id}_left.png
-  splits: {train: train.txt, val: val.txt}        # or val_share: 0.2
+  splits: {train: train.txt, val: val.txt}        # or val_fraction: 0.2
   labels:
-    semseg: {files: masks, class_names: [road, car, sky], first: 1, void: [0]}
+    semseg:
+      files: masks
+      class_names: [road, car, sky]
+      first_class_id: 1
+      ignore_values: [0]
     depth: {files: "depth/{id}.png"}              # 16-bit millimetres, 0 unknown
     water: {files: water, kind: binary}
-    height: {files: height, kind: regression, scale: 0.01, void: [65535]}
+    height: {files: height, kind: regression, scale: 0.01, ignore_values: [65535]}
 """
 
 from __future__ import annotations
@@ -40,10 +44,10 @@ class FolderDataset(FileDataset):
 
     Args:
         split: "train" or "val".
-        tasks: names among `find_label_files`.
+        tasks: names among `labels`.
         root: the folder that all other paths start from.
         images: a folder, or a pattern with {id} for an image's name.
-        find_label_files: {task: its label maps}.
+        labels: {task: its label maps}.
         splits: lists of image names; without them the images are split by their names.
         val_fraction: share of the images that validate, when there are no lists.
 

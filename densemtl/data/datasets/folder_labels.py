@@ -40,13 +40,13 @@ class LabelSpec(Section):
 
     Attributes:
         files: a folder (a map has its image's name), or a pattern such as depth/{id}.png.
-        kind: the task's kind, such as classes or binary; by default its name.
+        kind: the task's kind, such as classification or binary; by default its name.
         encoding: how to read the files, for a kind of one's own.
         key: the variable of .mat files.
         class_names: of classes, in the order of their ids.
         first_class_id: the stored id of the first class; the others follow it.
-        ignore_values: stored numbers that mark pixels without a label (besides 255 of classes, 0 of depth,
-            and NaN).
+        ignore_values: stored numbers that mark pixels without a label (besides 255 of classes, 0 of
+            depth, and NaN).
         scale: what stored numbers are multiplied by; for integer depth 0.001 by default.
         channels: of regression and unit vectors.
         axes: the direction in which each channel of stored normals grows.
@@ -81,7 +81,7 @@ class LabelSpec(Section):
         if stored is None:
             ways = ", ".join(sorted(set(DEFAULT_ENCODINGS.values())))
             raise ConfigError(
-                f"data.labels.{task}.stored: for the kind {kind!r} give one of {ways}"
+                f"data.labels.{task}.encoding: for the kind {kind!r} give one of {ways}"
             )
         if stored == "classes" and not self.class_names:
             raise ConfigError(f"data.labels.{task}.class_names: must be given, in order of the ids")

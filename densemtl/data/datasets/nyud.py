@@ -102,7 +102,7 @@ class NYUDDataset(FileDataset):
     ) -> dict[str, dict[str, Any]]:
         """Semseg of 40 or 13 classes, depth, normals, edge as it is published."""
         names = list(CLASSES_40 if num_classes == 40 else CLASSES_13)
-        edge = {"max_distance": EDGE_MAX_DISTANCE, "regions_under": ["modern"]}
+        edge = {"max_distance": EDGE_MAX_DISTANCE, "region_label_protocols": ["modern"]}
         return {"semseg": {"class_names": names}, "depth": {}, "normals": {}, "edge": edge}
 
     def find_label_files(self, task: str) -> LabelFiles:
@@ -138,8 +138,10 @@ class NYUDDataset(FileDataset):
     ) -> LabelFiles:
         own = arrays.index_by_stem(derived_folder)
         if not own:
-            command = f"python datasets/prepare_nyud.py normals {self._split_root} --output {derived_folder}"
-            raise DataError(f"{derived_folder}: no derived normals here; make them by `{command}`")
+            raise DataError(
+                f"{derived_folder}: no derived normals here; make them by `python"
+                f" datasets/prepare_nyud.py normals {self._split_root} --output {derived_folder}`"
+            )
         read_given = self._make_reader("normals")
         read = partial(
             _read_given_or_derived,
@@ -170,12 +172,12 @@ def _read_classes(file: Path, id_to_class: dict[int, int]) -> NDArray[np.uint8]:
 
 
 def read_depth(file: Path) -> NDArray[np.float32]:
-    """HxW metres, NaN where unknown; see `labels.to_depth`."""
+    """HxW metres, NaN where unknown; see `label_formats.decode_depth`."""
     return label_formats.decode_depth(arrays.read_array(file, "depth"), file)
 
 
 def read_normals(file: Path, axes: AxisConvention = CAMERA_AXES) -> NDArray[np.float32]:
-    """HxWx3 in camera axes, NaN where invalid; see `labels.to_normals`."""
+    """HxWx3 in camera axes, NaN where invalid; see `label_formats.decode_normals`."""
     return label_formats.decode_normals(arrays.read_array(file, "normals"), file, axes)
 
 

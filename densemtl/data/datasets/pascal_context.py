@@ -58,10 +58,11 @@ class PascalContextDataset(FileDataset):
         root: the folder that holds JPEGImages/.
         train_split_name: the list ImageSets/Context/NAME.txt that is the training split.
         val_split_name: the same for validation.
-        edge_val_split_name: the list ImageSets/Context/NAME.txt of the validation images whose edges are
-            scored, of which there are 2498 in published results; by default all that have edges.
-        derived_labels: a folder of edges and parts made by `datasets/prepare_pascal_context.py`; without
-            it they are derived each time an image is read.
+        edge_val_split_name: the list ImageSets/Context/NAME.txt of the validation images whose
+            edges are scored, of which there are 2498 in published results; by default all that have
+            edges.
+        derived_labels: a folder of edges and parts made by `datasets/prepare_pascal_context.py`;
+            without it they are derived each time an image is read.
         normals_axes: the direction in which each stored channel of the normals grows.
 
     Raises:

@@ -77,7 +77,7 @@ class ShardsDataset(DenseDataset):
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
         """What the index says."""
-        folder = Path(options.get("folder", "~/.cache/densemtl/shards")).expanduser()
+        folder = Path(options.get("cache_dir", "~/.cache/densemtl/shards")).expanduser()
         return ShardStore(options["root"], folder, 1).read_index().offers
 
     def __getitem__(self, index: int) -> Sample:

@@ -1,0 +1,79 @@
+"""Architectures and backbones to test, and layers restated for tests of decoders' equations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl import registry
+from densemtl.backbones.backbone import Backbone
+from densemtl.decoders.base import Decoder
+from densemtl.decoders.hard_sharing import HardSharing
+from densemtl.heads.linear import LinearHead
+from densemtl.tasks.base import Task
+
+ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
+BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
+STAGED_ARCHITECTURES = {"cross_stitch", "mtan", "nddr_cnn", "sluice"}
+"""Architectures that run their backbones stage by stage."""
+
+UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
+"""Backbones that cannot be split into stages."""
+
+
+def build_backbone() -> Backbone:
+    """Return a tiny ResNet with random weights."""
+    return Backbone("test_resnet", pretrained=False)
+
+
+def make_single_task_decoder(decoder: Decoder, task: Task) -> HardSharing:
+    """Return a single-task network with the weights of one of the parallel networks."""
+    alone = HardSharing(build_backbone, LinearHead, [task]).eval()
+    alone.backbone.load_state_dict(decoder.backbones[task.name].state_dict())
+    alone.heads[task.name].load_state_dict(decoder.heads[task.name].state_dict())
+    return alone
+
+
+def randomize_batch_norms(decoder: Decoder) -> Decoder:
+    """Draw statistics and affine parameters that are not the identity; switch to eval mode."""
+    for module in decoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.1)
+    return decoder.eval()
+
+
+def make_images() -> Tensor:
+    """Return a random 2x3x64x96 batch."""
+    return torch.randn(2, 3, 64, 96)
+
+
+def batch_norm(x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
+    """Apply the layer as it is in eval mode."""
+    scale = layer.weight / (layer.running_var + layer.eps).sqrt()
+    centered = x - layer.running_mean[:, None, None]
+    return centered * scale[:, None, None] + layer.bias[:, None, None]
+
+
+def conv(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Apply the layer, whose stride and dilation are 1."""
+    return F.conv2d(x, layer.weight, layer.bias, padding=layer.padding)
+
+
+def residual(x: Tensor, block: nn.Module) -> Tensor:
+    """Apply a residual block layer by layer."""
+    out = x
+    for layer in (each for each in block.body.modules() if not list(each.children())):
+        if isinstance(layer, nn.Conv2d):
+            out = conv(out, layer)
+        elif isinstance(layer, nn.BatchNorm2d):
+            out = batch_norm(out, layer)
+        else:
+            out = out.clamp(min=0)
+    short = x
+    if not isinstance(block.skip, nn.Identity):
+        short = batch_norm(conv(x, block.skip[0]), block.skip[1])
+    return (out + short).clamp(min=0)
