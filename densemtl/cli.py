@@ -42,11 +42,13 @@ def run_main(main: Callable[[], None]) -> NoReturn:
     except OSError as error:
         if error.errno not in USER_OS_ERRORS:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}", file=sys.stderr)
+        prefix = f"{error.filename}: " if error.filename else ""
+        print(f"error: {prefix}{error.strerror}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or any(each in str(error) for each in OOM_MESSAGES)):
+        if not (
+            isinstance(error, MemoryError) or any(message in str(error) for message in OOM_MESSAGES)
+        ):
             raise
         print(f"error: not enough memory: {OOM_HINT} ({_shorten_error(error)})", file=sys.stderr)
         sys.exit(2)

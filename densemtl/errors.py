@@ -39,19 +39,21 @@ class WorkerError(UserError):
     """A process that was to help ended before its work was done."""
 
 
-def suggest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+def suggest(name: str, choices: Iterable[str], otherwise: str = "") -> str:
     """Return a hint for an error message about an unknown name.
 
     Args:
         name: that is unknown.
-        known: all valid names.
+        choices: all valid names.
         otherwise: hint where no valid name is similar; if empty, the valid names.
     """
-    known = sorted(known)
-    if not known:
+    choices = sorted(choices)
+    if not choices:
         return "there are none"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else otherwise or f"choose from {', '.join(known)}"
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    return (
+        f"did you mean {near[0]!r}?" if near else otherwise or f"choose from {', '.join(choices)}"
+    )
 
 
 def shorten_error(error: Exception) -> str:

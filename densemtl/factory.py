@@ -82,7 +82,7 @@ def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
     kind = task_config.kind or options.pop("kind", None) or task_config.name
     options.pop("kind", None)
     task: Task = registry.create("tasks", kind, task_config.name, options=options)
-    task.added_metrics = tuple(MetricSpec(each.name, each.options) for each in task_config.metrics)
+    task.added_metrics = tuple(MetricSpec(spec.name, spec.options) for spec in task_config.metrics)
     return task
 
 
@@ -194,8 +194,8 @@ def build_model_from_components(
     def make_head(features: FeatureInfo, channels: int) -> nn.Module:
         return _create_component("heads", head, features, channels)
 
-    given = [make_backbone, make_head, tasks, *([auxiliary_tasks] if auxiliary_tasks else [])]
-    return MultiTaskModel(_create_component("decoders", decoder, *given))
+    args = [make_backbone, make_head, tasks, *([auxiliary_tasks] if auxiliary_tasks else [])]
+    return MultiTaskModel(_create_component("decoders", decoder, *args))
 
 
 def build_balancer(experiment: ExperimentConfig, tasks: Sequence[Task]) -> Balancer:

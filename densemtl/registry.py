@@ -64,10 +64,10 @@ def get_class(package: str, name: str) -> type[Any]:
     """
     if ":" in name:
         return _import_custom(name)
-    known = _modules(package)
-    if name not in known:
-        raise ConfigError(f"no {name!r} in {package.rpartition('.')[2]}: {suggest(name, known)}")
-    module = importlib.import_module(f"densemtl.{package}.{known[name]}")
+    modules = _modules(package)
+    if name not in modules:
+        raise ConfigError(f"no {name!r} in {package.rpartition('.')[2]}: {suggest(name, modules)}")
+    module = importlib.import_module(f"densemtl.{package}.{modules[name]}")
     return next(
         value
         for key, value in vars(module).items()
@@ -80,12 +80,12 @@ def get_class(package: str, name: str) -> type[Any]:
 def _import_custom(path: str) -> type[Any]:
     module_name, _, class_name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"cannot import {path!r}: {error}") from error
-    if not inspect.isclass(found):
+    if not inspect.isclass(cls):
         raise ConfigError(f"{path!r} is not a class")
-    return found
+    return cls
 
 
 def get_name(package: str, cls: type[Any]) -> str:
@@ -120,7 +120,7 @@ def option_classes(cls: type[Any]) -> list[type[Any]]:
             continue
         classes.append(definer)
         parameters = inspect.signature(constructor).parameters.values()
-        if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in parameters):
+        if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters):
             break
     return classes
 
@@ -167,8 +167,8 @@ def format_validation_errors(
             " ".join(str(part).split()) for part in (prefix, *item["loc"]) if part != ""
         )
         if item["type"] == "extra_forbidden":
-            known = list_known_keys(model, item["loc"][:-1])
-            lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), known)}")
+            valid_keys = list_known_keys(model, item["loc"][:-1])
+            lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), valid_keys)}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
         elif item["type"] in ("too_short", "too_long"):  # which says of itself what it was given

@@ -49,12 +49,12 @@ class Diagnosis:
 
     def get_class_iou(self, task: str) -> dict[str, float]:
         """{class: IoU in percent}, the worst first; classes that do not occur last, as NaN."""
-        found = {
+        class_iou = {
             name.removeprefix("IoU/"): value
             for name, value in self.scores[task].items()
             if name.startswith("IoU/")
         }
-        return dict(sorted(found.items(), key=lambda item: (math.isnan(item[1]), item[1])))
+        return dict(sorted(class_iou.items(), key=lambda item: (math.isnan(item[1]), item[1])))
 
 
 class _PerImageScores:

@@ -61,10 +61,10 @@ def _to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         "scores": {task: nan_to_none(values) for task, values in diagnosis.scores.items()},
         "calibration": {
             task: {
-                **nan_to_none(each.compute_dict()),
-                "curve": [_to_list(part) for part in each.compute_curve()],
+                **nan_to_none(metric.compute_dict()),
+                "curve": [_to_list(part) for part in metric.compute_curve()],
             }
-            for task, each in diagnosis.calibration.items()
+            for task, metric in diagnosis.calibration.items()
         },
     }
 
@@ -86,8 +86,8 @@ def _write_image_scores(file: Path, image_scores: Mapping[str, Mapping[str, floa
 
 
 def _write_csv(file: Path, rows: Sequence[Sequence[str]]) -> None:
-    with atomic_write(file) as draft:
-        draft.write_text(csv_table(rows), encoding="utf-8", newline="")
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_text(csv_table(rows), encoding="utf-8", newline="")
 
 
 def _draw_worst(
@@ -125,12 +125,12 @@ def plot_calibration(file: Path, calibration: Mapping[str, CalibrationError]) ->
 
     figure = Figure(figsize=(3.6 * len(calibration), 3.6), layout="constrained")
     axes = figure.subplots(1, len(calibration), squeeze=False)[0]
-    for axis, (task, each) in zip(axes, calibration.items(), strict=True):
-        told, true, share = each.compute_curve()
+    for axis, (task, metric) in zip(axes, calibration.items(), strict=True):
+        predicted, true, share = metric.compute_curve()
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-        axis.bar(told.nan_to_num(), share, width=0.03, color="lightgrey", label="pixels")
-        axis.plot(told, true, marker="o", markersize=3, label="positives")
-        axis.set(title=f"{task}: ECE {each.compute_dict()['ECE']:.2f} %", xlabel="probability")
+        axis.bar(predicted.nan_to_num(), share, width=0.03, color="lightgrey", label="pixels")
+        axis.plot(predicted, true, marker="o", markersize=3, label="positives")
+        axis.set(title=f"{task}: ECE {metric.compute_dict()['ECE']:.2f} %", xlabel="probability")
         axis.legend(fontsize=7)
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=110)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=110)

@@ -75,7 +75,7 @@ def summarize(experiment: ExperimentConfig) -> ModelSummary:
     size = experiment.input.size
     flop = count_flops(model, size)
     parameters = {
-        group: sum(each.numel() for each in members)
+        group: sum(parameter.numel() for parameter in members)
         for group, members in model.parameter_groups().items()
     }
     groups = {

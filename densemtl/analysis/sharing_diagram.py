@@ -89,7 +89,9 @@ def _assign_blocks(
     for node, before in _sort_operations(predictions):
         leaf = getattr(node, "variable", None)
         if leaf is None:
-            reach[node] = _trace_operation([reach[each] for each in before], group_of, bricks)
+            reach[node] = _trace_operation(
+                [reach[input_node] for input_node in before], group_of, bricks
+            )
         elif leaf is image:
             reach[node] = Provenance(-1)
         else:
@@ -100,7 +102,7 @@ def _assign_blocks(
 def _sort_operations(predictions: Predictions) -> list[tuple[Any, list[Any]]]:
     """(node, what it needs) of the whole graph, what is needed first."""
     every = [predictions.logits, *predictions.aux_logits, predictions.aux_losses]
-    ahead = [each.grad_fn for outputs in every for each in outputs.values() if each.grad_fn]
+    ahead = [output.grad_fn for outputs in every for output in outputs.values() if output.grad_fn]
     needs: dict[Any, list[Any]] = {}
     while ahead:
         node = ahead.pop()
@@ -116,15 +118,17 @@ def _trace_operation(
     blocks: dict[Block, set[nn.Parameter]],
 ) -> Provenance:
     """One operation: parameters that meet the image's features in it find their brick."""
-    waiting = frozenset[nn.Parameter]().union(*(each.pending for each in inputs))
-    course = max((each.row for each in inputs if each.row is not None), default=None)
+    waiting = frozenset[nn.Parameter]().union(*(provenance.pending for provenance in inputs))
+    course = max(
+        (provenance.row for provenance in inputs if provenance.row is not None), default=None
+    )
     if course is None:
         return Provenance(None, pending=waiting)
-    lowest = [each.groups for each in inputs if each.row == course]
+    lowest = [provenance.groups for provenance in inputs if provenance.row == course]
     groups = frozenset[str]().union(*lowest)
     if not waiting:
         return Provenance(course, groups)
-    owners = {group_of[each] for each in waiting}
+    owners = {group_of[parameter] for parameter in waiting}
     group = owners.pop() if len(owners) == 1 else FUSION
     brick = (course if groups == {group} else course + 1, group)
     blocks.setdefault(brick, set()).update(waiting)
@@ -138,8 +142,8 @@ def _find_module_names(
     name: str,
 ) -> Iterator[str]:
     """The largest modules, or lone parameters, that a brick is made of."""
-    own = drawn_parameters.intersection(module.parameters())
-    if own and own.issubset(used):
+    module_parameters = drawn_parameters.intersection(module.parameters())
+    if module_parameters and module_parameters.issubset(used):
         yield name
         return
     for key, parameter in module.named_parameters(recurse=False):
@@ -155,16 +159,16 @@ def _join_names(*parts: str) -> str:
 
 def _make_label(names: Iterable[str], group: str) -> str:
     """Names without their column's, those that are alike as one: `net.conv1…layer1`."""
-    known = () if group in SPANNING_GROUPS else (group,)
+    omitted_parts = () if group in SPANNING_GROUPS else (group,)
     runs: list[list[list[str]]] = []
     for name in names:
-        parts = [part for part in name.split(".") if part not in known] or [group]
+        parts = [part for part in name.split(".") if part not in omitted_parts] or [group]
         if runs and _is_uniform_run([*runs[-1], parts]):
             runs[-1].append(parts)
         else:
             runs.append([parts])
     return ", ".join(
-        ".".join(_format_range(each) for each in zip(*run, strict=True)) for run in runs
+        ".".join(_format_range(values) for values in zip(*run, strict=True)) for run in runs
     )
 
 
@@ -173,7 +177,7 @@ def _is_uniform_run(run: list[list[str]]) -> bool:
     depth = len(run[0])
     if depth == 1 or any(len(parts) != depth for parts in run):
         return False
-    differ = [place for place, each in enumerate(zip(*run, strict=True)) if len(set(each)) > 1]
+    differ = [index for index, values in enumerate(zip(*run, strict=True)) if len(set(values)) > 1]
     return len(differ) == 1 and (
         differ[0] == depth - 1 or all(parts[differ[0]].isdigit() for parts in run)
     )

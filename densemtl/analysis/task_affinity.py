@@ -48,8 +48,8 @@ class AffinityReport:
     def save(self, file: Path) -> None:
         """Write as JSON, whole or not at all."""
         values = {name: matrix.tolist() for name, matrix in self.get_matrices().items()}
-        told = {"tasks": list(self.tasks), "rate": self.lr, "batches": self.batches, **values}
-        write_json(file, told)
+        content = {"tasks": list(self.tasks), "rate": self.lr, "batches": self.batches, **values}
+        write_json(file, content)
 
 
 def measure_affinity(
@@ -79,7 +79,9 @@ def measure_affinity(
     for batch in islice(loader, num_batches):
         cosines.append(relations.compute_gradient_cosines(batch))
         lookaheads.append(relations.compute_affinity(batch, step))
-    means = {place: _average([each[place] for each in cosines]) for place in relations.stages}
+    means = {
+        stage: _average([by_stage[stage] for by_stage in cosines]) for stage in relations.stages
+    }
     names = tuple(task.name for task in tasks)
     return AffinityReport(names, means, _average(lookaheads), step, len(lookaheads))
 
@@ -98,8 +100,8 @@ def plot_affinity(affinity: AffinityReport, file: Path) -> None:
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
         _plot_matrix(axis, name, matrix, affinity.tasks)
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=110)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=110)
 
 
 def _plot_matrix(axis: Any, name: str, matrix: Tensor, tasks: Sequence[str]) -> None:

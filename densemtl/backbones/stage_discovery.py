@@ -62,11 +62,11 @@ def split_stages(
     Returns:
         len(levels) lists of module names inside `net`; empty where there is no such chain.
     """
-    wanted = [_normalize_name(level) for level in level_names]
+    normalized_names = [_normalize_name(level) for level in level_names]
     for path, module in net.named_modules():
         links = [f"{path}.{key}".removeprefix(".") for key, _ in module.named_children()]
-        ends = [i for i, link in enumerate(links) if _normalize_name(link) in wanted]
-        if len(ends) == len(wanted):
+        ends = [i for i, link in enumerate(links) if _normalize_name(link) in normalized_names]
+        if len(ends) == len(normalized_names):
             before = [-1 if single_scale else ends[0] - 1, *ends]
             return [links[last + 1 : end + 1] for last, end in pairwise(before)]
     return []
@@ -86,9 +86,9 @@ def _normalize_name(name: str) -> str:
 def _is_equivalent(stages: StagePlan, net: nn.Module, image: Tensor, maps: list[Tensor]) -> bool:
     try:
         midway = stages.run_stem(net, image)
-        for index, wanted in enumerate(maps):
+        for index, expected in enumerate(maps):
             midway = stages.run_stage(net, index, midway)
-            if not torch.equal(midway.feature, wanted):
+            if not torch.equal(midway.feature, expected):
                 return False
     except Exception:  # of blocks that are handed what they cannot take: any kind
         return False

@@ -65,8 +65,10 @@ class StagePlan:
             return StageState(
                 self._to_map(image, _compute_map_size(size, self.strides[0]))[0], None, size, (), {}
             )
-        (given, *args), kwargs = _capture_call(self.get_modules(net, 0)[0], lambda: net(image))
-        feature, prefix = self._to_map(given, _compute_map_size(size, self.strides[0]))
+        (stage_input, *args), kwargs = _capture_call(
+            self.get_modules(net, 0)[0], lambda: net(image)
+        )
+        feature, prefix = self._to_map(stage_input, _compute_map_size(size, self.strides[0]))
         return StageState(feature, prefix, size, args, kwargs)
 
     def run_stage(self, net: nn.Module, index: int, state: StageState) -> StageState:
@@ -110,21 +112,21 @@ class StagePlan:
     def _run_with_hook(
         self, net: nn.Module, index: int, state: StageState
     ) -> tuple[Tensor, StageState]:
-        seen: list[Tensor] = []
+        block_inputs: list[Tensor] = []
         block = _get_last_block(self.get_modules(net, index)[-1])
-        watch = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        watch = block.register_forward_pre_hook(lambda _, inputs: block_inputs.append(inputs[0]))
         try:
             leaving = self.run_stage(net, index, state)
         finally:
             watch.remove()
-        return self._last_input_to_map(seen[0], [leaving, state]), leaving
+        return self._last_input_to_map(block_inputs[0], [leaving, state]), leaving
 
     def _last_input_to_map(self, feature: Tensor, boundary_states: Sequence[StageState]) -> Tensor:
         """What a block inside a stage sees, whose layout need not be the stage's own, as a map.
 
         The layout is told by the size, which is that of what leaves or enters the stage.
         """
-        grids = [get_size(each.feature) for each in boundary_states]
+        grids = [get_size(state.feature) for state in boundary_states]
         if feature.ndim == 3:
             beside = (
                 0

@@ -70,10 +70,10 @@ class TimmModelSpec:
 
     def _make_size_options(self) -> dict[str, Any]:
         """Any input size where the model can, else the one asked for; families differ in this."""
-        wanted: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False}
+        options: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False}
         if self._img_size:
-            wanted["img_size"] = self._img_size
-        return {key: value for key, value in wanted.items() if key in self._parameter_names}
+            options["img_size"] = self._img_size
+        return {key: value for key, value in options.items() if key in self._parameter_names}
 
     def _check_feature_network(self) -> None:
         """Build the feature network without memory, so that weights are fetched for no misfit."""
@@ -131,7 +131,7 @@ def _create_feature_network(name: str, pretrained: bool, options: Mapping[str, A
 def _list_constructor_parameters(cls: type[nn.Module]) -> set[str]:
     """The names of a constructor's parameters, those it hands on to its bases included."""
     constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
-    return {name for each in constructors for name in inspect.signature(each).parameters}
+    return {name for init in constructors for name in inspect.signature(init).parameters}
 
 
 def _choose_out_indices(strides: Sequence[int]) -> tuple[int, ...]:

@@ -239,12 +239,12 @@ class WeightedLossBackward(TaskBackward):
     def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
         """Run backward to the parameters of the method, and update its state."""
         method = self._method
-        joint = torch.stack([method.stack_losses(each.tasks) for each in losses]).mean(dim=0)
+        joint = torch.stack([method.stack_losses(loss.tasks) for loss in losses]).mean(dim=0)
         total = method.total(weights, joint)
         if total.requires_grad:
             self._scale(len(losses) * total).backward()  # once, for all micro-batches
         method.update_state(joint)
-        terms = [term for each in losses for term in each.aux_losses.values()]
+        terms = [term for loss in losses for term in loss.aux_losses.values()]
         return BalancingOutput(
             total.detach() + sum(terms) / len(losses),
             dict(zip(method.task_names, weights.detach(), strict=True)),
@@ -259,5 +259,7 @@ def validate_task_weights(weights: Iterable[str], names: Sequence[str]) -> None:
     """
     for task in weights:
         if task not in names:
-            known = ", ".join(names)
-            raise ConfigError(f"balancing.weights: no task '{task}' in this run; has {known}.")
+            valid_names = ", ".join(names)
+            raise ConfigError(
+                f"balancing.weights: no task '{task}' in this run; has {valid_names}."
+            )

@@ -47,8 +47,8 @@ class DTP(LossWeighting):
     def weights(self, losses: Tensor) -> Tensor:
         """Return the focal losses of the indicators, which include this batch."""
         self._update_indicator(losses)
-        known = self.indicator.clamp(min=MIN_INDICATOR)
-        focal = -((1 - known) ** self.gamma) * known.log()
+        indicator = self.indicator.clamp(min=MIN_INDICATOR)
+        focal = -((1 - indicator) ** self.gamma) * indicator.log()
         return torch.where(self.indicator > 0, focal, 0.0)
 
     def _update_indicator(self, losses: Tensor) -> None:

@@ -28,12 +28,12 @@ class Fixed(LossWeighting):
 
     def __init__(self, tasks: Sequence[Task], *, weights: TaskWeights | None = None) -> None:
         super().__init__(tasks)
-        given = weights or {}
-        validate_task_weights(given, self.task_names)
+        task_weights = weights or {}
+        validate_task_weights(task_weights, self.task_names)
         defaults = {
             task.name: task.default_loss_weight if len(tasks) > 1 else 1.0 for task in tasks
         }
-        values = torch.tensor([given.get(task, defaults[task]) for task in self.task_names])
+        values = torch.tensor([task_weights.get(task, defaults[task]) for task in self.task_names])
         self.register_buffer("task_weights", values, persistent=False)
 
     def weights(self, losses: Tensor) -> Tensor:

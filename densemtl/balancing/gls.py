@@ -24,7 +24,7 @@ class GLS(LossWeighting):
     def weights(self, losses: Tensor) -> Tensor:
         """Return the derivatives of the mean; the weighted sum of the losses is the mean itself."""
         present = has_label(losses)
-        known = torch.where(present, losses, 1.0)
+        safe_losses = torch.where(present, losses, 1.0)
         count = present.sum().clamp(min=1)
-        mean = (known.log().sum() / count).exp()
-        return torch.where(present, mean / (count * known), 0.0)
+        mean = (safe_losses.log().sum() / count).exp()
+        return torch.where(present, mean / (count * safe_losses), 0.0)

@@ -80,7 +80,8 @@ class SignDrop:
         all_reduce_mean_(self._sums)
         generator = torch.Generator().manual_seed(self._seed)
         return [
-            self._leak + (1 - self._leak) * _sample_mask(each, generator) for each in self._sums
+            self._leak + (1 - self._leak) * _sample_mask(signed_sum, generator)
+            for signed_sum in self._sums
         ]
 
 
@@ -92,7 +93,7 @@ def _signed_sum(feature: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
     """Return the sums at one BxCxHxW map, TxCxHxW; 0 for a task that does not depend on it."""
     sign = feature.detach().sign()
     signed = [sign * (0 if gradient is None else gradient) for gradient in gradients]
-    return torch.stack([each.sum(dim=0) for each in signed]).float().nan_to_num(0, 0, 0)
+    return torch.stack([gradient.sum(dim=0) for gradient in signed]).float().nan_to_num(0, 0, 0)
 
 
 def _sample_mask(sums: Tensor, generator: torch.Generator) -> Tensor:

@@ -68,10 +68,10 @@ class GradientBalancer(Balancer):
         weights: TaskWeights | None = None,
     ) -> None:
         super().__init__(tasks)
-        given = weights or {}
-        validate_task_weights(given, self.task_names)
+        task_weights = weights or {}
+        validate_task_weights(task_weights, self.task_names)
         self.scope = scope
-        self.task_weights = [given.get(task, 1.0) for task in self.task_names]
+        self.task_weights = [task_weights.get(task, 1.0) for task in self.task_names]
         self.steps = 0
         self.state: dict[str, Tensor] = {}
 
@@ -250,7 +250,7 @@ class GradientBackward(TaskBackward):
         """Return the values for the log, on the device of the losses."""
         if bool((weights == 0).any()):
             _zero_nonfinite_grads(self._model)
-        rows = [torch.stack([*self._weigh(each), *each.aux_losses.values()]) for each in losses]
+        rows = [torch.stack([*self._weigh(loss), *loss.aux_losses.values()]) for loss in losses]
         values = torch.stack(rows).detach().mean(dim=0)
         names, count = self._method.task_names, len(weights)
         numbers = [*weights.tolist(), *self._log_values.values()]

@@ -52,7 +52,7 @@ def make_table_rows(groups: Sequence[GroupResults]) -> list[tables.Row]:
     singles: dict[str, dict[int, dict[str, Path]]] = defaultdict(dict)
     for outcome in groups:
         for seed, results in outcome.results.items():
-            files = {task: Path(each.file) for task, each in results.baselines.items()}
+            files = {task: Path(baseline.file) for task, baseline in results.baselines.items()}
             if files:
                 singles[outcome.group.backbone][seed] = files
     rows = [_make_single_task_row(backbone, by_seed) for backbone, by_seed in singles.items()]
@@ -116,12 +116,12 @@ def _compare_with_reference(
 
 def _get_primary_metrics(results: Results) -> dict[tuple[str, bool], float]:
     """{(column, whether higher is better): number}, those left out that had nothing to score."""
-    found = {
+    values = {
         (
-            f"{task} {each.primary_metric} {tables.ARROWS[each.higher_is_better]}",
-            each.higher_is_better,
-        ): (each.metrics[each.primary_metric])
-        for task, each in results.tasks.items()
+            f"{task} {result.primary_metric} {tables.ARROWS[result.higher_is_better]}",
+            result.higher_is_better,
+        ): (result.metrics[result.primary_metric])
+        for task, result in results.tasks.items()
     }
-    found[tables.DELTA_M_COLUMN, True] = results.delta_m
-    return {measure: value for measure, value in found.items() if value is not None}
+    values[tables.DELTA_M_COLUMN, True] = results.delta_m
+    return {measure: value for measure, value in values.items() if value is not None}

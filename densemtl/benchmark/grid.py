@@ -107,9 +107,9 @@ def _iter_combinations(config: BenchmarkConfig) -> Iterator[tuple[str, str, str,
                 make_entry_names(config.decoders), config.decoders, strict=True
             ):
                 by_rule = config.comparison_axis == "balancing"
-                other = (decoder, reference) if by_rule else (reference, balancing)
+                rival_parts = (decoder, reference) if by_rule else (reference, balancing)
                 name = _join_name(decoder, backbone, balancing)
-                rival = _join_name(other[0], backbone, other[1])
+                rival = _join_name(rival_parts[0], backbone, rival_parts[1])
                 yield name, backbone, rival, {"decoder": entry.model_dump(), **net, **weighting}
 
 

@@ -84,7 +84,7 @@ class Launcher(ABC):
             return False
         clear_failure(run)
         lacking = [
-            other.title for other in self.failed_runs if other.folder in run.required_folders
+            failed.title for failed in self.failed_runs if failed.folder in run.required_folders
         ]
         if lacking:
             self._record_failure(

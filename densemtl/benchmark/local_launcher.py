@@ -86,7 +86,7 @@ class LocalLauncher(Launcher):
     def start(self, run: BenchmarkRun) -> None:
         """In the first free slot, on its device."""
         busy = {worker.slot for worker in self._active.values()}
-        slot = next(each for each in range(self._resources.workers) if each not in busy)
+        slot = next(index for index in range(self._resources.workers) if index not in busy)
         arguments = (run, self._resources.get_device(slot), self._resources.threads_per_worker)
         process = self._context.Process(target=self.work_fn, args=arguments)
         process.start()
@@ -95,7 +95,7 @@ class LocalLauncher(Launcher):
     def wait(self) -> list[tuple[BenchmarkRun, str]]:
         """Until a process has ended."""
         ready = wait(list(self._active))
-        ended = [self._active.pop(each) for each in list(self._active) if each in ready]
+        ended = [self._active.pop(sentinel) for sentinel in list(self._active) if sentinel in ready]
         for worker in ended:
             worker.process.join()
         return [

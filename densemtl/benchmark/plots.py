@@ -41,8 +41,8 @@ def plot_validation_curves(file: Path, outcomes: Sequence[GroupResults]) -> None
         axis.grid(alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=DPI)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=DPI)
 
 
 def _validation_curve(outcome: GroupResults, key: str) -> dict[int, list[float]]:
@@ -87,8 +87,8 @@ def plot_gain_vs_cost(file: Path, outcomes: Sequence[GroupResults]) -> None:
     axis.set_ylabel(DELTA_M_COLUMN)
     axis.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=DPI)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=DPI)
 
 
 def _compute_std(values: Sequence[float]) -> float:

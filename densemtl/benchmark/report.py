@@ -81,8 +81,8 @@ def write_report(plan: BenchmarkPlan, folder: Path, title: str, panels: bool = F
 
 
 def _write(file: Path, text: str) -> None:
-    with atomic_write(file) as draft:
-        draft.write_text(text, encoding="utf-8")
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8")
 
 
 def _render(**values: Any) -> str:
@@ -99,7 +99,7 @@ def _render(**values: Any) -> str:
 def _caption(outcome: GroupResults) -> str:
     """Return one line about what all runs have in common."""
     results = next(iter(outcome.results.values()))
-    versions = ", ".join(f"{what} {version}" for what, version in results.versions.items())
+    versions = ", ".join(f"{package} {version}" for package, version in results.versions.items())
     scored = f"{results.run['dataset']} {results.split}, {results.images} images"
     return f"{scored}, {results.protocol} protocol; {versions}"
 
@@ -163,10 +163,18 @@ def _differences_csv(lines: Sequence[ComparisonRow]) -> str:
         ["run", "against", "metric", "seeds", "difference", *bounds, "verdict"]
     ]
     for line in lines:
-        each = line.difference
-        ends = [*(each.t_interval or ("", "")), *(each.bootstrap_interval or ("", ""))]
+        difference = line.difference
+        ends = [*(difference.t_interval or ("", "")), *(difference.bootstrap_interval or ("", ""))]
         rows.append(
-            [line.name, line.reference, line.metric, each.num_seeds, each.mean, *ends, each.verdict]
+            [
+                line.name,
+                line.reference,
+                line.metric,
+                difference.num_seeds,
+                difference.mean,
+                *ends,
+                difference.verdict,
+            ]
         )
     return csv_table(rows)
 
@@ -183,7 +191,7 @@ def _figures(folder: Path, outcomes: Sequence[GroupResults]) -> dict[str, list[I
 
 
 def _has_delta_m(outcomes: Sequence[GroupResults]) -> bool:
-    return any(run.delta_m is not None for each in outcomes for run in each.results.values())
+    return any(run.delta_m is not None for outcome in outcomes for run in outcome.results.values())
 
 
 def _panels(outcomes: Sequence[GroupResults]) -> Iterator[Image]:

@@ -95,9 +95,9 @@ class SlurmLauncher(Launcher):
 
     def wait(self) -> list[tuple[BenchmarkRun, str]]:
         """Until a job has ended."""
-        while not (ended := [each for each in self._jobs if each[1].done()]):
+        while not (ended := [entry for entry in self._jobs if entry[1].done()]):
             time.sleep(self._poll_seconds)
-        self._jobs = [each for each in self._jobs if each not in ended]
+        self._jobs = [entry for entry in self._jobs if entry not in ended]
         return [(run, _get_failure_reason(run, job)) for run, job in ended]
 
     def stop(self) -> None:
@@ -127,5 +127,5 @@ def _get_failure_reason(run: BenchmarkRun, job: Any) -> str:
     if load_finished_results(run) is not None:
         return ""
     error = job.exception()
-    told = read_last_output_line(run).removeprefix("error: ")
-    return told or (str(error).strip().splitlines() or [f"{type(error).__name__}"])[-1]
+    last_line = read_last_output_line(run).removeprefix("error: ")
+    return last_line or (str(error).strip().splitlines() or [f"{type(error).__name__}"])[-1]

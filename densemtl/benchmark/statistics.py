@@ -67,7 +67,7 @@ def judge_differences(values: Sequence[float], higher_is_better: bool) -> Paired
         t_interval=intervals[0],
         bootstrap_interval=intervals[1],
         verdict=_judge_intervals(
-            [each for each in intervals if each is not None], higher_is_better
+            [interval for interval in intervals if interval is not None], higher_is_better
         ),
     )
 

@@ -78,13 +78,13 @@ def _find_errors(config: BenchmarkConfig) -> Iterator[str]:
             yield f"{section}: name at least one"
     if len(set(config.seeds)) < len(config.seeds):
         yield f"seeds: {list(config.seeds)} names one twice"
-    known = make_entry_names(getattr(config, config.comparison_axis))
-    if config.reference is not None and config.reference not in known:
-        near = suggest(config.reference, known)
+    choices = make_entry_names(getattr(config, config.comparison_axis))
+    if config.reference is not None and config.reference not in choices:
+        near = suggest(config.reference, choices)
         yield f"reference: {config.reference!r} is no entry of {config.comparison_axis}, {near}"
     for section in ("decoders", "backbones", "balancing"):
-        found = make_entry_names(getattr(config, section))
-        twice = [label for label in found if found.count(label) > 1]
+        labels = make_entry_names(getattr(config, section))
+        twice = [label for label in labels if labels.count(label) > 1]
         if twice:
             yield f"{section}: {twice[0]!r} is given twice"
 
@@ -92,11 +92,11 @@ def _find_errors(config: BenchmarkConfig) -> Iterator[str]:
 def make_entry_names(entries: Sequence[ListedComponentConfig]) -> list[str]:
     """Names fit for folders; options beside those that several entries have."""
     names = [entry.name for entry in entries]
-    found = []
+    labels = []
     for entry in entries:
         options = entry.options.items() if names.count(entry.name) > 1 else ()
-        found.append("-".join([entry.name, *(f"{key}={value}" for key, value in options)]))
-    return [sanitize_folder_name(label) for label in found]
+        labels.append("-".join([entry.name, *(f"{key}={value}" for key, value in options)]))
+    return [sanitize_folder_name(label) for label in labels]
 
 
 def sanitize_folder_name(name: str) -> str:

@@ -41,8 +41,8 @@ def _list_variants(schema: dict[str, Any], package: str) -> list[dict[str, Any]]
         _make_component_schema(schema, registry.get_class(package, name), {"const": name})
         for name in registry.list_names(package)
     ]
-    own = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
-    return [*named, own]
+    custom = {"type": "object", "properties": {"name": {"pattern": ":"}}, "required": ["name"]}
+    return [*named, custom]
 
 
 def _make_component_schema(

@@ -209,60 +209,60 @@ class _Translation:
         self._keys, self._options = keys, options
         self._parents_are_new, self._components = parents_are_new, components
 
-    def mapping(self, values: Mapping[Any, Any], path: Path, place: Path) -> dict[Any, Any]:
+    def mapping(self, values: Mapping[Any, Any], path: Path, location: Path) -> dict[Any, Any]:
         """Translate a mapping at a path, which stands at a place of the file."""
-        return self._translated(values, lambda key: path, place)
+        return self._translated(values, lambda key: path, location)
 
     def _translated(
-        self, values: Mapping[Any, Any], parent: Callable[[Any], Path], place: Path
+        self, values: Mapping[Any, Any], parent: Callable[[Any], Path], location: Path
     ) -> dict[Any, Any]:
-        made: dict[Any, Any] = {}
+        translated: dict[Any, Any] = {}
         for key, value in values.items():
-            here, path = (*place, str(key)), (*parent(key), str(key))
+            here, path = (*location, str(key)), (*parent(key), str(key))
             new = _look_up(self._keys, path)
             if new is not None:
                 self.found.append(Rename(".".join(here), f"renamed to {new!r}"))
                 if new in values:
                     continue
                 path = path if self._parents_are_new else (*path[:-1], new)
-            made[key if new is None else new] = self._value(value, path, here)
-        return made
+            translated[key if new is None else new] = self._value(value, path, here)
+        return translated
 
-    def _value(self, value: Any, path: Path, place: Path) -> Any:
+    def _value(self, value: Any, path: Path, location: Path) -> Any:
         if isinstance(value, dict):
             if self._components and len(path) == 1 and path[0] in COMPONENTS:
-                return self._component(value, path, place)
-            return self.mapping(value, path, place)
+                return self._component(value, path, location)
+            return self.mapping(value, path, location)
         if isinstance(value, list | tuple):
             kind = LISTS.get(path[-1]) if self._components else None
             return [
-                self._component(each, (kind,), (*place, str(index))) if kind else each
-                for index, each in enumerate(value)
+                self._component(item, (kind,), (*location, str(index))) if kind else item
+                for index, item in enumerate(value)
             ]
-        return self._option(value, path, place)
+        return self._option(value, path, location)
 
-    def _component(self, entry: Any, path: Path, place: Path) -> Any:
+    def _component(self, entry: Any, path: Path, location: Path) -> Any:
         """Translate `name`, or {name: .., option: ..}."""
         if not isinstance(entry, dict):
-            return self._option(entry, (*path, "name"), place)
+            return self._option(entry, (*path, "name"), location)
         about = next((key for key in ("kind", "name") if entry.get(key)), "name")
         name = entry.get(about)
         if not self._parents_are_new:
             name = _replaced(self._options, (*path, about), name)
         inside = (*path, str(name))
-        return self._translated(entry, lambda key: path if key in ABOUT else inside, place)
+        return self._translated(entry, lambda key: path if key in ABOUT else inside, location)
 
-    def _option(self, value: Any, path: Path, place: Path) -> Any:
+    def _option(self, value: Any, path: Path, location: Path) -> Any:
         new = _replaced(self._options, path, value)
         if new is not value:
-            self.found.append(Rename(".".join(place), f"{value!r} was renamed to {new!r}"))
+            self.found.append(Rename(".".join(location), f"{value!r} was renamed to {new!r}"))
         return new
 
 
 def _replaced(options: Mapping[Path, Mapping[Any, Any]], path: Path, value: Any) -> Any:
     renamed = _look_up(options, path)
-    known = renamed is not None and isinstance(value, str | bool | int) and value in renamed
-    return renamed[value] if known and renamed is not None else value
+    is_renamed = renamed is not None and isinstance(value, str | bool | int) and value in renamed
+    return renamed[value] if is_renamed and renamed is not None else value
 
 
 def _look_up(table: Mapping[Path, T], path: Path) -> T | None:
@@ -271,7 +271,7 @@ def _look_up(table: Mapping[Path, T], path: Path) -> T | None:
 
 def _matches(pattern: Sequence[str], path: Sequence[str]) -> bool:
     pairs = zip(pattern, path, strict=False)
-    return len(pattern) == len(path) and all(part in ("*", own) for part, own in pairs)
+    return len(pattern) == len(path) and all(part in ("*", key) for part, key in pairs)
 
 
 def _split(path: str) -> Path:

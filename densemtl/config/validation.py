@@ -101,12 +101,12 @@ def _task_errors(
     """Tasks that the dataset does not offer, and what is said of tasks elsewhere."""
     if values.get("tasks") in ([], ()):
         yield "tasks: name at least one task"
-    seen: set[str] = set()
+    task_names: set[str] = set()
     for where, entry in _iter_task_entries(values):
         name = entry["name"]
-        if name in seen:
+        if name in task_names:
             yield f"{where}: {name!r} is named twice"
-        seen.add(name)
+        task_names.add(name)
         yield from _metric_errors(where, entry)
         if not _is_valid_module_name(name):
             yield f"{where}: {name!r} cannot name a task: take another word of a-z, 0-9, _"
@@ -115,10 +115,10 @@ def _task_errors(
         if name in offered:
             yield from _find_task_option_errors(where, entry, offered[name])
         else:
-            known = suggest(name, offered)
-            yield f"{where}: the dataset offers no {name!r}, {known}"
+            hint = suggest(name, offered)
+            yield f"{where}: the dataset offers no {name!r}, {hint}"
     if isinstance(values.get("tasks"), list | tuple):
-        yield from _find_weight_errors(values.get("balancing"), seen)
+        yield from _find_weight_errors(values.get("balancing"), task_names)
 
 
 def _find_task_option_errors(
@@ -135,8 +135,8 @@ def _metric_errors(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if entry.get("metrics") and where.startswith(AUXILIARY_TASKS):
         yield f"{where}.metrics: auxiliary tasks are not scored; leave metrics out"
         return
-    for place, metric in _iter_entries(entry, "metrics"):
-        yield from _resolve(f"{where}.{place}", "metrics", metric).errors
+    for entry_path, metric in _iter_entries(entry, "metrics"):
+        yield from _resolve(f"{where}.{entry_path}", "metrics", metric).errors
 
 
 def _find_weight_errors(balancing: Any, tasks: set[str]) -> Iterator[str]:
@@ -144,8 +144,8 @@ def _find_weight_errors(balancing: Any, tasks: set[str]) -> Iterator[str]:
     if isinstance(weights, dict):
         for name in weights:
             if name not in tasks:
-                known = suggest(str(name), tasks)
-                yield f"balancing.weights.{name}: a weight for no task, {known}"
+                hint = suggest(str(name), tasks)
+                yield f"balancing.weights.{name}: a weight for no task, {hint}"
 
 
 def _find_auxiliary_errors(values: Mapping[str, Any], decoder: _Resolved | None) -> Iterator[str]:

@@ -82,9 +82,9 @@ class MergedConfig:
         """The file that set a path or its nearest ancestor, else the file that was asked for."""
         parts = path.split(".")
         for end in range(len(parts), 0, -1):
-            found = self.sources.get(".".join(parts[:end]))
-            if found:
-                return found
+            source = self.sources.get(".".join(parts[:end]))
+            if source:
+                return source
         return self.sources.get(ROOT, COMMAND_LINE)
 
 

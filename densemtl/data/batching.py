@@ -71,10 +71,10 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         self, sample: Sample, transform: GeometricTransform
     ) -> dict[str, NDArray[np.generic]]:
         """The labels that the sample has of each task, as the geometry shows them."""
-        found = {task: _get_checked_label(task, sample) for task in self.tasks}
+        labels = {task: _get_checked_label(task, sample) for task in self.tasks}
         return {
             task.name: task.transform_label(label, transform)
-            for task, label in found.items()
+            for task, label in labels.items()
             if label is not None
         }
 

@@ -32,7 +32,7 @@ def translate_worker_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = error.__context__ or error
-        if not any(str(each).startswith("DataLoader worker") for each in (error, first)):
+        if not any(str(exception).startswith("DataLoader worker") for exception in (error, first)):
             raise
         raise WorkerError(WORKER_KILLED_MESSAGE) from error
 
@@ -92,8 +92,8 @@ class _ForwardErrors:
         self._collate_fn = collate_fn
 
     def __call__(self, items: Any) -> Any:
-        found: Sequence[Any] = items if isinstance(items, list) else [items]
-        errors = (item for item in found if isinstance(item, UserError))
+        samples: Sequence[Any] = items if isinstance(items, list) else [items]
+        errors = (item for item in samples if isinstance(item, UserError))
         return next(errors, None) or self._collate_fn(items)
 
 

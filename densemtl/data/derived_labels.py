@@ -45,12 +45,12 @@ def normals_from_depth(depth: NDArray[np.float32], intrinsics: Intrinsics) -> ND
     slabs = np.where(valid, np.rint((log - nearest) / DEPTH_BIN), -1)
     for slab in np.unique(slabs[valid]):
         centre = nearest + slab * DEPTH_BIN
-        own = slabs == slab
+        in_slab = slabs == slab
         width = _compute_window_size(float(np.exp(centre)), intrinsics)
-        rows, columns = _compute_padded_bounds(own, width)
+        rows, columns = _compute_padded_bounds(in_slab, width)
         near = valid[rows, columns] & (np.abs(log[rows, columns] - centre) <= 2 * DEPTH_BIN)
         sums = _apply_box_filter(moments[rows, columns] * near[..., None], width)
-        inside = own[rows, columns]
+        inside = in_slab[rows, columns]
         result[rows, columns][inside] = _fit_plane_normals(sums[inside])
     return result
 
@@ -65,8 +65,8 @@ def _compute_moments(
         (np.arange(height, dtype=np.float32) - intrinsics.cy) / intrinsics.fy,
     )
     w = 1 / np.where(valid, depth, 1)
-    one = np.ones_like(x)
-    return np.stack([one, x, y, x * x, x * y, y * y, w, w * x, w * y], -1).astype(np.float32)
+    ones = np.ones_like(x)
+    return np.stack([ones, x, y, x * x, x * y, y * y, w, w * x, w * y], -1).astype(np.float32)
 
 
 def _compute_window_size(depth: float, intrinsics: Intrinsics) -> int:

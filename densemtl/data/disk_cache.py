@@ -50,7 +50,7 @@ class MemmapCacheDataset(DenseDataset):
         arrays = _load_record(file, stamp)
         if arrays is not None:
             image = arrays.pop(_IMAGE_FIELD)
-            targets = {name.removeprefix(_TARGET_PREFIX): each for name, each in arrays.items()}
+            targets = {name.removeprefix(_TARGET_PREFIX): array for name, array in arrays.items()}
             return Sample(image, targets, self.ids[index])
         sample = self._dataset[index]
         targets = {_TARGET_PREFIX + name: target for name, target in sample.targets.items()}
@@ -67,14 +67,14 @@ class MemmapCacheDataset(DenseDataset):
 
 
 def _save_record(file: Path, version: str, arrays: dict[str, NDArray[Any]]) -> None:
-    layout: list[Any] = [(name, each.dtype, each.shape) for name, each in arrays.items()]
+    layout: list[Any] = [(name, array.dtype, array.shape) for name, array in arrays.items()]
     record = np.empty(1, np.dtype([*layout, (_VERSION_FIELD, "S64")], align=True))
-    for name, each in arrays.items():
-        record[name][0] = each
+    for name, array in arrays.items():
+        record[name][0] = array
     record[_VERSION_FIELD] = version.encode()
     try:
-        with atomic_write(file) as draft:
-            np.save(draft, record)
+        with atomic_write(file) as tmp_path:
+            np.save(tmp_path, record)
     except OutputError as error:
         raise OutputError(f"{error}; set loader.cache_dir, or loader.cache=none") from error
 

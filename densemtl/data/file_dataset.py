@@ -80,18 +80,22 @@ class FileDataset(DenseDataset):
     def list_sample_files(self, index: int) -> list[Path]:
         """Whatever a sample is read from."""
         name = self.ids[index]
-        labels = [each.files[name] for each in self._label_files.values() if name in each.files]
+        labels = [
+            task_files.files[name]
+            for task_files in self._label_files.values()
+            if name in task_files.files
+        ]
         return [self._image_files[name], *labels]
 
     def _select_split_files(self, label_files: LabelFiles, task: str) -> LabelFiles:
-        own = {name: label_files.files[name] for name in self.ids if name in label_files.files}
-        if not own:
+        files = {name: label_files.files[name] for name in self.ids if name in label_files.files}
+        if not files:
             raise DataError(
                 f"{label_files.searched_path}: no {task} label for any of the {len(self.ids)} "
                 f"images of {self.split!r}; leave the task out, or add its files"
                 " (see datasets/README.md)"
             )
-        return LabelFiles(own, label_files.read, label_files.searched_path)
+        return LabelFiles(files, label_files.read, label_files.searched_path)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample; a task without label for this image is absent.
@@ -105,8 +109,8 @@ class FileDataset(DenseDataset):
         for task, labels in self._label_files.items():
             if name in labels.files:
                 targets[task] = _read_label(labels, labels.files[name], image.shape[:2])
-        found = {task: target for task, target in targets.items() if target is not None}
-        return Sample(image, found, name)
+        valid_targets = {task: target for task, target in targets.items() if target is not None}
+        return Sample(image, valid_targets, name)
 
 
 def _read_label(
@@ -114,6 +118,6 @@ def _read_label(
 ) -> NDArray[np.generic] | None:
     target = label_files.read(file)
     if target is not None and target.shape[:2] != image_size:
-        found, wanted = ("x".join(map(str, shape)) for shape in (target.shape[:2], image_size))
-        raise DataError(f"{file}: the label is {found} pixels, its image {wanted}")
+        actual, expected = ("x".join(map(str, shape)) for shape in (target.shape[:2], image_size))
+        raise DataError(f"{file}: the label is {actual} pixels, its image {expected}")
     return target

@@ -42,11 +42,13 @@ class SkipCorruptDataset(DenseDataset):
         self._readable_indices = [index for index, fault in enumerate(faults) if not fault]
         self.ids = tuple(dataset.ids[index] for index in self._readable_indices)
         self.shard_sizes = _count_readable(dataset.shard_sizes, self._readable_indices)
-        told = [fault for fault in faults if fault]
+        messages = [fault for fault in faults if fault]
         if not self._readable_indices:
-            raise DataError(f"{told[0]} (and so for all {len(told)} images of {self.split!r})")
-        if told and is_main_process():
-            _print_skipped(told, len(faults), self.split)
+            raise DataError(
+                f"{messages[0]} (and so for all {len(messages)} images of {self.split!r})"
+            )
+        if messages and is_main_process():
+            _print_skipped(messages, len(faults), self.split)
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:

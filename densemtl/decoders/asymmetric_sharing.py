@@ -53,9 +53,9 @@ class AsymmetricSharing(PerTaskNetworks):
         self.sources = checked
         self.mixers = nn.ModuleDict()
         for reader, read in self.sources.items():
-            own, other = split_alpha(alpha, 1 + len(read))
+            own_weight, other_weight = split_alpha(alpha, 1 + len(read))
             self.mixers[reader] = PyramidMixer(
-                self.feature_info.channels, [own, *(other for _ in read)]
+                self.feature_info.channels, [own_weight, *(other_weight for _ in read)]
             )
 
     def forward(self, image: Tensor) -> Predictions:
@@ -63,7 +63,7 @@ class AsymmetricSharing(PerTaskNetworks):
         pyramids = {task: backbone(image) for task, backbone in self.backbones.items()}
         read = dict(pyramids)
         for reader, join in self.mixers.items():
-            read[reader] = join([pyramids[each] for each in (reader, *self.sources[reader])])
+            read[reader] = join([pyramids[task] for task in (reader, *self.sources[reader])])
         return Predictions({task: head(read[task]) for task, head in self.heads.items()})
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
@@ -80,7 +80,7 @@ class AsymmetricSharing(PerTaskNetworks):
         join = self.mixers[reader]
         assert isinstance(join, PyramidMixer)
         norms = join.compute_block_norms()
-        columns = [self.task_names.index(each) for each in (reader, *self.sources[reader])]
+        columns = [self.task_names.index(task) for task in (reader, *self.sources[reader])]
         weights = norms.new_zeros(len(norms), len(self.task_names))
         weights[:, columns] = norms
         return weights

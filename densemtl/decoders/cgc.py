@@ -47,9 +47,9 @@ def make_cgc_routing(
 ) -> ExpertRouting:
     """Each task's gate mixes the shared experts and its own."""
     shared = name_experts(SHARED, shared_experts)
-    own = {task.name: name_experts(task.name, task_experts) for task in tasks}
-    reads = {expert: task for task, experts in own.items() for expert in experts}
+    expert_names = {task.name: name_experts(task.name, task_experts) for task in tasks}
+    reads = {expert: task for task, experts in expert_names.items() for expert in experts}
     return ExpertRouting(
         expert_inputs={**dict.fromkeys(shared, SHARED), **reads},
-        gate_experts={task: (*shared, *experts) for task, experts in own.items()},
+        gate_experts={task: (*shared, *experts) for task, experts in expert_names.items()},
     )

@@ -48,8 +48,8 @@ class CustomizedSharing(PerTaskNetworks):
         shared = self.shared_features(self.shared_backbone(image))
         final = {}
         for task, head in self.heads.items():
-            own = self.backbones[task](image)
-            final[task] = head(self.mixers[task]([own, shared]))
+            task_features = self.backbones[task](image)
+            final[task] = head(self.mixers[task]([task_features, shared]))
         return Predictions(final)
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:

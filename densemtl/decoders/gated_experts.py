@@ -76,12 +76,12 @@ class MixtureOfExperts(SharedBackboneDecoder):
         """The mean imbalance over levels and layers, in training."""
         if not (self.training and self.load_balance):
             return {}
-        each = [
+        losses = [
             load_balancing_loss(*pair)
             for gates in level_gates
             for pair in zip(self.routings, gates, strict=True)
         ]
-        return {"load_balance": self.load_balance * torch.stack(each).mean()}
+        return {"load_balance": self.load_balance * torch.stack(losses).mean()}
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Each layer's mean gates at each stage, and their entropy in 0..1, its mean over stages.
@@ -89,24 +89,28 @@ class MixtureOfExperts(SharedBackboneDecoder):
         Takers are tasks, and in lower layers what else has a gate; sources are experts.
         """
         _, levels = self._run_experts(self.backbone(image))
-        places, entropies = {}, {}
+        mean_gates, entropies = {}, {}
         for index, wiring in enumerate(self.routings):
             takers, stages = tuple(wiring.gate_experts), [gates[index] for gates in levels]
             for stage, gates in enumerate(stages, start=1):
                 weights = compute_mean_gates(wiring, gates).detach()
-                place = f"layer {index + 1} stage {stage}"
-                places[place] = SharingWeights(takers, tuple(wiring.expert_inputs), weights)
+                key = f"layer {index + 1} stage {stage}"
+                mean_gates[key] = SharingWeights(takers, tuple(wiring.expert_inputs), weights)
             spread = [compute_mean_entropy(gates[taker]) for taker in takers for gates in stages]
             weights = torch.stack(spread).view(len(takers), -1).mean(dim=1, keepdim=True).detach()
             entropies[f"entropy layer {index + 1}"] = SharingWeights(takers, ("entropy",), weights)
-        return {**places, **entropies}
+        return {**mean_gates, **entropies}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Experts that read a task's stream are the task's, others shared; gates are fusion."""
-        own = {task: list(head.parameters()) for task, head in self.heads.items()}
-        groups = {SHARED: list(self.backbone.parameters()), **own, FUSION: []}
-        for layer in (each for each in self.levels.modules() if isinstance(each, ExpertLayer)):
+        head_parameters = {task: list(head.parameters()) for task, head in self.heads.items()}
+        groups = {SHARED: list(self.backbone.parameters()), **head_parameters, FUSION: []}
+        for layer in (
+            module for module in self.levels.modules() if isinstance(module, ExpertLayer)
+        ):
             for name, stream in layer.routing.expert_inputs.items():
-                groups[stream if stream in own else SHARED] += layer.experts[name].parameters()
+                groups[stream if stream in head_parameters else SHARED] += layer.experts[
+                    name
+                ].parameters()
             groups[FUSION] += layer.gates.parameters()
         return groups

@@ -26,5 +26,5 @@ class HardSharing(SharedBackboneDecoder):
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """The backbone is shared; each head is its task's."""
-        own = {task: list(head.parameters()) for task, head in self.heads.items()}
-        return {SHARED: list(self.backbone.parameters()), **own}
+        head_parameters = {task: list(head.parameters()) for task, head in self.heads.items()}
+        return {SHARED: list(self.backbone.parameters()), **head_parameters}

@@ -67,11 +67,11 @@ class MTAN(Decoder):
         strides = self.backbone.feature_info.strides
         attended: list[Tensor] = []
         for stage, (entering, leaving) in enumerate(stages):
-            seen = [resize(entering, get_size(leaving))]
+            inputs = [resize(entering, get_size(leaving))]
             if attended:
                 refined = self.refine[stage - 1](attended[-1])
-                seen.append(_downsample(refined, strides[stage] // strides[stage - 1]))
-            attended.append(attention[stage](torch.cat(seen, dim=1)) * leaving)
+                inputs.append(_downsample(refined, strides[stage] // strides[stage - 1]))
+            attended.append(attention[stage](torch.cat(inputs, dim=1)) * leaving)
         return attended
 
     def _run_stages(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -103,12 +103,12 @@ class MTAN(Decoder):
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Backbone and refinement are shared; attention and head are each task's."""
-        own = {
+        task_parameters = {
             task: [*self.attention[task].parameters(), *self.heads[task].parameters()]
             for task in self.task_names
         }
         shared = [*self.backbone.parameters(), *self.refine.parameters()]
-        return {SHARED: shared, **own}
+        return {SHARED: shared, **task_parameters}
 
 
 def _make_attention_module(channels: int, width: int) -> nn.Sequential:

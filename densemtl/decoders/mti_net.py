@@ -76,8 +76,8 @@ class MTINet(SharedBackboneDecoder):
             initial[scale] = self._compute_initial_features(scale, features[scale], handed)
             handed = self.feature_propagation[scale - 1](initial[scale]) if scale else {}
         scales = [initial[scale] for scale in range(len(features))]
-        refined = [distil(own) for distil, own in zip(self.distillation, scales, strict=True)]
-        final = {task: head([own[task] for own in refined]) for task, head in self.heads.items()}
+        refined = [distil(inputs) for distil, inputs in zip(self.distillation, scales, strict=True)]
+        final = {task: head([maps[task] for maps in refined]) for task, head in self.heads.items()}
         return Predictions(
             final, aux_logits=[self._predict_initial(*pair) for pair in enumerate(scales)]
         )
@@ -102,14 +102,14 @@ class MTINet(SharedBackboneDecoder):
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Only the backbone and its pyramid are shared; propagation and distillation are fusion."""
-        own: dict[str, list[nn.Parameter]] = {}
+        task_parameters: dict[str, list[nn.Parameter]] = {}
         for part in (*self.initial_features, *self.initial_heads, self.heads):
             assert isinstance(part, nn.ModuleDict)
             for task, module in part.items():
-                own.setdefault(task, []).extend(module.parameters())
+                task_parameters.setdefault(task, []).extend(module.parameters())
         fusion = [*self.feature_propagation.parameters(), *self.distillation.parameters()]
         shared = [*self.backbone.parameters(), *self.pyramid.parameters()]
-        return {SHARED: shared, **own, FUSION: fusion}
+        return {SHARED: shared, **task_parameters, FUSION: fusion}
 
 
 class FeaturePropagation(nn.Module):

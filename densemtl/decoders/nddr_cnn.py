@@ -75,12 +75,12 @@ class NDDRCNN(StageExchangeNetworks):
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Norm of every task's block in each reduction, over that of the identity."""
         names = self.task_names
-        places = ("stem", *(f"stage {stage + 1}" for stage in range(len(self.feature_info))))
+        layer_names = ("stem", *(f"stage {stage + 1}" for stage in range(len(self.feature_info))))
         return {
-            place: SharingWeights(
-                names, names, torch.stack([compute_block_norms(each) for each in layer])
+            layer_name: SharingWeights(
+                names, names, torch.stack([compute_block_norms(reduction) for reduction in layer])
             )
-            for place, layer in zip(places, self.layers, strict=True)
+            for layer_name, layer in zip(layer_names, self.layers, strict=True)
             if isinstance(layer, nn.ModuleList)
         }
 

@@ -76,8 +76,10 @@ class PADNet(SharedBackboneDecoder):
         shared = list(self.backbone.parameters())
         shared += [] if self.mix is None else list(self.mix.parameters())
         parts = (self.initial_features, self.initial_heads, self.final_heads)
-        own = {
-            task: [each for part in parts if task in part for each in part[task].parameters()]
+        task_parameters = {
+            task: [
+                parameter for part in parts if task in part for parameter in part[task].parameters()
+            ]
             for task in self.initial_features
         }
-        return {SHARED: shared, **own, FUSION: list(self.distillation.parameters())}
+        return {SHARED: shared, **task_parameters, FUSION: list(self.distillation.parameters())}

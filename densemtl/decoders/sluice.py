@@ -95,12 +95,15 @@ class Sluice(StageExchangeNetworks):
         batch = features[0].shape[0]  # free in an export, where `len` would be a constant
         parts = torch.stack(features, dim=1).reshape(batch, len(alpha), -1)
         rows = alpha[None].chunk(len(features), dim=1)
-        return [(row @ parts).reshape(own.shape) for row, own in zip(rows, features, strict=True)]
+        return [
+            (row @ parts).reshape(feature.shape)
+            for row, feature in zip(rows, features, strict=True)
+        ]
 
     def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
         """Each task's pyramid, its last level mixed from all by beta -> its logits."""
-        given = zip(self.betas, self.projections, pyramids, strict=True)
-        return super().decode_pyramids([_mix_last_level(*each) for each in given])
+        inputs = zip(self.betas, self.projections, pyramids, strict=True)
+        return super().decode_pyramids([_mix_last_level(*args) for args in inputs])
 
     def fusion_parameters(self) -> list[nn.Parameter]:
         """Alphas, betas, and the projections that beta weighs."""
@@ -131,7 +134,7 @@ def subspace_orthogonality(feature: Tensor, subspaces: int) -> Tensor:
     pixels = feature.shape[2] * feature.shape[3]
     scaled = feature.flatten(2) / pixels**0.5  # before the sum, which half precision cannot hold
     pairs = combinations(scaled.chunk(subspaces, dim=1), 2)
-    products = [all_reduce_batch_mean((first @ other.mT).mean(dim=0)) for first, other in pairs]
+    products = [all_reduce_batch_mean((first @ second.mT).mean(dim=0)) for first, second in pairs]
     return torch.stack([product.float().square().mean() for product in products]).sum()
 
 

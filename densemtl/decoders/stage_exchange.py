@@ -47,9 +47,11 @@ class StageExchangeNetworks(PerTaskNetworks):
         alpha: UnitInterval = 0.9,
     ) -> None:
         super().__init__(make_backbone, make_head, tasks)
-        own, other = split_alpha(alpha, len(tasks))
+        own_weight, other_weight = split_alpha(alpha, len(tasks))
         count = range(len(tasks))
-        self.shares = [[own if row == column else other for column in count] for row in count]
+        self.shares = [
+            [own_weight if row == column else other_weight for column in count] for row in count
+        ]
         for network in self._list_backbones():
             network.check_stages()
 
@@ -66,8 +68,8 @@ class StageExchangeNetworks(PerTaskNetworks):
         levels = []
         for stage in range(len(self.feature_info)):
             pairs = zip(networks, midways, strict=True)
-            own = [network.run_stage(stage, midway) for network, midway in pairs]
-            midways = self._exchange_states(stage + 1, own)
+            states = [network.run_stage(stage, midway) for network, midway in pairs]
+            midways = self._exchange_states(stage + 1, states)
             levels.append([midway.feature for midway in midways])
         return Predictions(
             self.decode_pyramids([list(pyramid) for pyramid in zip(*levels, strict=True)])

@@ -38,18 +38,18 @@ class PerTaskNetworks(Decoder):
         Raises:
             RuntimeError: names or shapes differ.
         """
-        own = {"backbone.": self.backbones[task], f"heads.{task}.": self.heads[task]}
-        for prefix, module in own.items():
-            tensors = {name: each for name, each in state_dict.items() if name.startswith(prefix)}
-            module.load_state_dict({name[len(prefix) :]: each for name, each in tensors.items()})
+        modules = {"backbone.": self.backbones[task], f"heads.{task}.": self.heads[task]}
+        for prefix, module in modules.items():
+            tensors = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+            module.load_state_dict({name[len(prefix) :]: value for name, value in tensors.items()})
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Each network is its task's; nothing is shared but what they meet in."""
-        own = {
+        task_parameters = {
             task: [*self.backbones[task].parameters(), *self.heads[task].parameters()]
             for task in self.task_names
         }
-        return {**own, FUSION: self.fusion_parameters()}
+        return {**task_parameters, FUSION: self.fusion_parameters()}
 
 
 def split_alpha(alpha: float, num_tasks: int) -> tuple[float, float]:

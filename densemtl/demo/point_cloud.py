@@ -69,8 +69,10 @@ class PointCloudBuilder:
         if _find_task(self.tasks, Depth) is None:
             raise ConfigError(f"--points: needs depth; this network predicts {', '.join(names)}")
         if self.color_source not in (IMAGE_COLORS, *names):
-            known = ", ".join((IMAGE_COLORS, *names))
-            raise ConfigError(f"--points: no {self.color_source!r} to colour by; there are {known}")
+            choices = ", ".join((IMAGE_COLORS, *names))
+            raise ConfigError(
+                f"--points: no {self.color_source!r} to colour by; there are {choices}"
+            )
 
     def __call__(self, image: RGBImage, maps: Mapping[str, NDArray[np.generic]]) -> PointCloud:
         """Every pixel whose depth is known and positive, and whose normal is known.
@@ -88,11 +90,11 @@ class PointCloudBuilder:
         facing = (
             normals_from_depth(depth, camera) if normals_task is None else maps[normals_task.name]
         )
-        known = np.isfinite(depth) & np.isfinite(facing).all(-1)
+        valid = np.isfinite(depth) & np.isfinite(facing).all(-1)
         colours = image if self.color_source == IMAGE_COLORS else self._colorize(maps)
         positions = unproject(depth, camera)
-        normal = facing[known].astype(np.float32)
-        return PointCloud(positions[known], normal, colours[known], self._make_comment(camera))
+        normal = facing[valid].astype(np.float32)
+        return PointCloud(positions[valid], normal, colours[valid], self._make_comment(camera))
 
     def _colorize(self, maps: Mapping[str, NDArray[np.generic]]) -> RGBImage:
         task = next(task for task in self.tasks if task.name == self.color_source)
@@ -130,8 +132,8 @@ def write_ply(file: Path, cloud: PointCloud) -> None:
     columns = np.concatenate([cloud.positions, cloud.normals], 1).T
     for name, values in zip(VERTEX_DTYPE.names or (), [*columns, *cloud.colors.T], strict=True):
         vertices[name] = values
-    with atomic_write(file) as draft:
-        draft.write_bytes(_make_header(cloud) + vertices.tobytes())
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_bytes(_make_header(cloud) + vertices.tobytes())
 
 
 def _make_header(cloud: PointCloud) -> bytes:

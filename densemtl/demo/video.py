@@ -132,8 +132,8 @@ def fit_to_codec(frame: RGBImage) -> RGBImage:
 @contextmanager
 def open_video_writer(file: Path, fps: float) -> Iterator[VideoWriter]:
     """A video that takes its place when the block ends without error."""
-    with atomic_write(file) as draft:
-        writer = VideoWriter(draft, fps)
+    with atomic_write(file) as tmp_path:
+        writer = VideoWriter(tmp_path, fps)
         try:
             yield writer
         finally:
@@ -181,8 +181,8 @@ def _silence_ffmpeg() -> None:
 
 
 def _read_fps(capture: cv2.VideoCapture) -> float:
-    told = capture.get(cv2.CAP_PROP_FPS)
-    return float(told) if np.isfinite(told) and told > 0 else DEFAULT_FPS
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return float(fps) if np.isfinite(fps) and fps > 0 else DEFAULT_FPS
 
 
 def _iter_frames(capture: cv2.VideoCapture) -> Iterator[RGBImage]:

@@ -103,11 +103,13 @@ def _get_store_prefix() -> str:
 def _init_process_group(
     store: dist.Store, global_rank: int, num_processes: int, device: str | None
 ) -> None:
-    own = torch.device(get_local_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-    if own.type == "cuda":
-        torch.cuda.set_device(own)
+    local_device = torch.device(
+        get_local_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    )
+    if local_device.type == "cuda":
+        torch.cuda.set_device(local_device)
     dist.init_process_group(
-        "nccl" if own.type == "cuda" else "gloo",
+        "nccl" if local_device.type == "cuda" else "gloo",
         store=store,
         rank=global_rank,
         world_size=num_processes,
@@ -119,10 +121,10 @@ def _exit_if_already_reported(error: UserError, store: dist.Store) -> None:
     """End in silence if another rank has told this already."""
     key = hashlib.sha256(str(error).encode()).hexdigest()
     try:
-        told = store.add(key, 1) > 1
+        already_reported = store.add(key, 1) > 1
     except RuntimeError:  # the process that kept the store is gone
-        told = False
-    if told:
+        already_reported = False
+    if already_reported:
         sys.exit(2)
 
 
@@ -193,7 +195,7 @@ def all_reduce_sum(*values: Tensor) -> tuple[Tensor, ...]:
     if get_world_size() == 1:
         return values
     sums: Tensor = _AllReduceSum.apply(torch.stack([value.double() for value in values]))
-    return tuple(each.to(value.dtype) for each, value in zip(sums, values, strict=True))
+    return tuple(total.to(value.dtype) for total, value in zip(sums, values, strict=True))
 
 
 def all_reduce_batch_mean(value: Tensor) -> Tensor:
@@ -227,15 +229,17 @@ def all_reduce_mean_(tensors: Iterable[Tensor]) -> None:
     """
     if get_world_size() > 1:
         for bucket in _iter_buckets(tensors):
-            flat = _all_reduce_mean(torch.cat([each.reshape(-1) for each in bucket]))
-            parts = flat.split([each.numel() for each in bucket])
+            flat = _all_reduce_mean(torch.cat([tensor.reshape(-1) for tensor in bucket]))
+            parts = flat.split([tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
 
 def average_gradients(module: nn.Module) -> None:
     """Put in place of a module's gradients their means over ranks."""
-    all_reduce_mean_(each.grad for each in module.parameters() if each.grad is not None)
+    all_reduce_mean_(
+        parameter.grad for parameter in module.parameters() if parameter.grad is not None
+    )
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -273,7 +277,7 @@ def _all_reduce_mean(value: Tensor) -> Tensor:
 
 def _iter_buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Neighbours of one type and device, as many as fit."""
-    for _, alike in groupby(tensors, key=lambda each: (each.dtype, each.device)):
+    for _, alike in groupby(tensors, key=lambda tensor: (tensor.dtype, tensor.device)):
         bucket: list[Tensor] = []
         size = 0
         for tensor in alike:

@@ -51,7 +51,7 @@ def shard_optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[st
 
     Keeps whether the optimizer's kernels are fused, since the saved state may have been unsharded.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sharded = {
         index: {name: _shard_state_like(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()

@@ -85,8 +85,8 @@ def save_tensors(file: Path, weights: SavedWeights) -> None:
     """Likewise of tensors that are no model's yet."""
     tensors = _to_contiguous(weights.tensors)
     if is_main_process():
-        with atomic_write(file) as draft:
-            _write_safetensors(draft, SavedWeights(tensors, weights.config_yaml))
+        with atomic_write(file) as tmp_path:
+            _write_safetensors(tmp_path, SavedWeights(tensors, weights.config_yaml))
 
 
 def load_weights(file: Path) -> SavedWeights:
@@ -180,10 +180,10 @@ def save_checkpoint(
     """Replace the run's `last/`: the model, and everything else that the loop goes on from."""
     tensors = _to_contiguous(model.state_dict())
     if is_main_process():
-        with atomic_write_dir(folder / LAST_DIR) as draft:
-            checksum = _save_state(draft / STATE_NAME, state)
+        with atomic_write_dir(folder / LAST_DIR) as tmp_path:
+            checksum = _save_state(tmp_path / STATE_NAME, state)
             _write_safetensors(
-                draft / WEIGHTS_NAME,
+                tmp_path / WEIGHTS_NAME,
                 SavedWeights(tensors, config_yaml),
                 **{STATE_CHECKSUM_KEY: checksum},
             )
@@ -195,10 +195,10 @@ def load_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any] | None:
     Raises:
         CheckpointError: a corrupt checkpoint.
     """
-    found = read_checkpoint(folder)
-    if found is None:
+    checkpoint = read_checkpoint(folder)
+    if checkpoint is None:
         return None
-    weights, state = found
+    weights, state = checkpoint
     load_state_strict(model, weights.tensors, folder / LAST_DIR)
     return state
 

@@ -49,9 +49,9 @@ def compute_final_metrics(run: TrainingRun) -> None:
     run.state.save(run.folder, run.config_yaml)
 
 
-def _lacks(found: Collection[str], task: Task, job: TrainingRun) -> bool:
+def _lacks(metric_names: Collection[str], task: Task, job: TrainingRun) -> bool:
     """Whether values are missing that the task's metrics compute."""
     if not task.added_metrics:
-        return task.get_primary_metric(job.protocol) not in found
+        return task.get_primary_metric(job.protocol) not in metric_names
     metrics = [*task.metrics(job.protocol), *task.final_metrics(job.protocol)]
-    return any(name not in found for metric in metrics for name in list_values(metric))
+    return any(name not in metric_names for metric in metrics for name in list_values(metric))

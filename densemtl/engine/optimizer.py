@@ -38,9 +38,9 @@ def make_optimizer(
     for name in config.lr_scale:
         if name not in every:
             raise ConfigError(f"optim.lr_scale.{name}: no such group, {suggest(name, every)}")
-    known = [str(name) for name in timm.optim.list_optimizers() if not _is_second_order(str(name))]
-    if config.name not in known:
-        near = suggest(config.name, known)
+    names = [str(name) for name in timm.optim.list_optimizers() if not _is_second_order(str(name))]
+    if config.name not in names:
+        near = suggest(config.name, names)
         raise ConfigError(f"optim.name: no optimiser {config.name!r}, {near}")
     try:
         return timm.optim.create_optimizer_v2(
@@ -64,7 +64,7 @@ def _is_second_order(name: str) -> bool:
 def _get_fused_options(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:
     """One kernel for all parameters, where torch has one for the optimiser, and for whole ones."""
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
-    sharded = any(is_sharded(each) for params in groups for each in params)
+    sharded = any(is_sharded(parameter) for params in groups for parameter in params)
     return {"fused": True} if kind in FUSED_OPTIMIZERS and not sharded else {}
 
 

@@ -35,8 +35,10 @@ class RunLog:
 
     def log_scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Log named numbers, NaN as null; `kind` is "train", "val", "sharing" .."""
-        told = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        line = {"step": step, "kind": kind, "time": round(time.time(), 3), **told}
+        finite_values = {
+            name: value if math.isfinite(value) else None for name, value in values.items()
+        }
+        line = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite_values}
         self._handle.write(json.dumps(line) + "\n")
         self._handle.flush()
         named = {f"{kind}/{name}": value for name, value in values.items()}
@@ -88,7 +90,7 @@ def open_log(
     return RunLog(
         run_info.folder,
         run_info.step,
-        [BackgroundTracker(each, run_info, report) for each in trackers],
+        [BackgroundTracker(tracker, run_info, report) for tracker in trackers],
     )
 
 
@@ -108,6 +110,6 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 
 
 def _truncate_after(file: Path, step: int) -> None:
-    kept = [line for line in read_log(file) if line["step"] <= step]
-    with atomic_write(file) as draft:
-        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    lines = [line for line in read_log(file) if line["step"] <= step]
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -40,7 +40,7 @@ def apply_fsdp(model: nn.Module) -> None:
     once, including a backbone that cannot be split into stages.
     """
     model.to(memory_format=torch.contiguous_format)  # FSDP2 accepts no other; images keep theirs
-    for backbone in [each for each in model.modules() if isinstance(each, Backbone)]:
+    for backbone in [module for module in model.modules() if isinstance(module, Backbone)]:
         for module in _list_blocks(backbone):
             fully_shard(module)
     fully_shard(model)

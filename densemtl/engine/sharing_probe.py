@@ -53,8 +53,8 @@ def make_sharing_probe(dataset: EvalDataset, execution: ExecutionConfig) -> Shar
 
 def _flatten_weights(weights_by_stage: Mapping[str, SharingWeights]) -> dict[str, float]:
     return {
-        f"{place}/{taker}<-{source}": weight
-        for place, sharing in weights_by_stage.items()
+        f"{stage}/{taker}<-{source}": weight
+        for stage, sharing in weights_by_stage.items()
         for taker, row in zip(sharing.tasks, sharing.weights.float().tolist(), strict=True)
         for source, weight in zip(sharing.sources, row, strict=True)
     }

@@ -36,15 +36,17 @@ def group_shared_parameters(model: MultiTaskModel) -> StageParameters:
     A backbone that cannot be cut into stages is one place; what is shared outside it is "rest".
     Empty where tasks share no parameter.
     """
-    shared = dict.fromkeys(each for each in _get_shared_parameters(model) if each.requires_grad)
-    places: dict[str, list[nn.Parameter]] = {}
+    shared = dict.fromkeys(
+        parameter for parameter in _get_shared_parameters(model) if parameter.requires_grad
+    )
+    stages: dict[str, list[nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, Backbone):
-            for place, members in _group_by_stage(module).items():
-                places[place] = [each for each in members if each in shared]
-    placed = {each for members in places.values() for each in members}
-    places[REST_STAGE] = [each for each in shared if each not in placed]
-    return {place: members for place, members in places.items() if members}
+            for stage, members in _group_by_stage(module).items():
+                stages[stage] = [parameter for parameter in members if parameter in shared]
+    placed = {parameter for members in stages.values() for parameter in members}
+    stages[REST_STAGE] = [parameter for parameter in shared if parameter not in placed]
+    return {stage: members for stage, members in stages.items() if members}
 
 
 def _get_shared_parameters(model: MultiTaskModel) -> Sequence[nn.Parameter]:
@@ -57,12 +59,12 @@ def _group_by_stage(backbone: Backbone) -> dict[str, list[nn.Parameter]]:
         stages = [backbone.get_stage_modules(index) for index in range(len(backbone.feature_info))]
     except ModelError:
         return {"backbone": every}
-    places = {
-        f"stage {number}": [each for module in modules for each in module.parameters()]
+    groups = {
+        f"stage {number}": [parameter for module in modules for parameter in module.parameters()]
         for number, modules in enumerate(stages, start=1)
     }
-    staged = {each for members in places.values() for each in members}
-    return {"stem": [each for each in every if each not in staged], **places}
+    staged = {parameter for members in groups.values() for parameter in members}
+    return {"stem": [parameter for parameter in every if parameter not in staged], **groups}
 
 
 class TaskAffinity:
@@ -89,10 +91,10 @@ class TaskAffinity:
         """{place: tasks x tasks cosines of gradients}; 0 where a task has no gradient there."""
         gradients = self._compute_gradients(batch)
         return {
-            place: _compute_pairwise_cosines(
+            stage: _compute_pairwise_cosines(
                 [_concat_gradients(gradients[task.name], members) for task in self._tasks]
             )
-            for place, members in self.stages.items()
+            for stage, members in self.stages.items()
         }
 
     def compute_affinity(self, batch: Batch, lr: float) -> Tensor:
@@ -123,39 +125,40 @@ class TaskAffinity:
 
     def _compute_gradients(self, batch: Batch) -> dict[str, dict[nn.Parameter, Tensor]]:
         """{task: {shared parameter: gradient of the task's loss}}."""
-        members = [each for own in self.stages.values() for each in own]
-        found = {}
+        members = [parameter for group in self.stages.values() for parameter in group]
+        gradients = {}
         for task, loss in zip(self._tasks, self._compute_losses(batch), strict=True):
-            own = torch.autograd.grad(loss, members, retain_graph=True, allow_unused=True)
-            pairs = zip(members, own, strict=True)
-            found[task.name] = {
-                each: torch.zeros_like(each) if grad is None else grad for each, grad in pairs
+            grads = torch.autograd.grad(loss, members, retain_graph=True, allow_unused=True)
+            pairs = zip(members, grads, strict=True)
+            gradients[task.name] = {
+                parameter: torch.zeros_like(parameter) if grad is None else grad
+                for parameter, grad in pairs
             }
-            all_reduce_mean_(found[task.name].values())
-        return found
+            all_reduce_mean_(gradients[task.name].values())
+        return gradients
 
     @contextmanager
     def _temporary_step(
         self, gradients: Mapping[nn.Parameter, Tensor], lr: float
     ) -> Iterator[None]:
         """One step down, and back to the very same weights."""
-        kept = {each: each.detach().clone() for each in gradients}
+        saved_weights = {parameter: parameter.detach().clone() for parameter in gradients}
         with torch.no_grad():
-            for each, gradient in gradients.items():
-                each.sub_(gradient, alpha=lr)
+            for parameter, gradient in gradients.items():
+                parameter.sub_(gradient, alpha=lr)
         try:
             yield
         finally:
             with torch.no_grad():
-                for each, weight in kept.items():
-                    each.copy_(weight)
+                for parameter, weight in saved_weights.items():
+                    parameter.copy_(weight)
 
 
 def flatten_pairs(cosines: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
     """{"place/one~other": cosine} of every pair, for the log."""
     return {
-        f"{place}/{names[i]}~{names[j]}": float(matrix[i, j])
-        for place, matrix in cosines.items()
+        f"{stage}/{names[i]}~{names[j]}": float(matrix[i, j])
+        for stage, matrix in cosines.items()
         for i, j in combinations(range(len(names)), 2)
     }
 
@@ -163,7 +166,7 @@ def flatten_pairs(cosines: Mapping[str, Tensor], names: Sequence[str]) -> dict[s
 def _concat_gradients(
     gradients: Mapping[nn.Parameter, Tensor], parameters: Sequence[nn.Parameter]
 ) -> Tensor:
-    return torch.cat([gradients[each].flatten().float() for each in parameters])
+    return torch.cat([gradients[parameter].flatten().float() for parameter in parameters])
 
 
 def _compute_pairwise_cosines(vectors: Sequence[Tensor]) -> Tensor:

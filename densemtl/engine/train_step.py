@@ -120,7 +120,7 @@ class TrainStep:
     ) -> dict[str, Tensor]:
         """Return the losses of the updated model on the joint batch."""
         with replay.session() as model:
-            return _mean([self._compute_losses(model, each).tasks for each in micro_batches])
+            return _mean([self._compute_losses(model, batch).tasks for batch in micro_batches])
 
     def _all_reduce_gradients(self) -> None:
         """Average the gradients over all ranks."""
@@ -143,11 +143,11 @@ class TrainStep:
 
 
 def _make_log(losses: Sequence[Losses], output: BalancingOutput) -> StepLog:
-    log = _mean([{**each.tasks, **each.aux_losses} for each in losses])
+    log = _mean([{**loss.tasks, **loss.aux_losses} for loss in losses])
     log |= {f"weight/{task}": weight for task, weight in output.weights.items()}
     return {**log, **output.log_values, "total": output.total}
 
 
 def _mean(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the losses of the joint batch: the means over the micro-batches."""
-    return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
+    return {name: torch.stack([values[name] for values in losses]).mean() for name in losses[0]}

@@ -43,8 +43,8 @@ def pair_files(
         if list_file
         else sorted(set(sides[0][1]) | set(sides[1][1]))
     )
-    for folder, found in sides:
-        missing = [name for name in names if name not in found]
+    for folder, files in sides:
+        missing = [name for name in names if name not in files]
         if missing:
             raise DataError(
                 f"{folder}: no file for {len(missing)} of {len(names)} images, such as "
@@ -54,12 +54,12 @@ def pair_files(
 
 
 def _index_files(folder: Path) -> dict[str, Path]:
-    found = arrays.index_by_stem(folder)
-    if not found:
+    files = arrays.index_by_stem(folder)
+    if not files:
         raise DataError(
             f"{folder}: no folder with files of types {', '.join(arrays.SUPPORTED_SUFFIXES)}"
         )
-    return found
+    return files
 
 
 def read_pair(pair: BoundaryPair, regions: bool) -> tuple[NDArray[np.float32], list[Mask]]:

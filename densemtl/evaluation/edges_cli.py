@@ -124,11 +124,11 @@ def make_report(
 
     total, bests = (
         np.sum(counts, axis=0),
-        np.sum([select_best_counts(one) for one in counts], axis=0),
+        np.sum([select_best_counts(image_counts) for image_counts in counts], axis=0),
     )
     points, thresholds = compute_curve(total), options.protocol.thresholds
     at_best = int(points.f.argmax())
-    each = [compute_curve(select_best_counts(one)).f for one in counts]
+    f_scores = [compute_curve(select_best_counts(image_counts)).f for image_counts in counts]
     return {
         **{name: _nan_to_none(value) for name, value in compute_summary(total, bests).items()},
         "threshold": thresholds[at_best],
@@ -139,7 +139,7 @@ def make_report(
         "version": __version__,
         "curve": {name: [float(v) for v in line] for name, line in points._asdict().items()},
         "f_of_image": {
-            pair.ground_truth.stem: 100 * float(f) for pair, f in zip(pairs, each, strict=True)
+            pair.ground_truth.stem: 100 * float(f) for pair, f in zip(pairs, f_scores, strict=True)
         },
     }
 
@@ -160,8 +160,8 @@ def plot_precision_recall(file: Path, report: dict[str, Any]) -> None:
     axes.set_title(
         f"odsF {_format_score(report['odsF'])}, AP {_format_score(report['AP'])}", fontsize=10
     )
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=110)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=110)
 
 
 def _nan_to_none(value: float) -> float | None:

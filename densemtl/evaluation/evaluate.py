@@ -28,7 +28,7 @@ PredictionCallback = Callable[[Task, str, NDArray[np.generic]], None]
 
 def join_scores(metrics: Iterable[TaskMetric]) -> dict[str, float]:
     """Return the values of several metrics of one task."""
-    return {name: value for each in metrics for name, value in each.compute_dict().items()}
+    return {name: value for metric in metrics for name, value in metric.compute_dict().items()}
 
 
 class TaskMetrics:

@@ -41,8 +41,12 @@ class FinalTaskMetrics(TaskMetrics):
         num_workers: int = 0,
     ) -> None:
         super().__init__(tasks, protocol, device)
-        made = {task.name: task.final_metrics(protocol) for task in tasks}
-        self._final = {name: [each.to(device) for each in own] for name, own in made.items() if own}
+        metrics_by_task = {task.name: task.final_metrics(protocol) for task in tasks}
+        self._final = {
+            name: [metric.to(device) for metric in task_metrics]
+            for name, task_metrics in metrics_by_task.items()
+            if task_metrics
+        }
         self._pools: dict[str, list[OrderedProcessPool[Any, Any]]] = {
             name: [
                 OrderedProcessPool(metric.compute_image, metric.accumulate, num_workers)
@@ -73,7 +77,9 @@ class FinalTaskMetrics(TaskMetrics):
         for work in chain.from_iterable(self._pools.values()):
             work.finish()
         final = {name: join_scores(metrics) for name, metrics in self._final.items()}
-        return {name: {**final.get(name, {}), **each} for name, each in super().compute().items()}
+        return {
+            name: {**final.get(name, {}), **scores} for name, scores in super().compute().items()
+        }
 
     def __enter__(self) -> FinalTaskMetrics:
         return self

@@ -66,13 +66,13 @@ def _make_path(folder: Path, name: str, suffix: str) -> Path:
 def find_predictions(folder: Path, task: str) -> dict[str, Path] | None:
     """{image name: file} of a task's predictions; None if there is no folder for them."""
     names = (task, FOLDER_ALIASES.get(task, task))
-    own = next((folder / name for name in names if (folder / name).is_dir()), None)
-    if own is None:
+    root = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if root is None:
         return None
-    found = [file.relative_to(own) for file in own.rglob("*") if file.suffix.lower() in SUFFIXES]
-    found.sort(key=lambda file: -SUFFIXES.index(file.suffix.lower()))
-    shown = [file for file in found if not any(part.startswith(".") for part in file.parts)]
-    return {file.as_posix()[: -len(file.suffix)]: own / file for file in shown}
+    files = [file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in SUFFIXES]
+    files.sort(key=lambda file: -SUFFIXES.index(file.suffix.lower()))
+    shown = [file for file in files if not any(part.startswith(".") for part in file.parts)]
+    return {file.as_posix()[: -len(file.suffix)]: root / file for file in shown}
 
 
 def read_prediction(file: Path, task: Task, size: Size, options: ReadOptions) -> PredictionMap:
@@ -121,9 +121,11 @@ def _fit_size(
     if prediction.shape[:2] == size:
         return prediction
     if not allow_resize:
-        found, wanted = ("x".join(map(str, shape)) for shape in (prediction.shape[:2], size))
+        actual, expected = ("x".join(map(str, shape)) for shape in (prediction.shape[:2], size))
         advice = "predict at original size, or allow resizing by --resize"
-        raise DataError(f"{file}: the prediction is {found} pixels, its image {wanted}; {advice}")
+        raise DataError(
+            f"{file}: the prediction is {actual} pixels, its image {expected}; {advice}"
+        )
     nearest = prediction.dtype.kind in "iu"
     how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(prediction, size[::-1], interpolation=how))

@@ -77,8 +77,8 @@ def _require_2d(array: NDArray[Any], file: Path) -> NDArray[Any]:
 def _decode_classes(
     array: NDArray[Any], task: Task, file: Path, options: ReadOptions
 ) -> PredictionMap:
-    known = {options.first_class_id + index: index for index in range(task.channels)}
-    return label_formats.decode_classes(_require_2d(array, file), known, file)
+    id_to_class = {options.first_class_id + index: index for index in range(task.channels)}
+    return label_formats.decode_classes(_require_2d(array, file), id_to_class, file)
 
 
 def _decode_probabilities(
@@ -110,8 +110,8 @@ def _decode_vectors(
     if stored.dtype in (np.uint8, np.uint16):
         vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1
     elif stored.dtype.kind != "f" or np.abs(vectors).max() > 1.01:
-        found = f"this is {stored.dtype} from {stored.min()} to {stored.max()}"
-        raise DataError(f"{file}: components are floats from -1 to 1, or of 8 or 16 bits; {found}")
+        actual = f"this is {stored.dtype} from {stored.min()} to {stored.max()}"
+        raise DataError(f"{file}: components are floats from -1 to 1, or of 8 or 16 bits; {actual}")
     if task.channels != 3:
         return vectors
     # What the reader of labels makes of each axis; of opposite ones, since it refuses a scene whose

@@ -74,11 +74,13 @@ def export_model(
     batch = _make_batch(network, images, size)
     traced = trace(network, batch)
     others = parity.choose_other_sizes(size, network.model.size_divisor, traced.dynamic_axes)
-    probes = ParityInputs(batch, [_make_batch(network, images[:1], each) for each in others])
+    probes = ParityInputs(
+        batch, [_make_batch(network, images[:1], other_size) for other_size in others]
+    )
     file = folder / f"{FILE_STEM}{SUFFIXES[file_format]}"
     run = _write_and_load(traced, network.output_names, file, file_format)
-    found = parity.compute_differences(network, run, [probes.batch, *probes.other_inputs])
-    parity.check_parity(found)
+    differences = parity.compute_differences(network, run, [probes.batch, *probes.other_inputs])
+    parity.check_parity(differences)
     report = {
         "format": file_format,
         "input": {
@@ -94,11 +96,11 @@ def export_model(
         "compared_on": [list(image.shape) for image in (probes.batch, *probes.other_inputs)],
         "original_ms": parity.measure_ms(parity.make_reference_fn(network), probes.single_image),
         "files": {
-            file.name: _describe_file(file, found, run, probes),
+            file.name: _describe_file(file, differences, run, probes),
             **{
                 smaller: entry
-                for each in weight_types
-                for smaller, entry in [_write_compressed(network, file, each, probes)]
+                for weight_type in weight_types
+                for smaller, entry in [_write_compressed(network, file, weight_type, probes)]
             },
         },
         "versions": get_versions(),
@@ -114,8 +116,8 @@ def _write_and_load(
     if file_format == "onnx":
         onnx.write_onnx(traced, names, file)
         return onnx.OnnxSession(file)
-    with atomic_write(file) as draft:
-        torch.export.save(traced.program, draft)
+    with atomic_write(file) as tmp_path:
+        torch.export.save(traced.program, tmp_path)
     module = torch.export.load(file).module()
 
     def run(image: Tensor) -> list[NDArray[Any]]:
@@ -143,12 +145,12 @@ def _write_compressed(
     try:
         make()
         run = onnx.OnnxSession(target)
-        found = parity.compute_differences(network, run, [inputs.batch, *inputs.other_inputs])
-        parity.check_finite(found)
+        differences = parity.compute_differences(network, run, [inputs.batch, *inputs.other_inputs])
+        parity.check_finite(differences)
     except ModelError as error:
         target.unlink(missing_ok=True)
         return target.name, {"reason": str(error)}
-    return target.name, _describe_file(target, found, run, inputs)
+    return target.name, _describe_file(target, differences, run, inputs)
 
 
 def _describe_file(
@@ -166,7 +168,9 @@ def _describe_file(
 
 def _make_batch(network: ExportWrapper, images: Sequence[RGBImage], size: Size) -> Tensor:
     shown = [
-        torch.from_numpy(stretch_to_size((each.shape[0], each.shape[1]), size)[0].apply_image(each))
-        for each in images
+        torch.from_numpy(
+            stretch_to_size((image.shape[0], image.shape[1]), size)[0].apply_image(image)
+        )
+        for image in images
     ]
     return network.prepare_input(torch.stack(shown).permute(0, 3, 1, 2).contiguous())

@@ -63,8 +63,8 @@ def write_onnx(traced: TracedGraph, output_names: Sequence[str], file: Path) -> 
     except Exception as error:  # of torch's exporter, which raises many types
         raise ModelError(f"the network has no ONNX form: {shorten_error(error)}") from error
     assert exported is not None
-    with atomic_write(file) as draft:
-        exported.save(str(draft))
+    with atomic_write(file) as tmp_path:
+        exported.save(str(tmp_path))
 
 
 class OnnxSession:
@@ -123,8 +123,8 @@ def convert_weights_to_half(source: Path, weight_type: str, target: Path) -> Non
         tensor.CopyFrom(small)
     for node in reversed(widenings):
         model.graph.node.insert(0, node)
-    with atomic_write(target) as draft:
-        onnx.save(model, str(draft))
+    with atomic_write(target) as tmp_path:
+        onnx.save(model, str(tmp_path))
 
 
 def quantize(source: Path, weight_type: str, images: Sequence[Tensor], target: Path) -> None:
@@ -142,13 +142,13 @@ def quantize(source: Path, weight_type: str, images: Sequence[Tensor], target: P
     """
     tools = require_module("onnxruntime.quantization")
     try:
-        with atomic_write(target) as draft, _silence_logging():
+        with atomic_write(target) as tmp_path, _silence_logging():
             if weight_type == "int8_dynamic":
-                tools.quantize_dynamic(source, draft, weight_type=tools.QuantType.QUInt8)
+                tools.quantize_dynamic(source, tmp_path, weight_type=tools.QuantType.QUInt8)
             else:
                 reader = _make_calibration_reader(tools, images)
                 tools.quantize_static(
-                    source, draft, reader, op_types_to_quantize=list(QUANTIZED_OPS)
+                    source, tmp_path, reader, op_types_to_quantize=list(QUANTIZED_OPS)
                 )
     except Exception as error:  # of the runtime, which has types of its own
         raise ModelError(f"{source}: cannot be quantised: {shorten_error(error)}") from error

@@ -47,25 +47,25 @@ def compute_differences(
     Of class ids `differ`, the share of pixels with another class; of numbers `max` and `mean` of
     the absolute differences, and `largest`, the largest absolute value of the original.
     """
-    found: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+    outputs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
     theirs = make_reference_fn(network)
     for image in images:
-        for name, one, other in zip(
+        for name, expected, actual in zip(
             network.output_names, theirs(image), exported(image), strict=True
         ):
-            found.setdefault(name, []).append((one, other))
-    return {name: _compare_outputs(pairs) for name, pairs in found.items()}
+            outputs.setdefault(name, []).append((expected, actual))
+    return {name: _compare_outputs(pairs) for name, pairs in outputs.items()}
 
 
 def _compare_outputs(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, float]:
-    one, other = (np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1))
-    if one.dtype.kind in "iu":
-        return {"differ": float(np.mean(one != other))}
-    apart = np.abs(one.astype(np.float64) - other)
+    expected, actual = (np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1))
+    if expected.dtype.kind in "iu":
+        return {"differ": float(np.mean(expected != actual))}
+    apart = np.abs(expected.astype(np.float64) - actual)
     return {
         "max": float(apart.max()),
         "mean": float(apart.mean()),
-        "largest": float(np.abs(one).max()),
+        "largest": float(np.abs(expected).max()),
     }
 
 
@@ -77,8 +77,8 @@ def check_parity(differences: dict[str, dict[str, float]]) -> None:
     """
     for task, values in differences.items():
         if not _is_rounding(values):
-            told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-            raise ModelError(f"the exported network gives something else: {task}: {told}")
+            details = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            raise ModelError(f"the exported network gives something else: {task}: {details}")
 
 
 def check_finite(differences: dict[str, dict[str, float]]) -> None:

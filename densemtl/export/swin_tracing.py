@@ -59,13 +59,13 @@ def _attend_windows(block: Any, x: Tensor) -> Tensor:
 
 def _roll(x: Tensor, size: Size, shift: Size) -> Tensor:
     """The first rows and columns, rolled up and to the left; a new map, of known strides."""
-    rows, columns = (_compute_rolled_indices(*each, x) for each in zip(size, shift, strict=True))
+    rows, columns = (_compute_rolled_indices(*args, x) for args in zip(size, shift, strict=True))
     return x.index_select(1, rows).index_select(2, columns)
 
 
 def _compute_rolled_indices(length: int, shift: int, like: Tensor) -> Tensor:
-    place = torch.arange(length, device=like.device)
-    return (place + shift) % torch.full_like(place, length)  # by a map: ONNX wants no free number
+    index = torch.arange(length, device=like.device)
+    return (index + shift) % torch.full_like(index, length)  # by a map: ONNX wants no free number
 
 
 def _partition_windows(x: Tensor, num_windows: Size, window: Size) -> Tensor:
@@ -99,5 +99,5 @@ def _make_attention_mask(block: Any, num_windows: Size, like: Tensor) -> Tensor:
 
 def _number_regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
     """For each place: 0; in the last window 1; and 2 if the roll brought it there."""
-    place = torch.arange(length, device=like.device)
-    return (place >= length - window).long() + (place >= length - shift).long()
+    index = torch.arange(length, device=like.device)
+    return (index >= length - window).long() + (index >= length - shift).long()

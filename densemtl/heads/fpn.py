@@ -23,7 +23,9 @@ class FPNHead(nn.Module):
         self, feature_info: FeatureInfo, out_channels: int, *, width: NumChannels = 64
     ) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(each, width, 1) for each in feature_info.channels)
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(channels, width, 1) for channels in feature_info.channels
+        )
         self.smooth = conv_bn_relu(width, width, 3)
         self.output = nn.Conv2d(width, out_channels, 1)
 

@@ -90,9 +90,9 @@ def _find_custom_components(values: Any) -> Iterator[str]:
                 yield str(values[key])
         for key in LISTS:
             entries = values.get(key)
-            for each in entries if isinstance(entries, list) else ():
-                if isinstance(each, str) and ":" in each:
-                    yield each
+            for item in entries if isinstance(entries, list) else ():
+                if isinstance(item, str) and ":" in item:
+                    yield item
     inside = values.values() if isinstance(values, dict) else values
-    for each in inside if isinstance(values, dict | list) else ():
-        yield from _find_custom_components(each)
+    for item in inside if isinstance(values, dict | list) else ():
+        yield from _find_custom_components(item)

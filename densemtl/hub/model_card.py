@@ -52,8 +52,8 @@ def write_model_card(
     """
     head = _make_metadata(name, experiment, results, license)
     body = "\n".join(_make_body(folder, name, experiment, results, license))
-    with atomic_write(folder / CARD_NAME) as draft:
-        draft.write_text(f"---\n{head}\n---\n\n{body}", encoding="utf-8")
+    with atomic_write(folder / CARD_NAME) as tmp_path:
+        tmp_path.write_text(f"---\n{head}\n---\n\n{body}", encoding="utf-8")
 
 
 def _make_metadata(
@@ -113,7 +113,7 @@ def _make_body(
 def _make_results_section(results: Results) -> Iterator[str]:
     compared = bool(results.baselines)
     head = ["task", "metric", "value", *["single task", "delta %"] * compared]
-    lines = [_make_row(task, each, results) for task, each in results.tasks.items()]
+    lines = [_make_row(task, result, results) for task, result in results.tasks.items()]
     yield markdown_table([head, *lines], num_text_columns=2)
     if results.delta_m is not None:
         yield f"Multi-task performance Delta_m, in percent better: **{results.delta_m:+.2f}**.\n"
@@ -125,8 +125,8 @@ def _make_results_section(results: Results) -> Iterator[str]:
     )
     every = [
         [task, metric, _format_number(value)]
-        for task, each in results.tasks.items()
-        for metric, value in each.metrics.items()
+        for task, result in results.tasks.items()
+        for metric, value in result.metrics.items()
     ]
     yield "<details><summary>Every metric</summary>\n"
     yield markdown_table([["task", "metric", "value"], *every], num_text_columns=2)

@@ -68,8 +68,8 @@ def save_pretrained(
     picture = _find_last_image(file.parent) if shown else None
     _write_files(folder, experiment, weights, results)
     if picture is not None:
-        with atomic_write(folder / IMAGE_NAME) as draft:
-            shutil.copyfile(picture, draft)
+        with atomic_write(folder / IMAGE_NAME) as tmp_path:
+            shutil.copyfile(picture, tmp_path)
     name = repo_id or folder.resolve().name
     write_model_card(folder, name, experiment, results, license)
     return folder
@@ -122,8 +122,8 @@ def _write_files(
 ) -> None:
     config = experiment.to_yaml()
     save_tensors(folder / WEIGHTS_NAME, SavedWeights(weights.tensors, config))
-    with atomic_write(folder / CONFIG) as draft:
-        draft.write_text(config, encoding="utf-8")
+    with atomic_write(folder / CONFIG) as tmp_path:
+        tmp_path.write_text(config, encoding="utf-8")
     if results is not None:
         results.save(folder / RESULTS_FILE)
 
@@ -143,7 +143,7 @@ def _strip_paths(experiment: ExperimentConfig) -> ExperimentConfig:
 def _strip_parents(value: Any) -> Any:
     """Of an absolute path; anything else stays."""
     if isinstance(value, dict):
-        return {key: _strip_parents(each) for key, each in value.items()}
+        return {key: _strip_parents(item) for key, item in value.items()}
     absolute = isinstance(value, str) and Path(value).expanduser().is_absolute()
     return Path(value).name if absolute else value
 

@@ -127,7 +127,7 @@ class Predictor:
             return self._predict([to_rgb_array(image)])[0]
         maps, size = [], self.settings.batch_size
         for start in range(0, len(image), size):
-            maps += self._predict([to_rgb_array(each) for each in image[start : start + size]])
+            maps += self._predict([to_rgb_array(item) for item in image[start : start + size]])
         return maps
 
     def _predict(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
@@ -140,31 +140,31 @@ class Predictor:
 
     def _predict_single(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
         """Exactly as evaluation does."""
-        found: list[PredictionMaps] = []
-        canvases = [Augmentation().apply(each, self.input_config, None) for each in images]
+        results: list[PredictionMaps] = []
+        canvases = [Augmentation().apply(image, self.input_config, None) for image in images]
         for batch in tiling.iter_equal_size_batches(canvases, self.settings.batch_size):
             image = tiling.stack_images(batch).to(self.precision.device)
             predictions = forward_low_res(self._model, image, self.precision)
             for row, canvas in enumerate(batch):
                 frame = canvas.placement
                 maps = {
-                    each.name: decode_prediction(each, predictions, row, frame)
-                    for each in self.tasks
+                    task.name: decode_prediction(task, predictions, row, frame)
+                    for task in self.tasks
                 }
-                found.append({task: to_hwc(each[0]) for task, each in maps.items()})
-        return found
+                results.append({task: to_hwc(prediction[0]) for task, prediction in maps.items()})
+        return results
 
     def _predict_tta(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
         """Logits of all views and windows averaged."""
         means: list[dict[str, Tensor]] = [{} for _ in images]
         tile, settings = self.settings.tile, self.settings
         for view in self._augmentations:
-            canvases = [view.apply(each, self.input_config, tile) for each in images]
+            canvases = [view.apply(image, self.input_config, tile) for image in images]
             shown = [canvas.image for canvas in canvases]
-            seen = tiling.predict_tiled(
+            view_logits = tiling.predict_tiled(
                 self._forward, shown, tile, settings.overlap, settings.batch_size
             )
-            for mean, canvas, logits in zip(means, canvases, seen, strict=True):
+            for mean, canvas, logits in zip(means, canvases, view_logits, strict=True):
                 for task in self.tasks:
                     part = self._restore(task, logits[task.name], canvas) / len(self._augmentations)
                     mean[task.name] = mean[task.name] + part if task.name in mean else part

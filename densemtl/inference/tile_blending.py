@@ -56,16 +56,18 @@ class TileBlender:
         (top, left), (height, width) = offset, self._weight.shape
         part = (..., slice(top, top + height), slice(left, left + width))
         self._weights[part] += self._weight
-        for task, each in logits.items():
+        for task, tensor in logits.items():
             if task not in self._sums:
-                self._sums[task] = each.new_zeros(*each.shape[:2], *self._size, dtype=torch.float32)
-            self._sums[task][part] += each * self._weight.to(each.device)
+                self._sums[task] = tensor.new_zeros(
+                    *tensor.shape[:2], *self._size, dtype=torch.float32
+                )
+            self._sums[task][part] += tensor * self._weight.to(tensor.device)
 
     def compute(self) -> dict[str, Tensor]:
         """{task: 1xCxHxW logits} of the whole; of a single window, the window's own."""
         if self._is_single_tile:
             return self._sums
-        return {task: each / self._weights.to(each.device) for task, each in self._sums.items()}
+        return {task: total / self._weights.to(total.device) for task, total in self._sums.items()}
 
 
 def _make_ramp(length: int, ramp_length: float) -> Tensor:

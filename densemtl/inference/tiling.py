@@ -55,7 +55,7 @@ def predict_tiled(
         overlap: share of its sides that a window has in common with the next.
         batch_size: windows at once.
     """
-    sizes = [(each.shape[0], each.shape[1]) for each in images]
+    sizes = [(image.shape[0], image.shape[1]) for image in images]
     blends = [TileBlender(size, tile or size, overlap) for size in sizes]
     windows = [
         _Tile(index, top, left, images[index][top : top + height, left : left + width])
@@ -66,8 +66,8 @@ def predict_tiled(
     for batch in iter_equal_size_batches(windows, batch_size):
         logits = network(stack_images(batch))
         for row, window in enumerate(batch):
-            own = {task: each[row : row + 1] for task, each in logits.items()}
-            blends[window.index].add(own, (window.top, window.left))
+            tile_logits = {task: tensor[row : row + 1] for task, tensor in logits.items()}
+            blends[window.index].add(tile_logits, (window.top, window.left))
     return [blend.compute() for blend in blends]
 
 

@@ -28,9 +28,9 @@ def index_by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    known = [file for file in files if file.suffix.lower() in SUPPORTED_SUFFIXES]
-    known.sort(key=lambda file: (file.stem, -SUPPORTED_SUFFIXES.index(file.suffix.lower())))
-    return {file.stem: file for file in known}
+    supported = [file for file in files if file.suffix.lower() in SUPPORTED_SUFFIXES]
+    supported.sort(key=lambda file: (file.stem, -SUPPORTED_SUFFIXES.index(file.suffix.lower())))
+    return {file.stem: file for file in supported}
 
 
 def read_split_list(file: Path) -> list[str]:
@@ -79,8 +79,8 @@ def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-        found = _format_value_range(array)
-        raise DataError(f"{source}: an image is uint8, or float from 0 to 1; this is {found}")
+        actual = _format_value_range(array)
+        raise DataError(f"{source}: an image is uint8, or float from 0 to 1; this is {actual}")
     return np.round(255 * array).astype(np.uint8)
 
 
@@ -149,8 +149,12 @@ def _select_variable(values: dict[str, Any], key: str | None, file: Path) -> NDA
 
 def to_channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:
     """CxHxW -> HxWxC for one or `channels` channels; HxWx1 and 1xHxW -> HxW."""
-    known = (1, channels)
-    if array.ndim == 3 and array.shape[0] in known and array.shape[2] not in known:
+    channel_counts = (1, channels)
+    if (
+        array.ndim == 3
+        and array.shape[0] in channel_counts
+        and array.shape[2] not in channel_counts
+    ):
         array = np.moveaxis(array, 0, 2)
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 

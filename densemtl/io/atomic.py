@@ -21,21 +21,21 @@ def atomic_write(file: Path) -> Iterator[Path]:
         OutputError: a full disk, no permission, a file-system that is read-only ..
     """
     # The suffix stays last, since some writers choose the format by it.
-    draft = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
+    tmp_path = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
     with _raise_output_error(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield draft
-            _fsync(draft)
-            draft.replace(file)
+            yield tmp_path
+            _fsync(tmp_path)
+            tmp_path.replace(file)
         finally:
-            draft.unlink(missing_ok=True)
+            tmp_path.unlink(missing_ok=True)
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """A JSON file, written whole or not at all."""
-    with atomic_write(file) as draft:
-        draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -48,21 +48,21 @@ def atomic_write_dir(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: as for `atomic_write`.
     """
-    draft, new, old = (_append_suffix(folder, suffix) for suffix in ("draft", "new", "old"))
+    tmp_path, new, old = (_append_suffix(folder, suffix) for suffix in ("draft", "new", "old"))
     with _raise_output_error(folder):
         recovered = find_complete_dir(folder)
         if recovered is not None and recovered != folder:
             recovered.rename(folder)
-        for leftover in (draft, new, old):
+        for leftover in (tmp_path, new, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        draft.mkdir(parents=True)
+        tmp_path.mkdir(parents=True)
         try:
-            yield draft
-            for file in draft.iterdir():
+            yield tmp_path
+            for file in tmp_path.iterdir():
                 _fsync(file)
-            draft.rename(new)
+            tmp_path.rename(new)
         finally:  # whose space others may need
-            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(tmp_path, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)

@@ -57,20 +57,20 @@ def decode_classes(
     table[[key - low for key in id_to_class]] = list(id_to_class.values())
     ids = plane.astype(np.int64)
     inside = (ids >= low) & (ids <= high)
-    found = np.where(inside, table[np.where(inside, ids - low, 0)], _UNKNOWN_ID)
-    if (found == _UNKNOWN_ID).any():
-        raise _make_unknown_id_error(ids[found == _UNKNOWN_ID][0], id_to_class, file)
-    return found.astype(np.uint8)
+    classes = np.where(inside, table[np.where(inside, ids - low, 0)], _UNKNOWN_ID)
+    if (classes == _UNKNOWN_ID).any():
+        raise _make_unknown_id_error(ids[classes == _UNKNOWN_ID][0], id_to_class, file)
+    return classes.astype(np.uint8)
 
 
 def _map_uint8_ids(
     ids: NDArray[np.uint8], id_to_class: Mapping[int, int], file: Path
 ) -> NDArray[np.uint8]:
     """The same of ids of 8 bits, by tables of all that there can be."""
-    table, known = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
+    table, is_known = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
     for key in id_to_class.keys() & range(256):
-        table[key], known[key] = id_to_class[key], 1
-    unknown = cv2.LUT(ids, known) == 0
+        table[key], is_known[key] = id_to_class[key], 1
+    unknown = cv2.LUT(ids, is_known) == 0
     if unknown.any():
         raise _make_unknown_id_error(ids[unknown][0], id_to_class, file)
     return cv2.LUT(ids, table)
@@ -79,8 +79,8 @@ def _map_uint8_ids(
 def _make_unknown_id_error(
     unknown_id: Any, id_to_class: Mapping[int, int], file: Path
 ) -> DataError:
-    known = f"{min(id_to_class)}..{max(id_to_class)}"
-    return DataError(f"{file}: class id {unknown_id} is not among the known ids of {known}")
+    id_range = f"{min(id_to_class)}..{max(id_to_class)}"
+    return DataError(f"{file}: class id {unknown_id} is not among the known ids of {id_range}")
 
 
 def decode_depth(
@@ -271,10 +271,10 @@ def decode_binary(
     whole = max_value or (1 if high <= 1 else 255)
     if not (low >= 0 and high <= whole):
         raise DataError(f"{file}: a binary map holds 0..{whole} here, found {low} to {high}")
-    found = (plane > whole / 2).view(np.uint8)
+    binary = (plane > whole / 2).view(np.uint8)
     if masked is not None:
-        found[masked] = IGNORE_INDEX
-    return found
+        binary[masked] = IGNORE_INDEX
+    return binary
 
 
 def _require_2d(array: NDArray[Any], description: str, file: Path) -> NDArray[Any]:

@@ -27,11 +27,11 @@ def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     Raises:
         DataError: a path with nothing that could be either.
     """
-    found = [
+    files = [
         file for path in paths for file in _glob_files(path, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
     ]
-    videos = [file for file in found if file.suffix.lower() in VIDEO_SUFFIXES]
-    return [file for file in found if file not in videos], videos
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    return [file for file in files if file not in videos], videos
 
 
 def assign_output_names(files: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
@@ -44,26 +44,26 @@ def assign_output_names(files: Sequence[Path], folder: Path, suffix: str) -> dic
     for file in files:
         names = (file.stem, *(f"{file.stem}_{count}" for count in range(2, len(named) + 3)))
         named[next(name for name in names if name not in named)] = file
-    given = {file.resolve() for file in files}
+    input_files = {file.resolve() for file in files}
     for name in named:
         target = folder / f"{name}{suffix}"
-        if target.resolve() in given:
+        if target.resolve() in input_files:
             raise DataError(f"{target}: the output would replace it; choose another --output")
     return named
 
 
 def _glob_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    known = f"known are {', '.join(suffixes)}"
+    hint = f"known are {', '.join(suffixes)}"
     if not path.exists() and not has_magic(str(path)):
         raise DataError(f"{path}: no such file or folder")
     if path.is_file():
         if path.suffix.lower() not in suffixes:
-            raise DataError(f"{path}: an unknown kind of file; {known}")
+            raise DataError(f"{path}: an unknown kind of file; {hint}")
         return [path]
     anchor = Path(path.anchor)
     inside = path.iterdir() if path.is_dir() else anchor.glob(str(path.relative_to(anchor)))
     known_files = (file for file in inside if file.suffix.lower() in suffixes and file.is_file())
-    found = sorted(file for file in known_files if not file.name.startswith("."))
-    if not found:
-        raise DataError(f"{path}: nothing to show in this folder or pattern; {known}")
-    return found
+    files = sorted(file for file in known_files if not file.name.startswith("."))
+    if not files:
+        raise DataError(f"{path}: nothing to show in this folder or pattern; {hint}")
+    return files

@@ -19,14 +19,14 @@ def write_image(file: Path, image: NDArray[Any]) -> None:
     blue_first = image[..., ::-1] if image.ndim == 3 else image
     options = JPEG_QUALITY if file.suffix == ".jpg" else ()
     _, data = cv2.imencode(file.suffix, np.ascontiguousarray(blue_first), options)
-    with atomic_write(file) as draft:
-        draft.write_bytes(data.tobytes())
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_bytes(data.tobytes())
 
 
 def write_array(file: Path, array: NDArray[Any]) -> None:
     """Any array as .npy."""
-    with atomic_write(file) as draft:
-        np.save(draft, array)
+    with atomic_write(file) as tmp_path:
+        np.save(tmp_path, array)
 
 
 def write_normals(file: Path, normals: NDArray[np.floating], bits: Literal[8, 16]) -> None:
@@ -40,5 +40,5 @@ def write_normals(file: Path, normals: NDArray[np.floating], bits: Literal[8, 16
 
 def write_split_list(file: Path, ids: list[str]) -> None:
     """A split list."""
-    with atomic_write(file) as draft:
-        draft.write_text("".join(line + "\n" for line in ids), encoding="utf-8")
+    with atomic_write(file) as tmp_path:
+        tmp_path.write_text("".join(line + "\n" for line in ids), encoding="utf-8")

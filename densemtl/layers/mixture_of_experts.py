@@ -109,8 +109,8 @@ class ExpertLayer(nn.Module):
         )
         self.gates = nn.ModuleDict(
             {
-                taker: Gate(channels, len(seen), gating)
-                for taker, seen in routing.gate_experts.items()
+                taker: Gate(channels, len(expert_names), gating)
+                for taker, expert_names in routing.gate_experts.items()
             }
         )
 
@@ -119,16 +119,17 @@ class ExpertLayer(nn.Module):
     ) -> tuple[dict[str, Tensor], GateWeights]:
         """Streams that are read, and the first layer's input -> (streams that are made, gates)."""
         wiring = self.routing
-        made = {
-            name: self.experts[name](features[own]) for name, own in wiring.expert_inputs.items()
+        expert_outputs = {
+            name: self.experts[name](features[stream])
+            for name, stream in wiring.expert_inputs.items()
         }
         gates = {
             taker: gate(stack_input if wiring.gates_read_input else features[taker])
             for taker, gate in self.gates.items()
         }
         mixed = {
-            taker: mix_experts(gates[taker], [made[name] for name in seen])
-            for taker, seen in wiring.gate_experts.items()
+            taker: mix_experts(gates[taker], [expert_outputs[name] for name in expert_names])
+            for taker, expert_names in wiring.gate_experts.items()
         }
         return mixed, gates
 
@@ -140,7 +141,9 @@ class ExpertStack(nn.Module):
         self, routings: Sequence[ExpertRouting], channels: int, width: int | None, gating: Gating
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(ExpertLayer(each, channels, width, gating) for each in routings)
+        self.layers = nn.ModuleList(
+            ExpertLayer(routing, channels, width, gating) for routing in routings
+        )
         self._input_names = routings[0].list_inputs()
 
     def forward(self, feature: Tensor) -> tuple[dict[str, Tensor], list[GateWeights]]:
@@ -161,9 +164,9 @@ def compute_mean_gates(routing: ExpertRouting, gates: GateWeights) -> Tensor:
     """Takers x experts: each gate's mean over images and pixels, 0 for experts it does not see."""
     columns = {name: column for column, name in enumerate(routing.expert_inputs)}
     rows = []
-    for taker, seen in routing.gate_experts.items():
+    for taker, expert_names in routing.gate_experts.items():
         row = gates[taker].new_zeros(len(columns))
-        row[[columns[name] for name in seen]] = gates[taker].mean(dim=(0, 2, 3))
+        row[[columns[name] for name in expert_names]] = gates[taker].mean(dim=(0, 2, 3))
         rows.append(row)
     return torch.stack(rows)
 
@@ -182,8 +185,8 @@ def load_balancing_loss(routing: ExpertRouting, gates: GateWeights) -> Tensor:
     averaged afterwards.
     """
     rivals: dict[tuple[str, ...], list[Tensor]] = {}
-    for taker, seen in routing.gate_experts.items():
+    for taker, expert_names in routing.gate_experts.items():
         used = all_reduce_batch_mean(gates[taker].mean(dim=(0, 2, 3)))
-        rivals.setdefault(seen, []).append(used)
+        rivals.setdefault(expert_names, []).append(used)
     shares = [torch.stack(group).mean(dim=0) for group in rivals.values()]
     return torch.stack([len(share) * share.square().sum() - 1 for share in shares]).mean()

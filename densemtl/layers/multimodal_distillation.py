@@ -32,9 +32,11 @@ class MultiModalDistillation(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{source: BxCxHxW} -> {target: BxCxHxW}."""
         return {
-            target: sum((send(features[source]) for source, send in own.items()), features[target])
-            for target, own in self.messages.items()
-            if isinstance(own, nn.ModuleDict)
+            target: sum(
+                (send(features[source]) for source, send in messages.items()), features[target]
+            )
+            for target, messages in self.messages.items()
+            if isinstance(messages, nn.ModuleDict)
         }
 
 

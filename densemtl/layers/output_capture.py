@@ -15,13 +15,13 @@ def capture_outputs(modules: Sequence[nn.Module], run: Callable[[], object]) -> 
         modules: each is called by `run` and gives one tensor.
         run: anything that calls them.
     """
-    seen: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
 
     def keep(module: nn.Module, _: object, output: Tensor) -> None:
-        seen[id(module)] = output.detach()
+        outputs[id(module)] = output.detach()
 
     with ExitStack() as hooks:
         for module in modules:
             hooks.callback(module.register_forward_hook(keep).remove)
         run()
-    return [seen[id(module)] for module in modules]
+    return [outputs[id(module)] for module in modules]

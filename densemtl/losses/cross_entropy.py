@@ -39,8 +39,8 @@ def banded_cross_entropy(lazy_logits: LazyLogits, target: Tensor, valid: Tensor)
     ids = _mask_ids(target, valid)
     plan = lazy_logits.plan_row_bands() if ids.device.type == "cpu" else None
     images = [
-        ((slice(image, image + 1),), partial(_sum_image_loss, lazy_logits, plan, own))
-        for image, own in enumerate(ids)
+        ((slice(image, image + 1),), partial(_sum_image_loss, lazy_logits, plan, image_ids))
+        for image, image_ids in enumerate(ids)
     ]
     return _average_loss(compute_loss_with_eager_gradient(lazy_logits.logits, images), valid)
 

@@ -46,6 +46,6 @@ class CalibrationError(TaskMetric):
 
     def compute(self) -> dict[str, float]:
         """See the class."""
-        told, true, share = self.compute_curve()
-        error = torch.where(self.pixels > 0, share * (told - true).abs(), 0.0).sum()
+        predicted, true, share = self.compute_curve()
+        error = torch.where(self.pixels > 0, share * (predicted - true).abs(), 0.0).sum()
         return {"ECE": 100 * torch.where(self.pixels.sum() > 0, error, torch.nan).item()}

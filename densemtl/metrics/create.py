@@ -69,10 +69,10 @@ def create_metric(spec: MetricSpec, arguments: Mapping[str, Any]) -> TaskMetric:
         ConfigError: there is no such metric, or it needs what is not given.
     """
     cls = get_metric(spec.name)
-    given = {key: value for key, value in arguments.items() if registry.has_option(cls, key)}
-    given |= registry.parse_options(cls, spec.options)
+    kwargs = {key: value for key, value in arguments.items() if registry.has_option(cls, key)}
+    kwargs |= registry.parse_options(cls, spec.options)
     try:
-        return cls(**given)
+        return cls(**kwargs)
     except TypeError as error:
         raise ConfigError(f"{spec.name!r} does not fit this task: {error}") from error
 

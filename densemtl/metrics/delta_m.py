@@ -37,10 +37,10 @@ def _check_comparable(
 ) -> None:
     if not multi:
         raise ResultsError("Delta_m needs the results of at least one task.")
-    for what, other in (("single-task result", single), ("direction", higher_is_better)):
-        missing = [task for task in multi if task not in other]
+    for label, values in (("single-task result", single), ("direction", higher_is_better)):
+        missing = [task for task in multi if task not in values]
         if missing:
-            raise ResultsError(f"Delta_m needs a {what} for: {', '.join(missing)}.")
+            raise ResultsError(f"Delta_m needs a {label} for: {', '.join(missing)}.")
     surplus = [task for task in single if task not in multi]
     if surplus:
         raise ResultsError(f"Delta_m: the multi-task run lacks {', '.join(surplus)}.")

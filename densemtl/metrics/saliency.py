@@ -74,16 +74,16 @@ class SaliencyMetric(TaskMetric):
         """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255."""
         counts = count_at_thresholds(prediction, target, self.thresholds, self.inclusive)
         hits, predicted = counts.true_positives, counts.predicted_positives
-        positives, seen = counts.positives.unsqueeze(1), counts.pixels > 0
+        positives, valid_images = counts.positives.unsqueeze(1), counts.pixels > 0
         union = predicted + positives - hits
         self.true_positives += hits.sum(0)
         self.predicted_positives += predicted.sum(0)
         self.positives += positives.sum()
-        self.images += seen.sum()
+        self.images += valid_images.sum()
         self.precision += _safe_divide(hits, predicted).sum(0)
         self.recall += _safe_divide(hits, positives).sum(0)
         iou = torch.where(union == 0, 1.0, _safe_divide(hits, union))
-        self.iou += (iou * seen.unsqueeze(1)).sum(0)
+        self.iou += (iou * valid_images.unsqueeze(1)).sum(0)
 
     def compute(self) -> dict[str, float]:
         """MaxF and mIoU, in percent."""

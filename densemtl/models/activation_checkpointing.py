@@ -43,9 +43,9 @@ def find_blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def _is_block(module: nn.Module) -> bool:
     inner = list(module.children())
-    if any(isinstance(each, Backbone) for each in module.modules()):
+    if any(isinstance(submodule, Backbone) for submodule in module.modules()):
         return False
-    chained = isinstance(module, CONTAINERS) and any(any(each.children()) for each in inner)
+    chained = isinstance(module, CONTAINERS) and any(any(child.children()) for child in inner)
     return bool(inner) and not chained
 
 
@@ -67,7 +67,7 @@ def _make_contexts(block: nn.Module) -> tuple[Any, Any]:
 @contextmanager
 def _freeze_running_stats(block: nn.Module) -> Iterator[None]:
     """Running statistics count a batch once, however often it runs."""
-    norms = [each for each in block.modules() if isinstance(each, _NormBase)]
+    norms = [module for module in block.modules() if isinstance(module, _NormBase)]
     before = [(norm, norm.momentum, _clone_num_batches_tracked(norm)) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

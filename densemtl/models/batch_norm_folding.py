@@ -31,7 +31,7 @@ def fuse_conv_bn(model: MultiTaskModel) -> MultiTaskModel:
         ModelError: the folded network gives something else.
     """
     folded = copy.deepcopy(model).eval()
-    backbone = next(each for each in folded.modules() if isinstance(each, Backbone))
+    backbone = next(module for module in folded.modules() if isinstance(module, Backbone))
     with backbone.dry_run() as image:
         before = folded.decoder(image).logits
         for convolution, norm in _find_conv_bn_pairs(folded.decoder, image):
@@ -49,14 +49,14 @@ def _find_conv_bn_pairs(
 ) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions and normalisations that always run one on the other's output."""
     makers: dict[int, nn.Module] = {}
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
     sources: dict[nn.Module, set[nn.Module | None]] = defaultdict(set)
     readers: dict[nn.Module, int] = defaultdict(int)
     runs: dict[nn.Module, int] = defaultdict(int)
 
     def made(module: nn.Module, _: object, output: Tensor) -> None:
         makers[id(output)] = module
-        kept.append(output)  # so that no later tensor gets its id
+        outputs.append(output)  # so that no later tensor gets its id
         runs[module] += 1
 
     def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -79,9 +79,9 @@ def _find_conv_bn_pairs(
             hook.remove()
     return [
         (source, norm)
-        for norm, found in sources.items()
-        for source in found
-        if len(found) == 1
+        for norm, norm_sources in sources.items()
+        for source in norm_sources
+        if len(norm_sources) == 1
         and isinstance(source, nn.Conv2d)
         and isinstance(norm, nn.BatchNorm2d)
         and readers[source] == runs[source]

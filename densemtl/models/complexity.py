@@ -28,16 +28,16 @@ TRAINING_BATCH_SIZE = 2
 def map_parameters_to_groups(model: MultiTaskModel) -> dict[nn.Parameter, str]:
     """{parameter: its group}."""
     groups = model.parameter_groups()
-    return {each: group for group, members in groups.items() for each in members}
+    return {parameter: group for group, members in groups.items() for parameter in members}
 
 
 def meta_copy(model: MultiTaskModel) -> MultiTaskModel:
     """Return a copy of a model on the meta device; the weights themselves are never copied."""
     tensors: dict[int, Tensor] = {
-        id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad)
-        for each in model.parameters()
+        id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        for parameter in model.parameters()
     }
-    tensors |= {id(each): each.to("meta") for each in model.buffers()}
+    tensors |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
     return copy.deepcopy(model, tensors)
 
 
@@ -69,9 +69,11 @@ class _GroupFlopCounter:
         self._group_stack = [FUSION]
         self._assigned_flops = 0
         owner = map_parameters_to_groups(model)
-        groups = {each: {owner[p] for p in each.parameters()} for each in model.modules()}
+        groups = {module: {owner[p] for p in module.parameters()} for module in model.modules()}
         self._module_groups = {
-            each: found.pop() for each, found in groups.items() if len(found) == 1
+            module: module_groups.pop()
+            for module, module_groups in groups.items()
+            if len(module_groups) == 1
         }
 
     @contextmanager
@@ -127,13 +129,16 @@ def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward
         size: (height, width) of the images.
     """
     image = torch.empty(TRAINING_BATCH_SIZE, 3, *size, device="meta", requires_grad=True)
-    own = {each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
+    model_storages = {
+        model_tensor.untyped_storage()._cdata
+        for model_tensor in (*model.parameters(), *model.buffers())
+    }
+    storage_bytes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+        if storage._cdata not in model_storages:
+            storage_bytes[storage._cdata] = storage.nbytes()
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
@@ -141,7 +146,7 @@ def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward
     for outputs in (predictions.logits, *predictions.aux_logits, predictions.aux_losses):
         for tensor in outputs.values():
             keep(tensor)
-    return TrainingForward(image, predictions, sum(kept.values()) / TRAINING_BATCH_SIZE)
+    return TrainingForward(image, predictions, sum(storage_bytes.values()) / TRAINING_BATCH_SIZE)
 
 
 class _FusedAttention(TorchFunctionMode):

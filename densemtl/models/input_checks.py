@@ -22,7 +22,7 @@ def check_min_feature_size(model: MultiTaskModel, size: Size, batch_size: int) -
         ModelError: a normalisation of the backbone would see one value a channel.
     """
     alone = batch_size == 1 and max(size) <= model.size_divisor
-    if alone and any(_is_unsafe_batch_norm(each) for each in model.modules()):
+    if alone and any(_is_unsafe_batch_norm(module) for module in model.modules()):
         raise ModelError(
             f"input.size: {list(size)} is one pixel at the backbone's stride of"
             f" {model.size_divisor}, too little to learn from one image at a time: raise it, or"

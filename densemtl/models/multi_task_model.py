@@ -65,7 +65,7 @@ class MultiTaskModel(nn.Module):
         final = _resize_and_crop(predictions.logits, whole, size)
         if whole == size:
             return Predictions(final, predictions.aux_logits, predictions.aux_losses)
-        aux = [_resize_and_crop(each, whole, size) for each in predictions.aux_logits]
+        aux = [_resize_and_crop(logits, whole, size) for logits in predictions.aux_logits]
         return Predictions(final, aux, predictions.aux_losses)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
@@ -93,7 +93,7 @@ def _resize_and_crop(
 ) -> dict[str, Tensor]:
     """Logits of a padded image -> at the image's size, without the padding."""
     height, width = size
-    return {task: resize(each, padded_size)[..., :height, :width] for task, each in logits.items()}
+    return {task: resize(maps, padded_size)[..., :height, :width] for task, maps in logits.items()}
 
 
 def _to_channel_tensor(rgb: tuple[float, ...]) -> Tensor:

@@ -15,5 +15,5 @@ def bincount(values: Tensor, num_bins: int) -> Tensor:
         values: int64, of any shape.
         num_bins: more than the largest number.
     """
-    one = values.new_ones(()).expand(values.numel())
-    return values.new_zeros(num_bins).index_add_(0, values.flatten(), one)
+    ones = values.new_ones(()).expand(values.numel())
+    return values.new_zeros(num_bins).index_add_(0, values.flatten(), ones)

@@ -26,6 +26,6 @@ def find_region_boundaries(
         (np.s_[:-1, :-1], np.s_[1:, 1:]),
     )
     for here, there in views:
-        one, other = regions[here], regions[there]
-        differs[here] |= (one != other) & (one != ignore_index) & (other != ignore_index)
+        first, second = regions[here], regions[there]
+        differs[here] |= (first != second) & (first != ignore_index) & (second != ignore_index)
     return thin(differs)

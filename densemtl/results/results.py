@@ -246,8 +246,8 @@ def _check_comparable(
     comparison_key: ComparisonKey, task: str, baseline: Results, file: Path
 ) -> None:
     if list(baseline.tasks) != [task]:
-        found = ", ".join(baseline.tasks)
-        raise ResultsError(f"{file}: not a single-task run of {task!r} but of: {found}")
+        actual = ", ".join(baseline.tasks)
+        raise ResultsError(f"{file}: not a single-task run of {task!r} but of: {actual}")
     if not baseline.complete and comparison_key.complete:
         raise ResultsError(f"{file}: the run stopped early; finish it before comparing with it")
     theirs = baseline.get_comparison_key()
@@ -258,11 +258,11 @@ def _check_comparable(
         "backbone": (theirs.backbone, comparison_key.backbone),
         "metric": (theirs.primary_metrics[task], comparison_key.primary_metrics[task]),
     }
-    for what, (found, wanted) in pairs.items():
-        if found != wanted:
+    for name, (actual, expected) in pairs.items():
+        if actual != expected:
             raise ResultsError(
-                f"{file}: cannot be the reference of {task!r}: its {what} is {found}, this run's "
-                f"is {wanted}; Delta_m compares like with like"
+                f"{file}: cannot be the reference of {task!r}: its {name} is {actual}, this run's "
+                f"is {expected}; Delta_m compares like with like"
             )
 
 
@@ -270,9 +270,9 @@ def _check_image_counts(task_result: TaskResult, baseline: TaskResult, file: Pat
     """A task may be scored on a part of the split alone, as PASCAL-Context's edges are."""
     counts = [result.metrics.get("images") for result in (baseline, task_result)]
     if None not in counts and counts[0] != counts[1]:
-        found, wanted = (f"{count:g} images" for count in counts)
+        actual, expected = (f"{count:g} images" for count in counts)
         raise ResultsError(
-            f"{file}: cannot be a reference: it was scored on {found}, this run on {wanted}; "
+            f"{file}: cannot be a reference: it was scored on {actual}, this run on {expected}; "
             "Delta_m compares like with like"
         )
 

@@ -114,9 +114,11 @@ def group_by_seed(results: Sequence[Results], costs: bool = False) -> list[Row]:
         costs: whether to add the columns of `COSTS`.
     """
     groups: dict[str, list[Results]] = {}
-    for each in results:
-        name = ", ".join([*_list_name_parts(each), *([] if each.complete else ["stopped early"])])
-        groups.setdefault(name, []).append(each)
+    for result in results:
+        name = ", ".join(
+            [*_list_name_parts(result), *([] if result.complete else ["stopped early"])]
+        )
+        groups.setdefault(name, []).append(result)
     return [_make_row(name, group, COST_COLUMNS if costs else {}) for name, group in groups.items()]
 
 
@@ -150,10 +152,10 @@ def _scale(value: float | None, factor: float) -> float | None:
 
 def list_columns(rows: Sequence[Row]) -> list[str]:
     """Return every column that some row fills: metrics, then Delta_m, then costs."""
-    found = dict.fromkeys(column for row in rows for column in row.cells)
-    costs = [column for column in found if not column.endswith(tuple(ARROWS.values()))]
-    measured = [column for column in found if column not in (*costs, DELTA_M_COLUMN)]
-    return [*measured, *([DELTA_M_COLUMN] if DELTA_M_COLUMN in found else []), *costs]
+    columns = dict.fromkeys(column for row in rows for column in row.cells)
+    costs = [column for column in columns if not column.endswith(tuple(ARROWS.values()))]
+    measured = [column for column in columns if column not in (*costs, DELTA_M_COLUMN)]
+    return [*measured, *([DELTA_M_COLUMN] if DELTA_M_COLUMN in columns else []), *costs]
 
 
 def format_mean_std(values: SeedValues, sign: str = "±") -> str:

@@ -56,8 +56,8 @@ def evaluate_model(
     pin = trained.execution.device.type == "cuda"
     loader = build_eval_loader(experiment, dataset, tasks, pin)
     batches = track_progress(loader, len(loader), f"scoring {split}, {len(dataset)} images")
-    what = trained.model, batches, tasks, experiment.protocol, trained.execution
-    scores = evaluate_with_final_metrics(*what, experiment.loader.num_workers, on_prediction)
+    args = trained.model, batches, tasks, experiment.protocol, trained.execution
+    scores = evaluate_with_final_metrics(*args, experiment.loader.num_workers, on_prediction)
     return _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
 
 
@@ -83,14 +83,14 @@ def evaluate_predictions(
     Raises:
         DataError: predictions are missing or not as expected, or the data is.
     """
-    found = _find_prediction_files(folder, experiment.list_task_names(), report)
-    experiment = _restrict_tasks(experiment, found)
+    files = _find_prediction_files(folder, experiment.list_task_names(), report)
+    experiment = _restrict_tasks(experiment, files)
     tasks, dataset = build_tasks(experiment), build_dataset(experiment, split)
-    for task, own in found.items():
-        _check_image_names(own, dataset, task, report)
+    for task, task_files in files.items():
+        _check_image_names(task_files, dataset, task, report)
     digest = hashlib.sha256()
     scores = _compute_scores(
-        _PredictionTargetDataset(dataset, tasks, found, options), tasks, experiment, digest.update
+        _PredictionTargetDataset(dataset, tasks, files, options), tasks, experiment, digest.update
     )
     results = _build_results(experiment, dataset, tasks, scores, digest.hexdigest()[:16])
     run = {
@@ -128,20 +128,20 @@ def _find_prediction_files(
     folder: Path, tasks: Sequence[str], report: Callable[[str], None]
 ) -> PredictionFiles:
     looked = {task: prediction_files.find_predictions(folder, task) for task in tasks}
-    found = {task: own for task, own in looked.items() if own is not None}
-    if not found:
+    files = {task: task_files for task, task_files in looked.items() if task_files is not None}
+    if not files:
         raise DataError(f"{folder}: none of the folders {', '.join(tasks)} is here")
-    left_out = [task for task in tasks if task not in found]
+    left_out = [task for task in tasks if task not in files]
     if left_out:
         report(f"not scored, having no folder in {folder}: {', '.join(left_out)}")
-    return found
+    return files
 
 
 def _restrict_tasks(experiment: ExperimentConfig, tasks: Collection[str]) -> ExperimentConfig:
     """Some of the tasks, each label of which is read once."""
-    kept = tuple(task for task in experiment.tasks if task.name in tasks)
+    task_configs = tuple(task for task in experiment.tasks if task.name in tasks)
     loader = experiment.loader.model_copy(update={"cache": False})
-    changed = {"tasks": kept, "auxiliary_tasks": (), "loader": loader}
+    changed = {"tasks": task_configs, "auxiliary_tasks": (), "loader": loader}
     return experiment.model_copy(update=changed)
 
 

@@ -97,7 +97,7 @@ def parse_axes(axes: Sequence[str]) -> AxisConvention:
     Raises:
         ConfigError: they are not.
     """
-    if any(sum(each in axis for each in axes) != 1 for axis in OPPOSITE_DIRECTIONS):
+    if any(sum(direction in axis for direction in axes) != 1 for axis in OPPOSITE_DIRECTIONS):
         choice = ", ".join(" or ".join(axis) for axis in OPPOSITE_DIRECTIONS)
         raise ConfigError(f"--normals-axes: {' '.join(axes)}: give one each of {choice}")
     return cast("AxisConvention", tuple(axes))

@@ -41,7 +41,7 @@ def build_results(
         seconds=round(record.seconds, 1),
         images_per_second=round(record.images / max(record.train_seconds, 1e-9), 2),
         seconds_per_step=round(record.train_seconds / max(record.step, 1), 4),
-        parameters=sum(each.numel() for each in run.train_step.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in run.train_step.model.parameters()),
         gflop=gflop,
         config_hash=experiment.compute_config_hash(),
         versions=get_versions(),
@@ -57,7 +57,7 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
         "head": experiment.head,
         "balancing": experiment.balancing,
     }
-    return {what: part.name for what, part in parts.items()}
+    return {section: part.name for section, part in parts.items()}
 
 
 def build_task_results(

@@ -214,8 +214,8 @@ def _reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> None:
                 f"choose another --output, or remove the folder"
             )
     if is_main_process():
-        with atomic_write(file) as draft:
-            draft.write_text(experiment.to_yaml(), encoding="utf-8")
+        with atomic_write(file) as tmp_path:
+            tmp_path.write_text(experiment.to_yaml(), encoding="utf-8")
 
 
 def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:

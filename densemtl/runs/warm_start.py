@@ -43,11 +43,11 @@ def warm_start(model: MultiTaskModel, init_from: Mapping[str, Path]) -> None:
             raise ConfigError(f"init_from: no single-task run for {task!r}")
         file = find_weights_file(init_from[task])
         tensors = load_weights(file).tensors
-        own = {
+        weights = {
             k[len(DECODER_PREFIX) :]: v for k, v in tensors.items() if k.startswith(DECODER_PREFIX)
         }
         try:
-            decoder.load_single_task(task, own)
+            decoder.load_single_task(task, weights)
         except RuntimeError as error:
             line = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{file}: cannot start {task!r} from it: {line}") from error

@@ -41,7 +41,7 @@ class ExecutionConfig:
 
         One in shards has its place already, and a layout that cannot be chosen.
         """
-        if any(is_sharded(each) for each in model.parameters()):
+        if any(is_sharded(parameter) for parameter in model.parameters()):
             return model
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(self.device).to(memory_format=layout)

@@ -14,13 +14,13 @@ import densemtl
 @cache
 def get_versions() -> dict[str, str]:
     """What computes the numbers; asked once, since files may change while a long run goes on."""
-    found = {"densemtl": _get_code_version(), "python": platform.python_version()}
+    versions = {"densemtl": _get_code_version(), "python": platform.python_version()}
     for package in ("torch", "torchvision", "timm", "numpy", "albumentations"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _get_code_version() -> str:

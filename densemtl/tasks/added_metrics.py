@@ -32,8 +32,8 @@ def metric_errors(task: Task, protocol: ProtocolName) -> Iterator[str]:
     task.get_primary_metric(protocol)
     if not task.added_metrics:
         return
-    own = [task.make_metric(protocol), task.make_final_metric(protocol)]
-    taken = {IMAGES, *(name for each in own if each for name in list_values(each))}
+    task_metrics = [task.make_metric(protocol), task.make_final_metric(protocol)]
+    taken = {IMAGES, *(name for metric in task_metrics if metric for name in list_values(metric))}
     for index, spec in enumerate(task.added_metrics):
         where = f"metrics.{index}"
         try:

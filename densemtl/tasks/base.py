@@ -67,7 +67,9 @@ class Task(ABC):
         """
         whole_batch = (
             ...,
-            lambda each: self.compute_loss(replace(lazy_logits, logits=each).upsample(), target),
+            lambda logits: self.compute_loss(
+                replace(lazy_logits, logits=logits).upsample(), target
+            ),
         )
         return compute_loss_with_eager_gradient(lazy_logits.logits, [whole_batch])
 
@@ -123,7 +125,7 @@ class Task(ABC):
         """Return new metrics for the best weights alone: `final_metric`, and added slow ones."""
         final = self.make_final_metric(protocol)
         added = (self._create(spec, protocol) for spec in self.added_metrics)
-        slow = [each for each in added if isinstance(each, ImageMetric)]
+        slow = [metric for metric in added if isinstance(metric, ImageMetric)]
         return slow if final is None else [final, *slow]
 
     def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
@@ -173,11 +175,11 @@ class Task(ABC):
 
     def find_label_error(self, label: NDArray[np.generic]) -> str:
         """Why a label in a `Sample`'s layout cannot be one of this task; empty if it can."""
-        own = self.make_empty_label((1, 1))
-        same = label.dtype == own.dtype and label.ndim == own.ndim
-        if same and label.shape[2:] == own.shape[2:]:
+        empty_label = self.make_empty_label((1, 1))
+        same = label.dtype == empty_label.dtype and label.ndim == empty_label.ndim
+        if same and label.shape[2:] == empty_label.shape[2:]:
             return ""
-        return f"is {_describe_layout(label)}, the task takes {_describe_layout(own)}"
+        return f"is {_describe_layout(label)}, the task takes {_describe_layout(empty_label)}"
 
     @abstractmethod
     def compute_error_map(
@@ -209,9 +211,9 @@ class CategoricalTask(Task):
 
     def find_label_error(self, label: NDArray[np.generic]) -> str:
         """Nor may it hold other numbers."""
-        found = super().find_label_error(label)
-        if found:
-            return found
+        error = super().find_label_error(label)
+        if error:
+            return error
         numbers = np.asarray(label, np.uint8)
         beyond = bool(((numbers >= self.num_ids) & (numbers != IGNORE_INDEX)).any())
         return (

@@ -41,12 +41,12 @@ class Classification(CategoricalTask):
         colors: list[tuple[Byte, Byte, Byte]] | None = None,
     ) -> None:
         super().__init__(name)
-        twice = [each for each in class_names if class_names.count(each) > 1]
+        twice = [class_name for class_name in class_names if class_names.count(class_name) > 1]
         if twice:
             raise ConfigError(f"tasks.{name}.class_names: {twice[0]!r} is named twice.")
         if colors is not None and len(colors) != len(class_names):
-            found = f"{len(colors)} colors for {len(class_names)} classes"
-            raise ConfigError(f"tasks.{name}.colors: {found}; give one a class, or none.")
+            counts = f"{len(colors)} colors for {len(class_names)} classes"
+            raise ConfigError(f"tasks.{name}.colors: {counts}; give one a class, or none.")
         self.class_names = tuple(class_names)
         self._color_table = np.tile(VOID_COLOR, (IGNORE_INDEX + 1, 1))
         self._color_table[: self.channels] = (

@@ -101,8 +101,8 @@ class Direction(Task):
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
         """Angle in degrees, as 2 atan2(|a - b|, |a + b|)."""
-        one, other = prediction.astype(np.float32), target.astype(np.float32)
-        apart, along = (np.linalg.norm(each, axis=-1) for each in (one - other, one + other))
+        a, b = prediction.astype(np.float32), target.astype(np.float32)
+        apart, along = (np.linalg.norm(vectors, axis=-1) for vectors in (a - b, a + b))
         return np.degrees(2 * np.arctan2(apart, along)).astype(np.float32)
 
     def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:

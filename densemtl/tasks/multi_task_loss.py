@@ -30,10 +30,12 @@ def _compute_task_loss(task: Task, predictions: Predictions, target: Tensor) -> 
     outputs = [predictions.logits, *predictions.aux_logits]
     logits = [output[task.name] for output in outputs if task.name in output]
     if not logits:
-        made = ", ".join(predictions.logits)
-        raise ModelError(f"The architecture predicts nothing for task '{task.name}', only: {made}.")
+        names = ", ".join(predictions.logits)
+        raise ModelError(
+            f"The architecture predicts nothing for task '{task.name}', only: {names}."
+        )
     size = target.shape[-2], target.shape[-1]
     frame, canvas = ImagePlacement(size, (0, 0, *size)), predictions.padded_size or size
-    ways = [LazyLogits.from_placement(each.float(), frame, canvas) for each in logits]
-    losses = [task.compute_loss_low_res(each, target) for each in ways]
+    ways = [LazyLogits.from_placement(tensor.float(), frame, canvas) for tensor in logits]
+    losses = [task.compute_loss_low_res(lazy_logits, target) for lazy_logits in ways]
     return sum(losses[1:], start=losses[0])

@@ -47,18 +47,20 @@ class MLflow(Tracker):
             self._client.update_run(self._id, status="RUNNING")
             return
         self._id = self._create_run(run_info)
-        with atomic_write(file) as draft:
-            draft.write_text(self._id, encoding="utf-8")
+        with atomic_write(file) as tmp_path:
+            tmp_path.write_text(self._id, encoding="utf-8")
 
     def _create_run(self, run_info: RunInfo) -> str:
-        found = self._client.get_experiment_by_name(self._experiment_name)
-        place = (
-            found.experiment_id if found else self._client.create_experiment(self._experiment_name)
+        experiment = self._client.get_experiment_by_name(self._experiment_name)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(self._experiment_name)
         )
-        made: str = self._client.create_run(place, run_name=run_info.title).info.run_id
+        run_id: str = self._client.create_run(experiment_id, run_name=run_info.title).info.run_id
         for name, value in _flatten(run_info.config):
-            self._client.log_param(made, name, str(value)[:MAX_PARAM_LENGTH])
-        return made
+            self._client.log_param(run_id, name, str(value)[:MAX_PARAM_LENGTH])
+        return run_id
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A curve each; what MLflow forbids in a name becomes `_`."""

@@ -51,8 +51,8 @@ class WandB(Tracker):
 
         file = run_info.folder / ID_FILE
         if not file.exists():
-            with atomic_write(file) as draft:
-                draft.write_text(secrets.token_hex(4), encoding="utf-8")
+            with atomic_write(file) as tmp_path:
+                tmp_path.write_text(secrets.token_hex(4), encoding="utf-8")
         self._image = wandb.Image
         self._run = wandb.init(
             project=self._project,

@@ -32,10 +32,11 @@ class AlbumentationsTransform:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import albumentations
 
-        made = [
-            _create_transform(albumentations, index, each) for index, each in enumerate(transforms)
+        steps = [
+            _create_transform(albumentations, index, entry)
+            for index, entry in enumerate(transforms)
         ]
-        self._compose = albumentations.Compose(made, seed=0)
+        self._compose = albumentations.Compose(steps, seed=0)
 
     def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """HxWx3 uint8 RGB -> the same layout, changed."""

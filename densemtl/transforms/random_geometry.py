@@ -34,8 +34,8 @@ class RandomGeometry:
         )
         flip = bool(rng.random() < self.settings.flip_prob)
         base = sample.size if fit == "resize" else size
-        seen = max(round(base[0] / zoom), 1), max(round(base[1] / zoom), 1)
-        box = self._sample_crop_box(sample, seen, rng)
+        crop_size = max(round(base[0] / zoom), 1), max(round(base[1] / zoom), 1)
+        box = self._sample_crop_box(sample, crop_size, rng)
         return GeometricTransform(box, size, zoom, angle, flip)
 
     def _sample_scale(self, rng: np.random.Generator) -> float:

@@ -33,33 +33,33 @@ def plot_matrix_history(file: Path, records: Sequence[LogRecord], kind: str) -> 
         records: a run's log.
         kind: of the lines to draw, whose keys are "place/pair".
     """
-    told = {line["step"]: line for line in records if line["kind"] == kind}
-    if not told:
+    step_records = {line["step"]: line for line in records if line["kind"] == kind}
+    if not step_records:
         return
     from matplotlib.figure import Figure
 
-    places = _collect_histories(list(told.values()))
-    count = min(MAX_COLUMNS, len(places))
-    rows = -(-len(places) // count)
-    tallest = max(len(course) for course in places.values())
+    histories = _collect_histories(list(step_records.values()))
+    count = min(MAX_COLUMNS, len(histories))
+    rows = -(-len(histories) // count)
+    tallest = max(len(course) for course in histories.values())
     size = (4.4 * count, rows * (1.1 + 0.17 * tallest))
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, count, squeeze=False).flat)
-    for axis, (place, course) in zip(axes, places.items(), strict=False):
-        _plot_heatmap(figure, axis, place, course, list(told))
-    for axis in axes[len(places) :]:
+    for axis, (name, course) in zip(axes, histories.items(), strict=False):
+        _plot_heatmap(figure, axis, name, course, list(step_records))
+    for axis in axes[len(histories) :]:
         axis.set_axis_off()
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=110)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=110)
 
 
 def _collect_histories(records: Sequence[LogRecord]) -> dict[str, History]:
     """{place: its course}, in the order logged."""
-    places: dict[str, History] = {}
+    histories: dict[str, History] = {}
     for key in _iter_value_keys(records[0]):
-        place, _, pair = key.rpartition("/")
-        places.setdefault(place, {})[pair] = [_none_to_nan(line.get(key)) for line in records]
-    return places
+        name, _, pair = key.rpartition("/")
+        histories.setdefault(name, {})[pair] = [_none_to_nan(line.get(key)) for line in records]
+    return histories
 
 
 def _iter_value_keys(record: LogRecord) -> Iterator[str]:

@@ -60,7 +60,9 @@ def overlay(image: RGBImage, colors: RGBImage, alpha: float) -> RGBImage:
 def stack_horizontally(images: Mapping[str, RGBImage]) -> RGBImage:
     """Titled pictures in a row, at the first one's size."""
     size = next(iter(images.values())).shape[:2]
-    return _add_border(np.hstack([_add_title(title, each, size) for title, each in images.items()]))
+    return _add_border(
+        np.hstack([_add_title(title, image, size) for title, image in images.items()])
+    )
 
 
 def stack_vertically(images: Sequence[RGBImage]) -> RGBImage:

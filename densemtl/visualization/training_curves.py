@@ -38,8 +38,8 @@ def plot_training_curves(
         _plot_series(above, records, "train", task, f"{task}: loss", "")
         _plot_series(below, records, "val", f"{task}/{metric}", f"{task}: {metric}", "o")
         below.set_xlabel("step")
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=110)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=110)
 
 
 def plot_balancing(file: Path, records: Sequence[LogRecord]) -> None:
@@ -72,8 +72,8 @@ def plot_balancing(file: Path, records: Sequence[LogRecord]) -> None:
             axis.set_yscale("log")
         axis.set_xlabel("step")
         axis.legend(fontsize=8)
-    with atomic_write(file) as draft:
-        figure.savefig(draft, dpi=110)
+    with atomic_write(file) as tmp_path:
+        figure.savefig(tmp_path, dpi=110)
 
 
 def _list_measured_names(records: Sequence[LogRecord], kind: str) -> list[str]:
@@ -91,8 +91,8 @@ def _plot_series(
     marker: str,
     label: str | None = None,
 ) -> None:
-    told = [line for line in records if line["kind"] == kind and line.get(key) is not None]
-    points = [(line["step"], line[key]) for line in told]
+    lines = [line for line in records if line["kind"] == kind and line.get(key) is not None]
+    points = [(line["step"], line[key]) for line in lines]
     axis.plot(
         [step for step, _ in points], [value for _, value in points], marker=marker, label=label
     )

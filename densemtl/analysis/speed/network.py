@@ -199,12 +199,12 @@ def measure_evaluation(benchmark_target: BenchmarkTarget, repeats: int) -> list[
         )
 
     works = {"forward": forward, "scored": scored}
-    found = compute_medians(time_interleaved(works, repeats, make_clock(precision.device)))
-    each = 1000 / len(batch)
+    medians = compute_medians(time_interleaved(works, repeats, make_clock(precision.device)))
+    scale = 1000 / len(batch)
     return [
-        Measurement("evaluation", "forward pass", each * found["forward"], "ms/image"),
+        Measurement("evaluation", "forward pass", scale * medians["forward"], "ms/image"),
         Measurement(
-            "evaluation", "scores", each * (found["scored"] - found["forward"]), "ms/image"
+            "evaluation", "scores", scale * (medians["scored"] - medians["forward"]), "ms/image"
         ),
     ]
 

@@ -35,13 +35,13 @@ def measure_speed(
     Raises:
         UserError: a device that is not there, or data that is not.
     """
-    found = measure_data(experiment, repeats) if "data" in parts else []
-    wanted = [work for part, work in _NETWORK_MEASUREMENTS.items() if part in parts]
-    if wanted:
+    measurements = measure_data(experiment, repeats) if "data" in parts else []
+    measure_fns = [work for part, work in _NETWORK_MEASUREMENTS.items() if part in parts]
+    if measure_fns:
         subject = make_benchmark_target(experiment, make_execution_config(experiment.train, device))
-        for work in wanted:
-            found += work(subject, repeats)
-    return found
+        for work in measure_fns:
+            measurements += work(subject, repeats)
+    return measurements
 
 
 def make_speed_table(title: str, measurements: Sequence[Measurement]) -> Table:
@@ -49,8 +49,10 @@ def make_speed_table(title: str, measurements: Sequence[Measurement]) -> Table:
     table = Table(title=title)
     for name in ("part", "what", "value", "unit"):
         table.add_column(name, justify="right" if name == "value" else "left")
-    for each in measurements:
-        table.add_row(each.part, each.name, f"{each.value:.4g}", each.unit)
+    for measurement in measurements:
+        table.add_row(
+            measurement.part, measurement.name, f"{measurement.value:.4g}", measurement.unit
+        )
     return table
 
 

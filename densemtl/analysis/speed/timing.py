@@ -75,13 +75,13 @@ def compute_medians(times: Mapping[str, list[float]]) -> dict[str, float]:
 def compute_median_ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float:
     """Median of the ratios of neighbours in time."""
     pairs = zip(times[name], times[reference], strict=True)
-    return median(one / other for one, other in pairs)
+    return median(numerator / denominator for numerator, denominator in pairs)
 
 
 def measure_peak_flops(device: torch.device, dtype: torch.dtype, repeats: int) -> float:
     """FLOP a second, 2 a multiply-add, of a product of large matrices."""
-    one, other = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
-    times = time_interleaved({"matmul": lambda: one @ other}, repeats, make_clock(device))
+    left, right = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
+    times = time_interleaved({"matmul": lambda: left @ right}, repeats, make_clock(device))
     return 2 * MATMUL_SIDE**3 / min(times["matmul"])
 
 

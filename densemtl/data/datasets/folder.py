@@ -68,16 +68,16 @@ class FolderDataset(FileDataset):
         val_fraction: OpenUnitInterval = 0.2,
     ) -> None:
         self._root, self._label_specs = root.expanduser(), labels
-        found = _index_files(self._root, images)
-        if not found:
+        image_files = _index_files(self._root, images)
+        if not image_files:
             raise DataError(f"{self._root / images}: no images here; set data.root or data.images")
         if splits is None:
             source = self._root / images
-            ids = _split_by_hash(sorted(found), split, val_fraction, source)
+            ids = _split_by_hash(sorted(image_files), split, val_fraction, source)
         else:
             source = self._root / (splits.train if split == "train" else splits.val)
             ids = arrays.read_split_list(source)
-        super().__init__(split, tasks, ids, found, source)
+        super().__init__(split, tasks, ids, image_files, source)
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
@@ -99,8 +99,8 @@ def _index_files(root: Path, pattern: str) -> dict[str, Path]:
     if not marker:
         return arrays.index_by_stem(root / pattern)
     deep = "*" if before and not before.endswith("/") else "**/*"
-    found = {path.relative_to(root).as_posix(): path for path in root.glob(before + deep + after)}
-    return {name[len(before) : len(name) - len(after)]: path for name, path in found.items()}
+    files = {path.relative_to(root).as_posix(): path for path in root.glob(before + deep + after)}
+    return {name[len(before) : len(name) - len(after)]: path for name, path in files.items()}
 
 
 def _split_by_hash(ids: list[str], split: Split, val_fraction: float, source: Path) -> list[str]:

@@ -67,8 +67,11 @@ class LabelSpec(Section):
 
     def task_defaults(self) -> dict[str, Any]:
         """The defaults of a task that learns these."""
-        own = {"kind": self.kind, "class_names": self.class_names, "channels": self.channels}
-        return {**self.options, **{key: value for key, value in own.items() if value is not None}}
+        defaults = {"kind": self.kind, "class_names": self.class_names, "channels": self.channels}
+        return {
+            **self.options,
+            **{key: value for key, value in defaults.items() if value is not None},
+        }
 
     def make_reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
         """The function from a file to a target.
@@ -89,8 +92,8 @@ class LabelSpec(Section):
 
 
 def _read_classes(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
-    known = {spec.first_class_id + index: index for index in range(len(spec.class_names or ()))}
-    ids = {IGNORE_INDEX: IGNORE_INDEX, **known, **dict.fromkeys(spec.ignore_values, IGNORE_INDEX)}
+    classes = {spec.first_class_id + index: index for index in range(len(spec.class_names or ()))}
+    ids = {IGNORE_INDEX: IGNORE_INDEX, **classes, **dict.fromkeys(spec.ignore_values, IGNORE_INDEX)}
     return label_formats.decode_classes(arrays.read_array(file, spec.key), ids, file)
 
 

@@ -108,10 +108,10 @@ class NYUDDataset(FileDataset):
     def find_label_files(self, task: str) -> LabelFiles:
         """The files in a task's folder, and how to read them."""
         folder = self._split_root / self._folders[task]
-        found = arrays.index_by_stem(folder)
+        files = arrays.index_by_stem(folder)
         if task == "normals" and self._derived_normals is not None and self.split == "train":
-            return self._add_derived_normals(found, folder, self._derived_normals.expanduser())
-        return LabelFiles(found, self._make_reader(task), folder)
+            return self._add_derived_normals(files, folder, self._derived_normals.expanduser())
+        return LabelFiles(files, self._make_reader(task), folder)
 
     def _make_reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
         readers: dict[str, Callable[[Path], NDArray[np.generic]]] = {
@@ -136,8 +136,8 @@ class NYUDDataset(FileDataset):
     def _add_derived_normals(
         self, given_files: dict[str, Path], folder: Path, derived_folder: Path
     ) -> LabelFiles:
-        own = arrays.index_by_stem(derived_folder)
-        if not own:
+        derived_files = arrays.index_by_stem(derived_folder)
+        if not derived_files:
             raise DataError(
                 f"{derived_folder}: no derived normals here; make them by `python"
                 f" datasets/prepare_nyud.py normals {self._split_root} --output {derived_folder}`"
@@ -149,7 +149,7 @@ class NYUDDataset(FileDataset):
             read_given=read_given,
             read_derived=read_normals,
         )
-        return LabelFiles({**own, **given_files}, read, folder)
+        return LabelFiles({**derived_files, **given_files}, read, folder)
 
 
 def _read_ids_from_list(root: Path, split_list: Path) -> list[str]:

@@ -130,10 +130,10 @@ class PascalContextDataset(FileDataset):
 
     def _find_semseg_files(self) -> LabelFiles:
         folder = self._root / "semseg"
-        found = arrays.index_by_stem(folder / "pascal-context") | arrays.index_by_stem(
+        files = arrays.index_by_stem(folder / "pascal-context") | arrays.index_by_stem(
             folder / "VOC12"
         )
-        return LabelFiles(found, _read_semseg, folder)
+        return LabelFiles(files, _read_semseg, folder)
 
     def _find_human_parts_files(self) -> LabelFiles:
         folder = self._root / "human_parts"
@@ -147,19 +147,19 @@ class PascalContextDataset(FileDataset):
         maps = arrays.index_by_stem(self._root / LABEL_MAP_FOLDER) or arrays.index_by_stem(
             self._root / "edge"
         )
-        found = maps | self._index_derived_labels(f"edge_{self.split}")
+        edge_files = maps | self._index_derived_labels(f"edge_{self.split}")
         read = partial(_read_edge, derive_edges=EDGE_DERIVATIONS[self.split])
         if self.split == "train" or self._edge_split_list is None:
-            return LabelFiles(found, read, self._root / LABEL_MAP_FOLDER)
+            return LabelFiles(edge_files, read, self._root / LABEL_MAP_FOLDER)
         scored = set(arrays.read_split_list(self._edge_split_list))
-        lacking = scored.intersection(self.ids) - found.keys()
+        lacking = scored.intersection(self.ids) - edge_files.keys()
         if lacking:
             count = f"{len(lacking)} of its {len(scored)} images"
             raise DataError(
                 f"{self._edge_split_list}: {count} have no edges, such as {min(lacking)!r}"
             )
-        own = {name: file for name, file in found.items() if name in scored}
-        return LabelFiles(own, read, self._edge_split_list)
+        scored_files = {name: file for name, file in edge_files.items() if name in scored}
+        return LabelFiles(scored_files, read, self._edge_split_list)
 
     def _find_saliency_files(self) -> LabelFiles:
         distilled = arrays.index_by_stem(self._root / "sal_distill")
@@ -231,8 +231,8 @@ def _read_normals(file: Path, axes: AxisConvention, label_map_folder: Path) -> N
     normals = label_formats.decode_normals(arrays.read_array(file), file, axes)
     label_map = label_map_folder / f"{file.stem}.mat"
     if label_map.exists():
-        known = np.isin(read_label_map(label_map), LABELS_WITH_NORMALS)
-        if known.shape != normals.shape[:2]:
+        valid = np.isin(read_label_map(label_map), LABELS_WITH_NORMALS)
+        if valid.shape != normals.shape[:2]:
             raise DataError(f"{label_map}: its LabelMap is of another size than {file}")
-        normals[~known] = np.nan
+        normals[~valid] = np.nan
     return normals

@@ -85,10 +85,12 @@ class ShardStore:
         return file
 
     def _is_remote(self) -> bool:
-        scheme, sign, place = self.root.partition("://")
-        if sign and (scheme not in URL_SCHEMES or ".." in place.split("/")):
-            known = ", ".join(f"{each}://" for each in URL_SCHEMES)
-            raise DataError(f"data.root: {self.root!r} is not fetched: give a folder, or {known}..")
+        scheme, sign, location = self.root.partition("://")
+        if sign and (scheme not in URL_SCHEMES or ".." in location.split("/")):
+            choices = ", ".join(f"{name}://" for name in URL_SCHEMES)
+            raise DataError(
+                f"data.root: {self.root!r} is not fetched: give a folder, or {choices}.."
+            )
         return bool(sign)
 
     def _get_cache_path(self, name: str) -> Path:
@@ -100,15 +102,15 @@ class ShardStore:
         except ImportError as error:
             raise DataError(f'{self.root}: needs `pip install "densemtl[shards]"`') from error
         try:
-            with gopen(f"{self.root.rstrip('/')}/{name}") as stream, atomic_write(file) as draft:
-                draft.write_bytes(stream.read())
+            with gopen(f"{self.root.rstrip('/')}/{name}") as stream, atomic_write(file) as tmp_path:
+                tmp_path.write_bytes(stream.read())
         except Exception as error:  # of networks and of the programs that webdataset calls
             raise DataError(f"{self.root}/{name}: cannot be fetched ({error})") from error
 
     def _evict(self, newest: Path) -> None:
         """Files in use stay readable until they are closed."""
-        shards = sorted(newest.parent.glob("*.tar"), key=lambda each: each.stat().st_atime_ns)
-        for file in [each for each in shards if each != newest][
+        shards = sorted(newest.parent.glob("*.tar"), key=lambda shard: shard.stat().st_atime_ns)
+        for file in [shard for shard in shards if shard != newest][
             : max(len(shards) - self.max_cached_shards, 0)
         ]:
             file.unlink(missing_ok=True)

@@ -110,7 +110,7 @@ Member = tuple[int, int, str]
 @lru_cache(maxsize=MAX_OPEN_INDEXES)
 def _list_members(file: Path, _: int) -> dict[str, dict[str, Member]]:
     """{key: {name: member}} of a shard, again when it has changed."""
-    found: dict[str, dict[str, Member]] = {}
+    members: dict[str, dict[str, Member]] = {}
     try:
         with file.open("rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
             handle.seek(-len(TAR_END), io.SEEK_END)
@@ -119,11 +119,11 @@ def _list_members(file: Path, _: int) -> dict[str, dict[str, Member]]:
             handle.seek(0)
             for member in shard:
                 key, name, suffix = member.name.split(".")
-                found.setdefault(key, {})[name] = (member.offset_data, member.size, suffix)
+                members.setdefault(key, {})[name] = (member.offset_data, member.size, suffix)
     except (OSError, tarfile.TarError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file}: no shard, or truncated ({reason}); fetch it again") from error
-    return found
+    return members
 
 
 def _read_member(file: Path, member: Member) -> NDArray[Any]:
@@ -166,18 +166,22 @@ def write_shards(
         index[dataset.split] = shards
         for start in range(0, len(dataset), images_per_shard):
             name = f"{dataset.split}-{len(shards):06d}.tar"
-            places = range(start, min(start + images_per_shard, len(dataset)))
+            indices = range(start, min(start + images_per_shard, len(dataset)))
             if not (root / name).exists():
-                _write_shard(dataset, places, root / name, jpeg)
-            shards.append({"file": name, "ids": [dataset.ids[place] for place in places]})
-    with atomic_write(root / INDEX_NAME) as draft:
-        draft.write_text(json.dumps({"offers": task_defaults, "splits": index}), encoding="utf-8")
+                _write_shard(dataset, indices, root / name, jpeg)
+            shards.append(
+                {"file": name, "ids": [dataset.ids[sample_index] for sample_index in indices]}
+            )
+    with atomic_write(root / INDEX_NAME) as tmp_path:
+        tmp_path.write_text(
+            json.dumps({"offers": task_defaults, "splits": index}), encoding="utf-8"
+        )
 
 
 def _write_shard(dataset: DenseDataset, indices: range, file: Path, jpeg: bool) -> None:
-    with atomic_write(file) as draft, tarfile.open(draft, "w") as shard:
-        for number, place in enumerate(indices):
-            sample = dataset[place]
+    with atomic_write(file) as tmp_path, tarfile.open(tmp_path, "w") as shard:
+        for number, index in enumerate(indices):
+            sample = dataset[index]
             parts = [(IMAGE_KEY, *_encode(sample.image, ".jpg" if jpeg else ".png"))]
             parts += [(task, *_encode(label, ".png")) for task, label in sample.targets.items()]
             for name, suffix, data in parts:

@@ -43,8 +43,8 @@ def read_upload(data: bytes) -> RGBImage:
     except Image.DecompressionBombError as error:
         raise _make_too_many_pixels_error("more than Pillow opens") from error
     except UnidentifiedImageError as error:
-        known = ", ".join(IMAGE_FORMATS)
-        raise DataError(f"this file is not an image that the page reads ({known})") from error
+        formats = ", ".join(IMAGE_FORMATS)
+        raise DataError(f"this file is not an image that the page reads ({formats})") from error
     except Exception as error:  # Pillow raises nearly anything for broken files
         raise DataError(f"this image is broken and cannot be decoded ({error})") from error
 

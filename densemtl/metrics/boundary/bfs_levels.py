@@ -47,9 +47,9 @@ def compute_bfs_levels(
     """
     of_true = np.full(len(match_state.unmatched_true), UNREACHED, np.int32)
     true = np.flatnonzero(match_state.unmatched_true)
-    wanted, level, last = min(len(free), len(true)), 0, int(UNREACHED)
+    remaining, level, last = min(len(free), len(true)), 0, int(UNREACHED)
     unseen, reached = predicted, [free[:0]]
-    while wanted > 0 and level < last and len(true):
+    while remaining > 0 and level < last and len(true):
         of_true[true] = level
         level += 1
         new = unseen & disc.dilate_packed(_pack_pixels(true, len(of_true)))
@@ -58,7 +58,7 @@ def compute_bfs_levels(
         true = match_state.true_of_predicted[pixels]
         reached.append(pixels[true == UNMATCHED])
         true = true[true != UNMATCHED]
-        wanted -= len(reached[-1])
+        remaining -= len(reached[-1])
         if len(reached[-1]):
             last = min(last, 2 * level)
     waiting = free[unpack(unseen)[free]] if len(true) else free[:0]

@@ -96,7 +96,7 @@ def _match_annotators(predicted: Mask, matchers: Sequence[BoundaryMatcher]) -> t
     return (
         _count_pixels(union),
         _count_pixels(predicted),
-        sum(_count_pixels(one) for one in matched),
+        sum(_count_pixels(mask) for mask in matched),
     )
 
 

@@ -74,12 +74,12 @@ def _clip_position(
     position: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Positions kept in the image, as the pixel before them and the rest."""
-    kept = np.clip(position, 0, size - 1)
-    whole = np.minimum(kept.astype(np.intp), max(size - 2, 0))
-    return whole, kept - whole
+    clipped = np.clip(position, 0, size - 1)
+    whole = np.minimum(clipped.astype(np.intp), max(size - 2, 0))
+    return whole, clipped - whole
 
 
 def _make_border_fade(size: int) -> NDArray[np.float64]:
     """0, 1/5 .. 4/5 from either end, 1 between."""
-    place = np.arange(size)
-    return np.minimum(np.minimum(place, place[::-1]), BORDER_WIDTH) / BORDER_WIDTH
+    index = np.arange(size)
+    return np.minimum(np.minimum(index, index[::-1]), BORDER_WIDTH) / BORDER_WIDTH

@@ -63,5 +63,5 @@ def compute_summary(total_counts: BoundaryCounts, best_counts: BoundaryCounts) -
         return dict.fromkeys(("odsF", "oisF", "AP"), float("nan"))
     overall = compute_curve(total_counts)
     area = compute_average_precision(overall.precision, overall.recall)
-    found = {"odsF": overall.f.max(), "oisF": compute_curve(best_counts).f, "AP": area}
-    return {name: 100 * float(value) for name, value in found.items()}
+    summary = {"odsF": overall.f.max(), "oisF": compute_curve(best_counts).f, "AP": area}
+    return {name: 100 * float(value) for name, value in summary.items()}

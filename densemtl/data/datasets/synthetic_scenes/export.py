@@ -98,7 +98,7 @@ def _write_pascal_context(root: Path, name: str, scene: RenderedScene) -> None:
 
 def _make_object_records(scene: RenderedScene) -> list[dict[str, Any]]:
     """PASCAL-Part's records of the objects of VOC's classes; only people have parts here."""
-    found = []
+    records = []
     category = _VOC21_IDS[scene.semseg]
     for number in np.unique(scene.instance[category > 0]).tolist():
         mask = scene.instance == number
@@ -109,8 +109,8 @@ def _make_object_records(scene: RenderedScene) -> list[dict[str, Any]]:
             if (mask & (scene.parts == value)).any()
         ]
         record = {"class": _VOC_NAMES[index], "class_ind": index, "mask": mask.astype(np.uint8)}
-        found.append({**record, "parts": _make_struct_array(parts)})
-    return found
+        records.append({**record, "parts": _make_struct_array(parts)})
+    return records
 
 
 def _make_struct_array(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
@@ -126,8 +126,8 @@ def _make_struct_array(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
 def _write_mat(file: Path, variables: dict[str, Any]) -> None:
     from scipy.io import savemat
 
-    with atomic_write(file) as draft:
-        savemat(draft, variables, do_compression=True)
+    with atomic_write(file) as tmp_path:
+        savemat(tmp_path, variables, do_compression=True)
 
 
 def _make_id_table(ids: dict[str, int], dtype: type[np.unsignedinteger]) -> NDArray[Any]:

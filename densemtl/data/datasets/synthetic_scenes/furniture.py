@@ -82,8 +82,8 @@ def build_bed(builder: ObjectBuilder, rng: np.random.Generator, width: float) ->
     builder.add_box((0, 0.5, 0.98), (width + 0.06, 1.0, 0.06), frame)
     builder.add_box((0, 0.36, -0.03), (width - 0.06, 0.2, 1.92), _LINEN)
     builder.add_box((0, 0.385, -0.32), (width + 0.02, 0.19, 1.37), blanket)
-    places = (0.0,) if width < 1.2 else (-width / 4, width / 4)
-    for x in places:
+    pillow_positions = (0.0,) if width < 1.2 else (-width / 4, width / 4)
+    for x in pillow_positions:
         builder.add_ellipsoid((x, 0.5, 0.7), (0.62, 0.2, 0.4), _LINEN)
 
 

@@ -20,10 +20,10 @@ from densemtl.data.datasets.synthetic_scenes.room import Room
 def add_dining_group(room: Room) -> None:
     """A table with up to four chairs, on a rug now and then, with guests now and then."""
     width, depth = sample_uniform(room.rng, 1.1, 1.5), sample_uniform(room.rng, 0.75, 0.9)
-    place = room.reserve_floor_position(width / 2 + 0.5)
-    if place is None:
+    position = room.reserve_floor_position(width / 2 + 0.5)
+    if position is None:
         return
-    table = room.add_object("table", place, sample_uniform(room.rng, -0.25, 0.25))
+    table = room.add_object("table", position, sample_uniform(room.rng, -0.25, 0.25))
     furniture.build_table(table, room.rng, (width, sample_uniform(room.rng, 0.71, 0.76), depth))
     for side in (0, 1, 2, 3):
         if room.rng.random() < 0.6:
@@ -37,14 +37,14 @@ def _add_seat(room: Room, table: ObjectBuilder, side: int, edge_distance: float)
     guest = side % 2 == 0 and room.rng.random() < 0.4
     away = edge_distance + (0.5 if guest else sample_uniform(room.rng, 0.08, 0.25))
     turn = side * math.pi / 2
-    place = table.to_world_xz(away * math.sin(turn), away * math.cos(turn))
+    position = table.to_world_xz(away * math.sin(turn), away * math.cos(turn))
     seat = sample_uniform(room.rng, 0.42, 0.47)
     chair = room.add_object(
-        "chair", place, table.yaw + turn + sample_uniform(room.rng, -0.15, 0.15)
+        "chair", position, table.yaw + turn + sample_uniform(room.rng, -0.15, 0.15)
     )
     furniture.build_chair(chair, room.rng, seat)
     if guest:
-        sitter = room.add_object("person", place, chair.yaw)
+        sitter = room.add_object("person", position, chair.yaw)
         build_figure(
             sitter,
             sample_uniform(room.rng, 1.5, 1.85),
@@ -57,21 +57,21 @@ def _add_seat(room: Room, table: ObjectBuilder, side: int, edge_distance: float)
 def add_coffee_table(room: Room) -> None:
     """A low table on a rug."""
     width, depth = sample_uniform(room.rng, 0.8, 1.2), sample_uniform(room.rng, 0.5, 0.7)
-    place = room.reserve_floor_position(width / 2 + 0.1)
-    if place is None:
+    position = room.reserve_floor_position(width / 2 + 0.1)
+    if position is None:
         return
-    table = room.add_object("table", place, sample_uniform(room.rng, -0.2, 0.2))
+    table = room.add_object("table", position, sample_uniform(room.rng, -0.2, 0.2))
     furniture.build_table(table, room.rng, (width, sample_uniform(room.rng, 0.38, 0.46), depth))
     _add_rug_at(room, table.position, table.yaw, (width + 0.9, depth + 0.9))
 
 
 def add_rug(room: Room) -> None:
     """A rug somewhere; things may stand on it."""
-    place = room.get_position_ahead(
+    position = room.get_position_ahead(
         sample_uniform(room.rng, 1.5, 3.0), sample_uniform(room.rng, -0.8, 0.8)
     )
     size = (sample_uniform(room.rng, 1.2, 2.2), sample_uniform(room.rng, 0.9, 1.6))
-    _add_rug_at(room, place, sample_uniform(room.rng, -0.4, 0.4), size)
+    _add_rug_at(room, position, sample_uniform(room.rng, -0.4, 0.4), size)
 
 
 def _add_rug_at(
@@ -83,40 +83,40 @@ def _add_rug_at(
     ground = (position[0] - x, position[1] - z, position[0] + x, position[1] + z)
     if room.plan.rugs.is_free(ground):
         room.plan.rugs.occupy(ground)
-        it = room.add_object("rug", position, yaw, casts_shadow=False)
-        it.add_box((0, 0.005, 0), (width, 0.01, depth), sample_carpet(room.rng))
+        rug = room.add_object("rug", position, yaw, casts_shadow=False)
+        rug.add_box((0, 0.005, 0), (width, 0.01, depth), sample_carpet(room.rng))
 
 
 def add_chair(room: Room) -> None:
     """A chair on its own, turned anyhow."""
-    place = room.reserve_floor_position(0.35)
-    if place is not None:
-        it = room.add_object("chair", place, sample_uniform(room.rng, -math.pi, math.pi))
-        furniture.build_chair(it, room.rng, sample_uniform(room.rng, 0.42, 0.47))
+    position = room.reserve_floor_position(0.35)
+    if position is not None:
+        chair = room.add_object("chair", position, sample_uniform(room.rng, -math.pi, math.pi))
+        furniture.build_chair(chair, room.rng, sample_uniform(room.rng, 0.42, 0.47))
 
 
 def add_lamp(room: Room) -> None:
     """A floor lamp."""
-    place = room.reserve_floor_position(0.22, min_distance=2.0)
-    if place is not None:
+    position = room.reserve_floor_position(0.22, min_distance=2.0)
+    if position is not None:
         furniture.build_lamp(
-            room.add_object("lamp", place), room.rng, sample_uniform(room.rng, 1.4, 1.75)
+            room.add_object("lamp", position), room.rng, sample_uniform(room.rng, 1.4, 1.75)
         )
 
 
 def add_plant(room: Room) -> None:
     """A potted plant."""
     height = sample_uniform(room.rng, 0.7, 1.5)
-    place = room.reserve_floor_position(0.12 + 0.25 * height)
-    if place is not None:
-        furniture.build_plant(room.add_object("plant", place), room.rng, height)
+    position = room.reserve_floor_position(0.12 + 0.25 * height)
+    if position is not None:
+        furniture.build_plant(room.add_object("plant", position), room.rng, height)
 
 
 def add_person(room: Room) -> None:
     """Somebody who stands or walks, into the room; one in five is a child."""
     walks = room.rng.random() < 0.4
-    place = room.reserve_floor_position(0.5 if walks else 0.4)
-    if place is None:
+    position = room.reserve_floor_position(0.5 if walks else 0.4)
+    if position is None:
         return
     height = (
         sample_uniform(room.rng, 1.05, 1.4)
@@ -127,6 +127,8 @@ def add_person(room: Room) -> None:
         sample_uniform(room.rng, -0.2, 0.2) * room.size[0],
         sample_uniform(room.rng, 0.3, 0.7) * room.size[2],
     )
-    yaw = math.atan2(place[0] - goal[0], place[1] - goal[1])
+    yaw = math.atan2(position[0] - goal[0], position[1] - goal[1])
     posture = sample_walking_pose(room.rng) if walks else sample_standing_pose(room.rng)
-    build_figure(room.add_object("person", place, yaw), height, posture, sample_clothes(room.rng))
+    build_figure(
+        room.add_object("person", position, yaw), height, posture, sample_clothes(room.rng)
+    )

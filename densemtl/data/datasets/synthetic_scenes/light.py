@@ -75,8 +75,8 @@ def _compute_shadow_mask(scene: Scene, points: SurfacePoints) -> FloatArray:
     eye = Camera(scene.light.position, pitch=-math.pi / 2, focal_length=_SHADOW_FOCAL_LENGTH)
     depth = trace_rays(ShapeArrays.from_primitives(casting), eye, _SHADOW_SIZE).depth
     offset = points.position + np.float32(_SHADOW_BIAS / 2) * points.normal
-    seen = offset - np.array(eye.position, np.float32)[:, None]
-    x, y, z = np.einsum("ji,jn->in", eye.compute_rotation().astype(np.float32), seen)
+    lamp_to_point = offset - np.array(eye.position, np.float32)[:, None]
+    x, y, z = np.einsum("ji,jn->in", eye.compute_rotation().astype(np.float32), lamp_to_point)
     below = np.maximum(z, np.float32(0.05))
     scale = np.float32(_SHADOW_FOCAL_LENGTH * _SHADOW_SIZE[1])
     column = np.clip(x / below * scale + (_SHADOW_SIZE[1] / 2 - 0.5), 0, _SHADOW_SIZE[1] - 1.001)

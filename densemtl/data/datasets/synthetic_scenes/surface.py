@@ -42,11 +42,11 @@ def compute_surface_points(shapes: ShapeArrays, camera: Camera, hits: RayHits) -
     offset = np.einsum("pij,pj->pi", local, np.array(camera.position) - shapes.center)
     path = ray * hits.depth.ravel()
     frames = np.ascontiguousarray(local.reshape(-1, 9).T).take(index, 1).reshape(3, 3, -1)
-    own = np.einsum("ijn,jn->in", frames, path)
-    own += np.ascontiguousarray(offset.astype(np.float32).T).take(index, 1)
-    normal = _compute_local_normals(shapes, offset, own, index)
+    local_points = np.einsum("ijn,jn->in", frames, path)
+    local_points += np.ascontiguousarray(offset.astype(np.float32).T).take(index, 1)
+    normal = _compute_local_normals(shapes, offset, local_points, index)
     scale = np.ascontiguousarray(shapes.scale.astype(np.float32).T).take(index, 1)
-    u, v = _compute_surface_coordinates(own * scale, normal / scale)
+    u, v = _compute_surface_coordinates(local_points * scale, normal / scale)
     facing = np.einsum("ijn,in->jn", frames, normal)
     facing /= np.sqrt(np.einsum("in,in->n", facing, facing))
     slant = -np.einsum("in,in->n", facing, ray) / np.sqrt(np.einsum("in,in->n", ray, ray))
@@ -75,15 +75,15 @@ def _compute_local_normals(
     are is known for the whole shape, so a point on an edge never gets a hidden face's normal.
     """
     kind = shapes.kind[index]
-    looks = np.where(np.abs(origin) > 1, np.sign(origin), 0).astype(np.float32)
-    looks = np.ascontiguousarray(looks.T).take(index, 1)
-    reach = local_points * looks
+    visible_side = np.where(np.abs(origin) > 1, np.sign(origin), 0).astype(np.float32)
+    visible_side = np.ascontiguousarray(visible_side.T).take(index, 1)
+    reach = local_points * visible_side
     normal = local_points.copy()
     box = np.flatnonzero(kind == ShapeKind.BOX)
-    normal[:, box] = looks[:, box] * (np.arange(3)[:, None] == reach[:, box].argmax(0))
+    normal[:, box] = visible_side[:, box] * (np.arange(3)[:, None] == reach[:, box].argmax(0))
     tube = np.flatnonzero(kind == ShapeKind.CYLINDER)
     cap = reach[1, tube] > 1 - 1e-3
-    normal[1, tube] = looks[1, tube] * cap
+    normal[1, tube] = visible_side[1, tube] * cap
     normal[::2, tube] *= ~cap
     pill = np.flatnonzero(kind == ShapeKind.CAPSULE)
     length = shapes.half_length.astype(np.float32)[index[pill]]

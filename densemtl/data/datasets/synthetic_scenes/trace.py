@@ -51,10 +51,10 @@ def trace_rays(shapes: ShapeArrays, camera: Camera, size: Size) -> RayHits:
     with np.errstate(divide="ignore", invalid="ignore"):
         for shape, (top, bottom, left, right) in _project_bounding_boxes(shapes, camera, size):
             rays = across[shape, :, :, left:right] + along[shape, :, top:bottom]
-            found = intersect(ShapeKind(shapes.kind[shape]), origin[shape], rays, length[shape])
+            hit_depth = intersect(ShapeKind(shapes.kind[shape]), origin[shape], rays, length[shape])
             window = depth[top:bottom, left:right]
-            closer = (found < window) & (found > NEAR_PLANE)
-            np.copyto(window, found, where=closer)
+            closer = (hit_depth < window) & (hit_depth > NEAR_PLANE)
+            np.copyto(window, hit_depth, where=closer)
             np.copyto(index[top:bottom, left:right], np.int32(shape), where=closer)
     return RayHits(depth, index)
 
@@ -87,5 +87,5 @@ def _project_bounding_boxes(
         first, last = np.where(behind, 0, first), np.where(behind, len(slopes), last)
         spans += [np.where(outside, 0, first).astype(int), np.where(outside, 0, last).astype(int)]
     top, bottom, left, right = spans
-    seen = np.flatnonzero((bottom > top) & (right > left))
-    return [(k, (top[k], bottom[k], left[k], right[k])) for k in seen.tolist()]
+    visible = np.flatnonzero((bottom > top) & (right > left))
+    return [(k, (top[k], bottom[k], left[k], right[k])) for k in visible.tolist()]

@@ -33,8 +33,8 @@ def add_window(room: Room, wall: WallSegment) -> None:
     )
     along = room.reserve_wall_space(wall, (size[0] + 0.2, size[1] + 0.1), sill - 0.05)
     if along is not None:
-        it = room.add_object("window", wall.to_world_xz(along, 0), wall.yaw, casts_shadow=False)
-        fittings.build_window(it, room.rng, sill, size)
+        window = room.add_object("window", wall.to_world_xz(along, 0), wall.yaw, casts_shadow=False)
+        fittings.build_window(window, room.rng, sill, size)
 
 
 def add_picture(room: Room, wall: WallSegment) -> None:
@@ -45,20 +45,24 @@ def add_picture(room: Room, wall: WallSegment) -> None:
         wall, (size[0] + 0.15, size[1] + 0.15), middle - size[1] / 2 - 0.05
     )
     if along is not None:
-        it = room.add_object("picture", wall.to_world_xz(along, 0), wall.yaw, casts_shadow=False)
-        fittings.build_picture(it, room.rng, middle, size)
+        picture = room.add_object(
+            "picture", wall.to_world_xz(along, 0), wall.yaw, casts_shadow=False
+        )
+        fittings.build_picture(picture, room.rng, middle, size)
 
 
 def add_sofa(room: Room, wall: WallSegment) -> None:
     """A sofa, now and then with somebody on it."""
     width = sample_uniform(room.rng, 1.5, 2.2)
-    it = room.place_against_wall(wall, "sofa", (width, 0.85, 0.92))
-    if it is None:
+    sofa = room.place_against_wall(wall, "sofa", (width, 0.85, 0.92))
+    if sofa is None:
         return
-    furniture.build_sofa(it, room.rng, width)
+    furniture.build_sofa(sofa, room.rng, width)
     if room.rng.random() < 0.35:
-        place = it.to_world_xz(sample_uniform(room.rng, -0.25, 0.25) * width, -0.08)
-        guest = room.add_object("person", place, it.yaw + sample_uniform(room.rng, -0.15, 0.15))
+        position = sofa.to_world_xz(sample_uniform(room.rng, -0.25, 0.25) * width, -0.08)
+        guest = room.add_object(
+            "person", position, sofa.yaw + sample_uniform(room.rng, -0.15, 0.15)
+        )
         height = sample_uniform(room.rng, 1.5, 1.85)
         build_figure(
             guest, height, sample_sitting_pose(room.rng), sample_clothes(room.rng), seat_height=0.42
@@ -68,9 +72,9 @@ def add_sofa(room: Room, wall: WallSegment) -> None:
 def add_bed(room: Room, wall: WallSegment) -> None:
     """A bed, single or double."""
     width = sample_uniform(room.rng, 0.95, 1.6)
-    it = room.place_against_wall(wall, "bed", (width + 0.08, 1.05, 2.04))
-    if it is not None:
-        furniture.build_bed(it, room.rng, width)
+    bed = room.place_against_wall(wall, "bed", (width + 0.08, 1.05, 2.04))
+    if bed is not None:
+        furniture.build_bed(bed, room.rng, width)
 
 
 def add_cabinet(room: Room, wall: WallSegment) -> None:
@@ -78,11 +82,11 @@ def add_cabinet(room: Room, wall: WallSegment) -> None:
     tall = room.rng.random() < 0.35
     height = sample_uniform(room.rng, 1.7, 2.1) if tall else sample_uniform(room.rng, 0.7, 1.05)
     size = (sample_uniform(room.rng, 0.7, 1.5), height, sample_uniform(room.rng, 0.4, 0.55))
-    it = room.place_against_wall(wall, "cabinet", size)
-    if it is not None:
-        furniture.build_cabinet(it, room.rng, size)
+    cabinet = room.place_against_wall(wall, "cabinet", size)
+    if cabinet is not None:
+        furniture.build_cabinet(cabinet, room.rng, size)
         add_ornament(
-            room, it.to_world_xz(sample_uniform(room.rng, -0.3, 0.3) * size[0], 0.0), height
+            room, cabinet.to_world_xz(sample_uniform(room.rng, -0.3, 0.3) * size[0], 0.0), height
         )
 
 
@@ -93,25 +97,27 @@ def add_shelf(room: Room, wall: WallSegment) -> None:
         sample_uniform(room.rng, 0.9, 1.9),
         sample_uniform(room.rng, 0.28, 0.36),
     )
-    it = room.place_against_wall(wall, "cabinet", size)
-    if it is not None:
-        furniture.build_shelf(it, room.rng, size)
+    shelf = room.place_against_wall(wall, "cabinet", size)
+    if shelf is not None:
+        furniture.build_shelf(shelf, room.rng, size)
 
 
 def add_desk(room: Room, wall: WallSegment) -> None:
     """A table against the wall with a chair before it."""
     width, depth = sample_uniform(room.rng, 1.0, 1.5), sample_uniform(room.rng, 0.55, 0.7)
-    it = room.place_against_wall(wall, "table", (width, 0.76, depth + 0.6))
-    if it is None:
+    wall_space = room.place_against_wall(wall, "table", (width, 0.76, depth + 0.6))
+    if wall_space is None:
         return
-    desk = room.add_object("table", it.to_world_xz(0, 0.3), it.yaw)
+    desk = room.add_object("table", wall_space.to_world_xz(0, 0.3), wall_space.yaw)
     top = sample_uniform(room.rng, 0.7, 0.76)
     furniture.build_table(desk, room.rng, (width, top, depth))
     add_ornament(room, desk.to_world_xz(sample_uniform(room.rng, -0.35, 0.35) * width, 0.1), top)
-    place = it.to_world_xz(
+    position = wall_space.to_world_xz(
         sample_uniform(room.rng, -0.15, 0.15), sample_uniform(room.rng, -0.05, 0.1) - depth / 2
     )
-    chair = room.add_object("chair", place, it.yaw + 3.14 + sample_uniform(room.rng, -0.3, 0.3))
+    chair = room.add_object(
+        "chair", position, wall_space.yaw + 3.14 + sample_uniform(room.rng, -0.3, 0.3)
+    )
     furniture.build_chair(chair, room.rng, sample_uniform(room.rng, 0.42, 0.47))
 
 
