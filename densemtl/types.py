@@ -1,6 +1,6 @@
 """The joints: what flows from files to results, one dataclass an arrow.
 
-    Sample -> Batch -> features (FeatureSpec) -> Predictions -> losses -> metrics -> results
+    Sample -> Batch -> features (FeatureInfo) -> Predictions -> losses -> metrics -> results
 
 Void, the value of a pixel that must never count, is 255 in integer maps and NaN in float maps,
 so that a forgotten mask shows at once.
@@ -115,11 +115,11 @@ class Predictions:
     Attributes:
         logits: {task: BxCxHxW logits}; from a decoder at feature resolution, from the model at
             input size unless asked otherwise.
-        aux_logits: further supervised predictions (deep supervision), each {task: logits} at its own
-            resolution and possibly for more tasks than the targets.
+        aux_logits: further supervised predictions (deep supervision), each {task: logits} at its
+            own resolution and possibly for more tasks than the targets.
         aux_losses: {name: scalar} auxiliary loss terms of the architecture itself.
-        padded_size: (height, width) of what `logits` shows where a model leaves it at feature resolution:
-            the image, padded at the right and the bottom.
+        padded_size: (height, width) of the padded image that `logits` covers, if they are at
+            feature resolution. Images are padded on the right and at the bottom.
     """
 
     logits: dict[str, Tensor]

@@ -181,6 +181,6 @@ class Backbone(nn.Module):
         size = image.shape[-2], image.shape[-1]
         if self._fixed_input_size is not None and size != self._fixed_input_size:
             raise ModelError(
-                f"backbone {self.name!r} is built for inputs of {self._fixed_input_size}, not {size}:"
-                f" set backbone.img_size to {list(size)}"
+                f"backbone {self.name!r} is built for inputs of {self._fixed_input_size}, not "
+                f"{size}: set backbone.img_size to {list(size)}"
             )

@@ -34,9 +34,9 @@ class SimplePyramid(nn.Module):
 
     The map is enlarged by transposed convolutions that halve its channels each, or halved by a
     maximum; then a 1x1 and a 3x3, both with LayerNorm over channels, bring each level to one width.
-    A flat stride of 16 gives strides 4, 8, 16 and 32. The levels' sizes are exactly 4, 2 and 1
-    times the map's, and half of it, rounded up; `feature_info` rounds up a stride that is no whole number:
-    patches of 14 give 3.5, told as 4, then 7, 14 and 28.
+    A flat stride of 16 gives strides 4, 8, 16 and 32. The levels are exactly 4, 2 and 1 times and
+    half the size of the map, rounded up. `feature_info` rounds fractional strides up: patches of 14
+    give strides 4 (3.5), 7, 14 and 28.
 
     Args:
         feature_info: of the flat backbone.

@@ -22,7 +22,7 @@ class StageState:
 
     Attributes:
         feature: BxCxHxW map.
-        prefix_tokens: BxPxC tokens beside the map (class, registers); None where the network has maps.
+        prefix_tokens: BxPxC class and register tokens; None if the network works on maps.
         image_size: size of the network's input.
         block_args: what every block is given after the feature, by position: sizes ...
         block_kwargs: likewise by name: rotary embeddings, masks, biases ...

@@ -93,7 +93,7 @@ def compute_t_interval(differences: NDArray[np.float64]) -> Interval | None:
 
 
 def compute_t_quantile(count: int) -> float:
-    """Return the two-sided quantile of Student's t at `CONFIDENCE_LEVEL` for `count` differences."""
+    """Return the two-sided t quantile at `CONFIDENCE_LEVEL` for `count` differences."""
     from scipy import stats  # imported here, as it takes a second
 
     return float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, count - 1))

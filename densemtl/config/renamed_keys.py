@@ -23,6 +23,7 @@ RENAMED_KEYS: dict[str, str] = {
     "augment.rotate": "max_rotation",
     "augment.zoom_choices": "scales",
     "augment.zooms": "scale_range",
+    "balancing.gradnorm.rate": "lr",
     "data.folder.labels.*.first": "first_class_id",
     "data.folder.labels.*.stored": "encoding",
     "data.folder.labels.*.void": "ignore_values",

@@ -109,7 +109,7 @@ class PointCloudBuilder:
 
 
 def assume_intrinsics(size: Size) -> Intrinsics:
-    """Square pixels, `DEFAULT_FOCAL_LENGTH` widths, the principal point in the middle of a picture."""
+    """Return intrinsics with square pixels and the principal point in the center of the image."""
     height, width = size
     return Intrinsics(
         DEFAULT_FOCAL_LENGTH * width,

@@ -94,8 +94,8 @@ class TrainState:
         progress = TrainingProgress() if state is None else _to_progress(state["record"])
         if len(set(all_gather_object(progress.step))) > 1:
             raise CheckpointError(
-                f"{folder / LAST_DIR}: some processes do not see it: all machines of a job need the "
-                f"same folder, on a file system that they share"
+                f"{folder / LAST_DIR}: some processes do not see it: all machines of a job need "
+                f"the same folder, on a file system that they share"
             )
         if state is None:
             self._restore_rng([])

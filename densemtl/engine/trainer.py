@@ -107,8 +107,8 @@ def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_s
     steps = images // batch // grad_accum_steps
     if steps == 0:
         raise DataError(
-            f"{images} training images do not fill one step of {grad_accum_steps} batches of {batch}:"
-            f" lower train.grad_accum_steps or loader.batch_size"
+            f"{images} training images do not fill one step of {grad_accum_steps} batches of "
+            f"{batch}: lower train.grad_accum_steps or loader.batch_size"
         )
     return steps
 

@@ -43,7 +43,7 @@ class ExportWrapper(nn.Module):
         return image if self.preprocess else self.model.normalize(image)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Bx3xHxW, H and W divisible by `model.size_divisor` -> a tensor a task, at the same size."""
+        """Return one tensor per task for a Bx3xHxW image; `model.size_divisor` divides H and W."""
         predictions = self.model(image) if self.preprocess else self.model.predict(image)
         return tuple(
             task.decode(predictions.logits[task.name])

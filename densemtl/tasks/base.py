@@ -28,7 +28,7 @@ class Task(ABC):
     Attributes:
         name: the task's name in the run, and the name of its label in the dataset.
         channels: number of logit channels.
-        default_loss_weight: the usual loss weight (Vandenhende et al. 2021, "MTL for dense prediction").
+        default_loss_weight: the loss weight of Vandenhende et al. 2021.
         higher_is_better: direction of the primary metric, the same under every protocol.
         error_unit: of what `compute_error_map` gives.
         unit: sign written after a predicted number; most have none.

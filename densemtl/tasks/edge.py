@@ -37,8 +37,8 @@ class Edge(Binary):
         positive_weight: see `Binary`; the survey's .95 (ATRC takes .80 on NYUD).
         max_distance: between matched pixels, as a share of the image's diagonal; published are
             .0075, and .011 on NYUD-v2, which is the default there.
-        region_label_protocols: protocols that take the label's 0 and 1 for regions, and find and thin the
-            boundaries between them; the default on NYUD-v2 is `modern`, as it is published.
+        region_label_protocols: protocols that read 0 and 1 in the label as regions, and find and
+            thin the boundaries between them; `modern` by default on NYUD-v2, as published.
     """
 
     default_loss_weight: ClassVar[float] = 50.0

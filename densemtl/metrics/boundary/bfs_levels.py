@@ -18,8 +18,9 @@ class BFSLevels(NamedTuple):
     """What a search has reached.
 
     Attributes:
-        true_levels: N, the level of each true pixel that was reached, elsewhere UNSEEN. 0: it is free.
-            k: the found pixel matched with it has one of level k - 1 within reach, none below.
+        true_levels: N, the level of each true pixel that was reached, elsewhere UNREACHED. 0: it is
+            free. k: the found pixel matched with it has a true pixel of level k - 1 within reach,
+            and none below.
         limit: the first level that is not given.
         reached: free found pixels with a true one of some level within reach, lowest first.
         unreached: the other free ones; none if no matching holds more of them.

@@ -55,8 +55,8 @@ def count_boundary_matches(
 
     Args:
         probability: HxW in [0, 1].
-        ground_truths: one HxW map of thin boundaries an annotator. A predicted pixel is matched if it is
-            with any of them; matched and all true pixels are summed over them.
+        ground_truths: one HxW map of thin boundaries per annotator. A predicted pixel is matched if
+            it matches any of them; matched and all true pixels are summed over them.
         protocol: how the probabilities become boundaries.
         max_distance: between matched pixels, as a share of the image's diagonal.
         valid: HxW, elsewhere nothing is predicted and nothing true.

@@ -21,8 +21,8 @@ IntArray = NDArray[np.integer]
 class Disc:
     """The disc of a radius on the pixels of an image.
 
-    Images are framed (see `densemtl.ops.bitmap`) by the radius and flattened, so that a pixel is one
-    number and a place of the disc is one number to be added to it.
+    Images are padded by the radius (see `densemtl.ops.bitmap`) and flattened, so that a pixel is
+    one index, and an offset in the disc is one number that is added to it.
 
     Args:
         shape: height and width of the image.
