@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 TOOLS = Path(__file__).parents[1] / "tools"
-PRELOADED = ["densemtl.run", "densemtl.score", "densemtl.tables", "densemtl.predictions.files"]
+PRELOADED = [
+    *("collector", "densemtl.run", "densemtl.score", "densemtl.tables"),
+    "densemtl.predictions.files",
+]
 TIMEOUT = 600
 """Seconds; what hangs on a busy machine and what is slow there are not to be told apart sooner."""
 

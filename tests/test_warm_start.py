@@ -14,6 +14,8 @@ from densemtl.engine.precision import make_precision
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.run import make_job, run
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 SHORT = ("train.epochs=1", "decoder={name: cross_stitch, alpha: 1.0}")
 TASKS = ("semseg", "depth")
 

@@ -25,6 +25,8 @@ from densemtl.run import run
 from densemtl.score import score
 from densemtl.types import VOID
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 EDGE = "tasks=[{name: edge, max_distance: 0.03}]"
 """On pictures of 32x40 pixels 1.5 of them."""
 

@@ -59,6 +59,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     assert kinds.count("train") == 8
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_results_are_those_of_the_best_weights(tmp_path: Path) -> None:
     from densemtl.load import load
     from densemtl.score import score
@@ -70,6 +71,7 @@ def test_results_are_those_of_the_best_weights(tmp_path: Path) -> None:
         assert again.tasks[task].metrics == pytest.approx(result.metrics, rel=1e-6, nan_ok=True)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_losses_fall(tmp_path: Path) -> None:
     run(tiny("train.epochs=12", "train.eval_every=12", "optim.lr=1e-2"), tmp_path, "cpu")
     lines = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "train"]
@@ -203,6 +205,7 @@ def test_too_few_images_for_one_step_is_an_error(tmp_path: Path) -> None:
         job(tmp_path, "train.accumulate=5")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_folder_is_not_shared_by_two_experiments(tmp_path: Path) -> None:
     run(tiny("train.epochs=1"), tmp_path, "cpu", max_steps=1)
     with pytest.raises(ConfigError, match=r"optim\.lr is 0\.001 there, 0\.5 here"):
@@ -210,6 +213,7 @@ def test_a_folder_is_not_shared_by_two_experiments(tmp_path: Path) -> None:
     assert run(tiny("train.epochs=1", "train.log_every=3"), tmp_path, "cpu").complete
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_baselines_are_trained_once_and_give_delta_m(tmp_path: Path) -> None:
     settings = ("train.epochs=1", "baselines=auto")
     results = run(tiny(*settings), tmp_path / "multi", "cpu")
@@ -227,6 +231,7 @@ def test_baselines_are_trained_once_and_give_delta_m(tmp_path: Path) -> None:
     assert [(folder / "best.safetensors").stat().st_mtime_ns for folder in folders] == written
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_results_hold_no_nan(tmp_path: Path) -> None:
     run(tiny("train.epochs=1"), tmp_path, "cpu", max_steps=1)
     text = (tmp_path / "results.json").read_text()
@@ -234,6 +239,7 @@ def test_results_hold_no_nan(tmp_path: Path) -> None:
     assert not json.loads(text)["complete"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_given_references_are_checked_before_training(tmp_path: Path) -> None:
     for task in ("semseg", "depth"):
         run(tiny("train.epochs=1").single_task(task), tmp_path / task, "cpu")

@@ -28,7 +28,7 @@ def model(decoder: str, backbone: str) -> nn.Module:
     torch.manual_seed(0)
     chosen = f"backbone={{name: {backbone}, pretrained: false}}"
     experiment = tiny(f"decoder.name={decoder}", chosen)
-    return build_model(experiment, build_tasks(experiment)).train()
+    return build_model(experiment, build_tasks(experiment)).double().train()
 
 
 def step(net: nn.Module) -> tuple[list[Tensor], float]:
