@@ -45,8 +45,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("file", RUNNABLE, ids=name)
 def test_takes_a_step(file: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
-    dataset = load_experiment(file, SMALL).data.name
-    overrides = [*SMALL, *data[dataset]]
+    experiment = load_experiment(file, SMALL)
+    overrides = [*SMALL, *data[experiment.data.name]]
+    if experiment.input.fit == "pad":
+        overrides.append("input.size=[64, 64]")  # images of the fakes are larger than 32x32
     if "derived_normals" in load_experiment(file).data.options:
         overrides.append("data.derived_normals=null")
     results = run(load_experiment(file, overrides), tmp_path, "cpu", max_steps=1)

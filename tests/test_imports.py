@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -117,7 +118,8 @@ def name_of(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(file: Path) -> set[str]:
+@cache
+def imported(file: Path) -> frozenset[str]:
     """All modules that a file imports, wherever in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -129,7 +131,7 @@ def imported(file: Path) -> set[str]:
             beside = (ROOT.parent / module.replace(".", "/")).is_dir()
             members = [alias.name for alias in node.names if beside]
             found |= {f"{module}.{member}" for member in members} or {module}
-    return found
+    return frozenset(found)
 
 
 def own_imports(file: Path) -> set[str]:

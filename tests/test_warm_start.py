@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exact import assert_same
 from experiments import tiny
 
 from densemtl.build import build_splits
@@ -45,7 +46,7 @@ def test_unmixed_networks_repeat_the_single_task_runs(
     )
     batch = next(iter(job.val_loader))
     with torch.no_grad():
-        final = job.stepper.model.eval()(batch.image).final
+        final = job.stepper.model.eval().double()(batch.image).final
     for task in TASKS:
         single = tiny("train.epochs=1").single_task(task)
         alone = make_job(
@@ -53,7 +54,7 @@ def test_unmixed_networks_repeat_the_single_task_runs(
         ).stepper.model
         alone.load_state_dict(load_weights(singles[task] / "best.safetensors").tensors)
         with torch.no_grad():
-            torch.testing.assert_close(final[task], alone.eval()(batch.image).final[task])
+            assert_same(final[task], alone.eval().double()(batch.image).final[task])
 
 
 def test_baselines_serve_as_start_and_as_reference(

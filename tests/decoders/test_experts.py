@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from decoders.test_equations import conv, image, lively, norm
-from exact import GATE_TOLERANCE, assert_same
+from exact import SINGLE_TOLERANCE, assert_same
 from torch import Tensor, nn
 
 from densemtl.decoders.cgc import CGC
@@ -92,7 +92,7 @@ def check(
         assert list(made) == list(decoder.task_names)
         for task, head in decoder.heads.items():
             wanted = head([level[task] for level in levels])
-            assert_same(made[task], wanted, GATE_TOLERANCE)
+            assert_same(made[task], wanted, SINGLE_TOLERANCE)
 
 
 @pytest.mark.parametrize("gate", ["pixel", "pooled"])
@@ -287,7 +287,7 @@ def test_all_start_as_hard_sharing_whatever_their_gates(
     assert any((feature < 0).any() for feature in decoder.backbone(x))
     wanted, made = predict(hard, x), predict(decoder, x)
     for task in ("semseg", "depth"):
-        assert_same(made[task], wanted[task], GATE_TOLERANCE)
+        assert_same(made[task], wanted[task], SINGLE_TOLERANCE)
 
 
 @pytest.mark.parametrize("cls", FAMILY)

@@ -18,7 +18,10 @@ from densemtl.errors import ConfigError
 from densemtl.run import make_job, run
 
 STEPS = 6
-SMALL = ("data.train_images=4", "data.val_images=2", "train.epochs=3", "train.eval_every=3")
+SMALL = (
+    *("data.train_images=4", "data.val_images=2", "train.epochs=3", "train.eval_every=3"),
+    "head={name: linear}",
+)
 OPTIONS = {"stch": ", warmup_epochs: 1"}
 RULES = components.names("balancing")
 
