@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import tests.helpers.collector  # noqa: F401  # before large imports
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -13,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from densemtl import registry
@@ -38,6 +43,11 @@ TASK_OPTIONS: dict[str, dict[str, Any]] = {
 """The six tasks and the four generic kinds, with the options they need."""
 
 
+def pytest_collection_finish() -> None:
+    """What has been imported stays: no collection need look at it again."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _use_one_thread() -> None:
     torch.set_num_threads(1)
@@ -50,6 +60,15 @@ def double_precision() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not rendered, which is a third of a small run's time.
+
+    `test_curves.py` and `test_a_run_leaves_what_it_promises` render those of a run.
+    """
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: Path(file).touch())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def name_of(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def list_imports(file: Path) -> set[str]:
+@cache
+def list_imports(file: Path) -> frozenset[str]:
     """Return the names of all modules that a file imports, including imports in functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -71,7 +73,7 @@ def list_imports(file: Path) -> set[str]:
             is_package = (ROOT.parent / module.replace(".", "/")).is_dir()
             members = [alias.name for alias in node.names if is_package]
             found |= {f"{module}.{member}" for member in members} or {module}
-    return found
+    return frozenset(found)
 
 
 def list_own_imports(file: Path) -> set[str]:

@@ -79,6 +79,7 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_means_and_deviations(tmp_path: Path) -> None:
     single, hard, cross = grid(written(trained(tmp_path), tmp_path / "report")["table.md"])
     assert [line["run"] for line in (single, hard, cross)] == [
@@ -95,6 +96,7 @@ def test_means_and_deviations(tmp_path: Path) -> None:
     assert hard["Delta_m % ↑"] == f"3.5 ± {statistics.stdev([5, 2]):.2g}"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_single_tasks_are_one_row_whose_costs_add_up(tmp_path: Path) -> None:
     single = grid(written(trained(tmp_path), tmp_path / "report")["table.md"])[0]
     assert single["semseg s ↑"] == "0.5 ± 0"
@@ -104,6 +106,7 @@ def test_single_tasks_are_one_row_whose_costs_add_up(tmp_path: Path) -> None:
     assert single["Delta_m % ↑"] == single["peak RSS MiB"] == ""
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_other_tables_hold_the_same(tmp_path: Path) -> None:
     texts = written(trained(tmp_path), tmp_path / "report")
     cross = list(csv.DictReader(io.StringIO(texts["table.csv"])))[2]
@@ -116,6 +119,7 @@ def test_the_other_tables_hold_the_same(tmp_path: Path) -> None:
             assert not cell or cell in cells
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_differences_are_paired(tmp_path: Path) -> None:
     """0.6 - 0.5 and 0.64 - 0.52: mean 0.11, s = 0.0141, and t(1) = 12.706."""
     texts = written(trained(tmp_path), tmp_path / "report")
@@ -132,6 +136,7 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     assert float(first["t low"]) == pytest.approx(0.11 - 12.7062 * 0.01, abs=1e-5)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_rules_are_held_against_a_rule(tmp_path: Path) -> None:
     plan = make_tiny_plan(
         tmp_path, decoders=["hard_sharing"], balancing=["gls", "fixed"], seeds=[0, 1]
@@ -147,6 +152,7 @@ def test_rules_are_held_against_a_rule(tmp_path: Path) -> None:
     assert [line["difference"] for line in lines] == ["-0.25", "+0"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
     plan = trained(tmp_path)
     (plan.groups[0].runs[1].folder / "results.json").unlink()
@@ -172,6 +178,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert "synthetic val, 4 images, survey protocol" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_panels_are_shown_only_where_they_may_be(tmp_path: Path) -> None:
     plan = trained(tmp_path)
     for step in (1, 12):
@@ -186,6 +193,7 @@ def test_panels_are_shown_only_where_they_may_be(tmp_path: Path) -> None:
     assert b64decode(panel.partition(",")[2]) == last.read_bytes()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_failures_are_shown(tmp_path: Path) -> None:
     plan = trained(tmp_path)
     failed = plan.groups[1].runs[1]
@@ -197,6 +205,7 @@ def test_failures_are_shown(tmp_path: Path) -> None:
     assert "exit code 1\nepoch 1\nValueError: &lt;odd&gt;" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_groups_of_several_backbones_have_references_of_their_own(tmp_path: Path) -> None:
     plan = trained(tmp_path, backbones=["test_resnet", "test_convnext"])
     lines = grid(written(plan, tmp_path / "report")["table.md"])
@@ -207,6 +216,7 @@ def test_groups_of_several_backbones_have_references_of_their_own(tmp_path: Path
     ]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_references_there_is_no_gain_to_draw(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path)
     for run in plan.runs:

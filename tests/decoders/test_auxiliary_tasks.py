@@ -43,6 +43,7 @@ def test_only_targets_are_final(make_task: Callable[..., Task], architecture: st
     assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients)
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("architecture", ABLE)
 def test_a_run_learns_them_and_scores_the_targets(tmp_path: Path, architecture: str) -> None:
     options = (f"decoder.name={architecture}", "auxiliary_tasks=[edge, normals]")

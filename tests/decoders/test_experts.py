@@ -27,7 +27,7 @@ from densemtl.layers.mixture_of_experts import (
 )
 from densemtl.tasks.base import Task
 from tests.helpers.decoder_cases import batch_norm, conv, make_images, randomize_batch_norms
-from tests.helpers.exact import GATE_TOLERANCE, assert_same
+from tests.helpers.exact import SINGLE_TOLERANCE, assert_same
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -99,7 +99,7 @@ def check(
         assert list(made) == list(decoder.task_names)
         for task, head in decoder.heads.items():
             wanted = head([level[task] for level in levels])
-            assert_same(made[task], wanted, GATE_TOLERANCE)
+            assert_same(made[task], wanted, SINGLE_TOLERANCE)
 
 
 @pytest.mark.parametrize("gating", ["pixel", "pooled"])
@@ -294,7 +294,7 @@ def test_all_start_as_hard_sharing_whatever_their_gates(
     assert any((feature < 0).any() for feature in decoder.backbone(x))
     wanted, made = predict(hard, x), predict(decoder, x)
     for task in ("semseg", "depth"):
-        assert_same(made[task], wanted[task], GATE_TOLERANCE)
+        assert_same(made[task], wanted[task], SINGLE_TOLERANCE)
 
 
 @pytest.mark.parametrize("cls", FAMILY)

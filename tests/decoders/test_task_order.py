@@ -20,7 +20,7 @@ from tests.helpers.decoder_cases import (
     STAGED_ARCHITECTURES,
     UNSTAGED_BACKBONES,
 )
-from tests.helpers.exact import GATE_TOLERANCE, TOLERANCE, assert_same
+from tests.helpers.exact import SINGLE_TOLERANCE, TOLERANCE, assert_same
 
 NAMES = ["semseg", "depth", "normals"]
 GATED = {"cgc", "ml_mmoe", "mmoe", "ple"}
@@ -46,12 +46,12 @@ def test_other_order_same_predictions(
     new = build(make_task, architecture, [NAMES[index] for index in ORDER], backbone)
     state = old.state_dict()
     new.load_state_dict({key: moved(architecture, key, state) for key in state})
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).double()
+    x = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         wanted, made = old.double().eval()(x).logits, new.double().eval()(x).logits
     assert list(made) == [NAMES[index] for index in ORDER]
     for task in NAMES:
-        tolerance = GATE_TOLERANCE if architecture in GATED else TOLERANCE
+        tolerance = SINGLE_TOLERANCE if architecture in GATED else TOLERANCE
         assert_same(made[task], wanted[task], tolerance)
     assert (wanted["depth"].std() > 1e-4).item()
 
@@ -60,7 +60,7 @@ def test_other_order_same_predictions(
 def test_the_same_seed_makes_the_same_network(
     make_task: Callable[..., Task], architecture: str
 ) -> None:
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         one, other = (build(make_task, architecture, NAMES).eval()(x).logits for _ in range(2))
     assert all(torch.equal(one[task], other[task]) for task in NAMES)

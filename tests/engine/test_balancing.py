@@ -18,7 +18,10 @@ from densemtl.runtime.execution import make_execution_config
 from tests.helpers.experiments import make_tiny_experiment
 
 STEPS = 6
-SMALL = ("data.train_images=4", "data.val_images=2", "train.epochs=3", "train.eval_every=3")
+SMALL = (
+    *("data.train_images=4", "data.val_images=2", "train.epochs=3", "train.eval_every=3"),
+    "head={name: linear}",
+)
 OPTIONS = {"stch": ", warmup_epochs: 1"}
 RULES = registry.list_names("balancing")
 

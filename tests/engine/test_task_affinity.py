@@ -65,14 +65,15 @@ def gradient(
 
 
 def test_cosines_are_those_of_whole_backward_passes(tasks: list[Task], batch: Batch) -> None:
-    model = network(tasks, "hard_sharing")
+    model = network(tasks, "hard_sharing").double()
     one, other = (gradient(model, tasks, batch, name) for name in ("semseg", "normals"))
     keys = [key for key in one if ".net.layer3." in key]
     a, b = (torch.cat([each[key].flatten() for key in keys]) for each in (one, other))
     cosines = TaskAffinity(model, tasks, CPU).compute_gradient_cosines(batch)
     assert list(cosines) == ["stem", "stage 1", "stage 2", "stage 3", "stage 4"]
     wanted = float(a @ b / a.norm() / b.norm())
-    assert float(cosines["stage 3"][0, 2]) == pytest.approx(wanted, abs=1e-5)
+    # Gradients are in double precision, but cosines are computed in float32.
+    assert float(cosines["stage 3"][0, 2]) == pytest.approx(wanted, abs=1e-6)
     for matrix in cosines.values():
         torch.testing.assert_close(matrix.diagonal(), torch.ones(3))
         torch.testing.assert_close(matrix, matrix.T)

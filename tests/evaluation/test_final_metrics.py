@@ -25,6 +25,8 @@ from densemtl.types import IGNORE_INDEX
 from tests.helpers.experiments import make_tiny_experiment
 from tests.helpers.protocols import boundary
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 EDGE = "tasks=[{name: edge, max_distance: 0.03}]"
 """On pictures of 32x40 pixels 1.5 of them."""
 

@@ -15,8 +15,8 @@ from torch import Tensor
 TOLERANCE = 1e-9
 """Largest difference that is rounding in double precision, relative to the largest value."""
 
-GATE_TOLERANCE = 8 * torch.finfo(torch.float32).eps
-"""The same where gates take part, whose softmax is computed in single precision."""
+SINGLE_TOLERANCE = 8 * torch.finfo(torch.float32).eps
+"""The same where a part is computed in float32 by design: the softmax of gates, losses."""
 
 
 def assert_same(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:

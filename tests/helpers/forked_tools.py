@@ -17,8 +17,7 @@ from typing import Any
 
 TOOLS_DIR = Path(__file__).parents[2] / "tools"
 PRELOADED_MODULES = [
-    "densemtl.runs.train_run",
-    "densemtl.runs.evaluate_run",
+    *("tests.helpers.collector", "densemtl.runs.train_run", "densemtl.runs.evaluate_run"),
     "densemtl.results.tables",
     "densemtl.evaluation.prediction_files",
 ]

@@ -24,11 +24,11 @@ MODELS = {
 }
 
 
-def model(decoder: str, backbone: str) -> nn.Module:
+def model(decoder: str, backbone: str, *overrides: str) -> nn.Module:
     torch.manual_seed(0)
     chosen = f"backbone={{name: {backbone}, pretrained: false}}"
-    experiment = make_tiny_experiment(f"decoder.name={decoder}", chosen)
-    return build_model(experiment, build_tasks(experiment)).train()
+    experiment = make_tiny_experiment(f"decoder.name={decoder}", chosen, *overrides)
+    return build_model(experiment, build_tasks(experiment)).double().train()
 
 
 def step(net: nn.Module) -> tuple[list[Tensor], float]:
@@ -60,7 +60,7 @@ def test_every_number_stays_and_less_is_kept(decoder):
 
 
 def test_compiled_every_number_stays():
-    plain = model("hard_sharing", "test_resnet")
+    plain = model("hard_sharing", "test_resnet", "head={name: linear}")
     thrifty = deepcopy(plain)
     enable_grad_checkpointing(thrifty)
     torch._dynamo.reset()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from densemtl.results.results import load_results
 from densemtl.runs.train_run import build_training_run, train_experiment
 from densemtl.runtime.execution import make_execution_config
 from tests.helpers.experiments import make_tiny_experiment, write_tiny_config
+from tests.helpers.forked_tools import fork
 from tests.helpers.two_ranks import start_tool_on_two_ranks, wait_for_both
 
 NO_NUMBERS = {"kind", "time", "images_per_second"}
@@ -187,19 +186,20 @@ def test_torchrun_starts_a_killed_rank_again(tmp_path: Path) -> None:
         "cpu",
     ]
     command += ["--output", "run"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
-    done = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", "--max-restarts=1", str(file), *command],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    job = fork(tmp_path / "said.txt", {"OMP_NUM_THREADS": "1"}, torchrun, tmp_path, file, *command)
+    assert job.wait() == 0, job.read_output()
     assert (tmp_path / "killed").exists()
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"]
     assert [line["step"] for line in lines(tmp_path / "run", "train")] == list(range(1, 9))
+
+
+def torchrun(folder: Path, script: Path, *arguments: str) -> None:
+    """As from a shell, but ranks are forked from a process that has imported everything."""
+    from torch.distributed.run import main
+
+    os.chdir(folder)
+    options = ["--nproc-per-node=2", "--max-restarts=1", "--run-path", "--start-method=fork"]
+    main([*options, str(script), *arguments])
 
 
 SUICIDE = """
@@ -216,5 +216,9 @@ def save_and_die(self, *given):
         os.kill(os.getpid(), signal.SIGKILL)
 
 state.TrainState.save = save_and_die
-runpy.run_path("{tools}/train.py", run_name="__main__")
+try:
+    runpy.run_path("{tools}/train.py", run_name="__main__")
+except SystemExit as ended:  # torchrun waits for scripts to return, as it runs them here
+    if ended.code:
+        raise
 """

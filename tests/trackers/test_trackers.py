@@ -126,6 +126,8 @@ def test_mistakes(given: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 needs_wandb = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason='wandb: pip install "densemtl[wandb]"'
 )
