@@ -10,7 +10,7 @@ from densemtl.data.datasets.synthetic import SyntheticDataset
 from densemtl.data.datasets.synthetic_scenes.render import RenderedScene
 
 _SCENES: dict[tuple[Any, ...], RenderedScene] = {}
-_render = SyntheticDataset.render
+_render = SyntheticDataset.render_scene
 
 
 @pytest.fixture(autouse=True)
@@ -23,4 +23,4 @@ def _rooms_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
             _SCENES[key] = _render(dataset, index)
         return _SCENES[key]
 
-    monkeypatch.setattr(SyntheticDataset, "render", render)
+    monkeypatch.setattr(SyntheticDataset, "render_scene", render)

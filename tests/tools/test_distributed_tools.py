@@ -205,9 +205,9 @@ def torchrun(folder: Path, script: Path, *arguments: str) -> None:
 SUICIDE = """
 import os, runpy, signal, sys
 from pathlib import Path
-from densemtl.engine import state
+from densemtl.engine import train_state
 
-save = state.TrainState.save
+save = train_state.TrainState.save
 
 def save_and_die(self, *given):
     save(self, *given)
@@ -215,7 +215,7 @@ def save_and_die(self, *given):
         Path("killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-state.TrainState.save = save_and_die
+train_state.TrainState.save = save_and_die
 try:
     runpy.run_path("{tools}/train.py", run_name="__main__")
 except SystemExit as ended:  # torchrun waits for scripts to return, as it runs them here
