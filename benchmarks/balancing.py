@@ -135,7 +135,7 @@ def make_step(
     from densemtl.config.experiment import validate_experiment
     from densemtl.config.yaml_loader import apply_overrides
     from densemtl.factory import build_splits
-    from densemtl.runs.train_run import build_training_run
+    from densemtl.runs.training_run import build_training_run
     from densemtl.runtime.execution import make_execution_config
 
     size = list(args.size)

@@ -56,7 +56,7 @@ def make_step(file: Path, folder: Path) -> Callable[[], object]:
     """One optimiser step on one batch in memory."""
     from densemtl.config.experiment import load_experiment
     from densemtl.factory import build_splits
-    from densemtl.runs.train_run import build_training_run
+    from densemtl.runs.training_run import build_training_run
     from densemtl.runtime.execution import make_execution_config
 
     plain = load_experiment(file)

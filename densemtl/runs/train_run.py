@@ -6,33 +6,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_experiment
 from densemtl.data.dataloader import translate_worker_errors
-from densemtl.distributed.collectives import barrier, get_world_size, is_main_process
-from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
+from densemtl.distributed.collectives import barrier, is_main_process
 from densemtl.engine.final_metrics import compute_final_metrics
-from densemtl.engine.optimizer import LRSchedule, make_optimizer
 from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
-from densemtl.engine.sharding import apply_fsdp, check_fsdp_compatible
-from densemtl.engine.train_state import TrainState, make_ema
-from densemtl.engine.train_step import TrainStep
-from densemtl.engine.trainer import TrainingRun, count_steps_per_epoch, train
+from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError
 from densemtl.factory import (
     Splits,
     build_auxiliary_tasks,
     build_balancer,
-    build_eval_loader,
     build_splits,
     build_tasks,
     build_trackers,
-    build_train_loader,
 )
-from densemtl.inference.predictor import Predictor
 from densemtl.io.atomic import atomic_write
-from densemtl.models.activation_checkpointing import enable_grad_checkpointing
 from densemtl.results.results import (
     BASELINES,
     RESULTS_FILE,
@@ -43,9 +32,9 @@ from densemtl.results.results import (
 )
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
+from densemtl.runs.training_run import build_training_run
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
-from densemtl.runtime.rng_state import set_rng_state
 from densemtl.runtime.versions import get_versions
 from densemtl.visualization.matrix_history import plot_matrix_history
 from densemtl.visualization.training_curves import plot_balancing, plot_training_curves
@@ -226,73 +215,3 @@ def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]
             )
     elif saved != current:
         yield f"{path} is {saved} there, {current} here"
-
-
-def build_training_run(
-    experiment: ExperimentConfig,
-    splits: Splits,
-    folder: Path,
-    execution: ExecutionConfig,
-    init_from: Mapping[str, Path] | None = None,
-    initial: InitialModel | None = None,
-) -> TrainingRun:
-    """Build a run's parts, and restore what an earlier call left in its folder.
-
-    Args:
-        experiment: what to train.
-        splits: its data.
-        folder: of the run.
-        execution: where and how it runs.
-        init_from: {task: single-task run} that networks of one task each start from.
-        initial: the experiment's model, if it was built before.
-    """
-    settings, pin = experiment.train, execution.device.type == "cuda"
-    tasks = build_tasks(experiment)
-    learnt = [*tasks, *build_auxiliary_tasks(experiment)]
-    train_loader = build_train_loader(experiment, splits.train, learnt, pin)
-    steps_per_epoch = count_steps_per_epoch(train_loader, settings.grad_accum_steps)
-    initial = initial or build_initial_model(experiment, tasks)
-    set_rng_state(initial.rng_state)
-    model = initial.model
-    if init_from:
-        warm_start(model, init_from)
-    if settings.grad_checkpointing:
-        enable_grad_checkpointing(model)
-    execution.to_device(model)
-    if settings.compile:
-        model.compile()
-    balancer = build_balancer(experiment, learnt).to(execution.device)
-    average = make_ema(model, settings)
-    if get_world_size() > 1:
-        convert_sync_batchnorm(model)
-        if settings.fsdp:
-            check_fsdp_compatible(settings, balancer)
-            apply_fsdp(model)
-            if average is not None:
-                apply_fsdp(average.module)
-    optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
-    scaler = torch.amp.GradScaler(execution.device.type, enabled=settings.amp == "fp16")
-    state = TrainState(model, average, optimizer, balancer, scaler)
-    state.restore(folder)
-    return TrainingRun(
-        title=_make_title(experiment),
-        folder=folder,
-        config_yaml=experiment.to_yaml(),
-        tasks=tasks,
-        train_step=TrainStep(model, learnt, balancer, optimizer, execution, settings, scaler),
-        state=state,
-        schedule=LRSchedule(experiment.schedule, optimizer, settings.epochs, steps_per_epoch),
-        train_loader=train_loader,
-        val_loader=build_eval_loader(experiment, splits.val, tasks, pin),
-        val_dataset=splits.val,
-        input_config=experiment.input,
-        make_predict_fn=lambda of: Predictor(of, tasks, experiment.input, device=execution),
-        protocol=experiment.protocol,
-        train_config=settings,
-        trackers=build_trackers(experiment),
-    )
-
-
-def _make_title(experiment: ExperimentConfig) -> str:
-    names = "+".join(experiment.list_task_names())
-    return f"{experiment.decoder.name} {names}"

@@ -13,7 +13,8 @@ from densemtl.engine.run_log import read_log
 from densemtl.engine.trainer import TrainingRun, train
 from densemtl.errors import ConfigError
 from densemtl.factory import build_splits
-from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runs.train_run import train_experiment
+from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config
 from tests.helpers.experiments import make_tiny_experiment
 

@@ -12,7 +12,7 @@ from densemtl.balancing.equal import Equal
 from densemtl.engine.train_step import TrainStep
 from densemtl.engine.trainer import TrainingRun
 from densemtl.factory import build_splits
-from densemtl.runs.train_run import build_training_run
+from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config
 from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import Batch

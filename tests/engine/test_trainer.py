@@ -16,7 +16,8 @@ from densemtl.engine.trainer import TrainingRun, train
 from densemtl.errors import ConfigError, DataError, ResultsError
 from densemtl.factory import build_splits
 from densemtl.results.results import load_results
-from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runs.train_run import train_experiment
+from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config
 from tests.helpers.exact import SINGLE_TOLERANCE, assert_all_same
 from tests.helpers.experiments import make_tiny_experiment

@@ -29,7 +29,7 @@ from densemtl.config.sections import (
 from densemtl.data.datasets.synthetic import SyntheticDataset
 from densemtl.engine.trainer import train
 from densemtl.factory import build_splits
-from densemtl.runs.train_run import build_training_run
+from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import ExecutionConfig
 
 BACKBONES = tuple(timm.list_models("test_*"))

@@ -12,7 +12,8 @@ from densemtl.factory import build_model, build_splits, build_tasks
 from densemtl.models.complexity import count_flops, meta_copy
 from densemtl.runs import initial_model
 from densemtl.runs.initial_model import build_initial_model
-from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runs.train_run import train_experiment
+from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config
 from tests.helpers.experiments import make_tiny_experiment
 

@@ -10,7 +10,8 @@ import torch
 from densemtl.engine.checkpoint import load_weights
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.factory import build_splits
-from densemtl.runs.train_run import build_training_run, train_experiment
+from densemtl.runs.train_run import train_experiment
+from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config
 from tests.helpers.exact import assert_same
 from tests.helpers.experiments import make_tiny_experiment
