@@ -29,12 +29,12 @@ def test_the_import_is_light_and_every_public_name_is_there() -> None:
 
 def test_names_of_all_parts() -> None:
     assert {"hard_sharing", "mti_net"} <= set(densemtl.list_decoders())
-    assert {"fpn", "deeplab"} <= set(densemtl.list_heads())
+    assert {"fpn", "deeplabv3"} <= set(densemtl.list_heads())
     assert {"semseg", "depth", "classification"} <= set(densemtl.list_tasks())
     assert {"nyud", "synthetic"} <= set(densemtl.list_datasets())
     assert {"fixed", "uncertainty"} <= set(densemtl.list_balancing())
     assert densemtl.list_protocols() == ["modern", "survey"]
-    assert set(densemtl.list_metrics()) >= {"miou", "boundary", "reliability"}
+    assert set(densemtl.list_metrics()) >= {"miou", "boundary", "calibration_error"}
     assert densemtl.list_trackers() == ["mlflow", "tensorboard", "wandb"]
 
 

@@ -14,7 +14,7 @@ from densemtl.engine.loading import TrainedModel
 from densemtl.evaluation.evaluate import Scores, evaluate
 from densemtl.evaluation.prediction_files import to_decoded_batch
 from densemtl.factory import build_dataset, build_eval_loader
-from densemtl.metrics.calibration import CalibrationError
+from densemtl.metrics.calibration_error import CalibrationError
 from densemtl.ops.layouts import to_tensor
 from densemtl.runtime.progress_bar import track_progress
 from densemtl.tasks.base import Task

@@ -15,7 +15,7 @@ from densemtl.factory import build_dataset
 from densemtl.inference.predictor import Predictor
 from densemtl.io.atomic import atomic_write, write_json
 from densemtl.io.writers import write_image
-from densemtl.metrics.calibration import CalibrationError
+from densemtl.metrics.calibration_error import CalibrationError
 from densemtl.ops.colormaps import apply_viridis_colormap
 from densemtl.results.results import nan_to_none
 from densemtl.results.tables import csv_table

@@ -15,6 +15,20 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+_TASK_OPTIONS = ("tasks.*", "data.folder.labels.*.options")
+"""Paths of sections that hold options of tasks."""
+
+_RENAMED_TASK_OPTIONS = {
+    "colours": "colors",
+    "divisor": "reduction",
+    "high": "vis_max",
+    "low": "vis_min",
+    "regions_under": "region_label_protocols",
+    "scales_with_zoom": "scale_equivariant",
+}
+_RENAMED_TASK_KINDS = {"classes": "classification", "unit_vectors": "direction"}
+_RENAMED_REDUCTIONS = {"elements": "element_mean", "pixels": "pixel_mean"}
+
 RENAMED_KEYS: dict[str, str] = {
     "augment.flip": "flip_prob",
     "augment.jitter": "color_jitter",
@@ -44,18 +58,12 @@ RENAMED_KEYS: dict[str, str] = {
     "decoder.mmoe.gate": "gating",
     "decoder.ple.gate": "gating",
     "decoder.ple.own_experts": "task_experts",
-    "head.deeplab.rates": "atrous_rates",
+    "head.deeplabv3.rates": "atrous_rates",
     "loader.cache_folder": "cache_dir",
     "loader.corrupt": "on_corrupt",
     "loader.workers": "num_workers",
     "schedule.final_lr": "min_lr",
     "schedule.per": "interval",
-    "tasks.*.colours": "colors",
-    "tasks.*.divisor": "reduction",
-    "tasks.*.high": "vis_max",
-    "tasks.*.low": "vis_min",
-    "tasks.*.scales_with_zoom": "scale_equivariant",
-    "tasks.edge.regions_under": "region_label_protocols",
     "trackers.mlflow.experiment": "experiment_name",
     "trackers.mlflow.uri": "tracking_uri",
     "train.accumulate": "grad_accum_steps",
@@ -69,6 +77,9 @@ RENAMED_KEYS: dict[str, str] = {
     "train.panels_every": "visualize_every",
     "train.relations_every": "grad_similarity_every",
     "train.shard": "fsdp",
+    **{
+        f"{path}.{old}": new for path in _TASK_OPTIONS for old, new in _RENAMED_TASK_OPTIONS.items()
+    },
 }
 """{path of an old key: new key}, such as {"train.accumulate": "grad_accum_steps"}."""
 
@@ -76,10 +87,11 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "augment.crop": {"centre": "center"},
     "schedule.interval": {"iteration": "step"},
     "head.name": {"deeplab": "deeplabv3", "hrnet": "hrnetv2"},
-    "tasks.kind": {"classes": "classification", "unit_vectors": "direction"},
-    "tasks.name": {"classes": "classification", "unit_vectors": "direction"},
-    "data.folder.labels.*.kind": {"classes": "classification", "unit_vectors": "direction"},
+    "tasks.kind": _RENAMED_TASK_KINDS,
+    "data.folder.labels.*.kind": _RENAMED_TASK_KINDS,
     "decoder.mti_net.softmax": {"published_code": "reference_code"},
+    "metrics.name": {"reliability": "calibration_error"},
+    **{f"{path}.reduction": _RENAMED_REDUCTIONS for path in _TASK_OPTIONS},
 }
 """{path: {old value: new value}}, such as {"decoder.mti_net.softmax": {"a": "b"}}; `decoder.name`
 is the path of the names of components."""

@@ -11,7 +11,7 @@ from densemtl.ops.bincount import bincount
 from densemtl.types import IGNORE_INDEX
 
 
-class ThresholdCounts(NamedTuple):
+class PixelCounts(NamedTuple):
     """Pixels of each of B images, at each of T thresholds (ascending), all int64.
 
     Attributes:
@@ -29,7 +29,7 @@ class ThresholdCounts(NamedTuple):
 
 def count_at_thresholds(
     probability: Tensor, target: Tensor, thresholds: Tensor, inclusive: bool
-) -> ThresholdCounts:
+) -> PixelCounts:
     """Count BxHxW probabilities against BxHxW labels in {0, 1}, void 255.
 
     The thresholds are evenly spaced.
@@ -46,7 +46,7 @@ def count_at_thresholds(
     cells = bincount(cell, 2 * bins * images + 1)[:-1]
     reached = cells.view(images, 2, bins).flip(-1).cumsum(-1).flip(-1)
     both, hits = reached.sum(1), reached[:, 1]
-    return ThresholdCounts(hits[:, 1:], both[:, 1:], hits[:, 0], both[:, 0])
+    return PixelCounts(hits[:, 1:], both[:, 1:], hits[:, 0], both[:, 0])
 
 
 def _count_passed_thresholds(probability: Tensor, thresholds: Tensor, inclusive: bool) -> Tensor:

@@ -111,7 +111,7 @@ def test_t_holds_the_truth_as_often_as_it_says(count: int) -> None:
 def test_the_bootstrap_holds_the_truth_as_often_as_it_says(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densemtl.benchmark.statistics.RESAMPLES", 1000)
+    monkeypatch.setattr("densemtl.benchmark.statistics.NUM_RESAMPLES", 1000)
     drawn = np.random.default_rng(1).normal(0.3, 2, (600, count))
     held = [low <= 0.3 <= high for low, high in map(compute_bootstrap_interval, drawn)]
     assert np.mean(held) == pytest.approx(0.95, abs=0.025)

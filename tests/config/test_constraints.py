@@ -17,7 +17,7 @@ from densemtl.factory import build_model, build_tasks
 from tests.helpers.experiments import make_tiny_experiment
 
 PACKAGES = ("tasks", "data.datasets", "heads", "decoders", "balancing", "trackers", "metrics")
-FREE = {"low", "high"}
+FREE = {"vis_min", "vis_max"}
 """Numbers that may be anything finite."""
 
 CLASSES = [
@@ -31,7 +31,7 @@ CLASSES = [
 
 
 NARROW = (
-    *("decoder={name: pad_net, width: 1}", "head={name: deeplab, width: 1}"),
+    *("decoder={name: pad_net, width: 1}", "head={name: deeplabv3, width: 1}"),
     *("decoder={name: mmoe, width: 1}", "decoder={name: mti_net, pyramid_width: 1}"),
 )
 
@@ -79,13 +79,13 @@ def test_the_narrowest_networks_run(override: str) -> None:
         ("head.width=-5", "head.width: Input should be greater than or equal to 1, not -5"),
         ("head.width=99999999", "head.width: Input should be less than or equal to 16384"),
         (
-            "head={name: deeplab, rates: [0]}",
+            "head={name: deeplabv3, atrous_rates: [0]}",
             "head.atrous_rates.0: Input should be greater than or",
         ),
-        ("head={name: deeplab, dropout: 2}", "head.dropout: Input should be less than or equal"),
+        ("head={name: deeplabv3, dropout: 2}", "head.dropout: Input should be less than or equal"),
         ("decoder={name: mmoe, experts: 0}", "decoder.experts: Input should be greater than or"),
         ("decoder={name: mmoe, width: 0}", "decoder.width: Input should be greater than or equal"),
-        ("decoder={name: cgc, own_experts: -1}", "decoder.task_experts: Input should be greater"),
+        ("decoder={name: cgc, task_experts: -1}", "decoder.task_experts: Input should be greater"),
         ("decoder={name: ple, layers: 0}", "decoder.layers: Input should be greater than or equal"),
         ("decoder={name: mmoe, load_balance: .nan}", "decoder.load_balance: Input should be a fin"),
         ("decoder={name: cross_stitch, alpha: 2}", "decoder.alpha: Input should be less than or"),

@@ -24,7 +24,7 @@ class Rooms:
         return {
             "semseg": {"class_names": ["wall", "floor"]},
             "depth": {},
-            "height": {"kind": "regression", "high": 2.0},
+            "height": {"kind": "regression", "vis_max": 2.0},
         }
 
 
@@ -108,7 +108,7 @@ def test_overrides(write):
         ("train.amp=int8", "train.amp: Input should be 'none', 'bf16' or 'fp16', not 'int8'"),
         ("input.size=[4]", "input.size.1: must be given"),
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
-        ("protocol=moderm", "protocol: no 'moderm' in metrics.protocols: did you mean 'modern'?"),
+        ("protocol=moderm", "protocol: no 'moderm' in protocols: did you mean 'modern'?"),
         ("tasks=semseg", "tasks: Input should be a valid tuple, not 'semseg'"),
         ("tasks=[]", "tasks: name at least one task"),
         ("tasks=[depth, depth]", "tasks.1: 'depth' is named twice"),
@@ -200,7 +200,7 @@ def test_a_key_that_is_no_text(write):
         [],
         ["tasks=[height, semseg]", "baselines={height: a/b}", "augment.color_jitter={hue: 0.1}"],
         ["balancing={name: fixed, weights: {depth: 2}}", "augment.scales=[1, 1.2, 1.5]"],
-        ["tasks=[{name: semseg, colours: [[1, 2, 3], [4, 5, 6]]}, {name: depth, loss: l1}]"],
+        ["tasks=[{name: semseg, colors: [[1, 2, 3], [4, 5, 6]]}, {name: depth, loss: l1}]"],
         [
             "optim.lr_scale={shared: 0.1, depth: 10}",
             "train.max_grad_norm=10",

@@ -145,7 +145,7 @@ def test_the_schema_names_every_component(schema):
 
 
 def test_the_schema_describes_every_setting(schema):
-    sections = [each for name, each in schema["$defs"].items() if name.endswith("Settings")]
+    sections = [each for name, each in schema["$defs"].items() if name.endswith("Config")]
     described = [
         value.get("description") for each in sections for value in each["properties"].values()
     ]

@@ -170,7 +170,7 @@ def test_fingerprints_are_those_before_the_renaming(monkeypatch: pytest.MonkeyPa
 
 def test_nothing_is_translated_that_was_not_renamed() -> None:
     values = make_tiny_experiment(
-        "tasks=[semseg, {name: edge, metrics: [reliability]}]"
+        "tasks=[semseg, {name: edge, metrics: [calibration_error]}]"
     ).model_dump(mode="json")
     assert translate_config(values) == (values, [])
     assert restore_config(values) == values

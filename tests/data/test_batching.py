@@ -65,8 +65,8 @@ def train(tasks, workers=0, count=10, batch_size=3, seed=7):
     return make_train_loader(view, batch_size, workers)
 
 
-def epoch(loader, number: int, skip: int = 0) -> list[Batch]:
-    loader.sampler.epoch, loader.sampler.skip = number, skip
+def epoch(loader, number: int, start_index: int = 0) -> list[Batch]:
+    loader.sampler.epoch, loader.sampler.start_index = number, start_index
     return list(loader)
 
 
@@ -88,7 +88,7 @@ def test_an_epoch_entered_in_the_middle_goes_on_the_same(tasks):
     loader = train(tasks, batch_size=2)
     whole = epoch(loader, 3)
     assert len(whole) == 5
-    rest = epoch(loader, 3, skip=3 * 2)
+    rest = epoch(loader, 3, start_index=3 * 2)
     assert len(rest) == 2
     assert_same(rest, whole[3:])
 
@@ -222,7 +222,7 @@ def test_batches_move_whole(tasks):
         "image",
         "targets",
         "ids",
-        "frames",
+        "placements",
     }
 
 

@@ -62,7 +62,7 @@ class Fatal(Dataset[int]):
 
 
 def test_a_killed_worker_is_one_line() -> None:
-    with pytest.raises(WorkerError, match=r"killed.*fewer loader\.workers") as error:
+    with pytest.raises(WorkerError, match=r"killed.*decrease loader\.num_workers") as error:
         list(ErrorForwardingDataLoader(Fatal(), sum, batch_size=2, num_workers=1))
     assert "\n" not in str(error.value)
 
@@ -79,7 +79,7 @@ def test_a_broken_file_is_one_line(
     for split in ("train", "val"):
         (root / "gt_sets" / f"{split}.txt").write_text("\n".join(ids))
     told = broken(root)  # type: ignore[operator]
-    loader = f"loader={{batch_size: 1, workers: {workers}, cache: {cache}}}"
+    loader = f"loader={{batch_size: 1, num_workers: {workers}, cache: {cache}}}"
     experiment = make_tiny_experiment(
         f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1"
     )

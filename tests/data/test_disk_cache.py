@@ -75,7 +75,7 @@ def test_a_broken_file_is_written_anew(dataset, tmp_path, kept):
 
 def test_a_cache_that_cannot_be_written_is_told(dataset, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OutputError, match=r"cannot be written .*loader\.cache_folder"):
+    with pytest.raises(OutputError, match=r"cannot be written .*loader\.cache_dir"):
         MemmapCacheDataset(dataset, tmp_path / "cache")[0]
 
 

@@ -20,7 +20,7 @@ from tests.helpers.experiments import make_tiny_experiment
 
 
 def experiment(root: Path, *overrides: str) -> ExperimentConfig:
-    loader = "loader={batch_size: 1, workers: 0, corrupt: skip}"
+    loader = "loader={batch_size: 1, num_workers: 0, on_corrupt: skip}"
     return make_tiny_experiment(
         f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1", *overrides
     )

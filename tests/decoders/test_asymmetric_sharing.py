@@ -138,7 +138,7 @@ def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
         ),
         (
             {"depth": ["xyz"]},
-            ["decoder.sources.depth.0: no task 'xyz', choose from semseg, depth, normals"],
+            ["decoder.sources.depth.0: no task 'xyz', choose from depth, normals, semseg"],
         ),
     ],
 )

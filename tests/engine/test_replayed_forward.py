@@ -18,7 +18,7 @@ from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import Batch
 from tests.helpers.experiments import make_tiny_experiment
 
-DROPOUT = "head={name: deeplab}"
+DROPOUT = "head={name: deeplabv3}"
 
 
 class Curious(Equal):

@@ -90,7 +90,7 @@ def test_losses_fall(tmp_path: Path) -> None:
 SETTINGS = [
     (),
     ("train.ema_decay=0.9", "train.grad_accum_steps=2", "balancing={name: uncertainty}"),
-    ("head={name: deeplab}", "train.amp=bf16", "train.max_grad_norm=1"),
+    ("head={name: deeplabv3}", "train.amp=bf16", "train.max_grad_norm=1"),
     ("loader.num_workers=1", "train.checkpoint_every_steps=3", "augment.scale_range=[1.0, 1.5]"),
 ]
 

@@ -256,8 +256,8 @@ def write_custom_folder(root: Path, count: int = 4, size: Size = SIZE) -> dict[s
             "semseg": {
                 "files": "masks/{id}_mask.png",
                 "class_names": ["road", "car", "sky"],
-                "first": 1,
-                "void": [0],
+                "first_class_id": 1,
+                "ignore_values": [0],
             },
             "depth": {"files": "depth"},
             "water": {"files": "water", "kind": "binary"},

@@ -128,7 +128,7 @@ def test_other_files_of_the_folder_stay(trained: Path, tmp_path: Path) -> None:
 
 
 def test_scores_of_other_weights_are_refused(trained: Path, tmp_path: Path) -> None:
-    results = load_results(trained).model_copy(update={"weights": "0" * 16})
+    results = load_results(trained).model_copy(update={"weights_hash": "0" * 16})
     shutil.copy(trained / "best.safetensors", tmp_path)
     results.save(tmp_path / RESULTS_FILE)
     with pytest.raises(ResultsError, match=r"scores of other weights than best\.safetensors"):

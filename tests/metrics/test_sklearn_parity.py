@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from densemtl.metrics.binary import BinaryMetric
-from densemtl.metrics.calibration import NUM_BINS, CalibrationError
+from densemtl.metrics.calibration_error import NUM_BINS, CalibrationError
 from densemtl.metrics.depth import DepthMetric
 from densemtl.metrics.miou import MIoU
 from densemtl.metrics.regression import RegressionMetric

@@ -36,9 +36,9 @@ def results(*tasks: str, value: float = 50.0, **changes: Any) -> Results:
         "split": "val",
         "split_fingerprint": "abc",
         "images": 654,
-        "weights": "w",
+        "weights_hash": "w",
         "seed": 0,
-        "fingerprint": "f",
+        "config_hash": "f",
         "versions": {},
     }
     return Results(**{**values, **changes})

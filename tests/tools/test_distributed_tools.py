@@ -20,7 +20,7 @@ from densemtl.runs.train_run import train_experiment
 from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config
 from tests.helpers.experiments import make_tiny_experiment, write_tiny_config
-from tests.helpers.forked_tools import fork
+from tests.helpers.forked_tools import start_forked
 from tests.helpers.two_ranks import start_tool_on_two_ranks, wait_for_both
 
 NO_NUMBERS = {"kind", "time", "images_per_second"}
@@ -47,7 +47,7 @@ RECIPES = {
     "terms": (
         "decoder={name: mmoe, load_balance: 0.1}",
         "tasks=[semseg, {name: depth, loss: berhu}, {name: edge, positive_weight: null}]",
-        "loader={batch_size: 4, eval_batch_size: 2, workers: 1}",
+        "loader={batch_size: 4, eval_batch_size: 2, num_workers: 1}",
         SGD,
     ),
     "gradients at features": ("balancing={name: mgda, scope: features}", SGD),
@@ -187,7 +187,9 @@ def test_torchrun_starts_a_killed_rank_again(tmp_path: Path) -> None:
         "cpu",
     ]
     command += ["--output", "run"]
-    job = fork(tmp_path / "said.txt", {"OMP_NUM_THREADS": "1"}, torchrun, tmp_path, file, *command)
+    job = start_forked(
+        tmp_path / "said.txt", {"OMP_NUM_THREADS": "1"}, torchrun, tmp_path, file, *command
+    )
     assert job.wait() == 0, job.read_output()
     assert (tmp_path / "killed").exists()
     assert json.loads((tmp_path / "run" / "results.json").read_text())["complete"]

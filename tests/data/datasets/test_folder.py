@@ -78,7 +78,7 @@ def test_patterns_reach_into_subfolders(tmp_path: Path) -> None:
         "root": tmp_path,
         "images": "left/{id}_left.png",
         "labels": {"semseg": {"files": "fine/{id}_ids.png", "class_names": ["a", "b"]}},
-        "val_share": 0.3,
+        "val_fraction": 0.3,
     }
     both = [make(split, ["semseg"], options) for split in ("train", "val")]
     assert sorted([*both[0].ids, *both[1].ids]) == ["bonn/1", "ulm/1", "ulm/2"]
@@ -128,12 +128,12 @@ def test_faults_in_files(tmp_path: Path) -> None:
 
 def test_faults_in_the_description(tmp_path: Path) -> None:
     options = fake_datasets.write_custom_folder(tmp_path)
-    with pytest.raises(ConfigError, match=r"labels\.heat\.stored.*'heat'"):
+    with pytest.raises(ConfigError, match=r"labels\.heat\.encoding.*'heat'"):
         make("train", ["heat"], {**options, "labels": {"heat": {"files": "depth"}}})
     with pytest.raises(ConfigError, match=r"labels\.semseg\.class_names"):
         make("train", ["semseg"], {**options, "labels": {"semseg": {"files": "masks"}}})
-    with pytest.raises(ConfigError, match="val_share"):
-        make("train", [], {**options, "splits": None, "val_share": 2})
+    with pytest.raises(ConfigError, match="val_fraction"):
+        make("train", [], {**options, "splits": None, "val_fraction": 2})
 
 
 def test_normals_and_scaled_numbers(tmp_path: Path) -> None:

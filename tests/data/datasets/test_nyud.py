@@ -83,7 +83,7 @@ def test_mtan(first: bool, tmp_path: Path) -> None:
     np.testing.assert_allclose(sample.targets["normals"][1:], scene.normals[1:], rtol=1e-5)
     with pytest.raises(DataError, match="no edge label"):
         NYUDDataset("val", ["edge"], root=tmp_path, num_classes=13)
-    with pytest.raises(DataError, match=r"data\.classes=13"):
+    with pytest.raises(DataError, match=r"data\.num_classes=13"):
         NYUDDataset("val", ["semseg"], root=tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_offers() -> None:
     assert set(NYUDDataset.task_defaults()) == set(TASKS)
     assert NYUDDataset.task_defaults()["edge"] == {
         "max_distance": 0.011,
-        "regions_under": ["modern"],
+        "region_label_protocols": ["modern"],
     }
 
 

@@ -105,7 +105,7 @@ def test_edges_of_a_list_alone_are_scored(tmp_path: Path) -> None:
     extra = tmp_path / "ImageSets" / "Edges" / "scored.txt"
     extra.parent.mkdir()
     extra.write_text(f"{ids[3]}\n2010_000001\n")
-    options = {"root": tmp_path, "edge_val_list": "../Edges/scored"}
+    options = {"root": tmp_path, "edge_val_split_name": "../Edges/scored"}
     val = PascalContextDataset("val", ["edge", "saliency"], **options)
     assert [set(val[index].targets) for index in (0, 1)] == [{"saliency"}, {"edge", "saliency"}]
     plain = PascalContextDataset("val", ["edge"], root=tmp_path)
@@ -117,7 +117,7 @@ def test_edges_of_a_list_alone_are_scored(tmp_path: Path) -> None:
 
 def test_faults_of_the_list_of_edges(tmp_path: Path) -> None:
     ids = fake_datasets.write_pascal_context(tmp_path)
-    options = {"root": tmp_path, "edge_val_list": "scored"}
+    options = {"root": tmp_path, "edge_val_split_name": "scored"}
     with pytest.raises(DataError, match=r"scored\.txt: cannot read the split list"):
         PascalContextDataset("val", ["edge"], **options)
     scored = tmp_path / "ImageSets" / "Context" / "scored.txt"

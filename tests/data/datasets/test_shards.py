@@ -100,7 +100,7 @@ def test_a_root_runs_no_command_and_leads_nowhere_else(tmp_path, place):
     """A configuration may have come with a stranger's checkpoint."""
     root = place.format(tmp_path / "ran")
     with pytest.raises(DataError, match=r"^data\.root: .*give a folder, or file://"):
-        ShardsDataset.task_defaults(root=root, folder=tmp_path / "kept")
+        ShardsDataset.task_defaults(root=root, cache_dir=tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
 
 

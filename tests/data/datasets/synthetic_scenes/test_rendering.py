@@ -90,7 +90,7 @@ def around(primitives: list[Primitive]) -> Scene:
             centre[axis], size[axis] = side * 2.5, 1.0
             shell.add_box((centre[0], centre[1], centre[2]), (size[0], size[1], size[2]), GREY)
     scene = scene_of(0)
-    return replace(scene, primitives=tuple(primitives), room=(4.0, 4.0, 4.0))
+    return replace(scene, primitives=tuple(primitives), room_size=(4.0, 4.0, 4.0))
 
 
 def test_wall_straight_ahead_has_constant_depth() -> None:
@@ -159,7 +159,7 @@ def magnified(scene: Scene, zoom: float) -> Scene:
     eye = np.array(scene.camera.position)
     primitives = tuple(
         shape._replace(
-            centre=tuple((np.array(shape.center) / zoom).tolist()),
+            center=tuple((np.array(shape.center) / zoom).tolist()),
             scale=tuple((np.array(shape.scale) / zoom).tolist()),
         )
         for shape in scene.primitives
@@ -183,7 +183,7 @@ def test_zoomed_depth_matches_a_smaller_world_through_a_longer_lens(
     zoom, scene = 2, scene_of(number)
     plain = look(scene)
     near = magnified(scene, zoom)
-    camera = replace(near.camera, focal=scene.camera.focal_length * zoom)
+    camera = replace(near.camera, focal_length=scene.camera.focal_length * zoom)
     closer = render(near, camera, SIZE)
     box = (SIZE[0] // 4, SIZE[1] // 4, SIZE[0] // 2, SIZE[1] // 2)
     geometry = GeometricTransform(box, SIZE, scale=zoom)
@@ -205,7 +205,7 @@ def mirrored(scene: Scene) -> Scene:
         x, y, z = shape.center
         # Each own axis is reflected; shapes are symmetric, so handedness does not matter.
         axes = np.array(shape.axes).reshape(3, 3) * [-1, 1, 1]
-        return shape._replace(centre=(-x, y, z), axes=tuple(axes.ravel().tolist()))
+        return shape._replace(center=(-x, y, z), axes=tuple(axes.ravel().tolist()))
 
     x, y, z = scene.camera.position
     camera = replace(

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from densemtl.metrics.calibration import NUM_BINS, CalibrationError
+from densemtl.metrics.calibration_error import NUM_BINS, CalibrationError
 from densemtl.types import IGNORE_INDEX
 
 
