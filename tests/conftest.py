@@ -66,7 +66,7 @@ def double_precision() -> Iterator[None]:
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made but not rendered, which is a third of a small run's time.
 
-    `test_curves.py` and `test_a_run_leaves_what_it_promises` render those of a run.
+    `test_training_curves.py` and `test_a_run_leaves_what_it_promises` render those of a run.
     """
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: Path(file).touch())
 

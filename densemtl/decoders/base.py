@@ -1,7 +1,7 @@
 """What every architecture is: everything between the image and the logits, by one contract.
 
 An architecture is handed a way to make backbones and builds as many as it needs. Hard sharing and
-the decoder-focused methods make one and read its pyramid (`PyramidDecoder`); the encoder-focused
+the decoder-focused methods make one and read its pyramid (`SharedBackboneDecoder`); the encoder-focused
 ones make one a task, or one they drive stage by stage.
 """
 

@@ -25,7 +25,7 @@ class CGC(MixtureOfExperts):
         tasks: the run's.
         shared_experts: how many all tasks use, a level.
         task_experts: how many each task has besides, a level; may be 0.
-        options: see `GatedExperts`.
+        options: see `MixtureOfExperts`.
     """
 
     def __init__(

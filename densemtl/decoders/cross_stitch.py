@@ -22,7 +22,7 @@ class CrossStitch(StageExchangeNetworks):
         make_backbone: makes one network a task.
         make_head: makes one head a task.
         tasks: the run's.
-        options: see `ParallelNetworks`; `alpha` is that of section 3.2.
+        options: see `StageExchangeNetworks`; `alpha` is that of section 3.2.
 
     Raises:
         ModelError: a backbone that cannot be run stage by stage.

@@ -26,7 +26,7 @@ class MLMMoE(MixtureOfExperts):
         tasks: the run's.
         layers: how many, on every level of the pyramid.
         experts: how many there are in a layer of a level.
-        options: see `GatedExperts`.
+        options: see `MixtureOfExperts`.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class MMoE(MixtureOfExperts):
         make_head: makes each task's head.
         tasks: the run's.
         experts: how many there are a level.
-        options: see `GatedExperts`.
+        options: see `MixtureOfExperts`.
     """
 
     def __init__(

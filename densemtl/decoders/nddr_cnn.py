@@ -28,7 +28,7 @@ class NDDRCNN(StageExchangeNetworks):
         make_head: makes one head a task.
         tasks: the run's.
         shortcut: the paper's: the head's last feature is reduced from all stages', resized to it.
-        options: see `ParallelNetworks`; `alpha` is that of section 3.3.
+        options: see `StageExchangeNetworks`; `alpha` is that of section 3.3.
 
     Raises:
         ModelError: a backbone that cannot be run stage by stage.

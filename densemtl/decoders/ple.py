@@ -28,7 +28,7 @@ class PLE(MixtureOfExperts):
         layers: how many, on every level of the pyramid.
         shared_experts: how many all tasks use, in a layer of a level.
         task_experts: how many each task has besides; may be 0.
-        options: see `GatedExperts`.
+        options: see `MixtureOfExperts`.
     """
 
     def __init__(

@@ -214,7 +214,7 @@ def all_reduce_max(value: Tensor) -> Tensor:
 def all_reduce_mean_autograd(value: Tensor) -> Tensor:
     """The mean of all ranks' values, with a graph, for what ranks go on with differently.
 
-    Unlike `mean_over_batch` it collects the gradients of all ranks as well: one more message.
+    Unlike `all_reduce_batch_mean` it collects the gradients of all ranks as well: one more message.
     """
     mean: Tensor = value if get_world_size() == 1 else _AllReduceMean.apply(value)
     return mean

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoundaryOptions:
-    """How files are read and scored; see `Protocol`, `Boundary` and `read_truths`."""
+    """How files are read and scored; see `Protocol`, `Boundary` and `read_ground_truths`."""
 
     protocol: Protocol
     max_distance: float
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         ConfigError: an option out of range.
-        DataError: see `pair_up` and `read_pair`.
+        DataError: see `pair_files` and `read_pair`.
     """
     args = parse_args(argv)
     rules = make_options(args)
@@ -103,7 +103,7 @@ def score_pairs(
 
 
 def score_pair(pair: BoundaryPair, options: BoundaryOptions) -> BoundaryCounts:
-    """Read and count one pair; see `count`."""
+    """Read and count one pair; see `count_boundary_matches`."""
     from densemtl.evaluation.boundary_files import read_pair
     from densemtl.metrics.boundary.counts import count_boundary_matches
 

@@ -81,7 +81,7 @@ def evaluate(
         protocol: which family of metrics.
         execution: device, autocast type and memory layout.
         on_prediction: is given every prediction besides, of images without a label too.
-        metrics: a fresh one of the tasks, of another kind than `Scorer`.
+        metrics: a fresh one of the tasks, of another kind than `TaskMetrics`.
     """
     model.eval()
     metrics = metrics or TaskMetrics(tasks, protocol, execution.device)
@@ -131,7 +131,7 @@ def decode_prediction(
 
     Args:
         task: which prediction.
-        predictions: of a batch, from `run_coarse`.
+        predictions: of a batch, from `forward_low_res`.
         index: the image's place in the batch.
         placement: its place in the network's input.
     """

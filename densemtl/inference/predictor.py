@@ -35,10 +35,10 @@ class Predictor:
     """A network that takes images of any form and size, and gives maps of their size.
 
     One view of the whole image, the default, gives exactly what evaluation scores. Several views
-    (`flip`, `scales`) are brought back by each task (`Task.unwarp`: mirrored normals get their x
-    back, depth seen s times nearer is multiplied by s), and their logits are averaged. Windows
-    (`tile`) show an image larger, hence nearer, than the shrunk input that the network was trained
-    on; depth is corrected for that likewise.
+    (`flip`, `scales`) are brought back by each task (`Task.inverse_transform_logits`: mirrored
+    normals get their x back, depth seen s times nearer is multiplied by s), and their logits are
+    averaged. Windows (`tile`) show an image larger, hence nearer, than the shrunk input that the
+    network was trained on; depth is corrected for that likewise.
 
     Args:
         model: the network; it is moved to the device.

@@ -35,8 +35,8 @@ class Tracker(ABC):
     """Shows what a run logs.
 
     Made before anything is trained, and started with each training, on the first rank alone. What
-    it raises ends the tracker, not the run (`guard.py`). `start` is called on the main thread, the
-    others on one of the tracker's own, in order, so that a slow server holds up no step.
+    it raises ends the tracker, not the run (`background.py`). `start` is called on the main thread,
+    the others on one of the tracker's own, in order, so that a slow server holds up no step.
     """
 
     @abstractmethod

@@ -29,7 +29,7 @@ LACKING = ("depth", "human_parts", "edge")
 """What the second image has no label for."""
 
 
-class LabelledImageCount(DenseDataset):
+class NumberedImages(DenseDataset):
     """Random labels; each image shows nothing but its own number, and one lacks two labels."""
 
     def __init__(self, tasks, sizes, draw_label) -> None:
@@ -120,7 +120,7 @@ FITS = pytest.mark.parametrize(
 def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size):
     """Made larger by an odd factor, each pixel lies at the middle of its own and comes back."""
     tasks = [make_task(name) for name in NAMES]
-    dataset = LabelledImageCount(tasks, sizes, draw_label)
+    dataset = NumberedImages(tasks, sizes, draw_label)
     batches = make_eval_loader(EvalDataset(dataset, size, fit), tasks, batch_size=3, num_workers=0)
     scores = evaluate(Oracle(dataset, tasks, fit), batches, tasks, protocol, CPU)
     for name in ("semseg", "human_parts"):
@@ -136,7 +136,7 @@ def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size)
 def test_perfect_edges(make_task, protocol, sizes, fit, size):
     """Lines that meet the border are told of in `tests/metrics/boundary/test_metric.py`."""
     tasks, sizes = [make_task("edge")], [each for each in sizes if min(each) > 9]
-    dataset = LabelledImageCount(tasks, sizes, outlines)
+    dataset = NumberedImages(tasks, sizes, outlines)
     batches = make_eval_loader(EvalDataset(dataset, size, fit), tasks, batch_size=3, num_workers=0)
     oracle = Oracle(dataset, tasks, fit)
     scores = evaluate_with_final_metrics(oracle, batches, tasks, protocol, CPU)["edge"]

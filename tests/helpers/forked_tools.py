@@ -59,7 +59,7 @@ class ForkedProcess:
 def start_forked(
     output: Path, environment: dict[str, str], function: Callable[..., None], *arguments: Any
 ) -> ForkedProcess:
-    """Start `job(*arguments)`, on the CPU and one thread."""
+    """Start `function(*arguments)` in a forked process, on the CPU and one thread."""
     process = _forkserver.Process(
         target=_run_function, args=(output, environment, function, *arguments)
     )

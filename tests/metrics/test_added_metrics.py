@@ -94,7 +94,8 @@ def test_a_finished_run_is_scored_again_by_what_is_added_later(tmp_path: Path) -
 
 
 def test_slow_metrics_are_added_to_the_best_weights_alone(tmp_path: Path) -> None:
-    added = "tasks=[{name: saliency, metrics: [{name: boundary, max_distance: 0.05}, calibration_error]}]"
+    metrics = "[{name: boundary, max_distance: 0.05}, calibration_error]"
+    added = f"tasks=[{{name: saliency, metrics: {metrics}}}]"
     train_experiment(make_tiny_experiment(added, "train.epochs=1"), tmp_path, "cpu")
     assert load_results(tmp_path).tasks["saliency"].metrics.keys() == {
         *("maxF", "mIoU", "odsF", "oisF", "AP", "ECE", "images")

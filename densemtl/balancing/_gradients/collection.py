@@ -249,7 +249,7 @@ def _grad(target: Tensor, leaves: Sequence[Tensor]) -> TaskGradient:
 
 
 def shared_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the trainable parameters of a `DenseModel` in the groups "shared" and "fusion"."""
+    """Return the trainable parameters of a `MultiTaskModel` in the groups "shared" and "fusion"."""
     groups = cast(Any, model).parameter_groups()
     members = [parameter for group in (SHARED, FUSION) for parameter in groups.get(group, ())]
     return [parameter for parameter in members if parameter.requires_grad]
