@@ -1,8 +1,8 @@
 """What every architecture is: everything between the image and the logits, by one contract.
 
 An architecture is handed a way to make backbones and builds as many as it needs. Hard sharing and
-the decoder-focused methods make one and read its pyramid (`SharedBackboneDecoder`); the encoder-focused
-ones make one a task, or one they drive stage by stage.
+the decoder-focused methods make one and read its pyramid (`SharedBackboneDecoder`); the
+encoder-focused ones make one a task, or one they drive stage by stage.
 """
 
 from __future__ import annotations

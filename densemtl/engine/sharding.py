@@ -46,7 +46,7 @@ def apply_fsdp(model: nn.Module) -> None:
     fully_shard(model)
     # Logits are cropped to the image's size, which is a view, but nothing writes to them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-    register_fsdp_forward_method(model, "sharing")
+    register_fsdp_forward_method(model, "sharing_weights")
 
 
 def _list_blocks(backbone: Backbone) -> list[nn.Module]:

@@ -63,7 +63,9 @@ def _index_files(folder: Path) -> dict[str, Path]:
 
 
 def read_pair(pair: BoundaryPair, regions: bool) -> tuple[NDArray[np.float32], list[Mask]]:
-    """Probabilities and each annotator's boundaries; see `read_prediction` and `read_ground_truths`.
+    """Read the probabilities and each annotator's boundaries.
+
+    See `read_boundary_probabilities` and `read_ground_truths`.
 
     Raises:
         DataError: as these, or the two differ in size.

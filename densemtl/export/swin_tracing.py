@@ -85,7 +85,7 @@ def _merge_windows(windows: Tensor, num_windows: Size, window: Size) -> Tensor:
 
 
 def _make_attention_mask(block: Any, num_windows: Size, like: Tensor) -> Tensor:
-    """(rows columns)x(h w)x(h w): `MASK_VALUE` where the roll brought two pixels together, else 0."""
+    """Return (rows columns)x(h w)x(h w), `MASK_VALUE` where the roll joined two pixels, else 0."""
     down, across = (
         _number_regions(count * length, length, shift, like)
         for count, length, shift in zip(

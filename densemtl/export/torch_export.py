@@ -51,7 +51,7 @@ class TracedGraph:
 
 
 def trace(network: ExportWrapper, image: Tensor) -> TracedGraph:
-    """Trace with batch, height and width free; failing that in `TIME_LIMIT`, the batch; else nothing.
+    """Trace with batch, height and width free, or the batch, or nothing, in `TIME_LIMIT` each.
 
     Args:
         network: in evaluation mode.

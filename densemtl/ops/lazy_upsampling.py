@@ -105,9 +105,9 @@ class LazyLogits:
         return lines
 
     def plan_row_bands(self) -> list[RowBand]:
-        """How to make the image's rows of `lines`, from top to bottom."""
+        """How to make the image's rows of the lines of `resize_columns`, from top to bottom."""
         _, channels, height, _ = self.logits.shape
-        weights = torch.eye(height).unsqueeze(0)
+        weights = torch.eye(height, dtype=torch.float32).unsqueeze(0)
         for step in self.steps:
             weights = step.apply_axis(0, weights)
         count = max(MAX_BAND_ELEMENTS // max(channels * self.size[1], 1), 1)
@@ -121,7 +121,7 @@ class RowBand:
 
     Attributes:
         rows: which.
-        source_rows: which of `Coarse.lines`.
+        source_rows: which of `LazyLogits.resize_columns`.
         weights: rows x lines.
     """
 

@@ -145,7 +145,7 @@ def tasks(draw: st.DrawFn) -> list[Values]:
 @st.composite
 def runs(draw: st.DrawFn) -> list[str]:
     """Overrides of the tiny experiment: random options of one to three of its sections."""
-    parts = {
+    parts: dict[str, st.SearchStrategy[Any]] = {
         "tasks": tasks(),
         "decoder": component("decoders"),
         "head": component("heads"),

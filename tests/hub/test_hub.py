@@ -158,9 +158,10 @@ def test_missing_and_corrupt_files_are_told(saved: Path, tmp_path: Path) -> None
 def test_own_components_need_leave(saved: Path) -> None:
     weights = load_weights(saved / "model.safetensors")
     config = yaml.safe_load(weights.config_yaml)
-    config["head"]["name"] = "densemtl.heads.fpn:FPN"
+    config["head"]["name"] = "densemtl.heads.fpn:FPNHead"
     save_tensors(saved / "model.safetensors", SavedWeights(weights.tensors, yaml.safe_dump(config)))
-    with pytest.raises(ConfigError, match=r"names densemtl\.heads\.fpn:FPN, code that would be"):
+    message = r"names densemtl\.heads\.fpn:FPNHead, code that would be"
+    with pytest.raises(ConfigError, match=message):
         densemtl.from_pretrained(saved)
     assert densemtl.from_pretrained(saved, trust_custom_code=True, device="cpu").tasks
 
