@@ -131,7 +131,9 @@ def _make_jobs(args: argparse.Namespace) -> list[ExportJob]:
         rooms = registry.create("data.datasets", "synthetic", split, (), options=options)
         for index, number in enumerate(numbers):
             if not layout.is_written(args.output, number):
-                jobs.append(ExportJob(layout, args.output, number, partial(rooms.render_scene, index)))
+                jobs.append(
+                    ExportJob(layout, args.output, number, partial(rooms.render_scene, index))
+                )
     return jobs
 
 

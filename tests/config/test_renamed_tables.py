@@ -200,7 +200,9 @@ def test_an_old_name_of_a_user_is_one_line_with_the_new_name(
     path, _, value = override.partition("=")
     section, _, key = path.partition(".")
     changed = yaml.safe_load(value)
-    file.write_text(yaml.safe_dump(yaml.safe_load(TODAY) | {section: {key: changed} if key else changed}))
+    file.write_text(
+        yaml.safe_dump(yaml.safe_load(TODAY) | {section: {key: changed} if key else changed})
+    )
     with pytest.raises(ConfigError) as in_file:
         load_experiment(file)
     assert str(in_file.value).splitlines() == [
@@ -305,9 +307,12 @@ def test_old_results_load(tmp_path: Path) -> None:
 def test_each_new_field_exists() -> None:
     fields = translate_fields(OLD_RESULTS, RENAMED_RESULT_FIELDS)
     assert len(RENAMED_RESULT_FIELDS) == 5
-    assert Results.model_validate(fields).model_dump(mode="json").items() >= {
-        name: fields[name] for name in ("tasks", "baselines", "weights_hash", "config_hash")
-    }.items()
+    assert (
+        Results.model_validate(fields).model_dump(mode="json").items()
+        >= {
+            name: fields[name] for name in ("tasks", "baselines", "weights_hash", "config_hash")
+        }.items()
+    )
     progress = vars(TrainingProgress())
     assert progress.keys() >= set(RENAMED_PROGRESS_FIELDS.values())
     assert not progress.keys() & RENAMED_PROGRESS_FIELDS.keys()
