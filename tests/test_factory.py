@@ -88,7 +88,7 @@ def test_backbones_of_one_size() -> None:
         ("mtan", {"head": "fnp"}, "head.name: no 'fnp' in heads: did you mean 'fpn'"),
         ("mtan", {"tasks": ["dpth"]}, "no 'dpth' in tasks: did you mean 'depth'"),
         ("mtan", {"tasks": ["semseg"]}, "semseg.class_names: must be given"),
-        ("mtan", {"tasks": ["depth"], "data": "nyu"}, "no 'nyu' in data: did you mean 'nyud'"),
+        ("mtan", {"tasks": ["depth"], "data": "nyu"}, "no 'nyu' in datasets: did you mean 'nyud'"),
         ("mtan", {"tasks": ["saliency"], "data": "nyud"}, "the dataset offers no 'saliency'"),
         ("mtan", {"tasks": ["depth", "depth"]}, "'depth' is named twice"),
         ("mtan", {"auxiliary_tasks": ["edge"]}, "decoder 'mtan' takes none"),

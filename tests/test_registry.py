@@ -22,7 +22,7 @@ from densemtl.tasks.base import Task
 
 BASES = {
     "tasks": Task,
-    "data": DenseDataset,
+    "data.datasets": DenseDataset,
     "decoders": Decoder,
     "balancing": Balancer,
     "metrics.protocols": ScoringProtocol,
@@ -63,7 +63,7 @@ def test_names_are_the_files_that_hold_a_component(package):
         module = importlib.import_module(f"densemtl.{package}.{info.name}")
         for name, cls in inspect.getmembers(module, inspect.isclass):
             own = cls.__module__ == module.__name__ and issubclass(cls, BASES[package])
-            if own and name.lower() == info.name.replace("_", ""):
+            if own and name.lower().removesuffix("dataset") == info.name.replace("_", ""):
                 found.add(info.name)
     assert set(registry.list_names(package)) == found
     assert found
@@ -90,7 +90,7 @@ def test_every_component_takes_options_only_by_keyword_and_annotated(package):
 def test_metrics_are_files_or_folders():
     names = registry.list_names("metrics")
     assert set(names) == {
-        *("binary", "boundary", "depth", "miou", "normals", "regression", "reliability"),
+        *("binary", "boundary", "depth", "miou", "normals", "regression", "calibration_error"),
         "saliency",
     }
     assert all(issubclass(registry.get_class("metrics", name), TaskMetric) for name in names)

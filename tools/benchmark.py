@@ -69,8 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     print((page.parent / "table.md").read_text(encoding="utf-8"))
     print(f"report: {page}")
     if failed:
-        told = "; ".join(run.title for run in failed)
-        print(f"failed, see failed.txt in their folders: {told}", file=sys.stderr)
+        titles = "; ".join(sorted(run.title for run in failed))
+        print(f"failed, see failed.txt in their folders: {titles}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -159,7 +159,8 @@ class Backbone(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                yield noise.to(next(self.parameters()).device)
+                parameter = next(self.parameters())
+                yield noise.to(parameter.device, parameter.dtype)
         finally:
             self.train(training)
 

@@ -86,9 +86,10 @@ InitFrom = Annotated[
 class ComponentConfig(BaseModel):
     """A component by name, with its options beside the name."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
+    """Name of the component, or `package.module:Class`."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -109,6 +110,7 @@ class TaskConfig(ListedComponentConfig):
     """A task; a name of one's own comes with a kind."""
 
     kind: str | None = None
+    """Kind of the task; by default the one that its name or the data set states."""
     metrics: tuple[ListedComponentConfig, ...] = ()
     """What scores the task besides the protocol's metrics: names, or {name: .., option: ..}."""
 

@@ -74,7 +74,7 @@ def test_groups_add_up(decoder: str) -> None:
 def test_a_linear_head_by_hand() -> None:
     """1x1 convolutions of the levels: 2 FLOP a pixel, input channel and output."""
     model = build(make_tiny_experiment("head={name: linear}"))
-    spec = model.decoder.backbone.spec
+    spec = model.decoder.backbone.feature_info
     levels = zip(spec.channels, spec.strides, strict=True)
     flop = sum(2 * width * (64 // stride) * (96 // stride) for width, stride in levels)
     assert count_flops(model.to("meta"), SIZE)["depth"] == flop

@@ -42,7 +42,7 @@ def test_a_single_task_has_one_column() -> None:
 
 
 def test_parallel_networks_meet_between_stages() -> None:
-    courses = bricks(draw("decoder.name=cross_stitch", "head={name: deeplab, width: 8}"))
+    courses = bricks(draw("decoder.name=cross_stitch", "head={name: deeplabv3, width: 8}"))
     assert courses[1::2] == [[f"fusion: units.{stage}"] for stage in range(4)]
     assert all(left == right for left, right in courses[::2])
     assert [own[0].rsplit(".")[-1] for own in courses[2:-1:2]] == ["layer2", "layer3", "layer4"]
@@ -50,7 +50,7 @@ def test_parallel_networks_meet_between_stages() -> None:
 
 
 def test_what_tasks_have_in_common_lies_between_what_is_their_own() -> None:
-    courses = bricks(draw("decoder.name=mtan", "head={name: deeplab, width: 8}"))
+    courses = bricks(draw("decoder.name=mtan", "head={name: deeplabv3, width: 8}"))
     assert courses[0] == ["shared: backbone"]
     assert courses[1::2] == [[f"attention.{stage}"] * 2 for stage in range(3)] + [
         ["attention.3, heads"] * 2
@@ -62,9 +62,9 @@ def test_auxiliary_tasks_have_columns_that_end_early() -> None:
     drawing = draw("decoder.name=pad_net", "tasks=[depth]", "auxiliary_tasks=[edge]")
     assert bricks(drawing) == [
         ["shared: backbone, mix"],
-        ["initial, guess", "initial, guess"],
-        ["fusion: distil"],
-        ["final", ""],
+        ["initial_features, initial_heads"] * 2,
+        ["fusion: distillation"],
+        ["final_heads", ""],
     ]
     assert drawing.splitlines()[-1].split() == ["depth", "edge", "(auxiliary)"]
 

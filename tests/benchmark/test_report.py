@@ -250,7 +250,11 @@ def test_a_metric_of_the_best_weights_alone_is_in_the_table_and_another_in_the_c
         for task, each in results.tasks.items():
             values = {**each.metrics, "odsF": 7.0}
             tasks[task] = each.model_copy(
-                update={"primary": "odsF", "selection": each.primary_metric, "metrics": values}
+                update={
+                    "primary_metric": "odsF",
+                    "selection_metric": each.primary_metric,
+                    "metrics": values,
+                }
             )
         results.model_copy(update={"tasks": tasks}).save(run.folder / RESULTS_FILE)
     files = written(plan, tmp_path / "report")

@@ -148,4 +148,4 @@ def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "submitit", None)
     jobs = importlib.import_module("densemtl.benchmark.slurm_launcher")
     with pytest.raises(UserError, match=r"densemtl\[cluster\]"):
-        jobs.Jobs("local", {}, tmp_path)
+        jobs.SlurmLauncher("local", {}, tmp_path)

@@ -85,7 +85,7 @@ def test_exchanging_the_two_mirrors_everything() -> None:
         judge_differences([-value for value in FIVE], True),
     )
     assert theirs.mean == -ours.mean
-    for name in ("t", "bootstrap"):
+    for name in ("t_interval", "bootstrap_interval"):
         low, high = getattr(ours, name)
         assert getattr(theirs, name) == pytest.approx((-high, -low), rel=1e-9)
 
@@ -95,7 +95,7 @@ def test_units_do_not_matter() -> None:
         judge_differences(FIVE, True),
         judge_differences([100 * value for value in FIVE], True),
     )
-    for name in ("t", "bootstrap"):
+    for name in ("t_interval", "bootstrap_interval"):
         expected = tuple(100 * end for end in getattr(plain, name))
         assert getattr(scaled, name) == pytest.approx(expected)
 

@@ -112,7 +112,7 @@ def test_ffmpeg_adds_no_lines_of_its_own(tmp_path: Path) -> None:
         "from densemtl import cli",
         "from densemtl.demo import video",
     ]
-    lines.append(f"cli.run(lambda: video.Video(Path({str(file)!r})))")
+    lines.append(f"cli.run_main(lambda: video.VideoReader(Path({str(file)!r})))")
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

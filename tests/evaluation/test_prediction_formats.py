@@ -60,7 +60,7 @@ def test_normals_of_floats_stay_as_they_are_and_turn_into_camera_axes(make_task)
     vectors = rng.uniform(-1, 1, (5, 4, 3)).astype(np.float32)
     np.testing.assert_array_equal(read(make_task("normals"), vectors), vectors)
     np.testing.assert_array_equal(read(make_task("normals"), np.moveaxis(vectors, 2, 0)), vectors)
-    turned = read(make_task("normals"), vectors, axes=("left", "forward", "down"))
+    turned = read(make_task("normals"), vectors, normals_axes=("left", "forward", "down"))
     expected = np.stack([-vectors[..., 0], vectors[..., 2], vectors[..., 1]], -1)
     np.testing.assert_array_equal(turned, expected)
 

@@ -79,7 +79,7 @@ def unit(array):
 def numpy_vector_l1(divisor):
     def loss(logits, target, valid):
         error = np.abs(at_valid(unit(logits), valid) - at_valid(target, valid))
-        return error.sum() / (valid.sum() * (3 if divisor == "elements" else 1))
+        return error.sum() / (valid.sum() * (3 if divisor == "element_mean" else 1))
 
     return loss
 
@@ -105,8 +105,8 @@ CASES: dict[str, Case] = {
     "log_l1": (regression.log_l1, numpy_log_l1, "metres"),
     "berhu": (regression.berhu, numpy_berhu, "metres"),
     "silog": (regression.silog, numpy_silog, "metres"),
-    "vector l1 elements": (vector_l1("elements"), numpy_vector_l1("elements"), "vectors"),
-    "vector l1 pixels": (vector_l1("pixels"), numpy_vector_l1("pixels"), "vectors"),
+    "vector l1 elements": (vector_l1("element_mean"), numpy_vector_l1("element_mean"), "vectors"),
+    "vector l1 pixels": (vector_l1("pixel_mean"), numpy_vector_l1("pixel_mean"), "vectors"),
     "cosine": (direction.cosine, numpy_cosine, "vectors"),
 }
 CHANNELS = {"classes": 4, "binary": 1, "metres": 1, "vectors": 3}
@@ -228,13 +228,13 @@ def test_vectors_of_no_length_have_a_finite_gradient(case):
 
 def test_dividing_by_pixels_is_three_times_dividing_by_elements():
     drawn = draw("vectors")
-    ratio = direction.l1(*drawn, "pixels") / direction.l1(*drawn, "elements")
+    ratio = direction.l1(*drawn, "pixel_mean") / direction.l1(*drawn, "element_mean")
     assert ratio.item() == pytest.approx(3)
 
 
 def test_the_length_of_a_prediction_does_not_matter():
     logits, target, valid = draw("vectors")
-    for loss in (vector_l1("elements"), direction.cosine):
+    for loss in (vector_l1("element_mean"), direction.cosine):
         assert loss(7 * logits, target, valid).item() == pytest.approx(
             loss(logits, target, valid).item(), rel=1e-5
         )
@@ -243,7 +243,7 @@ def test_the_length_of_a_prediction_does_not_matter():
 def test_a_perfect_prediction_costs_nothing():
     for kind, losses in (
         ("metres", regression.LOSSES.values()),
-        ("vectors", (vector_l1("pixels"), direction.cosine)),
+        ("vectors", (vector_l1("pixel_mean"), direction.cosine)),
     ):
         _, target, valid = draw(kind)
         for loss in losses:

@@ -182,7 +182,7 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "message"),
     [
-        ("surve", r"protocol: no 'surve' in metrics\.protocols: did you mean 'survey'\?"),
+        ("surve", r"protocol: no 'surve' in protocols: did you mean 'survey'\?"),
         ("toybox:ErrorRate", r"'toybox:ErrorRate' is not a ScoringProtocol"),
         ("toybox:Silent", r"protocol: 'toybox:Silent' does not score 'depth': add Depth to its"),
     ],

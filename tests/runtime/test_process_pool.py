@@ -55,13 +55,13 @@ def test_a_killed_process_is_told_in_one_line() -> None:
 
 SCRIPT = """
 import os, time
-from densemtl.runtime.process_pool import InOrder
+from densemtl.runtime.process_pool import OrderedProcessPool
 
 if __name__ == "__main__":
-    with InOrder(time.sleep, print, 2) as work:
-        work.put(0)
+    with OrderedProcessPool(time.sleep, print, 2) as work:
+        work.submit(0)
         work.finish()
-        work.put(600)
+        work.submit(600)
         print(*work._pool._processes, flush=True)
         time.sleep(600)
 """

@@ -177,15 +177,15 @@ def test_edges_are_published_by_dataset_and_protocol(make_task):
     boundary[0, :, 8] = 1
     for protocol, regions in (("survey", False), ("modern", True)):
         metric = make_task("edge", region_label_protocols=["modern"]).make_final_metric(protocol)
-        assert metric.count.regions is regions
+        assert metric.compute_image.regions is regions
         metric.update(boundary, label)
         # The outer pixels of a line fade under `modern`.
         assert (metric.compute_dict()["odsF"] > 90) is regions
     assert (
-        make_task("edge", max_distance=0.011).make_final_metric("survey").count.max_distance
+        make_task("edge", max_distance=0.011).make_final_metric("survey").compute_image.max_distance
         == 0.011
     )
-    assert make_task("edge").make_final_metric("survey").count.max_distance == 0.0075
+    assert make_task("edge").make_final_metric("survey").compute_image.max_distance == 0.0075
 
 
 def test_decoded_values(make_task):
@@ -203,7 +203,7 @@ def test_options_reach_the_loss(make_task, draw_label, rng):
     logits = torch.randn(1, 3, *SIZE)
     elements, pixels, cosine = (
         make_task("normals", **options).compute_loss(logits, label).item()
-        for options in ({}, {"divisor": "pixels"}, {"loss": "cosine"})
+        for options in ({}, {"reduction": "pixel_mean"}, {"loss": "cosine"})
     )
     assert pixels == pytest.approx(3 * elements, rel=1e-5)
     assert cosine not in (elements, pixels)
@@ -228,8 +228,8 @@ def test_options_reach_the_loss(make_task, draw_label, rng):
         ),
         ("edge", {"positive_weight": 1.5}, "edge.positive_weight: Input should be less than"),
         ("edge", {"max_distance": 7.5}, "edge.max_distance: Input should be less than 1, not 7.5"),
-        ("edge", {"regions_under": ["other"]}, "edge.regions_under"),
-        ("regression", {"low": 2.0, "high": 1.0}, "low: 2.0 must be below high"),
+        ("edge", {"region_label_protocols": ["other"]}, "edge.region_label_protocols"),
+        ("regression", {"vis_min": 2.0, "vis_max": 1.0}, "vis_min: 2.0 must be below vis_max"),
         ("direction", {"channels": 4}, "channels: Input should be 2 or 3, not 4"),
         ("depth", {"loss": "l3"}, "depth.loss"),
         ("depth", {"channel": 2}, "channel: unknown key"),

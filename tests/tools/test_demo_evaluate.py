@@ -179,7 +179,7 @@ def test_what_cannot_be_shown_is_told_before_anything_is_written(
 class Camera:
     """Three frames, then Ctrl-C."""
 
-    rate = 10.0
+    fps = 10.0
 
     def __init__(self, index: int) -> None:
         self.index = index

@@ -40,7 +40,7 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
         "train.epochs=5",
         "train.eval_every=5",
         "train.checkpoint_every_steps=3",
-        "head={name: deeplab}",
+        "head={name: deeplabv3}",
         "--device",
         "cpu",
     ]
@@ -95,5 +95,5 @@ def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_runs_lie_as_their_configurations_do(config: str, folder: str) -> None:
-    default_folder = runpy.run_path(str(TRAIN))["default_folder"]
+    default_folder = runpy.run_path(str(TRAIN))["get_default_folder"]
     assert default_folder(Path(config)) == Path(folder)

@@ -40,7 +40,7 @@ def test_no_augmentation_shows_the_whole_image():
 
 def test_values_stay_within_their_bounds():
     views = draws(EVERYTHING, make_sample(), count=400)
-    zooms, angles = ([getattr(view, name) for view in views] for name in ("zoom", "angle"))
+    zooms, angles = ([getattr(view, name) for view in views] for name in ("scale", "angle"))
     assert 0.5 <= min(zooms) < 0.6 < 1.9 < max(zooms) <= 2
     assert -20 <= min(angles) < -18 < 18 < max(angles) <= 20
     assert 0.4 < np.mean([view.flip for view in views]) < 0.6
@@ -84,7 +84,7 @@ def test_a_view_of_one_class_is_drawn_again():
     semseg = np.zeros(SIZE, np.uint8)
     semseg[:, 44:52] = IGNORE_INDEX
     semseg[:, 52:] = 1
-    settings = {"zooms": (3.0, 3.0), "crop": "random"}
+    settings = {"scale_range": (3.0, 3.0), "crop": "random"}
 
     def share_mixed(ratio: float, sample: Sample) -> float:
         views = draws(AugmentConfig(**settings, cat_max_ratio=ratio), sample, count=200)
