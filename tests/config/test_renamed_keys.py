@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ from densemtl.runs.predictions_cli import load_experiment_from
 from densemtl.runs.train_run import train_experiment
 from tests.helpers.experiments import TINY_CONFIG, make_tiny_experiment
 
-EXAMPLES = {
+EXAMPLES: dict[str, dict[str, Any]] = {
     "RENAMED_KEYS": {
         "random": "seed",
         "train.gather": "grad_accum_steps",
@@ -61,10 +62,19 @@ EXAMPLES = {
 }
 
 
+def replace_tables(monkeypatch: pytest.MonkeyPatch, tables: dict[str, dict[str, Any]]) -> None:
+    """Put other entries into the tables, in place: some modules import a table by name."""
+    for name, entries in tables.items():
+        table = getattr(renamed_keys, name)
+        for key in list(table):
+            monkeypatch.delitem(table, key)
+        for key, value in entries.items():
+            monkeypatch.setitem(table, key, value)
+
+
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, table in EXAMPLES.items():
-        monkeypatch.setattr(renamed_keys, name, table)
+    replace_tables(monkeypatch, EXAMPLES)
 
 
 def old_config(**changes: object) -> dict[str, object]:
@@ -152,10 +162,9 @@ def test_restoring_undoes_translating() -> None:
 
 
 def test_fingerprints_are_those_before_the_renaming(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renamed_keys, "RENAMED_KEYS", {})
-    monkeypatch.setattr(renamed_keys, "RENAMED_VALUES", {})
+    replace_tables(monkeypatch, {"RENAMED_KEYS": {}, "RENAMED_VALUES": {}})
     now = make_tiny_experiment().compute_config_hash()
-    monkeypatch.setattr(renamed_keys, "RENAMED_KEYS", EXAMPLES["RENAMED_KEYS"])
+    replace_tables(monkeypatch, {"RENAMED_KEYS": EXAMPLES["RENAMED_KEYS"]})
     before = make_tiny_experiment().to_semantic_dict()
     before["random"] = before.pop("seed")
     before["train"]["gather"] = before["train"].pop("grad_accum_steps")
@@ -215,8 +224,7 @@ def test_an_old_run_loads_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     age(parts)
     with pytest.raises(ConfigError, match="gather: unknown key"):
         train_experiment(experiment, parts, "cpu")
-    for name, table in EXAMPLES.items():
-        monkeypatch.setattr(renamed_keys, name, table)
+    replace_tables(monkeypatch, EXAMPLES)
     old = load_trained_model(parts, ["loader.num_workers=0"], "cpu")
     assert old.experiment == experiment
     assert load_experiment_from(parts, []) == experiment

@@ -166,7 +166,7 @@ OVERRIDES = [
     ("head={name: deeplab}", "head.name: 'deeplab' was renamed to 'deeplabv3'"),
     ("head={name: deeplabv3, rates: [2]}", "head.rates: renamed to 'atrous_rates'"),
     ("decoder={name: mmoe, gate: pooled}", "decoder.gate: renamed to 'gating'"),
-    ("tasks=[{name: normals, divisor: x}]", "tasks.0.divisor: renamed to 'reduction'"),
+    ("tasks=[{name: normals, divisor: pixel_mean}]", "tasks.0.divisor: renamed to 'reduction'"),
     (
         "tasks=[{name: normals, reduction: pixels}]",
         "tasks.0.reduction: 'pixels' was renamed to 'pixel_mean'",

@@ -146,7 +146,7 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(
     tmp_path: Path, victim: int
 ) -> None:
     """To the same weights bit for bit, dropout included, which each rank draws for itself."""
-    overrides = ("train.epochs=4", "train.checkpoint_every_steps=3", "head={name: deeplab}")
+    overrides = ("train.epochs=4", "train.checkpoint_every_steps=3", "head={name: deeplabv3}")
     command = (write_tiny_config(tmp_path), *overrides, "--device", "cpu", "--output", "killed")
     ranks = start_tool_on_two_ranks(tmp_path, "train.py", *command)
     ranks[victim].kill_when_exists(tmp_path / "killed" / "last" / "state.pt")
