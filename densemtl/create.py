@@ -7,7 +7,7 @@ from typing import Any
 
 from densemtl import registry
 from densemtl.config.experiment import ComponentConfig, TaskConfig
-from densemtl.config.renamed_keys import translate_config
+from densemtl.config.translation import translate_config
 from densemtl.config.validation import find_errors
 from densemtl.errors import ConfigError
 from densemtl.factory import build_model_from_components, build_task, get_task_defaults

@@ -23,7 +23,6 @@ from pydantic_core import PydanticCustomError
 from densemtl import registry
 from densemtl.config import yaml_loader
 from densemtl.config.constraints import Seed
-from densemtl.config.renamed_keys import restore_config, translate_config
 from densemtl.config.sections import (
     AugmentConfig,
     InputConfig,
@@ -33,6 +32,7 @@ from densemtl.config.sections import (
     Section,
     TrainConfig,
 )
+from densemtl.config.translation import restore_config, translate_config
 from densemtl.config.validation import find_errors
 from densemtl.config.yaml_loader import MergedConfig
 from densemtl.errors import ConfigError

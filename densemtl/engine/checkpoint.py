@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from densemtl.config.renamed_keys import translate_config, translate_parameters
+from densemtl.config.translation import translate_config, translate_parameters
 from densemtl.config.yaml_loader import parse_yaml
 from densemtl.distributed.collectives import is_main_process
 from densemtl.distributed.sharding import gather_full, shard_like

@@ -13,8 +13,9 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
-from densemtl.config.renamed_keys import RENAMED_PROGRESS_FIELDS, translate_fields
+from densemtl.config.renamed_keys import RENAMED_PROGRESS_FIELDS
 from densemtl.config.sections import TrainConfig
+from densemtl.config.translation import translate_fields
 from densemtl.distributed.collectives import all_gather_object, get_rank
 from densemtl.distributed.sharding import gather_full, shard_like, shard_optimizer_like
 from densemtl.engine.checkpoint import LAST_DIR, load_checkpoint, save_checkpoint

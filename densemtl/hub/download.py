@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import Any
 
 from densemtl.config.experiment import CONFIG
-from densemtl.config.renamed_keys import LISTS
+from densemtl.config.translation import LISTS
 from densemtl.config.yaml_loader import parse_yaml
 from densemtl.engine.checkpoint import WEIGHTS_NAME, find_weights_file, load_weights
 from densemtl.engine.loading import TrainedModel, load_trained_model

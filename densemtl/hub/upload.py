@@ -15,7 +15,7 @@ from densemtl.config.experiment import (
     ExperimentConfig,
     parse_saved_experiment,
 )
-from densemtl.config.renamed_keys import restore_parameters
+from densemtl.config.translation import restore_parameters
 from densemtl.engine.checkpoint import (
     WEIGHTS_NAME,
     SavedWeights,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS, translate_fields
+from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS
+from densemtl.config.translation import translate_fields
 from densemtl.errors import ResultsError
 from densemtl.io.atomic import write_json
 from densemtl.metrics.delta_m import compute_delta_m, compute_task_deltas

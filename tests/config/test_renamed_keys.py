@@ -17,7 +17,7 @@ import yaml
 
 from densemtl.config import renamed_keys
 from densemtl.config.experiment import load_experiment, parse_saved_experiment
-from densemtl.config.renamed_keys import (
+from densemtl.config.translation import (
     restore_config,
     restore_parameters,
     translate_config,

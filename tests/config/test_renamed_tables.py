@@ -23,6 +23,8 @@ from densemtl.config.renamed_keys import (
     RENAMED_PROGRESS_FIELDS,
     RENAMED_RESULT_FIELDS,
     RENAMED_VALUES,
+)
+from densemtl.config.translation import (
     restore_config,
     restore_parameters,
     translate_config,
