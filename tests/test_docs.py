@@ -77,7 +77,7 @@ def test_links_between_files_of_the_repository_lead_somewhere(page: Path) -> Non
 
 
 def test_the_configuration_of_the_tutorial_loads(tmp_path: Path) -> None:
-    text = (DOCS / "tutorials/own_data.md").read_text(encoding="utf-8")
+    text = (DOCS / "tutorials/custom_data.md").read_text(encoding="utf-8")
     (found,) = re.findall(r'```yaml title="mine.yaml"\n(.*?)```', text, re.DOTALL)
     (tmp_path / "mine.yaml").write_text(found)
     assert load_experiment(tmp_path / "mine.yaml").list_task_names() == ["semseg", "depth"]
@@ -87,7 +87,7 @@ def test_the_suite_of_the_tutorial_loads(tmp_path: Path) -> None:
     from densemtl.benchmark.grid import make_plan
     from densemtl.benchmark.suite_config import load_benchmark_config
 
-    text = (DOCS / "tutorials/report.md").read_text(encoding="utf-8")
+    text = (DOCS / "tutorials/benchmark_report.md").read_text(encoding="utf-8")
     (found,) = re.findall(r'```yaml title="suite.yaml"\n(.*?)```', text, re.DOTALL)
     (tmp_path / "suite.yaml").write_text(found.replace("configs/", f"{ROOT}/configs/"))
     suite = load_benchmark_config(tmp_path / "suite.yaml")

@@ -94,7 +94,7 @@ def _get_store_prefix() -> str:
 
     torchrun keeps the store when it starts ranks again, and with it where those before could be
     reached. It counts the starts on each machine for itself, so that the count is good for one
-    alone; of several each start must have a store of its own, see docs/scaling.md.
+    alone; of several each start must have a store of its own, see docs/guides/multi_gpu.md.
     """
     alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
     return f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if alone else 0}"

@@ -25,7 +25,7 @@ COMPONENTS_HEADER = """\
 A component (`data`, `backbone`, `decoder`, `head`, `balancing`, each of `tasks` and `trackers`) is
 a `name` with its options beside it: the keyword-only parameters of its class.
 [Architectures and balancing rules](../methods/index.md), [tasks and data](tasks.md) and
-[trackers](../trackers.md) have pages of their own; backbone and heads:
+[trackers](../guides/trackers.md) have pages of their own; backbone and heads:
 """
 
 LIMIT_WORDS = {

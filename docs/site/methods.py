@@ -127,7 +127,7 @@ def _render_overview() -> str:
         "# Methods\n\nThese pages are made from the code: what a docstring, a recipe or a count"
         " tells is told there alone. [Contributing](../contributing.md) says how one is added.",
         "## Architectures\n\n" + _table("decoders"),
-        "## Balancing\n\nHow they compare: [the guide](../balancing.md).\n\n" + _table("balancing"),
+        "## Balancing\n\nHow they compare: [balancing](../concepts/balancing.md).\n\n" + _table("balancing"),
     ]
     return "\n\n".join(rows)
 

@@ -110,7 +110,7 @@ def _compute_weights(method: GradientBalancer) -> Tensor:
 
 def describe_cost(cls: type[Balancer]) -> str:
     """In passes through the network; what was measured is told by the guide."""
-    guide = "Measured times and memory: [the guide](../../balancing.md#what-it-costs)."
+    guide = "Measured times and memory: [balancing](../../concepts/balancing.md#cost)."
     if not issubclass(cls, GradientBalancer):
         more = ", and one more pass forward after the update" if cls.needs_post_step_losses else ""
         return f"One pass forward and one backward a step, as a plain sum of losses{more}. {guide}"
