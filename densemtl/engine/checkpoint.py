@@ -1,8 +1,9 @@
-"""Checkpoints: weights in safetensors, the rest of the loop's state beside them, never half.
+"""Checkpoints: weights in safetensors and the state of the training loop, written atomically.
 
-Nothing is unpickled into code: tensors come from safetensors, and the state is read by torch with
-`weights_only=True`. Every rank takes part in saving, and the first alone writes. Both files are
-checked as they are read, by checksums that lie in the first one's header; older ones have none.
+No file can run code when it is read: tensors come from safetensors, and the state is read by
+`torch.load` with `weights_only=True`. All ranks must call the functions that save, but only the
+main process writes. The header of the safetensors file holds checksums of both files, which are
+verified when they are read; older checkpoints have no checksums.
 """
 
 from __future__ import annotations
@@ -29,29 +30,35 @@ from densemtl.errors import CheckpointError, ConfigError
 from densemtl.io.atomic import atomic_write, atomic_write_dir, find_complete_dir
 
 CONFIG_KEY, CHECKSUM_KEY, STATE_CHECKSUM_KEY = "config", "checksum", "state_checksum"
-"""Of the header."""
+"""Keys of the header."""
 
 HEADER_KEY = "densemtl"
-"""The one key of safetensors' metadata, whose order is random where there are several: the same
-weights are the same bytes. Older files have CONFIG in its place."""
+"""The only key of the safetensors metadata, which holds the header as JSON. safetensors writes
+several keys in random order; with one key, equal weights give equal bytes. Older files have
+`CONFIG_KEY` instead."""
 
 STATE_NAME = "state.pt"
 LAST_DIR = "last"
 BEST_NAME = "best.safetensors"
 WEIGHTS_NAME = "model.safetensors"
-"""What the weights are called in `last/` and where they were published, as on the hub."""
+"""Name of the weights file in `last/` and in published folders, as on the hub."""
 
 
 @dataclass(frozen=True)
 class SavedWeights:
-    """Tensors by name, and the configuration (YAML) of the experiment that made them."""
+    """Tensors and the configuration of the experiment that trained them.
+
+    Attributes:
+        tensors: {name in the state dict: tensor}.
+        config_yaml: the resolved configuration (YAML).
+    """
 
     tensors: dict[str, Tensor]
     config_yaml: str
 
     @property
     def decoder(self) -> str:
-        """Name of the decoder that they belong to; empty where the configuration is unreadable."""
+        """Name of the decoder; empty if the configuration is unreadable."""
         try:
             values, _ = translate_config(parse_yaml(self.config_yaml, CONFIG_KEY))
         except ConfigError:
@@ -61,28 +68,46 @@ class SavedWeights:
 
 
 def find_weights_file(path: Path) -> Path:
-    """A run's best weights, published ones, those beside a results file, or the file itself.
+    """Return the weights file that a path refers to.
+
+    Args:
+        path: a run folder (its best weights), a published folder, a results file (the weights next
+            to it), or a weights file (returned as it is).
+
+    Returns:
+        The path of the weights file.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: if there is no such file.
     """
     folder = path.parent if path.suffix == ".json" else path
     file = folder / BEST_NAME if folder.is_dir() else path
     if folder.is_dir() and not file.exists() and (folder / WEIGHTS_NAME).exists():
         return folder / WEIGHTS_NAME
     if not file.exists():
-        hint = "no finished validation there yet" if folder.is_dir() else "no such file"
-        raise CheckpointError(f"{file}: {hint}; give a run's folder or a .safetensors file")
+        reason = "no finished validation there yet" if folder.is_dir() else "no such file"
+        raise CheckpointError(f"{file}: {reason}; pass a run folder or a .safetensors file")
     return file
 
 
 def save_weights(file: Path, model: nn.Module, config_yaml: str) -> None:
-    """Write a model's parameters and buffers with its configuration, whole or not at all."""
+    """Save the parameters and buffers of a model atomically.
+
+    Args:
+        file: the weights file to write or replace.
+        model: the model; if it is sharded, all ranks must call this function.
+        config_yaml: resolved configuration (YAML), saved in the header.
+    """
     save_tensors(file, SavedWeights(model.state_dict(), config_yaml))
 
 
 def save_tensors(file: Path, weights: SavedWeights) -> None:
-    """Likewise of tensors that are no model's yet."""
+    """Save tensors that are not in a model, like `save_weights`.
+
+    Args:
+        file: the weights file to write or replace.
+        weights: the tensors and their configuration.
+    """
     tensors = _to_contiguous(weights.tensors)
     if is_main_process():
         with atomic_write(file) as tmp_path:
@@ -90,10 +115,16 @@ def save_tensors(file: Path, weights: SavedWeights) -> None:
 
 
 def load_weights(file: Path) -> SavedWeights:
-    """Read what `save_weights` wrote.
+    """Load a file that `save_weights` or `save_tensors` wrote.
+
+    Args:
+        file: the weights file.
+
+    Returns:
+        The tensors, with current parameter names, and their configuration.
 
     Raises:
-        CheckpointError: missing, corrupt, or without a configuration.
+        CheckpointError: if the file is missing, corrupt, or without a configuration.
     """
     return _read_safetensors(file)[0]
 
@@ -102,29 +133,29 @@ def _write_safetensors(file: Path, weights: SavedWeights, **header: str) -> None
     header |= {CONFIG_KEY: weights.config_yaml, CHECKSUM_KEY: _compute_checksum(weights)}
     try:
         save_file(weights.tensors, file, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
-    except SafetensorError as error:  # which tells of the operating system in words alone
+    except SafetensorError as error:  # holds the operating system's error only as text
         raise OSError(str(error).partition("I/O error: ")[2] or str(error)) from error
 
 
 def _read_safetensors(file: Path) -> tuple[SavedWeights, dict[str, str]]:
-    """Weights, which are those that were written, and the header beside them."""
+    """Return the weights, after verifying their checksum, and the header."""
     try:
         with safe_open(file, framework="pt") as handle:
             metadata = dict(handle.metadata() or {})
         header = json.loads(metadata[HEADER_KEY]) if HEADER_KEY in metadata else metadata
         tensors = load_file(file)
-    except Exception as error:  # of files, safetensors and torch's types
+    except Exception as error:  # corrupt files raise errors of Python, safetensors and torch
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{file}: not a readable safetensors checkpoint: {reason}") from error
     if CONFIG_KEY not in header:
-        raise CheckpointError(f"{file}: holds no configuration; give a checkpoint of this project")
+        raise CheckpointError(f"{file}: holds no configuration; pass a checkpoint of this project")
     weights = SavedWeights(tensors, header[CONFIG_KEY])
     _verify_checksum(file, header.get(CHECKSUM_KEY), lambda: _compute_checksum(weights))
     return replace(weights, tensors=translate_parameters(tensors, weights.decoder)), header
 
 
 def _compute_checksum(weights: SavedWeights) -> str:
-    """Of the configuration, and of tensors with their names and shapes."""
+    """Return the CRC-32 of the configuration and of all tensors with names, types and shapes."""
     value = zlib.crc32(weights.config_yaml.encode())
     for name, tensor in sorted(weights.tensors.items()):
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
@@ -135,19 +166,24 @@ def _compute_checksum(weights: SavedWeights) -> str:
 def _verify_checksum(file: Path, expected: str | None, compute_checksum: Callable[[], str]) -> None:
     if expected is not None and expected != compute_checksum():
         raise CheckpointError(
-            f"{file}: corrupt (other bytes than were written); {_format_recovery_hint(file)}"
+            f"{file}: corrupt (not the bytes that were written); {_format_recovery_hint(file)}"
         )
 
 
 def _format_recovery_hint(file: Path) -> str:
-    return f"take another copy, or remove the folder {file.parent} to start over"
+    return f"use another copy, or remove the folder {file.parent} to start over"
 
 
 def load_state_strict(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Put tensors into a model that must match them exactly.
+    """Load tensors into a model that must match them exactly.
+
+    Args:
+        model: the model to load into; may be sharded.
+        tensors: full tensors, {name in the state dict: tensor}.
+        source: file or folder of the tensors, for the error message.
 
     Raises:
-        CheckpointError: names or shapes differ.
+        CheckpointError: if names or shapes differ.
     """
     try:
         model.load_state_dict(shard_like(tensors, model))
@@ -157,12 +193,26 @@ def load_state_strict(model: nn.Module, tensors: dict[str, Tensor], source: Path
 
 
 def compute_weights_hash(model: nn.Module) -> str:
-    """A short SHA-256 over all parameters and buffers, by name."""
+    """Return a hash of all parameters and buffers and their names.
+
+    Args:
+        model: the model; if it is sharded, all ranks must call this function.
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256.
+    """
     return compute_tensors_hash(model.state_dict())
 
 
 def compute_tensors_hash(tensors: dict[str, Tensor]) -> str:
-    """Likewise of tensors that are no model's yet."""
+    """Return the hash of tensors that are not in a model, like `compute_weights_hash`.
+
+    Args:
+        tensors: {name in the state dict: tensor}.
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(_to_contiguous(tensors).items()):
         digest.update(name.encode())
@@ -177,7 +227,15 @@ def _to_bytes(tensor: Tensor) -> memoryview:
 def save_checkpoint(
     folder: Path, model: nn.Module, state: dict[str, Any], config_yaml: str
 ) -> None:
-    """Replace the run's `last/`: the model, and everything else that the loop goes on from."""
+    """Replace the checkpoint `last/` of a run atomically.
+
+    Args:
+        folder: the run folder.
+        model: the model; if it is sharded, all ranks must call this function.
+        state: everything else that training resumes from; readable by `torch.load` with
+            `weights_only=True`.
+        config_yaml: resolved configuration (YAML).
+    """
     tensors = _to_contiguous(model.state_dict())
     if is_main_process():
         with atomic_write_dir(folder / LAST_DIR) as tmp_path:
@@ -190,10 +248,17 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any] | None:
-    """Restore the model from `last/` and return the loop's state; None where there is none.
+    """Restore a model from the checkpoint `last/`.
+
+    Args:
+        folder: the run folder.
+        model: the model to load the weights into.
+
+    Returns:
+        The saved state of the training loop; None if there is no checkpoint.
 
     Raises:
-        CheckpointError: a corrupt checkpoint.
+        CheckpointError: if the checkpoint is corrupt or of another model.
     """
     checkpoint = read_checkpoint(folder)
     if checkpoint is None:
@@ -204,10 +269,16 @@ def load_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any] | None:
 
 
 def read_checkpoint(folder: Path) -> tuple[SavedWeights, dict[str, Any]] | None:
-    """The weights and the loop's state in `last/`; None where there is none.
+    """Read the checkpoint `last/` without a model.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The weights and the state of the training loop; None if there is no checkpoint.
 
     Raises:
-        CheckpointError: a corrupt checkpoint.
+        CheckpointError: if the checkpoint is corrupt.
     """
     last = find_complete_dir(folder / LAST_DIR)
     if last is None:
@@ -220,7 +291,7 @@ def read_checkpoint(folder: Path) -> tuple[SavedWeights, dict[str, Any]] | None:
 
 
 def _save_state(file: Path, state: dict[str, Any]) -> str:
-    """Write the state; gives its checksum back."""
+    """Write the state and return its checksum."""
     with _ChecksumWriter(FileIO(file, "wb")) as output:
         try:
             torch.save(state, output)
@@ -245,13 +316,16 @@ def _load_state(file: Path, checksum: str | None) -> dict[str, Any]:
 
 
 class _ChecksumWriter(BufferedWriter):
-    """Adds up a checksum as torch writes, and remembers what torch forgets: why it could not."""
+    """Buffered writer that computes a CRC-32 and keeps the error of a failed write.
+
+    `torch.save` replaces that error by a RuntimeError without the reason.
+    """
 
     checksum = 0
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """As any file does."""
+        """Write data and update the checksum."""
         self.checksum = zlib.crc32(data, self.checksum)
         try:
             return super().write(data)
@@ -261,5 +335,5 @@ class _ChecksumWriter(BufferedWriter):
 
 
 def _to_contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole, contiguous copies that share no memory, as safetensors asks."""
+    """Return full, contiguous copies that share no memory, as safetensors requires."""
     return {name: tensor.clone().contiguous() for name, tensor in gather_full(tensors).items()}

@@ -1,4 +1,4 @@
-"""From a run's folder or a weights file back to a working model."""
+"""Loading of a trained model from a run folder or a weights file."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from densemtl.tasks.base import Task
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model and the experiment that made it.
+    """Trained model and its experiment.
 
     Attributes:
-        file: the weights.
-        experiment: as saved with them, with the overrides given.
-        tasks: what the model predicts.
-        model: with the weights, on the device.
-        execution: where and how it runs.
-        weights_hash: their hash.
+        file: the weights file.
+        experiment: the experiment that was saved with the weights, with overrides applied.
+        tasks: the tasks that the model predicts and is evaluated on.
+        model: the model with its weights, on the device.
+        execution: device, autocast type and memory layout of the model.
+        weights_hash: hash of the weights.
     """
 
     file: Path
@@ -46,13 +46,16 @@ def load_trained_model(
     """Load a run's best weights, or the weights of a file.
 
     Args:
-        path: a run's folder, or a `.safetensors` file that this project wrote.
-        overrides: `key=value` changes to the saved configuration, such as data.root=...
-        device: "cpu", "cuda" ..; None for a GPU where there is one.
+        path: a run folder, or a `.safetensors` file that this project wrote.
+        overrides: `key=value` changes to the saved configuration, such as `data.root=/data`.
+        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+
+    Returns:
+        The model and everything needed to run and evaluate it.
 
     Raises:
-        CheckpointError: missing, corrupt, or the overrides ask for another model.
-        ConfigError: a wrong override.
+        CheckpointError: if the weights are missing or corrupt, or do not fit the overrides.
+        ConfigError: if an override is invalid.
     """
     file = find_weights_file(path)
     weights = load_weights(file)
@@ -60,6 +63,6 @@ def load_trained_model(
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks, pretrained=False)
     load_state_strict(model, weights.tensors, file)
-    precision = make_execution_config(experiment.train, device)
-    precision.to_device(model)
-    return TrainedModel(file, experiment, tasks, model, precision, compute_weights_hash(model))
+    execution = make_execution_config(experiment.train, device)
+    execution.to_device(model)
+    return TrainedModel(file, experiment, tasks, model, execution, compute_weights_hash(model))

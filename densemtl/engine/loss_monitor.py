@@ -1,4 +1,7 @@
-"""Read and check losses one step late, so that no step waits for the device."""
+"""Checks of losses and weights for NaN and infinity, and running means of losses.
+
+Losses are read one step late, so that no training step waits for the device.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,39 @@ from densemtl.distributed.sharding import gather_full
 from densemtl.errors import UserError
 
 LossValues = dict[str, float]
+"""{name: value of a loss or another logged scalar}."""
 
 HINT = (
-    "lower optim.lr, set train.max_grad_norm, or train.on_non_finite=skip; the checkpoints are from"
-    " before it"
+    "lower optim.lr, set train.max_grad_norm, or set train.on_non_finite=skip; the saved"
+    " checkpoints are from before this step"
 )
 
 GRADIENT_KEY = "gradient"
-"""Name of the gradient's norm in a step's log, where the losses are finite and it is not."""
+"""Key of the gradient norm in the log of a step whose losses are finite but whose norm is not."""
+
+
+_make_event: Callable[[], torch.cuda.Event] = torch.cuda.Event
+"""The constructor, which torch leaves without annotations."""
 
 
 class NonFiniteLossError(UserError):
-    """A loss or a weight became NaN or infinite; names the task and the step."""
+    """Error that a loss or a weight became NaN or infinite; names the task and the step."""
 
 
 class LossMonitor:
-    """Holds the losses of one step until the next step has started.
+    """Buffer that holds the losses of one step until the next step has started.
 
     Args:
-        skip_non_finite: report a loss that is not finite instead of raising.
-        report: called with one line about each skipped step.
+        skip_non_finite: if True, report a loss that is not finite instead of raising an error.
+        report: function that is called with one line for each skipped step.
+
+    Example:
+        >>> monitor = LossMonitor()
+        >>> monitor.update(1, {"depth": torch.tensor(0.5)})  # nothing to return yet
+        >>> monitor.update(2, {"depth": torch.tensor(0.25)})
+        {'depth': 0.5}
+        >>> monitor.flush()
+        {'depth': 0.25}
     """
 
     def __init__(
@@ -42,24 +58,34 @@ class LossMonitor:
         self._copy_event: torch.cuda.Event | None = None
 
     def update(self, step: int, losses: dict[str, Tensor]) -> LossValues | None:
-        """Take the losses of a step, and return those of the previous one as `flush` does.
+        """Store the losses of a step, and return those of the previous step.
+
+        Args:
+            step: number of the step, for error messages.
+            losses: {name: scalar}; copied to the CPU asynchronously.
+
+        Returns:
+            The result of `flush` for the previous step.
 
         Raises:
-            NonFiniteLossError: one of the returned losses is not finite.
+            NonFiniteLossError: if a loss of the previous step is not finite.
         """
         previous = self.flush()
         stacked = torch.stack([loss.detach().float() for loss in losses.values()])
         self._pending = step, list(losses), stacked.to("cpu", non_blocking=stacked.is_cuda)
         if stacked.is_cuda:
-            self._copy_event = torch.cuda.Event()
+            self._copy_event = _make_event()
             self._copy_event.record()
         return previous
 
     def flush(self) -> LossValues | None:
-        """Return the losses that are held; None if there are none, or their step was skipped.
+        """Check and return the stored losses.
+
+        Returns:
+            {name: value}; None if no losses are stored or their step was skipped.
 
         Raises:
-            NonFiniteLossError: one of them is not finite.
+            NonFiniteLossError: if a loss is not finite, unless such steps are skipped.
         """
         if self._pending is None:
             return None
@@ -81,14 +107,14 @@ class LossMonitor:
 
 
 def check_weights_finite(groups: Mapping[str, Sequence[Tensor]], step: int) -> None:
-    """Check that weights are finite, which finite losses do not guarantee.
+    """Check that all weights are finite, which finite losses do not guarantee.
 
     Args:
-        groups: {group, such as a task: parameters}.
-        step: number of optimizer steps so far, for the message.
+        groups: {name of a parameter group, such as a task: parameters}.
+        step: number of finished optimizer steps, for the error message.
 
     Raises:
-        NonFiniteLossError: one is NaN or infinite; names the groups.
+        NonFiniteLossError: if a weight is NaN or infinite; names the groups.
     """
     finite = {name: _is_all_finite(weights) for name, weights in groups.items() if weights}
     names = ", ".join(name for name, is_finite in finite.items() if not is_finite)
@@ -102,21 +128,33 @@ def _is_all_finite(weights: Sequence[Tensor]) -> bool:
 
 
 class RunningMeans:
-    """Running means of named values."""
+    """Running means of named values.
+
+    Example:
+        >>> means = RunningMeans()
+        >>> means.add({"depth": 1.0})
+        >>> means.add({"depth": 3.0})
+        >>> means.compute_and_reset()
+        {'depth': 2.0}
+    """
 
     def __init__(self) -> None:
         self._sums: LossValues = {}
         self._count = 0
 
     def add(self, values: LossValues | None) -> None:
-        """Add the values of one step; None adds nothing."""
+        """Add the values of one step.
+
+        Args:
+            values: {name: value}, with the same names in every call; None adds nothing.
+        """
         if values is None:
             return
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
         self._count += 1
 
     def compute_and_reset(self) -> LossValues:
-        """Return the means, empty if nothing was added, and start over."""
+        """Return {name: mean}, empty if nothing was added, and reset the means."""
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means

@@ -1,4 +1,4 @@
-"""The micro-batches of an optimizer step, as parts of one joint batch."""
+"""Micro-batches of an optimizer step with gradient accumulation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ class MicroBatch:
     """One batch of an optimizer step with gradient accumulation.
 
     Attributes:
-        batch: on the device.
-        loss_scales: {task: factor of its loss} with which the mean over the micro-batches is the
-            loss of the joint batch. It is the micro-batch's share of the labels, times the number
-            of micro-batches. Empty for a single micro-batch.
+        batch: the batch, on the device.
+        loss_scales: {task: factor of its loss}. With these factors, the mean over the micro-batches
+            is the loss of the joint batch. A factor is the fraction of the labels of the joint
+            batch that are in this micro-batch, times the number of micro-batches. Empty if there is
+            a single micro-batch.
     """
 
     batch: Batch
     loss_scales: Mapping[str, Tensor]
 
     def scale(self, losses: Losses) -> Losses:
-        """Return the losses, scaled by the number of labels that they are computed from."""
+        """Scale the losses of the micro-batch by `loss_scales`.
+
+        Args:
+            losses: losses of the tasks and auxiliary losses of this micro-batch.
+
+        Returns:
+            The scaled task losses; auxiliary losses are unchanged.
+        """
         if not self.loss_scales:
             return losses
         tasks = {task: self.loss_scales[task] * loss for task, loss in losses.tasks.items()}
@@ -38,7 +46,16 @@ class MicroBatch:
 def make_micro_batches(
     batches: Sequence[Batch], tasks: Sequence[Task], device: torch.device
 ) -> list[MicroBatch]:
-    """Move the batches of a step to the device, and count their labels there."""
+    """Move the batches of a step to the device, and compute their loss scales.
+
+    Args:
+        batches: the batches of one optimizer step on this rank.
+        tasks: the tasks that are trained.
+        device: the device of the model.
+
+    Returns:
+        One micro-batch per batch.
+    """
     moved = [batch.to(device) for batch in batches]
     if len(moved) == 1:
         return [MicroBatch(moved[0], {})]
@@ -55,6 +72,9 @@ def _count_labels(batch: Batch, tasks: Sequence[Task]) -> Tensor:
 
 
 def _loss_scales(counts: Tensor) -> Tensor:
-    """Return factors of mean 1 over the B micro-batches, BxT; 0 for a task without any label."""
+    """Return loss scales (B, T) from label counts (B, T) of B micro-batches and T tasks.
+
+    Their mean over the micro-batches is 1, or 0 for a task without any label.
+    """
     (counts,) = all_reduce_sum(counts)
     return len(counts) * counts / counts.sum(dim=0).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Which of two validations is better, when tasks disagree."""
+"""Selection of the best weights by the validation scores of all tasks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,40 @@ from densemtl.tasks.base import Task
 from densemtl.types import ProtocolName
 
 SelectionScores = dict[str, float]
-"""{task: the value that its weights are chosen by}."""
+"""{task: value of its selection metric}."""
 
 
 def get_selection_scores(
     scores: Mapping[str, Mapping[str, float]], tasks: Sequence[Task], protocol: ProtocolName
 ) -> SelectionScores:
-    """The one number of each task that tells which weights are best."""
+    """Return the value of each task by which the best weights are selected.
+
+    Args:
+        scores: {task: {metric: value}} of a validation.
+        tasks: the tasks that are evaluated.
+        protocol: name of the evaluation protocol.
+
+    Returns:
+        {task: value of its selection metric}.
+    """
     return {task.name: scores[task.name][task.get_selection_metric(protocol)] for task in tasks}
 
 
 def is_better(new: SelectionScores, old: SelectionScores | None, tasks: Sequence[Task]) -> bool:
-    """Whether the mean relative gain over the tasks is positive; anything beats nothing.
+    """Return whether the mean relative gain over the tasks is positive.
 
-    As Delta_m against the best so far, but relative to the larger of both values, so that a
-    metric near 0 at the start of training does not drown the other tasks.
+    This is the multi-task performance Delta_m relative to the best validation so far, except that
+    a difference is divided by the larger of both values. A metric near 0 at the start of training
+    therefore does not outweigh the other tasks. A finite value is better than one that is not
+    finite by 1.
+
+    Args:
+        new: scores of the current validation.
+        old: scores of the best validation so far; None if there is none.
+        tasks: the tasks that are compared.
+
+    Returns:
+        True if `new` is better, or if `old` is None.
     """
     if old is None:
         return True

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule: timm's, over the parameter groups an architecture names."""
+"""Optimizers and learning-rate schedules of timm, over the named parameter groups of a model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from textwrap import shorten
 from typing import Any
 
 import timm.optim
-from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.scheduler.poly_lr import PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.step_lr import StepLRScheduler
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -17,52 +19,76 @@ from densemtl.distributed.sharding import is_sharded
 from densemtl.errors import ConfigError, suggest
 
 BALANCING_GROUP = "balancing"
+"""Name of the parameter group of the balancing method."""
 
 FUSED_OPTIMIZERS = (Adam, AdamW, SGD)
-"""torch's optimisers whose fused kernels run on CPU and GPU alike."""
+"""Optimizers of torch whose fused kernels run on both CPU and GPU."""
 
 
 def make_optimizer(
     config: OptimConfig, groups: Mapping[str, list[nn.Parameter]], balancer: nn.Module
 ) -> Optimizer:
-    """One optimiser over the model's named groups and what the balancer learns.
+    """Create an optimizer of the parameters of the model and of the balancing method.
 
-    A group's `lr_scale` multiplies its base rate, and timm's schedules scale base rates, so the
-    factor holds through the whole run. What a balancer learns has no weight decay.
+    The `lr_scale` of a group multiplies its base learning rate. The schedules of timm scale base
+    learning rates, so the factor holds during the whole run. Parameters of the balancing method
+    have no weight decay.
+
+    Args:
+        config: the section `optim` of the configuration.
+        groups: {name of the group: parameters} of the model; frozen parameters are left out.
+        balancer: the balancing method; its parameters form the group "balancing".
+
+    Returns:
+        An optimizer with one named parameter group per non-empty group.
 
     Raises:
-        ConfigError: no such optimiser, one that refuses the settings, or a scale for no group.
+        ConfigError: if the optimizer does not exist or rejects the options, or if `lr_scale` names
+            an unknown group.
+
+    Example:
+        >>> groups = {"shared": list(nn.Linear(2, 2).parameters())}
+        >>> config = OptimConfig(name="sgd", lr=0.1, lr_scale={"shared": 0.5})
+        >>> optimizer = make_optimizer(config, groups, nn.Identity())
+        >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
+        [('shared', 0.05)]
     """
-    every = {name: params for name, params in groups.items() if params}
-    every[BALANCING_GROUP] = list(balancer.parameters())
+    all_groups = {name: params for name, params in groups.items() if params}
+    all_groups[BALANCING_GROUP] = list(balancer.parameters())
     for name in config.lr_scale:
-        if name not in every:
-            raise ConfigError(f"optim.lr_scale.{name}: no such group, {suggest(name, every)}")
+        if name not in all_groups:
+            raise ConfigError(f"optim.lr_scale.{name}: no such group, {suggest(name, all_groups)}")
     names = [str(name) for name in timm.optim.list_optimizers() if not _is_second_order(str(name))]
     if config.name not in names:
-        near = suggest(config.name, names)
-        raise ConfigError(f"optim.name: no optimiser {config.name!r}, {near}")
+        suggestion = suggest(config.name, names)
+        raise ConfigError(f"optim.name: no optimizer {config.name!r}, {suggestion}")
     try:
         return timm.optim.create_optimizer_v2(
-            [_make_param_group(config, name, params) for name, params in every.items() if params],
+            [
+                _make_param_group(config, name, params)
+                for name, params in all_groups.items()
+                if params
+            ],
             opt=config.name,
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
-            **_get_fused_options(config.name, every.values()),
+            **_get_fused_options(config.name, all_groups.values()),
         )
-    except (AssertionError, ImportError, TypeError, ValueError) as error:  # as each optimiser likes
+    except (AssertionError, ImportError, TypeError, ValueError) as error:  # differs by optimizer
         reason = shorten(str(error), 160)
-        raise ConfigError(f"optim: {config.name} cannot be had so: {reason}") from error
+        raise ConfigError(
+            f"optim: cannot create {config.name} with these options: {reason}"
+        ) from error
 
 
 def _is_second_order(name: str) -> bool:
-    """Whether it asks for derivatives of gradients, whose graph no step keeps."""
+    """Return whether an optimizer needs second derivatives, whose graph no step keeps."""
     return bool(timm.optim.get_optimizer_info(name).second_order)
 
 
 def _get_fused_options(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:
-    """One kernel for all parameters, where torch has one for the optimiser, and for whole ones."""
+    """Return the option of fused kernels if the optimizer has them and no parameter is sharded."""
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
     sharded = any(is_sharded(parameter) for params in groups for parameter in params)
     return {"fused": True} if kind in FUSED_OPTIMIZERS and not sharded else {}
@@ -76,10 +102,23 @@ def _make_param_group(config: OptimConfig, name: str, params: list[nn.Parameter]
 
 
 class LRSchedule:
-    """The learning rate as a function of the number of steps done; nothing else is remembered.
+    """Learning rate as a function of the number of finished optimizer steps, without other state.
 
-    Warm-up goes step by step even where the rest of the schedule goes by epochs, whose first would
-    otherwise be spent at a rate of 0.
+    Warm-up changes the learning rate at each step, even if the rest of the schedule changes it once
+    per epoch. Otherwise the first epoch would have a learning rate of 0.
+
+    Args:
+        config: the section `schedule` of the configuration.
+        optimizer: its parameter groups hold the base learning rates, and are updated.
+        epochs: number of epochs of the whole run.
+        steps_per_epoch: number of optimizer steps per epoch.
+
+    Example:
+        >>> optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> schedule = LRSchedule(ScheduleConfig(name="poly", power=1), optimizer, 2, 5)
+        >>> schedule.set_lr(5)
+        >>> optimizer.param_groups[0]["lr"]
+        0.05
     """
 
     def __init__(
@@ -104,12 +143,16 @@ class LRSchedule:
         )
 
     def set_lr(self, step: int) -> None:
-        """Set the rates for the step that follows `step` finished ones."""
+        """Set the learning rates of the next optimizer step.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
         if not self._per_epoch:
             self._scheduler.step_update(step)
             return
         epoch = step / self._steps_per_epoch
-        # timm annotates an int, but its formulas take fractions.
+        # timm annotates `epoch` as int, but its formulas accept fractions.
         self._scheduler.step(max(int(epoch), min(epoch, self._warmup_epochs)))  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Additional forward passes over the batches of a step that leave no trace."""
+"""Additional forward passes over the batches of an optimizer step, without side effects."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ ModelFn = Callable[..., Predictions]
 
 
 class ReplayForward:
-    """Replays the forward passes of an optimizer step; created before the step runs forward.
+    """Repetition of the forward passes of an optimizer step.
 
-    A replay differs from the step's own forward passes only if the weights do: the model stays in
-    training mode, with batch statistics and the same random numbers, so that dropout drops the
-    same. A replay leaves no trace: running statistics are not updated twice, and random numbers
-    continue as if there had been none.
+    A replay gives the same predictions as the forward passes of the step, unless the weights have
+    changed: the model stays in training mode and uses batch statistics and the same random numbers,
+    so that dropout masks are equal. A replay has no side effects: it does not update running
+    statistics, and restores the state of the random number generators.
+
+    Create the object before the forward passes of the step, because it saves their random state.
 
     Args:
-        model: the network.
+        model: the model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,7 +36,12 @@ class ReplayForward:
 
     @contextmanager
     def session(self) -> Iterator[ModelFn]:
-        """Yield a function that runs the model like the step does, batch after batch."""
+        """Start a replay.
+
+        Yields:
+            A function with the arguments of the model. Call it once for each batch of the step, in
+            the same order.
+        """
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
 
         def forward(image: Tensor, **options: Any) -> Predictions:

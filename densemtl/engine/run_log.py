@@ -1,4 +1,4 @@
-"""What a run tells while it goes: `log.jsonl`, and what its trackers show."""
+"""Log of a run: the file `log.jsonl` and the trackers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from densemtl.trackers.base import RunInfo, Tracker
 LOG_FILE = "log.jsonl"
 
 SHARING, RELATIONS = "sharing", "relations"
-"""Kinds of lines: what was learnt about sharing, and how tasks' gradients get on."""
+"""Kinds of log lines: learned sharing weights, and gradient cosines between tasks."""
 
 
 class RunLog:
-    """Scalars by step, to a JSONL file and trackers.
+    """Log of scalars to a JSONL file and trackers, and of images to trackers.
 
-    A run that goes on from an earlier step drops what was logged after it, and a half-written
-    last line, so that the log reads as if the run had never been interrupted.
+    If a run resumes from a checkpoint, lines that were logged after this checkpoint are removed,
+    and so is an incomplete last line. The log then reads as if the run had not been interrupted.
+
+    The log is a context manager, which closes the file and finishes the trackers.
+
+    Args:
+        folder: the run folder.
+        step: number of finished optimizer steps; later lines are removed.
+        trackers: started trackers.
     """
 
     def __init__(self, folder: Path, step: int, trackers: Sequence[BackgroundTracker] = ()) -> None:
@@ -34,19 +41,31 @@ class RunLog:
         self._trackers = trackers
 
     def log_scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Log named numbers, NaN as null; `kind` is "train", "val", "sharing" .."""
+        """Log named scalars.
+
+        Args:
+            step: number of finished optimizer steps.
+            kind: "train", "val", "sharing" or "relations".
+            values: {name: value}; values that are not finite are written as null.
+        """
         finite_values = {
             name: value if math.isfinite(value) else None for name, value in values.items()
         }
         line = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite_values}
         self._handle.write(json.dumps(line) + "\n")
         self._handle.flush()
-        named = {f"{kind}/{name}": value for name, value in values.items()}
+        prefixed = {f"{kind}/{name}": value for name, value in values.items()}
         for tracker in self._trackers:
-            tracker.log_scalars(step, named)
+            tracker.log_scalars(step, prefixed)
 
     def log_image(self, step: int, name: str, image: Any) -> None:
-        """Show an HxWx3 uint8 picture by the trackers."""
+        """Send an image to all trackers.
+
+        Args:
+            step: number of finished optimizer steps.
+            name: name of the image.
+            image: RGB image, (H, W, 3) uint8.
+        """
         for tracker in self._trackers:
             tracker.log_image(step, name, image)
 
@@ -60,16 +79,16 @@ class RunLog:
 
 
 class _NullLog(RunLog):
-    """Takes everything and tells nothing."""
+    """Log of the ranks that do not write."""
 
     def __init__(self) -> None:
         pass
 
     def log_scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Ignore the scalars."""
 
     def log_image(self, step: int, name: str, image: Any) -> None:
-        """Nothing."""
+        """Ignore the image."""
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -78,12 +97,16 @@ class _NullLog(RunLog):
 def open_log(
     run_info: RunInfo, trackers: Sequence[Tracker] = (), report: Callable[[str], None] = print
 ) -> RunLog:
-    """The log of a run that starts or goes on; of several ranks the first alone writes it.
+    """Open the log of a run that starts or resumes.
 
     Args:
-        run_info: what trackers are told of it.
-        trackers: started here; one that fails, now or later, is told of and left out.
-        report: takes the line that says so.
+        run_info: the run folder, its step, and what trackers receive about the run.
+        trackers: trackers to start. If a tracker fails, now or later, this is reported and the run
+            continues without it.
+        report: function that is called with one line for each tracker that fails.
+
+    Returns:
+        The log; on all ranks except the main process, a log that writes nothing.
     """
     if not is_main_process():
         return _NullLog()
@@ -95,7 +118,15 @@ def open_log(
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a `log.jsonl`; a half-written or broken one is left out."""
+    """Read a log file.
+
+    Args:
+        file: path of a `log.jsonl`.
+
+    Returns:
+        The lines, each with at least "step" and "kind"; invalid lines are left out. Empty if the
+        file does not exist.
+    """
     if not file.exists():
         return []
     lines = []

@@ -1,4 +1,4 @@
-"""Shard a model over ranks (FSDP2)."""
+"""Fully sharded data parallel training (FSDP2) of a model."""
 
 from __future__ import annotations
 
@@ -17,34 +17,44 @@ from densemtl.errors import ConfigError, ModelError
 def check_fsdp_compatible(config: TrainConfig, balancer: Balancer) -> None:
     """Check that a run needs neither full gradients nor full weights outside its training steps.
 
+    Args:
+        config: the section `train` of the configuration.
+        balancer: the balancing method.
+
     Raises:
-        ConfigError: it does; names the setting to change.
+        ConfigError: if it does; names the option to change.
     """
     conflicts = {
-        "train.amp=fp16: choose bf16": config.amp == "fp16",
-        "train.grad_similarity_every: set it to 0": config.grad_similarity_every > 0,
-        "balancing by gradients: choose a rule for losses": not isinstance(balancer, LossWeighting),
-        "balancing by a second look at a batch: choose another rule": (
+        "train.amp=fp16; use bf16": config.amp == "fp16",
+        "train.grad_similarity_every; set it to 0": config.grad_similarity_every > 0,
+        "gradient balancing; choose a loss-weighting method": (
+            not isinstance(balancer, LossWeighting)
+        ),
+        "a balancing method that runs each batch again after the step; choose another method": (
             balancer.needs_post_step_losses
         ),
     }
-    for setting, conflicting in conflicts.items():
+    for option, conflicting in conflicts.items():
         if conflicting:
-            raise ConfigError(f"train.fsdp: a model in shards does not go with {setting}")
+            raise ConfigError(f"train.fsdp: a sharded model does not support {option}")
 
 
 def apply_fsdp(model: nn.Module) -> None:
-    """Keep only this rank's shard of each parameter, which is gathered when it is used.
+    """Shard each parameter over the ranks; full parameters are gathered when they are used.
 
-    The blocks of the backbone's stages are gathered one by one. Everything else is gathered at
-    once, including a backbone that cannot be split into stages.
+    The blocks of the backbone stages are gathered one by one. All other parameters are gathered
+    together, including those of a backbone that cannot be split into stages.
+
+    Args:
+        model: the model, modified in place.
     """
-    model.to(memory_format=torch.contiguous_format)  # FSDP2 accepts no other; images keep theirs
+    # FSDP2 accepts only contiguous parameters; the memory format of images does not change.
+    model.to(memory_format=torch.contiguous_format)
     for backbone in [module for module in model.modules() if isinstance(module, Backbone)]:
         for module in _list_blocks(backbone):
             fully_shard(module)
     fully_shard(model)
-    # Logits are cropped to the image's size, which is a view, but nothing writes to them.
+    # Logits are cropped to the image size, which is a view, but nothing writes to them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
     register_fsdp_forward_method(model, "sharing_weights")
 

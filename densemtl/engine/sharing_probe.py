@@ -1,4 +1,4 @@
-"""What an architecture learnt about sharing, measured between epochs."""
+"""Measurement of the learned sharing weights of a decoder between epochs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ NUM_PROBE_IMAGES = 8
 
 @dataclass(frozen=True)
 class SharingProbe:
-    """The same few images throughout a run, so that gates on them can be compared.
+    """Fixed images of a run on which sharing weights are measured.
+
+    Sharing weights may depend on the image, for example gates and attention masks. They are
+    comparable between epochs because the images stay the same.
 
     Attributes:
-        image: Bx3xHxW uint8.
-        execution: where and how the model runs.
+        image: RGB images, (B, 3, H, W) uint8.
+        execution: device, autocast type and memory layout.
     """
 
     image: Tensor
@@ -32,29 +35,43 @@ class SharingProbe:
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """{"place/taker<-source": weight}; empty where the architecture learns nothing of it."""
+        """Measure the sharing weights of a model.
+
+        Args:
+            model: a `MultiTaskModel`; left in evaluation mode.
+
+        Returns:
+            {"stage/task<-source": weight}; empty if the decoder learns no sharing weights.
+        """
         assert isinstance(model, MultiTaskModel)
         model.eval()
         return _flatten_weights(self.execution.forward(model.sharing_weights, self.image))
 
 
 def make_sharing_probe(dataset: EvalDataset, execution: ExecutionConfig) -> SharingProbe:
-    """Evenly spaced images.
+    """Create a probe with evenly spaced images of a split.
+
+    Args:
+        dataset: validation images at the input size of the model.
+        execution: device, autocast type and memory layout.
+
+    Returns:
+        A probe with at most 8 images.
 
     Raises:
-        DataError: one of them cannot be read.
+        DataError: if an image cannot be read.
     """
-    chosen = [
+    images = [
         dataset[index][0].image for index in pick_evenly_spaced(len(dataset), NUM_PROBE_IMAGES)
     ]
-    image = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2)
+    image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     return SharingProbe(image.to(execution.device), execution)
 
 
 def _flatten_weights(weights_by_stage: Mapping[str, SharingWeights]) -> dict[str, float]:
     return {
-        f"{stage}/{taker}<-{source}": weight
+        f"{stage}/{task}<-{source}": weight
         for stage, sharing in weights_by_stage.items()
-        for taker, row in zip(sharing.tasks, sharing.weights.float().tolist(), strict=True)
+        for task, row in zip(sharing.tasks, sharing.weights.float().tolist(), strict=True)
         for source, weight in zip(sharing.sources, row, strict=True)
     }

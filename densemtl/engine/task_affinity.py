@@ -1,9 +1,12 @@
-"""How tasks get on with each other in what they share.
+"""Affinity of tasks in their shared parameters: gradient cosines and look-ahead affinity.
 
-Gradient cosines (Yu et al., NeurIPS 2020, "Gradient surgery", definition 1) tell whether two tasks
-pull shared parameters the same way; the look-ahead affinity (Fifty et al., NeurIPS 2021,
-"Efficiently identifying task groupings", eq. 2) what a step for one task does to another's loss.
-Both are measured in evaluation mode, on given batches, and leave no trace in the model.
+- Gradient cosines (Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020,
+  definition 1) are positive if the losses of two tasks decrease in similar directions.
+- The look-ahead affinity (Fifty et al., "Efficiently identifying task groupings for multi-task
+  learning", NeurIPS 2021, eq. 2) is the effect of an optimizer step for one task on the loss of
+  another task.
+
+Both are measured in evaluation mode on given batches, and do not change the weights of the model.
 """
 
 from __future__ import annotations
@@ -25,16 +28,22 @@ from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import SHARED, Batch
 
 StageParameters = Mapping[str, Sequence[nn.Parameter]]
-"""{place: the parameters that all tasks share there}."""
+"""{stage: its parameters that all tasks share}."""
 
 REST_STAGE = "rest"
+"""Name of the group of shared parameters outside the backbone."""
 
 
 def group_shared_parameters(model: MultiTaskModel) -> StageParameters:
-    """The shared parameters of a network, by the stage of the backbone in which they lie.
+    """Group the trainable shared parameters of a model by the stages of its backbone.
 
-    A backbone that cannot be cut into stages is one place; what is shared outside it is "rest".
-    Empty where tasks share no parameter.
+    Args:
+        model: the model.
+
+    Returns:
+        {stage: parameters} with the keys "stem", "stage 1" and so on, or "backbone" if the backbone
+        cannot be split into stages; shared parameters outside the backbone are in "rest". Groups
+        without parameters are left out, so the result is empty if tasks share no parameters.
     """
     shared = dict.fromkeys(
         parameter for parameter in _get_shared_parameters(model) if parameter.requires_grad
@@ -44,8 +53,8 @@ def group_shared_parameters(model: MultiTaskModel) -> StageParameters:
         if isinstance(module, Backbone):
             for stage, members in _group_by_stage(module).items():
                 stages[stage] = [parameter for parameter in members if parameter in shared]
-    placed = {parameter for members in stages.values() for parameter in members}
-    stages[REST_STAGE] = [parameter for parameter in shared if parameter not in placed]
+    staged = {parameter for members in stages.values() for parameter in members}
+    stages[REST_STAGE] = [parameter for parameter in shared if parameter not in staged]
     return {stage: members for stage, members in stages.items() if members}
 
 
@@ -54,29 +63,29 @@ def _get_shared_parameters(model: MultiTaskModel) -> Sequence[nn.Parameter]:
 
 
 def _group_by_stage(backbone: Backbone) -> dict[str, list[nn.Parameter]]:
-    every = list(backbone.parameters())
+    parameters = list(backbone.parameters())
     try:
         stages = [backbone.get_stage_modules(index) for index in range(len(backbone.feature_info))]
     except ModelError:
-        return {"backbone": every}
+        return {"backbone": parameters}
     groups = {
         f"stage {number}": [parameter for module in modules for parameter in module.parameters()]
         for number, modules in enumerate(stages, start=1)
     }
     staged = {parameter for members in groups.values() for parameter in members}
-    return {"stem": [parameter for parameter in every if parameter not in staged], **groups}
+    return {"stem": [parameter for parameter in parameters if parameter not in staged], **groups}
 
 
 class TaskAffinity:
-    """Measures on the same model, tasks and number types.
+    """Gradient cosines and look-ahead affinity of the tasks of a model.
 
     Args:
-        model: whose shared parameters are looked at.
-        tasks: all that are learnt.
-        execution: where and how it runs.
+        model: the model; its shared parameters are used.
+        tasks: all tasks that are trained.
+        execution: device, autocast type and memory layout.
 
     Raises:
-        ModelError: tasks share no parameter.
+        ModelError: if tasks share no parameters.
     """
 
     def __init__(
@@ -85,10 +94,17 @@ class TaskAffinity:
         self._model, self._tasks, self._execution = model, tasks, execution
         self.stages = group_shared_parameters(model)
         if not self.stages:
-            raise ModelError("tasks share no parameters, so their gradients never meet")
+            raise ModelError("tasks share no parameters, so their gradients cannot be compared")
 
     def compute_gradient_cosines(self, batch: Batch) -> dict[str, Tensor]:
-        """{place: tasks x tasks cosines of gradients}; 0 where a task has no gradient there."""
+        """Compute the cosine similarities of the gradients of the task losses.
+
+        Args:
+            batch: the batch on which the gradients are computed.
+
+        Returns:
+            {stage: cosines, shape (T, T)} for T tasks; 0 for a task without gradient.
+        """
         gradients = self._compute_gradients(batch)
         return {
             stage: _compute_pairwise_cosines(
@@ -98,11 +114,15 @@ class TaskAffinity:
         }
 
     def compute_affinity(self, batch: Batch, lr: float) -> Tensor:
-        """Tasks x tasks: share of the column's loss that a step for the row's takes away.
+        """Compute the look-ahead affinity.
 
         Args:
-            batch: on which the step is taken and the losses are compared.
-            lr: learning rate of the step, plain gradient descent on the shared parameters.
+            batch: the batch on which the step is taken and the losses are compared.
+            lr: learning rate of the step, which is plain gradient descent on the shared parameters.
+
+        Returns:
+            Affinities, shape (T, T) for T tasks. Entry (i, j) is the relative decrease of the loss
+            of task j by a step for task i.
         """
         gradients = self._compute_gradients(batch)
         before = self._compute_loss_values(batch)
@@ -124,7 +144,7 @@ class TaskAffinity:
         return torch.stack(self._compute_losses(batch)).float()
 
     def _compute_gradients(self, batch: Batch) -> dict[str, dict[nn.Parameter, Tensor]]:
-        """{task: {shared parameter: gradient of the task's loss}}."""
+        """Return {task: {shared parameter: gradient of the loss of the task}}."""
         members = [parameter for group in self.stages.values() for parameter in group]
         gradients = {}
         for task, loss in zip(self._tasks, self._compute_losses(batch), strict=True):
@@ -141,7 +161,7 @@ class TaskAffinity:
     def _temporary_step(
         self, gradients: Mapping[nn.Parameter, Tensor], lr: float
     ) -> Iterator[None]:
-        """One step down, and back to the very same weights."""
+        """Take a gradient descent step, and restore the exact weights on exit."""
         saved_weights = {parameter: parameter.detach().clone() for parameter in gradients}
         with torch.no_grad():
             for parameter, gradient in gradients.items():
@@ -155,7 +175,20 @@ class TaskAffinity:
 
 
 def flatten_pairs(cosines: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
-    """{"place/one~other": cosine} of every pair, for the log."""
+    """Return the cosines of all pairs of tasks, for the log.
+
+    Args:
+        cosines: {stage: symmetric matrix of cosines, shape (T, T)}.
+        names: names of the T tasks.
+
+    Returns:
+        {"stage/first~second": cosine}, each pair once.
+
+    Example:
+        >>> cosines = {"stem": torch.tensor([[1.0, 0.5], [0.5, 1.0]])}
+        >>> flatten_pairs(cosines, ["semseg", "depth"])
+        {'stem/semseg~depth': 0.5}
+    """
     return {
         f"{stage}/{names[i]}~{names[j]}": float(matrix[i, j])
         for stage, matrix in cosines.items()

@@ -1,4 +1,4 @@
-"""Everything that training changes, saved and restored as one."""
+"""State of training, saved in and restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
@@ -27,19 +27,19 @@ from densemtl.runtime.rng_state import get_rng_state, set_rng_state
 
 @dataclass
 class TrainingProgress:
-    """How far a run has come, in plain numbers.
+    """Progress of a run.
 
     Attributes:
-        step: optimizer steps done.
-        seconds: of training and validation so far, over all its interruptions.
-        train_seconds: those of training steps alone.
-        images: seen in training.
-        scores: of the latest validation.
-        best_selection_scores: what the weights are chosen by, of the best validation; None before
-            the first.
-        best_step: when it was.
-        best_scores: all of its metrics, and in the end the final ones.
-        best_weights_hash: hash of its weights.
+        step: number of finished optimizer steps.
+        seconds: duration of training and validation in seconds, summed over all interruptions.
+        train_seconds: duration of training steps only, in seconds.
+        images: number of training images processed, on all ranks.
+        scores: {task: {metric: value}} of the latest validation.
+        best_selection_scores: values of the selection metrics of the best validation; None before
+            the first validation.
+        best_step: number of finished optimizer steps at the best validation.
+        best_scores: all metrics of the best validation, at the end also the final metrics.
+        best_weights_hash: hash of the best weights.
     """
 
     step: int = 0
@@ -59,7 +59,16 @@ def _to_progress(saved: dict[str, Any]) -> TrainingProgress:
 
 @dataclass
 class TrainState:
-    """Model, averaged model, optimizer, balancer, loss scale, random numbers and the progress."""
+    """State that training changes and checkpoints hold, in addition to random number generators.
+
+    Attributes:
+        model: the model.
+        ema: moving average of its weights; None if the run has none.
+        optimizer: the optimizer.
+        balancer: the balancing method.
+        scaler: the loss scaler of mixed precision.
+        progress: steps, times and scores.
+    """
 
     model: nn.Module
     ema: ModelEmaV3 | None
@@ -70,11 +79,16 @@ class TrainState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The model that is validated and saved: the average where there is one."""
+        """Model that is validated and saved: the moving average if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     def save(self, folder: Path, config_yaml: str) -> None:
-        """Replace `last/` in the run's folder."""
+        """Save the checkpoint `last/`; all ranks must call this method.
+
+        Args:
+            folder: the run folder.
+            config_yaml: resolved configuration (YAML).
+        """
         state = {
             "record": asdict(self.progress),
             "optimizer": gather_full(self.optimizer.state_dict()),
@@ -86,17 +100,21 @@ class TrainState:
         save_checkpoint(folder, self.model, state, config_yaml)
 
     def restore(self, folder: Path) -> None:
-        """Go on from `last/`, if there is one; the random numbers too.
+        """Resume from the checkpoint `last/` if there is one, including random number generators.
+
+        Args:
+            folder: the run folder.
 
         Raises:
-            CheckpointError: it is corrupt, of another model, or not there for all ranks.
+            CheckpointError: if the checkpoint is corrupt, of another model, or not visible to all
+                ranks.
         """
         state = load_checkpoint(folder, self.model)
         progress = TrainingProgress() if state is None else _to_progress(state["record"])
         if len(set(all_gather_object(progress.step))) > 1:
             raise CheckpointError(
-                f"{folder / LAST_DIR}: some processes do not see it: all machines of a job need "
-                f"the same folder, on a file system that they share"
+                f"{folder / LAST_DIR}: not visible to all processes: all machines of a job need "
+                f"the same folder on a shared file system"
             )
         if state is None:
             self._restore_rng([])
@@ -108,11 +126,11 @@ class TrainState:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(shard_like(state["ema"], self.ema.module))
-        numbers = state["rng"]
-        self._restore_rng([numbers] if isinstance(numbers, dict) else numbers)
+        rng_states = state["rng"]
+        self._restore_rng([rng_states] if isinstance(rng_states, dict) else rng_states)
 
     def _restore_rng(self, states: Sequence[dict[str, Any]]) -> None:
-        """Each rank its own numbers; one that has none yet starts from (seed, rank, step)."""
+        """Restore the random state of this rank; without one, seed with (seed, rank, step)."""
         if get_rank() < len(states):
             set_rng_state(states[get_rank()])
         elif get_rank() > 0:
@@ -121,8 +139,16 @@ class TrainState:
 
 
 def make_ema(model: nn.Module, config: TrainConfig) -> ModelEmaV3 | None:
-    """The moving average of a model's weights that the settings ask for, if they do."""
+    """Create the moving average of the weights of a model.
+
+    Args:
+        model: the model to average.
+        config: the section `train` of the configuration.
+
+    Returns:
+        The moving average; None if `ema_decay` is not set.
+    """
     if not config.ema_decay:
         return None
-    # Shards lie beside whole buffers, and a joint operation takes one kind alone.
+    # With FSDP, parameters are sharded but buffers are not, and foreach operations cannot mix them.
     return ModelEmaV3(model, config.ema_decay, use_warmup=True, foreach=not config.fsdp)

@@ -1,4 +1,4 @@
-"""One optimizer step, from top to bottom."""
+"""Optimizer step: forward and backward passes of all micro-batches, balancing and update."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import Batch, Losses
 
 StepLog = dict[str, Tensor]
-"""{name: detached scalar}: each loss, `weight/TASK`, the balancer's log values, `total`."""
+"""{name: detached scalar} with each loss, the loss weights `weight/TASK`, the log values of the
+balancing method and `total`."""
 
 
 @dataclass
 class TrainStep:
-    """Everything that an optimizer step needs.
+    """Optimizer step of a model with all components that it needs.
 
     Attributes:
-        model: the network, whose parameters the optimizer holds.
-        tasks: what is learned.
-        balancer: weighs the losses or gradients of the tasks.
-        optimizer: of the parameters of the model and the balancer.
-        precision: the device and the number format.
-        settings: of the training loop.
-        scaler: the loss scale of mixed precision; disabled otherwise.
+        model: the model.
+        tasks: all tasks that are trained, including auxiliary tasks.
+        balancer: the balancing method.
+        optimizer: optimizer of the parameters of the model and the balancing method.
+        precision: device, autocast type and memory layout.
+        settings: the section `train` of the configuration.
+        scaler: loss scaler of mixed precision; disabled without fp16.
     """
 
     model: nn.Module
@@ -48,13 +49,13 @@ class TrainStep:
     scaler: torch.amp.GradScaler
 
     def run(self, batches: Sequence[Batch]) -> StepLog:
-        """Take one step along the gradient of the joint batch.
+        """Run one optimizer step on the joint batch of all micro-batches and ranks.
 
         Args:
-            batches: the micro-batches whose gradients are accumulated.
+            batches: the micro-batches of this rank, whose gradients are accumulated.
 
         Returns:
-            The losses and weights of the joint batch.
+            The losses and loss weights of the joint batch.
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -63,7 +64,7 @@ class TrainStep:
         backward = self.balancer.start_step(self.model, scale)
         replay = ReplayForward(self.model) if self.balancer.needs_post_step_losses else None
 
-        # Weights depend on all micro-batches, but the graph of only one is kept at a time.
+        # Weights depend on all micro-batches, but only the graph of one is kept at a time.
         weights = None
         if len(micro_batches) > 1 and backward.needs_replay:
             weights = self._compute_weights(micro_batches, backward)
@@ -91,13 +92,11 @@ class TrainStep:
         self.scaler.update()
 
         if replay is not None:
-            after = self._replay_losses(replay, micro_batches)
-            stack = self.balancer.stack_losses
-            self.balancer.after_step(stack(log), stack(after))
+            self._report_step_effect(log, replay, micro_batches)
         return log
 
     def _compute_losses(self, model: ModelFn, micro_batch: MicroBatch) -> Losses:
-        """Run the model forward, and compute the losses of the tasks."""
+        """Run the model forward and compute the losses of the tasks."""
         predictions = self.precision.forward(model, micro_batch.batch.image, full_size=False)
         return micro_batch.scale(
             compute_task_losses(self.tasks, predictions, micro_batch.batch.targets)
@@ -106,7 +105,7 @@ class TrainStep:
     def _compute_weights(
         self, micro_batches: Sequence[MicroBatch], backward: TaskBackward
     ) -> Tensor:
-        """Return the weights of the joint batch, before the step's own forward passes."""
+        """Return the weights of the joint batch from a replay of all micro-batches."""
         with ReplayForward(self.model).session() as model:
             for micro_batch in micro_batches:
                 with backward.replaying():
@@ -114,13 +113,14 @@ class TrainStep:
                 backward.observe(losses)
         return backward.compute_weights()
 
-    @torch.no_grad()
-    def _replay_losses(
-        self, replay: ReplayForward, micro_batches: Sequence[MicroBatch]
-    ) -> dict[str, Tensor]:
-        """Return the losses of the updated model on the joint batch."""
-        with replay.session() as model:
-            return _mean([self._compute_losses(model, batch).tasks for batch in micro_batches])
+    def _report_step_effect(
+        self, before: StepLog, replay: ReplayForward, micro_batches: Sequence[MicroBatch]
+    ) -> None:
+        """Pass the losses before and after the update to the balancing method."""
+        with torch.no_grad(), replay.session() as model:
+            after = _mean([self._compute_losses(model, batch).tasks for batch in micro_batches])
+        stack = self.balancer.stack_losses
+        self.balancer.after_step(stack(before), stack(after))
 
     def _all_reduce_gradients(self) -> None:
         """Average the gradients over all ranks."""
@@ -129,7 +129,7 @@ class TrainStep:
         average_gradients(self.balancer)
 
     def _gradient_norm(self) -> Tensor:
-        """Return the norm of all gradients; 0 with a loss scaler, which has a check of its own."""
+        """Return the norm of all gradients; 0 with a loss scaler, which checks gradients itself."""
         groups = [] if self.scaler.is_enabled() else self.optimizer.param_groups
         parameters = [parameter for group in groups for parameter in group["params"]]
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -149,5 +149,5 @@ def _make_log(losses: Sequence[Losses], output: BalancingOutput) -> StepLog:
 
 
 def _mean(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the losses of the joint batch: the means over the micro-batches."""
+    """Return the losses of the joint batch, which are the means over the micro-batches."""
     return {name: torch.stack([values[name] for values in losses]).mean() for name in losses[0]}

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom."""
+"""Training loop: epochs, validation, best weights, checkpoints and logging."""
 
 from __future__ import annotations
 
@@ -36,28 +36,29 @@ from densemtl.types import Batch, ProtocolName
 from densemtl.visualization.prediction_panels import PredictFn, draw_panels
 
 PANELS = "panels"
+"""Folder and log name of the images of predictions."""
 
 
 @dataclass
 class TrainingRun:
-    """A run, built and ready to start or to go on.
+    """Run with all its components, ready to start or resume.
 
     Attributes:
-        title: its name on the terminal.
-        folder: where everything is written.
+        title: name of the run on the terminal.
+        folder: the run folder, which receives all files.
         config_yaml: resolved configuration (YAML), saved with the weights.
-        tasks: those that are scored; the train step may learn auxiliary ones besides.
-        train_step: takes the steps.
-        state: what they change.
-        schedule: sets the learning rate.
-        train_loader: batches of the training set.
-        val_loader: batches of the validation set.
-        val_dataset: its samples, for pictures.
-        input_config: size and fit.
-        make_predict_fn: makes of a model what draws its predictions.
-        protocol: which family of metrics.
-        train_config: the loop's.
-        trackers: what the log is shown by.
+        tasks: tasks that are evaluated; `train_step` may also train auxiliary tasks.
+        train_step: the optimizer step.
+        state: the state that training changes.
+        schedule: the learning-rate schedule.
+        train_loader: batches of the training split.
+        val_loader: batches of the validation split.
+        val_dataset: samples of the validation split, for images of predictions.
+        input_config: the section `input` of the configuration.
+        make_predict_fn: function that returns a prediction function of a model.
+        protocol: name of the evaluation protocol.
+        train_config: the section `train` of the configuration.
+        trackers: trackers that receive the log.
     """
 
     title: str
@@ -78,30 +79,44 @@ class TrainingRun:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of optimizer steps of the whole run."""
         return self.train_config.epochs * self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps an epoch; what does not fill a step is left out."""
+        """Number of optimizer steps per epoch; images that do not fill a step are left out."""
         return count_steps_per_epoch(self.train_loader, self.train_config.grad_accum_steps)
 
     @property
     def images_per_step(self) -> int:
-        """Of all ranks together."""
+        """Number of images per optimizer step, on all ranks."""
         return get_global_batch_size(self.train_loader) * self.train_config.grad_accum_steps
 
 
 def get_global_batch_size(loader: ErrorForwardingDataLoader[Batch]) -> int:
-    """Images in a batch that all ranks share."""
+    """Return the number of images per batch on all ranks.
+
+    Args:
+        loader: loader of this rank.
+
+    Returns:
+        The batch size of the loader times the number of ranks.
+    """
     return (loader.batch_size or 1) * get_world_size()
 
 
 def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_steps: int) -> int:
-    """Optimiser steps an epoch.
+    """Return the number of optimizer steps per epoch.
+
+    Args:
+        loader: loader of the training split on this rank.
+        grad_accum_steps: micro-batches per optimizer step.
+
+    Returns:
+        The number of complete steps, at least 1.
 
     Raises:
-        DataError: the training set is too small for a single one.
+        DataError: if the training split is too small for one step.
     """
     images, batch = len(loader.dataset), get_global_batch_size(loader)  # type: ignore[arg-type]
     steps = images // batch // grad_accum_steps
@@ -113,61 +128,64 @@ def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_s
     return steps
 
 
-def train(job: TrainingRun, max_steps: int | None = None) -> None:
-    """Train from where `job.state` stands to the end, or to `max_steps` steps in all.
+def train(run: TrainingRun, max_steps: int | None = None) -> None:
+    """Train from the step of `run.state` to the end of the run.
 
-    After it `best.safetensors` holds the best validated weights and `last/` all that another call
-    goes on from.
+    Afterwards, `best.safetensors` holds the weights of the best validation, and `last/` the
+    checkpoint from which another call resumes.
+
+    Args:
+        run: the run to start or resume; its state is updated.
+        max_steps: stop when this number of optimizer steps is reached, counted from the start of
+            the run; None trains to the end.
 
     Raises:
-        NonFiniteLossError: a loss or weight became NaN or infinite; names it and the step.
+        NonFiniteLossError: if a loss or a weight becomes NaN or infinite; names it and the step.
     """
-    record, end = job.state.progress, min(job.total_steps, max_steps or job.total_steps)
-    title = ProgressBar(job.title, record.step, end, job.images_per_step)
-    view = EvalDataset(job.val_dataset, job.input_config.size, job.input_config.fit)
-    probe = make_sharing_probe(view, job.train_step.precision)
-    relations = _GradientSimilarityLogger(job) if job.train_config.grad_similarity_every else None
-    run = RunInfo(job.folder, job.title, yaml.safe_load(job.config_yaml), record.step)
-    with open_log(run, job.trackers, title.print_line) as log, title as bar:
-        if record.step == 0:
-            _log_sharing(job, probe, log)
-        while record.step < end:
-            _train_epoch(job, end, bar, log)
-            _log_sharing(job, probe, log)
-            epoch = record.step // job.steps_per_epoch
-            finished = record.step == end
-            if relations and epoch % job.train_config.grad_similarity_every == 0:
-                relations.log(log)
-            if finished or epoch % job.train_config.eval_every == 0:
-                _validate(job, bar, log)
-            every = job.train_config.visualize_every
-            if finished or (every and epoch % every == 0):
-                _draw_predictions(job, log)
-            job.state.save(job.folder, job.config_yaml)
-            bar.reset_timer()
+    config, progress = run.train_config, run.state.progress
+    end_step = min(run.total_steps, max_steps or run.total_steps)
+    progress_bar = ProgressBar(run.title, progress.step, end_step, run.images_per_step)
+    eval_dataset = EvalDataset(run.val_dataset, run.input_config.size, run.input_config.fit)
+    probe = make_sharing_probe(eval_dataset, run.train_step.precision)
+    similarity = _GradientSimilarityLogger(run) if config.grad_similarity_every else None
+    run_info = RunInfo(run.folder, run.title, yaml.safe_load(run.config_yaml), progress.step)
+    with open_log(run_info, run.trackers, progress_bar.print_line) as log, progress_bar:
+        if progress.step == 0:
+            _log_sharing(run, probe, log)
+        while progress.step < end_step:
+            _train_epoch(run, end_step, progress_bar, log)
+            _log_sharing(run, probe, log)
+            epoch = progress.step // run.steps_per_epoch
+            finished = progress.step == end_step
+            if similarity and epoch % config.grad_similarity_every == 0:
+                similarity.log(log)
+            if finished or epoch % config.eval_every == 0:
+                _validate(run, progress_bar, log)
+            if finished or (config.visualize_every and epoch % config.visualize_every == 0):
+                _draw_predictions(run, log)
+            run.state.save(run.folder, run.config_yaml)
+            progress_bar.reset_timer()
 
 
 def _train_epoch(run: TrainingRun, end_step: int, progress_bar: ProgressBar, log: RunLog) -> None:
-    """The rest of the present epoch, up to step `end_step`."""
-    record, settings = run.state.progress, run.train_config
-    monitor, means = (
-        LossMonitor(settings.on_non_finite == "skip", progress_bar.print_line),
-        RunningMeans(),
-    )
+    """Train for the rest of the current epoch, up to step `end_step`."""
+    progress, config = run.state.progress, run.train_config
+    monitor = LossMonitor(config.on_non_finite == "skip", progress_bar.print_line)
+    means = RunningMeans()
     started = time.monotonic()
     for batches in _iter_rest_of_epoch(run, end_step):
         losses = _take_step(run, batches)
-        means.add(monitor.update(record.step + 1, losses))
-        if record.step % settings.log_every_steps == 0:
+        means.add(monitor.update(progress.step + 1, losses))
+        if progress.step % config.log_every_steps == 0:
             _log_losses(run, means, progress_bar, log)
-        record.step += 1
-        progress_bar.advance(record.step)
+        progress.step += 1
+        progress_bar.advance(progress.step)
         if _is_checkpoint_due(run, end_step):
             _check_finite(run, monitor, means)
             _log_losses(run, means, progress_bar, log)
             started = _add_elapsed(run, started)
             run.state.save(run.folder, run.config_yaml)
-    if record.step % run.steps_per_epoch == 0:
+    if progress.step % run.steps_per_epoch == 0:
         run.train_step.balancer.end_epoch()
     _check_finite(run, monitor, means)
     _log_losses(run, means, progress_bar, log)
@@ -175,7 +193,7 @@ def _train_epoch(run: TrainingRun, end_step: int, progress_bar: ProgressBar, log
 
 
 def _check_finite(run: TrainingRun, monitor: LossMonitor, means: RunningMeans) -> None:
-    """Nothing is validated or saved unless losses and weights are finite up to here."""
+    """Check losses and weights, so that only finite weights are validated and saved."""
     means.add(monitor.flush())
     model = run.train_step.model
     assert isinstance(model, MultiTaskModel)
@@ -193,14 +211,17 @@ def _take_step(run: TrainingRun, batches: Sequence[Batch]) -> StepLog:
 
 
 def _is_checkpoint_due(run: TrainingRun, end_step: int) -> bool:
-    """Inside an epoch alone: at its end, and at the run's, validation comes before it is saved."""
+    """Return whether a checkpoint is due inside an epoch.
+
+    At the end of an epoch and of the run, the checkpoint is saved later, after validation.
+    """
     step, every = run.state.progress.step, run.train_config.checkpoint_every_steps
-    validated = step == end_step or step % run.steps_per_epoch == 0
-    return every is not None and step % every == 0 and not validated
+    epoch_ends = step == end_step or step % run.steps_per_epoch == 0
+    return every is not None and step % every == 0 and not epoch_ends
 
 
 def _add_elapsed(run: TrainingRun, started: float) -> float:
-    """Add the time since `started` to the record; gives back the time now."""
+    """Add the time since `started` to the progress, and return the current time."""
     now = time.monotonic()
     run.state.progress.train_seconds += now - started
     run.state.progress.seconds += now - started
@@ -209,16 +230,16 @@ def _add_elapsed(run: TrainingRun, started: float) -> float:
 
 def _iter_rest_of_epoch(run: TrainingRun, end_step: int) -> Iterator[list[Batch]]:
     """Yield the batches of each remaining step of the current epoch, up to `end_step`."""
-    epoch, done = divmod(run.state.progress.step, run.steps_per_epoch)
-    _start_epoch(run, epoch, done)
+    epoch, steps_done = divmod(run.state.progress.step, run.steps_per_epoch)
+    _start_epoch(run, epoch, steps_done)
     batches = iter(run.train_loader)
-    left = min(run.steps_per_epoch - done, end_step - run.state.progress.step)
-    for _ in range(left):
+    steps_left = min(run.steps_per_epoch - steps_done, end_step - run.state.progress.step)
+    for _ in range(steps_left):
         yield [next(batches) for _ in range(run.train_config.grad_accum_steps)]
 
 
 def _start_epoch(run: TrainingRun, epoch: int, steps_done: int) -> None:
-    """Let the loader go on from the step that follows `steps_done` finished ones."""
+    """Set the training sampler to an epoch and to the first image after `steps_done` steps."""
     sampler = run.train_loader.sampler
     assert isinstance(sampler, EpochSampler)
     sampler.epoch = epoch
@@ -232,10 +253,11 @@ def _log_losses(
     if not losses:
         return
     names = [task.name for task in run.train_step.tasks]
-    rate = progress_bar.report_losses({name: losses[name] for name in names if name in losses})
+    task_losses = {name: losses[name] for name in names if name in losses}
+    images_per_second = progress_bar.report_losses(task_losses)
     groups = run.train_step.optimizer.param_groups
-    rates = {f"lr/{group['name']}": group["lr"] for group in groups}
-    values = {**losses, **rates, "images_per_second": rate}
+    lrs = {f"lr/{group['name']}": group["lr"] for group in groups}
+    values = {**losses, **lrs, "images_per_second": images_per_second}
     log.log_scalars(run.state.progress.step, "train", values)
 
 
@@ -246,7 +268,7 @@ def _log_sharing(run: TrainingRun, probe: SharingProbe, log: RunLog) -> None:
 
 
 class _GradientSimilarityLogger:
-    """Gradient cosines on the run's first batch, the same throughout."""
+    """Logger of gradient cosines on the first batch of the run, the same in all epochs."""
 
     def __init__(self, run: TrainingRun) -> None:
         step = run.train_step
@@ -263,36 +285,37 @@ class _GradientSimilarityLogger:
 
 
 def _validate(run: TrainingRun, progress_bar: ProgressBar, log: RunLog) -> None:
-    """Score the split; keep the weights if they are the best so far."""
-    started, record, tasks = time.monotonic(), run.state.progress, run.tasks
-    model, precision = run.state.eval_model, run.train_step.precision
+    """Evaluate the validation split, and save the weights if they are the best so far."""
+    started, progress, tasks = time.monotonic(), run.state.progress, run.tasks
+    model, execution = run.state.eval_model, run.train_step.precision
     with unsharded(model):
-        record.scores = evaluate(model, run.val_loader, tasks, run.protocol, precision)
-    values = get_selection_scores(record.scores, tasks, run.protocol)
-    if is_better(values, record.best_selection_scores, tasks):
+        progress.scores = evaluate(model, run.val_loader, tasks, run.protocol, execution)
+    values = get_selection_scores(progress.scores, tasks, run.protocol)
+    if is_better(values, progress.best_selection_scores, tasks):
         save_weights(run.folder / BEST_NAME, model, run.config_yaml)
-        record.best_selection_scores, record.best_step = values, record.step
-        record.best_scores, record.best_weights_hash = record.scores, compute_weights_hash(model)
-    flat = {
+        progress.best_selection_scores, progress.best_step = values, progress.step
+        progress.best_scores = progress.scores
+        progress.best_weights_hash = compute_weights_hash(model)
+    flat_scores = {
         f"{task}/{name}": value
-        for task in record.scores
-        for name, value in record.scores[task].items()
+        for task, metrics in progress.scores.items()
+        for name, value in metrics.items()
     }
-    log.log_scalars(record.step, "val", flat)
-    record.seconds += time.monotonic() - started
-    numbers = "  ".join(
+    log.log_scalars(progress.step, "val", flat_scores)
+    progress.seconds += time.monotonic() - started
+    summary = "  ".join(
         f"{task.name} {task.get_selection_metric(run.protocol)} {values[task.name]:.4g}"
         for task in tasks
     )
     progress_bar.print_line(
-        f"epoch {record.step / run.steps_per_epoch:g}/{run.train_config.epochs}  {numbers}"
+        f"epoch {progress.step / run.steps_per_epoch:g}/{run.train_config.epochs}  {summary}"
     )
 
 
 def _draw_predictions(run: TrainingRun, log: RunLog) -> None:
     predict = run.make_predict_fn(run.state.eval_model)
-    picture = draw_panels(predict, run.tasks, run.val_dataset, run.train_config.num_vis_images)
+    image = draw_panels(predict, run.tasks, run.val_dataset, run.train_config.num_vis_images)
     step = run.state.progress.step
     if is_main_process():
-        write_image(run.folder / PANELS / f"step_{step:06d}.png", picture)
-    log.log_image(step, PANELS, picture)
+        write_image(run.folder / PANELS / f"step_{step:06d}.png", image)
+    log.log_image(step, PANELS, image)
