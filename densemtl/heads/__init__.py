@@ -1,1 +1,1 @@
-"""Task heads, one file each."""
+"""Task heads, one per file: modules that map a feature pyramid to the logits of a task."""

@@ -1,4 +1,4 @@
-"""DeepLabv3's head: atrous spatial pyramid pooling (Chen et al., arXiv:1706.05587)."""
+"""DeepLabv3 head: atrous spatial pyramid pooling (Chen et al., arXiv:1706.05587)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,25 @@ from densemtl.types import FeatureInfo
 
 
 class DeepLabV3Head(nn.Module):
-    """ASPP, 3x3 and 1x1 on the coarsest level, meant for a backbone of output stride 8 or 16.
+    """DeepLabv3 head: ASPP, a 3x3 convolution and a linear classifier on the coarsest level.
+
+    Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation",
+    arXiv:1706.05587. The head is meant for backbones of output stride 8 or 16.
 
     Args:
-        feature_info: what the head reads; only the last level is used.
-        out_channels: outputs a pixel.
-        width: of every layer inside.
-        atrous_rates: dilations of the three atrous branches.
-        dropout: share of ASPP's channels.
+        feature_info: channels and strides of the levels; only the last level is used.
+        out_channels: number of outputs per pixel.
+        width: number of channels of every hidden layer.
+        atrous_rates: dilation of each atrous 3x3 branch of ASPP.
+        dropout: probability that an element of the output of ASPP is zeroed during training.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.types import FeatureInfo
+        >>> head = DeepLabV3Head(FeatureInfo((16, 32), (4, 8)), out_channels=3, width=8)
+        >>> features = [torch.randn(2, 16, 16, 16), torch.randn(2, 32, 8, 8)]
+        >>> head(features).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(
@@ -38,12 +49,34 @@ class DeepLabV3Head(nn.Module):
         self.output = nn.Conv2d(width, out_channels, 1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The pyramid, finest first -> BxCxhxw logits at its coarsest level."""
-        return self.output(self.mix(self.dropout(self.aspp(features[-1]))))
+        """Compute the logits of a batch.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Logits (B, out_channels, H, W) at the size of the coarsest level.
+        """
+        logits: Tensor = self.output(self.mix(self.dropout(self.aspp(features[-1]))))
+        return logits
 
 
 class ASPP(nn.Module):
-    """A 1x1, 3x3s of several dilations and the pooled image side by side, fused by a 1x1."""
+    """Atrous spatial pyramid pooling (Chen et al., arXiv:1706.05587).
+
+    A 1x1 convolution, 3x3 convolutions of several dilations and globally pooled features run in
+    parallel; a 1x1 convolution fuses their concatenated outputs.
+
+    Args:
+        in_channels: number of input channels.
+        width: number of channels of each branch and of the output.
+        atrous_rates: dilation of each 3x3 branch.
+
+    Example:
+        >>> import torch
+        >>> ASPP(16, 8, (2, 4))(torch.randn(2, 16, 10, 12)).shape
+        torch.Size([2, 8, 10, 12])
+    """
 
     def __init__(self, in_channels: int, width: int, atrous_rates: tuple[int, ...]) -> None:
         super().__init__()
@@ -53,7 +86,15 @@ class ASPP(nn.Module):
         self.fuse = conv_bn_relu(width * (len(self.local) + 1), width, 1)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """BxCxhxw -> Bx(width)xhxw."""
-        views = [branch(feature) for branch in self.local]
+        """Apply all branches to a feature map and fuse their outputs.
+
+        Args:
+            feature: map (B, in_channels, H, W).
+
+        Returns:
+            Map (B, width, H, W).
+        """
+        branches = [branch(feature) for branch in self.local]
         pooled = resize(self.pooled(feature), get_size(feature))
-        return self.fuse(torch.cat([*views, pooled], dim=1))
+        fused: Tensor = self.fuse(torch.cat([*branches, pooled], dim=1))
+        return fused

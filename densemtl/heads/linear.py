@@ -1,4 +1,4 @@
-"""The least a head can be."""
+"""Linear (1x1 convolution) head."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from densemtl.types import FeatureInfo
 
 
 class LinearHead(nn.Module):
-    """A linear map of all levels, resized to the finest and concatenated, to the outputs.
+    """Linear (1x1 convolution) head on all levels, resized to the finest one and concatenated.
 
-    Applied to each level before it is resized, and summed: the same numbers, since bilinear
-    resizing is linear too, for a fraction of the work.
+    The convolution is applied to each level before resizing, and the results are summed. Bilinear
+    resizing is linear as well, so the result is the same for a fraction of the computation.
 
     Args:
-        feature_info: what the head reads.
-        out_channels: outputs a pixel.
+        feature_info: channels and strides of the levels.
+        out_channels: number of outputs per pixel.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.types import FeatureInfo
+        >>> head = LinearHead(FeatureInfo((16, 32), (4, 8)), out_channels=3)
+        >>> features = [torch.randn(2, 16, 16, 16), torch.randn(2, 32, 8, 8)]
+        >>> head(features).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(self, feature_info: FeatureInfo, out_channels: int) -> None:
@@ -27,7 +35,14 @@ class LinearHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """The pyramid, finest first -> BxCxhxw logits at its finest level."""
+        """Compute the logits of a batch.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Logits (B, out_channels, H, W) at the size of the finest level.
+        """
         size = get_size(features[0])
         outputs = [
             resize(level(feature), size)
