@@ -1,4 +1,4 @@
-"""Small layers that heads and decoders share."""
+"""Small layers that are shared by heads and decoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,22 @@ from densemtl.ops.resize import get_size, resize
 def conv_bn_relu(
     in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1
 ) -> nn.Sequential:
-    """Convolution that keeps the size (odd kernel), batch normalisation, ReLU."""
+    """Build a convolution that preserves the map size, batch normalization and ReLU.
+
+    Args:
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        kernel_size: side of the kernel in pixels; must be odd.
+        dilation: spacing of the kernel elements in pixels.
+
+    Returns:
+        The three layers; the convolution has no bias.
+
+    Example:
+        >>> import torch
+        >>> conv_bn_relu(3, 8, 3, dilation=2)(torch.randn(2, 3, 7, 9)).shape
+        torch.Size([2, 8, 7, 9])
+    """
     padding = dilation * (kernel_size // 2)
     return nn.Sequential(
         nn.Conv2d(
@@ -26,7 +41,20 @@ def conv_bn_relu(
 
 
 def fuse_levels(channels: Sequence[int]) -> nn.Sequential:
-    """All levels side by side, mixed by a 1x1 of the same width, BN, ReLU; a list of maps in."""
+    """Build a fusion of feature pyramids: concatenation, 1x1 convolution, normalization, ReLU.
+
+    Args:
+        channels: number of channels of each level, finest first.
+
+    Returns:
+        Layers that map a list of maps (B, C_l, H_l, W_l), finest first, to one map
+        (B, sum(channels), H, W) at the size of the finest level.
+
+    Example:
+        >>> import torch
+        >>> fuse_levels([4, 8])([torch.randn(2, 4, 8, 8), torch.randn(2, 8, 4, 4)]).shape
+        torch.Size([2, 12, 8, 8])
+    """
     width = sum(channels)
     return nn.Sequential(
         MultiLevelConv1x1(width, width, 1), SinglePixelSafeBatchNorm2d(width), nn.ReLU(inplace=True)
@@ -34,14 +62,23 @@ def fuse_levels(channels: Sequence[int]) -> nn.Sequential:
 
 
 class MultiLevelConv1x1(nn.Conv2d):
-    """A 1x1 convolution of levels that are resized to the finest and concatenated.
+    """1x1 convolution of feature levels that are resized to the finest one and concatenated.
 
-    Applied to each level before it is resized, and summed: the same numbers, since bilinear
-    resizing is linear too, for a fraction of the work and memory.
+    The convolution is applied to each level before resizing, and the results are summed. Bilinear
+    resizing is linear as well, so the result is the same for a fraction of the computation and
+    memory. The constructor is that of `torch.nn.Conv2d`; `in_channels` is the sum over levels.
     """
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
-        """Maps of any sizes, finest first, with this many channels together -> BxCxhxw."""
+        """Apply the convolution.
+
+        Args:
+            levels: maps (B, C_l, H_l, W_l) of any sizes, finest first; their channels sum to
+                `in_channels`.
+
+        Returns:
+            Map (B, out_channels, H, W) at the size of the finest level.
+        """
         first, *others = levels
         start = first.shape[1]
         mixed = F.conv2d(first, self.weight[:, :start], self.bias)
@@ -53,14 +90,21 @@ class MultiLevelConv1x1(nn.Conv2d):
 
 
 class SinglePixelSafeBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that also trains on a single value a channel.
+    """Batch normalization that also accepts a single value per channel during training.
 
-    A batch of one image, pooled to 1x1, has no variance, and torch refuses it; such a batch is
-    normalised by the running statistics, which it leaves alone.
+    A batch of one image that is pooled to 1x1 has no variance, and torch raises an error for it.
+    This layer normalizes such a batch by the running statistics and does not update them.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """BxCxHxW -> BxCxHxW."""
+        """Normalize each channel.
+
+        Args:
+            input: map (B, C, H, W).
+
+        Returns:
+            Map of the same shape.
+        """
         if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -69,7 +113,24 @@ class SinglePixelSafeBatchNorm2d(nn.BatchNorm2d):
 
 
 def weighted_sum(weights: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
-    """A running sum, since a stack of all features would double their memory."""
+    """Return the weighted sum of several features.
+
+    The sum is accumulated feature by feature, because stacking all features would double their
+    memory.
+
+    Args:
+        weights: one tensor per feature, broadcastable to it.
+        features: tensors of one shape, such as (B, C, H, W).
+
+    Returns:
+        The sum, of the shape of one feature.
+
+    Example:
+        >>> import torch
+        >>> weights = [torch.tensor(0.25), torch.tensor(0.75)]
+        >>> weighted_sum(weights, [torch.zeros(2), torch.ones(2)])
+        tensor([0.7500, 0.7500])
+    """
     mixed = weights[0] * features[0]
     for weight, feature in zip(weights[1:], features[1:], strict=True):
         mixed = torch.addcmul(mixed, weight, feature)

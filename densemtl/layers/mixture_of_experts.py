@@ -1,7 +1,7 @@
-"""Experts and gates: the one mechanism that MMoE, ML-MMoE, CGC and PLE wire in their own ways.
+"""Mixture-of-experts layers, which MMoE, ML-MMoE, CGC and PLE connect in different ways.
 
-A layer's features go by name and are called streams. Experts and gates read streams, and what a
-gate mixes is the next layer's stream of the gate's name.
+The named features that a layer reads are called streams. Experts and gates read streams. The output
+of a gate, which is a mixture of experts, is the stream of the same name of the next layer.
 """
 
 from __future__ import annotations
@@ -19,21 +19,24 @@ from densemtl.layers.common import SinglePixelSafeBatchNorm2d, conv_bn_relu, wei
 from densemtl.layers.residual import EXPANSION
 
 Gating = Literal["pixel", "pooled"]
-"""One choice for every pixel, or one for the whole map, made from its mean."""
+"""Gates per pixel, or one gate per image, computed from the mean of its map."""
 
 GateWeights = dict[str, Tensor]
-"""{taker: Bx(experts seen)xhxw, or x1x1 where pooled; 0..1, summing to 1 over experts}."""
+"""{gate: weights (B, E, H, W) of its E experts, or (B, E, 1, 1) with pooled gating}.
+
+Weights are in [0, 1] and sum to 1 over the experts.
+"""
 
 
 @dataclass(frozen=True)
 class ExpertRouting:
-    """Who reads what in one layer.
+    """Connections of one layer of experts and gates.
 
     Attributes:
-        expert_inputs: {expert: the stream that it reads}.
-        gate_experts: {taker: the experts that it mixes}.
-        gates_read_input: every gate looks at what the first layer was given, instead of at the
-            stream of its own name.
+        expert_inputs: {expert: name of the stream that it reads}.
+        gate_experts: {gate: names of the experts that it mixes}.
+        gates_read_input: whether all gates read the input of the first layer, instead of the stream
+            of their own name.
     """
 
     expert_inputs: Mapping[str, str]
@@ -41,26 +44,39 @@ class ExpertRouting:
     gates_read_input: bool = False
 
     def list_inputs(self) -> list[str]:
-        """What the layer reads."""
+        """Return the names of all streams that the layer reads."""
         by_gates = () if self.gates_read_input else self.gate_experts
         return list(dict.fromkeys([*self.expert_inputs.values(), *by_gates]))
 
 
 def name_experts(owner: str, count: int) -> tuple[str, ...]:
-    """Names of an owner's experts, different from those of any other owner."""
+    """Return names for the experts of a task or of the shared part.
+
+    Args:
+        owner: name of the task, or of the shared part; different owners get different names.
+        count: number of experts.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> name_experts("depth", 2)
+        ('depth_1', 'depth_2')
+    """
     return tuple(f"{owner}_{number + 1}" for number in range(count))
 
 
 class Expert(nn.Module):
-    """x + body(x): a bottleneck that is the identity at first, as its last normalisation gives 0.
+    """Expert `x + body(x)` with a bottleneck body, initialized as the identity.
 
-    Nothing follows the sum, so that features keep their sign. As gates sum to 1, every wiring of
-    such experts starts as hard sharing; experts part with the first step, because the bodies are
-    drawn at random.
+    The weights of the last normalization of the body are initialized to 0. No activation follows
+    the sum, so that features keep their sign. Because the gates sum to 1, every routing of such
+    experts starts as hard sharing. Experts become different in the first optimizer step, because
+    their bodies have different random weights.
 
     Args:
-        channels: of the feature.
-        width: inside the body; a quarter of the channels where it is None.
+        channels: number of input and output channels.
+        width: number of inner channels of the body; a quarter of `channels` if None.
     """
 
     def __init__(self, channels: int, width: int | None = None) -> None:
@@ -75,13 +91,29 @@ class Expert(nn.Module):
         )
 
     def forward(self, feature: Tensor) -> Tensor:
-        """BxCxhxw -> the same."""
-        changed: Tensor = feature + self.body(feature)
-        return changed
+        """Apply the expert.
+
+        Args:
+            feature: map (B, C, H, W).
+
+        Returns:
+            Map of the same shape.
+        """
+        output: Tensor = feature + self.body(feature)
+        return output
 
 
 class Gate(nn.Module):
-    """softmax(W x) over experts (MMoE, eq. 8), uniform at first."""
+    """Gate `softmax(W x)` over experts, uniform at initialization.
+
+    Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate
+    Mixture-of-Experts", KDD 2018, eq. 8.
+
+    Args:
+        in_channels: number of channels of the input.
+        num_experts: number of experts E that the gate weighs.
+        gating: "pixel" for weights per pixel, "pooled" for weights per image.
+    """
 
     def __init__(self, in_channels: int, num_experts: int, gating: Gating) -> None:
         super().__init__()
@@ -90,14 +122,30 @@ class Gate(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """BxCxhxw -> float32 BxExhxw, or BxEx1x1 where pooled."""
+        """Compute the weights of the experts.
+
+        Args:
+            feature: map (B, in_channels, H, W).
+
+        Returns:
+            Float32 weights (B, E, H, W), or (B, E, 1, 1) with pooled gating, which sum to 1 over
+            the experts.
+        """
         if self.gating == "pooled":
             feature = feature.mean(dim=(2, 3), keepdim=True)
-        return self.score(feature).softmax(dim=1, dtype=torch.float32)
+        scores: Tensor = self.score(feature)
+        return scores.softmax(dim=1, dtype=torch.float32)
 
 
 class ExpertLayer(nn.Module):
-    """Each expert runs once; each gate mixes those it sees."""
+    """Layer of experts and gates: each expert runs once, each gate mixes its experts.
+
+    Args:
+        routing: connections of experts and gates.
+        channels: number of channels of every stream.
+        width: number of inner channels of the experts; a quarter of `channels` if None.
+        gating: "pixel" for gates per pixel, "pooled" for gates per image.
+    """
 
     def __init__(
         self, routing: ExpertRouting, channels: int, width: int | None, gating: Gating
@@ -109,33 +157,60 @@ class ExpertLayer(nn.Module):
         )
         self.gates = nn.ModuleDict(
             {
-                taker: Gate(channels, len(expert_names), gating)
-                for taker, expert_names in routing.gate_experts.items()
+                name: Gate(channels, len(expert_names), gating)
+                for name, expert_names in routing.gate_experts.items()
             }
         )
 
     def forward(
         self, features: Mapping[str, Tensor], stack_input: Tensor
     ) -> tuple[dict[str, Tensor], GateWeights]:
-        """Streams that are read, and the first layer's input -> (streams that are made, gates)."""
-        wiring = self.routing
+        """Apply the layer.
+
+        Args:
+            features: {stream: map (B, C, H, W)} of all streams that the layer reads.
+            stack_input: input of the first layer, a map (B, C, H, W).
+
+        Returns:
+            The output stream of each gate, and the gates.
+        """
         expert_outputs = {
             name: self.experts[name](features[stream])
-            for name, stream in wiring.expert_inputs.items()
+            for name, stream in self.routing.expert_inputs.items()
         }
         gates = {
-            taker: gate(stack_input if wiring.gates_read_input else features[taker])
-            for taker, gate in self.gates.items()
+            name: gate(stack_input if self.routing.gates_read_input else features[name])
+            for name, gate in self.gates.items()
         }
         mixed = {
-            taker: mix_experts(gates[taker], [expert_outputs[name] for name in expert_names])
-            for taker, expert_names in wiring.gate_experts.items()
+            name: mix_experts(gates[name], [expert_outputs[expert] for expert in expert_names])
+            for name, expert_names in self.routing.gate_experts.items()
         }
         return mixed, gates
 
 
 class ExpertStack(nn.Module):
-    """Layers one on another over one feature map, which is every stream of the first."""
+    """Stack of expert layers; every input stream of the first layer is the same feature map.
+
+    Args:
+        routings: connections of each layer, from first to last.
+        channels: number of channels of every stream.
+        width: number of inner channels of the experts; a quarter of `channels` if None.
+        gating: "pixel" for gates per pixel, "pooled" for gates per image.
+
+    Example:
+        >>> import torch
+        >>> routing = ExpertRouting(
+        ...     expert_inputs={"shared_1": "shared", "depth_1": "depth"},
+        ...     gate_experts={"depth": ("depth_1", "shared_1")},
+        ... )
+        >>> stack = ExpertStack([routing], channels=8, width=None, gating="pooled")
+        >>> streams, gates = stack(torch.randn(2, 8, 4, 4))
+        >>> {name: tuple(stream.shape) for name, stream in streams.items()}
+        {'depth': (2, 8, 4, 4)}
+        >>> gates[0]["depth"][0].flatten().tolist()
+        [0.5, 0.5]
+    """
 
     def __init__(
         self, routings: Sequence[ExpertRouting], channels: int, width: int | None, gating: Gating
@@ -147,46 +222,84 @@ class ExpertStack(nn.Module):
         self._input_names = routings[0].list_inputs()
 
     def forward(self, feature: Tensor) -> tuple[dict[str, Tensor], list[GateWeights]]:
-        """BxCxhxw -> (the last layer's streams, each layer's gates)."""
+        """Apply all layers.
+
+        Args:
+            feature: map (B, C, H, W).
+
+        Returns:
+            The output streams of the last layer, and the gates of each layer.
+        """
         streams, gates = dict.fromkeys(self._input_names, feature), []
         for layer in self.layers:
-            streams, used = layer(streams, feature)
-            gates.append(used)
+            streams, layer_gates = layer(streams, feature)
+            gates.append(layer_gates)
         return streams, gates
 
 
 def mix_experts(gate: Tensor, features: Sequence[Tensor]) -> Tensor:
-    """BxExhxw or BxEx1x1 weights, E times BxCxhxw -> their weighted sum."""
-    return weighted_sum(gate.to(features[0].dtype).split(1, dim=1), features)
+    """Return the weighted sum of the outputs of experts.
+
+    Args:
+        gate: weights (B, E, H, W) or (B, E, 1, 1).
+        features: outputs of the E experts, each (B, C, H, W).
+
+    Returns:
+        Map (B, C, H, W) in the dtype of the features.
+    """
+    return weighted_sum(torch.split(gate.to(features[0].dtype), 1, dim=1), features)
 
 
 def compute_mean_gates(routing: ExpertRouting, gates: GateWeights) -> Tensor:
-    """Takers x experts: each gate's mean over images and pixels, 0 for experts it does not see."""
+    """Return the mean of each gate over images and pixels.
+
+    Args:
+        routing: connections of the layer.
+        gates: gates of the layer.
+
+    Returns:
+        Mean weights, shape (gates, experts); 0 for experts that a gate does not mix.
+    """
     columns = {name: column for column, name in enumerate(routing.expert_inputs)}
     rows = []
-    for taker, expert_names in routing.gate_experts.items():
-        row = gates[taker].new_zeros(len(columns))
-        row[[columns[name] for name in expert_names]] = gates[taker].mean(dim=(0, 2, 3))
+    for name, expert_names in routing.gate_experts.items():
+        row = gates[name].new_zeros(len(columns))
+        row[[columns[expert] for expert in expert_names]] = gates[name].mean(dim=(0, 2, 3))
         rows.append(row)
     return torch.stack(rows)
 
 
 def compute_mean_entropy(gate: Tensor) -> Tensor:
-    """How undecided a gate is at a pixel, on average: 0 one expert alone .. 1 all alike."""
-    most = math.log(max(gate.shape[1], 2))
-    return torch.special.entr(gate).sum(dim=1).mean() / most
+    """Return the mean entropy of a gate over images and pixels, normalized to [0, 1].
+
+    Args:
+        gate: weights (B, E, H, W) or (B, E, 1, 1).
+
+    Returns:
+        A scalar: 0 if the gate always selects a single expert, 1 if all experts have equal weights.
+    """
+    max_entropy = math.log(max(gate.shape[1], 2))
+    return torch.special.entr(gate).sum(dim=1).mean() / max_entropy
 
 
 def load_balancing_loss(routing: ExpertRouting, gates: GateWeights) -> Tensor:
-    """Squared coefficient of variation of experts' mean gates: 0 all alike .. E - 1 one alone.
+    """Compute the squared coefficient of variation of the mean gates of the experts.
 
-    The importance loss of Shazeer et al. (ICLR 2017, eq. 6 and 7). Gates that choose among the
-    same experts are averaged first, so that tasks may prefer different ones; different choices are
-    averaged afterwards.
+    This is the importance loss of Shazeer et al., "Outrageously Large Neural Networks: The
+    Sparsely-Gated Mixture-of-Experts Layer", ICLR 2017, eq. 6 and 7. Gates over the same set of
+    experts are averaged before the loss is computed, so that tasks may prefer different experts.
+    The losses of different sets of experts are averaged afterwards.
+
+    Args:
+        routing: connections of the layer.
+        gates: gates of the layer; means are taken over the batches of all ranks.
+
+    Returns:
+        A scalar: 0 if all experts have equal weights, E - 1 if a single one of E experts is used.
     """
-    rivals: dict[tuple[str, ...], list[Tensor]] = {}
-    for taker, expert_names in routing.gate_experts.items():
-        used = all_reduce_batch_mean(gates[taker].mean(dim=(0, 2, 3)))
-        rivals.setdefault(expert_names, []).append(used)
-    shares = [torch.stack(group).mean(dim=0) for group in rivals.values()]
-    return torch.stack([len(share) * share.square().sum() - 1 for share in shares]).mean()
+    gates_of_experts: dict[tuple[str, ...], list[Tensor]] = {}
+    for name, expert_names in routing.gate_experts.items():
+        mean_gate = all_reduce_batch_mean(gates[name].mean(dim=(0, 2, 3)))
+        gates_of_experts.setdefault(expert_names, []).append(mean_gate)
+    means = [torch.stack(group).mean(dim=0) for group in gates_of_experts.values()]
+    return torch.stack([len(mean) * mean.square().sum() - 1 for mean in means]).mean()

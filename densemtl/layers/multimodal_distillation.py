@@ -1,4 +1,4 @@
-"""Multi-modal distillation: what PAD-Net, and MTI-Net at every scale, take from other tasks."""
+"""Multi-modal distillation between tasks, as in PAD-Net and at every scale of MTI-Net."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from torch import Tensor, nn
 
 
 class MultiModalDistillation(nn.Module):
-    """F_t + sum over a != t of conv(F_a) * sigmoid(conv(F_a)), the convolutions 3x3 without bias.
+    """Multi-modal distillation module, which refines task features by those of other tasks.
 
-    Xu et al., CVPR 2018, "PAD-Net", section 3.3, module C.
+    The refined feature of task t is `F_t + sum over a != t of conv(F_a) * sigmoid(conv(F_a))` with
+    3x3 convolutions without bias: Xu et al., "PAD-Net: Multi-Tasks Guided
+    Prediction-and-Distillation Network for Simultaneous Depth Estimation and Scene Parsing", CVPR
+    2018, section 3.3, module C.
 
     Args:
-        targets: tasks that are refined.
-        sources: tasks that they learn from, the targets among them.
-        channels: of every feature.
+        targets: names of the tasks whose features are refined.
+        sources: names of the tasks whose features are read; they include the targets.
+        channels: number of channels of every feature.
+
+    Example:
+        >>> import torch
+        >>> distillation = MultiModalDistillation(["depth"], ["depth", "edge"], channels=4)
+        >>> features = {name: torch.randn(2, 4, 8, 8) for name in ("depth", "edge")}
+        >>> {name: tuple(refined.shape) for name, refined in distillation(features).items()}
+        {'depth': (2, 4, 8, 8)}
     """
 
     def __init__(self, targets: Sequence[str], sources: Sequence[str], channels: int) -> None:
@@ -30,7 +40,14 @@ class MultiModalDistillation(nn.Module):
         )
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{source: BxCxHxW} -> {target: BxCxHxW}."""
+        """Refine the features of all targets.
+
+        Args:
+            features: {source: map (B, C, H, W)}.
+
+        Returns:
+            {target: refined map (B, C, H, W)}.
+        """
         return {
             target: sum(
                 (send(features[source]) for source, send in messages.items()), features[target]
@@ -41,7 +58,7 @@ class MultiModalDistillation(nn.Module):
 
 
 class _GatedConv(nn.Module):
-    """A feature, gated by itself."""
+    """Convolution whose output is multiplied by a sigmoid gate computed from the same input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -49,6 +66,6 @@ class _GatedConv(nn.Module):
         self.gate = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """BxCxHxW -> BxCxHxW."""
+        """Return the gated map (B, C, H, W) of a map of the same shape."""
         gated: Tensor = self.content(feature) * self.gate(feature).sigmoid()
         return gated
