@@ -1,1 +1,1 @@
-"""Any timm model as a feature pyramid, run as a whole or stage by stage."""
+"""Backbones: any timm model as a feature pyramid, run as a whole or stage by stage."""

@@ -1,4 +1,4 @@
-"""Any timm model as a pyramid of feature maps, as a whole or stage by stage."""
+"""Backbone that returns the feature pyramid of any timm model, as a whole or stage by stage."""
 
 from __future__ import annotations
 
@@ -17,32 +17,41 @@ from densemtl.errors import ModelError, shorten_error
 from densemtl.types import FeatureInfo
 
 DRY_RUN_FEATURE_SIZE = (2, 3)
-"""Height and width of the coarsest level on the image that a model is tried on."""
+"""Height and width of the coarsest feature map during a dry run."""
 
 
 class Backbone(nn.Module):
-    """A timm model by name.
+    """Timm model that returns a feature pyramid.
 
-    The pyramid holds every level of stride 4 or more (a stem at stride 2 is left out); models
-    whose levels all have one stride, as ViTs, give the outputs of their blocks L/4, L/2, 3L/4
-    and L. HRNet gives its branches at their published widths, without classification modules.
+    The pyramid contains every level of stride 4 or more; a stem at stride 2 is left out. Models
+    whose levels all have the same stride, such as ViTs, return the outputs of their blocks L/4,
+    L/2, 3L/4 and L of L blocks. HRNet returns its branches at their published widths, without
+    classification modules.
 
     Args:
-        name: a timm model, with or without a tag: `resnet50`, `vit_small_patch16_dinov3.lvd1689m`.
-        pretrained: start from timm's weights.
-        output_stride: of the coarsest level; below 32 strides are replaced by dilation.
-        img_size: (height, width) of the input, for models that are built for one size; rounded
-            up to `size_divisor`. Models that take any size need none.
+        name: name of a timm model, with or without a tag: `resnet50`,
+            `vit_small_patch16_dinov3.lvd1689m`.
+        pretrained: whether to load timm's pretrained weights.
+        output_stride: stride of the coarsest level; below 32, strides are replaced by dilation.
+        img_size: (height, width) of the input in pixels, for models that are built for one size;
+            rounded up to a multiple of `size_divisor`. Models that accept any size do not need it.
 
     Attributes:
-        feature_info: channels and strides of what `forward` gives.
-        size_divisor: heights and widths of the input must be divisible by it.
-        mean: of the three RGB channels in 0..1, as the pretrained weights want them normalised.
-        std: likewise.
+        feature_info: channels and strides of the maps that `forward` returns.
+        size_divisor: number by which height and width of the input must be divisible.
+        mean: means of the RGB channels in [0, 1] that the pretrained weights expect.
+        std: standard deviations of the RGB channels, likewise.
 
     Raises:
-        ModelError: no such model, not usable as a pyramid, an output stride that it does not
-            have, or pretrained weights that cannot be had.
+        ModelError: if timm has no such model, if the model returns no feature pyramid, if it does
+            not support the output stride or image size, or if pretrained weights are not available.
+
+    Example:
+        >>> backbone = Backbone("test_resnet", pretrained=False)
+        >>> backbone.feature_info
+        FeatureInfo(channels=(32, 48, 192, 96), strides=(4, 8, 16, 32))
+        >>> [tuple(feature.shape) for feature in backbone(torch.randn(2, 3, 64, 64))]
+        [(2, 32, 16, 16), (2, 48, 8, 8), (2, 192, 4, 4), (2, 96, 2, 2)]
     """
 
     feature_info: FeatureInfo
@@ -57,34 +66,42 @@ class Backbone(nn.Module):
         img_size: tuple[ImageSide, ImageSide] | None = None,
     ) -> None:
         super().__init__()
-        recipe = get_model_spec(name, output_stride, img_size)
+        spec = get_model_spec(name, output_stride, img_size)
         self.name = name
-        self.net = recipe.build(pretrained)
+        self.net = spec.build(pretrained)
         info = self.net.feature_info
         self.feature_info = FeatureInfo(tuple(info.channels()), tuple(info.reduction()))
         self.size_divisor = max(int(level["reduction"]) for level in info.info)
-        self.mean, self.std = recipe.get_mean_std()
-        self._fixed_input_size = recipe.get_fixed_input_size()
+        self.mean, self.std = spec.get_mean_std()
+        self._fixed_input_size = spec.get_fixed_input_size()
         self._is_nhwc = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         self._level_names: list[str] = info.module_name()
         self._stage_plan: StagePlan | None = None
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Bx3xHxW normalised image, H and W divisible by `multiple` -> NCHW maps, finest first.
+        """Compute the feature pyramid.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W); H and W are divisible by `size_divisor`.
+
+        Returns:
+            Maps (B, C_l, H_l, W_l) of the levels, finest first.
 
         Raises:
-            ModelError: an image of another size than the model is built for.
+            ModelError: if the model is built for another image size.
         """
         self._check_size(image)
         return [self._to_nchw(feature) for feature in self.net(image)]
 
     def check_stages(self) -> None:
-        """Find out, once, how it is run stage by stage, and that this gives the same as `forward`.
+        """Check that the model can be run stage by stage with the same results as `forward`.
 
-        An architecture that runs stages calls it when it is built; else the first run does.
+        The check runs the model once on a small random image; later calls return immediately.
+        Decoders that run stages call it in their constructors, otherwise the first stage-wise run
+        does.
 
         Raises:
-            ModelError: it cannot be run stage by stage.
+            ModelError: if the model cannot be run stage by stage.
         """
         if self._stage_plan is not None:
             return
@@ -96,40 +113,64 @@ class Backbone(nn.Module):
                 )
             except ModelError as error:
                 raise self._make_stages_error(str(error)) from None
-            except Exception as error:  # of models that take no small image, whatever they like
+            except Exception as error:  # models that reject small images raise any exception
                 raise self._make_stages_error(f"on a small image {shorten_error(error)}") from error
 
     def run_stem(self, image: Tensor) -> StageState:
-        """Bx3xHxW normalised image -> what stage 0 starts from.
+        """Run all layers before the first stage.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W); H and W are divisible by `size_divisor`.
+
+        Returns:
+            The input of stage 0.
 
         Raises:
-            ModelError: a model that cannot be run stage by stage, or an image of a wrong size.
+            ModelError: if the model cannot be run stage by stage, or is built for another image
+                size.
         """
         self._check_size(image)
         return self._get_stage_plan().run_stem(self.net, image)
 
     def run_stage(self, index: int, state: StageState) -> StageState:
-        """One stage alone, so that networks can exchange features between stages.
+        """Run a single stage, so that networks can exchange features between stages.
 
-        `run_stem` and then all stages in turn give the same maps as `forward`.
+        `run_stem` followed by all stages in order returns the same maps as `forward`.
 
         Args:
-            index: 0 .. len(spec) - 1.
-            state: what the stage before gave, or the stem for stage 0.
+            index: index of the stage, 0 .. len(feature_info) - 1.
+            state: output of the previous stage, or of the stem for stage 0.
+
+        Returns:
+            The output of the stage.
 
         Raises:
-            ModelError: a model that cannot be run stage by stage.
+            ModelError: if the model cannot be run stage by stage.
+
+        Example:
+            >>> backbone = Backbone("test_vit", pretrained=False).eval()
+            >>> image = torch.randn(1, 3, 32, 48)
+            >>> state = backbone.run_stem(image)
+            >>> for index in range(len(backbone.feature_info)):
+            ...     state = backbone.run_stage(index, state)
+            >>> torch.equal(state.feature, backbone(image)[-1])
+            True
         """
         return self._get_stage_plan().run_stage(self.net, index, state)
 
     def run_stage_with_last_input(self, index: int, state: StageState) -> tuple[Tensor, StageState]:
-        """As `run_stage`, and what enters the stage's last block besides.
+        """Run a single stage and also return the input of its last block.
+
+        Args:
+            index: index of the stage.
+            state: output of the previous stage, or of the stem for stage 0.
 
         Returns:
-            (input of the last block as BxCxHxW, what the stage gives).
+            The input of the last block as a map (B, C, H, W), and the output of the stage.
 
         Raises:
-            ModelError: a model that cannot be run stage by stage, or whose blocks see no maps.
+            ModelError: if the model cannot be run stage by stage, or if the input of its last block
+                is not a feature map.
         """
         try:
             return self._get_stage_plan().run_stage_with_last_input(self.net, index, state)
@@ -137,18 +178,28 @@ class Backbone(nn.Module):
             raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
 
     def get_stage_modules(self, index: int) -> list[nn.Module]:
-        """The modules that `run_stage(index)` runs, one after the other.
+        """Return the modules that `run_stage` runs one after the other.
+
+        Args:
+            index: index of the stage.
+
+        Returns:
+            The modules in order of execution.
 
         Raises:
-            ModelError: a model that cannot be run stage by stage.
+            ModelError: if the model cannot be run stage by stage.
         """
         return self._get_stage_plan().get_modules(self.net, index)
 
     @contextmanager
     def dry_run(self) -> Iterator[Tensor]:
-        """Try the model out without a trace, on the small image of noise, 1x3xHxW, that this gives.
+        """Provide a small random image for a dry run without side effects.
 
-        The size is the one that the model takes, or small and not square.
+        Inside the context the model is in evaluation mode and records no gradients. The image has
+        the size that the model is built for, or is small and not square.
+
+        Yields:
+            A random image (1, 3, H, W) in the dtype and on the device of the model.
         """
         height, width = self._fixed_input_size or [
             self.size_divisor * cells for cells in DRY_RUN_FEATURE_SIZE

@@ -1,10 +1,10 @@
-"""Running a timm feature network stage by stage, and what flows between the stages."""
+"""Stage-wise execution of a timm feature network, and the state that is passed between stages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +13,28 @@ from densemtl.errors import ModelError
 from densemtl.ops.resize import get_size
 from densemtl.types import Size
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class _Decorator(Protocol):
+    def __call__(self, function: _Function, /) -> _Function: ...
+
+
+_disable_compile: _Decorator = torch.compiler.disable
+
 
 @dataclass(frozen=True)
 class StageState:
-    """Where a network stands between two of its stages.
+    """State of a network between two of its stages.
 
-    `dataclasses.replace(midway, feature=...)` puts another map in its place.
+    `dataclasses.replace(state, feature=...)` exchanges the feature map.
 
     Attributes:
-        feature: BxCxHxW map.
-        prefix_tokens: BxPxC class and register tokens; None if the network works on maps.
-        image_size: size of the network's input.
-        block_args: what every block is given after the feature, by position: sizes ...
-        block_kwargs: likewise by name: rotary embeddings, masks, biases ...
+        feature: map (B, C, H, W).
+        prefix_tokens: class and register tokens (B, P, C); None if the network works on maps.
+        image_size: (height, width) of the input of the network.
+        block_args: positional arguments of every block after the feature, such as sizes.
+        block_kwargs: keyword arguments of every block, such as rotary embeddings and masks.
     """
 
     feature: Tensor
@@ -37,14 +46,15 @@ class StageState:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How a feature network is run stage by stage.
+    """Plan of how a feature network is run stage by stage.
 
     Attributes:
-        module_names: of each stage's modules inside the network, which run one after the other.
-        strides: of each stage's map.
-        is_nhwc: whether the modules' maps are BxHxWxC.
-        stem_names: of the modules before the first stage, where they are no more than a chain; None
-            where the network has to run to find out what it does first.
+        module_names: names of the modules of each stage, which run one after the other.
+        strides: stride of the map of each stage.
+        is_nhwc: whether the modules work on maps (B, H, W, C).
+        stem_names: names of the modules before the first stage if they form a simple chain. If
+            None, the stem is run by a forward pass of the network that is stopped at the first
+            stage.
     """
 
     module_names: Sequence[Sequence[str]]
@@ -53,11 +63,30 @@ class StagePlan:
     stem_names: Sequence[str] | None = None
 
     def get_modules(self, net: nn.Module, index: int) -> list[nn.Module]:
-        """A stage's modules."""
+        """Return the modules of a stage.
+
+        Args:
+            net: the feature network.
+            index: index of the stage.
+
+        Returns:
+            The modules in order of execution.
+        """
         return [net.get_submodule(name) for name in self.module_names[index]]
 
     def run_stem(self, net: nn.Module, image: Tensor) -> StageState:
-        """All that the network does with Bx3xHxW before its first stage."""
+        """Run all layers before the first stage.
+
+        Args:
+            net: the feature network.
+            image: normalized images (B, 3, H, W).
+
+        Returns:
+            The input of stage 0.
+
+        Raises:
+            ModelError: if the input of the first stage is not a feature map.
+        """
         size = get_size(image)
         if self.stem_names is not None:
             for name in self.stem_names:
@@ -72,7 +101,19 @@ class StagePlan:
         return StageState(feature, prefix, size, args, kwargs)
 
     def run_stage(self, net: nn.Module, index: int, state: StageState) -> StageState:
-        """One stage."""
+        """Run a single stage.
+
+        Args:
+            net: the feature network.
+            index: index of the stage.
+            state: output of the previous stage, or of the stem.
+
+        Returns:
+            The output of the stage.
+
+        Raises:
+            ModelError: if the output of the stage is not a feature map.
+        """
         feature = self._from_map(state)
         for module in self.get_modules(net, index):
             feature = module(feature, *state.block_args, **state.block_kwargs)
@@ -84,10 +125,18 @@ class StagePlan:
     def run_stage_with_last_input(
         self, net: nn.Module, index: int, state: StageState
     ) -> tuple[Tensor, StageState]:
-        """As `run`; and the map that enters the stage's last block before it.
+        """Run a single stage and also return the input of its last block.
+
+        Args:
+            net: the feature network.
+            index: index of the stage.
+            state: output of the previous stage, or of the stem.
+
+        Returns:
+            The input of the last block as a map (B, C, H, W), and the output of the stage.
 
         Raises:
-            ModelError: the block sees no map.
+            ModelError: if the input of the last block is not a feature map.
         """
         *before, last = self.get_modules(net, index)
         if isinstance(last, nn.Sequential) and not before and state.prefix_tokens is None:
@@ -101,39 +150,40 @@ class StagePlan:
         feature = self._from_map(state)
         for block in before:
             feature = block(feature, *state.block_args, **state.block_kwargs)
-        leaving = last(feature, *state.block_args, **state.block_kwargs)
-        mapped, prefix = self._to_map(
-            leaving, _compute_map_size(state.image_size, self.strides[index])
+        output = last(feature, *state.block_args, **state.block_kwargs)
+        output_map, prefix = self._to_map(
+            output, _compute_map_size(state.image_size, self.strides[index])
         )
-        after = replace(state, feature=mapped, prefix_tokens=prefix)
-        return self._last_input_to_map(feature, [after, state]), after
+        next_state = replace(state, feature=output_map, prefix_tokens=prefix)
+        return self._last_input_to_map(feature, [next_state, state]), next_state
 
-    @torch.compiler.disable
+    @_disable_compile
     def _run_with_hook(
         self, net: nn.Module, index: int, state: StageState
     ) -> tuple[Tensor, StageState]:
         block_inputs: list[Tensor] = []
         block = _get_last_block(self.get_modules(net, index)[-1])
-        watch = block.register_forward_pre_hook(lambda _, inputs: block_inputs.append(inputs[0]))
+        hook = block.register_forward_pre_hook(lambda _, inputs: block_inputs.append(inputs[0]))
         try:
-            leaving = self.run_stage(net, index, state)
+            next_state = self.run_stage(net, index, state)
         finally:
-            watch.remove()
-        return self._last_input_to_map(block_inputs[0], [leaving, state]), leaving
+            hook.remove()
+        return self._last_input_to_map(block_inputs[0], [next_state, state]), next_state
 
     def _last_input_to_map(self, feature: Tensor, boundary_states: Sequence[StageState]) -> Tensor:
-        """What a block inside a stage sees, whose layout need not be the stage's own, as a map.
+        """Return the input of a block inside a stage as a map (B, C, H, W).
 
-        The layout is told by the size, which is that of what leaves or enters the stage.
+        The layout inside a stage may differ from the layout between stages. It is inferred from the
+        size, which equals that of the output or the input of the stage.
         """
         grids = [get_size(state.feature) for state in boundary_states]
         if feature.ndim == 3:
-            beside = (
+            num_prefix_tokens = (
                 0
                 if boundary_states[0].prefix_tokens is None
                 else boundary_states[0].prefix_tokens.shape[1]
             )
-            counts = [height * width + beside for height, width in grids]
+            counts = [height * width + num_prefix_tokens for height, width in grids]
             if feature.shape[1] in counts:
                 return self._to_map(feature, grids[counts.index(feature.shape[1])])[0]
         elif feature.ndim == 4:
@@ -143,30 +193,32 @@ class StagePlan:
                 return feature.permute(0, 3, 1, 2)
             if nchw:
                 return feature
-        raise ModelError(f"its last block sees features of shape {tuple(feature.shape)}, no map")
+        raise ModelError(
+            f"the input of its last block has shape {tuple(feature.shape)}, which is not a map"
+        )
 
     def _to_map(self, feature: Any, map_size: Size) -> tuple[Tensor, Tensor | None]:
-        """What a block takes or gives -> (NCHW map, tokens that come before it)."""
+        """Convert an input or output of a block to a map (B, C, H, W) and its prefix tokens."""
         if not isinstance(feature, Tensor) or feature.ndim not in (3, 4):
-            raise ModelError("its blocks exchange more than one feature")
+            raise ModelError("its blocks pass more than one feature map")
         if feature.ndim == 4:
             return (feature.permute(0, 3, 1, 2) if self.is_nhwc else feature), None
         height, width = map_size
-        beside = feature.shape[1] - height * width
-        if beside < 0:
-            raise ModelError(f"{feature.shape[1]} tokens are no map of {map_size}")
-        tokens = feature[:, beside:].transpose(1, 2)
-        return tokens.unflatten(2, map_size), feature[:, :beside]
+        num_prefix_tokens = feature.shape[1] - height * width
+        if num_prefix_tokens < 0:
+            raise ModelError(f"{feature.shape[1]} tokens do not form a map of size {map_size}")
+        tokens = feature[:, num_prefix_tokens:].transpose(1, 2)
+        return torch.unflatten(tokens, 2, map_size), feature[:, :num_prefix_tokens]
 
     def _from_map(self, state: StageState) -> Tensor:
-        """The inverse of `_as_map`."""
+        """Return the input of a block in its own layout, the inverse of `_to_map`."""
         if state.prefix_tokens is not None:
             return torch.cat([state.prefix_tokens, state.feature.flatten(2).transpose(1, 2)], dim=1)
         return state.feature.permute(0, 2, 3, 1) if self.is_nhwc else state.feature
 
 
 def _get_last_block(stage: nn.Module) -> nn.Module:
-    """The last link of a stage that is a chain of blocks, or has one under the name `blocks`."""
+    """Return the last block of a stage that is a chain of blocks or has a chain named `blocks`."""
     blocks = getattr(stage, "blocks", stage)
     if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0:
         return blocks[-1]
@@ -179,19 +231,19 @@ def _compute_map_size(image: Size, stride: int) -> Size:
 
 
 class _StopForwardError(Exception):
-    """A forward pass came to where it is to stop."""
+    """Exception that stops a forward pass at a given module."""
 
 
-@torch.compiler.disable
+@_disable_compile
 def _capture_call(
     module: nn.Module, run: Callable[[], object]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a module is called with when `run` runs, which goes no further."""
+    """Return the arguments with which `run` calls a module, and stop `run` there."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((args, kwargs))
-        # An exception would unsettle the exporter; it drops by itself what nobody reads.
+        # The exporter cannot handle the exception, and removes unused computations by itself.
         if not torch.compiler.is_exporting():
             raise _StopForwardError
 
