@@ -1,1 +1,1 @@
-"""Metrics with states that are summed over batches and ranks, one file each."""
+"""Metrics with states that are summed over batches and ranks, one file per metric."""

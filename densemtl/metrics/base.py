@@ -1,4 +1,4 @@
-"""What every metric is: sums that add up over images and ranks, computed once at the end."""
+"""Base classes of metrics."""
 
 from __future__ import annotations
 
@@ -12,52 +12,90 @@ from torch import Tensor
 from torchmetrics import Metric
 
 ImagePair = tuple[NDArray[Any], NDArray[Any]]
-"""One image's decoded prediction and its label."""
+"""Decoded prediction and target of one image."""
 
 ImageCounts = NDArray[np.int64]
+"""Counts of one image, which are summed over images."""
 
 
 class TaskMetric(Metric):
-    """All numbers of one task, from states that are summed (dist_reduce_fx="sum").
+    """Base class of metrics of one task.
 
-    Splitting the same images into any batches or ranks never changes a value.
+    A metric computes one or more named values from states that are summed over images and ranks
+    (`dist_reduce_fx="sum"`). The values therefore do not depend on how the images are split into
+    batches or distributed over ranks.
     """
 
     full_state_update = False
 
     @abstractmethod
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch: decoded predictions and targets at original size, void in the target."""
+        """Add a batch.
+
+        Args:
+            prediction: decoded predictions at original image size.
+            target: targets at the same size. Ignored pixels are 255 in integer maps and NaN in
+                float maps.
+        """
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """{metric name: value}; NaN where there was nothing to score."""
+        """Compute the values over all batches.
+
+        Returns:
+            {metric name: value}; a value is NaN if there was nothing to score.
+        """
 
     def compute_dict(self) -> dict[str, float]:
-        """`compute()`, typed (torchmetrics wraps `compute` without types)."""
+        """Compute the values like `compute`, but with a typed result.
+
+        torchmetrics wraps `compute` in a function without annotations.
+
+        Returns:
+            {metric name: value}.
+        """
         values: dict[str, Any] = self.compute()
         return {name: float(value) for name, value in values.items()}
 
 
 class ImageMetric(TaskMetric):
-    """A metric that takes long on each image, so that other processes may do the counting.
+    """Base class of metrics that are slow on each image.
+
+    The counts of an image can be computed in a worker process.
 
     Attributes:
-        compute_image: what is added of an image; can be sent to another process.
+        compute_image: function from an image's prediction and target to its counts. It can be
+            pickled, so that it can be sent to a worker process.
     """
 
     compute_image: Callable[[ImagePair], ImageCounts]
 
     @abstractmethod
     def accumulate(self, counts: ImageCounts) -> None:
-        """Add what `count` gave, here or in another process."""
+        """Add the counts of one image.
+
+        Args:
+            counts: result of `compute_image`, from this process or a worker process.
+        """
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch, image by image in this process."""
+        """Add a batch, image by image in this process.
+
+        Args:
+            prediction: decoded predictions at original image size.
+            target: targets at the same size.
+        """
         for pair in zip(to_numpy_images(prediction), to_numpy_images(target), strict=True):
             self.accumulate(self.compute_image(pair))
 
 
 def to_numpy_images(batch: Tensor) -> list[NDArray[Any]]:
-    """The images of a batch on any device."""
+    """Convert a batch to one NumPy array per image.
+
+    Args:
+        batch: tensor of shape (B, ...) on any device.
+
+    Returns:
+        B arrays without the batch dimension.
+    """
     return list(batch.detach().cpu().numpy())

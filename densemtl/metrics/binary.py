@@ -1,4 +1,4 @@
-"""Two classes, pixel by pixel."""
+"""Pixel-wise scores of binary segmentation."""
 
 from __future__ import annotations
 
@@ -10,17 +10,29 @@ from densemtl.metrics.threshold_counts import compute_f_measure, count_at_thresh
 from densemtl.types import IGNORE_INDEX
 
 EPS = 1e-6
-"""Probabilities closer to 0 or 1 than this count as this close, to keep the likelihood finite."""
+"""Probabilities are clamped to [EPS, 1 - EPS], so that the likelihood is finite."""
 
 
 class BinaryMetric(TaskMetric):
-    """Pixel-wise scores over all valid pixels of the set.
+    """Pixel-wise F-measure and negative log-likelihood over all valid pixels of the dataset.
 
-    pixel_maxF: F-measure in percent of pooled pixels at the best of the thresholds .01, .02 .. .99.
-    For edges it is not odsF, which lets a boundary match within a distance; it is harsher.
-    balanced_nll: negative log-likelihood, mean of the positives' mean and the negatives' mean.
+    - `pixel_maxF`: F-measure (van Rijsbergen, "Information Retrieval", 1979) in percent, of the
+      pixels of the whole dataset, at the best of the thresholds .01, .02, ..., .99. For edges this
+      is stricter than `odsF`, which also matches boundaries within a distance.
+    - `balanced_nll`: mean of the mean negative log-likelihood of positive pixels and that of
+      negative pixels. It is the class-balanced cross-entropy (Xie and Tu, "Holistically-nested
+      edge detection", ICCV 2015, eq. 2) with both classes weighted equally.
 
-    NaN where there is no positive pixel; balanced_nll also where there is no negative one.
+    Both are NaN if there is no positive pixel. `balanced_nll` is also NaN if there is no negative
+    pixel.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.metrics.binary import BinaryMetric
+        >>> metric = BinaryMetric()
+        >>> metric.update(torch.tensor([[[0.9, 0.6, 0.2]]]), torch.tensor([[[1, 0, 0]]]))
+        >>> {name: round(value, 3) for name, value in metric.compute().items()}
+        {'pixel_maxF': 100.0, 'balanced_nll': 0.338}
     """
 
     true_positives: Tensor
@@ -40,20 +52,29 @@ class BinaryMetric(TaskMetric):
         self.add_state("nll_sum", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255."""
+        """Add a batch.
+
+        Args:
+            prediction: probabilities, shape (B, H, W).
+            target: 0 or 1, shape (B, H, W); 255 marks ignored pixels.
+        """
         counts = count_at_thresholds(prediction, target, self.thresholds, inclusive=True)
         self.true_positives += counts.true_positives.sum(0)
         self.predicted_positives += counts.predicted_positives.sum(0)
         positives = counts.positives.sum()
         self.class_counts += torch.stack([counts.pixels.sum() - positives, positives])
         positive = target == 1
-        truth = torch.where(positive, prediction, 1 - prediction).double()
-        surprise = -truth.clamp(EPS, 1 - EPS).log()
-        sides = ((target != IGNORE_INDEX) & ~positive, positive)
-        self.nll_sum += torch.stack([torch.where(side, surprise, 0.0).sum() for side in sides])
+        likelihood = torch.where(positive, prediction, 1 - prediction).double()
+        nll = -likelihood.clamp(EPS, 1 - EPS).log()
+        class_masks = ((target != IGNORE_INDEX) & ~positive, positive)
+        self.nll_sum += torch.stack([torch.where(mask, nll, 0.0).sum() for mask in class_masks])
 
     def compute(self) -> dict[str, float]:
-        """See the class."""
+        """Compute the scores over all batches.
+
+        Returns:
+            `pixel_maxF` in percent and `balanced_nll`.
+        """
         precision = self.true_positives.double() / self.predicted_positives.clamp(min=1)
         recall = self.true_positives.double() / self.class_counts[1]
         return {

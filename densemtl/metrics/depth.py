@@ -1,4 +1,4 @@
-"""Depth errors (Eigen et al. 2014), pooled over the pixels of the whole set."""
+"""Depth errors, pooled over the pixels of the whole dataset."""
 
 from __future__ import annotations
 
@@ -9,21 +9,37 @@ from densemtl.metrics.base import TaskMetric
 from densemtl.ops.valid_mask import compute_valid_mask
 
 MIN_DEPTH = 1e-3
-"""Metres; the logarithmic and relative metrics read a prediction below this as this."""
+"""Meters; predictions are clamped to at least this in the logarithmic and relative metrics."""
 
 
 class DepthMetric(TaskMetric):
-    """Errors over all valid pixels.
+    """Depth errors over all valid pixels of the dataset.
 
-    rmse: root of the mean squared error over all pixels of the set, in metres.
-    rmse_per_image: mean over images of each image's rmse (as ASTMT reports it), in metres.
-    abs_rel: mean |error| / label. sq_rel: mean squared error / label, in metres.
-    log10: mean |log10 prediction - log10 label|.
-    rmse_log: root of the mean squared error of natural logarithms.
-    delta1, delta2, delta3: percent of pixels whose ratio to the label, the larger over the smaller,
-    is below 1.25, 1.25^2, 1.25^3.
+    - `rmse`: root mean squared error over all pixels, in meters.
+    - `rmse_per_image`: mean over images of the RMSE of each image, in meters. This is the value
+      that ASTMT reports (Maninis et al., "Attentive single-tasking of multiple tasks", CVPR 2019).
+    - `abs_rel`: mean of |error| / target.
+    - `sq_rel`: mean of squared error / target, in meters.
+    - `log10`: mean of |log10(prediction) - log10(target)|.
+    - `rmse_log`: root mean squared error of natural logarithms.
+    - `delta1`, `delta2`, `delta3`: percentage of pixels for which
+      max(prediction / target, target / prediction) is below 1.25, 1.25^2 and 1.25^3.
 
-    A prediction below 0 counts as 0, as both families of published code have it.
+    Negative predictions are clamped to 0, as in the published code of both protocols. All values
+    are NaN if no pixel is valid.
+
+    Source: Eigen, Puhrsch and Fergus, "Depth map prediction from a single image using a multi-scale
+    deep network", NeurIPS 2014.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.metrics.depth import DepthMetric
+        >>> metric = DepthMetric()
+        >>> target = torch.tensor([[[[1.0, 2.0], [4.0, torch.nan]]]])
+        >>> metric.update(torch.tensor([[[[1.0, 2.2], [5.0, 3.0]]]]), target)
+        >>> scores = metric.compute()
+        >>> {name: round(scores[name], 3) for name in ("rmse", "abs_rel", "delta1")}
+        {'rmse': 0.589, 'abs_rel': 0.117, 'delta1': 66.667}
     """
 
     pixels: Tensor
@@ -46,7 +62,12 @@ class DepthMetric(TaskMetric):
         self.add_state("within", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add Bx1xHxW metres and Bx1xHxW labels in metres, void NaN."""
+        """Add a batch.
+
+        Args:
+            prediction: depth in meters, shape (B, 1, H, W).
+            target: depth in meters, same shape; NaN marks ignored pixels.
+        """
         valid = compute_valid_mask(target).flatten(1)
         prediction = torch.where(valid, prediction.flatten(1), 1.0).double().clamp(min=0)
         target = target.flatten(1).nan_to_num(1.0, 1.0, 1.0).double()
@@ -69,11 +90,16 @@ class DepthMetric(TaskMetric):
         self.log10 += log_error.abs().sum() / torch.tensor(10.0, dtype=torch.float64).log()
         self.squared_log += log_error.square().sum()
         larger = torch.maximum(ratio, target / prediction)
-        void = valid.numel() - valid.sum()
-        self.within += torch.stack([(larger < 1.25**power).sum() - void for power in (1, 2, 3)])
+        # Ignored pixels have a ratio of 1, so they are below every limit.
+        ignored = valid.numel() - valid.sum()
+        self.within += torch.stack([(larger < 1.25**power).sum() - ignored for power in (1, 2, 3)])
 
     def compute(self) -> dict[str, float]:
-        """See the class; NaN without any valid pixel."""
+        """Compute the errors over all batches.
+
+        Returns:
+            {name: error}, see the class; NaN if no pixel is valid.
+        """
         within = 100 * self.within / self.pixels
         values = {
             "rmse": (self.squared / self.pixels).sqrt(),

@@ -1,4 +1,4 @@
-"""How many images a task's numbers come from."""
+"""Number of labeled images of a task."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from torchmetrics import Metric
 
 
 class LabelledImageCount(Metric):
-    """Images with at least one valid pixel.
+    """Number of images with at least one valid pixel.
 
-    Some labels are there for a part of a split alone, such as parts of people; and published
-    numbers come from different sets: PASCAL-Context's edges from 2498 images, all else from 5105.
+    It shows on how many images the metrics of a task are based. Some tasks have labels for a part
+    of a split only, such as human parts. Published results of PASCAL-Context use 2498 images for
+    edges and 5105 images for the other tasks.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.metrics.labeled_images import LabelledImageCount
+        >>> metric = LabelledImageCount()
+        >>> valid = torch.zeros(3, 4, 4, dtype=torch.bool)
+        >>> valid[0, 1, 2] = True
+        >>> metric.update(valid)
+        >>> metric.compute()
+        tensor(1)
     """
 
     full_state_update = False
@@ -22,9 +33,13 @@ class LabelledImageCount(Metric):
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, valid: Tensor) -> None:
-        """Add a batch's BxHxW bool mask of valid pixels."""
+        """Add a batch.
+
+        Args:
+            valid: mask of valid pixels, shape (B, H, W), bool.
+        """
         self.images += valid.flatten(1).any(1).sum()
 
     def compute(self) -> Tensor:
-        """Their number."""
+        """Return the number of images, a scalar int64 tensor."""
         return self.images

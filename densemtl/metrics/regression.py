@@ -1,4 +1,4 @@
-"""Errors of any real-valued map."""
+"""Errors of real-valued maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from densemtl.ops.valid_mask import compute_valid_mask
 
 
 class RegressionMetric(TaskMetric):
-    """rmse and mae over all values of the valid pixels of the set, in the label's unit."""
+    """Root mean squared error and mean absolute error of real-valued maps.
+
+    `rmse` and `mae` are computed over all channels of all valid pixels of the dataset, in the unit
+    of the target. They are the textbook definitions. Both are NaN if no pixel is valid.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.metrics.regression import RegressionMetric
+        >>> metric = RegressionMetric()
+        >>> target = torch.tensor([[[[1.0, 2.0, torch.nan]]]])
+        >>> metric.update(torch.tensor([[[[1.0, 4.0, 9.0]]]]), target)
+        >>> {name: round(value, 3) for name, value in metric.compute().items()}
+        {'rmse': 1.414, 'mae': 1.0}
+    """
 
     count: Tensor
     squared: Tensor
@@ -23,7 +36,12 @@ class RegressionMetric(TaskMetric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add BxCxHxW values and labels; a pixel with any NaN channel is void."""
+        """Add a batch.
+
+        Args:
+            prediction: values, shape (B, C, H, W).
+            target: values, same shape. A pixel is ignored if any channel is NaN.
+        """
         valid = compute_valid_mask(target).unsqueeze(1).expand_as(target)
         error = torch.where(valid, prediction.double() - target.double(), 0.0)
         self.count += valid.sum()
@@ -31,7 +49,11 @@ class RegressionMetric(TaskMetric):
         self.absolute += error.abs().sum()
 
     def compute(self) -> dict[str, float]:
-        """Rmse and mae; NaN without any valid pixel."""
+        """Compute the errors over all batches.
+
+        Returns:
+            `rmse` and `mae`; NaN if no pixel is valid.
+        """
         return {
             "rmse": (self.squared / self.count).sqrt().item(),
             "mae": (self.absolute / self.count).item(),

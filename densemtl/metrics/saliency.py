@@ -1,4 +1,4 @@
-"""Saliency, under the two protocols in which it is published."""
+"""Saliency scores of both published protocols."""
 
 from __future__ import annotations
 
@@ -18,23 +18,39 @@ Percent = Annotated[int, Field(ge=0, le=100)]
 
 
 class SaliencyMetric(TaskMetric):
-    """maxF and mIoU in percent, each at the threshold that is best for it.
+    """Maximum F-measure and maximum mean IoU of saliency maps, in percent.
 
-    IoU is that of each image, averaged over images. How it is published is stated in
-    `protocols.survey` and `protocols.modern`.
+    - `maxF`: F-measure at the threshold that is best for it.
+    - `mIoU`: IoU averaged over images, at the threshold that is best for it.
 
-    Where nothing is predicted precision is 0, where nothing is labelled recall is 0; an image with
-    neither has IoU 1. An image without a valid pixel does not count. NaN without any image.
+    `metrics/protocols/survey.py` and `metrics/protocols/modern.py` contain the options with which
+    results are published.
+
+    The precision is 0 if no pixel is predicted, and the recall is 0 if no pixel is labeled
+    positive. The IoU of an image with neither is 1. Images without valid pixels are not counted.
+    Both values are NaN if no image is counted.
+
+    Sources: Achanta et al., "Frequency-tuned salient region detection", CVPR 2009 (maxF);
+    Vandenhende et al., "Multi-task learning for dense prediction tasks: a survey", PAMI 2021
+    (mIoU).
 
     Args:
-        percents: thresholds in percent; ascending and evenly spaced.
-        inclusive: whether a probability at the threshold is positive.
-        beta_squared: of F.
-        pooled: compute precision and recall of the pixels of the whole set; otherwise of each
+        percents: thresholds in percent, ascending and evenly spaced.
+        inclusive: whether a probability equal to the threshold is positive.
+        beta_squared: weight of the precision in the F-measure, (1 + b) P R / (b P + R).
+        pooled: compute precision and recall of the pixels of the whole dataset; otherwise of each
             image, averaged over images.
 
     Raises:
-        ConfigError: thresholds that are not evenly spaced.
+        ConfigError: if there are fewer than two thresholds, or they are not evenly spaced.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.metrics.saliency import SaliencyMetric
+        >>> metric = SaliencyMetric()
+        >>> metric.update(torch.tensor([[[0.8, 0.5, 0.1]]]), torch.tensor([[[1, 0, 1]]]))
+        >>> {name: round(value, 2) for name, value in metric.compute().items()}
+        {'maxF': 66.67, 'mIoU': 50.0}
     """
 
     true_positives: Tensor
@@ -57,7 +73,9 @@ class SaliencyMetric(TaskMetric):
         super().__init__()
         steps = {after - before for before, after in pairwise(percents)}
         if len(steps) != 1 or min(steps) <= 0:
-            raise ConfigError(f"percents: give two or more at equal distances, not {percents}")
+            raise ConfigError(
+                f"percents: needs two or more evenly spaced, ascending numbers, not {percents}"
+            )
         self.inclusive, self.beta_squared, self.pooled = inclusive, beta_squared, pooled
         thresholds = torch.tensor(percents) / 100
         self.register_buffer("thresholds", thresholds, persistent=False)
@@ -71,7 +89,12 @@ class SaliencyMetric(TaskMetric):
             self.add_state(name, zeros, dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255."""
+        """Add a batch.
+
+        Args:
+            prediction: probabilities, shape (B, H, W).
+            target: 0 or 1, shape (B, H, W); 255 marks ignored pixels.
+        """
         counts = count_at_thresholds(prediction, target, self.thresholds, self.inclusive)
         hits, predicted = counts.true_positives, counts.predicted_positives
         positives, valid_images = counts.positives.unsqueeze(1), counts.pixels > 0
@@ -86,7 +109,11 @@ class SaliencyMetric(TaskMetric):
         self.iou += (iou * valid_images.unsqueeze(1)).sum(0)
 
     def compute(self) -> dict[str, float]:
-        """MaxF and mIoU, in percent."""
+        """Compute the scores over all batches.
+
+        Returns:
+            `maxF` and `mIoU` in percent.
+        """
         if self.pooled:
             precision = _safe_divide(self.true_positives, self.predicted_positives)
             recall = _safe_divide(self.true_positives, self.positives)

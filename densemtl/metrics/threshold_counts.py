@@ -1,4 +1,4 @@
-"""Counts of a probability map binarised at many thresholds, in one pass over the pixels."""
+"""Pixel counts of probability maps at many thresholds, in one pass over the pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from densemtl.types import IGNORE_INDEX
 
 
 class PixelCounts(NamedTuple):
-    """Pixels of each of B images, at each of T thresholds (ascending), all int64.
+    """Numbers of pixels of B images at T ascending thresholds, int64.
 
     Attributes:
-        true_positives: BxT labelled positive and predicted positive.
-        predicted_positives: BxT predicted positive.
-        positives: B labelled positive.
-        pixels: B valid.
+        true_positives: pixels that are labeled and predicted positive, shape (B, T).
+        predicted_positives: pixels that are predicted positive, shape (B, T).
+        positives: pixels that are labeled positive, shape (B,).
+        pixels: valid pixels, shape (B,).
     """
 
     true_positives: Tensor
@@ -30,13 +30,19 @@ class PixelCounts(NamedTuple):
 def count_at_thresholds(
     probability: Tensor, target: Tensor, thresholds: Tensor, inclusive: bool
 ) -> PixelCounts:
-    """Count BxHxW probabilities against BxHxW labels in {0, 1}, void 255.
+    """Count positive pixels at each threshold.
 
-    The thresholds are evenly spaced.
+    Each pixel is counted in one cell of a histogram over (image, label, number of thresholds
+    passed). The counts at a threshold are sums over the cells that passed it.
 
-    A pixel is predicted positive where its probability is above the threshold, or, if
-    `inclusive`, at it. Each pixel falls into one cell of (image, label, thresholds passed); counts
-    at a threshold are sums over the cells that passed it.
+    Args:
+        probability: probabilities, shape (B, H, W).
+        target: 0 or 1, shape (B, H, W); 255 marks ignored pixels.
+        thresholds: evenly spaced thresholds, ascending, shape (T,) with T >= 2.
+        inclusive: whether a probability equal to the threshold is positive.
+
+    Returns:
+        The counts of each image at each threshold.
     """
     images, bins = len(probability), len(thresholds) + 1
     passed = _count_passed_thresholds(probability.float(), thresholds, inclusive)
@@ -50,7 +56,10 @@ def count_at_thresholds(
 
 
 def _count_passed_thresholds(probability: Tensor, thresholds: Tensor, inclusive: bool) -> Tensor:
-    """How many thresholds lie below: all before the nearest one, and that one if it does."""
+    """Return the number of thresholds that each probability passes.
+
+    It passes all thresholds before the nearest one. The nearest one is compared exactly.
+    """
     step = (thresholds[-1] - thresholds[0]) / (len(thresholds) - 1)
     nearest = ((probability - thresholds[0]) / step).round().long().clamp(0, len(thresholds) - 1)
     at = thresholds.take(nearest)
@@ -58,6 +67,17 @@ def _count_passed_thresholds(probability: Tensor, thresholds: Tensor, inclusive:
 
 
 def compute_f_measure(precision: Tensor, recall: Tensor, beta_squared: float) -> Tensor:
-    """(1 + b) P R / (b P + R), with b = beta squared; 0 where both are 0."""
+    """Compute the F-measure (1 + b) P R / (b P + R) with b = beta_squared.
+
+    Source: van Rijsbergen, "Information Retrieval", 1979.
+
+    Args:
+        precision: precision P, any shape.
+        recall: recall R, same shape.
+        beta_squared: weight b of the precision; 1 weights both equally.
+
+    Returns:
+        The F-measure, same shape; 0 where precision and recall are 0.
+    """
     product = (1 + beta_squared) * precision * recall
     return product / (beta_squared * precision + recall).clamp(min=1e-12)

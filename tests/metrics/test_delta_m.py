@@ -1,4 +1,4 @@
-"""Multi-task performance: signs, mean and refusals."""
+"""Multi-task performance: signs, mean and error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from densemtl.errors import ResultsError
 from densemtl.metrics.delta_m import compute_delta_m, compute_task_deltas
 
-UP = {"semseg": True, "depth": False}
+HIGHER_IS_BETTER = {"semseg": True, "depth": False}
 SINGLE = {"semseg": 40.0, "depth": 0.5}
 
 
@@ -22,15 +22,16 @@ SINGLE = {"semseg": 40.0, "depth": 0.5}
         ({"semseg": 36.0, "depth": 0.4}, {"semseg": -10, "depth": 20}),
     ],
 )
-def test_better_is_positive_whichever_way_a_metric_points(multi, expected):
-    assert compute_task_deltas(multi, SINGLE, UP) == pytest.approx(expected)
-    assert compute_delta_m(multi, SINGLE, UP) == pytest.approx(sum(expected.values()) / 2)
+def test_improvements_are_positive_for_both_metric_directions(multi, expected):
+    assert compute_task_deltas(multi, SINGLE, HIGHER_IS_BETTER) == pytest.approx(expected)
+    delta_m = compute_delta_m(multi, SINGLE, HIGHER_IS_BETTER)
+    assert delta_m == pytest.approx(sum(expected.values()) / 2)
 
 
-def test_published_numbers():
-    """Hard sharing on NYUD, ResNet-50 (Vandenhende et al. 2021): +0.41 from rounded metrics."""
-    value = compute_delta_m({"semseg": 44.4, "depth": 0.587}, {"semseg": 43.9, "depth": 0.585}, UP)
-    assert value == pytest.approx(0.41, abs=0.03)
+def test_delta_m_matches_published_value():
+    """Hard sharing on NYUD-v2, ResNet-50 (Vandenhende et al. 2021): +0.41 from rounded metrics."""
+    multi, single = {"semseg": 44.4, "depth": 0.587}, {"semseg": 43.9, "depth": 0.585}
+    assert compute_delta_m(multi, single, HIGHER_IS_BETTER) == pytest.approx(0.41, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -38,13 +39,13 @@ def test_published_numbers():
     [
         ({}, {}, "at least one task"),
         ({"semseg": 1.0, "depth": 1.0}, {"semseg": 1.0}, "single-task result for: depth"),
-        ({"semseg": 1.0}, SINGLE, "multi-task run lacks depth"),
+        ({"semseg": 1.0}, SINGLE, "multi-task run has no depth"),
         ({"normals": 1.0}, {"normals": 1.0}, "direction for: normals"),
         ({"semseg": math.nan}, {"semseg": 1.0}, "cannot compare nan with 1.0 for 'semseg'"),
         ({"semseg": 1.0}, {"semseg": math.inf}, "cannot compare 1.0 with inf"),
         ({"semseg": 1.0}, {"semseg": 0.0}, "cannot compare 1.0 with 0.0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(multi, single, message):
+def test_incomparable_results_raise_an_error(multi, single, message):
     with pytest.raises(ResultsError, match=message):
-        compute_delta_m(multi, single, UP)
+        compute_delta_m(multi, single, HIGHER_IS_BETTER)

@@ -1,4 +1,4 @@
-"""Found pixels take true ones, and those who lose theirs take others."""
+"""Steps that enlarge a matching of predicted and true pixels."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from densemtl.metrics.boundary.disc_dilation import Disc, IntArray
 from densemtl.metrics.boundary.match_state import MatchState
 
 CHUNK_SIZE = 2**18
-"""Candidates looked at together, so that they stay in the cache."""
+"""Number of candidate pixels that are processed together, so that they fit into the CPU cache."""
 
 CLOSEST_DIVISOR = 8
-"""The share of the disc, 1 in so many places, where most pixels find their true ones."""
+"""Most pixels find a partner within the nearest 1 / CLOSEST_DIVISOR of the disc's offsets."""
 
 
 def match_nearest(disc: Disc, match_state: MatchState, free: IntArray) -> None:
-    """Match free found pixels with free true ones, the nearest pairs first.
+    """Match unmatched predicted pixels with unmatched true pixels, the nearest pairs first.
 
-    No two found pixels have the same place at the same offset, so all go at once. It ends when few
-    are left, whom `move` serves faster.
+    At one offset, no two predicted pixels have the same candidate, so all of them are matched in
+    one pass. The loop ends when few pixels remain, because `push_relabel` is faster for these.
+
+    Args:
+        disc: offsets within the matching distance.
+        match_state: the matching, modified in place.
+        free: indices of the unmatched predicted pixels.
     """
     closest, others = np.split(disc.offsets, [len(disc.offsets) // CLOSEST_DIVISOR])
     free = _match_at_offsets(closest, match_state, free)
@@ -41,16 +46,22 @@ def _match_at_offsets(offsets: IntArray, match_state: MatchState, free: IntArray
 
 
 def push_relabel(disc: Disc, match_state: MatchState, levels: BFSLevels) -> IntArray:
-    """Push free found pixels towards free true ones, all a step at a time.
+    """Match unmatched predicted pixels by rounds of push-relabel steps.
 
-    At each step each takes the true pixel of lowest level within reach, whose level rises above
-    what it was; who loses theirs goes on. Levels thus never exceed how many pairs must change, as
-    distance labels in push-relabel (Goldberg and Tarjan, JACM 1988). Who sees none below the limit
-    waits for the next search. The number of steps is bounded, because what follows the last of
-    few would cost more than a search.
+    In each step, every active pixel takes the true pixel of the lowest level within reach, and the
+    level of that true pixel is raised. A predicted pixel that loses its partner becomes active. A
+    level is a lower bound of the number of pairs that must change before the true pixel becomes
+    unmatched, like the distance labels of Goldberg and Tarjan, "A new approach to the maximum-flow
+    problem", JACM 1988. Pixels without a true pixel below the limit wait for the next search. The
+    number of steps is bounded, because following the last few pixels costs more than a new search.
+
+    Args:
+        disc: offsets within the matching distance.
+        match_state: the matching, modified in place.
+        levels: result of the breadth-first search; its levels are modified in place.
 
     Returns:
-        The found pixels that are still free and may be matched.
+        Indices of the predicted pixels that are unmatched and may still be matched.
     """
     movers, waiting = levels.reached, [levels.unreached]
     for _ in range(2 * levels.limit + 8):
@@ -64,7 +75,7 @@ def push_relabel(disc: Disc, match_state: MatchState, levels: BFSLevels) -> IntA
 def _push_step(
     disc: Disc, match_state: MatchState, levels: BFSLevels, active: IntArray
 ) -> tuple[IntArray, IntArray]:
-    """Who moves next, and who cannot."""
+    """Return the pixels that are active in the next step, and those without a candidate."""
     true, level = _find_lowest_level(disc, levels.true_levels, active)
     can = level < levels.limit
     active, stuck = active[can], active[~can]
@@ -77,7 +88,10 @@ def _push_step(
 def _find_lowest_level(
     disc: Disc, levels_of_true: NDArray[np.int32], active: IntArray
 ) -> tuple[IntArray, NDArray[np.int32]]:
-    """The nearest pixel of lowest level within reach of each, and its level."""
+    """Return the true pixel of the lowest level within reach of each pixel, and its level.
+
+    If several have the same level, it is the nearest one.
+    """
     true = np.empty_like(active)
     rows = max(CHUNK_SIZE // len(disc.offsets), 1)
     for start in range(0, len(active), rows):

@@ -1,4 +1,4 @@
-"""How many pairs must change before a pixel can be matched: breadth-first search on the grid."""
+"""Breadth-first search for the number of pairs that must change before a pixel can be matched."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ UNREACHED = np.int32(2**31 - 1)
 
 
 class BFSLevels(NamedTuple):
-    """What a search has reached.
+    """Result of a search.
 
     Attributes:
-        true_levels: N, the level of each true pixel that was reached, elsewhere UNREACHED. 0: it is
-            free. k: the found pixel matched with it has a true pixel of level k - 1 within reach,
-            and none below.
-        limit: the first level that is not given.
-        reached: free found pixels with a true one of some level within reach, lowest first.
-        unreached: the other free ones; none if no matching holds more of them.
+        true_levels: level of each of the N pixels of the padded image; `UNREACHED` if it is not a
+            true pixel or was not reached. A true pixel has level 0 if it is unmatched. It has level
+            k if k - 1 is the lowest level within reach of the predicted pixel matched with it.
+        limit: the lowest level that was not assigned.
+        reached: indices of unmatched predicted pixels that have a true pixel with a level within
+            reach, sorted by the lowest such level.
+        unreached: indices of the other unmatched predicted pixels. Empty if the search visited
+            everything, because then these pixels can never be matched.
     """
 
     true_levels: NDArray[np.int32]
@@ -35,16 +37,20 @@ class BFSLevels(NamedTuple):
 def compute_bfs_levels(
     disc: Disc, match_state: MatchState, predicted: PackedMask, free: IntArray
 ) -> BFSLevels:
-    """Levels from the free true pixels on, one dilation each.
+    """Assign levels by a search that starts at the unmatched true pixels, one dilation per level.
 
-    It ends when as many free found pixels are reached as there are free true ones, or at twice
-    the level of the first of them: what lies behind may yet be cut off, and then is not visited.
+    The search ends when it has reached as many unmatched predicted pixels as can be matched at
+    most, or at twice the level of the first one reached. Pixels beyond that level may become
+    unreachable after the next matching step, and then need not be visited.
 
     Args:
-        disc: what is within reach.
+        disc: offsets within the matching distance.
         match_state: the matching.
-        predicted: N / 64 words, all found pixels.
-        free: those of them that are free.
+        predicted: all predicted pixels, N / 64 words.
+        free: indices of the unmatched predicted pixels.
+
+    Returns:
+        The levels and the predicted pixels that were reached.
     """
     of_true = np.full(len(match_state.unmatched_true), UNREACHED, np.int32)
     true = np.flatnonzero(match_state.unmatched_true)

@@ -1,4 +1,4 @@
-"""The boundary F-measure of a task."""
+"""Boundary F-measure as a metric of a task."""
 
 from __future__ import annotations
 
@@ -15,26 +15,43 @@ from densemtl.types import IGNORE_INDEX
 
 
 class Boundary(ImageMetric):
-    """odsF, oisF and AP in percent.
+    """Boundary F-measure and average precision, in percent.
 
-    odsF: F-measure at the one threshold that is best for the set. oisF: at the threshold that is
-    best for each image. AP: see `average_precision`. Pixels match one to one within a distance.
+    - `odsF`: F-measure at the threshold that is best for the whole dataset (optimal dataset scale).
+    - `oisF`: F-measure with the best threshold of each image (optimal image scale).
+    - `AP`: average precision, see `compute_average_precision`.
 
-    Binary maps are thinned. How probabilities are binarised is what protocols differ in; see
-    `protocols.survey` and `protocols.modern`.
+    Probability maps are binarized and thinned, and their pixels are matched one to one with the
+    pixels of the target within a distance. The protocols differ in how probabilities are binarized;
+    `metrics/protocols/survey.py` and `metrics/protocols/modern.py` contain their options.
 
-    Void pixels are neither predicted nor true, so an image of void alone changes nothing. NaN
-    where no image has a true boundary.
+    Ignored pixels count neither as predicted nor as true. An image of ignored pixels only does not
+    change the values. All values are NaN if no image has a true boundary.
+
+    Sources: Martin, Fowlkes and Malik, "Learning to detect natural image boundaries using local
+    brightness, color, and texture cues", PAMI 2004, appendix B; Arbelaez, Maire, Fowlkes and Malik,
+    "Contour detection and hierarchical image segmentation", PAMI 2011.
 
     Args:
         thresholds: ascending, in [0, 1].
-        nms: keep only ridges of the probabilities, before they are binarised.
-        inclusive: whether a probability at the threshold is a boundary.
-        levels: round probabilities to multiples of 1 / levels first, as a picture of 8 bits rounds
-            them to 1 / 255; 0 leaves them as they are.
-        max_distance: between matched pixels, as a share of the image's diagonal.
-        regions: the target's ids are regions, whose boundaries are found and thinned first; by
-            default it holds thin boundaries. `modern` reads NYUD's edge maps as regions.
+        nms: apply non-maximum suppression before binarization.
+        inclusive: whether a probability equal to the threshold is a boundary.
+        levels: round probabilities to multiples of 1 / levels first, like an 8-bit image, which
+            rounds them to multiples of 1 / 255; 0 disables rounding.
+        max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
+        regions: whether the target contains region ids, whose boundaries are extracted and thinned.
+            By default it contains thin boundaries. `modern` reads the edge maps of NYUD-v2 as
+            regions.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.metrics.boundary.boundary import Boundary
+        >>> target = torch.zeros(1, 32, 32, dtype=torch.uint8)
+        >>> target[0, 4:28, 16] = 1
+        >>> metric = Boundary()
+        >>> metric.update(target.float(), target)
+        >>> round(metric.compute()["odsF"], 2)
+        100.0
     """
 
     total: Tensor
@@ -58,15 +75,28 @@ class Boundary(ImageMetric):
         self.add_state("bests", torch.zeros(4, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add BxHxW probabilities and BxHxW labels in {0, 1}, void 255, at original size."""
+        """Add a batch.
+
+        Args:
+            prediction: probabilities at original image size, shape (B, H, W).
+            target: 0 or 1, or region ids, shape (B, H, W); 255 marks ignored pixels.
+        """
         super().update(prediction.float(), target)
 
     def accumulate(self, counts: BoundaryCounts) -> None:
-        """Add an image's Tx4 counts."""
+        """Add the counts of one image.
+
+        Args:
+            counts: result of `BoundaryCounter`, shape (T, 4).
+        """
         self.total += torch.as_tensor(counts, device=self.total.device)
         self.bests += torch.as_tensor(select_best_counts(counts), device=self.bests.device)
 
     def compute(self) -> dict[str, float]:
-        """See the class."""
+        """Compute the scores over all images.
+
+        Returns:
+            `odsF`, `oisF` and `AP` in percent.
+        """
         total, bests = (state.cpu().numpy().astype(np.int64) for state in (self.total, self.bests))
         return compute_summary(total, bests)

@@ -1,4 +1,4 @@
-"""What is counted of one image: matched and all pixels, predicted and true, at each threshold."""
+"""Numbers of matched and of all boundary pixels of one image, at each threshold."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from densemtl.ops.thinning import thin
 
 Mask = NDArray[np.bool_]
 BoundaryCounts = NDArray[np.int64]
-"""...x4: predicted pixels that are matched, all predicted; true ones that are matched, all true."""
+"""Numbers of matched predicted, predicted, matched true and true pixels, shape (..., 4)."""
 
 
 @dataclass(frozen=True)
 class BoundaryCounter:
-    """`count` of an image with one label, to be sent to other processes.
+    """Function that counts the boundary pixels of an image with one target.
+
+    It can be pickled, so that it can be sent to worker processes.
 
     Attributes:
-        protocol: how probabilities become boundaries.
-        max_distance: between matched pixels, as a share of the image's diagonal.
-        regions: whether the label's ids are regions, whose boundaries are the true ones.
-        ignore_index: the label of pixels that are neither predicted nor true.
+        protocol: how probabilities are converted to boundaries.
+        max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
+        regions: whether the target contains region ids, whose boundaries are the true boundaries.
+        ignore_index: target value of pixels that count neither as predicted nor as true.
     """
 
     protocol: Protocol
@@ -37,7 +39,14 @@ class BoundaryCounter:
     ignore_index: int
 
     def __call__(self, pair: tuple[NDArray[Any], NDArray[Any]]) -> BoundaryCounts:
-        """HxW probabilities and HxW labels -> Tx4."""
+        """Count the boundary pixels of one image.
+
+        Args:
+            pair: probabilities and target of the image, shape (H, W) each.
+
+        Returns:
+            Counts at the T thresholds of the protocol, shape (T, 4).
+        """
         probability, label = pair
         truth = find_region_boundaries(label, self.ignore_index) if self.regions else label == 1
         valid = np.asarray(label != self.ignore_index)
@@ -51,18 +60,23 @@ def count_boundary_matches(
     max_distance: float,
     valid: Mask | None = None,
 ) -> BoundaryCounts:
-    """Match the boundaries of one image at every threshold with each annotator's.
+    """Match the predicted boundaries of one image with those of each annotator.
+
+    Source: Martin, Fowlkes and Malik, "Learning to detect natural image boundaries using local
+    brightness, color, and texture cues", PAMI 2004, appendix B.
 
     Args:
-        probability: HxW in [0, 1].
-        ground_truths: one HxW map of thin boundaries per annotator. A predicted pixel is matched if
-            it matches any of them; matched and all true pixels are summed over them.
-        protocol: how the probabilities become boundaries.
-        max_distance: between matched pixels, as a share of the image's diagonal.
-        valid: HxW, elsewhere nothing is predicted and nothing true.
+        probability: probabilities in [0, 1], shape (H, W).
+        ground_truths: one map of thin boundaries per annotator, shape (H, W). A predicted pixel
+            counts as matched if it is matched with any annotator. Matched true pixels and all true
+            pixels are summed over annotators.
+        protocol: how probabilities are converted to boundaries.
+        max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
+        valid: mask of valid pixels, shape (H, W). Other pixels count neither as predicted nor as
+            true. By default all pixels are valid.
 
     Returns:
-        Tx4 int64, see `Counts`.
+        Counts at the T thresholds of the protocol, shape (T, 4), int64.
     """
     valid = np.ones(probability.shape, bool) if valid is None else valid
     radius = max_distance * float(np.hypot(*probability.shape))
@@ -71,7 +85,8 @@ def count_boundary_matches(
     strength = _compute_strength(probability, protocol)
     rows: list[tuple[int, int, int, int]] = []
     before: Mask | None = None
-    # From strict to lax: each map holds about all of the one before, and starts from its matching.
+    # From the highest threshold to the lowest: each map contains nearly all pixels of the map
+    # before, so that matching can start from the previous result.
     for threshold in reversed(protocol.thresholds):
         binary = strength >= threshold if protocol.inclusive else strength > threshold
         if before is None or not np.array_equal(binary, before):
@@ -90,7 +105,7 @@ def _compute_strength(
 
 
 def _match_annotators(predicted: Mask, matchers: Sequence[BoundaryMatcher]) -> tuple[int, int, int]:
-    """Pixels of `predicted` that any annotator matches, all of them, and matches summed."""
+    """Return the numbers of matched predicted, all predicted and matched true pixels."""
     matched = [matcher.match(predicted) for matcher in matchers]
     union = np.logical_or.reduce(matched) if matched else np.zeros_like(predicted)
     return (

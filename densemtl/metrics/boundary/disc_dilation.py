@@ -1,4 +1,4 @@
-"""All places within a distance of a pixel, and all pixels within a distance of a mask."""
+"""Offsets within a distance of a pixel, and dilation of a mask by a disc."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ IntArray = NDArray[np.integer]
 
 
 class Disc:
-    """The disc of a radius on the pixels of an image.
+    """Disc of a given radius on the pixel grid of an image.
 
-    Images are padded by the radius (see `densemtl.ops.bitmap`) and flattened, so that a pixel is
-    one index, and an offset in the disc is one number that is added to it.
+    Images are padded by the radius (see `densemtl.ops.bitmap`) and flattened to N pixels. A pixel
+    is then one index, and an offset within the disc is one number that is added to the index.
 
     Args:
         shape: height and width of the image.
-        radius: in pixels, inclusive.
+        radius: radius in pixels, inclusive.
 
     Attributes:
-        offsets: what to add to a pixel for each place of the disc, the nearest first.
+        offsets: differences between the index of a pixel and the indices of the pixels of the disc
+            around it, sorted by distance.
     """
 
     def __init__(self, shape: tuple[int, ...], radius: float) -> None:
@@ -44,23 +45,51 @@ class Disc:
         self.offsets = (y * self._padded_shape[1] + x)[np.argsort(y**2 + x**2, kind="stable")]
 
     def pad_and_flatten(self, mask: Mask) -> Mask:
-        """HxW -> N pixels of the framed image."""
+        """Pad and flatten a mask.
+
+        Args:
+            mask: mask of shape (H, W).
+
+        Returns:
+            The N pixels of the padded mask.
+        """
         return pad_to_words(mask, self._margin).ravel()
 
     def crop(self, flat_mask: Mask) -> Mask:
-        """N pixels -> HxW."""
+        """Crop a padded and flattened mask to the image.
+
+        Args:
+            flat_mask: N pixels.
+
+        Returns:
+            A mask of shape (H, W).
+        """
         (height, width), top = self._shape, self._margin
         return flat_mask.reshape(self._padded_shape)[top : top + height, :width].copy()
 
     def dilate_mask(self, flat_mask: Mask) -> Mask:
-        """N pixels -> all those within the radius of any of them."""
+        """Dilate a mask by the disc.
+
+        Args:
+            flat_mask: N pixels.
+
+        Returns:
+            Mask of the N pixels that are within the radius of any pixel of `flat_mask`.
+        """
         return unpack(self.dilate_packed(pack(flat_mask)))
 
     def dilate_packed(self, packed: PackedMask) -> PackedMask:
-        """N / 64 words -> the same with all pixels within the radius of theirs.
+        """Dilate a packed mask by the disc.
 
-        Runs along rows grow from the shortest row of the disc to the longest, and each goes where
-        the disc has rows of its length.
+        The mask is dilated along rows step by step, from the shortest row of the disc to the
+        longest. After each step, the result is added at the vertical offsets at which the disc has
+        rows of this length.
+
+        Args:
+            packed: mask of N pixels, N / 64 words.
+
+        Returns:
+            The dilated mask, N / 64 words.
         """
         run, width = packed.reshape(len(packed) * WORD_BITS // self._padded_shape[1], -1), 0
         result = np.zeros_like(run)

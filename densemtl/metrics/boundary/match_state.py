@@ -1,4 +1,4 @@
-"""A one-to-one matching of found with true pixels."""
+"""One-to-one matching of predicted and true boundary pixels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ UNMATCHED = -1
 
 
 class MatchState:
-    """Who is matched with whom, among the N pixels of a framed image.
+    """Matching between the predicted and true pixels among the N pixels of a padded image.
 
     Args:
-        ground_truth: N, the true pixels; none is matched at first.
+        ground_truth: mask of the true pixels, shape (N,). None of them is matched at first.
 
     Attributes:
-        true_of_predicted: N, the true pixel of each matched found one, elsewhere FREE.
-        predicted_of_true: N, the reverse.
-        unmatched_true: N, the true pixels that are not matched.
+        true_of_predicted: index of the true pixel that each predicted pixel is matched with, shape
+            (N,); `UNMATCHED` for all other pixels.
+        predicted_of_true: index of the predicted pixel that each true pixel is matched with, shape
+            (N,); `UNMATCHED` for all other pixels.
+        unmatched_true: mask of the true pixels that are not matched, shape (N,).
     """
 
     def __init__(self, ground_truth: Mask) -> None:
@@ -29,20 +31,32 @@ class MatchState:
 
     @property
     def matched_predicted(self) -> Mask:
-        """N: the found pixels that are matched."""
+        """Mask of the matched predicted pixels, shape (N,)."""
         return np.asarray(self.true_of_predicted != UNMATCHED)
 
     def unmatch(self, predicted: IntArray) -> None:
-        """Free these matched found pixels and their true ones."""
+        """Remove pairs from the matching.
+
+        Args:
+            predicted: indices of matched predicted pixels.
+        """
         true = self.true_of_predicted[predicted]
         self.true_of_predicted[predicted] = self.predicted_of_true[true] = UNMATCHED
         self.unmatched_true[true] = True
 
     def match(self, predicted: IntArray, true: IntArray) -> tuple[Mask, IntArray]:
-        """Each free found pixel takes a true one, of those after the same one the last.
+        """Match each of some unmatched predicted pixels with a true pixel.
+
+        If several predicted pixels want the same true pixel, the last one gets it. A true pixel
+        that is already matched loses its previous partner.
+
+        Args:
+            predicted: indices of unmatched predicted pixels.
+            true: index of the true pixel that each of them wants, same shape.
 
         Returns:
-            Who has got theirs, and the found pixels that have lost them.
+            Mask of the predicted pixels that were matched, and the indices of the predicted pixels
+            that lost their partner.
         """
         before = self.predicted_of_true[true]
         self.predicted_of_true[true] = predicted

@@ -1,14 +1,16 @@
-"""One-to-one matching of predicted with true boundary pixels within a distance.
+"""Maximum one-to-one matching of predicted and true boundary pixels within a distance.
 
-A largest matching is a largest flow of unit capacities. Free found pixels are pushed along distance
-labels (Goldberg and Tarjan, "A new approach to the maximum-flow problem", JACM 1988), and labels
-are made exact again between the rounds (Goldberg and Kennedy, "Global price updates help", 1997),
-so that rounds are the phases of Hopcroft and Karp, "An n^5/2 algorithm for maximum matchings in
-bipartite graphs", 1973. No pair of pixels within reach is ever written out: reach is a disc, so
-labels come from dilations of a binary map, and pushes look at the disc around a pixel.
+A maximum matching is a maximum flow with unit capacities. Unmatched predicted pixels are pushed
+along distance labels (Goldberg and Tarjan, "A new approach to the maximum-flow problem", JACM
+1988). The labels are recomputed exactly between rounds (Goldberg and Kennedy, "Global price updates
+help", 1997), so that the rounds correspond to the phases of Hopcroft and Karp, "An n^5/2 algorithm
+for maximum matchings in bipartite graphs", 1973. The edges of the bipartite graph are never stored:
+the pixels within reach form a disc, so labels are computed by dilations of a binary map, and a push
+inspects the disc around a pixel.
 
-At 425x560 and all thresholds of a protocol this takes less than 1 s on one core. The worst that
-was found, a prediction and a truth that both fill the image and differ in density, takes 10 s.
+For an image of 425x560 pixels, all thresholds of a protocol take less than 1 s on one core. The
+slowest known case takes 10 s: prediction and ground truth both fill the image and differ in
+density.
 """
 
 from __future__ import annotations
@@ -23,32 +25,40 @@ from densemtl.ops.bitmap import Mask, pack
 
 
 class BoundaryMatcher:
-    """Largest matchings of many maps of boundaries with one ground truth.
+    """Matcher of predicted boundary maps with one ground truth.
 
-    The size of the matching is exact. Which pixels it takes is not unique, but always the same for
-    the same maps in the same order: each starts from the matching of the map before, so similar
-    maps in a row are fast.
+    The size of each matching is exact. The matched pixels are not unique, but they are the same for
+    the same maps in the same order. Each matching starts from that of the previous map, so that
+    consecutive similar maps are fast.
 
     Args:
-        ground_truth: HxW boundaries.
-        radius: how many pixels apart matched pixels may be, inclusive.
+        ground_truth: mask of true boundaries, shape (H, W).
+        radius: largest distance of matched pixels in pixels, inclusive.
     """
 
     def __init__(self, ground_truth: Mask, radius: float) -> None:
         self._disc = Disc(ground_truth.shape, radius)
-        framed = self._disc.pad_and_flatten(ground_truth)
-        self._reachable = self._disc.dilate_mask(framed)
-        self._match_state = MatchState(framed)
+        padded = self._disc.pad_and_flatten(ground_truth)
+        self._reachable = self._disc.dilate_mask(padded)
+        self._match_state = MatchState(padded)
 
     def match(self, predicted: Mask) -> Mask:
-        """HxW predicted boundaries -> those of them that are matched, as many as can be."""
+        """Match as many predicted boundary pixels as possible.
+
+        Args:
+            predicted: mask of predicted boundaries, shape (H, W).
+
+        Returns:
+            Mask of the matched predicted pixels, shape (H, W).
+        """
         disc, pairs = self._disc, self._match_state
         near = disc.pad_and_flatten(predicted) & self._reachable
         pairs.unmatch(np.flatnonzero(pairs.matched_predicted & ~near))
         free: IntArray = np.flatnonzero(near & ~pairs.matched_predicted)
         match_nearest(disc, pairs, free)
         free, words = free[~pairs.matched_predicted[free]], pack(near)
-        # It ends: a round matches one more, or all that are left are cut off and dropped.
+        # The loop terminates, because each round matches at least one more pixel, or all remaining
+        # pixels are unreachable and dropped.
         while len(free) and pairs.unmatched_true.any():
             free = push_relabel(disc, pairs, compute_bfs_levels(disc, pairs, words, free))
         return disc.crop(pairs.matched_predicted)

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of a blurred boundary only the ridge stays."""
+"""Non-maximum suppression, which keeps only the ridges of blurred boundaries."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from numpy.typing import NDArray
 
 TRIANGLE_KERNEL = np.array([1, 2, 3, 4, 5, 4, 3, 2, 1]) / 25
 TOLERANCE = 1.01
-"""A pixel may be this much weaker than its neighbours, so that plateaus stay."""
+"""Factor by which a neighbor may be larger than a pixel that is kept, so that plateaus are kept."""
 BORDER_WIDTH = 5
-"""Pixels along the border that fade, where directions are uncertain."""
+"""Width in pixels of the border that fades to 0, because directions are uncertain there."""
 
 FloatMap = NDArray[np.floating]
 
 
 def suppress_non_maxima(probability: FloatMap) -> NDArray[np.float64]:
-    """HxW probabilities -> the same where no pixel across the boundary is larger, elsewhere 0.
+    """Set probabilities to 0 where a neighbor across the boundary is larger.
 
-    Neighbours lie one pixel away along `across`, read bilinearly. The outer ring fades to 0
-    towards the border, along either axis.
+    The neighbors are one pixel away in the directions of `compute_normal_angle`, with bilinear
+    interpolation. The result fades to 0 towards the image border, along both axes.
+
+    Args:
+        probability: probabilities, shape (H, W).
+
+    Returns:
+        The probabilities of the ridges, 0 elsewhere, shape (H, W).
     """
     values = probability.astype(np.float64)
     angle = compute_normal_angle(values)
@@ -32,12 +38,19 @@ def suppress_non_maxima(probability: FloatMap) -> NDArray[np.float64]:
 
 
 def compute_normal_angle(values: FloatMap) -> NDArray[np.float64]:
-    """The direction across a boundary, in [0, pi): x to the right, y down.
+    """Compute the angle of the direction across a boundary, with x to the right and y down.
 
-    It follows from the second derivatives of the map smoothed by a triangle: of a ridge they are
-    large across, and the sign of the mixed one tells the diagonals apart. Where the mixed one is
-    exactly 0 the angle is 0: right for upright ridges, not for perfectly level ones, which thus
-    stay as thick as they are. So the benchmark defines it.
+    The angle is computed from the second derivatives of the map after smoothing with a triangle
+    filter. They are large across a ridge, and the sign of the mixed derivative distinguishes the
+    two diagonals. If the mixed derivative is exactly 0, the angle is 0. This is correct for
+    vertical ridges, but not for exactly horizontal ones, which therefore keep their thickness. The
+    Berkeley benchmark defines it in this way.
+
+    Args:
+        values: map of shape (H, W).
+
+    Returns:
+        Angles in radians in [0, pi), shape (H, W).
     """
     border = cv2.BORDER_REFLECT
     smooth = cv2.sepFilter2D(
@@ -50,7 +63,7 @@ def compute_normal_angle(values: FloatMap) -> NDArray[np.float64]:
 
 
 def _differentiate(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Central differences, one-sided at borders; 0 where there is but one pixel."""
+    """Return central differences, one-sided at borders; 0 along axes of one pixel."""
     if values.shape[axis] == 1:
         return np.zeros_like(values)
     return np.asarray(np.gradient(values, axis=axis))
@@ -59,7 +72,7 @@ def _differentiate(values: NDArray[np.float64], axis: int) -> NDArray[np.float64
 def _shift_bilinear(
     values: NDArray[np.float64], dx: NDArray[np.float64], dy: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Bilinear values (dx, dy) away from each pixel; beyond the border that of the border."""
+    """Return bilinear values at (dx, dy) from each pixel; the border is replicated."""
     height, width = values.shape
     y, left_y = _clip_position(np.arange(height)[:, None] + dy, height)
     x, left_x = _clip_position(np.arange(width) + dx, width)
@@ -73,13 +86,13 @@ def _shift_bilinear(
 def _clip_position(
     position: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Positions kept in the image, as the pixel before them and the rest."""
+    """Clip positions to the image; return the pixel before each position and the remainder."""
     clipped = np.clip(position, 0, size - 1)
     whole = np.minimum(clipped.astype(np.intp), max(size - 2, 0))
     return whole, clipped - whole
 
 
 def _make_border_fade(size: int) -> NDArray[np.float64]:
-    """0, 1/5 .. 4/5 from either end, 1 between."""
+    """Return factors that rise from 0 at both ends by 1/5 per pixel to 1."""
     index = np.arange(size)
     return np.minimum(np.minimum(index, index[::-1]), BORDER_WIDTH) / BORDER_WIDTH

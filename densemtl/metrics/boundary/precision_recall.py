@@ -1,4 +1,4 @@
-"""From counts summed over images to odsF, oisF and AP."""
+"""Precision-recall curve and scores from the counts of boundary pixels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from densemtl.metrics.boundary.counts import BoundaryCounts
 FloatArray = NDArray[np.float64]
 
 RECALL_GRID = np.linspace(0, 1, 101)
-"""Where the precision-recall curve is read for AP."""
+"""Recall values at which the precision is interpolated for the average precision."""
 
 
 class PrecisionRecallCurve(NamedTuple):
-    """Precision, recall and F-measure, each 0 where it would be 0 / 0."""
+    """Precision, recall and F-measure at each threshold.
+
+    Attributes:
+        precision: matched predicted pixels / predicted pixels; 0 if there are none.
+        recall: matched true pixels / true pixels; 0 if there are none.
+        f: F-measure; 0 if precision and recall are 0.
+    """
 
     precision: FloatArray
     recall: FloatArray
@@ -24,7 +30,14 @@ class PrecisionRecallCurve(NamedTuple):
 
 
 def compute_curve(counts: BoundaryCounts) -> PrecisionRecallCurve:
-    """...x4 counts -> shares; precision counts predicted pixels, recall true ones."""
+    """Compute precision, recall and F-measure.
+
+    Args:
+        counts: counts of shape (..., 4).
+
+    Returns:
+        The three measures as fractions, shape (...) each.
+    """
     precision = counts[..., 0] / np.maximum(counts[..., 1], 1)
     recall = counts[..., 2] / np.maximum(counts[..., 3], 1)
     total = precision + recall
@@ -34,15 +47,35 @@ def compute_curve(counts: BoundaryCounts) -> PrecisionRecallCurve:
 
 
 def select_best_counts(counts: BoundaryCounts) -> BoundaryCounts:
-    """An image's Tx4 counts -> its 4 counts at the threshold of largest F, the lowest of equals."""
+    """Select the counts of an image at its best threshold.
+
+    Args:
+        counts: counts of the image at T thresholds, shape (T, 4).
+
+    Returns:
+        The counts at the threshold with the largest F-measure, shape (4,); at the lowest of them
+        if several are equal.
+    """
     return np.asarray(counts[compute_curve(counts).f.argmax()])
 
 
 def compute_average_precision(precision: FloatArray, recall: FloatArray) -> float:
-    """Area under precision, interpolated at recall 0, .01 .. 1 and 0 outside what was reached.
+    """Compute the area under the precision-recall curve.
 
-    Of equal recalls the highest precision counts. Like the benchmark it sums all 101 values in
-    steps of .01, so that a curve at precision 1 throughout has 1.01; one point alone has no area.
+    The precision is interpolated at the recalls 0, .01, ..., 1 and is 0 outside the range of
+    recalls. For equal recalls the highest precision is used. Like the Berkeley benchmark, the
+    function sums all 101 values times .01, so that a constant precision of 1 results in 1.01. The
+    area of a single point is 0.
+
+    Source: Arbelaez, Maire, Fowlkes and Malik, "Contour detection and hierarchical image
+    segmentation", PAMI 2011.
+
+    Args:
+        precision: precision at each threshold, shape (T,).
+        recall: recall at each threshold, shape (T,).
+
+    Returns:
+        The average precision as a fraction.
     """
     order = np.lexsort((-precision, recall))
     reached, first = np.unique(recall[order], return_index=True)
@@ -53,11 +86,14 @@ def compute_average_precision(precision: FloatArray, recall: FloatArray) -> floa
 
 
 def compute_summary(total_counts: BoundaryCounts, best_counts: BoundaryCounts) -> dict[str, float]:
-    """odsF, oisF and AP in percent; NaN where no image has a true boundary.
+    """Compute the scores of a dataset.
 
     Args:
-        total_counts: Tx4, sums over all images.
-        best_counts: 4, the sum of each image's `best`.
+        total_counts: counts summed over all images, shape (T, 4).
+        best_counts: counts of each image at its best threshold, summed over all images, shape (4,).
+
+    Returns:
+        `odsF`, `oisF` and `AP` in percent; NaN if no image has a true boundary.
     """
     if not total_counts[0, 3]:
         return dict.fromkeys(("odsF", "oisF", "AP"), float("nan"))

@@ -1,1 +1,1 @@
-"""Protocols: one file for each family of metrics in which results are published."""
+"""Evaluation protocols, one file per family of metrics with which results are published."""

@@ -1,4 +1,4 @@
-"""What every protocol states: which metrics score each kind of task."""
+"""Base class of protocols, which state the metrics of each kind of task."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, ClassVar, NamedTuple
 
 
 class MetricSpec(NamedTuple):
-    """A metric by name, with its options.
+    """Name and options of a metric.
 
     Attributes:
-        name: of a file in `densemtl/metrics`, or `package.module:Class`.
-        options: for the keyword-only parameters of its constructor.
+        name: file name in `densemtl/metrics`, or `package.module:Class`.
+        options: {keyword-only parameter of the constructor: value}.
     """
 
     name: str
@@ -19,12 +19,13 @@ class MetricSpec(NamedTuple):
 
 
 class TaskScoring(NamedTuple):
-    """How one kind of task is scored.
+    """Metrics of one kind of task.
 
     Attributes:
-        metric: computed at every validation.
-        primary: name of the value that Delta_m reads.
-        final_metric: too slow for every validation, so computed for the best weights alone.
+        metric: metric that is computed at every validation.
+        primary: name of the value that Delta_m compares.
+        final_metric: metric that is too slow for every validation and is computed only for the
+            best weights.
         selection: name of the value of `metric` that selects the best weights; None for `primary`.
     """
 
@@ -35,11 +36,25 @@ class TaskScoring(NamedTuple):
 
 
 class ScoringProtocol:
-    """Subclasses set `tasks`. Nothing here imports a metric: names stand for them.
+    """Base class of protocols. Subclasses set `tasks`.
+
+    A protocol names metrics instead of importing them, so that importing a protocol is fast.
 
     Attributes:
-        tasks: {task: its scoring}; a task that is left out is scored as the task that it is a
-            subclass of. Tasks of your own stand under `package.module:Class`.
+        tasks: {task: its metrics}. Keys are file names in `densemtl/tasks`, or
+            `package.module:Class` for custom tasks. A task that is not listed is scored like its
+            nearest listed base class.
+
+    Example:
+        >>> from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
+        >>> from densemtl.metrics.protocols.survey import Survey
+        >>> class MeanDepthError(Survey):
+        ...     tasks = {
+        ...         **Survey.tasks,
+        ...         "depth": TaskScoring(MetricSpec("regression"), primary="mae"),
+        ...     }
+        >>> MeanDepthError.tasks["depth"].primary
+        'mae'
     """
 
     tasks: ClassVar[Mapping[str, TaskScoring]]

@@ -1,6 +1,7 @@
-"""The protocol of ATRC (Brueggemann et al., ICCV 2021), InvPT and later work.
+"""Protocol of ATRC, InvPT and later papers.
 
-Edges are scored after non-maximum suppression, saliency by the maximum F of pooled pixels.
+Edges are scored after non-maximum suppression, and saliency by the maximum F-measure of the pixels
+of the whole dataset.
 """
 
 from __future__ import annotations
@@ -26,7 +27,17 @@ BOUNDARY = {
 
 
 class Modern(ScoringProtocol):
-    """The metrics of tables since ATRC."""
+    """Metrics of published tables since ATRC.
+
+    Sources: Brueggemann et al., "Exploring relational context for multi-task dense prediction"
+    (ATRC), ICCV 2021; Ye and Xu, "Inverted pyramid multi-task transformer for dense scene
+    understanding" (InvPT), ECCV 2022.
+
+    Example:
+        >>> from densemtl.metrics.protocols.modern import Modern
+        >>> Modern.tasks["saliency"].primary
+        'maxF'
+    """
 
     tasks: ClassVar[Mapping[str, TaskScoring]] = {
         "classification": TaskScoring(MetricSpec("miou"), "mIoU"),

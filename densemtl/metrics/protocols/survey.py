@@ -1,6 +1,6 @@
-"""The protocol of the survey of Vandenhende et al. (PAMI 2021).
+"""Protocol of the survey of Vandenhende et al. (PAMI 2021).
 
-Edges are scored without non-maximum suppression, saliency by the mean IoU of images.
+Edges are scored without non-maximum suppression, and saliency by the mean IoU of images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ BOUNDARY = {"thresholds": make_even_thresholds(99), "nms": False, "inclusive": T
 
 
 class Survey(ScoringProtocol):
-    """The metrics of the survey's tables."""
+    """Metrics of the tables of the survey.
+
+    Source: Vandenhende et al., "Multi-task learning for dense prediction tasks: a survey", PAMI
+    2021.
+
+    Example:
+        >>> from densemtl.metrics.protocols.survey import Survey
+        >>> Survey.tasks["saliency"].primary
+        'mIoU'
+    """
 
     tasks: ClassVar[Mapping[str, TaskScoring]] = {
         "classification": TaskScoring(MetricSpec("miou"), "mIoU"),
