@@ -1,9 +1,9 @@
-"""Ranks: several processes that share each batch of one run. The only user of torch.distributed.
+"""Process group and collective operations of data-parallel training and evaluation.
 
-Every rank does the same in step; only the first writes and speaks. A loss or a statistic of a batch
-is that of the joined batch, the same number on every rank, and its gradient on a rank is such that
-the mean of all ranks' gradients is the gradient of the joined batch. Without ranks everything here
-gives back what it was given.
+Each rank processes a part of every batch. Only the main process (rank 0) writes files and prints.
+A loss or batch statistic is computed over the joint batch of all ranks and has the same value on
+every rank. Its gradient on one rank is defined such that the mean over ranks of all gradients is
+the gradient of the joint batch. In a single process, all functions return their input unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
@@ -21,58 +21,68 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from densemtl.errors import ConfigError, UserError
 
+_rendezvous: Callable[..., Iterator[tuple[Store, int, int]]] = rendezvous
+"""The function of torch, which has no annotations."""
+
 TIMEOUT = timedelta(minutes=10)
-"""So long a rank waits for the others before it gives the run up."""
+"""Timeout for collectives and for the start of the process group."""
 
 BUCKET_BYTES = 32 * 2**20
-"""Bytes of gradients that travel together: few enough to hold twice, enough to fill the wire."""
-
+"""Maximum size in bytes of a bucket of gradients that are reduced together. A bucket is copied, so
+its size trades memory for bandwidth."""
 
 GLOO_DISCONNECT = re.compile(r"gloo.*(peer|pipe|time)", re.IGNORECASE | re.DOTALL)
-"""What gloo says, in a plain RuntimeError, when another rank is gone or silent."""
+"""Message of the RuntimeError that gloo raises if another rank ended or does not respond."""
 
 
 class DistributedError(UserError):
-    """Ranks that cannot start or go on together."""
+    """Error that ranks cannot start or continue together."""
 
 
 def get_world_size() -> int:
-    """How many processes share the run."""
+    """Return the number of ranks; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def get_rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the rank of this process; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this process writes files and speaks."""
+    """Return whether this process (rank 0) writes files and prints."""
     return get_rank() == 0
 
 
 @contextmanager
 def distributed_session(device: str | None) -> Iterator[None]:
-    """Join the other processes that torchrun started, if it started any.
+    """Initialize the process group if torchrun started several processes.
+
+    If all ranks raise the same `UserError`, only the first one re-raises it and the others exit
+    without output, so that the error is printed once.
 
     Args:
-        device: "cpu" for gloo; "cuda", or None where there is a GPU, for NCCL.
+        device: "cpu" for the backend gloo, "cuda" for NCCL; None selects a GPU if there is one.
+
+    Yields:
+        Nothing.
 
     Raises:
-        UserError: as raised inside, on the rank that comes first with it; others end without a
-            word, so that what all find wrong is told once.
-        RankError: another rank ended, or there are more ranks here than GPUs.
+        UserError: if the body of the context raises it.
+        DistributedError: if another rank ended, or there are more ranks than GPUs on this machine.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    store, number, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-    store = dist.PrefixStore(_get_store_prefix(), store)
+    base_store, rank, world_size = next(_rendezvous("env://", timeout=TIMEOUT))
+    store = PrefixStore(_get_store_prefix(), base_store)
     try:
-        _init_process_group(store, number, size, device)
+        _init_process_group(store, rank, world_size, device)
         yield
     except UserError as error:
         _exit_if_already_reported(error, store)
@@ -80,29 +90,28 @@ def distributed_session(device: str | None) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise
-        lost = DistributedError(
-            "another process of the job ended or stopped answering: see what it said, "
-            "then give the same command again to go on from the last checkpoint"
+        connection_error = DistributedError(
+            "another process of the job ended or stopped responding: see its output, "
+            "then run the same command again to resume from the last checkpoint"
         )
-        _exit_if_already_reported(lost, store)
-        raise lost from error
+        _exit_if_already_reported(connection_error, store)
+        raise connection_error from error
     dist.destroy_process_group()
 
 
 def _get_store_prefix() -> str:
-    """Where in the store this start of the job may write.
+    """Return a prefix of the keys in the store that is different for each start of the job.
 
-    torchrun keeps the store when it starts ranks again, and with it where those before could be
-    reached. It counts the starts on each machine for itself, so that the count is good for one
-    alone; of several each start must have a store of its own, see docs/guides/multi_gpu.md.
+    torchrun keeps the store when it restarts ranks, including outdated addresses of the previous
+    ranks. It counts restarts separately on each machine, so the count is a valid prefix only if
+    there is one machine. With several machines, each start needs a new store; see
+    docs/guides/multi_gpu.md.
     """
-    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-    return f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if alone else 0}"
+    single_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0) if single_machine else 0}"
 
 
-def _init_process_group(
-    store: dist.Store, global_rank: int, num_processes: int, device: str | None
-) -> None:
+def _init_process_group(store: Store, rank: int, world_size: int, device: str | None) -> None:
     local_device = torch.device(
         get_local_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     )
@@ -111,18 +120,18 @@ def _init_process_group(
     dist.init_process_group(
         "nccl" if local_device.type == "cuda" else "gloo",
         store=store,
-        rank=global_rank,
-        world_size=num_processes,
+        rank=rank,
+        world_size=world_size,
         timeout=TIMEOUT,
     )
 
 
-def _exit_if_already_reported(error: UserError, store: dist.Store) -> None:
-    """End in silence if another rank has told this already."""
+def _exit_if_already_reported(error: UserError, store: Store) -> None:
+    """Exit without output if another rank has already reported the error."""
     key = hashlib.sha256(str(error).encode()).hexdigest()
     try:
         already_reported = store.add(key, 1) > 1
-    except RuntimeError:  # the process that kept the store is gone
+    except RuntimeError:  # the process that hosts the store has ended
         already_reported = False
     if already_reported:
         sys.exit(2)
@@ -133,45 +142,66 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def get_local_device(name: str) -> str:
-    """The name of a device -> that of this rank's own, "cuda:1" for "cuda".
+    """Return the device of this rank.
+
+    Args:
+        name: "cpu" or "cuda"; "cuda:1" only in a single process.
+
+    Returns:
+        "cuda:1" for "cuda" on the second rank of a machine; other names unchanged.
 
     Raises:
-        RankError: there are more ranks on this machine than GPUs, or one GPU is named for all.
+        DistributedError: if there are more ranks on this machine than GPUs, or if `name` selects
+            one GPU for all ranks.
     """
-    local, gpus = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or local is None or not gpus:
+    local_rank, num_gpus = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or local_rank is None or not num_gpus:
         return name
     if name.startswith("cuda:"):
-        raise DistributedError(f"--device {name}: each process has its own GPU; say --device cuda")
-    if name == "cuda" and int(local) >= gpus:
+        raise DistributedError(f"--device {name}: each process uses its own GPU; use --device cuda")
+    if name == "cuda" and int(local_rank) >= num_gpus:
         raise DistributedError(
-            f"{gpus} GPUs here for more processes: lower torchrun's --nproc-per-node"
+            f"more processes than GPUs on this machine ({num_gpus}): decrease torchrun's "
+            f"--nproc-per-node"
         )
-    return f"{name}:{local}" if name == "cuda" else name
+    return f"{name}:{local_rank}" if name == "cuda" else name
 
 
 def get_per_rank_batch_size(batch_size: int) -> int:
-    """How many images of each batch a rank takes.
+    """Return the number of images of each batch on one rank.
+
+    Args:
+        batch_size: images per batch on all ranks.
+
+    Returns:
+        Images per batch on one rank.
 
     Raises:
-        ConfigError: ranks would take unequally many.
+        ConfigError: if the batch cannot be divided equally.
     """
     if batch_size % get_world_size():
         raise ConfigError(
-            f"loader.batch_size: {batch_size} images cannot be shared alike by {get_world_size()} "
-            f"processes; choose a multiple of {get_world_size()}"
+            f"loader.batch_size: {batch_size} images cannot be divided equally among "
+            f"{get_world_size()} processes; choose a multiple of {get_world_size()}"
         )
     return batch_size // get_world_size()
 
 
 def barrier() -> None:
-    """Until every rank is here: what one wrote before it, all can read after it."""
+    """Wait for all ranks; afterwards, files written before by one rank are visible to all."""
     if get_world_size() > 1:
         dist.barrier()
 
 
 def all_gather_object(value: Any) -> list[Any]:
-    """What each rank gave, in their order; small values alone."""
+    """Gather one picklable value from each rank.
+
+    Args:
+        value: value of this rank; should be small.
+
+    Returns:
+        The values of all ranks, in the order of ranks.
+    """
     if get_world_size() == 1:
         return [value]
     values = [None] * get_world_size()
@@ -180,17 +210,30 @@ def all_gather_object(value: Any) -> list[Any]:
 
 
 def broadcast(value: Tensor) -> Tensor:
-    """What the first rank has, in the place of what this one has."""
+    """Copy a tensor from rank 0 to all ranks, in place.
+
+    Args:
+        value: tensor of the same shape and type on all ranks.
+
+    Returns:
+        The same tensor.
+    """
     if get_world_size() > 1:
         dist.broadcast(value, 0)
     return value
 
 
 def all_reduce_sum(*values: Tensor) -> tuple[Tensor, ...]:
-    """Scalars or equal shapes, each summed over ranks, with a graph.
+    """Sum values over ranks, with autograd.
 
-    For what every rank goes on with alike, such as the sum and the count of a mean over the joined
-    batch. Summed in float64 and together, so that it is one message.
+    The computation that follows must be the same on all ranks, as for the sum and the count of a
+    mean over the joint batch. All values are summed in float64 by one collective operation.
+
+    Args:
+        values: scalars or tensors of the same shape.
+
+    Returns:
+        One sum per value, with the type of the value.
     """
     if get_world_size() == 1:
         return values
@@ -199,12 +242,26 @@ def all_reduce_sum(*values: Tensor) -> tuple[Tensor, ...]:
 
 
 def all_reduce_batch_mean(value: Tensor) -> Tensor:
-    """A mean over a rank's share of the batch -> over the joined batch, with a graph."""
+    """Average batch means over ranks, with autograd.
+
+    Args:
+        value: mean over the images of this rank; all ranks must have the same number of images.
+
+    Returns:
+        The mean over the joint batch.
+    """
     return all_reduce_sum(value)[0] / get_world_size() if get_world_size() > 1 else value
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
-    """The largest of all ranks' values, without a graph."""
+    """Compute the element-wise maximum over ranks, without autograd.
+
+    Args:
+        value: tensor of the same shape and type on all ranks.
+
+    Returns:
+        The maximum, of the same shape.
+    """
     if get_world_size() > 1:
         value = value.detach().clone()
         dist.all_reduce(value, dist.ReduceOp.MAX)
@@ -212,9 +269,16 @@ def all_reduce_max(value: Tensor) -> Tensor:
 
 
 def all_reduce_mean_autograd(value: Tensor) -> Tensor:
-    """The mean of all ranks' values, with a graph, for what ranks go on with differently.
+    """Average a tensor over ranks, with autograd, if the following computation differs by rank.
 
-    Unlike `all_reduce_batch_mean` it collects the gradients of all ranks as well: one more message.
+    Unlike `all_reduce_batch_mean`, the backward pass averages gradients over ranks too, which takes
+    one more collective operation.
+
+    Args:
+        value: tensor of the same shape and type on all ranks.
+
+    Returns:
+        The mean, of the same shape.
     """
     mean: Tensor = value if get_world_size() == 1 else _AllReduceMean.apply(value)
     return mean
@@ -222,30 +286,31 @@ def all_reduce_mean_autograd(value: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_mean_(tensors: Iterable[Tensor]) -> None:
-    """Put in place of each tensor its mean over ranks.
+    """Average tensors over ranks, in place.
 
     Args:
-        tensors: floating point, of the same shapes, types and order on every rank.
+        tensors: floating-point tensors of the same shapes, types and order on all ranks.
     """
     if get_world_size() > 1:
         for bucket in _iter_buckets(tensors):
             flat = _all_reduce_mean(torch.cat([tensor.reshape(-1) for tensor in bucket]))
-            parts = flat.split([tensor.numel() for tensor in bucket])
+            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.copy_(part.view(tensor.shape))
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Put in place of a module's gradients their means over ranks."""
+    """Average the gradients of a module over ranks, in place."""
     all_reduce_mean_(
         parameter.grad for parameter in module.parameters() if parameter.grad is not None
     )
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """All go on alike from the sum, so its gradient is known here without asking the others.
+    """Sum over ranks, followed by the same computation on all ranks.
 
-    It counts `world_size()` times, since gradients are averaged afterwards.
+    The gradient of the sum is therefore equal on all ranks and needs no communication. It is
+    multiplied by the number of ranks, because gradients are averaged afterwards.
     """
 
     @staticmethod
@@ -260,6 +325,8 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 class _AllReduceMean(torch.autograd.Function):
+    """Mean over ranks, whose backward pass averages gradients over ranks."""
+
     @staticmethod
     def forward(_: Any, value: Tensor) -> Tensor:
         return _all_reduce_mean(value)
@@ -276,11 +343,11 @@ def _all_reduce_mean(value: Tensor) -> Tensor:
 
 
 def _iter_buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one type and device, as many as fit."""
-    for _, alike in groupby(tensors, key=lambda tensor: (tensor.dtype, tensor.device)):
+    """Yield consecutive tensors of the same type and device, of at most `BUCKET_BYTES`."""
+    for _, group in groupby(tensors, key=lambda tensor: (tensor.dtype, tensor.device)):
         bucket: list[Tensor] = []
         size = 0
-        for tensor in alike:
+        for tensor in group:
             if bucket and size + tensor.nbytes > BUCKET_BYTES:
                 yield bucket
                 bucket, size = [], 0

@@ -1,4 +1,4 @@
-"""Sharded training: the model, its gradients and the optimizer state, by torch's FSDP2.
+"""Conversion between full and sharded (FSDP2) models, gradients and optimizer states.
 
 Checkpoints are never sharded, so that a run can resume on any number of ranks, sharded or not.
 """
@@ -24,7 +24,14 @@ def is_sharded(tensor: Tensor) -> bool:
 
 @contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
-    """Keep the full parameters on every rank, so that ranks may run the model independently."""
+    """Keep the full parameters on every rank, so that ranks can run the model independently.
+
+    Args:
+        model: the model; nothing is done if it is not sharded.
+
+    Yields:
+        Nothing.
+    """
     modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in modules:
         module.set_reshard_after_forward(False, recurse=False)
@@ -36,20 +43,43 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 
 
 def gather_full(state: Any) -> Any:
-    """Return a nested state with full tensors in place of shards; a collective operation."""
+    """Replace sharded tensors by full tensors; all ranks must call this function.
+
+    Args:
+        state: tensor or nested lists, tuples and dictionaries of tensors.
+
+    Returns:
+        The state with full tensors.
+    """
     return tree_map_only(DTensor, lambda shard: shard.full_tensor(), state)
 
 
 def shard_like(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Shard full tensors like the entries of a module's state dict with the same names."""
+    """Shard full tensors like the entries of the state dict of a module with the same names.
+
+    Args:
+        tensors: {name: full tensor}.
+        module: the module whose sharding is used.
+
+    Returns:
+        {name: tensor}, sharded where the entry of the module is.
+    """
     state = module.state_dict()
     return {name: _shard_tensor_like(tensor, state.get(name)) for name, tensor in tensors.items()}
 
 
 def shard_optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Shard an optimizer's full state like its parameters on this rank.
+    """Shard a full optimizer state like the parameters on this rank.
 
-    Keeps whether the optimizer's kernels are fused, since the saved state may have been unsharded.
+    The option `fused` of the optimizer is kept, because it may differ between the saved run and
+    this run if only one of them is sharded.
+
+    Args:
+        state: full state dict of an optimizer.
+        optimizer: the optimizer that the state will be loaded into.
+
+    Returns:
+        A state dict for `optimizer.load_state_dict`.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sharded = {
@@ -64,7 +94,7 @@ def shard_optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[st
 
 
 def _shard_state_like(value: Any, parameter: nn.Parameter) -> Any:
-    """Shard like the parameter, and use its memory layout, which fused kernels rely on."""
+    """Shard a value like its parameter, with the same memory layout, as fused kernels require."""
     if is_sharded(parameter) or getattr(value, "shape", None) != parameter.shape:
         return _shard_tensor_like(value, parameter)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,38 +1,49 @@
-"""Batch normalisation by the statistics of the joined batch of all ranks."""
+"""Batch normalization with the statistics of the joint batch of all ranks."""
 
 from __future__ import annotations
 
 import torch
-from timm.layers import BatchNormAct2d, SyncBatchNormAct
+from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 
 from densemtl.distributed.collectives import all_reduce_mean_autograd, get_world_size
 
 
 class CPUSyncBatchNorm(nn.SyncBatchNorm):
-    """torch's on a GPU; on a CPU, which torch refuses, the same in plain operations."""
+    """Synchronized batch normalization for GPU and CPU.
+
+    On a GPU it is `torch.nn.SyncBatchNorm`. torch does not support it on a CPU, where the same
+    result is computed by elementary operations.
+    """
 
     process_group = None
     momentum: float
 
     def forward(self, input: Tensor) -> Tensor:
-        """BxCxHxW of any rank, all of one size -> the same."""
+        """Normalize a batch.
+
+        Args:
+            input: features, (B, C, H, W), of the same size on all ranks.
+
+        Returns:
+            Normalized features of the same shape and type.
+        """
         if input.is_cuda or not self.training:
             return super().forward(input)
-        whole = input.float()
+        features = input.float()
         dims = [dim for dim in range(input.ndim) if dim != 1]
-        mean = all_reduce_mean_autograd(whole.mean(dims, keepdim=True))
-        centred = whole - mean
-        variance = all_reduce_mean_autograd(centred.square().mean(dims, keepdim=True))
+        mean = all_reduce_mean_autograd(features.mean(dims, keepdim=True))
+        centered = features - mean
+        variance = all_reduce_mean_autograd(centered.square().mean(dims, keepdim=True))
         self._update_running_stats(
             mean.flatten(), variance.flatten(), input.numel() // input.shape[1]
         )
         scale = (variance + self.eps).rsqrt()
         shape = [1, -1] + [1] * (input.ndim - 2)
         if self.affine:
-            centred = torch.addcmul(self.bias.view(shape), centred, scale * self.weight.view(shape))
-            return centred.to(input.dtype)
-        return (centred * scale).to(input.dtype)
+            weight, bias = self.weight.view(shape), self.bias.view(shape)
+            return torch.addcmul(bias, centered, scale * weight).to(input.dtype)
+        return (centered * scale).to(input.dtype)
 
     @torch.no_grad()
     def _update_running_stats(self, mean: Tensor, variance: Tensor, num_values: int) -> None:
@@ -45,13 +56,17 @@ class CPUSyncBatchNorm(nn.SyncBatchNorm):
 
 
 class CPUSyncBatchNormAct(SyncBatchNormAct, CPUSyncBatchNorm):
-    """timm's, which goes on with dropout and activation."""
+    """`CPUSyncBatchNorm` followed by dropout and activation, as in timm."""
 
 
 def convert_sync_batchnorm(model: nn.Module) -> None:
-    """Let every batch normalisation of a model see the joined batch.
+    """Convert all batch normalization layers of a model to synchronized ones, in place.
 
-    Modules stay the same objects, with the same state, as a backbone remembers its stages.
+    The modules remain the same objects with the same state, because a backbone stores references to
+    the modules of its stages.
+
+    Args:
+        model: the model.
     """
     for module in model.modules():
         if isinstance(module, BatchNormAct2d):

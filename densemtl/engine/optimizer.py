@@ -114,7 +114,7 @@ class LRSchedule:
         steps_per_epoch: number of optimizer steps per epoch.
 
     Example:
-        >>> optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> optimizer = SGD(nn.Linear(1, 1).parameters(), lr=0.1)
         >>> schedule = LRSchedule(ScheduleConfig(name="poly", power=1), optimizer, 2, 5)
         >>> schedule.set_lr(5)
         >>> optimizer.param_groups[0]["lr"]

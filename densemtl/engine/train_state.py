@@ -13,6 +13,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
+from densemtl.balancing.base import Balancer
 from densemtl.config.renamed_keys import RENAMED_PROGRESS_FIELDS
 from densemtl.config.sections import TrainConfig
 from densemtl.config.translation import translate_fields
@@ -73,7 +74,7 @@ class TrainState:
     model: nn.Module
     ema: ModelEmaV3 | None
     optimizer: Optimizer
-    balancer: nn.Module
+    balancer: Balancer
     scaler: torch.amp.GradScaler
     progress: TrainingProgress = field(default_factory=TrainingProgress)
 

@@ -1,1 +1,1 @@
-"""Train, evaluate and record one run."""
+"""Training, evaluation and results of one run."""

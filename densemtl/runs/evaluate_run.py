@@ -1,4 +1,4 @@
-"""Scores of a split: of loaded weights, or of predictions in files, whoever made them."""
+"""Evaluation of a split: of a trained model, or of prediction files from any source."""
 
 from __future__ import annotations
 
@@ -28,34 +28,38 @@ from densemtl.tasks.base import Task
 from densemtl.types import Split
 
 UNKNOWN_COMPONENT = "files"
-"""What stands in results for the parts of a network that is not known."""
+"""Name of unknown components of a network in the results of prediction files."""
 
 PredictionFiles = Mapping[str, Mapping[str, Path]]
-"""{task: {image name: file of its prediction}}."""
+"""{task: {image id: prediction file}}."""
 
 MAX_LISTED_NAMES = 3
-"""So many names stand for all of their kind in messages."""
+"""Maximum number of image ids that a message lists."""
 
 
 @translate_worker_errors()
 def evaluate_model(
     trained: TrainedModel, split: Split, on_prediction: PredictionCallback | None = None
 ) -> Results:
-    """All metrics of a split under the experiment's protocol.
+    """Evaluate a trained model with all metrics of the protocol of its experiment.
 
     Args:
-        trained: a network.
-        split: of the experiment's dataset.
-        on_prediction: takes every prediction that is scored.
+        trained: the model and its experiment.
+        split: the split of the dataset to evaluate.
+        on_prediction: function that is called with every evaluated prediction.
+
+    Returns:
+        The results of the whole split.
 
     Raises:
-        DataError: the data is not there, or not as expected.
+        DataError: if data is missing or not as expected.
+        WorkerError: if a worker process was killed.
     """
     experiment, tasks = trained.experiment, trained.tasks
     dataset = build_dataset(experiment, split)
-    pin = trained.execution.device.type == "cuda"
-    loader = build_eval_loader(experiment, dataset, tasks, pin)
-    batches = track_progress(loader, len(loader), f"scoring {split}, {len(dataset)} images")
+    pin_memory = trained.execution.device.type == "cuda"
+    loader = build_eval_loader(experiment, dataset, tasks, pin_memory)
+    batches = track_progress(loader, len(loader), f"evaluating {split}, {len(dataset)} images")
     args = trained.model, batches, tasks, experiment.protocol, trained.execution
     scores = evaluate_with_final_metrics(*args, experiment.loader.num_workers, on_prediction)
     return _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
@@ -68,20 +72,24 @@ def evaluate_predictions(
     options: ReadOptions,
     report: Callable[[str], None] = print,
 ) -> Results:
-    """Likewise of the predictions in a folder; see `predictions.files`.
+    """Evaluate prediction files with all metrics of the protocol of an experiment.
 
-    Only images with a label are scored, and only they need a prediction. In place of a network the
-    results name the folder, and in place of its weights the hash of the files.
+    Only images with a label are evaluated, and only these need a prediction. The formats are
+    described in `densemtl.evaluation.prediction_files`. The results contain the name of the folder
+    instead of a backbone, and a hash of the files instead of a hash of weights.
 
     Args:
-        experiment: names dataset, tasks and protocol; its network is not built.
-        split: of its dataset.
-        folder: holds a folder a task; tasks that have none are left out.
-        options: what the files do not say.
-        report: takes notes on what is left out.
+        experiment: defines dataset, tasks and protocol; its model is not built.
+        split: the split of the dataset to evaluate.
+        folder: contains one folder per task; tasks without a folder are left out.
+        options: how to read files whose format is ambiguous.
+        report: function that is called with one line about each task and file that is left out.
+
+    Returns:
+        The results.
 
     Raises:
-        DataError: predictions are missing or not as expected, or the data is.
+        DataError: if predictions or data are missing or not as expected.
     """
     files = _find_prediction_files(folder, experiment.list_task_names(), report)
     experiment = _restrict_tasks(experiment, files)
@@ -127,22 +135,25 @@ def _build_results(
 def _find_prediction_files(
     folder: Path, tasks: Sequence[str], report: Callable[[str], None]
 ) -> PredictionFiles:
-    looked = {task: prediction_files.find_predictions(folder, task) for task in tasks}
-    files = {task: task_files for task, task_files in looked.items() if task_files is not None}
+    found = {task: prediction_files.find_predictions(folder, task) for task in tasks}
+    files = {task: task_files for task, task_files in found.items() if task_files is not None}
     if not files:
-        raise DataError(f"{folder}: none of the folders {', '.join(tasks)} is here")
-    left_out = [task for task in tasks if task not in files]
-    if left_out:
-        report(f"not scored, having no folder in {folder}: {', '.join(left_out)}")
+        raise DataError(
+            f"{folder}: contains none of the folders {', '.join(tasks)} (pass the folder that"
+            f" contains one folder per task)"
+        )
+    skipped = [task for task in tasks if task not in files]
+    if skipped:
+        report(f"not evaluated, because {folder} contains no folder: {', '.join(skipped)}")
     return files
 
 
 def _restrict_tasks(experiment: ExperimentConfig, tasks: Collection[str]) -> ExperimentConfig:
-    """Some of the tasks, each label of which is read once."""
+    """Return an experiment with some of the tasks, and without cache since labels are read once."""
     task_configs = tuple(task for task in experiment.tasks if task.name in tasks)
     loader = experiment.loader.model_copy(update={"cache": False})
-    changed = {"tasks": task_configs, "auxiliary_tasks": (), "loader": loader}
-    return experiment.model_copy(update=changed)
+    changes = {"tasks": task_configs, "auxiliary_tasks": (), "loader": loader}
+    return experiment.model_copy(update=changes)
 
 
 def _check_image_names(
@@ -151,6 +162,11 @@ def _check_image_names(
     task: str,
     report: Callable[[str], None],
 ) -> None:
+    """Check that every image with a label has a prediction, and report unknown files.
+
+    Raises:
+        DataError: if predictions are missing.
+    """
     missing = [index for index, name in enumerate(dataset.ids) if name not in prediction_files]
     if any(task in dataset[index].targets for index in missing):
         names = _format_preview([dataset.ids[index] for index in missing])
@@ -159,7 +175,8 @@ def _check_image_names(
     surplus = sorted(set(prediction_files) - set(dataset.ids))
     if surplus:
         count = f"{len(surplus)} of {len(prediction_files)} files"
-        report(f"{task}: {count} are of no image in {dataset.split!r}: {_format_preview(surplus)}")
+        preview = _format_preview(surplus)
+        report(f"{task}: {count} match no image of split {dataset.split!r}: {preview}")
 
 
 def _format_preview(names: Sequence[str]) -> str:
@@ -167,7 +184,14 @@ def _format_preview(names: Sequence[str]) -> str:
 
 
 class _PredictionTargetDataset(Dataset[dict[str, tuple[PredictionMap, PredictionMap, bytes]]]):
-    """{task: (prediction, target, hash of the file)} of each image, for the tasks it has."""
+    """Dataset of {task: (prediction, target, hash of the file)}, for the labeled tasks of an image.
+
+    Args:
+        dataset: the images and their targets.
+        tasks: the tasks to evaluate.
+        prediction_files: {task: {image id: prediction file}}.
+        options: how to read files whose format is ambiguous.
+    """
 
     def __init__(
         self,
@@ -176,12 +200,8 @@ class _PredictionTargetDataset(Dataset[dict[str, tuple[PredictionMap, Prediction
         prediction_files: PredictionFiles,
         options: ReadOptions,
     ) -> None:
-        self.dataset, self.tasks, self.prediction_files, self.options = (
-            dataset,
-            tasks,
-            prediction_files,
-            options,
-        )
+        self.dataset, self.tasks = dataset, tasks
+        self.prediction_files, self.options = prediction_files, options
 
     def __getitem__(self, index: int) -> dict[str, tuple[PredictionMap, PredictionMap, bytes]]:
         sample, pairs = self.dataset[index], {}

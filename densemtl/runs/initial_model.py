@@ -1,4 +1,4 @@
-"""The model that a run starts from: built once, before any time is spent on training."""
+"""Initial model of a run, built once before any training."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ GIGA = 1e9
 
 @dataclass(frozen=True)
 class InitialModel:
-    """An untrained model on the CPU.
+    """Untrained model on the CPU.
 
     Attributes:
-        model: with random or pretrained weights.
-        rng_state: of torch right after the weights were drawn. Training starts from this state,
-            even if other models were trained in between.
+        model: the model, with random or pretrained weights.
+        rng_state: state of torch's random number generators after the weights were initialized.
+            Training starts from this state, even if other models were trained in between.
         gflop: cost of the forward pass of one image at input size, in GFLOP.
     """
 
@@ -37,15 +37,18 @@ class InitialModel:
 
 
 def build_initial_model(experiment: ExperimentConfig, tasks: Sequence[Task]) -> InitialModel:
-    """Build the model of an experiment with weights that depend on nothing but its seed.
+    """Build the model of an experiment; its weights depend only on the seed of the experiment.
 
     Args:
-        experiment: names backbone, decoder and head.
-        tasks: what to predict; auxiliary tasks come from the experiment.
+        experiment: defines backbone, decoder, head, input size and seed.
+        tasks: the tasks to predict; auxiliary tasks are taken from the experiment.
+
+    Returns:
+        The model, the random state after initialization, and its cost.
 
     Raises:
-        ModelError: the components do not fit together, weights cannot be loaded, or the input is
-            too small to train on.
+        ModelError: if the components do not fit together, pretrained weights cannot be loaded, or
+            the input is too small to train on.
     """
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, tasks)

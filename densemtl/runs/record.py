@@ -1,4 +1,4 @@
-"""What a run has come to, as `Results`."""
+"""Conversion of a finished or interrupted run to `Results`."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ from densemtl.tasks.base import Task
 def build_results(
     experiment: ExperimentConfig, splits: Splits, run: TrainingRun, gflop: float
 ) -> Results:
-    """Return the results of a run's best validated weights, and what it took to train them.
+    """Build the results of the best validated weights of a run.
 
     Args:
-        experiment: that was trained.
-        splits: its data.
-        run: the finished or interrupted training.
-        gflop: cost of one forward pass, as of `InitialModel`.
+        experiment: the experiment that was trained.
+        splits: its training and validation splits.
+        run: the finished or interrupted run.
+        gflop: cost of the forward pass of one image in GFLOP, as in `InitialModel`.
+
+    Returns:
+        Scores of all tasks, cost of training, and everything needed to reproduce them.
     """
-    record, tasks = run.state.progress, run.tasks
+    progress, tasks = run.state.progress, run.tasks
     return Results(
         run=get_component_names(experiment),
-        tasks=build_task_results(record.best_scores, tasks, experiment),
+        tasks=build_task_results(progress.best_scores, tasks, experiment),
         protocol=experiment.protocol,
         split=splits.val.split,
         split_fingerprint=splits.val.fingerprint(),
         images=len(splits.val),
-        weights_hash=record.best_weights_hash,
+        weights_hash=progress.best_weights_hash,
         seed=experiment.seed,
-        step=record.best_step,
-        complete=record.step >= run.total_steps,
-        latest=nan_to_none(get_selection_scores(record.scores, tasks, experiment.protocol)),
-        seconds=round(record.seconds, 1),
-        images_per_second=round(record.images / max(record.train_seconds, 1e-9), 2),
-        seconds_per_step=round(record.train_seconds / max(record.step, 1), 4),
+        step=progress.best_step,
+        complete=progress.step >= run.total_steps,
+        latest=nan_to_none(get_selection_scores(progress.scores, tasks, experiment.protocol)),
+        seconds=round(progress.seconds, 1),
+        images_per_second=round(progress.images / max(progress.train_seconds, 1e-9), 2),
+        seconds_per_step=round(progress.train_seconds / max(progress.step, 1), 4),
         parameters=sum(parameter.numel() for parameter in run.train_step.model.parameters()),
         gflop=gflop,
         config_hash=experiment.compute_config_hash(),
@@ -49,21 +52,37 @@ def build_results(
 
 
 def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
-    """A run's parts by name, for `Results.run`."""
-    parts = {
+    """Return the names of the components of an experiment, for `Results.run`.
+
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        {section of the configuration: name of the component}.
+    """
+    components = {
         "dataset": experiment.data,
         "backbone": experiment.backbone,
         "decoder": experiment.decoder,
         "head": experiment.head,
         "balancing": experiment.balancing,
     }
-    return {section: part.name for section, part in parts.items()}
+    return {section: component.name for section, component in components.items()}
 
 
 def build_task_results(
     scores: Scores, tasks: Sequence[Task], experiment: ExperimentConfig
 ) -> dict[str, TaskResult]:
-    """Scores with the names and directions of the primary metrics."""
+    """Combine scores with the names and directions of the primary metrics.
+
+    Args:
+        scores: {task: {metric: value}}.
+        tasks: the tasks that were evaluated.
+        experiment: defines the evaluation protocol.
+
+    Returns:
+        {task: result}; metrics that are NaN become None.
+    """
     return {
         task.name: TaskResult(
             primary_metric=task.get_primary_metric(experiment.protocol),

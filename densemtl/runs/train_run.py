@@ -1,4 +1,4 @@
-"""A whole run: its single-task references, training, results and table, in one folder."""
+"""Complete run: single-task baselines, training, results and plots."""
 
 from __future__ import annotations
 
@@ -50,37 +50,40 @@ def train_experiment(
     device: str | None = None,
     max_steps: int | None = None,
 ) -> Results:
-    """Train, or go on with, an experiment and the single-task runs it is to be compared with.
+    """Train an experiment and its single-task baselines, or resume them from their checkpoints.
 
     Args:
-        experiment: what to train.
-        folder: of the run; references go beside it, to `baselines/`.
-        device: "cpu", "cuda" ..; None for a GPU where there is one.
-        max_steps: optimiser steps after which each run stops, to be gone on with later.
+        experiment: the experiment to train.
+        folder: the run folder; baselines are saved next to it, in `baselines/`.
+        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+        max_steps: number of optimizer steps after which each run stops; another call resumes it.
+
+    Returns:
+        The results of the best validated weights, including Delta_m if there are baselines.
 
     Raises:
-        UserError: whatever the user can mend; the folder keeps all that was done.
+        UserError: if the user can fix the cause; the folder keeps everything that was finished.
     """
-    get_versions()
-    precision = make_execution_config(experiment.train, device)
+    get_versions()  # cached before training, since source files may change during a long run
+    execution = make_execution_config(experiment.train, device)
     initial = _prepare(experiment)
     splits = build_splits(experiment)
-    singles = _train_baselines(experiment, splits, folder.parent, precision, max_steps)
-    start = _resolve_init_from(experiment, singles)
-    results = _train_run(experiment, splits, folder, precision, max_steps, initial, start)
-    if singles:
-        results = add_baselines(results, singles)
+    baseline_runs = _train_baselines(experiment, splits, folder.parent, execution, max_steps)
+    init_from = _resolve_init_from(experiment, baseline_runs)
+    results = _train_run(experiment, splits, folder, execution, max_steps, initial, init_from)
+    if baseline_runs:
+        results = add_baselines(results, baseline_runs)
         if is_main_process():
             results.save(folder / RESULTS_FILE)
     return results
 
 
 def _prepare(experiment: ExperimentConfig) -> InitialModel:
-    """Build the model, and check all that can fail before hours of single-task runs."""
+    """Build the model, and check everything that could fail after hours of single-task training."""
     tasks = build_tasks(experiment)
     initial = build_initial_model(experiment, tasks)
-    learnt = [*tasks, *build_auxiliary_tasks(experiment)]
-    build_balancer(experiment, learnt).validate_model(initial.model)
+    all_tasks = [*tasks, *build_auxiliary_tasks(experiment)]
+    build_balancer(experiment, all_tasks).validate_model(initial.model)
     build_trackers(experiment)
     if isinstance(experiment.init_from, dict):
         warm_start(initial.model, experiment.init_from)
@@ -96,7 +99,7 @@ def _train_baselines(
     execution: ExecutionConfig,
     max_steps: int | None,
 ) -> Mapping[str, Path]:
-    """{task: run folder or results file}; those that are missing are trained here first."""
+    """Return {task: run folder or results file}, after training the baselines if necessary."""
     if experiment.baselines == "none":
         return {}
     if isinstance(experiment.baselines, dict):
@@ -120,22 +123,24 @@ def _train_baselines(
 def _resolve_init_from(
     experiment: ExperimentConfig, baseline_runs: Mapping[str, Path]
 ) -> Mapping[str, Path]:
-    """Return {task: single-task run whose weights its network still has to be given}.
+    """Return {task: single-task run from whose weights its network still has to be started}.
 
     Raises:
-        ConfigError: to start from baselines there must be some.
+        ConfigError: if the run should start from baselines but has none.
     """
     if experiment.init_from != "baselines":
         return {}
     if not baseline_runs:
-        raise ConfigError("init_from: baselines: there are none; set baselines=auto, or name runs")
+        raise ConfigError(
+            "init_from: baselines: this run has no baselines; set baselines=auto, or list runs"
+        )
     return baseline_runs
 
 
 def _make_comparison_key(
     experiment: ExperimentConfig, splits: Splits, max_steps: int | None
 ) -> ComparisonKey:
-    """What given references are held against before hours are spent on training."""
+    """Return the key that user-supplied baselines must match, checked before training."""
     protocol = experiment.protocol
     return ComparisonKey(
         protocol=protocol,
@@ -150,7 +155,7 @@ def _make_comparison_key(
 
 
 def _make_baseline_key(experiment: ExperimentConfig, splits: Splits) -> str:
-    """Hash of what a run learns from and how, so that an equal one need not be repeated."""
+    """Return a hash of data and configuration, so that equal baselines are trained only once."""
     images = f"{splits.train.fingerprint()[:4]}{splits.val.fingerprint()[:4]}"
     return f"{experiment.compute_config_hash()}-{images}"
 
@@ -165,10 +170,10 @@ def _train_run(
     init_from: Mapping[str, Path] | None = None,
 ) -> Results:
     _reserve_run_dir(folder, experiment)
-    job = build_training_run(experiment, splits, folder, execution, init_from, initial)
-    train(job, max_steps)
-    compute_final_metrics(job)
-    results = build_results(experiment, splits, job, initial.gflop)
+    run = build_training_run(experiment, splits, folder, execution, init_from, initial)
+    train(run, max_steps)
+    compute_final_metrics(run)
+    results = build_results(experiment, splits, run, initial.gflop)
     if is_main_process():
         _write_outputs(results, folder)
     barrier()
@@ -178,8 +183,8 @@ def _train_run(
 def _write_outputs(results: Results, folder: Path) -> None:
     results.save(folder / RESULTS_FILE)
     lines = read_log(folder / LOG_FILE)
-    courses = {name: result.validation_metric for name, result in results.tasks.items()}
-    plot_training_curves(folder / CURVES_FILE, lines, courses)
+    metrics = {name: result.validation_metric for name, result in results.tasks.items()}
+    plot_training_curves(folder / CURVES_FILE, lines, metrics)
     plot_balancing(folder / BALANCING_FILE, lines)
     for kind in (SHARING, RELATIONS):
         plot_matrix_history(folder / f"{kind}.png", lines, kind)
@@ -189,17 +194,17 @@ def _reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> None:
     """Save the configuration, unless the folder holds another experiment.
 
     Raises:
-        ConfigError: it does; names the values that differ.
+        ConfigError: if it does; names the values that differ.
     """
     file = folder / CONFIG
     if file.exists():
-        theirs = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
-        different = list(
-            _find_differences(theirs.to_semantic_dict(), experiment.to_semantic_dict())
+        saved = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
+        differences = list(
+            _find_differences(saved.to_semantic_dict(), experiment.to_semantic_dict())
         )
-        if different:
+        if differences:
             raise ConfigError(
-                f"{folder}: holds another experiment; {'; '.join(different[:4])}: "
+                f"{folder}: holds another experiment; {'; '.join(differences[:4])}: "
                 f"choose another --output, or remove the folder"
             )
     if is_main_process():

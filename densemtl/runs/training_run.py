@@ -1,8 +1,8 @@
-"""Build what a run trains: model, balancing method, optimizer, data and trackers."""
+"""Construction of a run: model, balancing method, optimizer, data loaders and trackers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,10 +29,12 @@ from densemtl.factory import (
 )
 from densemtl.inference.predictor import Predictor
 from densemtl.models.activation_checkpointing import enable_grad_checkpointing
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.warm_start import warm_start
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.runtime.rng_state import set_rng_state
+from densemtl.tasks.base import Task
 
 
 def build_training_run(
@@ -43,56 +45,81 @@ def build_training_run(
     init_from: Mapping[str, Path] | None = None,
     initial: InitialModel | None = None,
 ) -> TrainingRun:
-    """Build a run's parts, and restore what an earlier call left in its folder.
+    """Build the components of a run, and resume from the checkpoint in its folder if there is one.
 
     Args:
-        experiment: what to train.
-        splits: its data.
-        folder: of the run.
-        execution: where and how it runs.
-        init_from: {task: single-task run} that networks of one task each start from.
-        initial: the experiment's model, if it was built before.
+        experiment: the experiment to train.
+        splits: its training and validation splits.
+        folder: the run folder.
+        execution: device, autocast type and memory layout.
+        init_from: {task: single-task run} from which the networks of a decoder with one network per
+            task start.
+        initial: the initial model of the experiment if it is already built.
+
+    Returns:
+        A run for `densemtl.engine.trainer.train`.
+
+    Raises:
+        UserError: if components do not fit together, data is missing, or the checkpoint is corrupt.
     """
-    settings, pin = experiment.train, execution.device.type == "cuda"
+    config, pin_memory = experiment.train, execution.device.type == "cuda"
     tasks = build_tasks(experiment)
     all_tasks = [*tasks, *build_auxiliary_tasks(experiment)]
-    train_loader = build_train_loader(experiment, splits.train, all_tasks, pin)
-    steps_per_epoch = count_steps_per_epoch(train_loader, settings.grad_accum_steps)
+    train_loader = build_train_loader(experiment, splits.train, all_tasks, pin_memory)
+    steps_per_epoch = count_steps_per_epoch(train_loader, config.grad_accum_steps)
     initial = initial or build_initial_model(experiment, tasks)
     set_rng_state(initial.rng_state)
-    model = initial.model
     if init_from:
-        warm_start(model, init_from)
-    _place_model(model, settings, execution)
-    balancer = build_balancer(experiment, all_tasks).to(execution.device)
-    ema = make_ema(model, settings)
-    if get_world_size() > 1:
-        _distribute_model(model, None if ema is None else ema.module, settings, balancer)
-    optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
-    scaler = torch.amp.GradScaler(execution.device.type, enabled=settings.amp == "fp16")
-    state = TrainState(model, ema, optimizer, balancer, scaler)
+        warm_start(initial.model, init_from)
+    state = _build_state(experiment, initial.model, all_tasks, execution)
     state.restore(folder)
     return TrainingRun(
         title=_make_title(experiment),
         folder=folder,
         config_yaml=experiment.to_yaml(),
         tasks=tasks,
-        train_step=TrainStep(model, all_tasks, balancer, optimizer, execution, settings, scaler),
+        train_step=_build_train_step(state, all_tasks, execution, config),
         state=state,
-        schedule=LRSchedule(experiment.schedule, optimizer, settings.epochs, steps_per_epoch),
+        schedule=LRSchedule(experiment.schedule, state.optimizer, config.epochs, steps_per_epoch),
         train_loader=train_loader,
-        val_loader=build_eval_loader(experiment, splits.val, tasks, pin),
+        val_loader=build_eval_loader(experiment, splits.val, tasks, pin_memory),
         val_dataset=splits.val,
         input_config=experiment.input,
-        make_predict_fn=lambda of: Predictor(of, tasks, experiment.input, device=execution),
+        make_predict_fn=lambda model: Predictor(model, tasks, experiment.input, device=execution),
         protocol=experiment.protocol,
-        train_config=settings,
+        train_config=config,
         trackers=build_trackers(experiment),
     )
 
 
+def _build_state(
+    experiment: ExperimentConfig,
+    model: MultiTaskModel,
+    tasks: Sequence[Task],
+    execution: ExecutionConfig,
+) -> TrainState:
+    """Move the model to its device, and build everything else that training changes."""
+    config = experiment.train
+    _place_model(model, config, execution)
+    balancer = build_balancer(experiment, tasks).to(execution.device)
+    ema = make_ema(model, config)
+    if get_world_size() > 1:
+        _distribute_model(model, None if ema is None else ema.module, config, balancer)
+    optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
+    scaler = torch.amp.GradScaler(execution.device.type, enabled=config.amp == "fp16")
+    return TrainState(model, ema, optimizer, balancer, scaler)
+
+
+def _build_train_step(
+    state: TrainState, tasks: Sequence[Task], execution: ExecutionConfig, config: TrainConfig
+) -> TrainStep:
+    return TrainStep(
+        state.model, tasks, state.balancer, state.optimizer, execution, config, state.scaler
+    )
+
+
 def _place_model(model: nn.Module, config: TrainConfig, execution: ExecutionConfig) -> None:
-    """Move a model to its device, and make it recompute activations or compile if asked to."""
+    """Move a model to its device; enable activation checkpointing and compilation if configured."""
     if config.grad_checkpointing:
         enable_grad_checkpointing(model)
     execution.to_device(model)
@@ -103,7 +130,7 @@ def _place_model(model: nn.Module, config: TrainConfig, execution: ExecutionConf
 def _distribute_model(
     model: nn.Module, averaged: nn.Module | None, config: TrainConfig, balancer: Balancer
 ) -> None:
-    """Synchronize batch statistics over the ranks; shard the model and its average if asked to."""
+    """Synchronize batch statistics over ranks; shard the model and its average if configured."""
     convert_sync_batchnorm(model)
     if config.fsdp:
         check_fsdp_compatible(config, balancer)

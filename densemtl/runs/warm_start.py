@@ -1,4 +1,4 @@
-"""Networks of one task each, started from single-task runs."""
+"""Initialization of one network per task from single-task runs."""
 
 from __future__ import annotations
 
@@ -11,43 +11,56 @@ from densemtl.errors import CheckpointError, ConfigError
 from densemtl.models.multi_task_model import MultiTaskModel
 
 DECODER_PREFIX = "decoder."
-"""Where a model keeps its decoder."""
+"""Prefix of the decoder's parameters in the state dict of a model."""
 
 
 def require_task_networks(model: MultiTaskModel) -> PerTaskNetworks:
-    """The decoder, if it has a network a task that can be started from another.
+    """Return the decoder of a model, which must have one network per task.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The decoder.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: if the decoder has no separate network per task.
     """
     if not isinstance(model.decoder, PerTaskNetworks):
         name = type(model.decoder).__name__
-        raise ConfigError(f"init_from: {name} has no network a task to start; leave it out")
+        raise ConfigError(
+            f"init_from: {name} has no separate network per task to start from a single-task run; "
+            f"remove init_from"
+        )
     return model.decoder
 
 
 def warm_start(model: MultiTaskModel, init_from: Mapping[str, Path]) -> None:
-    """Copy backbone and head of each single-task run into its task's network.
+    """Copy backbone and head of each single-task run into the network of its task.
 
     Args:
-        model: with a network a task.
-        init_from: {task: a run's folder or a weights file}.
+        model: a model whose decoder has one network per task.
+        init_from: {task: run folder or weights file}.
 
     Raises:
-        ConfigError: the model has no network a task, or there is none for some task.
-        CheckpointError: weights that are missing, corrupt, or of another network.
+        ConfigError: if the model has no separate network per task, or a task has no run.
+        CheckpointError: if weights are missing, corrupt, or of another network.
     """
     decoder = require_task_networks(model)
     for task in decoder.task_names:
         if task not in init_from:
-            raise ConfigError(f"init_from: no single-task run for {task!r}")
+            raise ConfigError(f"init_from: no single-task run for {task!r}; list one per task")
         file = find_weights_file(init_from[task])
         tensors = load_weights(file).tensors
         weights = {
-            k[len(DECODER_PREFIX) :]: v for k, v in tensors.items() if k.startswith(DECODER_PREFIX)
+            name.removeprefix(DECODER_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(DECODER_PREFIX)
         }
         try:
             decoder.load_single_task(task, weights)
         except RuntimeError as error:
             line = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{file}: cannot start {task!r} from it: {line}") from error
+            raise CheckpointError(
+                f"{file}: cannot start {task!r} from these weights: {line}"
+            ) from error

@@ -1,4 +1,4 @@
-"""Where and in what number type and memory layout a model runs."""
+"""Device, autocast type and memory layout of a model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,40 @@ from densemtl.errors import UserError
 Output = TypeVar("Output")
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""{name in a configuration: type}; any other name stands for none."""
+"""{value of `train.amp`: autocast type}; other values disable autocast."""
 
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Device, autocast type (None for full float32) and whether images are channels-last."""
+    """Device, autocast type and memory layout with which a model runs.
+
+    Attributes:
+        device: device of the model and the images.
+        autocast_dtype: type of autocast operations; None disables autocast.
+        channels_last: whether images and convolution weights are channels-last in memory.
+
+    Example:
+        >>> execution = ExecutionConfig(torch.device("cpu"), torch.bfloat16)
+        >>> model = execution.to_device(nn.Conv2d(3, 2, 1))
+        >>> execution.forward(model, torch.zeros(1, 3, 4, 4)).dtype
+        torch.bfloat16
+    """
 
     device: torch.device
     autocast_dtype: torch.dtype | None = None
     channels_last: bool = True
 
     def forward(self, model: Callable[..., Output], image: Tensor, **options: Any) -> Output:
-        """A forward pass; the model's own dtype is kept, only its operations are cast."""
+        """Run a model forward under autocast; its weights keep their type.
+
+        Args:
+            model: the model, or another function of images.
+            image: images, (B, C, H, W), on the device.
+            options: further keyword arguments of the model.
+
+        Returns:
+            The output of the model.
+        """
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         image = image.contiguous(memory_format=layout)
         enabled = self.autocast_dtype is not None
@@ -37,9 +58,14 @@ class ExecutionConfig:
             return model(image, **options)
 
     def to_device(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device, with its convolutions in the chosen layout.
+        """Move a model to the device, and convert its convolutions to the memory layout.
 
-        One in shards has its place already, and a layout that cannot be chosen.
+        Args:
+            model: the model. A sharded model is returned unchanged, because it is already on its
+                device and its memory layout is fixed.
+
+        Returns:
+            The same model.
         """
         if any(is_sharded(parameter) for parameter in model.parameters()):
             return model
@@ -48,14 +74,26 @@ class ExecutionConfig:
 
 
 def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionConfig:
-    """The device asked for, else a GPU where there is one; of several ranks each its own.
+    """Create the execution configuration of this rank.
+
+    Args:
+        config: the section `train` of the configuration.
+        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one. With several ranks,
+            "cuda" is the GPU of this rank.
+
+    Returns:
+        Device, autocast type and memory layout.
 
     Raises:
-        UserError: a device that is not there.
+        UserError: if the device is not available.
+
+    Example:
+        >>> make_execution_config(TrainConfig(amp="bf16"), "cpu").autocast_dtype
+        torch.bfloat16
     """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: no usable GPU here; leave it out or say --device cpu")
+        raise UserError(f"--device {name}: no usable GPU found; omit it or use --device cpu")
     return ExecutionConfig(
         torch.device(get_local_device(name)), AUTOCAST_DTYPES.get(config.amp), config.channels_last
     )

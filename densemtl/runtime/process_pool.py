@@ -1,4 +1,4 @@
-"""Work on many items in several processes, a few items at a time."""
+"""Pool of worker processes that returns results in order and limits pending items."""
 
 from __future__ import annotations
 
@@ -17,23 +17,33 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_PENDING_PER_WORKER = 2
-"""Items a process that may wait or be at work, so that memory stays bounded."""
+"""Maximum number of pending items per worker process, which bounds the memory in use."""
 
 KILLED_MESSAGE = (
-    "a worker process was killed, perhaps for want of memory; take fewer workers and try again"
+    "a worker process was killed, perhaps because memory ran out; use fewer workers and try again"
 )
 
 
 class OrderedProcessPool(Generic[Item, Result]):
-    """Hands on `function` of each item, in the order in which the items are put in.
+    """Pool of processes that apply a function to items and pass on results in the order of items.
 
-    A context, closed at its end.
+    The pool is a context manager, which closes it.
 
     Args:
-        function: from the top level of a module, or what can be pickled as its items and results
-            can: processes are started afresh, not forked.
-        on_result: is given each result, in this process.
-        num_workers: processes; below 2 everything runs in this one, at once.
+        function: function of one item. It must be picklable, for example defined at the top level
+            of a module, and so must items and results, since processes are spawned, not forked.
+        on_result: function that is called with each result, in this process.
+        num_workers: number of worker processes; below 2, items are processed in this process
+            without delay.
+
+    Example:
+        >>> results = []
+        >>> with OrderedProcessPool(str.upper, results.append, num_workers=0) as pool:
+        ...     pool.submit("a")
+        ...     pool.submit("b")
+        ...     pool.finish()
+        >>> results
+        ['A', 'B']
     """
 
     def __init__(
@@ -42,19 +52,19 @@ class OrderedProcessPool(Generic[Item, Result]):
         on_result: Callable[[Result], None],
         num_workers: int,
     ) -> None:
-        self._function, self._on_result, self._max_pending = (
-            function,
-            on_result,
-            MAX_PENDING_PER_WORKER * num_workers,
-        )
+        self._function, self._on_result = function, on_result
+        self._max_pending = MAX_PENDING_PER_WORKER * num_workers
         self._pool = _make_pool(num_workers) if num_workers > 1 else None
         self._pending: deque[Future[Result]] = deque()
 
     def submit(self, item: Item) -> None:
-        """Work on one more item; waits where too many are at work.
+        """Submit an item; waits for a result if too many items are pending.
+
+        Args:
+            item: argument of the function.
 
         Raises:
-            WorkerError: a process was killed.
+            WorkerError: if a worker process was killed.
         """
         if self._pool is None:
             self._on_result(self._function(item))
@@ -66,10 +76,10 @@ class OrderedProcessPool(Generic[Item, Result]):
             raise WorkerError(KILLED_MESSAGE) from error
 
     def finish(self) -> None:
-        """Wait for all that is at work.
+        """Wait until all submitted items are processed.
 
         Raises:
-            WorkerError: a process was killed.
+            WorkerError: if a worker process was killed.
         """
         self._drain(0)
 
@@ -82,7 +92,7 @@ class OrderedProcessPool(Generic[Item, Result]):
             self._on_result(result)
 
     def close(self) -> None:
-        """Let the processes go; what they have not finished is dropped."""
+        """Shut down the worker processes without waiting; pending items are dropped."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -99,7 +109,7 @@ def _make_pool(num_workers: int) -> ProcessPoolExecutor:
 
 
 def _init_worker() -> None:
-    """Threads of every process for itself would only get in each other's way."""
+    """Use one OpenCV thread per worker process, and exit with the parent process."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -107,7 +117,7 @@ def _init_worker() -> None:
 
 
 def exit_with_parent() -> None:
-    """End this process when the one that started it is gone, even by SIGKILL."""
+    """Wait for the parent process to end, even by SIGKILL, and exit this process."""
     parent = parent_process()
     if parent is not None:
         parent.join()

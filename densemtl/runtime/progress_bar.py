@@ -1,4 +1,4 @@
-"""How a run shows itself on the terminal: a live bar, or a line an epoch where output is piped."""
+"""Progress of a run: a live bar on a terminal, or one line per epoch if output is piped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ Item = TypeVar("Item")
 
 
 class ProgressBar:
-    """Steps, losses by task and images a second; of several ranks the first alone shows them."""
+    """Progress bar of training with steps, losses of the tasks and images per second.
+
+    Only the main process prints. The progress bar is a context manager.
+
+    Args:
+        title: name of the run.
+        step: number of finished optimizer steps at the start.
+        total_steps: number of optimizer steps at the end.
+        batch_size: images per optimizer step, on all ranks.
+    """
 
     def __init__(self, title: str, step: int, total_steps: int, batch_size: int) -> None:
         self._console = Console(quiet=not is_main_process())
@@ -44,27 +53,42 @@ class ProgressBar:
         )
 
     def advance(self, step: int) -> None:
-        """One more step is done."""
+        """Update the bar after an optimizer step.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
         self._step = step
         self._bar.update(self._task, completed=step)
 
     def report_losses(self, losses: Mapping[str, float]) -> float:
-        """Show mean losses; gives back images a second since the last report."""
-        now, (then, step) = time.monotonic(), self._timer_start
-        rate = (self._step - step) * self._batch_size / max(now - then, 1e-9)
+        """Show mean losses and the training speed since the last call.
+
+        Args:
+            losses: {task: mean loss}.
+
+        Returns:
+            Images per second since the last call or the last `reset_timer`.
+        """
+        now, (start, start_step) = time.monotonic(), self._timer_start
+        rate = (self._step - start_step) * self._batch_size / max(now - start, 1e-9)
         self._timer_start = (now, self._step)
         text = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self._bar.update(self._task, rate=rate, losses=text)
         return rate
 
     def print_line(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a permanent line above the bar.
+
+        Args:
+            text: the line; the title of the run is printed before it.
+        """
         self._console.print(
             f"[bold]{self._title}[/bold]  {escape(text)}", highlight=False, soft_wrap=True
         )
 
     def reset_timer(self) -> None:
-        """Restart the clock of `report`: what happened since was not training."""
+        """Exclude the time since the last `report_losses` from the next images per second."""
         self._timer_start = (time.monotonic(), self._step)
 
     def __enter__(self) -> ProgressBar:
@@ -76,7 +100,16 @@ class ProgressBar:
 
 
 def track_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:
-    """The items with a bar of how many have been taken, or a line where output is piped."""
+    """Show a progress bar while iterating, or print one line if output is piped.
+
+    Args:
+        items: the items to iterate over.
+        total: number of items.
+        title: description of the work.
+
+    Returns:
+        An iterable of the same items.
+    """
     console = Console(quiet=not is_main_process())
     if not console.is_terminal:
         console.print(f"[bold]{title}[/bold]", highlight=False, soft_wrap=True)
