@@ -1,4 +1,4 @@
-"""Tests of training read the same few rooms again and again."""
+"""Cache of rendered scenes, because tests of training read the same few scenes many times."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _render = SyntheticDataset.render_scene
 
 
 @pytest.fixture(autouse=True)
-def _rooms_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here alone: elsewhere it is tested that rendering again gives the same."""
+def _render_each_scene_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cache scenes in this package only; other tests check that rendering is deterministic."""
 
     def render(dataset: SyntheticDataset, index: int) -> RenderedScene:
         key = dataset.split, dataset.size, dataset.seed, index

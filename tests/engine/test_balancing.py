@@ -1,4 +1,4 @@
-"""Every balancing rule in the loop: it trains, its weights are logged, and it resumes exactly."""
+"""Tests of all balancing methods in the training loop: training, logged weights, exact resume."""
 
 from __future__ import annotations
 
@@ -24,47 +24,48 @@ SMALL = (
     "head={name: linear}",
 )
 OPTIONS = {"stch": ", warmup_epochs: 1"}
-RULES = registry.list_names("balancing")
+METHODS = registry.list_names("balancing")
 
 
-def job(folder: Path, rule: str) -> TrainingRun:
-    balancing = f"balancing={{name: {rule}{OPTIONS.get(rule, '')}}}"
+def make_run(folder: Path, method: str) -> TrainingRun:
+    balancing = f"balancing={{name: {method}{OPTIONS.get(method, '')}}}"
     experiment = make_tiny_experiment(*SMALL, balancing)
-    precision = make_execution_config(experiment.train, "cpu")
-    return build_training_run(experiment, build_splits(experiment), folder, precision)
+    execution = make_execution_config(experiment.train, "cpu")
+    return build_training_run(experiment, build_splits(experiment), folder, execution)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_stopped_inside_an_epoch_and_gone_on_equals_never_stopped(
-    tmp_path: Path, rule: str
-) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(job(whole, rule))
-    train(job(parts, rule), max_steps=3)
-    train(job(parts, rule))
-    ours, theirs = (load_weights(each / "last" / "model.safetensors") for each in (whole, parts))
-    assert all(torch.equal(ours.tensors[name], theirs.tensors[name]) for name in ours.tensors)
-    lines = [line for line in read_log(whole / "log.jsonl") if line["kind"] == "train"]
+@pytest.mark.parametrize("method", METHODS)
+def test_resume_inside_an_epoch_is_bit_exact(tmp_path: Path, method: str) -> None:
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    train(make_run(uninterrupted, method))
+    train(make_run(resumed, method), max_steps=3)
+    train(make_run(resumed, method))
+    expected, actual = (
+        load_weights(folder / "last" / "model.safetensors").tensors
+        for folder in (uninterrupted, resumed)
+    )
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    lines = [line for line in read_log(uninterrupted / "log.jsonl") if line["kind"] == "train"]
     assert len(lines) == STEPS
     assert all(line["weight/semseg"] >= 0 <= line["weight/depth"] for line in lines)
 
 
-def test_epochs_are_told_at_their_end(tmp_path: Path) -> None:
-    """DWA weighs alike in two epochs of two steps; STCH, for one, such that weighted losses are."""
-    course: dict[str, list[float]] = {}
-    for rule in ("dwa", "stch"):
-        train(job(tmp_path / rule, rule))
-        lines = read_log(tmp_path / rule / "log.jsonl")
+def test_methods_are_notified_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    """In the first epochs, DWA gives equal weights (2 epochs), STCH equal weighted losses (1)."""
+    values: dict[str, list[float]] = {}
+    for method in ("dwa", "stch"):
+        train(make_run(tmp_path / method, method))
+        lines = read_log(tmp_path / method / "log.jsonl")
         steps = [line for line in lines if line["kind"] == "train"]
-        factors = [1.0 if rule == "dwa" else line["depth"] for line in steps]
-        course[rule] = [
+        factors = [1.0 if method == "dwa" else line["depth"] for line in steps]
+        values[method] = [
             factor * line["weight/depth"] for factor, line in zip(factors, steps, strict=True)
         ]
-    assert [each == pytest.approx(1) for each in course["dwa"]] == [True] * 4 + [False] * 2
-    assert [each == pytest.approx(1) for each in course["stch"]] == [True] * 2 + [False] * 4
+    assert [value == pytest.approx(1) for value in values["dwa"]] == [True] * 4 + [False] * 2
+    assert [value == pytest.approx(1) for value in values["stch"]] == [True] * 2 + [False] * 4
 
 
-def test_a_rule_that_cannot_work_is_told_before_any_training(tmp_path: Path) -> None:
+def test_incompatible_method_is_rejected_before_training(tmp_path: Path) -> None:
     settings = ("baselines=auto", "decoder={name: cross_stitch}", "balancing={name: db_mtl}")
     with pytest.raises(ConfigError, match=r"^balancing.scope: features: this architecture"):
         train_experiment(make_tiny_experiment(*settings), tmp_path / "run", "cpu")

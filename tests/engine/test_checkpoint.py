@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, of this model or an error that names the file."""
+"""Tests of checkpoints: atomic writing, exact restoring, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from densemtl.errors import CheckpointError, OutputError
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Error that simulates the end of the process."""
 
 
 class Net(nn.Module):
-    """Convolution, batch statistics, a scalar, two names for one tensor, channels-last."""
+    """Model with batch statistics, a scalar, a shared tensor and channels-last weights."""
 
     def __init__(self, seed: int = 0, width: int = 4) -> None:
         super().__init__()
@@ -38,34 +38,34 @@ class Net(nn.Module):
         self.register_buffer("small", torch.randn(3).bfloat16())
 
 
-def same(one: nn.Module, other: nn.Module) -> bool:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+def have_equal_states(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_weights_and_configuration_come_back(tmp_path):
+def test_saved_weights_and_configuration_are_restored(tmp_path):
     model, fresh = Net(), Net(seed=1)
     save_weights(tmp_path / "best.safetensors", model, "tasks: [dépth]\n")
     weights = load_weights(tmp_path / "best.safetensors")
     assert weights.config_yaml == "tasks: [dépth]\n"
-    assert not same(model, fresh)
+    assert not have_equal_states(model, fresh)
     load_state_strict(fresh, weights.tensors, tmp_path)
-    assert same(model, fresh)
+    assert have_equal_states(model, fresh)
 
 
 @pytest.mark.parametrize("cut", ["empty", "header", "tensors", "text"])
-def test_a_corrupt_file_is_one_error_that_names_it(tmp_path, cut):
+def test_corrupt_weights_file_raises_an_error_with_its_name(tmp_path, cut):
     file = tmp_path / "best.safetensors"
     save_weights(file, Net(), "x: 1")
-    whole = file.read_bytes()
+    data = file.read_bytes()
     file.write_bytes(
-        {"empty": b"", "header": whole[:50], "tensors": whole[:-10], "text": b"hello" * 9}[cut]
+        {"empty": b"", "header": data[:50], "tensors": data[:-10], "text": b"hello" * 9}[cut]
     )
     with pytest.raises(CheckpointError, match=r"best.safetensors: not a readable"):
         load_weights(file)
 
 
-def test_a_missing_file_and_one_without_configuration(tmp_path):
+def test_missing_file_and_file_without_configuration_raise_errors(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone.safetensors"):
         load_weights(tmp_path / "gone.safetensors")
     checkpoint.save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
@@ -74,7 +74,7 @@ def test_a_missing_file_and_one_without_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["shape", "missing", "more"])
-def test_weights_of_another_model_are_refused(tmp_path, change):
+def test_weights_of_another_model_are_rejected(tmp_path, change):
     tensors = dict(Net(width=5 if change == "shape" else 4).state_dict())
     if change == "missing":
         del tensors["scale"]
@@ -84,22 +84,22 @@ def test_weights_of_another_model_are_refused(tmp_path, change):
         load_state_strict(Net(), tensors, "run/best")
 
 
-def test_an_interrupted_save_leaves_the_old_weights(tmp_path, monkeypatch):
+def test_interrupted_save_keeps_the_old_weights(tmp_path, monkeypatch):
     file = tmp_path / "best.safetensors"
     save_weights(file, Net(), "old")
 
-    def half(tensors, draft, metadata):
-        draft.write_bytes(b"half")
+    def write_half(tensors, tmp_file, metadata):
+        tmp_file.write_bytes(b"half")
         raise KilledError
 
-    monkeypatch.setattr(checkpoint, "save_file", half)
+    monkeypatch.setattr(checkpoint, "save_file", write_half)
     with pytest.raises(KilledError):
         save_weights(file, Net(seed=1), "new")
     assert load_weights(file).config_yaml == "old"
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_last_restores_the_model_and_the_loops_state(tmp_path):
+def test_checkpoint_restores_model_and_training_state(tmp_path):
     model, fresh = Net(), Net(seed=1)
     optimizer = torch.optim.Adam(model.parameters())
     sum(p.sum() for p in model.parameters()).backward()
@@ -108,34 +108,35 @@ def test_last_restores_the_model_and_the_loops_state(tmp_path):
     assert load_checkpoint(tmp_path, fresh) is None
     for step in (3, 7):
         save_checkpoint(tmp_path, model, state | {"step": step}, "x: 1")
-    found = load_checkpoint(tmp_path, fresh)
-    assert same(model, fresh)
-    assert found["step"] == 7
-    assert torch.equal(found["rng"], state["rng"])
-    again = torch.optim.Adam(fresh.parameters())
-    again.load_state_dict(found["optimizer"])
+    restored = load_checkpoint(tmp_path, fresh)
+    assert have_equal_states(model, fresh)
+    assert restored["step"] == 7
+    assert torch.equal(restored["rng"], state["rng"])
+    new_optimizer = torch.optim.Adam(fresh.parameters())
+    new_optimizer.load_state_dict(restored["optimizer"])
     assert torch.equal(
-        again.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"]
+        new_optimizer.state_dict()["state"][0]["exp_avg"],
+        optimizer.state_dict()["state"][0]["exp_avg"],
     )
 
 
-def test_an_interrupted_last_leaves_the_one_before(tmp_path, monkeypatch):
+def test_interrupted_checkpoint_keeps_the_previous_one(tmp_path, monkeypatch):
     model, fresh = Net(), Net(seed=1)
     save_checkpoint(tmp_path, model, {"step": 1}, "x: 1")
 
-    def killed(*_):
+    def raise_killed(*_):
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", killed)
+        patch.setattr(torch, "save", raise_killed)
         with pytest.raises(KilledError):
             save_checkpoint(tmp_path, Net(seed=2), {"step": 2}, "x: 1")
     assert load_checkpoint(tmp_path, fresh) == {"step": 1}
-    assert same(model, fresh)
+    assert have_equal_states(model, fresh)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_a_corrupt_last_says_which_file_and_what_to_do(tmp_path, content):
+def test_corrupt_training_state_raises_an_error_with_file_and_fix(tmp_path, content):
     save_checkpoint(tmp_path, Net(), {"step": 1}, "x: 1")
     file = tmp_path / "last" / "state.pt"
     file.unlink() if content is None else file.write_bytes(content)
@@ -143,14 +144,14 @@ def test_a_corrupt_last_says_which_file_and_what_to_do(tmp_path, content):
         load_checkpoint(tmp_path, Net())
 
 
-def test_state_is_never_unpickled_into_code(tmp_path):
+def test_state_with_code_is_not_unpickled(tmp_path):
     save_checkpoint(tmp_path, Net(), {"step": 1}, "x: 1")
     torch.save({"step": print}, tmp_path / "last" / "state.pt")
     with pytest.raises(CheckpointError, match=r"state.pt"):
         load_checkpoint(tmp_path, Net())
 
 
-def test_the_hash_is_of_values_and_names(tmp_path):
+def test_weights_hash_depends_on_values_and_names(tmp_path):
     model = Net()
     assert compute_weights_hash(model) == compute_weights_hash(Net())
     assert compute_weights_hash(model) == compute_weights_hash(
@@ -164,75 +165,75 @@ def test_the_hash_is_of_values_and_names(tmp_path):
     assert compute_weights_hash(linear) != compute_weights_hash(named)
 
 
-def flipped(file, place: int) -> None:
-    """Change one bit of a file."""
+def flip_bit(file, index: int) -> None:
+    """Invert one bit of a file."""
     data = bytearray(file.read_bytes())
-    data[place // 8] ^= 1 << place % 8
+    data[index // 8] ^= 1 << index % 8
     file.write_bytes(data)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "state.pt"])
-def test_a_flipped_bit_is_told_or_without_effect(tmp_path, name, rng):
-    """Neither safetensors nor torch looks at what it reads; these checksums do."""
+def test_flipped_bit_is_reported_or_has_no_effect(tmp_path, name, rng):
+    """safetensors and torch do not verify what they read; the checksums of the checkpoint do."""
     model, state = Net(), {"step": 1, "moment": torch.randn(64), "rng": torch.get_rng_state()}
     save_checkpoint(tmp_path, model, state, "x: 1")
     file = tmp_path / "last" / name
-    whole, told = file.read_bytes(), 0
-    for place in rng.integers(0, len(whole) * 8, 120).tolist():
-        flipped(file, place)
+    data, num_passed = file.read_bytes(), 0
+    for index in rng.integers(0, len(data) * 8, 120).tolist():
+        flip_bit(file, index)
         fresh = Net(seed=1)
         try:
-            found = load_checkpoint(tmp_path, fresh)
+            restored = load_checkpoint(tmp_path, fresh)
         except CheckpointError as error:
-            told += f"{tmp_path}/last" in str(error) and "\n" not in str(error)
+            num_passed += f"{tmp_path}/last" in str(error) and "\n" not in str(error)
         else:
-            assert same(model, fresh)
-            assert torch.equal(found["moment"], state["moment"])
-            assert torch.equal(found["rng"], state["rng"])
-            told += 1
-        file.write_bytes(whole)
-    assert told == 120
+            assert have_equal_states(model, fresh)
+            assert torch.equal(restored["moment"], state["moment"])
+            assert torch.equal(restored["rng"], state["rng"])
+            num_passed += 1
+        file.write_bytes(data)
+    assert num_passed == 120
 
 
-def test_weights_from_before_there_were_checksums_load(tmp_path):
+def test_weights_without_checksum_are_loaded(tmp_path):
     checkpoint.save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", {"config": "x: 1"})
     assert torch.equal(load_weights(tmp_path / "old.safetensors").tensors["a"], torch.ones(3))
 
 
-def test_a_state_of_another_save_is_told(tmp_path):
-    """Halves of two checkpoints, as a copy that was cut short leaves them, are no checkpoint."""
+def test_files_of_two_checkpoints_are_rejected(tmp_path):
+    """An interrupted copy can leave the weights of one checkpoint and the state of another."""
     save_checkpoint(tmp_path, Net(), {"step": 1}, "x: 1")
     older = (tmp_path / "last" / "state.pt").read_bytes()
     save_checkpoint(tmp_path, Net(seed=2), {"step": 2}, "x: 1")
     (tmp_path / "last" / "state.pt").write_bytes(older)
-    with pytest.raises(CheckpointError, match=r"state.pt: corrupt .*other bytes"):
+    with pytest.raises(CheckpointError, match=r"state.pt: corrupt .*not the bytes"):
         load_checkpoint(tmp_path, Net())
 
 
-@pytest.mark.parametrize("room", [0, 2000, 6000])
-def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path, room):
-    """The limit on a file's size stands for a full disk, which needs no mount."""
+@pytest.mark.parametrize("max_file_size", [0, 2000, 6000])
+def test_full_disk_raises_one_line_and_keeps_the_old_checkpoint(tmp_path, max_file_size):
+    """A limit of the file size simulates a full disk."""
     model = Net(width=64)
     save_checkpoint(tmp_path, model, {"step": 1}, "x: 1")
     save_weights(tmp_path / "best.safetensors", model, "x: 1")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, old_limit[1]))
     try:
         with pytest.raises(OutputError, match=r"last: cannot be written \(.*[Ff]ile too large"):
             save_checkpoint(tmp_path, Net(seed=1, width=64), {"moment": torch.ones(5000)}, "x: 1")
         with pytest.raises(OutputError, match=r"best.safetensors: cannot be written \(.*too large"):
             save_weights(tmp_path / "best.safetensors", Net(seed=1, width=64), "x: 1")
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
     fresh = Net(seed=2, width=64)
     assert load_checkpoint(tmp_path, fresh) == {"step": 1}
-    assert same(model, fresh)
+    assert have_equal_states(model, fresh)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last"]
 
 
-def test_the_same_weights_are_the_same_bytes(tmp_path):
-    """safetensors orders several keys of metadata at random, in each file anew."""
+def test_equal_weights_give_equal_files(tmp_path):
+    """safetensors writes several metadata keys in a different random order in each file."""
     for number in range(8):
         save_weights(tmp_path / f"{number}.safetensors", Net(), "x: 1")
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1

@@ -1,4 +1,4 @@
-"""A step of several batches is the step of one batch that joins them, under every rule."""
+"""Tests that steps with gradient accumulation equal steps with the joint batch, for all methods."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from densemtl.tasks.base import Task
 from densemtl.types import IGNORE_INDEX, SHARED, Batch, Predictions
 
 TASKS = ("semseg", "depth", "normals")
-FROM_LOSSES = (
+LOSS_METHODS = (
     *("fixed", "equal", "uncertainty", "dwa", "rlw", "gls", "dtp", "imtl_l", "stch", "famo"),
 )
-FROM_TORCHJD = (
+TORCHJD_METHODS = (
     *("upgrad", "dual_proj", "mgda", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "fairgrad"),
     "aligned_mtl",
 )
-OURS = ("gradvac", "gradnorm", "db_mtl")
+OTHER_GRADIENT_METHODS = ("gradvac", "gradnorm", "db_mtl")
 CASES = (
-    *((rule, {}) for rule in (*FROM_LOSSES, "graddrop")),
+    *((method, {}) for method in (*LOSS_METHODS, "graddrop")),
     *(
-        (rule, {"scope": scope})
-        for rule in (*FROM_TORCHJD, *OURS)
+        (method, {"scope": scope})
+        for method in (*TORCHJD_METHODS, *OTHER_GRADIENT_METHODS)
         for scope in ("features", "parameters")
     ),
 )
-IDS = ["-".join([rule, *options.values()]) for rule, options in CASES]
+IDS = ["-".join([method, *options.values()]) for method, options in CASES]
 OPTIONS = {"stch": {"warmup_epochs": 1}, "famo": {"lr": 0.5}}
 IMAGES, SIZE = 8, (6, 7)
 
 
 class Network(nn.Module):
-    """Two shared maps, one made of the other, and a head a task; in double precision."""
+    """Network with two consecutive shared feature maps and one head per task."""
 
     def __init__(self, channels: Mapping[str, int]) -> None:
         super().__init__()
@@ -53,19 +53,20 @@ class Network(nn.Module):
         self.batches += 1
         first = torch.tanh(self.first(image / 255))
         maps = self.handover([first, torch.tanh(self.second(first))])
-        joined = torch.cat(maps, dim=1)
-        return Predictions({task: head(joined) for task, head in self.heads.items()})
+        features = torch.cat(maps, dim=1)
+        return Predictions({task: head(features) for task, head in self.heads.items()})
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        own = {task: list(head.parameters()) for task, head in self.heads.items()}
-        return {SHARED: [*self.first.parameters(), *self.second.parameters()], **own}
+        heads = {task: list(head.parameters()) for task, head in self.heads.items()}
+        return {SHARED: [*self.first.parameters(), *self.second.parameters()], **heads}
 
 
-def make_step(tasks: Sequence[Task], rule: str, options: Mapping[str, str]) -> TrainStep:
+def make_step(tasks: Sequence[Task], method: str, options: Mapping[str, str]) -> TrainStep:
+    """Return a training step of a network in double precision."""
     torch.manual_seed(0)
     network = Network({task.name: task.channels for task in tasks}).double()
     balancer = registry.create(
-        "balancing", rule, tasks, options={**OPTIONS.get(rule, {}), **options}
+        "balancing", method, tasks, options={**OPTIONS.get(method, {}), **options}
     )
     parameters = [*network.parameters(), *balancer.parameters()]
     return TrainStep(
@@ -79,84 +80,89 @@ def make_step(tasks: Sequence[Task], rule: str, options: Mapping[str, str]) -> T
     )
 
 
-def draw(seed: int) -> Batch:
-    """Images with many void pixels; the first quarter has no depth, no two parts as many labels."""
-    numbers = torch.Generator().manual_seed(seed)
+def make_batch(seed: int) -> Batch:
+    """Return random images and targets with many ignored pixels.
+
+    Micro-batches have different numbers of labels, and the first quarter of the images has no
+    depth labels.
+    """
+    generator = torch.Generator().manual_seed(seed)
     shape = (IMAGES, *SIZE)
-    semseg = torch.randint(0, 3, shape, generator=numbers, dtype=torch.uint8)
-    semseg[torch.rand(shape, generator=numbers) < 0.4] = IGNORE_INDEX
-    depth = 1 + torch.rand(IMAGES, 1, *SIZE, generator=numbers)
-    depth[torch.rand(depth.shape, generator=numbers) < 0.4] = torch.nan
+    semseg = torch.randint(0, 3, shape, generator=generator, dtype=torch.uint8)
+    semseg[torch.rand(shape, generator=generator) < 0.4] = IGNORE_INDEX
+    depth = 1 + torch.rand(IMAGES, 1, *SIZE, generator=generator)
+    depth[torch.rand(depth.shape, generator=generator) < 0.4] = torch.nan
     depth[: IMAGES // 4] = torch.nan
-    normals = nn.functional.normalize(torch.randn(IMAGES, 3, *SIZE, generator=numbers))
-    image = 255 * torch.rand(IMAGES, 3, *SIZE, generator=numbers).double()
+    normals = nn.functional.normalize(torch.randn(IMAGES, 3, *SIZE, generator=generator))
+    image = 255 * torch.rand(IMAGES, 3, *SIZE, generator=generator).double()
     targets = {"semseg": semseg, "depth": depth, "normals": normals}
     return Batch(image, targets, [""] * IMAGES, [])
 
 
-def parts(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
-    cut = {task: target.split(sizes) for task, target in batch.targets.items()}
+def split_batch(batch: Batch, sizes: Sequence[int]) -> list[Batch]:
+    """Split a batch into micro-batches of the given numbers of images."""
+    parts = {task: target.split(sizes) for task, target in batch.targets.items()}
     return [
-        Batch(image, {task: each[i] for task, each in cut.items()}, [""] * len(image), [])
+        Batch(image, {task: targets[i] for task, targets in parts.items()}, [""] * len(image), [])
         for i, image in enumerate(batch.image.split(sizes))
     ]
 
 
-def assert_equal_steps(one: TrainStep, other: TrainStep, sizes: Sequence[int]) -> None:
-    """For three steps in two epochs, since rules remember."""
-    for number in range(3):
-        batch = draw(number)
-        whole, split = one.run([batch]), other.run(parts(batch, sizes))
-        _assert_close(split, whole)
-        _assert_close(_gradients(other), _gradients(one))
-        if number == 1:
-            one.balancer.end_epoch(), other.balancer.end_epoch()
+def assert_equal_steps(joint: TrainStep, accumulated: TrainStep, sizes: Sequence[int]) -> None:
+    """Compare three steps in two epochs, because methods have state."""
+    for step in range(3):
+        batch = make_batch(step)
+        expected, actual = joint.run([batch]), accumulated.run(split_batch(batch, sizes))
+        _assert_close(actual, expected)
+        _assert_close(_get_gradients(accumulated), _get_gradients(joint))
+        if step == 1:
+            joint.balancer.end_epoch(), accumulated.balancer.end_epoch()
 
 
-def _assert_close(found: StepLog, expected: StepLog) -> None:
-    assert found.keys() == expected.keys()
+def _assert_close(actual: StepLog, expected: StepLog) -> None:
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(actual[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def _gradients(each: TrainStep) -> StepLog:
-    modules = nn.ModuleDict({"model": each.model, "balancer": each.balancer})
+def _get_gradients(step: TrainStep) -> StepLog:
+    modules = nn.ModuleDict({"model": step.model, "balancer": step.balancer})
     return {name: parameter.grad for name, parameter in modules.named_parameters()}
 
 
-def test_every_rule_is_here() -> None:
-    assert {rule for rule, _ in CASES} == set(list_names("balancing"))
+def test_cases_cover_all_methods() -> None:
+    assert {method for method, _ in CASES} == set(list_names("balancing"))
 
 
-@pytest.mark.parametrize(("rule", "options"), CASES, ids=IDS)
-def test_parts_equal_the_joined_batch(
-    make_task: Callable[..., Task], rule: str, options: dict[str, str]
+@pytest.mark.parametrize(("method", "options"), CASES, ids=IDS)
+def test_accumulated_step_equals_joint_step(
+    make_task: Callable[..., Task], method: str, options: dict[str, str]
 ) -> None:
-    """With labels unlike in number, and a task that one part has none of."""
-    if rule in FROM_TORCHJD:
+    """Micro-batches have different numbers of labels, and one has no labels of a task."""
+    if method in TORCHJD_METHODS:
         pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
-    # Gradients of L1 are all of one size, so that they may cancel out, and then have no sign to
-    # drop by; those of silog are not.
+    # L1 gradients all have the same magnitude and may cancel out exactly. GradDrop then has no sign
+    # to select by. Gradients of silog do not cancel out.
     tasks = [make_task("semseg"), make_task("depth", loss="silog"), make_task("normals")]
     assert_equal_steps(
-        make_step(tasks, rule, options), make_step(tasks, rule, options), [2] * (IMAGES // 2)
+        make_step(tasks, method, options), make_step(tasks, method, options), [2] * (IMAGES // 2)
     )
 
 
 @pytest.mark.parametrize("loss", ["l1", "log_l1", "silog"])
-def test_parts_of_unlike_size(make_task: Callable[..., Task], loss: str) -> None:
-    """Such as the loader does not give; silog is a mean over images, the others over pixels."""
+def test_micro_batches_of_different_sizes(make_task: Callable[..., Task], loss: str) -> None:
+    """The loader never produces such sizes. silog averages over images, the others over pixels."""
     tasks = [make_task("semseg"), make_task("depth", loss=loss), make_task("normals")]
     assert_equal_steps(make_step(tasks, "gls", {}), make_step(tasks, "gls", {}), [1, 5, 2])
 
 
-@pytest.mark.parametrize(("rule", "options"), CASES, ids=IDS)
-def test_each_batch_is_seen_once(
-    make_task: Callable[..., Task], rule: str, options: dict[str, str]
+@pytest.mark.parametrize(("method", "options"), CASES, ids=IDS)
+def test_buffers_are_updated_once_per_micro_batch(
+    make_task: Callable[..., Task], method: str, options: dict[str, str]
 ) -> None:
-    """By what a network keeps of its batches, however often a rule looks."""
-    if rule in FROM_TORCHJD:
+    """Replays of a micro-batch must not change buffers of the model."""
+    if method in TORCHJD_METHODS:
         pytest.importorskip("torchjd", reason='needs pip install "densemtl[balancing]"')
-    made = make_step([make_task(task) for task in TASKS], rule, options)
-    made.run(parts(draw(0), [4, 4]))
-    assert made.model.batches == 2
+    step = make_step([make_task(task) for task in TASKS], method, options)
+    step.run(split_batch(make_batch(0), [4, 4]))
+    assert step.model.batches == 2

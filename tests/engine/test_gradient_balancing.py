@@ -1,4 +1,4 @@
-"""Rules that weigh gradients, in the loop."""
+"""Tests of gradient methods in the training loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from densemtl.runs.train_run import train_experiment
 from tests.helpers.experiments import make_tiny_experiment
 
 
-def test_what_was_weighed_is_logged_and_drawn(tmp_path: Path) -> None:
+def test_norms_cosines_and_weights_are_logged_and_plotted(tmp_path: Path) -> None:
     train_experiment(
         make_tiny_experiment("balancing={name: gradvac}", "train.grad_accum_steps=2"),
         tmp_path,
@@ -24,8 +24,8 @@ def test_what_was_weighed_is_logged_and_drawn(tmp_path: Path) -> None:
     for line in lines:
         assert line["norm/semseg"] > 0 < line["norm/depth"]
         assert -1 <= line["cosine/semseg~depth"] <= 1
-        told = line["weight/semseg"] * line["semseg"] + line["weight/depth"] * line["depth"]
-        assert line["total"] == pytest.approx(told, rel=1e-5)
+        expected = line["weight/semseg"] * line["semseg"] + line["weight/depth"] * line["depth"]
+        assert line["total"] == pytest.approx(expected, rel=1e-5)
     assert (tmp_path / "balancing.png").exists()
 
 
@@ -36,13 +36,13 @@ def test_what_was_weighed_is_logged_and_drawn(tmp_path: Path) -> None:
         ("single_task", "features", "balancing: one task has no gradients to weigh: use fixed"),
     ],
 )
-def test_what_shares_nothing_is_refused_before_any_training(
+def test_model_without_sharing_is_rejected_before_training(
     tmp_path: Path, decoder: str, scope: str, message: str
 ) -> None:
-    alone = ("tasks=[depth]",) if decoder == "single_task" else ()
+    tasks = ("tasks=[depth]",) if decoder == "single_task" else ()
     balancing = f"balancing={{name: gradvac, scope: {scope}}}"
     experiment = make_tiny_experiment(
-        *alone, f"decoder={{name: {decoder}}}", balancing, "baselines=auto"
+        *tasks, f"decoder={{name: {decoder}}}", balancing, "baselines=auto"
     )
     with pytest.raises(ConfigError, match=message):
         train_experiment(experiment, tmp_path / "run", "cpu")

@@ -1,4 +1,4 @@
-"""Losses one step late, checked as they are read."""
+"""Tests of the loss monitor, which returns and checks losses one step late."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ import torch
 from densemtl.engine.loss_monitor import LossMonitor, NonFiniteLossError, RunningMeans
 
 
-def losses(semseg: float, depth: float = 1.0) -> dict[str, torch.Tensor]:
+def make_losses(semseg: float, depth: float = 1.0) -> dict[str, torch.Tensor]:
     return {"semseg": torch.tensor(semseg, requires_grad=True), "depth": torch.tensor(depth)}
 
 
-def test_each_step_is_given_back_once_one_step_late():
+def test_losses_are_returned_once_and_one_step_late():
     monitor = LossMonitor()
-    assert monitor.update(1, losses(0.5)) is None
-    assert monitor.update(2, losses(0.25, 2.0)) == {"semseg": 0.5, "depth": 1.0}
+    assert monitor.update(1, make_losses(0.5)) is None
+    assert monitor.update(2, make_losses(0.25, 2.0)) == {"semseg": 0.5, "depth": 1.0}
     assert monitor.flush() == {"semseg": 0.25, "depth": 2.0}
     assert monitor.flush() is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_names_its_task_and_step(value):
+def test_non_finite_loss_raises_an_error_with_task_and_step(value):
     monitor = LossMonitor()
-    monitor.update(7, losses(1.0, value))
+    monitor.update(7, make_losses(1.0, value))
     with pytest.raises(NonFiniteLossError, match=rf"loss of depth is {value} at step 7"):
-        monitor.update(8, losses(1.0))
+        monitor.update(8, make_losses(1.0))
 
 
-def test_every_broken_task_is_named():
+def test_error_names_all_tasks_with_non_finite_loss():
     monitor = LossMonitor()
-    monitor.update(3, losses(math.nan, math.inf))
+    monitor.update(3, make_losses(math.nan, math.inf))
     with pytest.raises(NonFiniteLossError, match="semseg is nan, depth is inf at step 3"):
         monitor.flush()
 
 
-def test_forgiven_steps_are_told_and_left_out():
-    told: list[str] = []
-    monitor = LossMonitor(skip_non_finite=True, report=told.append)
-    monitor.update(4, losses(math.nan))
-    assert monitor.update(5, losses(2.0)) is None
-    assert told == ["step 4 skipped: loss of semseg is nan"]
+def test_skipped_steps_are_reported_and_left_out():
+    messages: list[str] = []
+    monitor = LossMonitor(skip_non_finite=True, report=messages.append)
+    monitor.update(4, make_losses(math.nan))
+    assert monitor.update(5, make_losses(2.0)) is None
+    assert messages == ["step 4 skipped: loss of semseg is nan"]
     assert monitor.flush() == {"semseg": 2.0, "depth": 1.0}
 
 
-def test_means_since_they_were_last_taken():
+def test_running_means_are_reset_when_computed():
     means = RunningMeans()
     assert means.compute_and_reset() == {}
     means.add({"a": 1.0, "b": 4.0})

@@ -1,4 +1,4 @@
-"""Which validation is kept."""
+"""Tests of the selection of the best validation."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
         ((20, 1.0), (math.nan, 1.0), True),
     ],
 )
-def test_the_mean_relative_gain_decides(
+def test_is_better_compares_the_mean_relative_gain(
     tasks: list[Task], new: tuple[float, float], old: tuple[float, float], better: bool
 ) -> None:
-    def named(values: tuple[float, float]) -> dict[str, float]:
+    def make_scores(values: tuple[float, float]) -> dict[str, float]:
         return {task.name: value for task, value in zip(tasks, values, strict=True)}
 
-    assert is_better(named(new), named(old), tasks) is better
+    assert is_better(make_scores(new), make_scores(old), tasks) is better
 
 
-def test_anything_beats_nothing(tasks: list[Task]) -> None:
+def test_first_validation_is_always_better(tasks: list[Task]) -> None:
     assert is_better({"semseg": math.nan, "depth": math.nan}, None, tasks)
 
 
-def test_one_number_a_task_is_looked_at(tasks: list[Task], make_task: Callable[..., Task]) -> None:
+def test_selection_scores_hold_one_metric_per_task(
+    tasks: list[Task], make_task: Callable[..., Task]
+) -> None:
     scores = {"semseg": {"mIoU": 3.0, "x": 1.0}, "depth": {"rmse": 2.0, "rmse_per_image": 5.0}}
     assert get_selection_scores(scores, tasks, "survey") == {"semseg": 3.0, "depth": 2.0}
     edges = {"edge": {"pixel_maxF": 4.0}}
