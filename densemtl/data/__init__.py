@@ -1,1 +1,1 @@
-"""Data sets and the way from their samples to batches."""
+"""Dataset base classes, caches, and the loaders that turn samples into batches."""

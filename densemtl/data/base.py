@@ -1,4 +1,4 @@
-"""What every dataset is: numbered samples, read on demand, with only the labels asked for."""
+"""Base class of all datasets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,38 @@ from densemtl.types import Sample, Split
 
 
 class DenseDataset(ABC):
-    """A split of a dataset. Subclasses take `split`, `tasks` and keyword-only options.
+    """Base class of a split of a dataset.
+
+    Samples are numbered from 0 and read on demand. The constructor of a subclass takes `split`,
+    `tasks` and keyword-only options, sets `ids`, and implements `task_defaults` and `__getitem__`.
+
+    Args:
+        split: "train" or "val".
+        tasks: names of the tasks whose labels are read; files of other labels are not opened.
 
     Attributes:
-        split: "train" or "val".
-        tasks: names of the labels to read; no others are touched.
-        ids: the name of each image, in order.
-        shard_sizes: numbers of images that are stored together, in order; training reads them one
-            after the other. Empty where any image is read as fast as any other.
+        ids: name of each image, in order.
+        shard_sizes: number of images in each shard, in order; training reads shard after shard.
+            Empty if all images can be read at the same cost in any order.
+
+    Example:
+        >>> import numpy as np
+        >>> from densemtl.types import Sample
+        >>> class Squares(DenseDataset):
+        ...     ids = ("small", "large")
+        ...
+        ...     @classmethod
+        ...     def task_defaults(cls, **options):
+        ...         return {"semseg": {"class_names": ["background", "square"]}}
+        ...
+        ...     def __getitem__(self, index):
+        ...         semseg = np.zeros((16, 16), np.uint8)
+        ...         semseg[: 4 * index + 4, : 4 * index + 4] = 1
+        ...         image = np.repeat(semseg[..., None] * np.uint8(255), 3, axis=2)
+        ...         return Sample(image, {"semseg": semseg}, self.ids[index])
+        >>> dataset = Squares("train", ["semseg"])
+        >>> len(dataset), dataset[1].size
+        (2, (16, 16))
     """
 
     ids: Sequence[str]
@@ -31,31 +55,55 @@ class DenseDataset(ABC):
     @classmethod
     @abstractmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """{task name: default options of that task here}, such as its class names.
+        """Return the tasks that the dataset has labels for, with their default options.
 
-        A pure statement: reads no label and needs no data on disk (a folder dataset reads its
-        description from `options`).
+        No label is read, so that the configuration can be validated before the data is there.
+
+        Args:
+            **options: the options of the dataset, without `split` and `tasks`.
+
+        Returns:
+            {task name: {option: default value}}, for example the class names.
         """
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Read one sample.
 
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            The image and the labels of `tasks`; a task without a label for this image is absent.
+
         Raises:
-            DataError: a file is missing, corrupt, of another size or out of range; names it.
+            DataError: if a file is missing or corrupt, or a label has a wrong size or value; the
+                message names the file.
         """
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def fingerprint(self) -> str:
-        """A short hash of what is scored: dataset, split and image ids, in order."""
+        """Return a hash that identifies the evaluated images.
+
+        Results are compared only if their fingerprints are equal.
+
+        Returns:
+            12 hexadecimal digits, which depend on the class, the split and the image ids in order.
+        """
         text = "\n".join([type(self).__name__, self.split, *self.ids])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def get_sample_version(self, index: int) -> str:
-        """Changes when what a sample is read from changes; at most 64 ASCII characters.
+        """Return a string that changes when the files of a sample change.
 
-        The same throughout for datasets that are read from no files.
+        Caches on disk compare it to detect stale entries.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            At most 64 ASCII characters; always "" for datasets that read no files.
         """
         return ""

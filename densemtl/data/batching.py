@@ -1,8 +1,9 @@
-"""From datasets to batches: augmentation in workers, exact order, nothing lost or seen twice.
+"""Samplers, collate functions and loaders that turn samples into batches.
 
-A training draw is (epoch, index), and all randomness of a sample comes from (seed, epoch, index):
-batches are the same for any number of workers, and a run resumed inside an epoch sees the same.
-Ranks share each batch; in evaluation they share the images.
+The sampler yields pairs (epoch, index), and all randomness of a training sample is seeded by
+(seed, epoch, index). Batches are therefore the same for any number of worker processes, and a run
+that is resumed in the middle of an epoch gets the same remaining batches. In training, ranks share
+each batch; in evaluation, ranks share the images of the split.
 """
 
 from __future__ import annotations
@@ -26,17 +27,29 @@ from densemtl.transforms.random_geometry import RandomGeometry
 from densemtl.types import Batch, ImagePlacement, Sample, Size
 
 SHUFFLE_BUFFER_SHARDS = 8
-"""Chunks of a dataset that are shuffled together."""
+"""Number of shards whose images are shuffled together."""
 
 EpochIndex = tuple[int, int]
-"""(epoch, index into the dataset)."""
+"""Pair (epoch, index into the dataset)."""
 
 ImageTransform = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
-"""HxWx3 RGB -> the same layout, with other colours at the same places."""
+"""Color transform: takes an RGB image (H, W, 3) and a generator, returns an image of this shape."""
 
 
 class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
-    """A dataset seen through random geometry and colour, at one size."""
+    """Dataset of augmented training samples that all have one size.
+
+    The index is a pair (epoch, index), so that every epoch sees other random transforms.
+
+    Args:
+        dataset: training split.
+        tasks: tasks whose labels are transformed; other labels are dropped.
+        size: (height, width) of the network's input in pixels.
+        fit: "resize" stretches images to `size`; "pad" keeps their pixels and pads or crops.
+        random_geometry: distribution of the geometric transforms.
+        image_transforms: color transforms of the image, applied in this order after the geometry.
+        seed: seed of all random transforms.
+    """
 
     def __init__(
         self,
@@ -57,20 +70,42 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         )
 
     def __getitem__(self, epoch_index: EpochIndex) -> tuple[Sample, ImagePlacement]:
+        """Read and augment one sample.
+
+        Args:
+            epoch_index: (epoch, index into the dataset).
+
+        Returns:
+            The augmented sample, and its placement, which covers the whole input.
+
+        Raises:
+            DataError: if the sample cannot be read, or a label does not fit its task.
+        """
         epoch, index = epoch_index
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.dataset[index]
         geometry = self.random_geometry.sample(sample, self.size, self.fit, rng)
         image = geometry.apply_image(sample.image)
-        for recolour in self.image_transforms:
-            image = recolour(image, rng)
+        for image_transform in self.image_transforms:
+            image = image_transform(image, rng)
         targets = self.warp_labels(sample, geometry)
         return Sample(image, targets, sample.id), ImagePlacement(self.size, (0, 0, *self.size))
 
     def warp_labels(
         self, sample: Sample, transform: GeometricTransform
     ) -> dict[str, NDArray[np.generic]]:
-        """The labels that the sample has of each task, as the geometry shows them."""
+        """Apply a geometric transform to the labels of a sample.
+
+        Args:
+            sample: sample as the dataset reads it.
+            transform: transform that is also applied to the image.
+
+        Returns:
+            {task name: transformed label}, without the tasks that have no label in `sample`.
+
+        Raises:
+            DataError: if a label does not fit its task.
+        """
         labels = {task: _get_checked_label(task, sample) for task in self.tasks}
         return {
             task.name: task.transform_label(label, transform)
@@ -83,12 +118,30 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
 
 
 class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
-    """A dataset whose images fit the network's input and whose labels stay as they are."""
+    """Dataset of evaluation samples: images fit the input, labels keep their original size.
+
+    Args:
+        dataset: validation split.
+        size: (height, width) of the network's input in pixels.
+        fit: "resize" stretches images to `size`; "pad" places them unscaled in the middle.
+    """
 
     def __init__(self, dataset: DenseDataset, size: Size, fit: FitMode) -> None:
         self.dataset, self.size, self.fit = dataset, size, fit
 
     def __getitem__(self, index: int) -> tuple[Sample, ImagePlacement]:
+        """Read one sample and fit its image to the input.
+
+        Args:
+            index: position in the dataset.
+
+        Returns:
+            The sample with the fitted image and unchanged labels, and the placement of the
+            original image in the input.
+
+        Raises:
+            DataError: if the sample cannot be read, or is larger than the padded input.
+        """
         sample = self.dataset[index]
         if self.fit == "pad" and (sample.size[0] > self.size[0] or sample.size[1] > self.size[1]):
             raise DataError(
@@ -105,10 +158,21 @@ class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
 
 
 class EpochSampler(Sampler[EpochIndex]):
-    """A fresh shuffle an epoch, from (seed, epoch) alone; can start inside the epoch.
+    """Sampler of a new random order per epoch, which can start in the middle of an epoch.
 
-    Chunks are shuffled, and then, `MIXED` neighbours at a time, the images in them. Of N ranks each
-    takes every Nth draw, so that what they take makes up the same batches.
+    The order depends on the seed and the epoch only. If the dataset has shards, the shards are
+    shuffled, and then the images within each group of `SHUFFLE_BUFFER_SHARDS` consecutive shards.
+    Each of N ranks takes every N-th index, so that together they get the batches of one process.
+
+    Args:
+        length: number of images.
+        seed: seed of the orders.
+        shard_sizes: number of images in each shard; empty if the dataset has no shards.
+
+    Attributes:
+        epoch: epoch of the next iteration; the caller sets it.
+        start_index: position in the epoch at which the next iteration starts, counted over all
+            ranks; the caller sets it.
     """
 
     def __init__(self, length: int, seed: int, shard_sizes: Sequence[int] = ()) -> None:
@@ -123,8 +187,8 @@ class EpochSampler(Sampler[EpochIndex]):
             yield self.epoch, int(index)
 
     def _shuffle_by_shards(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        chunks = np.split(np.arange(self.length), np.cumsum(self.shard_sizes)[:-1])
-        shuffled = [chunks[index] for index in rng.permutation(len(chunks))]
+        shards = np.split(np.arange(self.length), np.cumsum(self.shard_sizes)[:-1])
+        shuffled = [shards[index] for index in rng.permutation(len(shards))]
         groups = [
             shuffled[start : start + SHUFFLE_BUFFER_SHARDS]
             for start in range(0, len(shuffled), SHUFFLE_BUFFER_SHARDS)
@@ -136,13 +200,27 @@ class EpochSampler(Sampler[EpochIndex]):
 
 
 class TrainCollate:
-    """Samples -> Batch; tasks without a label become all void."""
+    """Collate function of training batches.
+
+    Tasks without a label for an image get a target of ignored pixels only.
+
+    Args:
+        tasks: tasks whose targets the batch contains.
+    """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tasks
 
     def __call__(self, items: Sequence[tuple[Sample, ImagePlacement]]) -> Batch:
-        """B samples with images of one size -> a batch; smaller labels sit in the top left."""
+        """Join samples to a batch.
+
+        Args:
+            items: B pairs of a sample and its placement; all images have the same size.
+
+        Returns:
+            The batch. Targets have the largest original size of the items; smaller labels are in
+            the top left corner, and the rest are ignored pixels.
+        """
         samples = [sample for sample, _ in items]
         frames = [frame for _, frame in items]
         size = max(f.size[0] for f in frames), max(f.size[1] for f in frames)
@@ -155,36 +233,59 @@ class TrainCollate:
         return Batch(image.permute(0, 3, 1, 2), targets, ids, frames)
 
     def get_label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
-        """As `TrainDataset` left it, which has looked at it."""
+        """Return the label of a task, which `TrainDataset` has already checked.
+
+        Args:
+            task: task of the label.
+            sample: sample of a batch.
+
+        Returns:
+            The label, or None if the sample has none.
+        """
         return sample.targets.get(task.name)
 
 
 class EvalCollate(TrainCollate):
-    """Likewise of samples whose labels nobody has looked at yet."""
+    """Collate function of evaluation batches, which also checks the labels.
+
+    Args:
+        tasks: tasks whose targets the batch contains.
+    """
 
     def get_label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
-        """As it came from the dataset, if it is one of such a task."""
+        """Check and return the label of a task.
+
+        Args:
+            task: task of the label.
+            sample: sample as the dataset read it.
+
+        Returns:
+            The label, or None if the sample has none.
+
+        Raises:
+            DataError: if the label does not fit the task.
+        """
         return _get_checked_label(task, sample)
 
 
 def _get_checked_label(task: Task, sample: Sample) -> NDArray[np.generic] | None:
-    """A task's label, if the sample has one.
+    """Return the label of a task, or None if the sample has none.
 
     Raises:
-        DataError: it is no label of such a task.
+        DataError: if the label does not fit the task.
     """
     label = sample.targets.get(task.name)
-    misfit = "" if label is None else task.find_label_error(label)
-    if misfit:
+    error = "" if label is None else task.find_label_error(label)
+    if error:
         raise DataError(
-            f"image {sample.id}: the label of {task.name!r} {misfit}: change the task's kind or"
+            f"image {sample.id}: the label of {task.name!r} {error}: change the task's kind or"
             " options to suit the data"
         )
     return label
 
 
 def _pad_label(label: NDArray[np.generic] | None, task: Task, size: Size) -> NDArray[np.generic]:
-    """A label in the top left of a map of void, or as it is where it has the size."""
+    """Pad a label at the right and bottom with ignored pixels; None gives ignored pixels only."""
     if label is not None and label.shape[:2] == size:
         return label
     canvas = task.make_empty_label(size)
@@ -196,16 +297,28 @@ def _pad_label(label: NDArray[np.generic] | None, task: Task, size: Size) -> NDA
 def make_train_loader(
     dataset: TrainDataset, batch_size: int, num_workers: int, pin_memory: bool = False
 ) -> ErrorForwardingDataLoader[Batch]:
-    """Shuffled batches of one size, or a rank's share of them; the last, smaller one is left out.
+    """Create the loader of shuffled training batches.
+
+    With several ranks, each rank gets its share of every batch. The last batch of an epoch is
+    dropped if it is smaller than the others.
+
+    Args:
+        dataset: augmented training samples.
+        batch_size: number of images per batch, over all ranks.
+        num_workers: number of worker processes; 0 reads in this process.
+        pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
+
+    Returns:
+        The loader; set `loader.sampler.epoch` before each iteration.
 
     Raises:
-        DataError: fewer images than one batch, which would train nothing.
-        ConfigError: ranks cannot share a batch alike.
+        DataError: if there are fewer images than one batch.
+        ConfigError: if the batch size is no multiple of the number of ranks.
     """
     if len(dataset) < batch_size:
         raise DataError(
             f"{len(dataset)} training images do not fill one batch of {batch_size}: "
-            f"lower loader.batch_size or add images"
+            f"decrease loader.batch_size or add images"
         )
     return ErrorForwardingDataLoader(
         dataset,
@@ -226,7 +339,20 @@ def make_eval_loader(
     num_workers: int,
     pin_memory: bool = False,
 ) -> ErrorForwardingDataLoader[Batch]:
-    """Every image exactly once, in order; of N ranks each takes every Nth image."""
+    """Create the loader that yields every image of a split exactly once, in order.
+
+    Each of N ranks gets every N-th image.
+
+    Args:
+        dataset: evaluation samples.
+        tasks: tasks whose targets the batches contain.
+        batch_size: number of images per batch and rank.
+        num_workers: number of worker processes; 0 reads in this process.
+        pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
+
+    Returns:
+        The loader.
+    """
     return ErrorForwardingDataLoader(
         dataset,
         EvalCollate(tasks),

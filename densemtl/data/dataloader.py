@@ -1,4 +1,4 @@
-"""A DataLoader whose workers fail as clearly as the main process, and keep to one thread each."""
+"""DataLoader that forwards errors of worker processes as they were raised."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from densemtl.errors import UserError, WorkerError
 T = TypeVar("T")
 
 WORKER_KILLED_MESSAGE = (
-    "a process that reads images was killed, perhaps for want of memory: decrease"
-    " loader.num_workers; a training goes on when the same command is given again"
+    "a worker process that reads images was killed, perhaps because memory ran out: decrease"
+    " loader.num_workers and run the same command again; training resumes"
 )
 
 
 @contextmanager
 def translate_worker_errors() -> Iterator[None]:
-    """One line where a worker was killed.
+    """Raise an error of one line if a worker process is killed.
 
-    torch raises a plain RuntimeError then, from a signal handler: wherever this process may be.
+    torch then raises a plain RuntimeError from a signal handler, which may interrupt the main
+    process at any statement. Therefore whole training and evaluation runs are wrapped.
+
+    Yields:
+        Nothing.
 
     Raises:
-        WorkerError: one was.
+        WorkerError: if a worker process was killed.
     """
     try:
         yield
@@ -38,10 +42,17 @@ def translate_worker_errors() -> Iterator[None]:
 
 
 class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
-    """As torch's, but a `UserError` in a worker arrives as it was raised.
+    """DataLoader that raises a `UserError` of a worker process unchanged.
 
-    torch would hand it over as a text with the worker's traceback. Whatever else goes wrong in a
-    worker is a bug and keeps that traceback. A worker that was killed is a `WorkerError`.
+    The loader of torch would raise it with the worker's traceback as its message. Other exceptions
+    in a worker are bugs and keep that traceback. A killed worker raises a `WorkerError`. Each
+    worker uses one thread.
+
+    Args:
+        dataset: map-style dataset.
+        collate_fn: function from the samples of a batch to the batch; from one sample to the item
+            if `batch_size` is None.
+        **options: further arguments of `torch.utils.data.DataLoader`.
     """
 
     def __init__(
@@ -51,12 +62,22 @@ class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
             _CatchErrors(dataset),
             collate_fn=_ForwardErrors(collate_fn),
             worker_init_fn=_use_one_thread,
-            # A loader draws a seed whenever it starts: not from those that training goes on from.
+            # A loader draws a base seed whenever it starts. A generator of its own keeps this from
+            # advancing the global generator, which is restored when a run is resumed.
             generator=torch.Generator(),
             **options,
         )
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
+        """Iterate over the batches.
+
+        Yields:
+            The batches.
+
+        Raises:
+            UserError: if the dataset raised it, in this process or in a worker.
+            WorkerError: if a worker process was killed.
+        """
         with translate_worker_errors():
             for batch in super().__iter__():
                 if isinstance(batch, UserError):
@@ -65,12 +86,12 @@ class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
 
 
 def as_is(item: T) -> T:
-    """Return an item unchanged: the collate function of a loader that makes no batches."""
+    """Return an item unchanged; the collate function of a loader that makes no batches."""
     return item
 
 
 class _CatchErrors(Dataset[Any]):
-    """A dataset that gives a user's error back instead of raising it."""
+    """Dataset that returns a `UserError` instead of raising it."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -86,7 +107,7 @@ class _CatchErrors(Dataset[Any]):
 
 
 class _ForwardErrors:
-    """A collate function that lets the first error of a batch through."""
+    """Collate function that returns the first error among the samples of a batch."""
 
     def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
         self._collate_fn = collate_fn
@@ -98,7 +119,7 @@ class _ForwardErrors:
 
 
 def _use_one_thread(_: int) -> None:
-    """Workers are the parallelism; OpenCV's own threads would fight them for the cores."""
+    """Set OpenCV to one thread, since the workers already use all cores."""
     import cv2
 
     cv2.setNumThreads(0)

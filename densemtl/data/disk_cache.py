@@ -1,4 +1,4 @@
-"""Decoded samples kept on disk and mapped into memory, for sets that memory does not hold."""
+"""Cache of decoded samples on disk, for datasets that exceed the memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _IMAGE_FIELD, _VERSION_FIELD, _TARGET_PREFIX = "image", "stamp", "target "
 
 
 class MemmapCacheDataset(DenseDataset):
-    """Another dataset whose samples are written down as they are first read.
+    """Dataset that writes decoded samples to disk when they are first read.
 
-    A sample is one .npy file, a record of its arrays, which is mapped and not read: what a crop
-    leaves out never leaves the disk, and processes on one machine share what does. A file is
-    written whole or not at all, by whoever comes first, and anew when the sample's own files
-    change (`DenseDataset.stamp`).
+    A sample is one .npy file with a record of its arrays. The file is mapped into memory: pixels
+    outside a crop are not read from disk, and processes on one machine share the pages that are.
+    Files are written atomically by the process that reads the sample first, and again if the files
+    of the sample change (`DenseDataset.get_sample_version`).
 
     Args:
-        dataset: what is cached.
-        folder: of this dataset with these options, and nothing else.
+        dataset: dataset to cache.
+        folder: folder for this dataset with these options and nothing else.
     """
 
     def __init__(self, dataset: DenseDataset, folder: Path) -> None:
@@ -36,33 +36,39 @@ class MemmapCacheDataset(DenseDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """A cache offers what it wraps."""
-        raise NotImplementedError("ask the dataset that is cached")
+        """Raise an error, since a cache has the tasks of the cached dataset."""
+        raise NotImplementedError("call task_defaults of the class of the cached dataset")
 
     def __getitem__(self, index: int) -> Sample:
-        """From the cache, or else read and written to it.
+        """Read a sample from the cache, or from the dataset and write it to the cache.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            The sample; changes to its arrays stay in memory.
 
         Raises:
-            DataError: it cannot be read.
-            OutputError: the cache cannot be written.
+            DataError: if the sample cannot be read.
+            OutputError: if the cache cannot be written.
         """
-        file, stamp = self._folder / f"{index:07d}.npy", self._dataset.get_sample_version(index)
-        arrays = _load_record(file, stamp)
+        file, version = self._folder / f"{index:07d}.npy", self._dataset.get_sample_version(index)
+        arrays = _load_record(file, version)
         if arrays is not None:
             image = arrays.pop(_IMAGE_FIELD)
             targets = {name.removeprefix(_TARGET_PREFIX): array for name, array in arrays.items()}
             return Sample(image, targets, self.ids[index])
         sample = self._dataset[index]
         targets = {_TARGET_PREFIX + name: target for name, target in sample.targets.items()}
-        _save_record(file, stamp, {_IMAGE_FIELD: sample.image, **targets})
+        _save_record(file, version, {_IMAGE_FIELD: sample.image, **targets})
         return sample
 
     def fingerprint(self) -> str:
-        """The fingerprint of the dataset that is cached."""
+        """Return the fingerprint of the cached dataset."""
         return self._dataset.fingerprint()
 
     def get_sample_version(self, index: int) -> str:
-        """The stamp of the sample that is cached."""
+        """Return the version of a sample of the cached dataset."""
         return self._dataset.get_sample_version(index)
 
 
@@ -76,11 +82,16 @@ def _save_record(file: Path, version: str, arrays: dict[str, NDArray[Any]]) -> N
         with atomic_write(file) as tmp_path:
             np.save(tmp_path, record)
     except OutputError as error:
-        raise OutputError(f"{error}; set loader.cache_dir, or loader.cache=none") from error
+        raise OutputError(
+            f"{error}; set loader.cache_dir to another folder, or loader.cache=none"
+        ) from error
 
 
 def _load_record(file: Path, version: str) -> dict[str, NDArray[Any]] | None:
-    """The arrays of a file that is there, whole and of this stamp; changes stay in memory."""
+    """Map the arrays of a file into memory; None if it is absent, broken or of another version.
+
+    Changes to the arrays stay in memory.
+    """
     try:
         record = np.load(file, mmap_mode="c")
         if record[_VERSION_FIELD][0].decode() != version:
@@ -90,5 +101,5 @@ def _load_record(file: Path, version: str) -> dict[str, NDArray[Any]] | None:
             for name in record.dtype.names
             if name != _VERSION_FIELD
         }
-    except Exception:  # numpy's reader of broken files raises nearly anything
+    except Exception:  # For broken files, numpy raises exceptions of many types.
         return None

@@ -1,4 +1,4 @@
-"""A dataset of files: an image and, for each task, a label file a sample."""
+"""Base class of datasets that store an image file and label files per sample."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from densemtl.types import Sample, Split
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """The label files of one task.
+    """Label files of one task.
 
     Attributes:
-        files: {image name: file}; images without a label are absent.
-        read: a file -> a target in a `Sample`'s layout, or None if it holds no label.
-        searched_path: where the files were looked for, to say so when there is none.
+        files: {image id: file}; images without a label are absent.
+        read: function from a file to a label in the layout of `Sample`, or to None if the file
+            contains no label.
+        searched_path: folder or pattern where the files were searched, for error messages.
     """
 
     files: Mapping[str, Path]
@@ -33,17 +34,20 @@ class LabelFiles:
 
 
 class FileDataset(DenseDataset):
-    """Subclasses find the files; reading and checking is the same for all.
+    """Base class of datasets of files.
+
+    Subclasses find the files and pass the image files to this constructor; this class reads and
+    checks the samples.
 
     Args:
         split: "train" or "val".
-        tasks: names of the labels to read.
-        ids: the name of each image, in order.
-        images: {image name: file}, of these images or more.
-        source: the split list or folder that the names come from, for errors.
+        tasks: names of the tasks whose labels are read.
+        ids: name of each image of the split, in order.
+        images: {image id: file}; may contain further images.
+        source: split list or folder that the ids come from, for error messages.
 
     Raises:
-        DataError: an image is missing, or no image of the split has a label of some task.
+        DataError: if an image is missing, or if no image of the split has a label of some task.
     """
 
     def __init__(
@@ -67,10 +71,17 @@ class FileDataset(DenseDataset):
 
     @abstractmethod
     def find_label_files(self, task: str) -> LabelFiles:
-        """Where the labels of a task lie; called once for each task asked for."""
+        """Find the label files of a task; called once for each task.
+
+        Args:
+            task: name of the task.
+
+        Returns:
+            The files and the function that reads them.
+        """
 
     def get_sample_version(self, index: int) -> str:
-        """A hash of its files' names, sizes and times of change."""
+        """Return a hash of the names, sizes and modification times of the files of a sample."""
         stats = [
             (str(file), file.stat()) for file in self.list_sample_files(index) if file.exists()
         ]
@@ -78,7 +89,14 @@ class FileDataset(DenseDataset):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def list_sample_files(self, index: int) -> list[Path]:
-        """Whatever a sample is read from."""
+        """List the files that a sample is read from.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            The image file and the label files.
+        """
         name = self.ids[index]
         labels = [
             task_files.files[name]
@@ -92,16 +110,23 @@ class FileDataset(DenseDataset):
         if not files:
             raise DataError(
                 f"{label_files.searched_path}: no {task} label for any of the {len(self.ids)} "
-                f"images of {self.split!r}; leave the task out, or add its files"
-                " (see datasets/README.md)"
+                f"images of {self.split!r}; add the label files (see datasets/README.md), or"
+                f" remove the task"
             )
         return LabelFiles(files, label_files.read, label_files.searched_path)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one sample; a task without label for this image is absent.
+        """Read one sample.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            The sample; a task without a label for this image is absent.
 
         Raises:
-            DataError: a file is missing, corrupt, of another size or out of range; names it.
+            DataError: if a file is missing or corrupt, or a label has a wrong size or value; the
+                message names the file.
         """
         name = self.ids[index]
         image = arrays.read_image(self._image_files[name])
@@ -119,5 +144,5 @@ def _read_label(
     target = label_files.read(file)
     if target is not None and target.shape[:2] != image_size:
         actual, expected = ("x".join(map(str, shape)) for shape in (target.shape[:2], image_size))
-        raise DataError(f"{file}: the label is {actual} pixels, its image {expected}")
+        raise DataError(f"{file}: the label is {actual} pixels, its image {expected} (HxW)")
     return target

@@ -1,4 +1,4 @@
-"""Decoded samples kept in memory, for sets that fit: each file is read once a run."""
+"""Cache of decoded samples in memory, for datasets that fit into it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from densemtl.types import Sample
 
 
 class InMemoryDataset(DenseDataset):
-    """Another dataset with all samples read ahead, by workers, at construction.
+    """Dataset that keeps all samples of another dataset in memory.
 
-    Workers started later share the memory of the process that read the samples.
+    All samples are read at construction, so each file is read once per run. Worker processes that
+    are started later share the memory of this process.
+
+    Args:
+        dataset: dataset to cache.
+        num_workers: number of worker processes that read the samples; 0 reads in this process.
+
+    Raises:
+        DataError: if a sample cannot be read.
     """
 
     def __init__(self, dataset: DenseDataset, num_workers: int) -> None:
@@ -24,14 +32,14 @@ class InMemoryDataset(DenseDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """A cache offers what it wraps."""
-        raise NotImplementedError("ask the dataset that is cached")
+        """Raise an error, since a cache has the tasks of the cached dataset."""
+        raise NotImplementedError("call task_defaults of the class of the cached dataset")
 
     def __getitem__(self, index: int) -> Sample:
         return self._samples[index]
 
     def fingerprint(self) -> str:
-        """The fingerprint of the dataset that is cached."""
+        """Return the fingerprint of the cached dataset."""
         return self._fingerprint
 
 

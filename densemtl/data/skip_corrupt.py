@@ -1,4 +1,4 @@
-"""What is left of a dataset when samples that cannot be read are left out."""
+"""Dataset without the samples that cannot be read."""
 
 from __future__ import annotations
 
@@ -14,62 +14,67 @@ from densemtl.errors import DataError
 from densemtl.types import Sample
 
 MAX_ERRORS_SHOWN = 5
-"""Faults that are told one by one."""
+"""Number of errors that are printed; further ones are only counted."""
 
 
 class SkipCorruptDataset(DenseDataset):
-    """Another dataset without its broken samples, which are found by reading all, and told.
+    """Dataset that skips the samples of another dataset that cannot be read.
 
-    The ids, and so the fingerprint, are those of the samples that are left: results of sets that
-    lost different samples are not compared.
+    The constructor reads all samples and prints which are skipped. The ids, and therefore the
+    fingerprint, are those of the remaining samples, so that results on datasets with different
+    skipped samples are not compared.
 
     Args:
-        dataset: to choose from.
-        num_workers: processes that read.
+        dataset: dataset that may have corrupt samples.
+        num_workers: number of worker processes that read the samples; 0 reads in this process.
 
     Raises:
-        DataError: no sample can be read.
+        DataError: if no sample can be read.
     """
 
     def __init__(self, dataset: DenseDataset, num_workers: int) -> None:
         super().__init__(dataset.split, dataset.tasks)
         self._dataset = dataset
-        faults = list(
+        errors = list(
             ErrorForwardingDataLoader(
                 _ReadErrors(dataset), as_is, batch_size=None, num_workers=num_workers
             )
         )
-        self._readable_indices = [index for index, fault in enumerate(faults) if not fault]
+        self._readable_indices = [index for index, error in enumerate(errors) if not error]
         self.ids = tuple(dataset.ids[index] for index in self._readable_indices)
         self.shard_sizes = _count_readable(dataset.shard_sizes, self._readable_indices)
-        messages = [fault for fault in faults if fault]
+        messages = [error for error in errors if error]
         if not self._readable_indices:
             raise DataError(
-                f"{messages[0]} (and so for all {len(messages)} images of {self.split!r})"
+                f"{messages[0]} (none of the {len(messages)} images of {self.split!r} can be read)"
             )
         if messages and is_main_process():
-            _print_skipped(messages, len(faults), self.split)
+            _print_skipped(messages, len(errors), self.split)
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """It offers what it chooses from."""
-        raise NotImplementedError("ask the dataset that is chosen from")
+        """Raise an error, since the tasks are those of the wrapped dataset."""
+        raise NotImplementedError("call task_defaults of the class of the wrapped dataset")
 
     def __getitem__(self, index: int) -> Sample:
         return self._dataset[self._readable_indices[index]]
 
     def get_sample_version(self, index: int) -> str:
-        """The stamp of the sample that was kept."""
+        """Return the version of a remaining sample."""
         return self._dataset.get_sample_version(self._readable_indices[index])
 
     def fingerprint(self) -> str:
-        """That of the dataset itself where nothing was left out."""
-        whole = len(self._readable_indices) == len(self._dataset)
-        return self._dataset.fingerprint() if whole else super().fingerprint()
+        """Return the fingerprint of the remaining samples.
+
+        Returns:
+            The fingerprint of the wrapped dataset if no sample was skipped.
+        """
+        is_complete = len(self._readable_indices) == len(self._dataset)
+        return self._dataset.fingerprint() if is_complete else super().fingerprint()
 
 
 class _ReadErrors(Dataset[str]):
-    """What is wrong with each sample; nothing for those that can be read."""
+    """Dataset of the error message of each sample; "" if the sample can be read."""
 
     def __init__(self, dataset: DenseDataset) -> None:
         self._dataset = dataset
@@ -86,15 +91,15 @@ class _ReadErrors(Dataset[str]):
 
 
 def _count_readable(shard_sizes: Any, readable_indices: list[int]) -> tuple[int, ...]:
-    """How many of each chunk are left."""
+    """Count the readable samples of each shard; empty shards are dropped."""
     if not shard_sizes:
         return ()
-    chunk = np.searchsorted(np.cumsum(shard_sizes), readable_indices, side="right")
-    left = np.bincount(chunk, minlength=len(shard_sizes))
-    return tuple(int(count) for count in left if count)
+    shard = np.searchsorted(np.cumsum(shard_sizes), readable_indices, side="right")
+    counts = np.bincount(shard, minlength=len(shard_sizes))
+    return tuple(int(count) for count in counts if count)
 
 
 def _print_skipped(errors: list[str], num_samples: int, split: str) -> None:
-    for fault in errors[:MAX_ERRORS_SHOWN]:
-        print(f"skipped: {fault}")
+    for error in errors[:MAX_ERRORS_SHOWN]:
+        print(f"skipped: {error}")
     print(f"skipped {len(errors)} of the {num_samples} images of {split!r}, which cannot be read")

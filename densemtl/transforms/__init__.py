@@ -1,1 +1,1 @@
-"""Random geometry, color changes and the camera of training samples."""
+"""Geometric transforms, color transforms and camera intrinsics."""

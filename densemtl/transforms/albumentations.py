@@ -1,7 +1,7 @@
-"""Pixel-wise augmentation by albumentations, as a configuration lists it; nothing else imports it.
+"""Color augmentation by transforms of albumentations that a configuration lists.
 
-albumentations takes its randomness from a seed alone, so each sample hands it one of its own; it
-also looks for a newer version over the network on import unless told not to.
+albumentations takes only a seed and no generator, so a new seed is drawn for each sample. On
+import it checks for updates over the network unless an environment variable disables this.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from densemtl.errors import ConfigError, suggest
 
 
 class AlbumentationsTransform:
-    """Transforms of the image alone, one after the other, each with its own chance `p`.
+    """Sequence of albumentations transforms of the image, each with its own probability `p`.
+
+    Only transforms of the image alone are allowed: labels would not follow a geometric transform.
 
     Args:
-        transforms: {"name": a class of albumentations, option: value, ...} each. Geometry is not
-            for them: labels would not follow.
+        transforms: {"name": class of albumentations, option: value, ...} of each transform.
 
     Raises:
-        ConfigError: no such transform of pixels, or options it does not take.
+        ConfigError: if a transform does not exist or is geometric, or if an option is invalid.
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
@@ -39,31 +40,37 @@ class AlbumentationsTransform:
         self._compose = albumentations.Compose(steps, seed=0)
 
     def __call__(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """HxWx3 uint8 RGB -> the same layout, changed."""
+        """Transform an image.
+
+        Args:
+            image: uint8 RGB image, shape (H, W, 3).
+            rng: generator from which the seed of the transforms is drawn.
+
+        Returns:
+            The transformed image, of the same shape and type.
+        """
         self._compose.set_random_seed(int(rng.integers(2**31)))
-        changed: NDArray[np.uint8] = self._compose(image=image)["image"]
-        return changed
+        transformed: NDArray[np.uint8] = self._compose(image=image)["image"]
+        return transformed
 
 
 def _create_transform(library: Any, index: int, transform: Mapping[str, Any]) -> Any:
-    """One transform; what albumentations only warns of, such as an unknown option, is an error."""
-    where = f"augment.albumentations.{index}"
+    """Create one transform; warnings of albumentations, as on unknown options, become errors."""
+    key = f"augment.albumentations.{index}"
     options = dict(transform)
     name = str(options.pop("name", ""))
-    kinds = {
-        key: kind for key, kind in vars(library).items() if _is_image_only_transform(library, kind)
+    classes = {
+        each: cls for each, cls in vars(library).items() if _is_image_only_transform(library, cls)
     }
-    if name not in kinds:
-        near = suggest(name, kinds)
-        raise ConfigError(
-            f"{where}.name: no transform of pixels {name!r} in albumentations, {near}"
-        )
+    if name not in classes:
+        hint = suggest(name, classes)
+        raise ConfigError(f"{key}.name: no transform of pixels {name!r} in albumentations, {hint}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return kinds[name](**options)
+            return classes[name](**options)
     except (ValueError, TypeError, UserWarning) as error:
-        raise ConfigError(f"{where}: {name}: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"{key}: {name}: {' '.join(str(error).split())[:200]}") from error
 
 
 def _is_image_only_transform(library: Any, cls: Any) -> bool:

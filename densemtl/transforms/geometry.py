@@ -1,8 +1,8 @@
-"""Geometry drawn once a sample: the image and every task's label apply the same one to themselves.
+"""Geometric transform of a sample, which is applied to the image and to the labels of all tasks.
 
-A `Geometry` says which box of the source is seen, at what size, turned and mirrored how. Labels are
-resampled without blending, and what lies outside the source is void. Rules that keep labels true
-(depth divided by zoom, normals turned and mirrored) belong to the tasks, which read the numbers.
+A `GeometricTransform` defines the crop box, the output size, the rotation and the flip. Labels are
+resampled without interpolation, and pixels outside the source are ignored. Changes of label values
+(depth is divided by the scale, normals are rotated and flipped) are implemented by the tasks.
 """
 
 from __future__ import annotations
@@ -17,22 +17,28 @@ from numpy.typing import NDArray
 from densemtl.types import ImagePlacement, Size
 
 BORDER_COLOR = (124.0, 116.0, 104.0)
-"""What an image shows outside its source: the ImageNet mean, 0 after normalisation."""
+"""RGB color of an image outside its source: the ImageNet mean, which is 0 after normalization."""
 
 _MAX_BORDER_CHANNELS = 4
-"""OpenCV fills borders of no more."""
+"""Maximum number of channels for which OpenCV can fill borders."""
 
 
 @dataclass(frozen=True)
 class GeometricTransform:
-    """One view of a source image, in the order crop, resize, turn, mirror.
+    """Geometric transform that crops, resizes, rotates and flips, in this order.
 
     Attributes:
-        crop_box: (top, left, height, width) seen, in source pixels; may reach beyond the source.
-        size: (height, width) of the result.
-        scale: how much nearer things look than in the untouched input; depth is divided by it.
-        angle: degrees by which the picture is turned counter-clockwise about its centre.
-        flip: whether the picture is then mirrored left to right.
+        crop_box: (top, left, height, width) in source pixels; may extend beyond the source.
+        size: (height, width) of the result in pixels.
+        scale: magnification relative to the unchanged input; depth is divided by it.
+        angle: counter-clockwise rotation about the center of the result, in degrees.
+        flip: whether the result is flipped left to right.
+
+    Example:
+        >>> transform = GeometricTransform(crop_box=(0, 0, 2, 4), size=(2, 4), flip=True)
+        >>> label = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.uint8)
+        >>> transform.apply_label(label, fill_value=255).tolist()
+        [[4, 3, 2, 1], [8, 7, 6, 5]]
     """
 
     crop_box: tuple[int, int, int, int]
@@ -42,14 +48,29 @@ class GeometricTransform:
     flip: bool = False
 
     def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """HxWx3 uint8 -> size, smoothly; outside the source `BORDER`."""
+        """Transform an image with interpolation.
+
+        Args:
+            image: uint8 image, shape (H, W, 3).
+
+        Returns:
+            uint8 image of `size`, with `BORDER_COLOR` outside the source.
+        """
         _, _, height, width = self.crop_box
         shrinks = self.angle == 0 and (height > self.size[0] or width > self.size[1])
         smooth = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         return np.asarray(self._resample(image, smooth, BORDER_COLOR), np.uint8)
 
     def apply_label(self, label: NDArray[np.generic], fill_value: float) -> NDArray[np.generic]:
-        """HxW or HxWxC map -> size, by nearest pixel, never blended; outside the source void."""
+        """Transform a label map by nearest-neighbor resampling.
+
+        Args:
+            label: map of shape (H, W) or (H, W, C).
+            fill_value: value of pixels outside the source.
+
+        Returns:
+            Map of `size`, of the same type and number of channels.
+        """
         if label.ndim == 3 and label.shape[2] > _MAX_BORDER_CHANNELS:
             return np.dstack(
                 [self.apply_label(plane, fill_value) for plane in np.moveaxis(label, 2, 0)]
@@ -69,14 +90,17 @@ class GeometricTransform:
         height, width = self.size
         if region.shape[:2] != self.size:
             region = cv2.resize(region, (width, height), interpolation=interpolation)
-        return cv2.flip(region, 1) if self.flip else np.ascontiguousarray(region)
+        result: NDArray[np.generic] = (
+            cv2.flip(region, 1) if self.flip else np.ascontiguousarray(region)
+        )
+        return result
 
     def _warp_affine(
         self, array: NDArray[np.generic], interpolation: int, fill_value: tuple[float, ...]
     ) -> NDArray[np.generic]:
         height, width = self.size
         flags = interpolation | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(
+        warped: NDArray[np.generic] = cv2.warpAffine(
             array,
             self.compute_inverse_matrix(),
             (width, height),
@@ -84,22 +108,36 @@ class GeometricTransform:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=fill_value,
         )
+        return warped
 
     def compute_inverse_matrix(self) -> NDArray[np.float64]:
-        """2x3 matrix from result pixel indices (x, y, 1) to source pixel indices."""
+        """Compute the matrix from the result to the source.
+
+        Returns:
+            2x3 matrix that maps pixel indices (x, y, 1) of the result to those of the source.
+        """
         top, left, box_height, box_width = self.crop_box
         height, width = self.size
-        centred = _make_translation(0.5 - width / 2, 0.5 - height / 2)
-        mirrored = np.diag([-1.0 if self.flip else 1.0, 1.0, 1.0])
+        to_center = _make_translation(0.5 - width / 2, 0.5 - height / 2)
+        flip = np.diag([-1.0 if self.flip else 1.0, 1.0, 1.0])
         cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
-        turned_back = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        scaled = np.diag([box_width / width, box_height / height, 1.0])
-        placed = _make_translation(left + box_width / 2 - 0.5, top + box_height / 2 - 0.5)
-        return (placed @ scaled @ turned_back @ mirrored @ centred)[:2]
+        rotate = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        scale = np.diag([box_width / width, box_height / height, 1.0])
+        to_box = _make_translation(left + box_width / 2 - 0.5, top + box_height / 2 - 0.5)
+        matrix: NDArray[np.float64] = to_box @ scale @ rotate @ flip @ to_center
+        return matrix[:2]
 
 
 def stretch_to_size(source_size: Size, size: Size) -> tuple[GeometricTransform, ImagePlacement]:
-    """The whole image stretched to `size` (protocol `survey`)."""
+    """Return the transform that resizes the whole image to `size` (protocol `survey`).
+
+    Args:
+        source_size: (height, width) of the image.
+        size: (height, width) of the result.
+
+    Returns:
+        The transform, and the placement of the image in the result, which it covers.
+    """
     height, width = size
     return GeometricTransform((0, 0, *source_size), size), ImagePlacement(
         source_size, (0, 0, height, width)
@@ -107,7 +145,22 @@ def stretch_to_size(source_size: Size, size: Size) -> tuple[GeometricTransform, 
 
 
 def pad_to_size(source_size: Size, size: Size) -> tuple[GeometricTransform, ImagePlacement]:
-    """The image unscaled in the middle of `size`, which must hold it (protocol `modern`)."""
+    """Return the transform that pads an image on all sides to `size` (protocol `modern`).
+
+    Args:
+        source_size: (height, width) of the image, at most `size`.
+        size: (height, width) of the result.
+
+    Returns:
+        The transform, and the placement of the unscaled image in the middle of the result.
+
+    Example:
+        >>> transform, placement = pad_to_size((4, 6), (8, 8))
+        >>> placement.box
+        (2, 1, 4, 6)
+        >>> transform.apply_label(np.zeros((4, 6), np.uint8), fill_value=255)[2].tolist()
+        [255, 0, 0, 0, 0, 0, 0, 255]
+    """
     top, left = (size[0] - source_size[0]) // 2, (size[1] - source_size[1]) // 2
     return GeometricTransform((-top, -left, *size), size), ImagePlacement(
         source_size, (top, left, *source_size)
@@ -121,7 +174,7 @@ def _make_translation(x: float, y: float) -> NDArray[np.float64]:
 def _crop(
     array: NDArray[np.generic], crop_box: tuple[int, int, int, int], fill_value: tuple[float, ...]
 ) -> NDArray[np.generic]:
-    """`crop_box` of an array, filled where it reaches beyond."""
+    """Crop an array, and fill the part of `crop_box` that is outside of it."""
     top, left, height, width = crop_box
     source_height, source_width = array.shape[:2]
     inside = array[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
@@ -130,6 +183,7 @@ def _crop(
     after = max(left + width - source_width, 0)
     if not (above or before or below or after):
         return inside
-    return cv2.copyMakeBorder(
+    padded: NDArray[np.generic] = cv2.copyMakeBorder(
         inside, above, below, before, after, cv2.BORDER_CONSTANT, value=fill_value
     )
+    return padded

@@ -1,7 +1,8 @@
-"""Drawing a random `Geometry` for a training sample.
+"""Distribution of random geometric transforms of training samples.
 
-`fit="resize"` stretches the whole image to the input size first, as the survey does; `fit="pad"`
-keeps native pixels, as ATRC and InvPT do. Zoom, rotation, crop place and flip come on top.
+`fit="resize"` resizes the whole image to the input size, as the survey does; `fit="pad"` keeps the
+original pixels, as ATRC and InvPT do. Random scale, rotation, crop position and flip are applied in
+addition.
 """
 
 from __future__ import annotations
@@ -14,10 +15,25 @@ from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import IGNORE_INDEX, Sample, Size
 
 MAX_CROP_TRIES = 10
+"""Number of crops that are tried if one class covers more than `cat_max_ratio` of the pixels."""
 
 
 class RandomGeometry:
-    """Draws training geometries from the distribution that the settings describe."""
+    """Sampler of geometric transforms.
+
+    Args:
+        settings: ranges and probabilities of the transforms.
+
+    Example:
+        >>> import numpy as np
+        >>> from densemtl.config.sections import AugmentConfig
+        >>> from densemtl.types import Sample
+        >>> geometry = RandomGeometry(AugmentConfig(scale_range=(1.0, 2.0), crop="random"))
+        >>> sample = Sample(np.zeros((48, 64, 3), np.uint8), {}, "room")
+        >>> transform = geometry.sample(sample, (24, 32), "resize", np.random.default_rng(0))
+        >>> transform.apply_image(sample.image).shape
+        (24, 32, 3)
+    """
 
     def __init__(self, settings: AugmentConfig) -> None:
         self.settings = settings
@@ -25,7 +41,17 @@ class RandomGeometry:
     def sample(
         self, sample: Sample, size: Size, fit: FitMode, rng: np.random.Generator
     ) -> GeometricTransform:
-        """One geometry for this sample, whose result has `size`."""
+        """Sample a transform of one sample.
+
+        Args:
+            sample: sample to transform; its classes are used if `cat_max_ratio` is below 1.
+            size: (height, width) of the result.
+            fit: "resize" or "pad".
+            rng: generator of the random values.
+
+        Returns:
+            The transform.
+        """
         zoom = self._sample_scale(rng)
         angle = (
             float(rng.uniform(-self.settings.max_rotation, self.settings.max_rotation))
@@ -55,7 +81,7 @@ class RandomGeometry:
         return box
 
     def _sample_offset(self, margin: int, rng: np.random.Generator) -> int:
-        """Where the box starts; `margin` is negative when the box is larger than the image."""
+        """Sample the start of the box; `margin` is image size minus box size, may be negative."""
         if self.settings.crop == "center":
             return margin // 2
         return int(rng.integers(min(margin, 0), max(margin, 0) + 1))

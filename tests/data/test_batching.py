@@ -1,4 +1,4 @@
-"""Batches: exact order, reproducible randomness, nothing lost or seen twice."""
+"""Loaders: order of samples, reproducible randomness, each image at most once per epoch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS = AugmentConfig(scale_range=(0.8, 1.6), crop="random", max_rotation=10)
 
 
 class Rooms(DenseDataset):
-    """Random samples of three sizes; only every second has a depth, every third normals."""
+    """Random samples of three sizes; every second has depth, every third has normals."""
 
     def __init__(self, count: int = 10, sizes=((16, 24), (12, 20), (14, 14))) -> None:
         super().__init__("train", ["semseg", "depth", "normals"])
@@ -55,14 +55,14 @@ def tasks(make_task):
 
 
 def train(tasks, workers=0, count=10, batch_size=3, seed=7):
-    recolour = [
+    image_transforms = [
         AffineColorJitter(ColorJitterConfig()),
         AlbumentationsTransform([{"name": "GaussNoise", "p": 0.5}]),
     ]
-    view = TrainDataset(
-        Rooms(count), tasks, SIZE, "resize", RandomGeometry(SETTINGS), recolour, seed
+    dataset = TrainDataset(
+        Rooms(count), tasks, SIZE, "resize", RandomGeometry(SETTINGS), image_transforms, seed
     )
-    return make_train_loader(view, batch_size, workers)
+    return make_train_loader(dataset, batch_size, workers)
 
 
 def epoch(loader, number: int, start_index: int = 0) -> list[Batch]:
@@ -84,7 +84,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(tasks):
         assert_same(epoch(alone, number), epoch(two, number))
 
 
-def test_an_epoch_entered_in_the_middle_goes_on_the_same(tasks):
+def test_epoch_resumed_in_the_middle_has_the_same_batches(tasks):
     loader = train(tasks, batch_size=2)
     whole = epoch(loader, 3)
     assert len(whole) == 5
@@ -100,12 +100,12 @@ def test_epochs_and_seeds_differ(tasks):
     assert [
         name for batch in epoch(train(tasks, batch_size=5, seed=8), 0) for name in batch.ids
     ] != (orders[0])
-    view = loader.dataset
-    assert not np.array_equal(view[0, 4][0].image, view[1, 4][0].image)
+    dataset = loader.dataset
+    assert not np.array_equal(dataset[0, 4][0].image, dataset[1, 4][0].image)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 5), (10, 3), (4, 4)])
-def test_every_image_at_most_once_an_epoch_in_full_batches(tasks, count, batch_size):
+def test_epoch_has_full_batches_of_distinct_images(tasks, count, batch_size):
     batches = epoch(train(tasks, count=count, batch_size=batch_size), 0)
     seen = [name for batch in batches for name in batch.ids]
     assert {len(batch) for batch in batches} == {batch_size}
@@ -128,7 +128,7 @@ def has_label(target: Tensor) -> bool:
     return bool(target.isfinite().any())
 
 
-def test_a_missing_label_is_all_void_and_no_other_is(tasks):
+def test_missing_labels_are_ignored_pixels_only(tasks):
     rows = [
         (
             int(name.removeprefix("room")),
@@ -150,7 +150,7 @@ def test_fewer_images_than_a_batch_is_an_error(tasks):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "options", "told"),
+    ("name", "kind", "options", "message"),
     [
         (
             "semseg",
@@ -164,19 +164,19 @@ def test_fewer_images_than_a_batch_is_an_error(tasks):
         ("normals", "direction", {"channels": 2}, r"is HxWx3 float32, the task takes HxWx2 fl"),
     ],
 )
-def test_labels_of_another_kind_of_task_are_told(name, kind, options, told):
+def test_label_that_does_not_fit_its_task_is_an_error(name, kind, options, message):
     task = registry.create("tasks", kind, name, options=options)
     for loader in (
         train([task]),
         make_eval_loader(EvalDataset(Rooms(), SIZE, "resize"), [task], 2, 0),
     ):
-        with pytest.raises(DataError, match=rf"^image room\d+: the label of '{name}' {told}"):
+        with pytest.raises(DataError, match=rf"^image room\d+: the label of '{name}' {message}"):
             list(loader)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("fit", ["resize", "pad"])
-def test_evaluation_covers_each_image_once_with_its_own_labels(tasks, workers, fit):
+def test_evaluation_yields_each_image_once_with_original_labels(tasks, workers, fit):
     dataset = Rooms(7)
     loader = make_eval_loader(EvalDataset(dataset, SIZE, fit), tasks, 4, workers)
     batches = list(loader)
@@ -194,25 +194,25 @@ def test_evaluation_covers_each_image_once_with_its_own_labels(tasks, workers, f
             index += 1
 
 
-def test_padded_images_come_back_pixel_by_pixel(tasks):
+def test_padding_is_reverted_exactly(tasks):
     dataset = Rooms(3)
     batch = next(iter(make_eval_loader(EvalDataset(dataset, SIZE, "pad"), tasks, 3, 0)))
     for row, frame in enumerate(batch.placements):
-        back = (
+        restored = (
             LazyLogits.from_placement(batch.image[row : row + 1], frame)
             .upsample()[0]
             .permute(1, 2, 0)
         )
-        np.testing.assert_array_equal(back, dataset[row].image)
+        np.testing.assert_array_equal(restored, dataset[row].image)
 
 
-def test_an_image_larger_than_the_padded_input_is_an_error(tasks):
-    view = EvalDataset(Rooms(sizes=((17, 24),)), SIZE, "pad")
+def test_image_larger_than_the_padded_input_is_an_error(tasks):
+    dataset = EvalDataset(Rooms(sizes=((17, 24),)), SIZE, "pad")
     with pytest.raises(DataError, match=r"room0 is 17x24, larger than the padded input 16x24"):
-        view[0]
+        dataset[0]
 
 
-def test_batches_move_whole(tasks):
+def test_batch_moves_all_tensors_to_a_device(tasks):
     batch = next(iter(train(tasks)))
     moved = batch.to(torch.device("meta"))
     assert moved.image.is_meta
@@ -226,7 +226,7 @@ def test_batches_move_whole(tasks):
     }
 
 
-def test_labels_to_tensors():
+def test_to_tensor_puts_channels_first():
     assert to_tensor(np.zeros((2, 3, 4), np.uint8)).shape == (2, 3, 4)
     assert to_tensor(np.zeros((2, 3, 4), np.float32)).shape == (2, 1, 3, 4)
     assert to_tensor(np.zeros((2, 3, 4, 5), np.float32)).shape == (2, 5, 3, 4)

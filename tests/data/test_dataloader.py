@@ -1,4 +1,4 @@
-"""What goes wrong in a worker is told as if it had gone wrong here."""
+"""Errors in worker processes are raised as in the main process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def break_class(root: Path) -> str:
 def break_depth(root: Path) -> str:
     file = root / "depth" / "0003.npy"
     np.save(file, np.full_like(np.load(file), np.nan))
-    return r"depth/0003\.npy: not one pixel has a depth"
+    return r"depth/0003\.npy: no pixel has a depth"
 
 
 def break_list(root: Path) -> str:
@@ -49,8 +49,8 @@ def break_list(root: Path) -> str:
     return r"gt_sets/train\.txt: the split list is empty"
 
 
-class Fatal(Dataset[int]):
-    """The process that reads the fourth item is killed, as by a system short of memory."""
+class FatalDataset(Dataset[int]):
+    """Dataset whose fourth item kills the reading process, as a system out of memory does."""
 
     def __getitem__(self, index: int) -> int:
         if index == 3:
@@ -61,16 +61,16 @@ class Fatal(Dataset[int]):
         return 8
 
 
-def test_a_killed_worker_is_one_line() -> None:
+def test_killed_worker_is_reported_in_one_line() -> None:
     with pytest.raises(WorkerError, match=r"killed.*decrease loader\.num_workers") as error:
-        list(ErrorForwardingDataLoader(Fatal(), sum, batch_size=2, num_workers=1))
+        list(ErrorForwardingDataLoader(FatalDataset(), sum, batch_size=2, num_workers=1))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("cache", ["false", "true"])
 @pytest.mark.parametrize("broken", [break_jpeg, break_size, break_class, break_depth, break_list])
-def test_a_broken_file_is_one_line(
+def test_broken_file_is_reported_in_one_line(
     tmp_path: Path, broken: object, workers: int, cache: str
 ) -> None:
     root = tmp_path / "nyud"
@@ -78,11 +78,11 @@ def test_a_broken_file_is_one_line(
     assert "0003" in ids
     for split in ("train", "val"):
         (root / "gt_sets" / f"{split}.txt").write_text("\n".join(ids))
-    told = broken(root)  # type: ignore[operator]
+    message = broken(root)  # type: ignore[operator]
     loader = f"loader={{batch_size: 1, num_workers: {workers}, cache: {cache}}}"
     experiment = make_tiny_experiment(
         f"data={{name: nyud, root: {root}}}", loader, "train.epochs=1"
     )
-    with pytest.raises(DataError, match=told) as error:
+    with pytest.raises(DataError, match=message) as error:
         train_experiment(experiment, tmp_path / "run", "cpu")
     assert len(str(error.value).splitlines()) == 1

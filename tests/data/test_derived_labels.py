@@ -1,4 +1,4 @@
-"""Normals and edges derived from other labels, against scenes whose answer is known."""
+"""Normals and edges derived from other labels, on scenes with a known result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = (106, 140)
 
 
 def plane_depth(normal: NDArray, distance: float) -> NDArray[np.float32]:
-    """HxW depth of the plane normal . P = -distance; NaN where the camera does not see it."""
+    """Compute the depth of the plane normal . P = -distance; NaN where it is not visible."""
     x, y = np.meshgrid(
         (np.arange(SIZE[1]) - CAMERA.cx) / CAMERA.fx, (np.arange(SIZE[0]) - CAMERA.cy) / CAMERA.fy
     )
@@ -28,14 +28,14 @@ def plane_depth(normal: NDArray, distance: float) -> NDArray[np.float32]:
 
 
 def angles(normals: NDArray, truth: NDArray) -> NDArray:
-    """Degrees, of pixels with a normal."""
+    """Compute the angular errors in degrees of all pixels with a normal."""
     cosine = (normals * truth).sum(-1)
     return np.degrees(np.arccos(np.clip(cosine[np.isfinite(cosine)], -1, 1)))
 
 
 @settings(max_examples=25)
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.7, 6))
-def test_a_plane(slant_x: float, slant_y: float, distance: float) -> None:
+def test_normals_of_a_plane(slant_x: float, slant_y: float, distance: float) -> None:
     normal = np.array([slant_x, slant_y, -1.0])
     normal /= np.linalg.norm(normal)
     depth = plane_depth(normal, distance)
@@ -46,8 +46,8 @@ def test_a_plane(slant_x: float, slant_y: float, distance: float) -> None:
     np.testing.assert_array_equal(np.isnan(normals).any(-1), np.isnan(depth))
 
 
-def test_an_old_sensor(rng: np.random.Generator) -> None:
-    """Noise and steps of 39 mm, as in 8-bit depth; single pixels would be off by 60 degrees."""
+def test_normals_of_noisy_quantized_depth(rng: np.random.Generator) -> None:
+    """Depth has noise and steps of 39 mm, as with 8 bits; per-pixel errors would be 60 degrees."""
     normal = np.array([0.5, -0.3, -0.8])
     normal /= np.linalg.norm(normal)
     depth = plane_depth(normal, 2.0)
@@ -55,8 +55,8 @@ def test_an_old_sensor(rng: np.random.Generator) -> None:
     assert angles(derived_labels.normals_from_depth(depth, CAMERA), normal).mean() < 6
 
 
-def test_a_box_in_front_of_a_wall() -> None:
-    """Neither side of a jump in depth bends the other."""
+def test_normals_at_depth_discontinuities() -> None:
+    """The surfaces on both sides of a depth discontinuity do not affect each other."""
     wall, box = np.array([0.0, 0.0, -1.0]), np.array([0.6, 0.0, -0.8])
     depth, truth = plane_depth(wall, 4.0), np.broadcast_to(wall, (*SIZE, 3)).copy()
     depth[30:80, 40:100] = plane_depth(box, 1.0)[30:80, 40:100]
@@ -66,8 +66,8 @@ def test_a_box_in_front_of_a_wall() -> None:
     assert np.percentile(errors, 99) < 1
 
 
-def test_the_room_at_twice_the_size_has_the_same_normals() -> None:
-    """Windows are angles, not pixels."""
+def test_normals_do_not_depend_on_the_image_size() -> None:
+    """The size of windows is an angle, not a number of pixels."""
     depth = plane_depth(np.array([0.0, -0.6, -0.8]), 1.5)
     small, large = (
         derived_labels.normals_from_depth(depth, CAMERA),
@@ -77,7 +77,7 @@ def test_the_room_at_twice_the_size_has_the_same_normals() -> None:
     assert both.mean() < 1
 
 
-def test_depth_unknown_or_alone_gives_no_normal() -> None:
+def test_unknown_or_isolated_depth_gives_no_normal() -> None:
     depth = np.full(SIZE, np.nan, np.float32)
     assert np.isnan(derived_labels.normals_from_depth(depth, CAMERA)).all()
     depth[50, 70] = 2
@@ -90,8 +90,8 @@ def test_depth_unknown_or_alone_gives_no_normal() -> None:
     assert np.isfinite(normals).any(-1).sum() == 200
 
 
-def test_boundaries_of_a_square() -> None:
-    """Pixels that differ from their east, south or south-east neighbour: to its upper left."""
+def test_region_edges_of_a_square() -> None:
+    """Edges are the pixels that differ from their east, south or south-east neighbor."""
     regions = np.zeros((8, 9), np.int64)
     regions[3:6, 4:8] = 7
     expected = np.zeros((8, 9), np.uint8)
@@ -100,21 +100,21 @@ def test_boundaries_of_a_square() -> None:
     edges = derived_labels.derive_region_edges(regions)
     assert edges.dtype == np.uint8
     assert edges[~expected.astype(bool)].sum() == 0
-    assert edges.sum() >= expected.sum() - 4, "thinning cuts corners, nothing else"
+    assert edges.sum() >= expected.sum() - 4, "thinning removes corners only"
     assert derived_labels.derive_region_edges(np.full((5, 5), 3)).sum() == 0
 
 
 @pytest.mark.parametrize(
-    "rule", [derived_labels.derive_region_edges, derived_labels.derive_laplacian_edges]
+    "derive_edges", [derived_labels.derive_region_edges, derived_labels.derive_laplacian_edges]
 )
-def test_edges_are_one_pixel_wide_and_near_the_border(rule) -> None:
+def test_edges_are_one_pixel_wide_and_near_the_border(derive_edges) -> None:
     regions = np.zeros((20, 30), np.uint16)
     regions[:, 13:] = 400
-    edges = rule(regions)
+    edges = derive_edges(regions)
     assert (edges[1:-1].sum(1) == 1).all()
     assert set(np.flatnonzero(edges.any(0))) <= {12, 13}
 
 
-def test_camera() -> None:
+def test_shift_and_scale_of_intrinsics() -> None:
     assert CAMERA.shift(-10, 5) == Intrinsics(130.0, 128.0, 60.0, 56.0)
     assert CAMERA.scale(0.5) == Intrinsics(65.0, 64.0, 35.0, 25.5)

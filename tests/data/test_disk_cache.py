@@ -1,4 +1,4 @@
-"""Samples kept on disk: the same as from the dataset itself, renewed when its files change."""
+"""The cache on disk returns the samples of its dataset and follows changes of its files."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def assert_same(one: Sample, other: Sample) -> None:
         np.testing.assert_array_equal(target, other.targets[task])
 
 
-def test_a_cache_equals_its_dataset_and_reads_it_once(dataset, tmp_path, monkeypatch):
+def test_cache_equals_its_dataset_and_reads_it_once(dataset, tmp_path, monkeypatch):
     cached, plain = MemmapCacheDataset(dataset, tmp_path / "cache"), [dataset[0], dataset[1]]
     for sample, index in zip([*plain, *plain], (0, 1, 0, 1), strict=True):
         assert_same(cached[index], sample)
-    assert "normals" not in cached[1].targets, "the last image has none"
+    assert "normals" not in cached[1].targets, "the last image has no normals"
     again = MemmapCacheDataset(dataset, tmp_path / "cache")
     monkeypatch.setattr(NYUDDataset, "__getitem__", lambda *_: pytest.fail("read again"))
     assert_same(again[0], plain[0])
@@ -51,7 +51,7 @@ def test_changes_to_a_cached_sample_stay_in_memory(dataset, tmp_path):
     np.testing.assert_array_equal(cached[0].image, before)
 
 
-def test_a_label_that_changes_is_read_again(dataset, tmp_path):
+def test_changed_label_file_is_read_again(dataset, tmp_path):
     cached = MemmapCacheDataset(dataset, tmp_path / "cache")
     before = cached[0].targets["semseg"]
     file = tmp_path / "nyud" / "segmentation" / f"{dataset.ids[0]}.png"
@@ -61,25 +61,25 @@ def test_a_label_that_changes_is_read_again(dataset, tmp_path):
     assert not (before == 2).all()
 
 
-@pytest.mark.parametrize("kept", [0, 40, 5000])
-def test_a_broken_file_is_written_anew(dataset, tmp_path, kept):
+@pytest.mark.parametrize("num_bytes", [0, 40, 5000])
+def test_broken_cache_file_is_rewritten(dataset, tmp_path, num_bytes):
     cached = MemmapCacheDataset(dataset, tmp_path / "cache")
     sample = cached[0]
     expected = Sample(sample.image.copy(), sample.targets, sample.id)
     [file] = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
-    file.write_bytes(whole[:kept])
+    file.write_bytes(whole[:num_bytes])
     assert_same(cached[0], expected)
     assert file.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_is_told(dataset, tmp_path):
+def test_unwritable_cache_is_an_error(dataset, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot be written .*loader\.cache_dir"):
         MemmapCacheDataset(dataset, tmp_path / "cache")[0]
 
 
-def test_what_changes_samples_changes_the_folder(tmp_path):
+def test_cache_folder_depends_on_what_changes_samples(tmp_path):
     folder = f"loader.cache_dir={tmp_path / 'cache'}"
     for extra in ("tasks=[semseg]", "tasks=[semseg, depth]", "data.size=[24, 48]"):
         experiment = make_tiny_experiment("loader.cache=disk", folder, extra)

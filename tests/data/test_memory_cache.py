@@ -1,4 +1,4 @@
-"""Samples kept in memory: read once, the same as from the dataset itself."""
+"""The cache in memory reads each sample once and returns the samples of its dataset."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from densemtl.data.memory_cache import InMemoryDataset
 from densemtl.types import Sample
 
 
-class Counting(DenseDataset):
-    """Four samples; counts how often each is read."""
+class CountingDataset(DenseDataset):
+    """Dataset of four samples that counts how often each is read."""
 
     def __init__(self) -> None:
         super().__init__("val", ["semseg"])
@@ -29,8 +29,8 @@ class Counting(DenseDataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_cache_equals_its_dataset(workers):
-    dataset = Counting()
+def test_cache_equals_its_dataset(workers):
+    dataset = CountingDataset()
     cached = InMemoryDataset(dataset, workers)
     assert len(cached) == 4
     assert list(cached.ids) == dataset.ids
@@ -43,16 +43,16 @@ def test_a_cache_equals_its_dataset(workers):
 
 
 def test_every_sample_is_read_once():
-    dataset = Counting()
+    dataset = CountingDataset()
     cached = InMemoryDataset(dataset, num_workers=0)
     _ = [cached[index] for index in (0, 1, 1, 3)]
     assert dataset.reads == [1, 1, 1, 1]
 
 
-def test_fingerprints_tell_splits_and_ids_apart():
-    prints = set()
+def test_fingerprint_depends_on_split_and_ids():
+    fingerprints = set()
     for split, ids in (("val", ["a", "b"]), ("val", ["b", "a"]), ("train", ["a", "b"])):
-        dataset = Counting()
+        dataset = CountingDataset()
         dataset.split, dataset.ids = split, ids
-        prints.add(dataset.fingerprint())
-    assert len(prints) == 3
+        fingerprints.add(dataset.fingerprint())
+    assert len(fingerprints) == 3

@@ -1,4 +1,4 @@
-"""Broken samples are left out, told and counted; what is left trains."""
+"""Corrupt samples are skipped, reported and counted; training uses the others."""
 
 from __future__ import annotations
 
@@ -33,23 +33,21 @@ def damage(root: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
-def test_what_cannot_be_read_is_skipped_and_counted(
+def test_corrupt_samples_are_skipped_and_counted(
     tmp_path: Path, cache: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "nyud"
     ids = fake_datasets.write_nyud_survey(root, count=6)
     damage(root, ids[1], ids[5])
     train_experiment(experiment(root, f"loader.cache={cache}"), tmp_path / "run", "cpu")
-    told = capsys.readouterr().out
-    assert f"skipped: {root}/images/{ids[1]}.jpg: truncated" in told
-    assert "skipped 1 of the 3 images of 'train', which cannot be read" in told
-    assert "skipped 1 of the 3 images of 'val', which cannot be read" in told
+    output = capsys.readouterr().out
+    assert f"skipped: {root}/images/{ids[1]}.jpg: truncated" in output
+    assert "skipped 1 of the 3 images of 'train', which cannot be read" in output
+    assert "skipped 1 of the 3 images of 'val', which cannot be read" in output
     assert load_results(tmp_path / "run").images == 2
 
 
-def test_nothing_changes_where_all_is_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_intact_dataset_is_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     skipping = experiment(tmp_path)
     stopping = experiment(tmp_path, "loader.on_corrupt=stop")
@@ -61,21 +59,21 @@ def test_nothing_changes_where_all_is_whole(
     assert capsys.readouterr().out == ""
 
 
-def test_sets_that_lost_images_are_not_compared(tmp_path: Path) -> None:
+def test_fingerprint_changes_if_samples_are_skipped(tmp_path: Path) -> None:
     ids = fake_datasets.write_nyud_survey(tmp_path)
     before = build_splits(experiment(tmp_path)).val.fingerprint()
     damage(tmp_path, ids[3])
     assert build_splits(experiment(tmp_path)).val.fingerprint() != before
 
 
-def test_a_set_without_one_whole_image_is_an_error(tmp_path: Path) -> None:
+def test_no_readable_sample_is_an_error(tmp_path: Path) -> None:
     damage(tmp_path, *fake_datasets.write_nyud_survey(tmp_path))
-    with pytest.raises(DataError, match=r"0001\.jpg: truncated.*for all 2 images of 'train'"):
+    with pytest.raises(DataError, match=r"0001\.jpg: truncated.*none of the 2 images of 'train'"):
         build_splits(experiment(tmp_path))
 
 
-class Chunked(DenseDataset):
-    """Seven samples in chunks of 3, 1 and 3, some of them broken."""
+class CorruptShards(DenseDataset):
+    """Seven samples in shards of 3, 1 and 3; three of them are corrupt."""
 
     ids = tuple("abcdefg")
     shard_sizes = (3, 1, 3)
@@ -90,8 +88,8 @@ class Chunked(DenseDataset):
         return Sample(None, {}, self.ids[index])
 
 
-def test_chunks_are_those_of_what_is_left() -> None:
-    left = SkipCorruptDataset(Chunked("train", []), num_workers=0)
-    assert left.ids == ("a", "c", "e", "f")
-    assert left.shard_sizes == (2, 2)
-    assert [left[index].id for index in range(4)] == list(left.ids)
+def test_shard_sizes_count_readable_samples() -> None:
+    readable = SkipCorruptDataset(CorruptShards("train", []), num_workers=0)
+    assert readable.ids == ("a", "c", "e", "f")
+    assert readable.shard_sizes == (2, 2)
+    assert [readable[index].id for index in range(4)] == list(readable.ids)

@@ -1,1 +1,1 @@
-"""The data sets that `data.name` may name, one file each."""
+"""Datasets that `data.name` may select, one file each."""

@@ -1,4 +1,4 @@
-"""A dataset of one's own: images and label maps in folders, described in the configuration.
+"""Dataset of custom images and label maps in folders, described in the configuration.
 
 data:
   name: folder
@@ -11,7 +11,7 @@ data:
       class_names: [road, car, sky]
       first_class_id: 1
       ignore_values: [0]
-    depth: {files: "depth/{id}.png"}              # 16-bit millimetres, 0 unknown
+    depth: {files: "depth/{id}.png"}              # 16-bit millimeters, 0 unknown
     water: {files: water, kind: binary}
     height: {files: height, kind: regression, scale: 0.01, ignore_values: [65535]}
 """
@@ -33,27 +33,32 @@ from densemtl.types import Split
 
 
 class SplitFiles(Section):
-    """Files that list the image names of each split, one a line."""
+    """Split lists: text files with one image id per line.
+
+    Attributes:
+        train: list of the training images.
+        val: list of the validation images.
+    """
 
     train: Path
     val: Path
 
 
 class FolderDataset(FileDataset):
-    """A split of one's own data.
+    """Split of a custom dataset.
 
     Args:
         split: "train" or "val".
-        tasks: names among `labels`.
-        root: the folder that all other paths start from.
-        images: a folder, or a pattern with {id} for an image's name.
-        labels: {task: its label maps}.
-        splits: lists of image names; without them the images are split by their names.
-        val_fraction: share of the images that validate, when there are no lists.
+        tasks: names of the tasks whose labels are read, keys of `labels`.
+        root: folder that all other paths are relative to.
+        images: folder, or a pattern such as left/{id}_left.png with {id} for the image id.
+        labels: {task: description of its label maps}.
+        splits: lists of image ids; without lists, images are split by a hash of their ids.
+        val_fraction: fraction of validation images if there are no lists.
 
     Raises:
-        ConfigError: a label's description is incomplete.
-        DataError: files that are missing.
+        ConfigError: if the description of a label is incomplete.
+        DataError: if files are missing.
     """
 
     def __init__(
@@ -70,7 +75,10 @@ class FolderDataset(FileDataset):
         self._root, self._label_specs = root.expanduser(), labels
         image_files = _index_files(self._root, images)
         if not image_files:
-            raise DataError(f"{self._root / images}: no images here; set data.root or data.images")
+            raise DataError(
+                f"{self._root / images}: no images here; set data.root or data.images (PNG, JPEG,"
+                " NPY or MAT files)"
+            )
         if splits is None:
             source = self._root / images
             ids = _split_by_hash(sorted(image_files), split, val_fraction, source)
@@ -81,30 +89,37 @@ class FolderDataset(FileDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """One task for each label that is described."""
-        described: dict[str, LabelSpec] = options["labels"]
-        return {task: maps.task_defaults() for task, maps in described.items()}
+        """Return one task for each key of `labels`, with its options."""
+        specs: dict[str, LabelSpec] = options["labels"]
+        return {task: spec.task_defaults() for task, spec in specs.items()}
 
     def find_label_files(self, task: str) -> LabelFiles:
-        """The files of a task, and how to read them."""
-        maps = self._label_specs[task]
+        """Find the label maps of a task by its folder or pattern."""
+        spec = self._label_specs[task]
         return LabelFiles(
-            _index_files(self._root, maps.files), maps.make_reader(task), self._root / maps.files
+            _index_files(self._root, spec.files), spec.make_reader(task), self._root / spec.files
         )
 
 
 def _index_files(root: Path, pattern: str) -> dict[str, Path]:
-    """{image name: file} of a folder or pattern; names in a pattern may reach into subfolders."""
+    """Return {image id: file} of a folder or pattern.
+
+    A pattern also matches in subfolders, which are then part of the image id.
+    """
     before, marker, after = pattern.partition("{id}")
     if not marker:
         return arrays.index_by_stem(root / pattern)
-    deep = "*" if before and not before.endswith("/") else "**/*"
-    files = {path.relative_to(root).as_posix(): path for path in root.glob(before + deep + after)}
+    wildcard = "*" if before and not before.endswith("/") else "**/*"
+    paths = root.glob(before + wildcard + after)
+    files = {path.relative_to(root).as_posix(): path for path in paths}
     return {name[len(before) : len(name) - len(after)]: path for name, path in files.items()}
 
 
 def _split_by_hash(ids: list[str], split: Split, val_fraction: float, source: Path) -> list[str]:
-    """The images of a split; which they are hangs on their names alone."""
+    """Select the images of a split by a hash of their ids.
+
+    If images are added, nearly all of the others stay in their split.
+    """
     if len(ids) < 2:
         raise DataError(f"{source}: a single image cannot be split; add images, or set data.splits")
     shuffled = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())

@@ -1,4 +1,4 @@
-"""How the label maps of one's own data are described, and read as described."""
+"""Description of the label maps of a custom dataset, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -32,25 +32,32 @@ DEFAULT_ENCODINGS: dict[str, Encoding] = {
     "direction": "unit_vectors",
     "normals": "unit_vectors",
 }
-"""How the labels of each kind of task are stored."""
+"""Default encoding of the label files of each kind of task."""
 
 
 class LabelSpec(Section):
-    """The label maps of one task.
+    """Description of the label maps of one task.
 
     Attributes:
-        files: a folder (a map has its image's name), or a pattern such as depth/{id}.png.
-        kind: the task's kind, such as classification or binary; by default its name.
-        encoding: how to read the files, for a kind of one's own.
-        key: the variable of .mat files.
-        class_names: of classes, in the order of their ids.
-        first_class_id: the stored id of the first class; the others follow it.
-        ignore_values: stored numbers that mark pixels without a label (besides 255 of classes, 0 of
-            depth, and NaN).
-        scale: what stored numbers are multiplied by; for integer depth 0.001 by default.
-        channels: of regression and unit vectors.
-        axes: the direction in which each channel of stored normals grows.
-        options: further defaults of the task, such as {loss: berhu}.
+        files: folder whose files have the ids of the images as names, or a pattern such as
+            depth/{id}.png.
+        kind: kind of the task, such as classification or binary; by default the task's name.
+        encoding: encoding of the files; required for custom kinds.
+        key: name of the variable in .mat files; by default the only one.
+        class_names: names of the classes, in the order of their ids.
+        first_class_id: stored id of the first class; the ids of the others follow.
+        ignore_values: stored values of ignored pixels, in addition to 255 for classes, 0 for depth,
+            and NaN.
+        scale: factor by which stored values are multiplied; 1 by default, and 0.001 for integer
+            depth, which is thus in millimeters.
+        channels: number of channels of regression targets (default 1) and unit vectors (default 3).
+        axes: direction in which each channel of stored normals increases.
+        options: further default options of the task, such as {loss: berhu}.
+
+    Example:
+        >>> spec = LabelSpec(files="masks", kind="classification", class_names=["road", "car"])
+        >>> spec.task_defaults()
+        {'kind': 'classification', 'class_names': ['road', 'car']}
     """
 
     files: str
@@ -66,7 +73,7 @@ class LabelSpec(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def task_defaults(self) -> dict[str, Any]:
-        """The defaults of a task that learns these."""
+        """Return the default options of a task with these labels."""
         defaults = {"kind": self.kind, "class_names": self.class_names, "channels": self.channels}
         return {
             **self.options,
@@ -74,21 +81,30 @@ class LabelSpec(Section):
         }
 
     def make_reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:
-        """The function from a file to a target.
+        """Return the function that reads a label file.
+
+        Args:
+            task: name of the task.
+
+        Returns:
+            Function from a file to a label in the layout of `Sample`.
 
         Raises:
-            ConfigError: how these are stored cannot be told, or classes have no names.
+            ConfigError: if the encoding is unknown, or if classes have no names.
         """
         kind = self.kind or task
-        stored = self.encoding or DEFAULT_ENCODINGS.get(kind)
-        if stored is None:
-            ways = ", ".join(sorted(set(DEFAULT_ENCODINGS.values())))
+        encoding = self.encoding or DEFAULT_ENCODINGS.get(kind)
+        if encoding is None:
+            choices = ", ".join(sorted(set(DEFAULT_ENCODINGS.values())))
             raise ConfigError(
-                f"data.labels.{task}.encoding: for the kind {kind!r} give one of {ways}"
+                f"data.labels.{task}.encoding: must be given for the kind {kind!r}; choose from"
+                f" {choices}"
             )
-        if stored == "classes" and not self.class_names:
-            raise ConfigError(f"data.labels.{task}.class_names: must be given, in order of the ids")
-        return partial(_READERS[stored], self)
+        if encoding == "classes" and not self.class_names:
+            raise ConfigError(
+                f"data.labels.{task}.class_names: must be given, in the order of the ids"
+            )
+        return partial(_READERS[encoding], self)
 
 
 def _read_classes(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
@@ -114,10 +130,10 @@ def _read_regression(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
 def _read_depth(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
     stored = arrays.read_array(file, spec.key)
     scale = spec.scale or (1e-3 if stored.dtype.kind in "iu" else 1.0)
-    metres = label_formats.decode_numbers(
+    depth = label_formats.decode_numbers(
         stored, 1, file, scale=scale, ignore_values=spec.ignore_values
     )
-    return label_formats.decode_depth(metres, file, max_depth=np.inf)
+    return label_formats.decode_depth(depth, file, max_depth=np.inf)
 
 
 def _read_unit_vectors(spec: LabelSpec, file: Path) -> NDArray[np.generic]:

@@ -1,14 +1,14 @@
-"""NYUD-v2: 1449 indoor frames with classes, depth, normals and edges, in any archive's layout.
+"""NYUD-v2: 1449 indoor images with classes, depth, normals and edges (Silberman et al., ECCV 2012).
 
-    survey, ASTMT, ATRC                          MTAN (13 classes)
-      images/ID.{jpg,png}                          train|val/
-      segmentation/ID.{png,mat}   0 void, 1..40      image/N.npy    0..1
-      depth/ID.{npy,png,mat}      metres, or mm      label/N.npy    -1 void, 0..12
-      normals/ID.{npy,png,jpg}                       depth/N.npy    metres
-      edge/ID.{npy,png}                              normal/N.npy
+    survey, ASTMT, ATRC                             MTAN (13 classes)
+      images/ID.{jpg,png}                             train|val/
+      segmentation/ID.{png,mat}   0 ignored, 1..40      image/N.npy    0..1
+      depth/ID.{npy,png,mat}      meters, or mm         label/N.npy    -1 ignored, 0..12
+      normals/ID.{npy,png,jpg}                          depth/N.npy    meters
+      edge/ID.{npy,png}                                 normal/N.npy
       gt_sets/{train,val}.txt
 
-What lies in a folder decides how it is read: each modality may be of any file type.
+The layout and the file types are detected: the files of each folder may have any supported type.
 """
 
 from __future__ import annotations
@@ -45,22 +45,27 @@ MTAN_FOLDERS = {**SURVEY_FOLDERS, "image": "image", "semseg": "label", "normals"
 
 
 class NYUDDataset(FileDataset):
-    """A split of NYUD-v2.
+    """Split of NYUD-v2.
+
+    Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images", ECCV 2012, in
+    the layouts of the survey (Vandenhende et al. 2021), ASTMT (Maninis et al. 2019), ATRC
+    (Brüggemann et al. 2021) and MTAN (Liu et al. 2019).
 
     Args:
         split: "train" or "val".
-        tasks: of semseg, depth, normals, edge.
-        root: the folder that holds gt_sets/ (or train/ and val/ of MTAN's set).
-        train_split_name: the list gt_sets/NAME.txt (or folder) that is the training split.
-        val_split_name: the same for validation.
-        num_classes: 40, or 13 as MTAN; 13 can be had from 40, not the other way.
-        derived_normals: a folder of normals derived from depth (`datasets/prepare_nyud.py
-            normals`), for training frames that have none; never used for validation.
-        normals_axes: the direction in which each stored channel of the given normals grows,
-            such as [left, up, forward]; derived normals are always in camera axes.
+        tasks: names of the tasks whose labels are read: semseg, depth, normals, edge.
+        root: folder that contains gt_sets/, or train/ and val/ of MTAN's layout.
+        train_split_name: name of the training split: of the list gt_sets/NAME.txt, or of the folder
+            of MTAN's layout.
+        val_split_name: name of the validation split, likewise.
+        num_classes: 40, or 13 as MTAN uses. 40 stored classes are mapped to 13, but not vice versa.
+        derived_normals: folder of normals derived from depth by `datasets/prepare_nyud.py normals`,
+            for training images without normals; not used for validation.
+        normals_axes: direction in which each channel of the given normals increases, for example
+            [left, up, forward]; derived normals are always in camera axes.
 
     Raises:
-        DataError: no such layout at `root`, or files that are missing.
+        DataError: if no layout is found in `root`, or if files are missing.
     """
 
     def __init__(
@@ -100,13 +105,13 @@ class NYUDDataset(FileDataset):
     def task_defaults(
         cls, *, num_classes: Literal[40, 13] = 40, **options: Any
     ) -> dict[str, dict[str, Any]]:
-        """Semseg of 40 or 13 classes, depth, normals, edge as it is published."""
+        """Return the options of semseg, depth, normals and edge."""
         names = list(CLASSES_40 if num_classes == 40 else CLASSES_13)
         edge = {"max_distance": EDGE_MAX_DISTANCE, "region_label_protocols": ["modern"]}
         return {"semseg": {"class_names": names}, "depth": {}, "normals": {}, "edge": edge}
 
     def find_label_files(self, task: str) -> LabelFiles:
-        """The files in a task's folder, and how to read them."""
+        """Find the files in the folder of a task, and those of derived normals."""
         folder = self._split_root / self._folders[task]
         files = arrays.index_by_stem(folder)
         if task == "normals" and self._derived_normals is not None and self.split == "train":
@@ -123,11 +128,11 @@ class NYUDDataset(FileDataset):
         return readers[task]
 
     def _make_id_to_class(self) -> dict[int, int]:
-        """{stored id: class, or void}."""
+        """Return {stored id: class, or the ignore index}."""
         if self._is_mtan_layout:
             if self._num_classes != 13:
                 raise DataError(
-                    f"{self._split_root}: MTAN's set has 13 classes; set data.num_classes=13"
+                    f"{self._split_root}: MTAN's dataset has 13 classes; set data.num_classes=13"
                 )
             return {-1: IGNORE_INDEX, **{label: label for label in range(13)}}
         classes = [label - 1 for label in CLASS_40_TO_13] if self._num_classes == 13 else range(40)
@@ -139,7 +144,7 @@ class NYUDDataset(FileDataset):
         derived_files = arrays.index_by_stem(derived_folder)
         if not derived_files:
             raise DataError(
-                f"{derived_folder}: no derived normals here; make them by `python"
+                f"{derived_folder}: no derived normals here; create them by `python"
                 f" datasets/prepare_nyud.py normals {self._split_root} --output {derived_folder}`"
             )
         read_given = self._make_reader("normals")
@@ -154,16 +159,20 @@ class NYUDDataset(FileDataset):
 
 def _read_ids_from_list(root: Path, split_list: Path) -> list[str]:
     if not split_list.parent.is_dir():
-        looked = (
+        expected = (
             f"gt_sets/{split_list.name} (survey, ASTMT, ATRC) or {split_list.stem}/image (MTAN)"
         )
-        raise DataError(f"{root}: no NYUD-v2 here, looked for {looked}; set data.root")
+        raise DataError(
+            f"{root}: no NYUD-v2 here, expected {expected}; set data.root=/path/to/NYUD_MT"
+        )
     return arrays.read_split_list(split_list)
 
 
 def _sort_ids_of_files(image_files: dict[str, Path], folder: Path) -> list[str]:
     if not image_files:
-        raise DataError(f"{folder}: no images here; fetch MTAN's set again, or set data.root")
+        raise DataError(
+            f"{folder}: no images here; download MTAN's dataset again, or set data.root"
+        )
     return sorted(image_files, key=lambda name: (len(name), name))
 
 
@@ -172,18 +181,39 @@ def _read_classes(file: Path, id_to_class: dict[int, int]) -> NDArray[np.uint8]:
 
 
 def read_depth(file: Path) -> NDArray[np.float32]:
-    """HxW metres, NaN where unknown; see `label_formats.decode_depth`."""
+    """Read a depth map; see `densemtl.io.label_formats.decode_depth`.
+
+    Args:
+        file: .npy, .png or .mat file with the variable `depth`.
+
+    Returns:
+        Depth in meters, shape (H, W), NaN where unknown.
+
+    Raises:
+        DataError: if the file is missing or corrupt, or a value is invalid.
+    """
     return label_formats.decode_depth(arrays.read_array(file, "depth"), file)
 
 
 def read_normals(file: Path, axes: AxisConvention = CAMERA_AXES) -> NDArray[np.float32]:
-    """HxWx3 in camera axes, NaN where invalid; see `label_formats.decode_normals`."""
+    """Read a map of normals; see `densemtl.io.label_formats.decode_normals`.
+
+    Args:
+        file: .npy, .png, .jpg or .mat file with the variable `normals`.
+        axes: direction in which each stored channel increases.
+
+    Returns:
+        Unit vectors in camera axes, shape (H, W, 3), NaN where invalid.
+
+    Raises:
+        DataError: if the file is missing or corrupt, or a value is invalid.
+    """
     return label_formats.decode_normals(arrays.read_array(file, "normals"), file, axes)
 
 
 def _read_edge(file: Path) -> NDArray[np.uint8]:
-    full = 255 if file.suffix in arrays.IMAGE_SUFFIXES else None
-    return label_formats.decode_binary(arrays.read_array(file, "edge"), file, max_value=full)
+    max_value = 255 if file.suffix in arrays.IMAGE_SUFFIXES else None
+    return label_formats.decode_binary(arrays.read_array(file, "edge"), file, max_value=max_value)
 
 
 def _read_given_or_derived(
@@ -192,5 +222,5 @@ def _read_given_or_derived(
     read_given: Callable[[Path], NDArray[np.generic]],
     read_derived: Callable[[Path], NDArray[np.generic]],
 ) -> NDArray[np.generic]:
-    """Normals in their own axes, or derived ones in camera axes, by the folder they lie in."""
+    """Read given normals or derived normals, depending on the folder of the file."""
     return read_given(file) if file.parent == given_folder else read_derived(file)

@@ -1,6 +1,6 @@
-"""The official labelled set of NYUD-v2, `nyu_depth_v2_labeled.mat` (HDF5) and `splits.mat`.
+"""Readers of the official files of NYUD-v2, `nyu_depth_v2_labeled.mat` (HDF5) and `splits.mat`.
 
-Source: Silberman et al., ECCV 2012; its 894 labels in 40 classes: Gupta et al., CVPR 2013.
+Sources: Silberman et al., ECCV 2012 (dataset, 894 labels); Gupta et al., CVPR 2013 (40 classes).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ REQUIRED_VARIABLES = ("images", "depths", "labels", "instances")
 
 @dataclass(frozen=True)
 class RawFrame:
-    """One labelled frame.
+    """One labeled image.
 
     Attributes:
-        image: HxWx3 uint8 RGB.
-        class_ids: HxW uint8, 0 unlabelled, 1..40.
-        regions: HxW int32, one id an object.
-        depth: HxW float32 metres, holes filled in by the authors.
+        image: uint8 RGB, shape (H, W, 3).
+        class_ids: uint8 classes 1..40, 0 where unlabeled, shape (H, W).
+        regions: int32 ids, one per object, shape (H, W).
+        depth: float32 depth in meters, with holes filled by the authors, shape (H, W).
     """
 
     image: NDArray[np.uint8]
@@ -37,14 +37,14 @@ class RawFrame:
 
 
 class NYUDRawFile:
-    """The frames of the file, read one at a time.
+    """Sequence of the images of nyu_depth_v2_labeled.mat, which are read on demand.
 
     Args:
-        file: nyu_depth_v2_labeled.mat.
-        crop: cut to the 425x560 pixels that are valid in both cameras.
+        file: path of nyu_depth_v2_labeled.mat.
+        crop: crop to the 425x560 pixels that are valid in both cameras.
 
     Raises:
-        DataError: not that file, or truncated.
+        DataError: if the file is another one or truncated.
     """
 
     def __init__(self, file: Path, *, crop: bool = True) -> None:
@@ -54,10 +54,12 @@ class NYUDRawFile:
             self._arrays: dict[str, Any] = dict(h5py.File(file, "r"))
         except OSError as error:
             reason = str(error).partition("(")[0].strip() or "no HDF5"
-            raise DataError(f"{file}: {reason}; fetch nyu_depth_v2_labeled.mat again") from error
+            raise DataError(f"{file}: {reason}; download nyu_depth_v2_labeled.mat again") from error
         missing = [name for name in REQUIRED_VARIABLES if name not in self._arrays]
         if missing:
-            raise DataError(f"{file}: holds no {missing[0]!r}; is it nyu_depth_v2_labeled.mat?")
+            raise DataError(
+                f"{file}: no {missing[0]!r} in this file; give nyu_depth_v2_labeled.mat"
+            )
         self._file = file
         top, left, height, width = VALID_CROP_BOX
         self._crop_slices = (
@@ -68,39 +70,54 @@ class NYUDRawFile:
         return int(self._arrays["depths"].shape[0])
 
     def __getitem__(self, index: int) -> RawFrame:
-        """Frame `index`, from 0.
+        """Read one image.
+
+        Args:
+            index: number of the image, from 0.
+
+        Returns:
+            The image and its labels.
 
         Raises:
-            DataError: the file is truncated or has an unknown label.
+            DataError: if the file is truncated or has an unknown label.
         """
         labels = self._read_array("labels", index)
         if labels.max() >= len(LABEL_TO_CLASS):
-            unknown = f"frame {index + 1} has label {labels.max()}"
-            raise DataError(f"{self._file}: {unknown}, there are {len(LABEL_TO_CLASS) - 1}")
+            unknown = f"image {index + 1} has label {labels.max()}"
+            raise DataError(
+                f"{self._file}: {unknown}, but labels are 0..{len(LABEL_TO_CLASS) - 1}; download it"
+                " again"
+            )
         regions = labels.astype(np.int32) * 256 + self._read_array("instances", index)
         depth = self._read_array("depths", index).astype(np.float32)
         return RawFrame(self._read_array("images", index), LABEL_TO_CLASS[labels], regions, depth)
 
     def _read_array(self, name: str, index: int) -> NDArray[Any]:
-        """MATLAB stores columns first, so all axes come reversed."""
+        """Read an array and reverse its axes, since MATLAB stores columns first."""
         try:
             stored = self._arrays[name][index]
         except OSError as error:
-            raise DataError(f"{self._file}: truncated; fetch it again") from error
+            raise DataError(f"{self._file}: truncated; download it again") from error
         return np.ascontiguousarray(np.transpose(stored)[self._crop_slices])
 
 
 def read_splits(file: Path) -> dict[str, list[int]]:
-    """{"train", "val"}: numbers of the frames, from 1; val is what the authors call test.
+    """Read the official splits.
+
+    Args:
+        file: path of splits.mat.
+
+    Returns:
+        {"train": numbers, "val": numbers} of the images, from 1; "val" is the authors' test split.
 
     Raises:
-        DataError: not that file.
+        DataError: if the file is another one or cannot be read.
     """
     splits = {"train": "trainNdxs", "val": "testNdxs"}
     values = arrays.read_mat(file)
     missing = [name for name in splits.values() if name not in values]
     if missing:
-        raise DataError(f"{file}: holds no {missing[0]!r}; is it NYUD-v2's splits.mat?")
+        raise DataError(f"{file}: no {missing[0]!r} in this file; give splits.mat of NYUD-v2")
     return {split: sorted(np.ravel(values[name]).tolist()) for split, name in splits.items()}
 
 
@@ -137,4 +154,4 @@ _LABEL_TO_CLASS_TEXT = """
 """
 
 LABEL_TO_CLASS = np.array([0, *map(int, _LABEL_TO_CLASS_TEXT.split())], np.uint8)
-"""The class 1..40 of each label 1..894; 0 is unlabelled."""
+"""Class 1..40 of each label 1..894; label 0 is unlabeled."""

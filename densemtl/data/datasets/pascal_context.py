@@ -3,13 +3,13 @@
     PASCAL_MT (ASTMT, survey) and PASCALContext (ATRC)
       JPEGImages/ID.jpg
       ImageSets/Context/{train,val}.txt
-      semseg/VOC12/ID.png, or else semseg/pascal-context/ID.png      0..20, 255 void
+      semseg/VOC12/ID.png, or else semseg/pascal-context/ID.png      0..20, 255 ignored
       pascal-context/trainval/ID.mat     LabelMap of 459 labels: edges, valid normals
       human_parts/ID.mat                 PASCAL-Part annotations
       normals_distill/ID.png, sal_distill/ID.png
 
-Where there is no LabelMap, ready maps are taken from edge/ID.png; where there is no sal_distill,
-saliency comes from sal/ID.png (255 object, 128 void).
+Without LabelMaps, edges are read from edge/ID.png; without sal_distill/, saliency is read from
+sal/ID.png (255 object, 128 ignored).
 """
 
 from __future__ import annotations
@@ -44,29 +44,33 @@ EDGE_DERIVATIONS: dict[Split, Callable[[NDArray[np.integer]], NDArray[np.uint8]]
     "train": derived_labels.derive_laplacian_edges,
     "val": derived_labels.derive_region_edges,
 }
-"""How edges follow from a LabelMap: for training, and as the ground truth of the evaluation."""
+"""Functions that derive edges from a LabelMap: for training and for evaluation."""
 
 SALIENCY_IGNORE_VALUES = (128,)
 
 
 class PascalContextDataset(FileDataset):
-    """A split of PASCAL-Context.
+    """Split of PASCAL-Context.
+
+    Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the
+    Wild", CVPR 2014, with the five tasks of Maninis et al., "Attentive Single-Tasking of Multiple
+    Tasks", CVPR 2019.
 
     Args:
         split: "train" or "val".
-        tasks: of semseg, human_parts, edge, saliency, normals.
-        root: the folder that holds JPEGImages/.
-        train_split_name: the list ImageSets/Context/NAME.txt that is the training split.
-        val_split_name: the same for validation.
-        edge_val_split_name: the list ImageSets/Context/NAME.txt of the validation images whose
-            edges are scored, of which there are 2498 in published results; by default all that have
-            edges.
-        derived_labels: a folder of edges and parts made by `datasets/prepare_pascal_context.py`;
-            without it they are derived each time an image is read.
-        normals_axes: the direction in which each stored channel of the normals grows.
+        tasks: names of the tasks whose labels are read: semseg, human_parts, edge, saliency,
+            normals.
+        root: folder that contains JPEGImages/.
+        train_split_name: name of the list ImageSets/Context/NAME.txt of the training split.
+        val_split_name: name of the list of the validation split, likewise.
+        edge_val_split_name: name of the list of the validation images whose edges are evaluated
+            (2498 images in published results); by default all images with edges.
+        derived_labels: folder of edges and parts from `datasets/prepare_pascal_context.py`; without
+            it, they are derived each time an image is read.
+        normals_axes: direction in which each stored channel of the normals increases.
 
     Raises:
-        DataError: no such layout at `root`, or files that are missing.
+        DataError: if no PASCAL-Context is found in `root`, or if files are missing.
     """
 
     def __init__(
@@ -89,19 +93,23 @@ class PascalContextDataset(FileDataset):
             None if edge_val_split_name is None else self._get_split_list(edge_val_split_name)
         )
         if not source.parent.is_dir():
-            looked = f"{SPLIT_LIST_FOLDER}/{source.name} and JPEGImages/"
-            raise DataError(f"{root}: no PASCAL-Context here, looked for {looked}; set data.root")
+            expected = f"{SPLIT_LIST_FOLDER}/{source.name} and JPEGImages/"
+            raise DataError(
+                f"{root}: no PASCAL-Context here, expected {expected}; set"
+                " data.root=/path/to/PASCAL_MT"
+            )
         if self._derived_labels is not None and not self._derived_labels.is_dir():
             command = f"python datasets/prepare_pascal_context.py {root} --output {derived_labels}"
             raise DataError(
-                f"{derived_labels}: no such cache; make it by `{command}`, or leave it out"
+                f"{derived_labels}: no such folder; create it by `{command}`, or remove"
+                " data.derived_labels"
             )
         images = arrays.index_by_stem(self._root / "JPEGImages")
         super().__init__(split, tasks, arrays.read_split_list(source), images, source)
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """The five tasks of Maninis et al. (2019)."""
+        """Return the options of the five tasks of Maninis et al., CVPR 2019."""
         return {
             "semseg": {"class_names": list(CLASSES)},
             "human_parts": {"class_names": list(PARTS)},
@@ -111,7 +119,7 @@ class PascalContextDataset(FileDataset):
         }
 
     def find_label_files(self, task: str) -> LabelFiles:
-        """The files of a task, and how to read them."""
+        """Find the label files of a task, including derived labels."""
         sources: dict[str, Callable[[], LabelFiles]] = {
             "semseg": self._find_semseg_files,
             "human_parts": self._find_human_parts_files,
@@ -122,7 +130,7 @@ class PascalContextDataset(FileDataset):
         return sources[task]()
 
     def list_sample_files(self, index: int) -> list[Path]:
-        """Normals depend on the LabelMap besides."""
+        """List the files of a sample and its LabelMap, which the valid normals depend on."""
         return [
             *super().list_sample_files(index),
             self._root / LABEL_MAP_FOLDER / f"{self.ids[index]}.mat",
@@ -151,15 +159,15 @@ class PascalContextDataset(FileDataset):
         read = partial(_read_edge, derive_edges=EDGE_DERIVATIONS[self.split])
         if self.split == "train" or self._edge_split_list is None:
             return LabelFiles(edge_files, read, self._root / LABEL_MAP_FOLDER)
-        scored = set(arrays.read_split_list(self._edge_split_list))
-        lacking = scored.intersection(self.ids) - edge_files.keys()
-        if lacking:
-            count = f"{len(lacking)} of its {len(scored)} images"
+        evaluated = set(arrays.read_split_list(self._edge_split_list))
+        missing = evaluated.intersection(self.ids) - edge_files.keys()
+        if missing:
+            count = f"{len(missing)} of its {len(evaluated)} images"
             raise DataError(
-                f"{self._edge_split_list}: {count} have no edges, such as {min(lacking)!r}"
+                f"{self._edge_split_list}: {count} have no edges, the first is {min(missing)!r}"
             )
-        scored_files = {name: file for name, file in edge_files.items() if name in scored}
-        return LabelFiles(scored_files, read, self._edge_split_list)
+        evaluated_files = {name: file for name, file in edge_files.items() if name in evaluated}
+        return LabelFiles(evaluated_files, read, self._edge_split_list)
 
     def _find_saliency_files(self) -> LabelFiles:
         distilled = arrays.index_by_stem(self._root / "sal_distill")
@@ -190,7 +198,17 @@ class PascalContextDataset(FileDataset):
 
 
 def read_label_map(file: Path) -> NDArray[np.integer]:
-    """HxW labels 0..459 of an image."""
+    """Read the LabelMap of an image.
+
+    Args:
+        file: .mat file with the variable `LabelMap`.
+
+    Returns:
+        Labels 0..459, shape (H, W).
+
+    Raises:
+        DataError: if the file is missing or corrupt.
+    """
     return arrays.read_array(file, "LabelMap")
 
 
@@ -227,12 +245,15 @@ def _read_saliency(file: Path, ignore_values: Sequence[int] = ()) -> NDArray[np.
 
 
 def _read_normals(file: Path, axes: AxisConvention, label_map_folder: Path) -> NDArray[np.float32]:
-    """Normals where the network that they come from knew the label; all of them without a map."""
+    """Read normals and invalidate pixels whose label the distilled network has not seen.
+
+    Without a LabelMap, all pixels are valid.
+    """
     normals = label_formats.decode_normals(arrays.read_array(file), file, axes)
     label_map = label_map_folder / f"{file.stem}.mat"
     if label_map.exists():
         valid = np.isin(read_label_map(label_map), LABELS_WITH_NORMALS)
         if valid.shape != normals.shape[:2]:
-            raise DataError(f"{label_map}: its LabelMap is of another size than {file}")
+            raise DataError(f"{label_map}: the LabelMap has another size than {file}")
         normals[~valid] = np.nan
     return normals

@@ -1,4 +1,4 @@
-"""Facts about PASCAL-Context: classes, body parts, and where its distilled normals hold.
+"""Classes and body parts of PASCAL-Context, and the labels that have valid distilled normals.
 
 Sources: Everingham et al. 2010 (21 classes); Mottaghi et al. 2014 (459 labels); Chen et al. 2014
 (parts, grouped as by Xia et al. 2017); Maninis et al. 2019 (which labels have valid normals).
@@ -14,10 +14,10 @@ person pottedplant sheep sofa train tvmonitor
 CLASSES = tuple(_CLASS_NAMES.split())
 
 EDGE_MAX_DISTANCE = 0.0075
-"""How far apart matched edges may lie, as a share of the diagonal."""
+"""Maximum distance of matched edge pixels, as a fraction of the image diagonal."""
 
 PERSON_CLASS = 15
-"""The class whose parts count."""
+"""Class whose objects have body parts."""
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
 
@@ -31,7 +31,7 @@ _PART_TO_NAMES = {
 }
 
 NAME_TO_PART = {name: part for part, names in _PART_TO_NAMES.items() for name in names.split()}
-"""The part 1..6 of each of the 24 names that the annotations use."""
+"""Part 1..6 of each of the 24 part names in the annotations."""
 
 _LABELS_WITH_NORMALS = """
     3 4 6 9 10 11 13 15 17 18 22 23 29 30 33 34 36 37 38 39 41 43 46 49 50 51 53 55 56 59 61 62 65
@@ -44,5 +44,6 @@ _LABELS_WITH_NORMALS = """
 """
 
 LABELS_WITH_NORMALS = tuple(map(int, _LABELS_WITH_NORMALS.split()))
-"""Labels of the 459 whose name is also one of NYUD-v2's 894, `unknown` left out, and tvmonitor:
-the network that the normals were distilled from has seen no others."""
+"""Labels with valid normals: those of the 459 labels whose name is also among the 894 labels of
+NYUD-v2, except `unknown`, and tvmonitor. The network that the normals are distilled from was
+trained on these only."""

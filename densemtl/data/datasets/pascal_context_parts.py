@@ -1,4 +1,4 @@
-"""Body parts from the annotations of PASCAL-Part (Chen et al., CVPR 2014)."""
+"""Reader of body parts from annotations of PASCAL-Part (Chen et al., CVPR 2014)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from densemtl.types import IGNORE_INDEX
 
 
 def read_human_parts(file: Path) -> NDArray[np.uint8] | None:
-    """HxW uint8, 0 background, 1..6 parts of all people.
+    """Read the body parts of all people in an image.
 
-    None if it shows no part, be there nobody or people without annotated parts: such an image is
-    void throughout, so it is not scored.
+    Args:
+        file: .mat file of PASCAL-Part with the variable `anno`.
+
+    Returns:
+        uint8 map of shape (H, W): 0 background, 1..6 parts. None if there is no person, or no
+        person with annotated parts; such an image has ignored pixels only and is not evaluated.
 
     Raises:
-        DataError: missing, corrupt, or no annotation of PASCAL-Part.
+        DataError: if the file is missing, corrupt or no annotation of PASCAL-Part.
     """
     try:
         objects = arrays.read_mat(file)["anno"][0, 0]["objects"].ravel()
@@ -33,7 +37,14 @@ def read_human_parts(file: Path) -> NDArray[np.uint8] | None:
 
 
 def has_parts(parts: NDArray[np.uint8]) -> bool:
-    """Whether a map of parts holds more than background and void."""
+    """Return whether a map of parts contains a part.
+
+    Args:
+        parts: uint8 map of shape (H, W): 0 background, 1..6 parts, 255 ignored.
+
+    Returns:
+        Whether any pixel is neither background nor ignored.
+    """
     return bool(((parts > 0) & (parts != IGNORE_INDEX)).any())
 
 

@@ -1,4 +1,4 @@
-"""Where shards lie, in a folder or behind a URL, and the index that lists them."""
+"""Index of shards, and access to shards in a folder or at a URL."""
 
 from __future__ import annotations
 
@@ -18,19 +18,29 @@ from densemtl.types import Split
 INDEX_NAME = "shards.json"
 
 URL_SCHEMES = ("file", "http", "https", "gs", "hf")
-"""What is fetched from. webdataset knows `pipe:` besides, which runs a command: a configuration
-may have come with somebody's checkpoint, and must not."""
+"""Allowed schemes of URLs. webdataset also supports `pipe:`, which runs a command. It is not
+allowed, since a configuration may come from an untrusted checkpoint."""
 
 
 class Shard(Section):
-    """A tar file, which lies beside the index and nowhere else, and the images in it."""
+    """Entry of the index for one shard.
+
+    Attributes:
+        file: name of the tar file, which must be in the folder of the index.
+        ids: ids of the images in the shard, in order.
+    """
 
     file: Annotated[str, Field(pattern=r"^\w[\w.-]*\.tar$")]
     ids: tuple[str, ...]
 
 
 class ShardIndexFile(Section):
-    """What `shards.json` holds: the tasks with their default options, and the splits' shards."""
+    """Content of `shards.json`.
+
+    Attributes:
+        offers: {task name: default options of the task}.
+        splits: {split: its shards in order}.
+    """
 
     offers: dict[str, dict[str, Any]]
     splits: dict[Split, tuple[Shard, ...]]
@@ -38,17 +48,26 @@ class ShardIndexFile(Section):
 
 @dataclass(frozen=True)
 class ShardStore:
-    """Where shards come from: a folder, or a URL and a folder for what was fetched."""
+    """Source of shards: a folder, or a URL with a local cache.
+
+    Attributes:
+        root: folder or URL that contains `shards.json`.
+        cache_dir: folder for files that are downloaded from a URL.
+        max_cached_shards: number of downloaded shards to keep on disk.
+    """
 
     root: str
     cache_dir: Path
     max_cached_shards: int
 
     def read_index(self) -> ShardIndexFile:
-        """What `shards.json` holds; of a URL asked for anew.
+        """Read `shards.json`, which is downloaded again at each call if `root` is a URL.
+
+        Returns:
+            The content of the index.
 
         Raises:
-            DataError: it is not there, is none, or lists files elsewhere.
+            DataError: if the index is missing or invalid, or lists files outside its folder.
         """
         file = (
             self._get_cache_path(INDEX_NAME)
@@ -57,7 +76,7 @@ class ShardStore:
         )
         if self._is_remote():
             self._download(INDEX_NAME, file)
-        hint = "make them by `python datasets/make_shards.py`, or set data.root"
+        hint = "create shards by `python datasets/make_shards.py`, or set data.root"
         try:
             return ShardIndexFile.model_validate_json(file.read_bytes())
         except ValidationError as error:
@@ -67,12 +86,22 @@ class ShardStore:
             raise DataError(f"{file}: no index of shards; {hint}") from error
 
     def fetch(self, name: str) -> Path:
-        """A shard's file, which is fetched where it has not been."""
+        """Return the file of a shard, and download it first if necessary.
+
+        Args:
+            name: file name of the shard.
+
+        Returns:
+            Path of the local file.
+
+        Raises:
+            DataError: if the file is missing or cannot be downloaded.
+        """
         if not self._is_remote():
             file = Path(self.root).expanduser() / name
             if not file.exists():
                 raise DataError(
-                    f"{file}: missing, though {INDEX_NAME} lists it; write the shards again"
+                    f"{file}: missing, although {INDEX_NAME} lists it; write the shards again"
                 )
             return file
         file = self._get_cache_path(name)
@@ -89,7 +118,7 @@ class ShardStore:
         if sign and (scheme not in URL_SCHEMES or ".." in location.split("/")):
             choices = ", ".join(f"{name}://" for name in URL_SCHEMES)
             raise DataError(
-                f"data.root: {self.root!r} is not fetched: give a folder, or {choices}.."
+                f"data.root: {self.root!r} is not allowed: give a folder, or {choices}.."
             )
         return bool(sign)
 
@@ -100,15 +129,18 @@ class ShardStore:
         try:
             from webdataset.gopen import gopen
         except ImportError as error:
-            raise DataError(f'{self.root}: needs `pip install "densemtl[shards]"`') from error
+            raise DataError(f'{self.root}: run `pip install "densemtl[shards]"` first') from error
         try:
             with gopen(f"{self.root.rstrip('/')}/{name}") as stream, atomic_write(file) as tmp_path:
                 tmp_path.write_bytes(stream.read())
-        except Exception as error:  # of networks and of the programs that webdataset calls
-            raise DataError(f"{self.root}/{name}: cannot be fetched ({error})") from error
+        except Exception as error:  # webdataset raises exceptions of many types.
+            raise DataError(
+                f"{self.root}/{name}: cannot be downloaded ({error}); check data.root and the"
+                " network"
+            ) from error
 
     def _evict(self, newest: Path) -> None:
-        """Files in use stay readable until they are closed."""
+        """Delete the least recently used shards; open files stay readable until they are closed."""
         shards = sorted(newest.parent.glob("*.tar"), key=lambda shard: shard.stat().st_atime_ns)
         for file in [shard for shard in shards if shard != newest][
             : max(len(shards) - self.max_cached_shards, 0)

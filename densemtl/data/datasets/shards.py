@@ -1,11 +1,11 @@
-"""Samples packed into tar files, for sets of many images, or larger than the disk.
+"""Dataset of samples in tar files, for datasets of many images or larger than the disk.
 
-    root, a folder or the URL of one
-      shards.json                 the splits' shards, the images in each, and what tasks there are
+    root, a folder or its URL
+      shards.json                 tasks; shards of each split; image ids of each shard
       train-000000.tar ..         WebDataset's layout: KEY.image.png, KEY.semseg.png, KEY.depth.npy
 
-`datasets/make_shards.py` writes them from any dataset. Samples are the same as that gives, and so
-are batches, but for the order of training: neighbouring shards are shuffled together.
+`datasets/make_shards.py` writes shards from any dataset. The samples are equal to those of that
+dataset; only the order in training differs, since consecutive shards are shuffled together.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from densemtl.types import Sample, Split
 IMAGE_KEY = "image"
 
 TAR_END = bytes(1024)
-"""Of a whole tar file; tarfile itself takes a cut one for a short one."""
+"""Last bytes of a complete tar file; tarfile does not notice that a file is truncated."""
 
 MAX_OPEN_INDEXES = 64
-"""Shards whose table of contents a process remembers."""
+"""Number of shards whose table of contents a process keeps in memory."""
 
 
 class ShardsDataset(DenseDataset):
-    """A split of a set of shards.
+    """Split of a dataset in shards.
 
     Args:
         split: "train" or "val".
-        tasks: of those in the shards.
-        root: a folder, or a URL such as https://.. or gs://.. (needs `densemtl[shards]`).
-        cache_dir: where shards of a URL are kept when they have been fetched.
-        max_cached_shards: how many; those that were not used for longest go first.
+        tasks: names of the tasks whose labels are read, from those in the shards.
+        root: folder, or URL such as https://.. or gs://.. (requires `densemtl[shards]`).
+        cache_dir: folder for shards that are downloaded from a URL.
+        max_cached_shards: number of downloaded shards to keep; the least recently used shards are
+            deleted first.
 
     Raises:
-        DataError: there is no index, or it cannot be read.
+        DataError: if the index is missing or cannot be read.
     """
 
     def __init__(
@@ -76,15 +77,21 @@ class ShardsDataset(DenseDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """What the index says."""
+        """Return the tasks and options in the index."""
         folder = Path(options.get("cache_dir", "~/.cache/densemtl/shards")).expanduser()
         return ShardStore(options["root"], folder, 1).read_index().offers
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one sample, fetching its shard if need be.
+        """Read one sample, and download its shard first if necessary.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            The sample; a task without a label for this image is absent.
 
         Raises:
-            DataError: the shard is missing, truncated, or lacks the sample.
+            DataError: if the shard is missing or truncated, or lacks the sample.
         """
         shard = int(np.searchsorted(self._first_indices, index, side="right")) - 1
         file = self._store.fetch(self._shard_names[shard])
@@ -99,30 +106,30 @@ class ShardsDataset(DenseDataset):
             raise DataError(f"{file}: no image {key} ({self.ids[index]}); write the shards again")
         image = arrays.pop(IMAGE_KEY)
         if any(array.shape[:2] != image.shape[:2] for array in arrays.values()):
-            raise DataError(f"{file}: image and labels of {key} differ in size; fetch it again")
+            raise DataError(f"{file}: image and labels of {key} differ in size; download it again")
         return Sample(image, arrays, self.ids[index])
 
 
 Member = tuple[int, int, str]
-"""(offset, length, suffix) of a file in a tar file."""
+"""(offset in bytes, length in bytes, suffix) of a file in a tar file."""
 
 
 @lru_cache(maxsize=MAX_OPEN_INDEXES)
-def _list_members(file: Path, _: int) -> dict[str, dict[str, Member]]:
-    """{key: {name: member}} of a shard, again when it has changed."""
+def _list_members(file: Path, mtime_ns: int) -> dict[str, dict[str, Member]]:
+    """Return {key: {name: member}} of a shard; `mtime_ns` makes the cache follow changes."""
     members: dict[str, dict[str, Member]] = {}
     try:
         with file.open("rb") as handle, tarfile.open(fileobj=handle, mode="r:") as shard:
             handle.seek(-len(TAR_END), io.SEEK_END)
             if handle.read() != TAR_END:
-                raise ValueError("its end is missing")
+                raise ValueError("the end of the file is missing")
             handle.seek(0)
             for member in shard:
                 key, name, suffix = member.name.split(".")
                 members.setdefault(key, {})[name] = (member.offset_data, member.size, suffix)
     except (OSError, tarfile.TarError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{file}: no shard, or truncated ({reason}); fetch it again") from error
+        raise DataError(f"{file}: no shard, or truncated ({reason}); download it again") from error
     return members
 
 
@@ -135,12 +142,12 @@ def _read_member(file: Path, member: Member) -> NDArray[Any]:
         return images.decode_image(data, cv2.IMREAD_UNCHANGED, file)
     try:
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-    except Exception as error:  # numpy's reader of broken files raises nearly anything
+    except Exception as error:  # For broken files, numpy raises exceptions of many types.
         raise DataError(f"{file}: an array in it is corrupt; {images.REDOWNLOAD_HINT}") from error
 
 
 def _format_key(index: int) -> str:
-    """Of a sample by its place in its shard."""
+    """Return the key of a sample from its position in the shard."""
     return f"{index:06d}"
 
 
@@ -151,14 +158,21 @@ def write_shards(
     images_per_shard: int,
     jpeg: bool,
 ) -> None:
-    """Pack datasets; shards that are whole already are left alone.
+    """Pack datasets into shards.
+
+    Existing shards are complete, since they are written atomically, and are not written again.
+    The index is written last.
 
     Args:
-        splits: what to pack, one a split.
-        task_defaults: the tasks in them with their default options.
-        root: the folder to fill; its index is written last.
-        images_per_shard: images in a shard.
-        jpeg: images as JPEG of quality 95, five times smaller, and not quite the same.
+        splits: datasets to pack, one per split.
+        task_defaults: {task name: default options} of the tasks in the datasets.
+        root: folder to write to.
+        images_per_shard: number of images per shard; the last shard may have fewer.
+        jpeg: store images as JPEG of quality 95, which is five times smaller but lossy.
+
+    Raises:
+        DataError: if a sample cannot be read.
+        OutputError: if a file cannot be written.
     """
     index: dict[str, Any] = {}
     for dataset in splits:
@@ -195,5 +209,5 @@ def _encode(array: NDArray[Any], suffix: str) -> tuple[str, bytes]:
         memory = io.BytesIO()
         np.save(memory, array)
         return ".npy", memory.getvalue()
-    picture = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array
-    return suffix, cv2.imencode(suffix, picture)[1].tobytes()
+    image = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.ndim == 3 else array
+    return suffix, cv2.imencode(suffix, image)[1].tobytes()

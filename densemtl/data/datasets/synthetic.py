@@ -1,7 +1,8 @@
-"""Synthetic rooms: ray-cast on demand, with exact labels for all six tasks; no file is read.
+"""Dataset of synthetic rooms that are rendered on demand, with exact labels of six tasks.
 
-Every image is a function of (seed, split, index) alone: furniture and jointed figures in a closed
-room, textures, one lamp with shadows, and sensor noise. Splits draw from separate streams.
+Each image depends on the seed, the split, the index and the size only. It shows a closed room with
+furniture and jointed figures, textures, one lamp with shadows, and sensor noise. Splits use
+separate random streams. No files are read.
 """
 
 from __future__ import annotations
@@ -23,21 +24,28 @@ from densemtl.data.datasets.synthetic_scenes.targets import find_object_edges, f
 from densemtl.types import Sample, Split
 
 ImageSide = Annotated[int, Field(ge=16, le=MAX_IMAGE_SIDE)]
-"""Pixels."""
+"""Height or width in pixels."""
 
 ImageCount = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class SyntheticDataset(DenseDataset):
-    """Rooms with exact semantics, parts, depth, normals, instance edges and saliency.
+    """Split of rendered rooms with exact classes, parts, depth, normals, edges and saliency.
 
     Args:
         split: "train" or "val".
-        tasks: of the six that it offers.
-        size: (height, width) in pixels, of any ratio.
+        tasks: names of the tasks whose labels are rendered: semseg, human_parts, depth, normals,
+            edge, saliency.
+        size: (height, width) in pixels, of any aspect ratio.
         train_images: number of training images.
         val_images: number of validation images.
-        seed: another seed gives other rooms.
+        seed: seed of the rooms; other seeds give other rooms.
+
+    Example:
+        >>> dataset = SyntheticDataset("val", ["semseg", "depth"], size=(32, 40), val_images=2)
+        >>> sample = dataset[0]
+        >>> sample.id, sample.image.shape, sorted(sample.targets)
+        ('val00000', (32, 40, 3), ['depth', 'semseg'])
     """
 
     def __init__(
@@ -57,25 +65,41 @@ class SyntheticDataset(DenseDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """All six tasks, with the class names of the two that have classes."""
-        offered: dict[str, dict[str, Any]] = {task: {} for task in _TARGET_FUNCTIONS}
-        offered["semseg"]["class_names"] = list(CLASSES)
-        offered["human_parts"]["class_names"] = list(PARTS)
-        return offered
+        """Return all six tasks, with the class names of semseg and human_parts."""
+        tasks: dict[str, dict[str, Any]] = {task: {} for task in _TARGET_FUNCTIONS}
+        tasks["semseg"]["class_names"] = list(CLASSES)
+        tasks["human_parts"]["class_names"] = list(PARTS)
+        return tasks
 
     def __getitem__(self, index: int) -> Sample:
-        """Compose and render one room; `human_parts` is absent where nobody is in view."""
-        view = self.render_scene(index)
-        targets = {task: _TARGET_FUNCTIONS[task](view) for task in self.tasks}
-        if "human_parts" in targets and not view.parts.any():
-            del targets["human_parts"]
-        return Sample(view.image, targets, self.ids[index])
+        """Compose and render one room.
 
-    def render_scene(self, index: int) -> RenderedScene:
-        """Everything that is known about one image.
+        Args:
+            index: number of the image in the split, from 0.
+
+        Returns:
+            The sample; `human_parts` is absent if no person is visible.
 
         Raises:
-            IndexError: no such image.
+            IndexError: if there is no such image.
+        """
+        scene = self.render_scene(index)
+        targets = {task: _TARGET_FUNCTIONS[task](scene) for task in self.tasks}
+        if "human_parts" in targets and not scene.parts.any():
+            del targets["human_parts"]
+        return Sample(scene.image, targets, self.ids[index])
+
+    def render_scene(self, index: int) -> RenderedScene:
+        """Render one room with all its maps.
+
+        Args:
+            index: number of the image in the split, from 0.
+
+        Returns:
+            The image and the exact maps that labels are derived from.
+
+        Raises:
+            IndexError: if there is no such image.
         """
         stream = get_args(Split).index(self.split)
         rng = np.random.default_rng((self.seed, stream, range(len(self))[index]))
@@ -83,16 +107,16 @@ class SyntheticDataset(DenseDataset):
         return render(scene, scene.camera, self.size, rng)
 
     def fingerprint(self) -> str:
-        """The images also depend on their size and the seed."""
+        """Return a hash that also depends on the size and the seed of the images."""
         text = f"{super().fingerprint()} {self.size} {self.seed}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 _TARGET_FUNCTIONS: dict[str, Callable[[RenderedScene], NDArray[np.generic]]] = {
-    "semseg": lambda view: view.semseg,
-    "human_parts": lambda view: view.parts,
-    "depth": lambda view: view.depth,
-    "normals": lambda view: view.normals,
+    "semseg": lambda scene: scene.semseg,
+    "human_parts": lambda scene: scene.parts,
+    "depth": lambda scene: scene.depth,
+    "normals": lambda scene: scene.normals,
     "edge": find_object_edges,
     "saliency": find_salient_object,
 }
