@@ -1,4 +1,4 @@
-"""The mean loss of each task over the steps of an epoch, and which losses count."""
+"""Mean loss of each task over the steps of an epoch, and the mask of losses with a label."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ from torch import Tensor, nn
 
 
 def has_label(losses: Tensor) -> Tensor:
-    """Return a mask of the losses that are neither 0 (no label in the batch) nor non-finite."""
+    """Return a mask of the losses that are neither 0 (no label in the batch) nor non-finite.
+
+    Args:
+        losses: losses of a batch, shape (T,).
+
+    Returns:
+        A bool mask, shape (T,).
+    """
     return (losses != 0) & losses.isfinite()
 
 
 class EpochMean(nn.Module):
-    """The sums of the current epoch, saved with a method's state so that it can resume in between.
+    """Running mean of the losses of the current epoch.
+
+    The sums are buffers, so that they are saved with the state of a method and training can resume
+    within an epoch.
 
     Args:
-        count: number of tasks.
+        count: number of tasks T.
     """
 
     total: Tensor
@@ -27,13 +37,21 @@ class EpochMean(nn.Module):
         self.register_buffer("batches", torch.zeros(count))
 
     def add(self, losses: Tensor) -> None:
-        """Add the losses of one step, T; tasks without label are left out."""
+        """Add the losses of one step. Tasks without label are skipped.
+
+        Args:
+            losses: losses of the joint batch, shape (T,).
+        """
         labeled = has_label(losses)
         self.total += torch.where(labeled, losses, 0.0)
         self.batches += labeled
 
     def compute_and_reset(self) -> Tensor:
-        """Return the means, T, and start over; NaN for a task that no step had labels of."""
+        """Return the means and reset the sums.
+
+        Returns:
+            The mean losses, shape (T,); NaN for a task that had no label in any step.
+        """
         means = self.total / self.batches
         self.total.zero_()
         self.batches.zero_()

@@ -10,12 +10,16 @@ from densemtl.tasks.base import Task
 
 
 class AlignedMTL(TorchJDBalancer):
-    """The mean of the gradients after their principal components were made equally long (alg. 1).
+    """Mean of the gradients after their principal components were scaled to equal length.
+
+    Senushkin et al., "Independent component alignment for multi-task learning", CVPR 2023,
+    algorithm 1.
 
     Args:
         tasks: the tasks of the run.
         scale: the common length of the components: that of the shortest ("min"), that of the median
             one, or the root of the mean square ("rmse").
+        options: options of `GradientBalancer`.
     """
 
     weighting_name = "AlignedMTLWeighting"

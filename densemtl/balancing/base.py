@@ -1,7 +1,8 @@
-"""Base classes of the balancing methods, which weigh the tasks' losses or gradients.
+"""Base classes of the balancing methods, which weight the losses or gradients of tasks.
 
-A method is a module with state. It computes weights, and never runs the model: forward and backward
-passes belong to the training step (`densemtl.engine.train_step`), which drives a `TaskBackward`.
+A balancing method is a module with state. It computes loss weights and never runs the model. The
+training step (`densemtl.engine.train_step`) runs the forward and backward passes through a
+`TaskBackward`.
 """
 
 from __future__ import annotations
@@ -21,34 +22,42 @@ from densemtl.tasks.base import Task
 from densemtl.types import Losses
 
 TaskWeights = dict[str, NonNegativeFloat]
-"""{task: factor of its loss}."""
+"""{task name: factor of its loss}."""
 
 
 @dataclass(frozen=True)
 class LossScaler:
-    """Scales a loss for its backward pass.
+    """Scaling of a loss for its backward pass.
 
     Attributes:
         grad_scaler: holds the loss scale of mixed-precision training.
-        num_micro_batches: number of micro-batches whose mean is minimized.
+        num_micro_batches: number of micro-batches in the optimizer step, whose mean loss is
+            minimized.
     """
 
     grad_scaler: torch.amp.GradScaler
     num_micro_batches: int = 1
 
     def __call__(self, loss: Tensor) -> Tensor:
-        """Return the scaled loss."""
+        """Scale a loss.
+
+        Args:
+            loss: the loss of one micro-batch, a scalar or of any shape.
+
+        Returns:
+            The loss times the loss scale, divided by the number of micro-batches; same shape.
+        """
         scaled: Tensor = self.grad_scaler.scale(loss / self.num_micro_batches)
         return scaled
 
 
 @dataclass(frozen=True)
 class BalancingOutput:
-    """How the losses of an optimizer step were balanced; detached, on the device of the losses.
+    """Result of balancing the losses of one optimizer step; detached, on the device of the losses.
 
     Attributes:
-        total: the scalar that was minimized, before scaling.
-        weights: {task: scalar factor of its loss}.
+        total: the scalar that was minimized, before loss scaling.
+        weights: {task name: scalar loss weight}.
         log_values: {name: further scalar for the log}.
     """
 
@@ -58,17 +67,20 @@ class BalancingOutput:
 
 
 class TaskBackward(ABC):
-    """The backward passes of one optimizer step.
+    """Base class of the backward passes of one optimizer step.
 
-    The training step calls `add` and `backward` for each micro-batch, or for all of them at once
-    unless `keeps_graph`, with the weights from `compute_weights`; in the end `finish`.
+    The training step calls `add` for each micro-batch and `compute_weights` once. It calls
+    `backward` after each `add` if `keeps_graph`, and otherwise once after the last `add`. Finally,
+    it calls `finish`. If `needs_replay` and there are several micro-batches, all of them first run
+    forward and are passed to `observe`; then the weights are computed, and all of them run forward
+    again.
     """
 
     keeps_graph: bool
     """Whether `add` keeps the graph of the micro-batch until `backward`."""
 
     needs_replay: bool
-    """Whether several micro-batches must be observed before the first of them is added."""
+    """Whether all micro-batches must be observed before the first one is added."""
 
     def recording(self) -> AbstractContextManager[object]:
         """Return the context in which a micro-batch must run forward before `add`."""
@@ -80,27 +92,47 @@ class TaskBackward(ABC):
 
     @abstractmethod
     def observe(self, losses: Losses) -> None:
-        """Take in what the weights depend on; `losses` is used up and changes no `.grad`."""
+        """Record what the weights depend on, without changing any `.grad`.
+
+        Args:
+            losses: the losses of a micro-batch with their graph. They may be emptied.
+        """
 
     @abstractmethod
     def add(self, losses: Losses) -> None:
-        """Take in the losses of a micro-batch; `losses` is used up, so that its graph is freed."""
+        """Record the losses of a micro-batch for `backward`.
+
+        Args:
+            losses: the losses of a micro-batch with their graph. They may be emptied, so that the
+                graph is freed early.
+        """
 
     @abstractmethod
     def compute_weights(self) -> Tensor:
-        """Return the weights of the step, T, from everything that was observed or added so far."""
+        """Return the weights of the step from everything that was observed or added so far.
+
+        Returns:
+            The weights, shape (T,), in the order of `Balancer.task_names`.
+        """
 
     @abstractmethod
     def backward(self, weights: Tensor) -> None:
-        """Accumulate the gradient of what was added since the last call in `.grad`."""
+        """Accumulate in `.grad` the gradient of what was added since the last call.
+
+        Args:
+            weights: the weights of the step, shape (T,).
+        """
 
     @abstractmethod
     def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
-        """Update what the method learns, after the last `backward`.
+        """Update the learned state of the method after the last `backward`.
 
         Args:
-            weights: the weights of the step.
+            weights: the weights of the step, shape (T,).
             losses: detached losses of each micro-batch.
+
+        Returns:
+            The total loss, the loss weights and the values for the log.
         """
 
 
@@ -108,17 +140,20 @@ class Balancer(nn.Module, ABC):
     """Base class of all balancing methods.
 
     A method is a module, so that its parameters and buffers are optimized, moved and saved with
-    everything else: parameters belong into the optimizer, without weight decay.
+    those of the model. The optimizer updates its parameters without weight decay.
 
-    All micro-batches of an optimizer step, on all ranks, form one joint batch: the weights are
+    All micro-batches of an optimizer step, on all ranks, form one joint batch. The weights are
     computed once per step, from the losses or gradients of the joint batch.
 
     Args:
         tasks: the tasks of the run.
+
+    Attributes:
+        task_names: the names of the tasks, in the order of all tensors of shape (T,).
     """
 
     needs_post_step_losses: ClassVar[bool] = False
-    """Whether `after_step` is called, for which the step's batches run forward once more."""
+    """Whether `after_step` is called. If so, the batches of the step run forward once more."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
@@ -127,8 +162,11 @@ class Balancer(nn.Module, ABC):
     def validate_model(self, model: nn.Module) -> None:
         """Check before training that the method can balance the losses of a model.
 
+        Args:
+            model: the model to be trained.
+
         Raises:
-            ConfigError: it cannot.
+            ConfigError: if the method cannot balance them.
         """
 
     @abstractmethod
@@ -138,18 +176,29 @@ class Balancer(nn.Module, ABC):
         Args:
             model: the model whose losses are balanced.
             scale: applied to each loss before its backward pass.
+
+        Returns:
+            The object that runs the backward passes of this step.
         """
 
     def stack_losses(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the losses in the order of `task_names`, T in single precision."""
+        """Stack losses in the order of `task_names`.
+
+        Args:
+            losses: {task name: scalar loss}.
+
+        Returns:
+            The losses in single precision, shape (T,).
+        """
         return torch.stack([losses[task] for task in self.task_names]).float()
 
     def after_step(self, before: Tensor, after: Tensor) -> None:
-        """Update the state by the effect of a step, if `needs_post_step_losses`.
+        """Update the state from the effect of a step; called if `needs_post_step_losses`.
 
         Args:
-            before: T losses of the joint batch in the step, in the order of `task_names`, detached.
-            after: T losses of the updated model on the same batches, with the same random numbers.
+            before: detached losses of the joint batch in the step, shape (T,).
+            after: losses of the updated model on the same batches and with the same random numbers,
+                shape (T,).
         """
 
     def end_epoch(self) -> None:
@@ -157,39 +206,50 @@ class Balancer(nn.Module, ABC):
 
 
 class LossWeighting(Balancer):
-    """Base class of the methods that compute the weights from the losses.
+    """Base class of the loss-weighting methods, which compute the weights from the losses.
 
     Subclasses implement `weights`. They need one backward pass per micro-batch.
     """
 
     needs_joint_losses: ClassVar[bool] = True
-    """Whether `weights` depends on the losses of the step. If not, several micro-batches need not
-    be run forward twice, and `weights` is passed the losses of the first one."""
+    """Whether `weights` depends on the losses of the step.
+
+    If not, several micro-batches do not run forward twice, and `weights` gets the losses of the
+    first micro-batch.
+    """
 
     @abstractmethod
     def weights(self, losses: Tensor) -> Tensor:
-        """Return the factor of each loss, T, with a graph to the parameters of the method.
-
-        Called once per optimizer step.
+        """Return the loss weights of the step. Called once per optimizer step.
 
         Args:
-            losses: T losses of the joint batch in the order of `task_names`, without graph; 0 for a
-                task without label in the batch.
+            losses: losses of the joint batch without graph, shape (T,), in the order of
+                `task_names`; 0 for a task without label in the batch.
+
+        Returns:
+            The loss weights, shape (T,), with a graph to the parameters of the method.
         """
 
     def total(self, weights: Tensor, losses: Tensor) -> Tensor:
-        """Return the scalar to minimize, with a graph to the parameters of the method.
+        """Return the scalar to minimize.
 
         Its derivatives with respect to the losses must be the weights.
 
         Args:
-            weights: T as returned by `weights`.
-            losses: T losses of the joint batch, without graph.
+            weights: loss weights as returned by `weights`, shape (T,).
+            losses: losses of the joint batch without graph, shape (T,).
+
+        Returns:
+            A scalar with a graph to the parameters of the method.
         """
         return (weights * losses).sum()
 
     def update_state(self, losses: Tensor) -> None:
-        """Save what later steps need of the losses of the joint batch, T."""
+        """Save what later steps need of the losses of this step.
+
+        Args:
+            losses: losses of the joint batch without graph, shape (T,).
+        """
 
     def start_step(self, model: nn.Module, scale: LossScaler) -> TaskBackward:
         """Return one backward pass per micro-batch, of the weighted sum of the losses."""
@@ -197,7 +257,9 @@ class LossWeighting(Balancer):
 
 
 class WeightedLossBackward(TaskBackward):
-    """One backward pass per micro-batch, of the weighted losses and the architecture's own terms.
+    """One backward pass per micro-batch, of the weighted task losses and the auxiliary losses.
+
+    The auxiliary losses of the decoder are added as they are.
 
     Args:
         method: computes the weights.
@@ -217,32 +279,55 @@ class WeightedLossBackward(TaskBackward):
         return torch.no_grad()
 
     def observe(self, losses: Losses) -> None:
-        """Keep the values of the losses."""
+        """Keep the values of the losses.
+
+        Args:
+            losses: the losses of a micro-batch.
+        """
         self._observed.append(self._method.stack_losses(losses.tasks).detach())
 
     def add(self, losses: Losses) -> None:
-        """Keep the losses with their graph."""
+        """Keep the losses with their graph.
+
+        Args:
+            losses: the losses of a micro-batch.
+        """
         self.observe(losses)
         self._added = losses
 
     def compute_weights(self) -> Tensor:
-        """Return the weights that the method computes from the mean of the losses."""
+        """Return the weights that the method computes from the mean of the losses, shape (T,)."""
         return self._method.weights(torch.stack(self._observed).mean(dim=0))
 
     def backward(self, weights: Tensor) -> None:
-        """Run backward from the weighted sum."""
+        """Run the backward pass of the weighted sum.
+
+        Args:
+            weights: the weights of the step, shape (T,).
+        """
         losses, self._added = self._added, Losses({})
         pairs = zip(weights.detach(), self._method.task_names, strict=True)
         weighted = [weight * losses.tasks[task] for weight, task in pairs]
-        self._scale(torch.stack([*weighted, *losses.aux_losses.values()]).sum()).backward()
+        total = torch.stack([*weighted, *losses.aux_losses.values()]).sum()
+        torch.autograd.backward(self._scale(total))
 
     def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
-        """Run backward to the parameters of the method, and update its state."""
+        """Run the backward pass to the parameters of the method, and update its state.
+
+        Args:
+            weights: the weights of the step, shape (T,), with a graph to the parameters of the
+                method.
+            losses: detached losses of each micro-batch.
+
+        Returns:
+            The total loss and the loss weights.
+        """
         method = self._method
         joint = torch.stack([method.stack_losses(loss.tasks) for loss in losses]).mean(dim=0)
         total = method.total(weights, joint)
         if total.requires_grad:
-            self._scale(len(losses) * total).backward()  # once, for all micro-batches
+            # One backward pass for all micro-batches.
+            torch.autograd.backward(self._scale(len(losses) * total))
         method.update_state(joint)
         terms = [term for loss in losses for term in loss.aux_losses.values()]
         return BalancingOutput(
@@ -254,12 +339,16 @@ class WeightedLossBackward(TaskBackward):
 def validate_task_weights(weights: Iterable[str], names: Sequence[str]) -> None:
     """Check that the option `weights` names only tasks of the run.
 
+    Args:
+        weights: the task names in the option.
+        names: the names of all tasks of the run.
+
     Raises:
-        ConfigError: a weight is for another task.
+        ConfigError: if there is a weight for any other task.
     """
     for task in weights:
         if task not in names:
             valid_names = ", ".join(names)
             raise ConfigError(
-                f"balancing.weights: no task '{task}' in this run; has {valid_names}."
+                f"balancing.weights: no task '{task}' in this run (choose from {valid_names})"
             )

@@ -11,13 +11,16 @@ from densemtl.tasks.base import Task
 
 
 class CAGrad(TorchJDBalancer):
-    """The direction near the mean gradient that descends the worst task most (alg. 1).
+    """Direction near the mean gradient that maximizes the decrease of the worst task.
 
-    Near is within `c` times the norm of the mean gradient; at 0 it is the mean gradient itself.
+    Liu et al., "Conflict-averse gradient descent for multi-task learning", NeurIPS 2021, algorithm
+    1. The distance from the mean gradient is at most `c` times its norm. With `c` = 0, the
+    direction is the mean gradient.
 
     Args:
         tasks: the tasks of the run.
         c: radius of the ball around the mean gradient, relative to its norm.
+        options: options of `GradientBalancer`.
     """
 
     weighting_name = "CAGradWeighting"

@@ -12,14 +12,22 @@ EPSILON = 1e-8
 
 
 class DBMTL(GradientBalancer):
-    """The sum of gradients of the losses' logarithms, all made as long as the longest (section 3).
+    """Sum of the gradients of the log losses, all scaled to the norm of the longest.
 
-    The paper's moving average of each task's gradient is left out (its beta = 0), since it would
-    keep a copy of the shared network for every task. As with all methods here, heads follow the
-    losses themselves.
+    Lin et al., "Dual-balancing for multi-task learning", 2023, section 3. The moving average of
+    each gradient in the paper is omitted (beta = 0), since it would need a copy of the shared part
+    of the model for every task. As with all gradient methods here, heads follow the losses
+    themselves.
     """
 
     def weights(self, gradients: GradientSummary) -> Tensor:
-        """Return the norm of the longest gradient over the norm of each."""
+        """Return the maximum norm of the gradients of log losses, divided by each gradient's norm.
+
+        Args:
+            gradients: the gradients of T tasks.
+
+        Returns:
+            The weights, shape (T,).
+        """
         longest = (gradients.norms / (gradients.losses + EPSILON)).max()
         return longest / torch.clamp(gradients.norms, min=torch.finfo(torch.float64).tiny)

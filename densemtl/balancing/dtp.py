@@ -1,4 +1,4 @@
-"""DTP: more weight to the tasks that are still difficult."""
+"""DTP: dynamic task prioritization (Guo et al., ECCV 2018)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from densemtl.config.constraints import NonNegativeFloat, PositiveUnitInterval
 from densemtl.tasks.base import Task
 
 MIN_INDICATOR = 1e-6
+"""Lower bound of the key performance indicator, which bounds the weights."""
 
 
 class DTP(LossWeighting):
-    """Dynamic task prioritisation: Guo et al. 2018 (ECCV).
+    """Loss weights that are larger for difficult tasks.
 
-    The weight of a task is -(1 - k)^gamma log k, the focal loss of its key performance indicator k,
-    which approaches 1 as the task is learned and is averaged over the batches so far. The paper
-    uses the accuracy; here k is the running mean of exp(-loss), at least 1e-6, which needs no
-    metric in the step. For cross-entropy that is the geometric mean of the probabilities of the
-    correct classes; for a regression it depends on the unit of its loss. A batch without label
-    does not change a task's k; before the first label its weight is 0.
+    Guo et al., "Dynamic task prioritization for multitask learning", ECCV 2018. The weight of a
+    task is -(1 - k)^gamma log k, the focal loss of its key performance indicator k, which
+    approaches 1 as the task is learned and is averaged over the batches so far.
+
+    The paper uses the accuracy as indicator. Here, k is the running mean of exp(-loss), at least
+    1e-6, so that no metric is computed in the step. For cross-entropy, this is the geometric mean
+    of the probabilities of the correct classes. For regression, it depends on the unit of the loss.
+    A batch without label does not change the indicator of a task; before the first label, the
+    weight is 0.
 
     Args:
         tasks: the tasks of the run.
@@ -45,7 +49,14 @@ class DTP(LossWeighting):
         self.register_buffer("indicator", torch.zeros(len(tasks)))
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Return the focal losses of the indicators, which include this batch."""
+        """Update the indicators with this batch, and return their focal losses.
+
+        Args:
+            losses: losses of the joint batch, shape (T,).
+
+        Returns:
+            The loss weights, shape (T,); 0 for tasks that had no label yet.
+        """
         self._update_indicator(losses)
         indicator = self.indicator.clamp(min=MIN_INDICATOR)
         focal = -((1 - indicator) ** self.gamma) * indicator.log()

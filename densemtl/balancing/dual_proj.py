@@ -6,6 +6,10 @@ from densemtl.balancing._torchjd import TorchJDBalancer
 
 
 class DualProj(TorchJDBalancer):
-    """The mean of the gradients, projected on what increases no loss (eq. 11)."""
+    """Mean of the gradients, projected onto the directions that increase no loss.
+
+    Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017, equation
+    11.
+    """
 
     weighting_name = "DualProjWeighting"

@@ -1,4 +1,4 @@
-"""DWA: more weight to the tasks whose losses decrease the slowest."""
+"""DWA: dynamic weight average (Liu et al., CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from densemtl.tasks.base import Task
 
 
 class DWA(LossWeighting):
-    """Dynamic weight average: Liu et al. 2019 (CVPR), "End-to-end MTL with attention".
+    """Loss weights that are larger for tasks whose losses decrease more slowly.
 
-    The weight of task k of K in epoch t is K softmax(r / temperature)_k, where r_k is its mean loss
-    in epoch t - 1 over that in t - 2: weights are positive and sum to K. They are 1 in the first
-    two epochs. A step without label of a task does not count for its mean; after an epoch without
-    any label its r stays the same.
+    Liu et al., "End-to-end multi-task learning with attention", CVPR 2019. The weight of task k of
+    K in epoch t is K softmax(r / temperature)_k, where r_k is its mean loss in epoch t - 1 divided
+    by its mean loss in epoch t - 2. The weights are positive and sum to K. They are 1 in the first
+    two epochs. A step without label for a task does not count for the mean of this task. After an
+    epoch without any label, r of the task stays the same.
 
     Args:
         tasks: the tasks of the run.
         temperature: above 0; the higher, the closer to equal weights.
+
+    Example:
+        >>> import densemtl, torch
+        >>> tasks = densemtl.create_tasks(["semseg", "depth"], data="nyud")
+        >>> method = DWA(tasks, temperature=2.0)
+        >>> for losses in ([4.0, 1.0], [2.0, 1.0]):  # two epochs of one step
+        ...     method.update_state(torch.tensor(losses))
+        ...     method.end_epoch()
+        >>> method.weights(torch.tensor([2.0, 1.0]))
+        tensor([0.8756, 1.1244])
     """
 
     needs_joint_losses: ClassVar[bool] = False
@@ -37,16 +48,27 @@ class DWA(LossWeighting):
         self.register_buffer("means", torch.full((2, len(tasks)), torch.nan))
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Return the weights of the current epoch."""
+        """Return the weights of the current epoch.
+
+        Args:
+            losses: losses of the joint batch, shape (T,); not used.
+
+        Returns:
+            The loss weights, shape (T,), which sum to T.
+        """
         ratios = (self.means[1] / self.means[0]).nan_to_num(nan=1.0)
         return len(ratios) * torch.softmax(ratios / self.temperature, dim=0)
 
     def update_state(self, losses: Tensor) -> None:
-        """Add the losses to the epoch's mean."""
+        """Add the losses to the mean of the epoch.
+
+        Args:
+            losses: losses of the joint batch, shape (T,).
+        """
         self.epoch.add(losses)
 
     def end_epoch(self) -> None:
-        """Shift the means of the last two epochs, for each task that the epoch had labels of."""
+        """Shift the means of the last two epochs, for each task with a label in this epoch."""
         latest = self.epoch.compute_and_reset()
         shifted = torch.stack([self.means[1], latest])
         self.means = torch.where(latest.isnan(), self.means, shifted)

@@ -11,10 +11,11 @@ from densemtl.balancing.base import LossWeighting
 
 
 class Equal(LossWeighting):
-    """The plain sum of the losses: all weights are 1, whatever the default weight of a task.
+    """Plain sum of the losses: all weights are 1, independent of `Task.default_loss_weight`.
 
-    "Unitary scalarisation", which Kurin et al. 2022 ("In defense of the unitary scalarization for
-    deep multi-task learning", NeurIPS) found hard to beat when everything else is tuned.
+    This is the "unitary scalarization" of Kurin et al., "In defense of the unitary scalarization
+    for deep multi-task learning", NeurIPS 2022. They found that balancing methods hardly outperform
+    it when everything else is tuned.
 
     Args:
         tasks: the tasks of the run.
@@ -23,5 +24,12 @@ class Equal(LossWeighting):
     needs_joint_losses: ClassVar[bool] = False
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Return ones."""
+        """Return ones.
+
+        Args:
+            losses: losses of the joint batch, shape (T,).
+
+        Returns:
+            The loss weights, shape (T,).
+        """
         return torch.ones_like(losses)

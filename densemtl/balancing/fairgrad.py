@@ -11,14 +11,16 @@ from densemtl.tasks.base import Task
 
 
 class FairGrad(TorchJDBalancer):
-    """Weights w with (G w)_i = w_i^(-1/alpha): the gains of tasks are alpha-fair (eq. 4).
+    """Weights w with (G w)_i = w_i^(-1/alpha), with which the gains of the tasks are alpha-fair.
 
-    G is the Gramian of mean diagonal 1, so that steps do not depend on the size of gradients.
+    Ban and Ji, "Fair resource allocation in multi-task learning", ICML 2024, equation 4. G is the
+    Gramian scaled to mean diagonal 1, so that steps do not depend on the size of the gradients.
 
     Args:
         tasks: the tasks of the run.
-        alpha: 0 adds up losses, 1 is proportional fairness (Nash-MTL), and larger values favor the
-            worst task.
+        alpha: 0 minimizes the sum of the losses, 1 is proportional fairness (Nash-MTL), and larger
+            values favor the worst task.
+        options: options of `GradientBalancer`.
     """
 
     weighting_name = "FairGradWeighting"

@@ -1,4 +1,4 @@
-"""FAMO: weights with which all losses decrease at the same rate."""
+"""FAMO: fast adaptive multitask optimization (Liu et al., NeurIPS 2023)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class FAMO(LossWeighting):
-    """Fast adaptive multitask optimisation: Liu et al. 2023 (NeurIPS), algorithm 1.
+    """Loss weights with which all losses decrease at the same rate.
 
-    With shares z = softmax(logits), the weight of loss L is c z / L, where c makes the weights sum
-    to 1. After the update the same batches run forward again. From d, the decrease of log L, Adam
-    with weight decay updates the logits along J d, where J is the Jacobian of the softmax, so that
-    tasks whose loss decreased little gain share. Tasks without label in a step have no share, and
-    their logits have no gradient. Losses must not be negative.
+    Liu et al., "FAMO: Fast adaptive multitask optimization", NeurIPS 2023, algorithm 1. With z =
+    softmax(logits), the weight of loss L is c z / L, where c makes the weights sum to 1. After the
+    update of the model, the same batches run forward again. Let d be the decrease of log L and J
+    the Jacobian of the softmax. Adam with weight decay updates the logits along J d, so that the
+    weights of tasks whose loss decreased little grow.
 
-    The additional forward pass takes about a third of the time of a step.
+    Tasks without label in a step have weight 0, and their logits have no gradient. Losses must not
+    be negative. The additional forward pass takes about a third of the time of a step.
 
     Args:
         tasks: the tasks of the run.
         lr: learning rate of the logits, above 0.
-        decay: weight decay of the logits, at least 0; pulls them back to equal shares.
+        decay: weight decay of the logits, at least 0; moves the weights back to equal shares.
     """
 
     needs_post_step_losses: ClassVar[bool] = True
@@ -49,16 +50,27 @@ class FAMO(LossWeighting):
         self.register_buffer("steps", torch.zeros(()))
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Return the shares over the losses, normalized to sum 1.
+        """Return z / L, normalized to sum 1.
 
-        The weighted losses sum to the harmonic mean of the losses, weighted by the shares.
+        The weighted losses sum to the harmonic mean of the losses, weighted by z.
+
+        Args:
+            losses: losses of the joint batch, shape (T,).
+
+        Returns:
+            The loss weights, shape (T,); 0 for tasks without label.
         """
         present = has_label(losses)
         raw = torch.where(present, self._shares(present) / losses, 0.0)
         return (raw / raw.sum()).nan_to_num(nan=0.0)
 
     def after_step(self, before: Tensor, after: Tensor) -> None:
-        """Update the logits by how much each loss decreased in the step."""
+        """Update the logits from the decrease of each loss in the step.
+
+        Args:
+            before: losses of the joint batch in the step, shape (T,).
+            after: losses of the updated model on the same batches, shape (T,).
+        """
         decrease = before.log() - after.log()
         finite = decrease.isfinite()
         shares, decrease = self._shares(finite), torch.where(finite, decrease, 0.0)
@@ -66,11 +78,12 @@ class FAMO(LossWeighting):
         self._adam_step(slope + self.decay * self.logits)
 
     def _shares(self, present: Tensor) -> Tensor:
+        """Return z, the softmax over the tasks with label, shape (T,)."""
         masked = self.logits.masked_fill(~present, -torch.inf)
         return torch.softmax(masked, dim=0).nan_to_num(nan=0.0)
 
     def _adam_step(self, gradient: Tensor) -> None:
-        """Take a step of Adam (Kingma and Ba 2015), whose state is saved in buffers."""
+        """Take a step of Adam (Kingma and Ba, ICLR 2015), whose state is saved in buffers."""
         self.steps += 1
         self.first_moment.lerp_(gradient, 1 - BETAS[0])
         self.second_moment.lerp_(gradient.square(), 1 - BETAS[1])

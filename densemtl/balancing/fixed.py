@@ -13,14 +13,15 @@ from densemtl.tasks.base import Task
 
 
 class Fixed(LossWeighting):
-    """The weighted sum of the losses; a single task has weight 1.
+    """Weighted sum of the losses with fixed loss weights. A single task has weight 1.
 
     Args:
         tasks: the tasks of the run.
-        weights: {task: weight}; the default is the weight of the task (`Task.weight`).
+        weights: {task: loss weight}; the default is `Task.default_loss_weight`, or 1 for a single
+            task.
 
     Raises:
-        ConfigError: a weight is for no task of the run.
+        ConfigError: if a weight is for no task of the run.
     """
 
     needs_joint_losses: ClassVar[bool] = False
@@ -37,5 +38,12 @@ class Fixed(LossWeighting):
         self.register_buffer("task_weights", values, persistent=False)
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Return the fixed weights."""
+        """Return the fixed weights.
+
+        Args:
+            losses: losses of the joint batch, shape (T,); not used.
+
+        Returns:
+            The loss weights, shape (T,).
+        """
         return self.task_weights

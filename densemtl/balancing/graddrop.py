@@ -18,16 +18,19 @@ from densemtl.tasks.base import Task
 
 
 class GradDrop(GradientBalancer):
-    """Keeps only gradients of one sign at each entry of the shared features (alg. 1).
+    """Gradient method that keeps only gradients of one sign at each entry of the shared features.
 
-    The sign of a task's gradient is that of its product with the feature, summed over the batch.
-    Positive gradients are kept with the probability of their purity, (1 + sum / sum of absolute
-    values) / 2, otherwise the negative ones. The choice is random and depends only on the number of
-    the step. The method acts on features, so that it has no option `scope`.
+    Chen et al., "Just pick a sign: Optimizing deep multitask models with gradient sign dropout",
+    NeurIPS 2020, algorithm 1. The sign of the gradient of a task is that of its product with the
+    feature, summed over the batch. The purity is (1 + sum / sum of absolute values) / 2. Positive
+    gradients are kept with a probability equal to their purity; otherwise, the negative ones are
+    kept. The choice is random and depends only on the number of the step.
+
+    The method acts on features, so that it has no option `scope`.
 
     Args:
         tasks: the tasks of the run.
-        weights: {task: factor of its loss before anything else}; 1 by default.
+        weights: {task: factor of its loss, applied before the method}; 1 by default.
         leak: fraction of every gradient that is always kept.
     """
 
@@ -38,7 +41,14 @@ class GradDrop(GradientBalancer):
         self._leak = leak
 
     def weights(self, gradients: GradientSummary) -> Tensor:
-        """Return ones: what is kept is summed."""
+        """Return ones, since the gradients that are kept are summed.
+
+        Args:
+            gradients: the gradients of T tasks.
+
+        Returns:
+            The weights, shape (T,).
+        """
         return torch.ones(len(gradients.tasks), dtype=torch.float64)
 
     def make_transform(self) -> GradientTransform:
@@ -50,7 +60,7 @@ class SignDrop:
     """Sign dropout at the shared features in one optimizer step.
 
     Args:
-        seed: of the random choice.
+        seed: seed of the random choice.
         leak: fraction of every gradient that is always kept.
     """
 
@@ -60,7 +70,12 @@ class SignDrop:
         self._masks: list[Tensor] = []
 
     def observe(self, features: Sequence[Tensor], gradients: Sequence[TaskGradient]) -> None:
-        """Sum the tasks' gradients, times the signs of the features, over the batch."""
+        """Add the task gradients, times the signs of the features, summed over the batch.
+
+        Args:
+            features: the shared feature maps, each of shape (B, C, H, W).
+            gradients: one gradient per task, with one entry per feature map.
+        """
         pairs = zip(features, _columns(gradients), strict=True)
         sums = [_signed_sum(feature, column) for feature, column in pairs]
         if self._sums:
@@ -68,7 +83,12 @@ class SignDrop:
         self._sums = sums
 
     def apply(self, features: Sequence[Tensor], gradients: Sequence[TaskGradient]) -> None:
-        """Scale the gradients in place, in the same way in all micro-batches."""
+        """Scale the gradients in place, with the same masks in all micro-batches.
+
+        Args:
+            features: the shared feature maps, each of shape (B, C, H, W).
+            gradients: one gradient per task, with one entry per feature map.
+        """
         self._masks = self._masks or self._sample_masks()
         for column, masks in zip(_columns(gradients), self._masks, strict=True):
             for gradient, mask in zip(column, masks, strict=True):
@@ -76,7 +96,7 @@ class SignDrop:
                     gradient *= mask
 
     def _sample_masks(self) -> list[Tensor]:
-        """Return the kept fractions at each feature map, TxCxHxW."""
+        """Return the fractions that are kept at each feature map, shape (T, C, H, W)."""
         all_reduce_mean_(self._sums)
         generator = torch.Generator().manual_seed(self._seed)
         return [
@@ -90,13 +110,14 @@ def _columns(gradients: Sequence[TaskGradient]) -> Iterator[tuple[Tensor | None,
 
 
 def _signed_sum(feature: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
-    """Return the sums at one BxCxHxW map, TxCxHxW; 0 for a task that does not depend on it."""
+    """Return the sums at one feature map, shape (T, C, H, W); 0 for a task that does not use it."""
     sign = feature.detach().sign()
     signed = [sign * (0 if gradient is None else gradient) for gradient in gradients]
     return torch.stack([gradient.sum(dim=0) for gradient in signed]).float().nan_to_num(0, 0, 0)
 
 
 def _sample_mask(sums: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the mask of the gradients that are kept at one feature map, shape (T, C, H, W)."""
     total, absolute = sums.sum(dim=0), sums.abs().sum(dim=0)
     purity = (1 + torch.where(absolute > 0, total / absolute, 0)) / 2
     threshold = torch.rand(purity.shape, generator=generator).to(purity.device)

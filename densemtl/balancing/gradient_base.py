@@ -1,4 +1,4 @@
-"""Base class of the methods that weigh the gradients of the tasks in what they share."""
+"""Base class of the methods that weight the gradients of tasks in the shared part of a model."""
 
 from __future__ import annotations
 
@@ -40,24 +40,26 @@ _OLD_STATE_KEYS = {"memory": "state", "usual": "target_cosine"}
 
 
 class GradientBalancer(Balancer):
-    """Weighs the gradients where tasks share; everything else follows the plain sum of the losses.
+    """Base class of the gradient methods, which weight gradients in the shared part of the model.
 
-    Subclasses implement `weights`. Their constructors pass the options that they do not define
-    themselves on to this class as `**options`. A task without gradient takes no part in a step. If
-    a gradient is not finite, the step follows the plain sum of the others; if the weights cannot be
-    computed, it follows the plain sum of all. A warning reports either.
+    All other parameters follow the plain sum of the losses. Subclasses implement `weights`. Their
+    constructors pass the options that they do not define on to this class as `**options`.
+
+    A task without gradient is left out of a step. If a gradient is not finite, the step follows the
+    plain sum of the others. If the weights cannot be computed, the step follows the plain sum of
+    all gradients. Both cases emit a `RuntimeWarning`.
 
     Args:
         tasks: the tasks of the run.
         scope: where gradients are compared.
-        weights: {task: factor of its loss before anything else}; 1 by default.
+        weights: {task: factor of its loss, applied before the method}; 1 by default.
 
     Attributes:
         steps: number of optimizer steps so far.
         state: {name: tensor that the method keeps between steps}, on the CPU; saved in checkpoints.
 
     Raises:
-        ConfigError: a weight is for no task of the run.
+        ConfigError: if a weight is for no task of the run.
     """
 
     def __init__(
@@ -77,27 +79,39 @@ class GradientBalancer(Balancer):
 
     @abstractmethod
     def weights(self, gradients: GradientSummary) -> Tensor:
-        """Return one weight per task in the summary, which has two or more; T, double precision.
+        """Return one weight per task of a summary.
 
-        On any exception, and if weights are not finite, the step follows the plain sum.
+        If this raises any exception or a weight is not finite, the step follows the plain sum.
+
+        Args:
+            gradients: the gradients of two or more tasks of the run.
+
+        Returns:
+            The weights in double precision, shape (T,) with T the number of tasks in `gradients`.
         """
 
     def make_transform(self) -> GradientTransform | None:
-        """Return what changes the gradients at the features in the next step, if anything does."""
+        """Return the transform of the feature gradients in the next step; None for no change."""
         return None
 
     def validate_model(self, model: nn.Module) -> None:
-        """Check that the model shares something in the scope.
+        """Check that the model shares trainable parameters or features, as `scope` needs them.
+
+        Args:
+            model: the model to be trained.
 
         Raises:
-            ConfigError: it does not, or nothing trainable; or there is only one task.
+            ConfigError: if there is only one task, the model shares no trainable parameters, or it
+                has no shared features and `scope` is "features".
         """
         if len(self.task_names) < 2:
-            raise ConfigError("balancing: one task has no gradients to weigh: use fixed")
+            raise ConfigError(
+                "balancing.name: a gradient method needs two or more tasks (use fixed)"
+            )
         if not shared_parameters(model):
             raise ConfigError(
-                "balancing: this architecture shares no parameters that are trained, so that no "
-                "gradients meet: weigh losses instead (fixed, uncertainty ..)"
+                "balancing.name: this architecture shares no trainable parameters, which gradient "
+                "methods need (use a loss-weighting method such as fixed or uncertainty)"
             )
         if self.scope == "features":
             find_shared_features(model)
@@ -113,11 +127,14 @@ class GradientBalancer(Balancer):
         return GradientBackward(self, model, collector, scale)
 
     def compute_weights(self, gradients: GradientSummary, loss_scale: float) -> Tensor:
-        """Return one weight per task of the run, 0 for tasks without gradient.
+        """Return one weight per task of the run; 0 for tasks without gradient.
 
         Args:
-            gradients: of all tasks of the run.
-            loss_scale: of mixed-precision training; 1 without.
+            gradients: the gradients of all tasks of the run.
+            loss_scale: the loss scale of mixed-precision training; 1 without.
+
+        Returns:
+            The weights in double precision, shape (T,).
         """
         squared_norms = gradients.gramian.diagonal()
         infinite = (~squared_norms.isfinite()).nonzero().flatten().tolist()
@@ -129,25 +146,31 @@ class GradientBalancer(Balancer):
         return self._weights_or_plain_sum(gradients.select(present))
 
     def _exclude_nonfinite(self, infinite: Sequence[int], loss_scale: float) -> Tensor:
-        """Return weights 0 for these tasks, but let a loss scaler see that there is an overflow."""
+        """Return weights that exclude tasks with non-finite gradients.
+
+        With loss scaling, return the plain sum, so that the loss scaler detects the overflow.
+        """
         weights = self._plain_sum()
         if loss_scale > 1:
             return weights
-        self._warn(f"gradient of {self._join_names(infinite)} is not finite, step without it")
+        names = self._join_names(infinite)
+        self._warn(f"the gradient of {names} is not finite and is left out of this step")
         weights[list(infinite)] = 0
         return weights
 
     def _weights_or_plain_sum(self, gradients: GradientSummary) -> Tensor:
+        """Return the weights of the method, or the plain sum with a warning if there are none."""
         weights = torch.zeros(len(self.task_names), dtype=torch.float64)
         try:
             weights[list(gradients.tasks)] = self.weights(gradients).double()
             reason = "they are not finite"
-        except Exception as error:  # solvers raise many types, and none may end a run
+        except Exception as error:  # Solvers raise many types of errors, and none may stop a run.
             weights[0] = torch.nan
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if bool(weights.isfinite().all()):
             return weights
-        self._warn(f"no weights for {self._join_names(gradients.tasks)} ({reason}), plain sum")
+        names = self._join_names(gradients.tasks)
+        self._warn(f"cannot compute weights for {names} ({reason}), using the plain sum")
         return self._plain_sum()
 
     def _plain_sum(self) -> Tensor:
@@ -160,11 +183,15 @@ class GradientBalancer(Balancer):
         warnings.warn(f"balancing, step {self.steps}: {text}", RuntimeWarning, stacklevel=2)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return what is saved besides parameters and buffers."""
+        """Return the state that is saved in addition to parameters and buffers."""
         return {"steps": self.steps, "state": _clone(self.state)}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `get_extra_state` returned."""
+        """Restore the state.
+
+        Args:
+            state: what `get_extra_state` returned, possibly in an older version.
+        """
         values = _rename(state)
         self.steps, self.state = values["steps"], _clone(_rename(values["state"]))
 
@@ -183,7 +210,7 @@ class GradientBackward(TaskBackward):
 
     Args:
         method: computes the weights.
-        model: the model.
+        model: the model to be trained.
         collector: collects the gradients.
         scale: applied to each loss.
     """
@@ -202,19 +229,27 @@ class GradientBackward(TaskBackward):
         self._log_values: dict[str, float] = {}
 
     def recording(self) -> AbstractContextManager[object]:
-        """Return the context in which the collector sees the forward pass."""
+        """Return the context in which the collector records the forward pass."""
         return self._collector.recording()
 
     def observe(self, losses: Losses) -> None:
-        """Compare the gradients of a micro-batch that is run again afterwards."""
+        """Compare the gradients of a micro-batch, which then runs forward again.
+
+        Args:
+            losses: the losses of a micro-batch; they are emptied.
+        """
         self._collector.observe(self._targets(losses))
 
     def add(self, losses: Losses) -> None:
-        """Run the micro-batch backward as far as the gradients of the tasks are separate."""
+        """Run the micro-batch backward as far as the gradients of the tasks are separate.
+
+        Args:
+            losses: the losses of a micro-batch; they are emptied.
+        """
         self._collector.add(self._targets(losses))
 
     def _targets(self, losses: Losses) -> list[Tensor]:
-        """Return one scaled loss per task, then the architecture's own terms; empties `losses`."""
+        """Return one scaled loss per task, then the sum of the auxiliary losses; empty `losses`."""
         weighted = self._weigh(losses)
         self._observed.append(torch.stack(weighted).detach())
         targets = [self._scale(loss) for loss in weighted]
@@ -229,7 +264,7 @@ class GradientBackward(TaskBackward):
         return [weight * losses.tasks[task] for weight, task in pairs]
 
     def compute_weights(self) -> Tensor:
-        """Return the weights of the joint batch; waits for the device once."""
+        """Return the weights of the joint batch, shape (T,). Synchronizes with the device once."""
         gramian = self._collector.gramian()
         losses = torch.stack(self._observed).mean(dim=0).float()
         loss_scale = self._scale(torch.ones_like(losses[:1])) * len(self._observed)
@@ -243,11 +278,23 @@ class GradientBackward(TaskBackward):
         return self._method.compute_weights(gradients, factor)
 
     def backward(self, weights: Tensor) -> None:
-        """Accumulate the weighted sum of the gradients where they are shared."""
+        """Accumulate the weighted sum of the gradients in the shared part.
+
+        Args:
+            weights: the weights of the step, shape (T,).
+        """
         self._collector.backward(weights.tolist())
 
     def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
-        """Return the values for the log, on the device of the losses."""
+        """Return the result of the step, on the device of the losses.
+
+        Args:
+            weights: the weights of the step, shape (T,).
+            losses: detached losses of each micro-batch.
+
+        Returns:
+            The total loss, the loss weights, and the norms and cosines of the gradients.
+        """
         if bool((weights == 0).any()):
             _zero_nonfinite_grads(self._model)
         rows = [torch.stack([*self._weigh(loss), *loss.aux_losses.values()]) for loss in losses]
@@ -265,7 +312,7 @@ class GradientBackward(TaskBackward):
 
 
 def _zero_nonfinite_grads(model: nn.Module) -> None:
-    """Replace non-finite entries, which an excluded task leaves in the parameters of its own."""
+    """Set non-finite gradients to 0, which an excluded task leaves in its own parameters."""
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad.nan_to_num_(0, 0, 0)

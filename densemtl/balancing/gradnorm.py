@@ -1,4 +1,4 @@
-"""GradNorm: gradient normalisation for adaptive loss balancing (Chen et al., ICML 2018)."""
+"""GradNorm: gradient normalization for adaptive loss balancing (Chen et al., ICML 2018)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from densemtl.config.constraints import NonNegativeFloat, PositiveFloat
 from densemtl.tasks.base import Task
 
 MIN_WEIGHT = 1e-3
-"""Weights stay above this, so that they can grow again."""
+"""Lower bound of the weights, so that they can grow again."""
 
 
 class GradNorm(GradientBalancer):
-    """Learns weights under which all tasks train at similar rates.
+    """Learned weights with which all tasks train at similar rates.
 
-    The target norm of a weighted gradient is the mean of these norms, times (the task's loss over
-    its first one, relative to the other tasks) to the power alpha. The weights follow the gradient
-    of the distances from the targets (eq. 2, alg. 1), here divided by the mean norm, so that `lr`
-    does not depend on the size of gradients. They sum to the number of tasks. The paper compares
-    gradients in the parameters of the last shared layer.
+    Chen et al., "GradNorm: Gradient normalization for adaptive loss balancing in deep multitask
+    networks", ICML 2018, equation 2 and algorithm 1. The target norm of a weighted gradient is the
+    mean of these norms times r^alpha. Here r is the loss of the task divided by its first loss,
+    relative to the mean of this ratio over the tasks. The weights follow the gradient of the
+    distances from the targets. It is divided by the mean norm, so that `lr` does not depend on the
+    size of the gradients. The weights sum to the number of tasks.
+
+    The paper compares gradients in the parameters of the last shared layer.
 
     Args:
         tasks: the tasks of the run.
-        alpha: how strongly slow tasks are favored; 0 makes all gradients equally long.
+        alpha: strength of the preference for slow tasks; 0 makes all gradients equally long.
         lr: learning rate of the weights.
+        options: options of `GradientBalancer`.
     """
 
     def __init__(
@@ -46,7 +50,14 @@ class GradNorm(GradientBalancer):
         self.state["first"] = torch.full((len(tasks),), torch.nan, dtype=torch.float64)
 
     def weights(self, gradients: GradientSummary) -> Tensor:
-        """Return the current weights, and update them for the next step."""
+        """Return the current weights, and update them for the next step.
+
+        Args:
+            gradients: the gradients of T tasks.
+
+        Returns:
+            The weights, shape (T,).
+        """
         tasks = list(gradients.tasks)
         all_weights, first = self.state["weights"].clone(), self.state["first"]
         weights = all_weights[tasks].clone()

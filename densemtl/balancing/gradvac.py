@@ -14,19 +14,33 @@ from densemtl.config.constraints import UnitInterval
 from densemtl.tasks.base import Task
 
 MAX_COSINE = 1 - 1e-9
-"""Cosines are clamped to this, since parallel gradients span no plane to rotate in."""
+"""Limit of the absolute value of cosines, because parallel gradients span no plane of rotation."""
 
 
 class GradVac(GradientBalancer):
-    """The sum of the gradients, each rotated towards the others until cosines reach their targets.
+    """Sum of the gradients, each rotated towards the others until the cosines reach their targets.
 
-    The target is a moving average of the pair's cosines, where PCGrad's is 0. The order of the
-    others is random and depends only on the number of the step. This implementation needs only the
-    inner products of the gradients; TorchJD's forgets its averages when a task has no label.
+    Wang et al., "Gradient vaccine: Investigating and improving multi-task optimization in massively
+    multilingual models", ICLR 2021. The target is a moving average of the cosine of the two
+    gradients, whereas PCGrad has target 0. The order of the others is random and depends only on
+    the number of the step.
+
+    This implementation needs only the inner products of the gradients. It does not use TorchJD,
+    whose version loses its moving averages when a task has no label.
 
     Args:
         tasks: the tasks of the run.
-        beta: weight of a step's cosine in the moving average.
+        beta: weight of the cosine of a step in the moving average.
+        options: options of `GradientBalancer`.
+
+    Example:
+        >>> import densemtl, torch
+        >>> from densemtl.balancing._gradients.summary import GradientSummary
+        >>> method = GradVac(densemtl.create_tasks(["semseg", "depth"], data="nyud"))
+        >>> gramian = torch.tensor([[1.0, -1.0], [-1.0, 4.0]], dtype=torch.float64)
+        >>> losses = torch.ones(2, dtype=torch.float64)
+        >>> method.weights(GradientSummary(gramian, losses, tasks=(0, 1), step=1)).tolist()
+        [2.0, 1.25]
     """
 
     def __init__(self, tasks: Sequence[Task], *, beta: UnitInterval = 0.5, **options: Any) -> None:
@@ -35,7 +49,14 @@ class GradVac(GradientBalancer):
         self.state["target_cosine"] = torch.zeros(len(tasks), len(tasks), dtype=torch.float64)
 
     def weights(self, gradients: GradientSummary) -> Tensor:
-        """Return the weights of the sum of the rotated gradients; updates the moving average."""
+        """Return the weights of the sum of the rotated gradients, and update the moving averages.
+
+        Args:
+            gradients: the gradients of T tasks.
+
+        Returns:
+            The weights, shape (T,).
+        """
         targets, count = self.state["target_cosine"].clone(), len(gradients.tasks)
         generator = torch.Generator().manual_seed(gradients.step)
         combinations = torch.eye(count, dtype=torch.float64)
@@ -50,7 +71,7 @@ class GradVac(GradientBalancer):
     def _rotate(
         self, row: Tensor, other: int, gramian: Tensor, targets: Tensor, pair: tuple[int, int]
     ) -> None:
-        """Add as much of the other gradient to a combination as makes their cosine the target."""
+        """Add a multiple of the other gradient to `row`, so that their cosine is the target."""
         norm, other_norm = (row @ gramian @ row).clamp(min=0).sqrt(), gramian[other, other].sqrt()
         cosine = (row @ gramian[other] / (norm * other_norm)).clamp(-MAX_COSINE, MAX_COSINE)
         target = targets[pair].clamp(-MAX_COSINE, MAX_COSINE)

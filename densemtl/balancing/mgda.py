@@ -11,15 +11,18 @@ from densemtl.tasks.base import Task
 
 
 class MGDA(TorchJDBalancer):
-    """The shortest vector in the convex hull of the gradients, by Frank-Wolfe (alg. 2).
+    """Shortest vector in the convex hull of the gradients, computed by the Frank-Wolfe algorithm.
 
-    It descends the loss of every task as long as any direction does. The shorter a gradient, the
-    larger its weight. With `scope: features` this is their MGDA-UB (section 3.3).
+    Sener and Koltun, "Multi-task learning as multi-objective optimization", NeurIPS 2018, algorithm
+    2. The direction decreases the loss of every task as long as such a direction exists. The
+    shorter a gradient, the larger its weight. With `scope: features`, this is MGDA-UB of the paper
+    (section 3.3).
 
     Args:
         tasks: the tasks of the run.
         iterations: maximum number of iterations of the solver.
-        tolerance: step size at which the solver stops earlier.
+        tolerance: step size below which the solver stops.
+        options: options of `GradientBalancer`.
     """
 
     weighting_name = "MGDAWeighting"

@@ -15,17 +15,19 @@ from densemtl.tasks.base import Task
 
 
 class NashMTL(TorchJDBalancer):
-    """Weights w with G w = 1 / w, the Nash bargaining solution (claim 3.1).
+    """Weights w with G w = 1 / w, the Nash bargaining solution.
 
-    Solved between gradients of norm 1, where it is well posed even if the scales of the tasks
-    differ: if C v = 1 / v holds for their cosines C, then w_i = v_i / |g_i|. TorchJD's own solver
-    starts from its last weights and gets stuck at different scales; its FairGrad solves the same
-    equation at alpha = 1. As in the published code, w is that of the Gramian of norm 1, and then
-    clipped.
+    Navon et al., "Multi-task learning as a bargaining game", ICML 2022, claim 3.1. The equation is
+    solved for gradients of norm 1, where it is well-conditioned even if the scales of the tasks
+    differ: if C v = 1 / v holds for the cosines C, then w_i = v_i / |g_i|. The solver of TorchJD's
+    Nash-MTL starts from its last weights and does not converge if the scales differ; its FairGrad
+    solves the same equation at alpha = 1. As in the published code, w is that of the Gramian scaled
+    to norm 1, and is then clipped.
 
     Args:
         tasks: the tasks of the run.
         max_norm: maximum norm of the weighted sum of the gradients; 0 for no limit.
+        options: options of `GradientBalancer`.
     """
 
     weighting_name = "FairGradWeighting"
@@ -37,8 +39,15 @@ class NashMTL(TorchJDBalancer):
         self._max_norm = max_norm
 
     def weights(self, gradients: GradientSummary) -> Tensor:
-        """Return positive weights."""
-        weights = self._weighting(gradients.cosines) / gradients.norms
+        """Return positive weights, clipped by `max_norm`.
+
+        Args:
+            gradients: the gradients of T tasks.
+
+        Returns:
+            The weights, shape (T,).
+        """
+        weights: Tensor = self._weighting(gradients.cosines) / gradients.norms
         weights = weights * torch.linalg.norm(gradients.gramian).sqrt()
         norm = (weights @ gradients.gramian @ weights).sqrt()
         return weights * (self._max_norm / norm).clamp(max=1) if self._max_norm else weights

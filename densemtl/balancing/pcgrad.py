@@ -9,14 +9,24 @@ from densemtl.balancing._torchjd import TorchJDBalancer, fork_rng_with_seed
 
 
 class PCGrad(TorchJDBalancer):
-    """The sum of the gradients, each without what conflicts with the others, one by one (alg. 1).
+    """Sum of the gradients, each projected onto the normal plane of those that conflict with it.
 
-    The order of the others is random and depends only on the number of the step.
+    Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020, algorithm 1. Each gradient
+    is compared with the others one by one. If the inner product is negative, its component along
+    the other gradient is removed. The order of the others is random and depends only on the number
+    of the step.
     """
 
     weighting_name = "PCGradWeighting"
 
     def weights(self, gradients: GradientSummary) -> Tensor:
-        """Return the weights of the sum of the projected gradients."""
+        """Return the weights of the sum of the projected gradients.
+
+        Args:
+            gradients: the gradients of T tasks.
+
+        Returns:
+            The weights, shape (T,).
+        """
         with fork_rng_with_seed(gradients.step):
             return super().weights(gradients)

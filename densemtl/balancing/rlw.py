@@ -1,4 +1,4 @@
-"""RLW: random weights."""
+"""RLW: random loss weighting (Lin et al., TMLR 2022)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from densemtl.tasks.base import Task
 
 
 class RLW(LossWeighting):
-    """Random loss weighting: Lin et al. 2022, "Reasonable effectiveness of random weighting".
+    """Random loss weights, sampled in every step.
 
-    In every step, the weights are the softmax of normal numbers, or a sample of
-    Dirichlet(1, .., 1), which is uniform on the simplex, times the number of tasks, so that their
-    mean is 1. All tasks take part, with or without labels. The numbers depend only on the run's
-    seed, come from a generator of their own, and are the same on all ranks.
+    Lin et al., "Reasonable effectiveness of random weighting: a litmus test for multi-task
+    learning", TMLR 2022. The weights are the softmax of normal random numbers, or a sample of
+    Dirichlet(1, .., 1), which is uniform on the simplex. They are multiplied by the number of
+    tasks, so that their mean is 1. All tasks receive a weight, with or without labels.
+
+    The weights depend only on the seed of the run and are the same on all ranks. They are sampled
+    from a separate random generator.
 
     Args:
         tasks: the tasks of the run.
@@ -36,7 +39,14 @@ class RLW(LossWeighting):
         self._generator = torch.Generator().manual_seed(torch.initial_seed())
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Return new random weights."""
+        """Sample new random weights.
+
+        Args:
+            losses: losses of the joint batch, shape (T,); only their device is used.
+
+        Returns:
+            The loss weights, shape (T,), which sum to T.
+        """
         return broadcast(self._sample().to(losses.device, non_blocking=True))
 
     def _sample(self) -> Tensor:
@@ -51,5 +61,9 @@ class RLW(LossWeighting):
         return self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Restore the state of the random generator."""
+        """Restore the state of the random generator.
+
+        Args:
+            state: what `get_extra_state` returned.
+        """
         self._generator.set_state(state)

@@ -1,4 +1,4 @@
-"""STCH: the smooth maximum of the losses, relative to reference losses."""
+"""STCH: smooth Tchebycheff scalarization (Lin et al., ICML 2024)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from densemtl.tasks.base import Task
 
 
 class STCH(LossWeighting):
-    """Smooth Tchebycheff scalarisation: Lin et al. 2024 (ICML).
+    """Smooth maximum of the log losses, relative to reference losses.
 
-    The objective is mu log sum exp((f - z) / mu), which approaches the largest f - z as mu
-    approaches 0. As in the authors' experiments with networks, f is the logarithm of a task's loss
-    and z that of a reference: the mean loss over the last epoch of a warm-up, in which the sum of
-    all f is minimized instead. The scale of a loss never changes the gradients. Tasks without label
-    in the batch take no part; those without any label in that epoch have reference 1.
+    Lin et al., "Smooth Tchebycheff scalarization for multi-objective optimization", ICML 2024. The
+    objective is mu log sum exp((f - z) / mu), which approaches the maximum of f - z as mu
+    approaches 0. As in the experiments of the authors with networks, f is the logarithm of the loss
+    of a task, and z is the logarithm of a reference loss: the mean loss over the last epoch of a
+    warm-up. During the warm-up, the sum of all f is minimized instead.
+
+    The scale of a loss does not change the gradients. Tasks without label in the batch have weight
+    0. The reference of a task without any label in the last epoch of the warm-up is 1.
 
     Args:
         tasks: the tasks of the run.
-        mu: above 0; the smaller, the closer to learning only from the worst task.
-        warmup_epochs: at least 0; without a warm-up all references are 1.
+        mu: above 0; the smaller, the larger the weight of the worst task.
+        warmup_epochs: at least 0; without warm-up, all references are 1.
     """
 
     reference: Tensor
@@ -41,21 +44,40 @@ class STCH(LossWeighting):
         self.register_buffer("epochs", torch.zeros((), dtype=torch.long))
 
     def weights(self, losses: Tensor) -> Tensor:
-        """Return the derivatives of the smooth maximum with respect to the losses."""
+        """Return the derivatives of the smooth maximum with respect to the losses.
+
+        Args:
+            losses: losses of the joint batch, shape (T,).
+
+        Returns:
+            The loss weights, shape (T,); 0 for tasks without label.
+        """
         present = has_label(losses)
         shares = torch.where(present, self._shares(self._logs(losses), present), 0.0)
         return torch.where(present, shares / losses, 0.0)
 
     def total(self, weights: Tensor, losses: Tensor) -> Tensor:
-        """Return the smooth maximum, as p f + mu entropy(p) with p = softmax(f / mu).
+        """Return the smooth maximum, computed as p f + mu entropy(p) with p = softmax(f / mu).
 
-        This form also holds for tasks that take no part (p = 0) and in the warm-up (p = 1).
+        This form also holds for tasks without label (p = 0) and in the warm-up (p = 1).
+
+        Args:
+            weights: the loss weights, shape (T,).
+            losses: losses of the joint batch, shape (T,).
+
+        Returns:
+            The scalar to minimize.
         """
         shares = weights * losses
-        return (shares * self._logs(losses) + self.mu * torch.special.entr(shares)).sum()
+        terms: Tensor = shares * self._logs(losses) + self.mu * torch.special.entr(shares)
+        return terms.sum()
 
     def update_state(self, losses: Tensor) -> None:
-        """Add the losses to the epoch's mean."""
+        """Add the losses to the mean of the epoch.
+
+        Args:
+            losses: losses of the joint batch, shape (T,).
+        """
         self.epoch.add(losses)
 
     def end_epoch(self) -> None:
@@ -69,6 +91,6 @@ class STCH(LossWeighting):
         return torch.where(losses == 0, 1.0, losses / self.reference).log()
 
     def _shares(self, logs: Tensor, present: Tensor) -> Tensor:
-        """Return the derivative with respect to each f."""
+        """Return the derivative with respect to each f, shape (T,)."""
         worst = torch.softmax((logs / self.mu).masked_fill(~present, -torch.inf), dim=0)
         return torch.where(self.epochs < self.warmup_epochs, 1.0, worst)

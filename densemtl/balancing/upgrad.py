@@ -6,11 +6,12 @@ from densemtl.balancing._torchjd import TorchJDBalancer
 
 
 class UPGrad(TorchJDBalancer):
-    """The mean of the gradients, each projected on what increases no loss.
+    """Mean of the gradients, each projected onto the directions that increase no loss.
 
-    Each is projected (eq. 3) on the dual cone of all gradients: the vectors whose inner product
-    with every gradient is 0 or more. To first order no loss increases, and gradients that do not
-    conflict stay as they are.
+    Quinton and Rey, "Jacobian descent for multi-objective optimization", 2024, equation 3. Each
+    gradient is projected onto the dual cone of all gradients: the vectors whose inner product with
+    every gradient is at least 0. To first order, no loss increases, and gradients that do not
+    conflict are unchanged.
     """
 
     weighting_name = "UPGradWeighting"

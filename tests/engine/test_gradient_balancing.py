@@ -32,8 +32,8 @@ def test_norms_cosines_and_weights_are_logged_and_plotted(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("decoder", "scope", "message"),
     [
-        ("cross_stitch", "features", "balancing.scope: features: this architecture hands its"),
-        ("single_task", "features", "balancing: one task has no gradients to weigh: use fixed"),
+        ("cross_stitch", "features", "balancing.scope: features: this architecture passes no"),
+        ("single_task", "features", "balancing.name: a gradient method needs two or more tasks"),
     ],
 )
 def test_model_without_sharing_is_rejected_before_training(

@@ -1,1 +1,1 @@
-"""Gradients of several tasks: collecting, comparing and combining them."""
+"""Collection, comparison and combination of the gradients of several tasks."""

@@ -12,10 +12,13 @@ TaskGradient = list[Tensor | None]
 
 
 def gramian(gradients: Sequence[TaskGradient]) -> Tensor:
-    """Return the inner products of the tasks' gradients, TxT in single precision or better.
+    """Compute the inner products of the gradients of the tasks.
 
     Args:
-        gradients: one per task; no tensor may be None for all tasks.
+        gradients: one gradient per task. No tensor may be None for all tasks.
+
+    Returns:
+        The Gramian, shape (T, T), in single precision or better.
     """
     return torch.stack([_products(column) for column in zip(*gradients, strict=True)]).sum(dim=0)
 
@@ -29,16 +32,31 @@ def _products(column: Sequence[Tensor | None]) -> Tensor:
 
 
 def add_(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Add the second tensor to the first in place, where None is zero."""
+    """Add the second tensor to the first in place, where None is zero.
+
+    Args:
+        first: a tensor that is changed in place, or None.
+        second: a tensor of the same shape, or None.
+
+    Returns:
+        The sum, which is one of the two tensors; None if both are None.
+    """
     if first is None or second is None:
         return second if first is None else first
     return first.add_(second)
 
 
 def weighted_sum_(column: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor:
-    """Return the weighted sum of one tensor's gradients, computed in place of one of them.
+    """Compute the weighted sum of the gradients of one tensor, in place of one of them.
 
     A gradient of weight 0 is left out, so that it may be infinite or NaN.
+
+    Args:
+        column: the gradients of the tasks at one tensor; not None for at least one task.
+        weights: one weight per task.
+
+    Returns:
+        The weighted sum, with the shape of the tensor.
     """
     pairs = [
         (entry, weight)
