@@ -1,4 +1,4 @@
-"""A pinhole camera without distortion."""
+"""Pinhole camera without lens distortion."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from densemtl.types import Size
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the picture is taken from. Angles in radians; all 0 looks along the world's z axis.
+    """Position, orientation and focal length of a pinhole camera.
+
+    Angles are in radians; with all angles 0, the camera looks along the z axis of the world.
 
     Attributes:
-        position: (x, y, z) in metres; y points down, so eye height is negative.
-        yaw: turn to the right.
-        pitch: turn upwards.
-        roll: turn clockwise, as seen from behind; the picture turns counter-clockwise.
+        position: (x, y, z) in meters; y points down, so y is negative above the floor.
+        yaw: rotation to the right.
+        pitch: rotation upwards.
+        roll: clockwise rotation as seen from behind; the image rotates counter-clockwise.
         focal_length: focal length in image widths; zooming by s multiplies it by s.
         center: principal point (x, y) as a fraction of (width, height).
     """
@@ -33,21 +35,29 @@ class Camera:
 
     @property
     def fov(self) -> float:
-        """Horizontal field of view in radians, for a centred principal point."""
+        """Horizontal field of view in radians, for a centered principal point."""
         return 2 * math.atan(0.5 / self.focal_length)
 
     def compute_rotation(self) -> NDArray[np.float64]:
-        """3x3 matrix from camera to world axes."""
+        """Return the 3x3 rotation matrix from camera axes to world axes."""
         (cy, sy), (cp, sp), (cr, sr) = (
             (math.cos(angle), math.sin(angle)) for angle in (self.yaw, self.pitch, self.roll)
         )
         yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
         pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
         roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-        return yaw @ pitch @ roll
+        rotation: NDArray[np.float64] = yaw @ pitch @ roll
+        return rotation
 
     def compute_ray_slopes(self, size: Size) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Slopes x/z of the pixel columns and y/z of the pixel rows, at pixel centres."""
+        """Return the slopes of the rays through the pixel centers in camera axes.
+
+        Args:
+            size: (height, width) of the image in pixels.
+
+        Returns:
+            Slopes x/z of the pixel columns, shape (W,), and y/z of the pixel rows, shape (H,).
+        """
         height, width = size
         focal = self.focal_length * width
         columns = (np.arange(width) + 0.5 - self.center[0] * width) / focal

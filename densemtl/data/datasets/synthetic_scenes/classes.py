@@ -1,4 +1,4 @@
-"""The names behind the ids of the semantic and the human-part labels."""
+"""Names and ids of the semantic classes and human parts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,34 @@ PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "
 """Human parts; the id is the index. A hand counts as lower arm, a foot as lower leg."""
 
 MOVABLE_CLASSES = ("table", "chair", "sofa", "bed", "cabinet", "lamp", "person", "plant")
-"""Classes whose objects may be a picture's main object."""
+"""Classes of the objects that may be salient."""
 
 
 def get_class_id(name: str) -> int:
-    """Id of a semantic class."""
+    """Return the id of a semantic class.
+
+    Args:
+        name: name of the class in `CLASSES`.
+
+    Returns:
+        Its index.
+
+    Raises:
+        ValueError: if there is no such class.
+    """
     return CLASSES.index(name)
 
 
 def get_part_id(name: str) -> int:
-    """Id of a human part."""
+    """Return the id of a human part.
+
+    Args:
+        name: name of the part in `PARTS`.
+
+    Returns:
+        Its index.
+
+    Raises:
+        ValueError: if there is no such part.
+    """
     return PARTS.index(name)

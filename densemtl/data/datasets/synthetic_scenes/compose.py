@@ -1,4 +1,4 @@
-"""Arranging a room at random: from a random generator to a scene."""
+"""Random generation of furnished rooms."""
 
 from __future__ import annotations
 
@@ -38,11 +38,18 @@ _FREE_STANDING: tuple[tuple[Callable[[Room], None], float], ...] = (
     (groups.add_chair, 0.5),
     (groups.add_rug, 0.25),
 )
-"""Each with the probability that it is tried, in order."""
+"""Functions that add free-standing objects, with their probabilities, in order of execution."""
 
 
 def generate_room(rng: np.random.Generator) -> Scene:
-    """A furnished room, often with people, its light and a camera that looks into it."""
+    """Generate a furnished room, often with people, with a light and a camera that looks into it.
+
+    Args:
+        rng: source of all random choices; the same state results in the same scene.
+
+    Returns:
+        The scene.
+    """
     size = (
         sample_uniform(rng, 3.4, 5.6),
         sample_uniform(rng, 2.4, 2.9),
@@ -51,9 +58,9 @@ def generate_room(rng: np.random.Generator) -> Scene:
     room = Room(rng, size, _sample_camera(rng, size))
     build_shell(room)
     _furnish_walls(room)
-    for add, chance in _FREE_STANDING:
-        if rng.random() < chance:
-            add(room)
+    for add_object, probability in _FREE_STANDING:
+        if rng.random() < probability:
+            add_object(room)
     for wall in room.plan.walls:
         for _ in range(int(rng.integers(3))):
             walls.add_picture(room, wall)
@@ -62,7 +69,7 @@ def generate_room(rng: np.random.Generator) -> Scene:
 
 
 def _sample_camera(rng: np.random.Generator, size: Vector) -> Camera:
-    """At eye height near one end of the room, looking at its middle."""
+    """Sample a camera at eye height near one end of the room that looks at its middle."""
     width, _, depth = size
     x, z = sample_uniform(rng, -0.5, 0.5) * (width - 1.2), sample_uniform(rng, 0.25, 0.6)
     height = sample_uniform(rng, 1.15, 1.75)
@@ -74,7 +81,7 @@ def _sample_camera(rng: np.random.Generator, size: Vector) -> Camera:
 
 
 def _furnish_walls(room: Room) -> None:
-    """Doors and windows first, then furniture in any order at any wall."""
+    """Add a door and windows first, then furniture in random order at random walls."""
     order = [room.plan.walls[i] for i in room.rng.permutation(3).tolist()]
     walls.add_door(room, order[0])
     for wall in order[1:]:
@@ -87,7 +94,7 @@ def _furnish_walls(room: Room) -> None:
 
 
 def _sample_light(room: Room) -> Light:
-    """One lamp under the ceiling, with or without a visible pendant."""
+    """Sample a lamp below the ceiling, with or without a visible pendant."""
     width, height, depth = room.size
     rng = room.rng
     x, z = sample_uniform(rng, -0.25, 0.25) * width, sample_uniform(rng, 0.4, 0.7) * depth

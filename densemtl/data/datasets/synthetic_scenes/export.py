@@ -1,4 +1,4 @@
-"""Views written to disk as the archives of NYUD-v2 and PASCAL-Context lay out their files."""
+"""Export of rendered scenes in the file layouts of NYUD-v2 and PASCAL-Context."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from densemtl.types import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """How one archive names and stores things.
+    """File layout of a dataset.
 
     Attributes:
-        image_pattern: an image's file, with `{}` for its name.
-        split_list_pattern: a split list, with `{}` for "train" or "val".
-        name_format: an image's name, a format of its number from 1.
-        write_labels: writes all labels of a view below a root: (root, name, view).
+        image_pattern: path of an image file, with `{}` for the image id.
+        split_list_pattern: path of a split list, with `{}` for "train" or "val".
+        name_format: format of the image id, given the number of the image from 1.
+        write_labels: function of root folder, image id and rendered scene that writes all labels.
     """
 
     image_pattern: str
@@ -36,30 +36,50 @@ class DatasetLayout:
     write_labels: Callable[[Path, str, RenderedScene], None]
 
     def is_written(self, root: Path, number: int) -> bool:
-        """Whether an image and all its labels are there: the image is written last."""
+        """Return whether an image and all its labels exist, as the image is written last.
+
+        Args:
+            root: root folder of the dataset.
+            number: number of the image, from 1.
+
+        Returns:
+            Whether the image file exists.
+        """
         return (root / self.image_pattern.format(self.name_format.format(number))).exists()
 
     def write_sample(self, root: Path, number: int, scene: RenderedScene) -> None:
-        """Write one view; every file appears whole or not at all."""
+        """Write the image and labels of a scene; every file is written atomically.
+
+        Args:
+            root: root folder of the dataset.
+            number: number of the image, from 1.
+            scene: rendered scene.
+        """
         name = self.name_format.format(number)
         self.write_labels(root, name, scene)
         write_image(root / self.image_pattern.format(name), scene.image)
 
     def write_split(self, root: Path, split: str, numbers: Sequence[int]) -> None:
-        """Write a split list."""
+        """Write a split list.
+
+        Args:
+            root: root folder of the dataset.
+            split: "train" or "val".
+            numbers: numbers of the images of the split, from 1.
+        """
         names = [self.name_format.format(number) for number in numbers]
         write_split_list(root / self.split_list_pattern.format(split), names)
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One image to render and write, perhaps in another process.
+    """Image to be rendered and written, possibly in a worker process.
 
     Attributes:
-        layout: how.
-        root: below which folder.
-        number: of the image, from 1.
-        render: renders it.
+        layout: file layout.
+        root: root folder of the dataset.
+        number: number of the image, from 1.
+        render: function that renders the scene.
     """
 
     layout: DatasetLayout
@@ -68,13 +88,14 @@ class ExportJob:
     render: Callable[[], RenderedScene]
 
     def run(self) -> None:
-        """Render and write; the processes are the parallelism, so OpenCV keeps to one thread."""
+        """Render and write the image and its labels."""
+        # Several worker processes run in parallel, so OpenCV uses one thread in each.
         cv2.setNumThreads(0)
         self.layout.write_sample(self.root, self.number, self.render())
 
 
 def _write_nyud(root: Path, name: str, scene: RenderedScene) -> None:
-    """The survey's NYUD_MT: classes 1..40 as PNG, the rest as NumPy arrays."""
+    """Write labels as in NYUD_MT of the survey: classes 1..40 as PNG, others as NumPy arrays."""
     write_image(root / "segmentation" / f"{name}.png", _NYU40_IDS[scene.semseg])
     write_array(root / "depth" / f"{name}.npy", scene.depth)
     write_array(root / "normals" / f"{name}.npy", scene.normals)
@@ -82,7 +103,7 @@ def _write_nyud(root: Path, name: str, scene: RenderedScene) -> None:
 
 
 def _write_pascal_context(root: Path, name: str, scene: RenderedScene) -> None:
-    """PASCAL_MT; saliency and objects are left out where there are none."""
+    """Write labels as in PASCAL_MT; saliency and objects are omitted if the image has none."""
     write_image(root / "semseg" / "VOC12" / f"{name}.png", _VOC21_IDS[scene.semseg])
     context = root / "pascal-context" / "trainval" / f"{name}.mat"
     _write_mat(context, {"LabelMap": _CONTEXT459_IDS[scene.semseg]})
@@ -97,7 +118,7 @@ def _write_pascal_context(root: Path, name: str, scene: RenderedScene) -> None:
 
 
 def _make_object_records(scene: RenderedScene) -> list[dict[str, Any]]:
-    """PASCAL-Part's records of the objects of VOC's classes; only people have parts here."""
+    """Return PASCAL-Part's records of the objects of VOC classes; only people have parts."""
     records = []
     category = _VOC21_IDS[scene.semseg]
     for number in np.unique(scene.instance[category > 0]).tolist():
@@ -114,7 +135,7 @@ def _make_object_records(scene: RenderedScene) -> list[dict[str, Any]]:
 
 
 def _make_struct_array(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
-    """A 1xN MATLAB struct array; 0x0 for none."""
+    """Return a 1xN MATLAB struct array of N records, or 0x0 without records."""
     if not records:
         return np.empty((0, 0))
     array = np.empty((1, len(records)), [(key, object) for key in records[0]])
@@ -131,7 +152,7 @@ def _write_mat(file: Path, variables: dict[str, Any]) -> None:
 
 
 def _make_id_table(ids: dict[str, int], dtype: type[np.unsignedinteger]) -> NDArray[Any]:
-    """Ids of another label set, one a class of ours; 0 for those it lacks."""
+    """Return the id in another label set of each class of ours, 0 for classes that it lacks."""
     return np.array([ids.get(name, 0) for name in CLASSES], dtype)
 
 
@@ -149,7 +170,7 @@ _NYU40_IDS = _make_id_table(
     },
     np.uint8,
 )
-"""A rug is a floor mat there, a plant one of the other props."""
+"""In NYUD's 40 classes, a rug is a floor mat and a plant is one of the other props."""
 
 _CONTEXT459_IDS = _make_id_table(
     {
@@ -165,7 +186,7 @@ _PART_NAMES = {
     **{get_part_id("upper arm"): "luarm", get_part_id("lower arm"): "llarm"},
     **{get_part_id("upper leg"): "luleg", get_part_id("lower leg"): "llleg"},
 }
-"""PASCAL-Part's names; a left one stands for both sides."""
+"""Names of parts in PASCAL-Part; the name of the left part is used for both sides."""
 
 LAYOUTS = {
     "nyud": DatasetLayout("images/{}.jpg", "gt_sets/{}.txt", "{:04d}", _write_nyud),

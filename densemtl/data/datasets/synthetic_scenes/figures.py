@@ -1,4 +1,4 @@
-"""Jointed human figures: limbs as capsules, posed by angles at hips, knees, shoulders, elbows."""
+"""Human figures of capsules and ellipsoids, posed by joint angles of hips, knees and arms."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG = range(
 SIDES = (-1, 1)
 
 _ANKLE_ANGLE = 1.5
-"""Angle between shank and foot."""
+"""Angle between shank and foot in radians."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in radians, pairs for (left, right).
+    """Joint angles in radians, as pairs for (left, right).
 
     Attributes:
-        hip: thigh forwards of straight down.
-        knee: shank backwards of the thigh.
-        shoulder: upper arm forwards of straight down.
-        elbow: forearm forwards of the upper arm.
-        spread: upper arm sideways.
-        lean: trunk forwards.
+        hip: forward angle of the thigh from straight down.
+        knee: backward angle of the shank from the thigh.
+        shoulder: forward angle of the upper arm from straight down.
+        elbow: forward angle of the forearm from the upper arm.
+        spread: sideways angle of the upper arm.
+        lean: forward angle of the trunk.
     """
 
     hip: tuple[float, float]
@@ -51,7 +51,16 @@ class Pose:
 
 @dataclass(frozen=True)
 class Clothes:
-    """Surfaces of a figure; the sleeve covers the forearm, or is skin."""
+    """Surfaces of a figure.
+
+    Attributes:
+        skin: surface of head and hands.
+        hair: surface of the hair.
+        shirt: surface of trunk and upper arms.
+        sleeve: surface of the forearms: the shirt, or the skin for short sleeves.
+        trousers: surface of the legs.
+        shoes: surface of the feet.
+    """
 
     skin: Surface
     hair: Surface
@@ -62,7 +71,14 @@ class Clothes:
 
 
 def sample_standing_pose(rng: np.random.Generator) -> Pose:
-    """Upright, with arms at rest or one raised."""
+    """Sample an upright pose with both arms at rest or one arm raised.
+
+    Args:
+        rng: source of random numbers.
+
+    Returns:
+        The pose.
+    """
     arms = [sample_uniform(rng, -0.2, 0.35), sample_uniform(rng, -0.2, 0.35)]
     elbows = [sample_uniform(rng, 0.05, 0.7), sample_uniform(rng, 0.05, 0.7)]
     if rng.random() < 0.4:
@@ -82,7 +98,14 @@ def sample_standing_pose(rng: np.random.Generator) -> Pose:
 
 
 def sample_walking_pose(rng: np.random.Generator) -> Pose:
-    """In mid-step; each arm swings with the other side's leg."""
+    """Sample a pose in mid-step, in which each arm swings with the leg of the other side.
+
+    Args:
+        rng: source of random numbers.
+
+    Returns:
+        The pose.
+    """
     stride = sample_uniform(rng, 0.3, 0.6) * (1 if rng.random() < 0.5 else -1)
     knee = (
         (0.1, sample_uniform(rng, 0.4, 0.8)) if stride > 0 else (sample_uniform(rng, 0.4, 0.8), 0.1)
@@ -93,7 +116,14 @@ def sample_walking_pose(rng: np.random.Generator) -> Pose:
 
 
 def sample_sitting_pose(rng: np.random.Generator) -> Pose:
-    """On a seat, hands in the lap or in talk."""
+    """Sample a sitting pose, with the hands in the lap or gesturing.
+
+    Args:
+        rng: source of random numbers.
+
+    Returns:
+        The pose.
+    """
     hip = (sample_uniform(rng, 1.4, 1.6), sample_uniform(rng, 1.4, 1.6))
     knee = (hip[0] + sample_uniform(rng, -0.25, 0.15), hip[1] + sample_uniform(rng, -0.25, 0.15))
     shoulder = (sample_uniform(rng, 0.2, 0.8), sample_uniform(rng, 0.2, 0.8))
@@ -103,11 +133,18 @@ def sample_sitting_pose(rng: np.random.Generator) -> Pose:
 
 
 def sample_clothes(rng: np.random.Generator) -> Clothes:
-    """Random clothes, with long or short sleeves."""
-    body, shirt = sample_skin(rng), sample_fabric(rng)
-    sleeve = shirt if rng.random() < 0.5 else body
+    """Sample clothes, skin and hair, with long or short sleeves.
+
+    Args:
+        rng: source of random numbers.
+
+    Returns:
+        The surfaces.
+    """
+    skin, shirt = sample_skin(rng), sample_fabric(rng)
+    sleeve = shirt if rng.random() < 0.5 else skin
     return Clothes(
-        body,
+        skin,
         sample_hair(rng),
         shirt,
         sleeve,
@@ -123,10 +160,17 @@ def build_figure(
     clothes: Clothes,
     seat_height: float | None = None,
 ) -> None:
-    """Add a person of a body height in metres.
+    """Add a person to an object.
 
-    A person stands with the lower foot on the floor, or sits with the pelvis at the assembly's
-    origin on a seat of the given height. Proportions: Drillis and Contini 1966.
+    The proportions are those of Drillis and Contini, 1966. A person stands with the lower foot on
+    the floor, or sits with the pelvis at the origin of the object.
+
+    Args:
+        builder: object to which the shapes are added.
+        height: body height in meters.
+        pose: joint angles.
+        clothes: surfaces.
+        seat_height: height of the seat in meters; None for a standing person.
     """
     hip = (
         seat_height + 0.045 * height
@@ -145,7 +189,7 @@ def build_figure(
 
 
 def _compute_hip_height(height: float, pose: Pose) -> float:
-    """Height of the hips at which the lower foot's sole touches the floor."""
+    """Return the height of the hips at which the sole of the lower foot touches the floor."""
     legs = zip(pose.hip, pose.knee, strict=True)
     return height * max(
         0.245 * math.cos(hip) + _compute_knee_height(hip - knee) for hip, knee in legs
@@ -153,19 +197,19 @@ def _compute_hip_height(height: float, pose: Pose) -> float:
 
 
 def _compute_knee_height(shank: float) -> float:
-    """How far the sole reaches below the knee, in body heights."""
+    """Return the height of the knee above the sole, in body heights."""
     toes = max(0.09 * math.cos(shank + _ANKLE_ANGLE), 0)
     return 0.235 * math.cos(shank) + toes + 0.025
 
 
 def _raise_thigh(thigh: float, shank: float, hip: float) -> float:
-    """The thigh's angle, raised if need be so that the foot stays above the floor."""
+    """Return the angle of the thigh, increased if necessary to keep the foot above the floor."""
     highest = (hip - _compute_knee_height(shank)) / 0.245
     return max(thigh, math.acos(min(max(highest, -1), 1)))
 
 
 def _tilt_with_trunk(point: Vector, hip: float, lean: float) -> Vector:
-    """A point above the hips, tilted forwards with the trunk."""
+    """Return the position of a point above the hips when the trunk leans forward."""
     x, up, back = point
     cos, sin = math.cos(lean), math.sin(lean)
     return (x, hip + up * cos + back * sin, back * cos - up * sin)
@@ -233,7 +277,7 @@ def _build_arm(
 
 
 def _compute_bone_end(start: Vector, swing: float, length: float, sideways: float = 0.0) -> Vector:
-    """End of a bone that swings forwards by an angle and leans sideways by a sine."""
+    """Return the end of a bone with a forward angle `swing` and a sideways sine `sideways`."""
     x, up, back = start
     along = length * math.sqrt(1 - sideways**2)
     return (x + length * sideways, up - along * math.cos(swing), back - along * math.sin(swing))

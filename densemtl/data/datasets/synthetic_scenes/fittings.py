@@ -1,6 +1,6 @@
-"""What hangs on walls and from the ceiling.
+"""Objects on walls and below the ceiling.
 
-On walls the assembly's origin lies on the wall, which faces -z. Sizes in metres.
+The origin of an object on a wall is on the wall, which faces -z. Sizes are in meters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ _METAL = Surface(hsv_to_linear_rgb(0.12, 0.3, 0.7))
 
 
 def build_door(builder: ObjectBuilder, rng: np.random.Generator, width: float) -> None:
-    """A leaf with two panels, a knob and a frame; 2.1 m high."""
+    """Add a door of 2.1 m height: a leaf with two panels, a knob and a frame.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        width: width of the leaf in meters.
+    """
     leaf = sample_wood(rng) if rng.random() < 0.6 else sample_enamel(rng)
     panel = Surface(scale_color(leaf.color, 0.82), leaf.accent_color, leaf.pattern, leaf.period)
     frame = Surface(scale_color(leaf.color, 1.15))
@@ -39,7 +45,14 @@ def build_door(builder: ObjectBuilder, rng: np.random.Generator, width: float) -
 def build_window(
     builder: ObjectBuilder, rng: np.random.Generator, sill_height: float, size: tuple[float, float]
 ) -> None:
-    """A bright pane in a frame with a cross; size is (width, height) above the sill."""
+    """Add a window: a bright pane in a frame with a cross.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        sill_height: height of the lower edge in meters.
+        size: (width, height) of the pane in meters.
+    """
     width, height = size
     middle = sill_height + height / 2
     frame = Surface(hsv_to_linear_rgb(0.1, 0.04, sample_uniform(rng, 0.75, 0.95)))
@@ -58,7 +71,14 @@ def build_picture(
     center_height: float,
     size: tuple[float, float],
 ) -> None:
-    """A painting in its frame; size is (width, height) about the height of its middle."""
+    """Add a framed painting.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        center_height: height of the center in meters.
+        size: (width, height) in meters.
+    """
     width, height = size
     builder.add_box((0, center_height, -0.015), (width, height, 0.03), sample_wood(rng))
     builder.add_box(
@@ -69,7 +89,14 @@ def build_picture(
 def build_pendant(
     builder: ObjectBuilder, rng: np.random.Generator, ceiling_height: float, cord_length: float
 ) -> None:
-    """A lamp on a cord under the ceiling."""
+    """Add a lamp that hangs on a cord from the ceiling.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        ceiling_height: height of the ceiling in meters.
+        cord_length: length of the cord in meters.
+    """
     shine = Surface(hsv_to_linear_rgb(sample_uniform(rng, 0.08, 0.15), 0.12, 1.0), emission=0.95)
     builder.add_cylinder(
         (0, ceiling_height - cord_length / 2, 0),

@@ -1,6 +1,6 @@
-"""Furniture: each function adds one piece, standing on the floor, to its assembly.
+"""Furniture: each function adds one piece that stands on the floor to an object.
 
-Pieces are centred on the assembly's origin and look along -z (their front). Sizes in metres.
+Pieces are centered at the origin of the object, and their front faces -z. Sizes are in meters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ _LINEN = Surface(hsv_to_linear_rgb(0.1, 0.05, 0.93))
 def build_table(
     builder: ObjectBuilder, rng: np.random.Generator, size: tuple[float, float, float]
 ) -> None:
-    """A top on four legs; size is (width, height, depth)."""
+    """Add a table: a top on four legs.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        size: (width, height, depth) in meters.
+    """
     width, height, depth = size
     top, leg = sample_wood(rng), 0.06
     builder.add_box((0, height - 0.02, 0), (width, 0.04, depth), top)
@@ -35,7 +41,14 @@ def build_table(
 def build_legs(
     builder: ObjectBuilder, size: tuple[float, float, float], thickness: float, surface: Surface
 ) -> None:
-    """Four square legs under the corners of a rectangle."""
+    """Add four square legs at the corners of a rectangle.
+
+    Args:
+        builder: object to which the shapes are added.
+        size: (width, height, depth) of the legs together in meters.
+        thickness: side of the cross section of a leg in meters.
+        surface: surface of the legs.
+    """
     width, height, depth = size
     for x in (-1, 1):
         for z in (-1, 1):
@@ -44,7 +57,13 @@ def build_legs(
 
 
 def build_chair(builder: ObjectBuilder, rng: np.random.Generator, seat_height: float) -> None:
-    """Seat, back and four legs; `seat_height` is the height of the seat."""
+    """Add a chair: seat, back and four legs.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        seat_height: height of the seat in meters.
+    """
     frame = sample_wood(rng) if rng.random() < 0.7 else sample_paint(rng)
     cushion = sample_fabric(rng) if rng.random() < 0.5 else frame
     width, depth, back = 0.44, 0.44, sample_uniform(rng, 0.38, 0.52)
@@ -58,7 +77,15 @@ def build_chair(builder: ObjectBuilder, rng: np.random.Generator, seat_height: f
 
 
 def build_sofa(builder: ObjectBuilder, rng: np.random.Generator, width: float) -> None:
-    """Base, back, two arms, seat cushions and a pillow; seats at 0.42 high, 0.9 deep."""
+    """Add a sofa: base, back, two armrests, seat cushions and a pillow.
+
+    The seat is 0.42 m high, and the sofa is 0.9 m deep.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        width: width in meters.
+    """
     cloth = sample_fabric(rng)
     arm = Surface(scale_color(cloth.color, 0.9), cloth.accent_color, cloth.pattern, cloth.period)
     builder.add_box((0, 0.17, 0), (width, 0.26, 0.88), arm)
@@ -76,7 +103,13 @@ def build_sofa(builder: ObjectBuilder, rng: np.random.Generator, width: float) -
 
 
 def build_bed(builder: ObjectBuilder, rng: np.random.Generator, width: float) -> None:
-    """Frame with headboard (at the back), mattress, blanket and pillows; 2 m long."""
+    """Add a bed of 2 m length: frame with a headboard at the back, mattress, blanket and pillows.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        width: width in meters.
+    """
     frame, blanket = sample_wood(rng), sample_fabric(rng)
     builder.add_box((0, 0.16, 0), (width, 0.22, 2.0), frame)
     builder.add_box((0, 0.5, 0.98), (width + 0.06, 1.0, 0.06), frame)
@@ -90,7 +123,13 @@ def build_bed(builder: ObjectBuilder, rng: np.random.Generator, width: float) ->
 def build_cabinet(
     builder: ObjectBuilder, rng: np.random.Generator, size: tuple[float, float, float]
 ) -> None:
-    """A body with rows of doors or drawers and their knobs; size is (width, height, depth)."""
+    """Add a cabinet with rows of doors or drawers and their knobs.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        size: (width, height, depth) in meters.
+    """
     width, height, depth = size
     body = sample_wood(rng)
     front = Surface(scale_color(body.color, 1.12), body.accent_color, body.pattern, body.period)
@@ -111,7 +150,13 @@ def build_cabinet(
 def build_shelf(
     builder: ObjectBuilder, rng: np.random.Generator, size: tuple[float, float, float]
 ) -> None:
-    """An open case with boards and books; size is (width, height, depth)."""
+    """Add an open shelf with boards and books.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        size: (width, height, depth) in meters.
+    """
     width, height, depth = size
     body = sample_wood(rng)
     for x in (-1, 1):
@@ -133,7 +178,7 @@ def _build_books(
     base_height: float,
     size: tuple[float, float, float],
 ) -> None:
-    """Two blocks of book backs on a board."""
+    """Add two blocks of books on a board."""
     width, height, depth = size
     for side in (-1, 1):
         long, high = (
@@ -149,7 +194,13 @@ def _build_books(
 
 
 def build_lamp(builder: ObjectBuilder, rng: np.random.Generator, height: float) -> None:
-    """A foot, a pole and a glowing shade, for the floor or a table."""
+    """Add a lamp for the floor or a table: a foot, a pole and a luminous shade.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        height: height in meters.
+    """
     wide = min(0.3, 0.15 + 0.12 * height)
     builder.add_cylinder((0, 0.015, 0), wide / 2, 0.03, _METAL)
     builder.add_cylinder((0, height / 2, 0), 0.018, height - 0.1, _METAL)
@@ -161,7 +212,13 @@ def build_lamp(builder: ObjectBuilder, rng: np.random.Generator, height: float) 
 
 
 def build_plant(builder: ObjectBuilder, rng: np.random.Generator, height: float) -> None:
-    """A pot with a stem and a crown of leaves."""
+    """Add a potted plant with a stem and a crown of leaves.
+
+    Args:
+        builder: object to which the shapes are added.
+        rng: source of random numbers.
+        height: height in meters.
+    """
     radius = 0.06 + 0.09 * height
     builder.add_cylinder((0, radius, 0), radius, 2 * radius, sample_paint(rng))
     green = hsv_to_linear_rgb(

@@ -1,4 +1,4 @@
-"""What stands free on the floor: tables with chairs, rugs, lamps, plants and people."""
+"""Free-standing objects on the floor: tables with chairs, rugs, lamps, plants and people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from densemtl.data.datasets.synthetic_scenes.room import Room
 
 
 def add_dining_group(room: Room) -> None:
-    """A table with up to four chairs, on a rug now and then, with guests now and then."""
+    """Add a table with up to four chairs if there is space, sometimes with a rug and people.
+
+    Args:
+        room: room to which the objects are added.
+    """
     width, depth = sample_uniform(room.rng, 1.1, 1.5), sample_uniform(room.rng, 0.75, 0.9)
     position = room.reserve_floor_position(width / 2 + 0.5)
     if position is None:
@@ -33,7 +37,7 @@ def add_dining_group(room: Room) -> None:
 
 
 def _add_seat(room: Room, table: ObjectBuilder, side: int, edge_distance: float) -> None:
-    """A chair at one side of a table: pushed in, or pulled out for a guest at a long side."""
+    """Add a chair at one side of a table; at a long side it may be pulled out for a person."""
     guest = side % 2 == 0 and room.rng.random() < 0.4
     away = edge_distance + (0.5 if guest else sample_uniform(room.rng, 0.08, 0.25))
     turn = side * math.pi / 2
@@ -55,7 +59,11 @@ def _add_seat(room: Room, table: ObjectBuilder, side: int, edge_distance: float)
 
 
 def add_coffee_table(room: Room) -> None:
-    """A low table on a rug."""
+    """Add a low table on a rug if there is space.
+
+    Args:
+        room: room to which the objects are added.
+    """
     width, depth = sample_uniform(room.rng, 0.8, 1.2), sample_uniform(room.rng, 0.5, 0.7)
     position = room.reserve_floor_position(width / 2 + 0.1)
     if position is None:
@@ -66,7 +74,11 @@ def add_coffee_table(room: Room) -> None:
 
 
 def add_rug(room: Room) -> None:
-    """A rug somewhere; things may stand on it."""
+    """Add a rug on which objects may stand, if it overlaps no other rug.
+
+    Args:
+        room: room to which the objects are added.
+    """
     position = room.get_position_ahead(
         sample_uniform(room.rng, 1.5, 3.0), sample_uniform(room.rng, -0.8, 0.8)
     )
@@ -88,7 +100,11 @@ def _add_rug_at(
 
 
 def add_chair(room: Room) -> None:
-    """A chair on its own, turned anyhow."""
+    """Add a single chair with a random orientation if there is space.
+
+    Args:
+        room: room to which the objects are added.
+    """
     position = room.reserve_floor_position(0.35)
     if position is not None:
         chair = room.add_object("chair", position, sample_uniform(room.rng, -math.pi, math.pi))
@@ -96,7 +112,11 @@ def add_chair(room: Room) -> None:
 
 
 def add_lamp(room: Room) -> None:
-    """A floor lamp."""
+    """Add a floor lamp if there is space.
+
+    Args:
+        room: room to which the objects are added.
+    """
     position = room.reserve_floor_position(0.22, min_distance=2.0)
     if position is not None:
         furniture.build_lamp(
@@ -105,7 +125,11 @@ def add_lamp(room: Room) -> None:
 
 
 def add_plant(room: Room) -> None:
-    """A potted plant."""
+    """Add a potted plant if there is space.
+
+    Args:
+        room: room to which the objects are added.
+    """
     height = sample_uniform(room.rng, 0.7, 1.5)
     position = room.reserve_floor_position(0.12 + 0.25 * height)
     if position is not None:
@@ -113,9 +137,13 @@ def add_plant(room: Room) -> None:
 
 
 def add_person(room: Room) -> None:
-    """Somebody who stands or walks, into the room; one in five is a child."""
-    walks = room.rng.random() < 0.4
-    position = room.reserve_floor_position(0.5 if walks else 0.4)
+    """Add a person who stands or walks into the room, if there is space; one in five is a child.
+
+    Args:
+        room: room to which the objects are added.
+    """
+    is_walking = room.rng.random() < 0.4
+    position = room.reserve_floor_position(0.5 if is_walking else 0.4)
     if position is None:
         return
     height = (
@@ -128,7 +156,7 @@ def add_person(room: Room) -> None:
         sample_uniform(room.rng, 0.3, 0.7) * room.size[2],
     )
     yaw = math.atan2(position[0] - goal[0], position[1] - goal[1])
-    posture = sample_walking_pose(room.rng) if walks else sample_standing_pose(room.rng)
+    posture = sample_walking_pose(room.rng) if is_walking else sample_standing_pose(room.rng)
     build_figure(
         room.add_object("person", position, yaw), height, posture, sample_clothes(room.rng)
     )

@@ -1,8 +1,8 @@
-"""Where rays enter unit shapes.
+"""Intersection of rays with unit shapes.
 
-Rays are `origin + t * direction` in the shape's own frame; the directions are 3xHxW, so that one
-call covers a rectangle of pixels. All functions return HxW float32 ray parameters; a miss is NaN
-or infinite. The origin lies outside the shape.
+Rays are `origin + t * direction` in the local coordinates of the shape; the origin is outside the
+shape. Directions have the shape (3, H, W), so that one call covers a rectangle of pixels. All
+functions return float32 ray parameters t of the first hit, shape (H, W); a miss is NaN or infinite.
 """
 
 from __future__ import annotations
@@ -20,14 +20,24 @@ FloatArray = NDArray[np.float32]
 def intersect(
     kind: ShapeKind, origin: FloatArray, direction: FloatArray, half_length: np.float32
 ) -> FloatArray:
-    """Ray parameter of the first hit on a shape; `half_length` matters to capsules alone."""
+    """Compute the ray parameters of the first hits of rays with a shape.
+
+    Args:
+        kind: shape.
+        origin: common origin of the rays in local coordinates, shape (3,).
+        direction: directions of the rays in local coordinates, shape (3, H, W).
+        half_length: half length of a capsule in local units; other shapes ignore it.
+
+    Returns:
+        Ray parameters, shape (H, W); NaN or infinite for rays that miss the shape.
+    """
     return _INTERSECT_FUNCTIONS[kind](origin, direction, half_length)
 
 
 def _intersect_box(
     origin: FloatArray, direction: FloatArray, half_length: np.float32
 ) -> FloatArray:
-    """Entry behind the last of the three slabs' fronts (Kay and Kajiya 1986)."""
+    """Intersect rays with a box by the slab method (Kay and Kajiya, 1986)."""
     inverse = 1 / direction
     middle = inverse * -origin[:, None, None]
     np.abs(inverse, out=inverse)
@@ -39,9 +49,10 @@ def _intersect_box(
 def _intersect_unit_ball(
     origin: FloatArray, direction: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Middle and half width of a ray's stay in the unit ball (3 axes) or unit disc (2 axes).
+    """Return the center and half width of the ray interval inside the unit ball or unit disc.
 
-    Steps back from the point closest to the centre, which keeps float32 accurate from afar.
+    With 3 axes it is the ball, with 2 axes the disc. The half width is computed at the point of the
+    ray that is closest to the center of the ball, which is accurate in float32 at large distances.
     """
     squared = np.einsum("ihw,ihw->hw", direction, direction)
     middle = np.einsum("i,ihw->hw", -origin, direction) / squared
@@ -61,7 +72,7 @@ def _intersect_ellipsoid(
 def _intersect_cylinder(
     origin: FloatArray, direction: FloatArray, half_length: np.float32
 ) -> FloatArray:
-    """Overlap of the stays in the endless tube and between the two caps."""
+    """Intersect the ray intervals inside the infinite cylinder and between the two caps."""
     middle, half = _intersect_unit_ball(origin[::2], direction[::2])
     inverse = 1 / direction[1]
     between = inverse * -origin[1]
@@ -74,9 +85,10 @@ def _intersect_cylinder(
 def _intersect_capsule(
     origin: FloatArray, direction: FloatArray, half_length: np.float32
 ) -> FloatArray:
-    """Hit of the sphere at the axis point nearest to where the ray enters the endless tube.
+    """Intersect rays with the sphere around the axis point that is nearest to the first hit.
 
-    Beside the tube that sphere touches the very point of entry; beyond an end it is the end's.
+    The axis point is the projection of the entry into the infinite cylinder, clipped to the axis.
+    On the lateral surface, that sphere touches the entry point; beyond an end, it is the cap.
     """
     middle, half = _intersect_unit_ball(origin[::2], direction[::2])
     height = np.clip(origin[1] + (middle - half) * direction[1], -half_length, half_length)
@@ -86,7 +98,8 @@ def _intersect_capsule(
     point += origin[:, None, None]
     point[1] -= height
     inside = 1 - np.einsum("ihw,ihw->hw", point, point)
-    return closest - np.sqrt(inside / squared)
+    first_hit: FloatArray = closest - np.sqrt(inside / squared)
+    return first_hit
 
 
 _INTERSECT_FUNCTIONS: dict[

@@ -1,9 +1,9 @@
-"""What scenes are made of: unit shapes under an affine map, and assemblies of them.
+"""Primitives of scenes, which are unit shapes under affine maps, and objects built from them.
 
-A primitive maps the world into its own frame, where a box is [-1, 1]^3, an ellipsoid the unit
-sphere, a cylinder has radius 1 about the y axis between y = -1 and 1, and a capsule is a tube of
-radius 1 about the y axis from -length to length with half spheres at its ends. Distance along a
-ray does not change under an affine map, so intersections need no sizes at all.
+A primitive maps world coordinates to local coordinates. There a box is [-1, 1]^3, an ellipsoid is
+the unit sphere, a cylinder has radius 1 around the y axis between y = -1 and 1, and a capsule has
+radius 1 around the y axis from -half_length to half_length with hemispheres at its ends. Ray
+parameters do not change under an affine map, so intersections do not depend on sizes.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class ShapeKind(IntEnum):
 
 
 class Primitive(NamedTuple):
-    """One shape in the world.
+    """Shape in the world.
 
     Attributes:
-        kind: its shape.
-        center: in world metres.
-        axes: nine numbers, the rows being the shape's own x, y and z axis in the world.
-        scale: metres a unit of its own frame, along each own axis.
-        half_length: a capsule's half length between its end centres, in its own frame.
-        surface: its look.
-        label: semantic class.
-        instance: the object it belongs to.
-        part: human part, 0 for none.
-        casts_shadow: whether it casts one.
+        kind: kind of shape.
+        center: world coordinates of the center in meters.
+        axes: nine numbers, row by row the local x, y and z axis in world coordinates.
+        scale: meters per local unit along each local axis.
+        half_length: half the distance between the end centers of a capsule, in local units.
+        surface: material.
+        label: id of the semantic class.
+        instance: number of the object to which the shape belongs.
+        part: id of the human part, 0 for none.
+        casts_shadow: whether the shape casts a shadow.
     """
 
     kind: ShapeKind
@@ -57,19 +57,19 @@ class Primitive(NamedTuple):
 
 @dataclass
 class ObjectBuilder:
-    """One object built of primitives in its own upright frame: (x right, height, z back).
+    """Object that is built from primitives in upright local coordinates (x, height, z).
 
-    Its front looks along -z. All sizes in metres.
+    x points to the right and z to the back, so the front faces -z. All sizes are in meters.
 
     Attributes:
-        x: world x of the object's origin.
-        z: world z of the object's origin.
-        yaw: turn of the object to the right, in radians.
-        label: semantic class.
+        x: world x of the origin of the object.
+        z: world z of the origin of the object.
+        yaw: rotation of the object to the right, in radians.
+        label: id of the semantic class.
         instance: number of the object in its scene.
-        casts_shadow: whether it casts one.
-        base_height: height of what the object stands on.
-        primitives: where its shapes go.
+        casts_shadow: whether the object casts a shadow.
+        base_height: height of the surface on which the object stands.
+        primitives: list to which its shapes are appended.
     """
 
     x: float
@@ -87,29 +87,64 @@ class ObjectBuilder:
 
     @property
     def position(self) -> tuple[float, float]:
-        """World (x, z) of the origin."""
+        """World (x, z) of the origin in meters."""
         return (self.x, self.z)
 
     def to_world_xz(self, x: float, z: float) -> tuple[float, float]:
-        """World (x, z) of an own place."""
+        """Convert a local position on the floor to world coordinates.
+
+        Args:
+            x: local x in meters.
+            z: local z in meters.
+
+        Returns:
+            World (x, z) in meters.
+        """
         return (self.x + self._cos * x + self._sin * z, self.z - self._sin * x + self._cos * z)
 
     def to_world(self, point: Vector) -> Vector:
-        """An own point (x, height, z) in the world."""
+        """Convert a local point to world coordinates.
+
+        Args:
+            point: local (x, height, z) in meters.
+
+        Returns:
+            World (x, y, z) in meters.
+        """
         x, height, z = point
         world_x, world_z = self.to_world_xz(x, z)
         return (world_x, -height - self.base_height, world_z)
 
     def add_box(self, center: Vector, size: Vector, surface: Surface) -> None:
-        """Add a box of full size (width, height, depth)."""
+        """Add a box.
+
+        Args:
+            center: local (x, height, z) of its center.
+            size: (width, height, depth).
+            surface: material.
+        """
         self._add_upright(ShapeKind.BOX, center, _halve(size), surface)
 
     def add_ellipsoid(self, center: Vector, size: Vector, surface: Surface, part: int = 0) -> None:
-        """Add an ellipsoid of full size (width, height, depth)."""
+        """Add an ellipsoid.
+
+        Args:
+            center: local (x, height, z) of its center.
+            size: diameters (width, height, depth).
+            surface: material.
+            part: id of the human part, 0 for none.
+        """
         self._add_upright(ShapeKind.ELLIPSOID, center, _halve(size), surface, part)
 
     def add_cylinder(self, center: Vector, radius: float, height: float, surface: Surface) -> None:
-        """Add an upright cylinder."""
+        """Add an upright cylinder.
+
+        Args:
+            center: local (x, height, z) of its center.
+            radius: radius.
+            height: height.
+            surface: material.
+        """
         self._add_upright(ShapeKind.CYLINDER, center, (radius, height / 2, radius), surface)
 
     def add_capsule(
@@ -122,7 +157,16 @@ class ObjectBuilder:
         part: int = 0,
         depth_ratio: float = 1.0,
     ) -> None:
-        """Add a capsule between two points; `depth_ratio` < 1 thins it in depth."""
+        """Add a capsule, which is a cylinder with rounded ends.
+
+        Args:
+            start: local (x, height, z) of the center of one end.
+            end: local (x, height, z) of the center of the other end.
+            radius: radius.
+            surface: material.
+            part: id of the human part, 0 for none.
+            depth_ratio: ratio of depth to width; below 1 the capsule is flattened.
+        """
         (ax, ay, az), (bx, by, bz) = self.to_world(start), self.to_world(end)
         down = _normalize((bx - ax, by - ay, bz - az))
         sideways = abs(self._cos * down[0] - self._sin * down[2]) > 0.9

@@ -1,4 +1,4 @@
-"""Scene and camera in, picture and exact measurements out."""
+"""Rendering of a scene: an image and exact depth, normals and ids of what a camera sees."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from densemtl.types import Size
 
 @dataclass(frozen=True)
 class RenderedScene:
-    """What a camera sees; all but the image is exact and free of noise.
+    """Rendered image and its labels, which are exact and free of noise.
 
     Attributes:
-        image: HxWx3 uint8 RGB.
-        depth: HxW float32, z along the optical axis in metres.
-        normals: HxWx3 float32 unit vectors in camera axes (x right, y down, z forward).
-        semseg: HxW uint8 semantic class.
-        instance: HxW uint8 number of the object; the shell's walls are one object.
-        parts: HxW uint8 human part, 0 outside people.
+        image: RGB image, shape (H, W, 3), uint8.
+        depth: z along the optical axis in meters, shape (H, W), float32.
+        normals: unit vectors in camera axes (x right, y down, z forward), shape (H, W, 3), float32.
+        semseg: ids of semantic classes, shape (H, W), uint8.
+        instance: numbers of objects, shape (H, W), uint8; the walls are one object.
+        parts: ids of human parts, shape (H, W), uint8; 0 outside people.
     """
 
     image: NDArray[np.uint8]
@@ -46,19 +46,22 @@ def render(
     """Render a scene from inside its room.
 
     Args:
-        scene: what to draw; the shell must be closed around the camera.
-        camera: from where; `scene.camera` is a good choice.
-        size: (height, width).
-        rng: source of the image's sensor noise; None for none.
+        scene: scene; its walls, floor and ceiling must enclose the camera.
+        camera: camera inside the room, such as `scene.camera`.
+        size: (height, width) of the image in pixels.
+        rng: source of sensor noise; None for an image without noise.
+
+    Returns:
+        The image and its labels.
     """
     shapes = ShapeArrays.from_primitives(scene.primitives)
     hits = trace_rays(shapes, camera, size)
     points = compute_surface_points(shapes, camera, hits)
     index = hits.shape_index.ravel()
     footprint = hits.depth.ravel() / (camera.focal_length * size[1]) / points.incidence_cosine
-    colour = compute_reflectance(scene.primitives, points, index, footprint)
+    reflectance = compute_reflectance(scene.primitives, points, index, footprint)
     glow = np.array([p.surface.emission for p in scene.primitives], np.float32)[index]
-    radiance = colour * (compute_illumination(scene, points) * (1 - glow) + glow)
+    radiance = reflectance * (compute_illumination(scene, points) * (1 - glow) + glow)
     owners = np.array([(p.label, p.instance, p.part) for p in scene.primitives], np.uint8)
     semseg, instance, parts = np.moveaxis(owners[hits.shape_index], 2, 0)
     image = simulate_sensor(radiance.T.reshape(*size, 3), find_id_borders(hits.shape_index), rng)
@@ -67,7 +70,15 @@ def render(
 
 
 def find_id_borders(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """HxW mask of the pixels whose id differs from the east, south or south-east neighbour's."""
+    """Find the pixels whose id differs from that of the right, lower or lower right neighbor.
+
+    Args:
+        ids: integer ids, shape (H, W).
+
+    Returns:
+        Mask, shape (H, W).
+    """
     padded = np.pad(ids, ((0, 1), (0, 1)), mode="edge")
     east, south, diagonal = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    return (ids != east) | (ids != south) | (ids != diagonal)
+    borders: NDArray[np.bool_] = (ids != east) | (ids != south) | (ids != diagonal)
+    return borders

@@ -1,4 +1,4 @@
-"""A room under construction: what stands in it so far and where there is still space."""
+"""Room under construction, with its objects and its free space."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ _WALL_MARGIN = 0.03
 
 
 class Room:
-    """Objects of a room; each gets its own instance number, the walls together the first.
+    """Room to which objects are added.
+
+    Each object has its own instance number; all walls together have the first one. The floor
+    directly in front of the camera stays free.
+
+    Args:
+        rng: source of all random choices.
+        size: (width, height, depth) in meters.
+        camera: camera that looks into the room.
 
     Attributes:
-        rng: source of all choices.
-        size: (width, height, depth) in metres.
-        camera: from where it will be seen; nothing is put right in front of it.
         plan: free space on the floor and the walls.
-        primitives: all shapes so far.
+        primitives: all shapes that were added.
     """
 
     def __init__(self, rng: np.random.Generator, size: Vector, camera: Camera) -> None:
@@ -52,14 +57,33 @@ class Room:
         casts_shadow: bool = True,
         base_height: float = 0.0,
     ) -> ObjectBuilder:
-        """A new object of a class at (x, z); what is built in it belongs to the room."""
+        """Add an object without shapes; shapes that are added to it belong to the room.
+
+        Args:
+            name: name of the semantic class.
+            position: world (x, z) of its origin in meters.
+            yaw: rotation to the right in radians.
+            casts_shadow: whether the object casts a shadow.
+            base_height: height of the surface on which it stands, in meters.
+
+        Returns:
+            The object.
+        """
         number, self._object_count = self._object_count, self._object_count + 1
         return ObjectBuilder(
             *position, yaw, get_class_id(name), number, casts_shadow, base_height, self.primitives
         )
 
     def get_position_ahead(self, distance: float, sideways: float = 0.0) -> tuple[float, float]:
-        """(x, z) of the floor at a distance along the camera's view and to the right of it."""
+        """Return a position on the floor relative to the camera.
+
+        Args:
+            distance: distance along the horizontal viewing direction in meters.
+            sideways: distance to the right of it in meters.
+
+        Returns:
+            World (x, z) in meters.
+        """
         x, _, z = self.camera.position
         cos, sin = math.cos(self.camera.yaw), math.sin(self.camera.yaw)
         return (x + sin * distance + cos * sideways, z + cos * distance - sin * sideways)
@@ -67,7 +91,16 @@ class Room:
     def place_against_wall(
         self, wall: WallSegment, name: str, size: Vector
     ) -> ObjectBuilder | None:
-        """A new object with its back to a wall, if a place for (width, height, depth) is found."""
+        """Add an object with its back to a wall at a random free position.
+
+        Args:
+            wall: the wall.
+            name: name of the semantic class.
+            size: (width, height, depth) of the object in meters.
+
+        Returns:
+            The object without shapes, or None if no free position was found.
+        """
         width, height, depth = size
         slack = (wall.length - width) / 2 - _WALL_MARGIN
         for _ in range(_MAX_TRIES if slack > 0 else 0):
@@ -85,7 +118,16 @@ class Room:
     def reserve_wall_space(
         self, wall: WallSegment, size: tuple[float, float], bottom: float
     ) -> float | None:
-        """Take (width, height) of a wall from a height upwards; where along the wall, if free."""
+        """Reserve a rectangle on a wall at a random free position.
+
+        Args:
+            wall: the wall.
+            size: (width, height) of the rectangle in meters.
+            bottom: height of its lower edge in meters.
+
+        Returns:
+            Position of its middle along the wall in meters, or None if no free position was found.
+        """
         width, height = size
         slack = (wall.length - width) / 2 - 0.1
         for _ in range(_MAX_TRIES if slack > 0 else 0):
@@ -99,7 +141,15 @@ class Room:
     def reserve_floor_position(
         self, half_side: float, min_distance: float = 1.3
     ) -> tuple[float, float] | None:
-        """Take a free square of the floor that the camera sees; its middle (x, z), if any."""
+        """Reserve a square of the floor at a random free position that the camera sees.
+
+        Args:
+            half_side: half the side of the square in meters.
+            min_distance: smallest distance from the camera in meters.
+
+        Returns:
+            World (x, z) of its middle, or None if no free position was found.
+        """
         spread = 0.42 / self.camera.focal_length
         for _ in range(2 * _MAX_TRIES):
             distance = sample_uniform(self.rng, min_distance, self.size[2])
@@ -113,12 +163,25 @@ class Room:
 
 
 def make_square(x: float, z: float, half_side: float) -> Rect:
-    """The square of a half side length about a place."""
+    """Return a square around a position.
+
+    Args:
+        x: world x of its middle in meters.
+        z: world z of its middle in meters.
+        half_side: half the side of the square in meters.
+
+    Returns:
+        The square.
+    """
     return (x - half_side, z - half_side, x + half_side, z + half_side)
 
 
 def build_shell(room: Room) -> None:
-    """Walls with skirting boards, floor and ceiling, as slabs around the room."""
+    """Add walls with baseboards, floor and ceiling as slabs around the room.
+
+    Args:
+        room: room without shapes.
+    """
     width, height, depth = room.size
     wide, long, high = (
         width + 2 * _WALL_THICKNESS,

@@ -1,4 +1,4 @@
-"""A scene: its primitives, its light and the camera it was arranged for."""
+"""Scene: primitives, light and a suitable camera."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from densemtl.data.datasets.synthetic_scenes.primitives import Primitive, Vector
 
 @dataclass(frozen=True)
 class Light:
-    """A lamp that shines from one point, and the light that comes from everywhere.
+    """Point light and ambient light.
 
     Attributes:
-        position: (x, y, z) in metres.
-        color: RGB strength of the lamp at a distance of 1 m, for a surface that faces it.
-        ambient: RGB strength of the light from everywhere.
+        position: (x, y, z) of the point light in meters.
+        color: linear RGB light of the point light on a surface that faces it, at distance 0. At a
+            distance of d meters it is divided by 1 + d^2 / 12.
+        ambient: linear RGB light of the ambient light.
     """
 
     position: Vector
@@ -28,13 +29,13 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """What `render` draws.
+    """Furnished room that can be rendered.
 
     Attributes:
-        primitives: all shapes, the room's shell included; the shell must be closed.
-        light: the light.
-        camera: a good place to take a picture from.
-        room_size: (width, height, depth) of the room in metres; it spans x in [-width/2, width/2],
+        primitives: all shapes, including walls, floor and ceiling, which must enclose the room.
+        light: point light and ambient light.
+        camera: camera for which the room was furnished.
+        room_size: (width, height, depth) of the room in meters; it spans x in [-width/2, width/2],
             y in [-height, 0] and z in [0, depth].
     """
 
@@ -46,14 +47,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class ShapeArrays:
-    """Primitives as arrays, one row each.
+    """Arrays of the geometry of P primitives.
 
     Attributes:
-        kind: P int.
-        center: Px3 world metres.
-        axes: Px3x3, rows are own axes in the world.
-        scale: Px3 metres a unit.
-        half_length: P half lengths of capsules in own units.
+        kind: kinds of shape, shape (P,).
+        center: world coordinates in meters, shape (P, 3).
+        axes: local axes in world coordinates as rows, shape (P, 3, 3).
+        scale: meters per local unit along each local axis, shape (P, 3).
+        half_length: half lengths of capsules in local units, shape (P,).
     """
 
     kind: NDArray[np.int64]
@@ -64,17 +65,24 @@ class ShapeArrays:
 
     @classmethod
     def from_primitives(cls, primitives: tuple[Primitive, ...]) -> ShapeArrays:
-        """Stack primitives."""
-        kind, centre, axes, scale, length, *_ = zip(*primitives, strict=True)
+        """Stack the geometry of primitives.
+
+        Args:
+            primitives: shapes.
+
+        Returns:
+            The arrays.
+        """
+        kind, center, axes, scale, length, *_ = zip(*primitives, strict=True)
         frames = np.array(axes).reshape(-1, 3, 3)
-        return cls(np.array(kind), np.array(centre), frames, np.array(scale), np.array(length))
+        return cls(np.array(kind), np.array(center), frames, np.array(scale), np.array(length))
 
     def compute_world_to_local(self) -> NDArray[np.float64]:
-        """Px3x3 linear maps from world to own coordinates."""
+        """Return the linear maps from world to local coordinates, shape (P, 3, 3)."""
         return self.axes / self.scale[:, :, None]
 
     def compute_half_extents(self) -> NDArray[np.float64]:
-        """Px3 half extents along the own axes in metres."""
+        """Return the half extents along the local axes in meters, shape (P, 3)."""
         half = self.scale.copy()
         half[:, 1] += self.half_length * self.scale[:, 1]
         return half

@@ -1,4 +1,4 @@
-"""Position, normal and surface coordinates of what every pixel shows."""
+"""Position, normal and surface coordinates of the surface point at every pixel."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SurfacePoints:
     """Surface points of N pixels in row-major order.
 
     Attributes:
-        position: 3xN world metres.
-        normal: 3xN unit, in world axes, facing the camera.
-        u: N, first surface coordinate in metres.
-        v: N, second surface coordinate in metres.
-        incidence_cosine: N, cosine between the normal and the ray, in (0, 1].
+        position: world coordinates in meters, shape (3, N).
+        normal: unit normals in world axes that face the camera, shape (3, N).
+        u: first surface coordinate in meters, shape (N,).
+        v: second surface coordinate in meters, shape (N,).
+        incidence_cosine: cosine of the angle between normal and ray, in (0, 1], shape (N,).
     """
 
     position: FloatArray
@@ -35,7 +35,16 @@ class SurfacePoints:
 
 
 def compute_surface_points(shapes: ShapeArrays, camera: Camera, hits: RayHits) -> SurfacePoints:
-    """Read off the surfaces at hits; every ray must have met one."""
+    """Compute the surface points at ray hits.
+
+    Args:
+        shapes: all shapes.
+        camera: camera of the rays.
+        hits: hits of the rays of all pixels; no ray may miss.
+
+    Returns:
+        The surface points.
+    """
     index = hits.shape_index.ravel()
     ray, position = _compute_ray_positions(camera, hits)
     local = shapes.compute_world_to_local().astype(np.float32)
@@ -54,7 +63,7 @@ def compute_surface_points(shapes: ShapeArrays, camera: Camera, hits: RayHits) -
 
 
 def _compute_ray_positions(camera: Camera, hits: RayHits) -> tuple[FloatArray, FloatArray]:
-    """Ray directions and hit points, both 3xN in world axes."""
+    """Return ray directions and hit points in world axes, both of shape (3, N)."""
     columns, rows = camera.compute_ray_slopes((hits.depth.shape[0], hits.depth.shape[1]))
     turn = camera.compute_rotation().astype(np.float32)
     down = turn[:, 1, None] * rows + turn[:, 2, None]
@@ -69,10 +78,10 @@ def _compute_local_normals(
     local_points: FloatArray,
     index: NDArray[np.int32],
 ) -> FloatArray:
-    """3xN normals in own coordinates, of any length.
+    """Return normals in local coordinates of any length, shape (3, N).
 
-    A box, or a cylinder's cap, can be hit only on faces that look at the camera; which these
-    are is known for the whole shape, so a point on an edge never gets a hidden face's normal.
+    Rays hit a box or the caps of a cylinder only on faces that face the camera. These faces are
+    determined for the whole shape, so that points on an edge never get the normal of a hidden face.
     """
     kind = shapes.kind[index]
     visible_side = np.where(np.abs(origin) > 1, np.sign(origin), 0).astype(np.float32)
@@ -94,7 +103,10 @@ def _compute_local_normals(
 def _compute_surface_coordinates(
     local_points: FloatArray, normal: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """The two own coordinates across the normal's main axis: (z, y), (x, z) or (x, y)."""
+    """Return the local coordinates orthogonal to the main axis of the normal.
+
+    They are (z, y), (x, z) or (x, y) for the main axis x, y or z.
+    """
     axis = np.abs(normal).argmax(0)
     u = np.where(axis == 0, local_points[2], local_points[0])
     v = np.where(axis == 1, local_points[2], local_points[1])

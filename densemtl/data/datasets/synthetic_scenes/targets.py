@@ -1,4 +1,4 @@
-"""Labels that follow from a view: the edges of objects and the main object."""
+"""Labels that are derived from a rendered scene: object edges and the salient object."""
 
 from __future__ import annotations
 
@@ -13,15 +13,29 @@ _MIN_AREA_FRACTION = 0.01
 
 
 def find_object_edges(scene: RenderedScene) -> NDArray[np.uint8]:
-    """HxW, 1 where one object, or the walls, the floor or the ceiling, ends at another."""
+    """Find the boundaries between objects; walls, floor and ceiling count as objects.
+
+    Args:
+        scene: rendered scene.
+
+    Returns:
+        Mask, shape (H, W), uint8: 1 on edges, 0 elsewhere.
+    """
     return find_id_borders(scene.instance).astype(np.uint8)
 
 
 def find_salient_object(scene: RenderedScene) -> NDArray[np.uint8]:
-    """HxW, 1 on the main object, 0 elsewhere; void throughout if nothing movable is in view.
+    """Find the salient object: the movable object with the largest weight of its pixels.
 
-    The main object has most of its pixels near the middle, where photographers put it; a person
-    outdoes furniture of up to three times the weight. It covers at least 1 % of the picture.
+    The weight of a pixel decreases with its distance from the image center, and is three times as
+    large on people. The object must cover at least 1 % of the image.
+
+    Args:
+        scene: rendered scene.
+
+    Returns:
+        Mask, shape (H, W), uint8: 1 on the object, 0 elsewhere; the ignore index at all pixels if
+        there is no such object.
     """
     movable = np.isin(scene.semseg, [get_class_id(name) for name in MOVABLE_CLASSES])
     rows, columns = (np.linspace(-1, 1, side) for side in scene.semseg.shape)
@@ -31,4 +45,5 @@ def find_salient_object(scene: RenderedScene) -> NDArray[np.uint8]:
     chosen = scene.instance == score.argmax()
     if not movable.any() or chosen.mean() < _MIN_AREA_FRACTION:
         return np.full(chosen.shape, IGNORE_INDEX, np.uint8)
-    return chosen.astype(np.uint8)
+    mask: NDArray[np.uint8] = chosen.astype(np.uint8)
+    return mask

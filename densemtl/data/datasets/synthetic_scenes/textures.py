@@ -1,4 +1,4 @@
-"""How surfaces look: two colours and a pattern that blends them."""
+"""Materials: two colors and a procedural pattern that blends them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Color = tuple[float, float, float]
 
 
 class Pattern(IntEnum):
-    """Which function of the surface coordinates blends the two colours."""
+    """Pattern of the surface coordinates that blends the two colors of a material."""
 
     PLAIN = 0
     CHECKER = 1
@@ -30,14 +30,14 @@ class Pattern(IntEnum):
 
 
 class Surface(NamedTuple):
-    """A material.
+    """Material.
 
     Attributes:
         color: linear RGB reflectance in [0, 1].
-        accent_color: the colour that the pattern blends in.
-        pattern: the pattern.
-        period: metres a unit of the pattern.
-        emission: share of its own colour that it emits, 0 for a passive surface.
+        accent_color: linear RGB reflectance that the pattern blends in.
+        pattern: pattern.
+        period: size of one unit of the pattern in meters.
+        emission: fraction of the color that is emitted; 0 for a surface that only reflects.
     """
 
     color: Color
@@ -50,20 +50,22 @@ class Surface(NamedTuple):
 def compute_accent_weight(
     pattern: Pattern, u: FloatArray, v: FloatArray, footprint: FloatArray
 ) -> FloatArray:
-    """Share of the accent colour at surface points.
+    """Compute the weight of the accent color at surface points.
 
     Args:
-        pattern: any but `PLAIN`.
-        u: first surface coordinate in periods.
-        v: second surface coordinate in periods (downwards on walls).
-        footprint: extent of a pixel in periods; a pattern finer than its pixel fades to its mean.
+        pattern: any pattern except `PLAIN`.
+        u: first surface coordinate in periods, shape (N,).
+        v: second surface coordinate in periods, downwards on walls, shape (N,).
+        footprint: extent of a pixel in periods, shape (N,); a pattern that is finer than its pixel
+            fades to its mean.
 
     Returns:
-        Values in [0, 1].
+        Weights in [0, 1], shape (N,).
     """
     function, mean = _PATTERN_FUNCTIONS[pattern]
     fade = np.clip(1.4 - 2 * footprint, 0, 1)
-    return mean + (function(u, v) - mean) * fade
+    weight: FloatArray = mean + (function(u, v) - mean) * fade
+    return weight
 
 
 def _evaluate_checker(u: FloatArray, v: FloatArray) -> FloatArray:
@@ -95,15 +97,19 @@ def _evaluate_bricks(u: FloatArray, v: FloatArray) -> FloatArray:
 
 
 def _evaluate_weave(u: FloatArray, v: FloatArray) -> FloatArray:
-    return 0.5 + 0.5 * np.sin(2 * np.pi * u) * np.sin(2 * np.pi * v)
+    value: FloatArray = 0.5 + 0.5 * np.sin(2 * np.pi * u) * np.sin(2 * np.pi * v)
+    return value
 
 
 def _evaluate_grain(u: FloatArray, v: FloatArray) -> FloatArray:
-    return 0.5 + 0.5 * np.sin(2 * np.pi * (u + 0.4 * np.sin(0.9 * v)))
+    value: FloatArray = 0.5 + 0.5 * np.sin(2 * np.pi * (u + 0.4 * np.sin(0.9 * v)))
+    return value
 
 
 def _evaluate_clouds(u: FloatArray, v: FloatArray) -> FloatArray:
-    return 0.5 + 0.25 * np.sin(3 * u + 2 * np.sin(2 * v)) + 0.25 * np.sin(4 * v - 2 * np.sin(u))
+    first, second = np.sin(3 * u + 2 * np.sin(2 * v)), np.sin(4 * v - 2 * np.sin(u))
+    value: FloatArray = 0.5 + 0.25 * first + 0.25 * second
+    return value
 
 
 def _evaluate_painting(u: FloatArray, v: FloatArray) -> FloatArray:
@@ -118,7 +124,7 @@ def _evaluate_window_view(u: FloatArray, v: FloatArray) -> FloatArray:
 
 
 def _hash_to_unit_interval(a: FloatArray, b: FloatArray) -> FloatArray:
-    """A fixed pseudo-random number in [0, 1] for each pair of whole numbers."""
+    """Return a deterministic pseudo-random number in [0, 1] for each pair of integers."""
     mixed = a.astype(np.int32) * 73856093 ^ b.astype(np.int32) * 19349663
     mixed = (mixed ^ (mixed >> 13)) * 1274126177
     return ((mixed >> 8) & 0xFFFF).astype(np.float32) / np.float32(0xFFFF)

@@ -1,4 +1,4 @@
-"""The first surface behind every pixel."""
+"""Ray casting: the first surface behind every pixel."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from densemtl.data.datasets.synthetic_scenes.scene import ShapeArrays
 from densemtl.types import Size
 
 NEAR_PLANE = 0.02
-"""Metres in front of the camera where sight begins."""
+"""Smallest visible distance from the camera in meters."""
 
 _CUBE_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
 @dataclass(frozen=True)
 class RayHits:
-    """What the rays met.
+    """First hits of the rays of all pixels.
 
     Attributes:
-        depth: HxW float32, z in metres; infinite where a ray met nothing.
-        shape_index: HxW, row of the shape; -1 where a ray met nothing.
+        depth: z in meters, shape (H, W), float32; infinite where a ray hits nothing.
+        shape_index: index of the shape that is hit, shape (H, W); -1 where a ray hits nothing.
     """
 
     depth: NDArray[np.float32]
@@ -33,11 +33,19 @@ class RayHits:
 
 
 def trace_rays(shapes: ShapeArrays, camera: Camera, size: Size) -> RayHits:
-    """Cast one ray through each pixel centre.
+    """Cast one ray through the center of each pixel.
 
-    A ray's direction has z = 1 in the camera, so its parameter is the depth. In a shape's own
-    frame it is the sum of a vector per column and a vector per row. Each shape meets only the
-    rays inside the rectangle that its bounding box covers on the screen.
+    Ray directions have z = 1 in camera axes, so that the ray parameter is the depth. In the local
+    coordinates of a shape, a ray direction is the sum of a vector per column and a vector per row.
+    Each shape is intersected only with the rays inside its projected bounding box.
+
+    Args:
+        shapes: all shapes.
+        camera: camera.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        The first hits.
     """
     depth = np.full(size, np.inf, np.float32)
     index = np.full(size, -1, np.int32)
@@ -62,10 +70,10 @@ def trace_rays(shapes: ShapeArrays, camera: Camera, size: Size) -> RayHits:
 def _project_bounding_boxes(
     shapes: ShapeArrays, camera: Camera, size: Size
 ) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """(shape, (top, bottom, left, right)) of each shape that may be in view.
+    """Return (shape index, (top, bottom, left, right)) of each shape that may be visible.
 
-    A shape that reaches behind the camera has no finite projection: it gets the whole screen,
-    unless it lies outside one side of the view as a whole.
+    A shape that extends behind the camera has no finite projection. Its box is the whole image,
+    unless the shape is completely outside one side of the view.
     """
     corners = (
         shapes.center[:, None]

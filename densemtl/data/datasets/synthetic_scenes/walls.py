@@ -1,4 +1,4 @@
-"""What hangs on the walls and stands against them."""
+"""Objects on the walls and against them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from densemtl.data.datasets.synthetic_scenes.room import Room
 
 
 def add_door(room: Room, wall: WallSegment) -> None:
-    """A door, if the wall has space; the floor in front of it stays free."""
+    """Add a door if the wall has space; the floor in front of it stays free.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     width = sample_uniform(room.rng, 0.75, 0.95)
     along = room.reserve_wall_space(wall, (width + 0.2, 2.2), 0.0)
     if along is not None:
@@ -25,7 +30,12 @@ def add_door(room: Room, wall: WallSegment) -> None:
 
 
 def add_window(room: Room, wall: WallSegment) -> None:
-    """A window, if the wall has space."""
+    """Add a window if the wall has space.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     sill = sample_uniform(room.rng, 0.75, 1.05)
     size = (
         sample_uniform(room.rng, 0.8, 1.8),
@@ -38,7 +48,12 @@ def add_window(room: Room, wall: WallSegment) -> None:
 
 
 def add_picture(room: Room, wall: WallSegment) -> None:
-    """A painting, if the wall has space."""
+    """Add a painting if the wall has space.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     size = (sample_uniform(room.rng, 0.35, 1.1), sample_uniform(room.rng, 0.35, 0.8))
     middle = sample_uniform(room.rng, 1.45, 1.75)
     along = room.reserve_wall_space(
@@ -52,7 +67,12 @@ def add_picture(room: Room, wall: WallSegment) -> None:
 
 
 def add_sofa(room: Room, wall: WallSegment) -> None:
-    """A sofa, now and then with somebody on it."""
+    """Add a sofa, sometimes with a sitting person, if there is space.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     width = sample_uniform(room.rng, 1.5, 2.2)
     sofa = room.place_against_wall(wall, "sofa", (width, 0.85, 0.92))
     if sofa is None:
@@ -70,7 +90,12 @@ def add_sofa(room: Room, wall: WallSegment) -> None:
 
 
 def add_bed(room: Room, wall: WallSegment) -> None:
-    """A bed, single or double."""
+    """Add a single or double bed if there is space.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     width = sample_uniform(room.rng, 0.95, 1.6)
     bed = room.place_against_wall(wall, "bed", (width + 0.08, 1.05, 2.04))
     if bed is not None:
@@ -78,7 +103,12 @@ def add_bed(room: Room, wall: WallSegment) -> None:
 
 
 def add_cabinet(room: Room, wall: WallSegment) -> None:
-    """A sideboard or a wardrobe."""
+    """Add a sideboard or a wardrobe if there is space.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     tall = room.rng.random() < 0.35
     height = sample_uniform(room.rng, 1.7, 2.1) if tall else sample_uniform(room.rng, 0.7, 1.05)
     size = (sample_uniform(room.rng, 0.7, 1.5), height, sample_uniform(room.rng, 0.4, 0.55))
@@ -91,7 +121,12 @@ def add_cabinet(room: Room, wall: WallSegment) -> None:
 
 
 def add_shelf(room: Room, wall: WallSegment) -> None:
-    """A case with books."""
+    """Add a bookshelf if there is space.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     size = (
         sample_uniform(room.rng, 0.6, 1.1),
         sample_uniform(room.rng, 0.9, 1.9),
@@ -103,7 +138,12 @@ def add_shelf(room: Room, wall: WallSegment) -> None:
 
 
 def add_desk(room: Room, wall: WallSegment) -> None:
-    """A table against the wall with a chair before it."""
+    """Add a desk against the wall with a chair in front of it, if there is space.
+
+    Args:
+        room: room to which the objects are added.
+        wall: the wall.
+    """
     width, depth = sample_uniform(room.rng, 1.0, 1.5), sample_uniform(room.rng, 0.55, 0.7)
     wall_space = room.place_against_wall(wall, "table", (width, 0.76, depth + 0.6))
     if wall_space is None:
@@ -122,7 +162,13 @@ def add_desk(room: Room, wall: WallSegment) -> None:
 
 
 def add_ornament(room: Room, position: tuple[float, float], base_height: float) -> None:
-    """Now and then a small lamp or plant on a piece of furniture."""
+    """Add a small lamp or plant on low furniture, with a probability of one half.
+
+    Args:
+        room: room to which the objects are added.
+        position: world (x, z) in meters.
+        base_height: height of the furniture in meters.
+    """
     if room.rng.random() < 0.5 or base_height > 1.2:
         return
     if room.rng.random() < 0.5:
