@@ -1,4 +1,4 @@
-"""Which architecture runs on which timm model: every pair is built and run once."""
+"""Compatibility table of decoders and timm models: every pair is built and run once."""
 
 from __future__ import annotations
 
@@ -43,29 +43,32 @@ BACKBONES = (
     "xcit_nano_12_p16_224",
     "mixer_s32_224",
 )
-"""A small model of each family."""
+"""One small timm model of each family."""
 
 OK = ""
-"""The verdict on a pair that runs; any other is the reason why it does not."""
+"""Verdict of a pair that runs. Any other verdict is the reason why the pair does not run."""
 
 Verdicts = Mapping[str, Mapping[str, str]]
-"""{model: {architecture: verdict}}."""
+"""{timm model: {decoder: verdict}}."""
 
 
 def list_architectures() -> list[str]:
-    """All but `single_task`, which is `hard_sharing` of one."""
+    """Return all decoders except `single_task`, which equals `hard_sharing` with one task."""
     return [name for name in registry.list_names("decoders") if name != "single_task"]
 
 
 def check_all_pairs(
     models: Sequence[str], decoders: Sequence[str], report: Callable[[str], None] = lambda _: None
 ) -> Verdicts:
-    """Try every architecture on every model.
+    """Check every decoder on every timm model.
 
     Args:
-        models: names in timm.
-        decoders: names of architectures.
-        report: is called with each model's name before its turn.
+        models: names of timm models.
+        decoders: names of decoders.
+        report: called with the name of each model before it is checked.
+
+    Returns:
+        {timm model: {decoder: verdict}}.
     """
     verdicts = {}
     for model in models:
@@ -75,7 +78,15 @@ def check_all_pairs(
 
 
 def check_pair(decoder: str, model: str) -> str:
-    """Build a network of two tasks and run it on a small image -> a verdict."""
+    """Build a network of two tasks and run it on a small image.
+
+    Args:
+        decoder: name of a decoder.
+        model: name of a timm model.
+
+    Returns:
+        `OK`, or the message of the error.
+    """
     tasks = [registry.create("tasks", name, name, options={}) for name in ("depth", "edge")]
     try:
         network: Decoder = registry.create(
@@ -89,7 +100,7 @@ def check_pair(decoder: str, model: str) -> str:
         _run_network(network)
     except UserError as error:
         return str(error)
-    except Exception as error:  # a failure of any kind is what is looked for
+    except Exception as error:  # any other failure is a verdict as well
         return f"{type(error).__name__}: {error}"
     return OK
 
@@ -101,11 +112,14 @@ def _run_network(network: Decoder) -> None:
 
 
 def to_markdown(verdicts: Verdicts, command: str) -> str:
-    """A table of models and architectures, and below it the reasons by number.
+    """Format verdicts as a Markdown table, followed by the numbered reasons.
 
     Args:
-        verdicts: of at least one model.
-        command: that makes this text.
+        verdicts: {timm model: {decoder: verdict}} of at least one model.
+        command: command that generates this text.
+
+    Returns:
+        The Markdown text. Equal reasons share a number.
     """
     decoders = list(next(iter(verdicts.values())))
     reasons = _number_reasons(verdicts)
@@ -121,7 +135,7 @@ def to_markdown(verdicts: Verdicts, command: str) -> str:
 
 
 def _number_reasons(verdicts: Verdicts) -> dict[str, int]:
-    """{reason: its number}, in order of appearance."""
+    """Return {reason: number from 1}, in order of appearance."""
     every = (verdict for model_verdicts in verdicts.values() for verdict in model_verdicts.values())
     reasons = dict.fromkeys(verdict for verdict in every if verdict != OK)
     return {reason: number for number, reason in enumerate(reasons, start=1)}

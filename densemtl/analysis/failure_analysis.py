@@ -1,4 +1,4 @@
-"""Where a trained network fails: every image's score, every class's, and how sure it may be."""
+"""Failure analysis of a trained model: scores of images and classes, and calibration."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from densemtl.tasks.binary import Binary
 from densemtl.types import ProtocolName, Sample, Split
 
 MAX_CACHED_SAMPLES = 64
-"""Samples kept, so that each is read once for all of its tasks."""
+"""Number of cached samples, so that each sample is read once for all of its tasks."""
 
 
 @dataclass
 class Diagnosis:
-    """Of a split.
+    """Scores and calibration of a model on a split.
 
     Attributes:
-        scores: all metrics, of the whole split.
-        image_scores: {task: {image: the metric that weights are chosen by, of it alone}}; images
-            without a label are left out.
-        calibration: of every task that gives probabilities.
+        scores: {task: {metric: value}} over the whole split.
+        image_scores: {task: {image id: selection metric of this image}}; images without a label
+            or without a finite score are omitted.
+        calibration: {task: calibration error} of every task that predicts probabilities.
     """
 
     scores: Scores = field(default_factory=dict)
@@ -41,14 +41,30 @@ class Diagnosis:
     calibration: dict[str, CalibrationError] = field(default_factory=dict)
 
     def list_worst_images(self, task: Task, num_images: int) -> list[str]:
-        """Names of the images with the worst scores, the worst first."""
+        """Return the images with the worst scores.
+
+        Args:
+            task: a task of the model.
+            num_images: maximum number of images.
+
+        Returns:
+            Image ids, the worst image first.
+        """
         scores = self.image_scores.get(task.name, {})
         return sorted(scores, key=scores.__getitem__, reverse=not task.higher_is_better)[
             :num_images
         ]
 
     def get_class_iou(self, task: str) -> dict[str, float]:
-        """{class: IoU in percent}, the worst first; classes that do not occur last, as NaN."""
+        """Return the IoU of each class.
+
+        Args:
+            task: name of a task.
+
+        Returns:
+            {class: IoU in percent}, the worst class first. Classes that do not occur are NaN and
+            come last. Empty if the task has no classes.
+        """
         class_iou = {
             name.removeprefix("IoU/"): value
             for name, value in self.scores[task].items()
@@ -58,7 +74,7 @@ class Diagnosis:
 
 
 class _PerImageScores:
-    """Takes predictions one by one, as `evaluate` hands them on."""
+    """Callback of `evaluate` that scores each prediction on its own."""
 
     def __init__(self, dataset: DenseDataset, protocol: ProtocolName, result: Diagnosis) -> None:
         self._protocol, self._result = protocol, result
@@ -87,16 +103,23 @@ class _PerImageScores:
 
 
 def diagnose(trained: TrainedModel, split: Split) -> Diagnosis:
-    """Look at every image of a split once.
+    """Score every image of a split on its own, and the split as a whole, in one pass.
+
+    Args:
+        trained: a trained model and its configuration.
+        split: the split to evaluate, "train" or "val".
+
+    Returns:
+        The scores and the calibration.
 
     Raises:
-        DataError: the data is not there, or not as expected.
+        DataError: if files of the dataset are missing or invalid.
     """
     experiment, tasks = trained.experiment, trained.tasks
     dataset = build_dataset(experiment, split)
     pin = trained.execution.device.type == "cuda"
     loader = build_eval_loader(experiment, dataset, tasks, pin)
-    batches = track_progress(loader, len(loader), f"looking at {split}, {len(dataset)} images")
+    batches = track_progress(loader, len(loader), f"diagnosing {split}, {len(dataset)} images")
     result = Diagnosis()
     observer = _PerImageScores(dataset, experiment.protocol, result)
     result.scores = evaluate(

@@ -1,4 +1,4 @@
-"""A diagnosis as files: tables, pictures of the worst images with their errors, calibration."""
+"""Files of a diagnosis: tables, figures of the worst images and their errors, calibration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from densemtl.types import RGBImage, Split
 from densemtl.visualization.panels import stack_horizontally, stack_vertically
 
 MAX_ERROR_PERCENTILE = 95
-"""Percentile of an image's errors at which the colours of its error map end."""
+"""Percentile of the errors of an image at which the color scale of its error map ends."""
 
 
 def write_diagnosis(
@@ -33,11 +33,11 @@ def write_diagnosis(
     """Write diagnosis.json, images.csv, classes_TASK.csv, worst_TASK.png and calibration.png.
 
     Args:
-        folder: made if it is not there.
-        diagnosis: of the split.
-        trained: the network, to draw its predictions again.
-        split: of its dataset.
-        num_worst: pictures a task.
+        folder: output folder, created if it does not exist.
+        diagnosis: result of `diagnose` on the split.
+        trained: the model, whose predictions of the worst images are computed again.
+        split: split of the dataset that was diagnosed.
+        num_worst: number of images per task in worst_TASK.png.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "diagnosis.json", _to_dict(diagnosis))
@@ -120,7 +120,15 @@ def _draw_worst(
 
 
 def plot_calibration(file: Path, calibration: Mapping[str, CalibrationError]) -> None:
-    """Write a picture: share of positives above the mean probability, bin by bin."""
+    """Write a reliability diagram with one panel per task.
+
+    A panel shows, for each bin of probabilities, the fraction of positive pixels over the mean
+    probability, and the fraction of all pixels as bars.
+
+    Args:
+        file: image file, written atomically.
+        calibration: {task: calibration error that was updated}.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.6 * len(calibration), 3.6), layout="constrained")

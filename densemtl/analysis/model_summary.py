@@ -1,4 +1,4 @@
-"""Costs and sharing of an experiment's network, found without data, weights or a forward pass."""
+"""Costs and sharing of a model, computed on the meta device without data or weights."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MEBI = 2**20
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole network or of one parameter group.
+    """Cost of a whole model or of one parameter group.
 
     Attributes:
-        parameters: how many numbers.
-        gflop: of one image, 2 FLOP a multiply-add; see `complexity.count_flops`.
+        parameters: number of parameters.
+        gflop: GFLOP of one image, 2 FLOP per multiply-add; see `complexity.count_flops`.
     """
 
     parameters: int
@@ -34,18 +34,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """An experiment's network.
+    """Costs and sharing structure of the model of an experiment.
 
     Attributes:
-        architecture: the decoder's name.
-        backbone: the timm model's.
-        head: the head's.
-        input: (height, width) that the numbers are for.
-        total: the sum of all groups.
-        groups: {"shared", each task, auxiliary ones too, "fusion": its cost}.
-        activation_mib: what one image keeps in memory in training; see
+        architecture: name of the decoder.
+        backbone: name of the timm model.
+        head: name of the head.
+        input: input size (height, width) in pixels that the costs are for.
+        total: sum of all groups.
+        groups: {group: cost}; the groups are "shared", each task, each auxiliary task, "fusion".
+        activation_mib: activations of one image during training in MiB; see
             `complexity.trace_training_forward`.
-        structure: what is shared, drawn by `str`; see `trace_sharing_structure`.
+        structure: sharing structure, drawn by `str`; see `trace_sharing_structure`.
     """
 
     architecture: str
@@ -58,18 +58,53 @@ class ModelSummary:
     structure: SharingStructure
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: all but the structure, the numbers of the whole beside the others."""
+        """Convert to a dictionary for JSON.
+
+        Returns:
+            All attributes except `structure`; the fields of `total` are on the top level.
+        """
         values = asdict(self)
         values.pop("structure")
-        return values.pop("total") | values
+        total: dict[str, Any] = values.pop("total")
+        return total | values
 
 
 def summarize(experiment: ExperimentConfig) -> ModelSummary:
-    """Count and draw the network that an experiment would train.
+    """Summarize the model that an experiment would train.
+
+    Args:
+        experiment: a validated configuration.
+
+    Returns:
+        Costs and sharing structure at the input size of the experiment.
 
     Raises:
-        ConfigError: a decoder's option is out of range.
-        ModelError: backbone, decoder and head do not go together.
+        ConfigError: if an option of the decoder is out of range.
+        ModelError: if backbone, decoder and head cannot be combined.
+
+    Example:
+        >>> from densemtl.analysis.model_summary import summarize
+        >>> from densemtl.config.experiment import validate_experiment
+        >>> from densemtl.config.yaml_loader import apply_overrides
+        >>> values = {
+        ...     "tasks": ["semseg", "depth"],
+        ...     "data": {"name": "synthetic"},
+        ...     "input": {"size": [64, 64]},
+        ...     "backbone": {"name": "test_resnet", "pretrained": False},
+        ...     "decoder": {"name": "hard_sharing"},
+        ...     "head": {"name": "linear"},
+        ... }
+        >>> summary = summarize(validate_experiment(apply_overrides(values, [], "example")))
+        >>> {group: cost.parameters for group, cost in summary.groups.items()}
+        {'shared': 372688, 'semseg': 5535, 'depth': 369}
+        >>> print(summary.structure)
+                       image
+        ┌─────────────────────────────────┐
+        │ shared: backbone                │
+        ├────────────────┬────────────────┤
+        │ heads          │ heads          │
+        └────────────────┴────────────────┘
+          semseg           depth
     """
     model = build_model(experiment, build_tasks(experiment), pretrained=False).to("meta")
     size = experiment.input.size
@@ -96,7 +131,14 @@ def summarize(experiment: ExperimentConfig) -> ModelSummary:
 
 
 def make_cost_table(summary: ModelSummary) -> Group:
-    """The numbers on the terminal: a line a group."""
+    """Format a summary for the terminal.
+
+    Args:
+        summary: summary of a model.
+
+    Returns:
+        A title, a table with one row per parameter group, and the size of the activations.
+    """
     table = terminal_table(["group", "parameters", "GFLOP"])
     for group, cost in summary.groups.items():
         table.add_row(group, *_format_cells(cost))
@@ -104,7 +146,7 @@ def make_cost_table(summary: ModelSummary) -> Group:
     table.add_row("all", *_format_cells(summary.total), style="bold")
     height, width = summary.input
     parts = (summary.architecture, summary.backbone, summary.head, f"{height} x {width}")
-    below = f"{summary.activation_mib:,.1f} MiB of activations an image in training (fp32)"
+    below = f"{summary.activation_mib:,.1f} MiB of activations per image in training (fp32)"
     return Group(Text(", ".join(parts), style="bold"), table, Text(below))
 
 

@@ -1,9 +1,9 @@
-"""What of a network is shared, drawn as a wall: read off the graph of one forward pass.
+"""Diagram of the shared parts of a model, derived from the autograd graph of one forward pass.
 
-The image enters at the top, each task leaves at the foot of its own column. A brick holds modules
-that follow each other in one parameter group; what is shared, and where tasks meet, spans all
-columns. A brick lies below all that it needs, so an architecture needs to tell nothing but its
-parameter groups.
+The image enters at the top, and each task has a column that ends at the bottom. A block holds
+consecutive modules of one parameter group. Blocks of shared parameters and of fusion span all
+columns. Every block is below the blocks whose outputs it uses. The diagram depends only on the
+graph and on the parameter groups, so a decoder needs no further code for it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.types import FUSION, SHARED, Predictions
 
 SPANNING_GROUPS = (SHARED, FUSION)
-"""Groups of no column."""
+"""Parameter groups whose blocks span all columns."""
 
 Block = tuple[int, str]
-"""(course, parameter group); course 0 is the uppermost."""
+"""(row, parameter group) of a block; row 0 is at the top."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the result of one operation has seen.
+    """Blocks that the result of one operation depends on.
 
     Attributes:
-        row: of the lowest brick between it and the image; None where it is no function of it.
-        groups: of the bricks in that course.
-        pending: parameters that no function of the image has met yet.
+        row: row of the lowest block between the image and the result; -1 for the image itself,
+            None if the result does not depend on the image.
+        groups: parameter groups of the blocks in that row that the result depends on.
+        pending: parameters that the result depends on and that have no block yet, because they
+            have not been combined with features of the image.
     """
 
     row: int | None
@@ -44,72 +46,75 @@ class Provenance:
 
 @dataclass(frozen=True)
 class SharingStructure:
-    """What is to be drawn.
+    """Sharing structure of a model; `str` draws it.
 
     Attributes:
-        rows: from top to bottom, one text that spans all columns, or one a column.
-        labels: what leaves each column.
+        rows: rows from top to bottom; a row is the text of one block that spans all columns, or
+            one text per column.
+        labels: label below each column, the name of a task.
     """
 
     rows: list[list[str]]
     labels: list[str]
 
     def __str__(self) -> str:
-        """As lines of text."""
+        """Return the diagram as text."""
         return draw_rows(self.rows, self.labels)
 
 
 def trace_sharing_structure(
     model: MultiTaskModel, image: Tensor, predictions: Predictions
 ) -> SharingStructure:
-    """What of a network is shared.
+    """Derive the sharing structure of a model from the graph of a forward pass.
 
     Args:
-        model: whose parameters are to be found.
-        image: that it was run on, a leaf that requires gradients.
-        predictions: what it gave, its graph attached.
+        model: the model; it may be on the meta device.
+        image: input of the forward pass, a leaf that requires gradients.
+        predictions: output of the forward pass with its autograd graph.
+
+    Returns:
+        The rows of blocks and the labels of the columns.
     """
     columns = [group for group in model.parameter_groups() if group not in SPANNING_GROUPS]
-    bricks = _assign_blocks(predictions, image, map_parameters_to_groups(model))
-    drawn = {parameter for brick in bricks.values() for parameter in brick}
+    blocks = _assign_blocks(predictions, image, map_parameters_to_groups(model))
+    drawn = {parameter for members in blocks.values() for parameter in members}
     names = {
-        brick: _make_label(_find_module_names(model.decoder, used, drawn, ""), brick[1])
-        for brick, used in bricks.items()
+        block: _make_label(_find_module_names(model.decoder, members, drawn, ""), block[1])
+        for block, members in blocks.items()
     }
-    feet = [name if name in predictions.logits else f"{name} (auxiliary)" for name in columns]
-    return SharingStructure(_make_rows(names, columns), feet)
+    labels = [name if name in predictions.logits else f"{name} (auxiliary)" for name in columns]
+    return SharingStructure(_make_rows(names, columns), labels)
 
 
 def _assign_blocks(
     predictions: Predictions, image: Tensor, group_of: Mapping[nn.Parameter, str]
 ) -> dict[Block, set[nn.Parameter]]:
-    """Every parameter that predictions are made with, in its brick."""
-    bricks: dict[Block, set[nn.Parameter]] = {}
-    reach: dict[Any, Provenance] = {}
-    for node, before in _sort_operations(predictions):
+    """Return the blocks and their parameters, for all parameters that predictions depend on."""
+    blocks: dict[Block, set[nn.Parameter]] = {}
+    provenance: dict[Any, Provenance] = {}
+    for node, input_nodes in _sort_operations(predictions):
         leaf = getattr(node, "variable", None)
         if leaf is None:
-            reach[node] = _trace_operation(
-                [reach[input_node] for input_node in before], group_of, bricks
-            )
+            inputs = [provenance[input_node] for input_node in input_nodes]
+            provenance[node] = _trace_operation(inputs, group_of, blocks)
         elif leaf is image:
-            reach[node] = Provenance(-1)
+            provenance[node] = Provenance(-1)
         else:
-            reach[node] = Provenance(None, pending=frozenset({leaf}))
-    return bricks
+            provenance[node] = Provenance(None, pending=frozenset({leaf}))
+    return blocks
 
 
 def _sort_operations(predictions: Predictions) -> list[tuple[Any, list[Any]]]:
-    """(node, what it needs) of the whole graph, what is needed first."""
-    every = [predictions.logits, *predictions.aux_logits, predictions.aux_losses]
-    ahead = [output.grad_fn for outputs in every for output in outputs.values() if output.grad_fn]
-    needs: dict[Any, list[Any]] = {}
-    while ahead:
-        node = ahead.pop()
-        if node not in needs:
-            needs[node] = [before for before, _ in node.next_functions if before is not None]
-            ahead += needs[node]
-    return [(node, needs[node]) for node in TopologicalSorter(needs).static_order()]
+    """Return (node, its input nodes) of the whole graph in topological order, inputs first."""
+    outputs = [predictions.logits, *predictions.aux_logits, predictions.aux_losses]
+    stack = [tensor.grad_fn for by_name in outputs for tensor in by_name.values() if tensor.grad_fn]
+    inputs: dict[Any, list[Any]] = {}
+    while stack:
+        node = stack.pop()
+        if node not in inputs:
+            inputs[node] = [before for before, _ in node.next_functions if before is not None]
+            stack += inputs[node]
+    return [(node, inputs[node]) for node in TopologicalSorter(inputs).static_order()]
 
 
 def _trace_operation(
@@ -117,22 +122,23 @@ def _trace_operation(
     group_of: Mapping[nn.Parameter, str],
     blocks: dict[Block, set[nn.Parameter]],
 ) -> Provenance:
-    """One operation: parameters that meet the image's features in it find their brick."""
-    waiting = frozenset[nn.Parameter]().union(*(provenance.pending for provenance in inputs))
-    course = max(
-        (provenance.row for provenance in inputs if provenance.row is not None), default=None
-    )
-    if course is None:
-        return Provenance(None, pending=waiting)
-    lowest = [provenance.groups for provenance in inputs if provenance.row == course]
+    """Return the provenance of an operation; assign pending parameters of its inputs to a block.
+
+    Parameters are assigned once an operation combines them with features of the image.
+    """
+    pending = frozenset[nn.Parameter]().union(*(provenance.pending for provenance in inputs))
+    row = max((provenance.row for provenance in inputs if provenance.row is not None), default=None)
+    if row is None:
+        return Provenance(None, pending=pending)
+    lowest = [provenance.groups for provenance in inputs if provenance.row == row]
     groups = frozenset[str]().union(*lowest)
-    if not waiting:
-        return Provenance(course, groups)
-    owners = {group_of[parameter] for parameter in waiting}
-    group = owners.pop() if len(owners) == 1 else FUSION
-    brick = (course if groups == {group} else course + 1, group)
-    blocks.setdefault(brick, set()).update(waiting)
-    return Provenance(brick[0], frozenset({group}))
+    if not pending:
+        return Provenance(row, groups)
+    pending_groups = {group_of[parameter] for parameter in pending}
+    group = pending_groups.pop() if len(pending_groups) == 1 else FUSION
+    block = (row if groups == {group} else row + 1, group)
+    blocks.setdefault(block, set()).update(pending)
+    return Provenance(block[0], frozenset({group}))
 
 
 def _find_module_names(
@@ -141,7 +147,7 @@ def _find_module_names(
     drawn_parameters: set[nn.Parameter],
     name: str,
 ) -> Iterator[str]:
-    """The largest modules, or lone parameters, that a brick is made of."""
+    """Yield the names of the largest modules, or single parameters, that make up a block."""
     module_parameters = drawn_parameters.intersection(module.parameters())
     if module_parameters and module_parameters.issubset(used):
         yield name
@@ -158,7 +164,7 @@ def _join_names(*parts: str) -> str:
 
 
 def _make_label(names: Iterable[str], group: str) -> str:
-    """Names without their column's, those that are alike as one: `net.conv1…layer1`."""
+    """Join the names in a block, without the group's name, as ranges such as `net.conv1…layer1`."""
     omitted_parts = () if group in SPANNING_GROUPS else (group,)
     runs: list[list[list[str]]] = []
     for name in names:
@@ -173,7 +179,7 @@ def _make_label(names: Iterable[str], group: str) -> str:
 
 
 def _is_uniform_run(run: list[list[str]]) -> bool:
-    """Children of one module, or names that differ in one number."""
+    """Return whether the names are children of one module or differ in a single number."""
     depth = len(run[0])
     if depth == 1 or any(len(parts) != depth for parts in run):
         return False
@@ -188,14 +194,14 @@ def _format_range(parts: tuple[str, ...]) -> str:
 
 
 def _make_rows(names: Mapping[Block, str], columns: list[str]) -> list[list[str]]:
-    """From top to bottom, one text that spans all columns, or one a column."""
-    courses = []
-    for course in sorted({course for course, _ in names}):
-        spans = {group: names.get((course, group)) for group in SPANNING_GROUPS}
-        rows = [
+    """Return the rows of `SharingStructure` from the texts of all blocks."""
+    rows = []
+    for index in sorted({index for index, _ in names}):
+        spans = {group: names.get((index, group)) for group in SPANNING_GROUPS}
+        parts = [
             [f"{SHARED}: {spans[SHARED]}"] if spans[SHARED] else [],
-            [names.get((course, group), "") for group in columns],
+            [names.get((index, group), "") for group in columns],
             [f"{FUSION}: {spans[FUSION]}"] if spans[FUSION] else [],
         ]
-        courses += [row for row in rows if any(row)]
-    return courses
+        rows += [part for part in parts if any(part)]
+    return rows

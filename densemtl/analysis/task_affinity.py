@@ -1,4 +1,4 @@
-"""How the tasks of a trained network get on with each other, in numbers and as a picture."""
+"""Affinity of the tasks of a trained model: measurement, JSON file and figure."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from densemtl.io.atomic import atomic_write, write_json
 AFFINITY = "affinity"
 
 CELL_INCHES = 0.75
-"""Inches of a matrix's entry."""
+"""Side of a matrix entry in the figure, in inches."""
 
 
 @dataclass(frozen=True)
 class AffinityReport:
-    """Means over batches.
+    """Task affinities, averaged over batches.
 
     Attributes:
-        tasks: names of rows and columns.
-        gradient_cosines: {place: tasks x tasks cosines of gradients}.
-        lookahead: share of the column's loss that a step for the row's task takes away.
+        tasks: names of the T tasks, in the order of rows and columns.
+        gradient_cosines: {stage: cosine similarities of gradients, shape (T, T)}.
+        lookahead: fraction by which a step for the task of the row reduces the loss of the task
+            of the column, shape (T, T).
         lr: learning rate of that step.
-        batches: how many were looked at.
+        batches: number of batches.
     """
 
     tasks: tuple[str, ...]
@@ -42,11 +43,15 @@ class AffinityReport:
     batches: int
 
     def get_matrices(self) -> dict[str, Tensor]:
-        """All by name."""
+        """Return all matrices by name, "look-ahead" last."""
         return {**self.gradient_cosines, "look-ahead": self.lookahead}
 
     def save(self, file: Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write the report as JSON.
+
+        Args:
+            file: output file, written atomically.
+        """
         values = {name: matrix.tolist() for name, matrix in self.get_matrices().items()}
         content = {"tasks": list(self.tasks), "rate": self.lr, "batches": self.batches, **values}
         write_json(file, content)
@@ -55,17 +60,22 @@ class AffinityReport:
 def measure_affinity(
     trained: TrainedModel, num_batches: int, lr: float | None = None
 ) -> AffinityReport:
-    """Look at the first batches of the training set, as a run sees them.
+    """Measure task affinities on the first training batches, augmented as during training.
+
+    See `densemtl.engine.task_affinity.TaskAffinity` for definitions and sources.
 
     Args:
-        trained: a trained network.
-        num_batches: how many.
-        lr: of the look-ahead step; None for the run's own learning rate.
+        trained: a trained model and its configuration.
+        num_batches: number of batches, at least 1.
+        lr: learning rate of the look-ahead step; None uses the learning rate of the run.
+
+    Returns:
+        The affinities, averaged over the batches.
 
     Raises:
-        ConfigError: no batch at all, or a rate that is not positive.
-        ModelError: tasks share no parameters.
-        DataError: the data is not there, or not as expected.
+        ConfigError: if `num_batches` or `lr` is not positive.
+        ModelError: if the tasks share no parameters.
+        DataError: if files of the dataset are missing or invalid.
     """
     experiment = trained.experiment
     step = experiment.optim.lr if lr is None else lr
@@ -91,7 +101,12 @@ def _average(matrices: Sequence[Tensor]) -> Tensor:
 
 
 def plot_affinity(affinity: AffinityReport, file: Path) -> None:
-    """Write a picture, each matrix with its numbers."""
+    """Draw each matrix as a heat map with its values.
+
+    Args:
+        affinity: result of `measure_affinity`.
+        file: image file, written atomically.
+    """
     from matplotlib.figure import Figure
 
     matrices = affinity.get_matrices()
@@ -113,5 +128,5 @@ def _plot_matrix(axis: Any, name: str, matrix: Tensor, tasks: Sequence[str]) -> 
     for row, values in enumerate(matrix.tolist()):
         for column, value in enumerate(values):
             dark = abs(value) > 0.6 * furthest
-            colour = "white" if dark else "black"
-            axis.text(column, row, f"{value:.2g}", ha="center", va="center", color=colour)
+            color = "white" if dark else "black"
+            axis.text(column, row, f"{value:.2g}", ha="center", va="center", color=color)

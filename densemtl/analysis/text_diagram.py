@@ -1,4 +1,4 @@
-"""A wall of bricks as text."""
+"""Diagram of stacked blocks, drawn with box-drawing characters."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from itertools import pairwise, zip_longest
 from textwrap import wrap
 
 MAX_LINE_WIDTH = 96
-"""Characters of a line, where texts can be broken to fit."""
+"""Maximum line width in characters; longer block texts are wrapped where possible."""
 
 MIN_COLUMN_WIDTH = 14
-"""Characters of a column."""
+"""Minimum width of a column in characters."""
 
 CONNECTORS = {(True, True): "┼", (True, False): "┴", (False, True): "┬", (False, False): "─"}
-"""{(columns part above, columns part below): what stands between them}."""
+"""{(the row above is divided, the row below is divided): character between two columns}."""
 
 
 def draw_rows(rows: Sequence[Sequence[str]], labels: Sequence[str]) -> str:
-    """Draw it.
+    """Draw rows of blocks below the word "image", and a label below each column.
 
     Args:
-        rows: from top to bottom, the texts of one brick that spans all columns or of one a
-            column.
-        labels: what stands below each column.
+        rows: rows from top to bottom; a row is the text of one block that spans all columns, or
+            one text per column.
+        labels: label of each column.
+
+    Returns:
+        The drawing, lines separated by newlines.
     """
     count = len(labels)
     longest = max(-(-len(text) * len(row) // count) for row in rows for text in row)
@@ -34,18 +37,18 @@ def draw_rows(rows: Sequence[Sequence[str]], labels: Sequence[str]) -> str:
 def _draw_lines(rows: Sequence[Sequence[str]], labels: Sequence[str], width: int) -> Iterator[str]:
     count = len(labels)
     whole = count * (width + 3) - 3
-    bricks = [1, *map(len, rows), 1]
-    joints = [CONNECTORS[above > 1, below > 1] for above, below in pairwise(bricks)]
-    first, *rules, last = [joint.join(["─" * (width + 2)] * count) for joint in joints]
+    num_blocks = [1, *map(len, rows), 1]
+    connectors = [CONNECTORS[above > 1, below > 1] for above, below in pairwise(num_blocks)]
+    first, *rules, last = [connector.join(["─" * (width + 2)] * count) for connector in connectors]
     yield f"{'image':^{whole + 4}}".rstrip()
     yield f"┌{first}┐"
     for row, rule in zip_longest(rows, rules):
         yield from _draw_row(row, whole if len(row) == 1 else width)
         yield f"├{rule}┤" if rule else f"└{last}┘"
-    yield "  " + "   ".join(f"{foot:<{width}}" for foot in labels).rstrip()
+    yield "  " + "   ".join(f"{label:<{width}}" for label in labels).rstrip()
 
 
 def _draw_row(texts: Sequence[str], width: int) -> Iterator[str]:
-    """As many lines as the longest text needs."""
+    """Yield the lines of one row, as many as its longest text needs."""
     for line in zip_longest(*(wrap(text, width) for text in texts), fillvalue=""):
         yield f"│ {' │ '.join(f'{part:<{width}}' for part in line)} │"

@@ -1,4 +1,4 @@
-"""Images per CPU-second of the data pipeline, and what each of its stages takes."""
+"""Speed of the data pipeline: images per CPU second, and CPU time of each stage."""
 
 from __future__ import annotations
 
@@ -16,19 +16,27 @@ from densemtl.factory import build_dataset, build_tasks, build_train_loader
 from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import Batch, ImagePlacement, Sample
 
-STAGE_NAMES = ("decode", "warp image", "warp labels", "colour", "collate")
+STAGE_NAMES = ("decode", "warp image", "warp labels", "color", "collate")
 
 COLLATE_BATCH_SIZE = 8
-"""Images joined at once."""
+"""Number of images that are collated to one batch when timing this stage."""
 
 
 def measure_data(
     experiment: ExperimentConfig, repeats: int, num_images: int = 64
 ) -> list[Measurement]:
-    """The training set's pipeline in one process, on its first images.
+    """Measure the pipeline of the training set in one process, on its first images.
+
+    Args:
+        experiment: a validated configuration.
+        repeats: number of repetitions; medians are reported.
+        num_images: approximate number of images per repetition, rounded down to full batches.
+
+    Returns:
+        Images per CPU second of the whole pipeline, and CPU milliseconds per image of each stage.
 
     Raises:
-        DataError: the data is not there.
+        DataError: if files of the dataset are missing or invalid.
     """
     dataset = build_dataset(experiment, "train")
     tasks = build_tasks(experiment)
@@ -51,7 +59,12 @@ def _take_batches(loader: ErrorForwardingDataLoader[Batch], num_batches: int) ->
 
 
 class PipelineStages:
-    """The stages of a view one by one, each on what the stage before gave."""
+    """Separate stages of a data pipeline; each stage processes the output of the previous one.
+
+    Args:
+        dataset: the training dataset with its transforms.
+        num_images: number of images that each stage processes.
+    """
 
     def __init__(self, dataset: TrainDataset, num_images: int) -> None:
         self._dataset, self._indices = dataset, range(num_images)
@@ -73,7 +86,14 @@ class PipelineStages:
         )
 
     def measure_milliseconds(self, repeats: int) -> dict[str, float]:
-        """CPU milliseconds an image of each stage that there is."""
+        """Measure all stages.
+
+        Args:
+            repeats: number of repetitions; medians are reported.
+
+        Returns:
+            {stage: CPU milliseconds per image}.
+        """
         works: tuple[Callable[[], object], ...] = (
             self._decode,
             self._warp_images,
@@ -99,7 +119,7 @@ class PipelineStages:
 
     def _transform_colors(self) -> object:
         rng, every = np.random.default_rng(0), self._dataset.image_transforms
-        return [recolour(image, rng) for image in self._warped for recolour in every]
+        return [transform(image, rng) for image in self._warped for transform in every]
 
     def _collate(self) -> object:
         collate, starts = (

@@ -1,4 +1,4 @@
-"""Training step, evaluation and inference of an experiment's network, on batches of noise."""
+"""Speed of a model's training step, evaluation and inference, measured on random batches."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ from densemtl.tasks.base import Task
 from densemtl.types import Batch, ImagePlacement, Size
 
 FORWARDS_PER_STEP = 3
-"""A backward pass is two forward passes' work."""
+"""FLOP of a training step over FLOP of a forward pass; a backward pass counts as two forwards."""
 
 BYTES_PER_GIB = 2**30
 
 
 @dataclass(frozen=True)
 class BenchmarkTarget:
-    """A network and what it is measured with.
+    """Model of an experiment, with a batch to run it on.
 
     Attributes:
-        experiment: what is measured.
-        tasks: those that are scored.
-        learned_tasks: those and the auxiliary ones.
-        model: on the device.
-        precision: where and how it runs.
-        batch: of the training batch size.
+        experiment: configuration of the experiment.
+        tasks: tasks that are evaluated.
+        learned_tasks: all trained tasks, which include auxiliary tasks.
+        model: the model, on the device of `precision`.
+        precision: device, autocast type and memory layout.
+        batch: random batch of the training batch size, on the same device.
     """
 
     experiment: ExperimentConfig
@@ -63,7 +63,7 @@ class BenchmarkTarget:
     batch: Batch
 
     def make_train_step(self) -> TrainStep:
-        """A step as training takes it, on a model of its own."""
+        """Build the training step of the experiment on a copy of the model."""
         model, settings = deepcopy(self.model), self.experiment.train
         if settings.grad_checkpointing:
             enable_grad_checkpointing(model)
@@ -77,7 +77,7 @@ class BenchmarkTarget:
         )
 
     def count_step_flop(self) -> int:
-        """Of one training step."""
+        """Return the FLOP of one training step, 2 per multiply-add."""
         model = deepcopy(self.model).to("meta")
         forward = sum(count_flops(model, self.experiment.input.size).values())
         return FORWARDS_PER_STEP * len(self.batch) * forward
@@ -86,63 +86,94 @@ class BenchmarkTarget:
 def make_benchmark_target(
     experiment: ExperimentConfig, precision: ExecutionConfig
 ) -> BenchmarkTarget:
-    """From scratch: weights do not change speed."""
+    """Build the model of an experiment with random weights, which do not affect speed.
+
+    Args:
+        experiment: a validated configuration.
+        precision: device, autocast type and memory layout.
+
+    Returns:
+        The model and a random batch on the device.
+    """
     tasks = build_tasks(experiment)
-    learnt = [*tasks, *build_auxiliary_tasks(experiment)]
+    learned = [*tasks, *build_auxiliary_tasks(experiment)]
     model = build_model(experiment, tasks, pretrained=False)
     precision.to_device(model)
-    batch = make_random_batch(learnt, experiment.input.size, experiment.loader.batch_size)
-    return BenchmarkTarget(experiment, tasks, learnt, model, precision, batch.to(precision.device))
+    batch = make_random_batch(learned, experiment.input.size, experiment.loader.batch_size)
+    return BenchmarkTarget(experiment, tasks, learned, model, precision, batch.to(precision.device))
 
 
 def make_random_batch(tasks: Sequence[Task], size: Size, batch_size: int) -> Batch:
-    """Random images and labels of the right kinds."""
+    """Make a batch of random images and of random targets in the layout of each task.
+
+    Args:
+        tasks: tasks to make targets for.
+        size: (height, width) in pixels.
+        batch_size: number of images.
+
+    Returns:
+        The batch, on the CPU. Every pixel is valid.
+    """
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.integers(0, 256, (batch_size, *size, 3)).astype(np.uint8))
     targets = {}
     for task in tasks:
-        void = task.make_empty_label(size)
-        shape = (batch_size, *void.shape)
-        drawn: NDArray[Any]
-        if void.dtype == np.uint8:
-            drawn = rng.integers(0, max(task.channels, 2), shape)
+        empty = task.make_empty_label(size)
+        shape = (batch_size, *empty.shape)
+        values: NDArray[Any]
+        if empty.dtype == np.uint8:
+            values = rng.integers(0, max(task.channels, 2), shape)
         else:
-            drawn = rng.uniform(0.1, 1, shape)
-        targets[task.name] = to_tensor(drawn.astype(void.dtype))
+            values = rng.uniform(0.1, 1, shape)
+        targets[task.name] = to_tensor(values.astype(empty.dtype))
     frames = [ImagePlacement(size, (0, 0, *size))] * batch_size
     return Batch(image.permute(0, 3, 1, 2), targets, [str(i) for i in range(batch_size)], frames)
 
 
 def measure_step(benchmark_target: BenchmarkTarget, repeats: int) -> list[Measurement]:
-    """A step against a bare loop of the same model, the machine's peak, and its memory."""
+    """Compare a training step with a plain training loop and with the peak FLOP/s of the machine.
+
+    Args:
+        benchmark_target: the model to measure.
+        repeats: number of repetitions; medians are reported.
+
+    Returns:
+        Seconds per step, images per second, ratio to the plain loop, share of the matmul peak, the
+        matmul peak, and the peak memory of a step.
+    """
     device = benchmark_target.precision.device
     step = make_framework_step(benchmark_target)
     step()
     peak = PeakMemory(device)
     with peak.measure():
         step()
-    works = {
-        "bare": make_reference_step(benchmark_target),
-        "step": step,
-    }  # which doubles weights and their gradients
+    # The plain loop is built after the memory was measured, as it has its own copy of the model.
+    works = {"bare": make_reference_step(benchmark_target), "step": step}
     times = time_interleaved(works, repeats, make_clock(device))
     seconds = median(times["step"])
-    most = measure_peak_flops(
+    peak_flops = measure_peak_flops(
         device, benchmark_target.precision.autocast_dtype or torch.float32, repeats
     )
-    done = benchmark_target.count_step_flop() / seconds
+    flops = benchmark_target.count_step_flop() / seconds
     return [
         Measurement("step", "training step", seconds, "s"),
         Measurement("step", "images", len(benchmark_target.batch) / seconds, "images/s"),
         Measurement("step", "over a bare loop", compute_median_ratio(times, "step", "bare"), "x"),
-        Measurement("step", "of the matmul peak", 100 * done / most, "%"),
-        Measurement("step", "matmul peak", most / 1e9, "GFLOP/s"),
+        Measurement("step", "of the matmul peak", 100 * flops / peak_flops, "%"),
+        Measurement("step", "matmul peak", peak_flops / 1e9, "GFLOP/s"),
         Measurement("step", "peak memory", peak.bytes / BYTES_PER_GIB, "GiB"),
     ]
 
 
 def make_framework_step(benchmark_target: BenchmarkTarget) -> Workload:
-    """What the training loop does for a batch that is there, its log of losses included."""
+    """Return a function that trains on the batch once and logs the losses, as the engine does.
+
+    Args:
+        benchmark_target: the model to train, which is copied.
+
+    Returns:
+        A function without parameters.
+    """
     train_step, monitor = benchmark_target.make_train_step(), LossMonitor()
 
     def step() -> None:
@@ -152,7 +183,14 @@ def make_framework_step(benchmark_target: BenchmarkTarget) -> Workload:
 
 
 def make_reference_step(benchmark_target: BenchmarkTarget) -> Workload:
-    """The loop that one would write by hand for the same model, losses, weights and optimiser."""
+    """Return a step of a plain hand-written training loop with equal losses and optimizer.
+
+    Args:
+        benchmark_target: the model to train, which is copied.
+
+    Returns:
+        A function without parameters.
+    """
     train_step = benchmark_target.make_train_step()
     model, optimizer = train_step.model, train_step.optimizer
     weights = [
@@ -183,7 +221,15 @@ def make_reference_step(benchmark_target: BenchmarkTarget) -> Workload:
 
 
 def measure_evaluation(benchmark_target: BenchmarkTarget, repeats: int) -> list[Measurement]:
-    """What restoring, decoding and scoring add to the forward passes of a batch."""
+    """Measure what cropping, resizing, decoding and metrics add to a forward pass.
+
+    Args:
+        benchmark_target: the model to measure, which is copied.
+        repeats: number of repetitions; medians are reported.
+
+    Returns:
+        Milliseconds per image of the forward pass, and of everything else in an evaluation.
+    """
     model, precision = deepcopy(benchmark_target.model).eval(), benchmark_target.precision
     batch = make_random_batch(
         benchmark_target.tasks, benchmark_target.experiment.input.size, len(benchmark_target.batch)
@@ -210,7 +256,15 @@ def measure_evaluation(benchmark_target: BenchmarkTarget, repeats: int) -> list[
 
 
 def measure_inference(benchmark_target: BenchmarkTarget, repeats: int) -> list[Measurement]:
-    """One image alone, against plain float32 in torch's default layout, and its memory."""
+    """Measure inference of one image, and compare it with float32 in the contiguous layout.
+
+    Args:
+        benchmark_target: the model to measure, which is copied.
+        repeats: number of repetitions; medians are reported.
+
+    Returns:
+        Milliseconds per image, ratio to plain float32, and peak memory.
+    """
     precision, image = benchmark_target.precision, benchmark_target.batch.image[:1]
     plain = ExecutionConfig(precision.device, None, channels_last=False)
     models = {

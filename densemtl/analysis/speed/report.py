@@ -1,4 +1,4 @@
-"""All measurements of an experiment, and their table."""
+"""Speed measurements of an experiment, and their table."""
 
 from __future__ import annotations
 
@@ -30,22 +30,39 @@ _NETWORK_MEASUREMENTS = {
 def measure_speed(
     experiment: ExperimentConfig, parts: Sequence[str], repeats: int, device: str | None
 ) -> list[Measurement]:
-    """The parts asked for.
+    """Measure the selected parts of an experiment.
+
+    Args:
+        experiment: a validated configuration.
+        parts: of "data", "step", "evaluation" and "inference".
+        repeats: number of repetitions of each measurement.
+        device: "cpu", "cuda" or similar; None uses a GPU if there is one.
+
+    Returns:
+        The measurements in a fixed order of parts.
 
     Raises:
-        UserError: a device that is not there, or data that is not.
+        UserError: if the device is not available or files of the dataset are missing.
     """
     measurements = measure_data(experiment, repeats) if "data" in parts else []
-    measure_fns = [work for part, work in _NETWORK_MEASUREMENTS.items() if part in parts]
+    measure_fns = [measure for part, measure in _NETWORK_MEASUREMENTS.items() if part in parts]
     if measure_fns:
-        subject = make_benchmark_target(experiment, make_execution_config(experiment.train, device))
-        for work in measure_fns:
-            measurements += work(subject, repeats)
+        target = make_benchmark_target(experiment, make_execution_config(experiment.train, device))
+        for measure in measure_fns:
+            measurements += measure(target, repeats)
     return measurements
 
 
 def make_speed_table(title: str, measurements: Sequence[Measurement]) -> Table:
-    """A line a number."""
+    """Format measurements for the terminal.
+
+    Args:
+        title: title of the table.
+        measurements: one per row.
+
+    Returns:
+        A table of `rich`.
+    """
     table = Table(title=title)
     for name in ("part", "what", "value", "unit"):
         table.add_column(name, justify="right" if name == "value" else "left")
@@ -57,7 +74,14 @@ def make_speed_table(title: str, measurements: Sequence[Measurement]) -> Table:
 
 
 def describe_machine(device: str | None) -> dict[str, str]:
-    """What the numbers hold for."""
+    """Describe the machine and the software that measurements were made on.
+
+    Args:
+        device: "cpu", "cuda" or similar; None uses a GPU if there is one.
+
+    Returns:
+        CPU, GPU if one is used, number of threads, and versions of libraries.
+    """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     gpu = {"gpu": torch.cuda.get_device_name(name)} if name.startswith("cuda") else {}
     cpu = {"cpu": platform.processor() or platform.machine()}

@@ -1,4 +1,4 @@
-"""Clocks and peaks: paired, interleaved, medians."""
+"""Timing of interleaved workloads, peak FLOP/s and peak memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from statistics import median
 import torch
 
 Workload = Callable[[], object]
+"""Function that is timed; its result is ignored."""
 
 MATMUL_SIDE = 2048
-"""Side of the matrices whose product tells the machine's peak."""
+"""Side of the matrices whose product measures the peak FLOP/s of the machine."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number.
+    """One measured value.
 
     Attributes:
-        part: of the toolkit, "data", "step", "evaluation" or "inference".
-        name: what was measured.
-        value: the number.
-        unit: its unit.
+        part: measured part of the toolkit: "data", "step", "evaluation" or "inference".
+        name: measured quantity.
+        value: measured value.
+        unit: unit of the value.
     """
 
     part: str
@@ -35,9 +36,14 @@ class Measurement:
 
 
 def make_clock(device: torch.device) -> Callable[[], float]:
-    """Seconds: of the process's CPU time, or on a GPU the wall's when all of its work is done.
+    """Return a clock for work on a device.
 
-    CPU time is hardly changed by what else runs on the machine.
+    Args:
+        device: the device that runs the work.
+
+    Returns:
+        A function that returns seconds: CPU time of the process, which is nearly unaffected by
+        other processes; on a GPU wall-clock time after all queued work has finished.
     """
     if device.type != "cuda":
         return time.process_time
@@ -52,9 +58,17 @@ def make_clock(device: torch.device) -> Callable[[], float]:
 def time_interleaved(
     workloads: Mapping[str, Workload], repeats: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, list[float]]:
-    """Seconds of each, `repeats` times, in turn, so that a noisy moment hits all alike.
+    """Time several workloads in turns, so that disturbances of the machine affect all equally.
 
-    Each runs once before, which does not count.
+    Each workload runs once for warm-up, which is not measured.
+
+    Args:
+        workloads: {name: function to time}.
+        repeats: number of measured turns.
+        clock: function that returns the time in seconds.
+
+    Returns:
+        {name: seconds of each turn}.
     """
     for work in workloads.values():
         work()
@@ -68,25 +82,50 @@ def time_interleaved(
 
 
 def compute_medians(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """The median of each."""
+    """Return {name: median of the times}."""
     return {name: median(values) for name, values in times.items()}
 
 
 def compute_median_ratio(times: Mapping[str, list[float]], name: str, reference: str) -> float:
-    """Median of the ratios of neighbours in time."""
+    """Compute the median ratio of two workloads that were timed in turns.
+
+    Args:
+        times: result of `time_interleaved`.
+        name: workload in the numerator.
+        reference: workload in the denominator.
+
+    Returns:
+        The median over turns of the ratio within a turn.
+    """
     pairs = zip(times[name], times[reference], strict=True)
     return median(numerator / denominator for numerator, denominator in pairs)
 
 
 def measure_peak_flops(device: torch.device, dtype: torch.dtype, repeats: int) -> float:
-    """FLOP a second, 2 a multiply-add, of a product of large matrices."""
+    """Measure the FLOP/s of a product of large matrices, 2 FLOP per multiply-add.
+
+    Args:
+        device: device to measure.
+        dtype: type of the matrices.
+        repeats: number of repetitions; the fastest one counts.
+
+    Returns:
+        FLOP per second.
+    """
     left, right = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
     times = time_interleaved({"matmul": lambda: left @ right}, repeats, make_clock(device))
     return 2 * MATMUL_SIDE**3 / min(times["matmul"])
 
 
 class PeakMemory:
-    """The most memory held inside `measure`, in bytes: of the process, or of the GPU's tensors."""
+    """Peak memory inside a `measure` block: resident memory, or tensors on a GPU.
+
+    Args:
+        device: the device whose memory is measured.
+
+    Attributes:
+        bytes: peak of the last `measure` block in bytes; 0 before.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -94,7 +133,7 @@ class PeakMemory:
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """What runs inside is what counts."""
+        """Measure the peak memory of the code inside the `with` block."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             yield
@@ -106,7 +145,7 @@ class PeakMemory:
 
 
 def _read_peak_rss() -> int:
-    """The process's highest resident size since it was last reset, as Linux tells it."""
+    """Return the peak resident memory of this process since the last reset, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
     return 1024 * int(kibibytes)
