@@ -1,4 +1,4 @@
-"""The course of matrices over training as a picture of heat maps."""
+"""Figure of logged matrices over training, such as sharing weights, as heat maps."""
 
 from __future__ import annotations
 
@@ -12,28 +12,44 @@ LogRecord = Mapping[str, Any]
 """One line of a `log.jsonl`."""
 
 History = dict[str, list[float]]
-"""{pair: number at each step told}."""
+"""{matrix entry: value at each logged step; NaN where it is missing}."""
 
 MAX_COLUMNS = 4
+"""Maximum number of heat maps side by side."""
 
 MIN_COLOR_RANGE = 1e-3
-"""The colours' range is at least this far on both sides of no change."""
+"""Minimum half width of the color range, which is centered at no change."""
 
 METADATA_KEYS = ("step", "kind", "time")
+"""Keys of a log record that are not matrix entries."""
 
 
 def plot_matrix_history(file: Path, records: Sequence[LogRecord], kind: str) -> None:
-    """Write a picture with a map a place, or none where nothing of the kind was logged.
+    """Draw how logged matrices changed during training, one heat map per matrix.
 
-    Each row is a pair, such as a task and what it takes from: beside it the first and the last
-    value, in the map how far it moved since the start, step by step from left to right.
+    Each row of a heat map is one matrix entry, such as the weight of a source for a task. Columns
+    are logged steps from left to right, and the color is the change since the first one. The label
+    of a row shows the first and the last value. No file is written if no record has this kind.
 
     Args:
-        file: an image file.
-        records: a run's log.
-        kind: of the lines to draw, whose keys are "place/pair".
+        file: image file, written atomically.
+        records: records of the run's log.
+        kind: kind of the records to draw; their keys have the form "matrix/entry".
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from densemtl.visualization.matrix_history import plot_matrix_history
+        >>> records = [
+        ...     {"step": 10, "kind": "sharing", "stage1/depth<semseg": 0.1},
+        ...     {"step": 20, "kind": "sharing", "stage1/depth<semseg": 0.3},
+        ... ]
+        >>> with TemporaryDirectory() as folder:
+        ...     plot_matrix_history(Path(folder) / "sharing.png", records, "sharing")
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['sharing.png']
     """
-    step_records = {line["step"]: line for line in records if line["kind"] == kind}
+    step_records = {record["step"]: record for record in records if record["kind"] == kind}
     if not step_records:
         return
     from matplotlib.figure import Figure
@@ -41,12 +57,12 @@ def plot_matrix_history(file: Path, records: Sequence[LogRecord], kind: str) -> 
     histories = _collect_histories(list(step_records.values()))
     count = min(MAX_COLUMNS, len(histories))
     rows = -(-len(histories) // count)
-    tallest = max(len(course) for course in histories.values())
-    size = (4.4 * count, rows * (1.1 + 0.17 * tallest))
+    max_entries = max(len(history) for history in histories.values())
+    size = (4.4 * count, rows * (1.1 + 0.17 * max_entries))
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(rows, count, squeeze=False).flat)
-    for axis, (name, course) in zip(axes, histories.items(), strict=False):
-        _plot_heatmap(figure, axis, name, course, list(step_records))
+    for axis, (name, history) in zip(axes, histories.items(), strict=False):
+        _plot_heatmap(figure, axis, name, history, list(step_records))
     for axis in axes[len(histories) :]:
         axis.set_axis_off()
     with atomic_write(file) as tmp_path:
@@ -54,11 +70,12 @@ def plot_matrix_history(file: Path, records: Sequence[LogRecord], kind: str) -> 
 
 
 def _collect_histories(records: Sequence[LogRecord]) -> dict[str, History]:
-    """{place: its course}, in the order logged."""
+    """Return {matrix: history of its entries}, in the order of the first record."""
     histories: dict[str, History] = {}
     for key in _iter_value_keys(records[0]):
-        name, _, pair = key.rpartition("/")
-        histories.setdefault(name, {})[pair] = [_none_to_nan(line.get(key)) for line in records]
+        name, _, entry = key.rpartition("/")
+        values = [_none_to_nan(record.get(key)) for record in records]
+        histories.setdefault(name, {})[entry] = values
     return histories
 
 
@@ -71,22 +88,22 @@ def _none_to_nan(value: float | None) -> float:
 
 
 def _plot_heatmap(
-    figure: Any, axis: Any, stage: str, history: History, steps: Sequence[int]
+    figure: Any, axis: Any, title: str, history: History, steps: Sequence[int]
 ) -> None:
-    moved = [[value - values[0] for value in values] for values in history.values()]
-    furthest = max(
-        [MIN_COLOR_RANGE, *(abs(value) for row in moved for value in row if value == value)]
+    changes = [[value - values[0] for value in values] for values in history.values()]
+    limit = max(
+        [MIN_COLOR_RANGE, *(abs(value) for row in changes for value in row if value == value)]
     )
     image = axis.imshow(
-        moved,
+        changes,
         aspect="auto",
         interpolation="nearest",
         cmap="RdBu_r",
-        vmin=-furthest,
-        vmax=furthest,
+        vmin=-limit,
+        vmax=limit,
     )
-    axis.set_title(stage, fontsize=10)
-    names = [f"{pair}  {values[0]:.3f} → {values[-1]:.3f}" for pair, values in history.items()]
+    axis.set_title(title, fontsize=10)
+    names = [f"{entry}  {values[0]:.3f} → {values[-1]:.3f}" for entry, values in history.items()]
     axis.set_yticks(range(len(history)), names, fontsize=7)
     shown = sorted({0, (len(steps) - 1) // 2, len(steps) - 1})
     axis.set_xticks(shown, [steps[index] for index in shown], fontsize=7)

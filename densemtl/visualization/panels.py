@@ -1,4 +1,4 @@
-"""Predictions -> pictures, with the tasks' own colours."""
+"""Panels of images, predictions and labels, in the colors of each task."""
 
 from __future__ import annotations
 
@@ -25,14 +25,29 @@ def draw_prediction_panel(
     tasks: Sequence[Task],
     alpha: float = 1.0,
 ) -> RGBImage:
-    """One image and its predictions side by side, above the labels where there are any.
+    """Draw an image and its predictions side by side, and optionally the labels below them.
 
     Args:
-        image: HxWx3 uint8 RGB; everything is shown at its size.
-        predictions: {task: decoded prediction in a `Sample`'s layout}; other tasks are left out.
-        targets: {task: label in a `Sample`'s layout}; a missing label leaves its place empty.
-        tasks: in the order shown.
-        alpha: how much the maps cover the image, see `overlay`; 1 shows them alone.
+        image: RGB image, shape (H, W, 3), uint8. All maps are shown at its size.
+        predictions: {task: decoded prediction}, shape (H, W) or (H, W, C) as in a `Sample`; tasks
+            without a prediction are omitted.
+        targets: {task: label map}, same layout; the cell of a missing label stays empty. None
+            draws no row of labels.
+        tasks: tasks in the order of their columns.
+        alpha: opacity of the maps over the image, 0 to 1; see `overlay`.
+
+    Returns:
+        The panel, a uint8 RGB image.
+
+    Example:
+        >>> import numpy as np
+        >>> from densemtl import create_tasks
+        >>> from densemtl.visualization.panels import draw_prediction_panel
+        >>> tasks = create_tasks(["depth"], data="nyud")
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> depth = np.ones((48, 64), np.float32)
+        >>> draw_prediction_panel(image, {"depth": depth}, {"depth": depth}, tasks).shape
+        (164, 152, 3)
     """
     shown = [task for task in tasks if task.name in predictions]
     size = image.shape[:2]
@@ -50,7 +65,23 @@ def draw_prediction_panel(
 
 
 def overlay(image: RGBImage, colors: RGBImage, alpha: float) -> RGBImage:
-    """(1 - alpha) image + alpha colours, rounded; of the image's size, whatever the colours' is."""
+    """Blend a colored map with an image: (1 - alpha) image + alpha colors, rounded.
+
+    Args:
+        image: RGB image, shape (H, W, 3), uint8.
+        colors: colored map, uint8; resized to the image by nearest neighbor if necessary.
+        alpha: opacity of the map, 0 to 1.
+
+    Returns:
+        The blended image, shape (H, W, 3).
+
+    Example:
+        >>> import numpy as np
+        >>> from densemtl.visualization.panels import overlay
+        >>> image = np.full((2, 2, 3), 100, np.uint8)
+        >>> int(overlay(image, np.full((1, 1, 3), 200, np.uint8), alpha=0.25)[0, 0, 0])
+        125
+    """
     colors = _resize(colors, (image.shape[0], image.shape[1]))
     if alpha == 1:
         return colors
@@ -58,7 +89,21 @@ def overlay(image: RGBImage, colors: RGBImage, alpha: float) -> RGBImage:
 
 
 def stack_horizontally(images: Mapping[str, RGBImage]) -> RGBImage:
-    """Titled pictures in a row, at the first one's size."""
+    """Place titled images side by side.
+
+    Args:
+        images: {title: RGB image}, at least one; all are resized to the size of the first one.
+
+    Returns:
+        One RGB image.
+
+    Example:
+        >>> import numpy as np
+        >>> from densemtl.visualization.panels import stack_horizontally
+        >>> image = np.zeros((48, 64, 3), np.uint8)
+        >>> stack_horizontally({"left": image, "right": image}).shape
+        (86, 152, 3)
+    """
     size = next(iter(images.values())).shape[:2]
     return _add_border(
         np.hstack([_add_title(title, image, size) for title, image in images.items()])
@@ -66,9 +111,23 @@ def stack_horizontally(images: Mapping[str, RGBImage]) -> RGBImage:
 
 
 def stack_vertically(images: Sequence[RGBImage]) -> RGBImage:
-    """Pictures of any widths below each other, on paper as wide as the widest."""
-    width = max(picture.shape[1] for picture in images)
-    return np.vstack([_pad_width(picture, width) for picture in images])
+    """Place images below each other, padded on the right to the width of the widest one.
+
+    Args:
+        images: RGB images, at least one.
+
+    Returns:
+        One RGB image.
+
+    Example:
+        >>> import numpy as np
+        >>> from densemtl.visualization.panels import stack_vertically
+        >>> narrow, wide = np.zeros((4, 5, 3), np.uint8), np.zeros((6, 7, 3), np.uint8)
+        >>> stack_vertically([narrow, wide]).shape
+        (10, 7, 3)
+    """
+    width = max(image.shape[1] for image in images)
+    return np.vstack([_pad_width(image, width) for image in images])
 
 
 def _render_label(
@@ -91,7 +150,7 @@ def _make_blank_cell(size: Size) -> RGBImage:
 
 
 def _add_title(title: str, image: RGBImage, size: Size) -> RGBImage:
-    """A picture at `size` under its title, with the gap to what follows right and below."""
+    """Return an image at `size` under its title, with a gap on the right and below."""
     height, width = size
     cell = _make_blank_cell(size)
     cell[_TITLE_HEIGHT : _TITLE_HEIGHT + height, :width] = _resize(image, size)
@@ -109,14 +168,14 @@ def _resize(image: RGBImage, size: Size) -> RGBImage:
 
 
 def _add_border(image: RGBImage) -> RGBImage:
-    """The cells' own gaps lie right and below; this adds those left and above."""
+    """Add a gap on the left and above; cells have gaps on the right and below already."""
     height, width = image.shape[:2]
-    framed = np.tile(_BACKGROUND, (height + _GAP, width + _GAP, 1))
-    framed[_GAP:, _GAP:] = image
-    return framed
+    padded = np.tile(_BACKGROUND, (height + _GAP, width + _GAP, 1))
+    padded[_GAP:, _GAP:] = image
+    return padded
 
 
 def _pad_width(image: RGBImage, width: int) -> RGBImage:
-    paper = np.tile(_BACKGROUND, (image.shape[0], width, 1))
-    paper[:, : image.shape[1]] = image
-    return paper
+    padded = np.tile(_BACKGROUND, (image.shape[0], width, 1))
+    padded[:, : image.shape[1]] = image
+    return padded

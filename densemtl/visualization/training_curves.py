@@ -1,4 +1,4 @@
-"""The course of a run in pictures: losses above metrics; how tasks were balanced."""
+"""Figures of a run's log: training curves, loss weights and gradient statistics."""
 
 from __future__ import annotations
 
@@ -12,45 +12,68 @@ LogRecord = Mapping[str, Any]
 """One line of a `log.jsonl`."""
 
 BALANCING_QUANTITIES = {
-    "weight": "weight of the loss",
-    "norm": "length of the gradient",
-    "cosine": "cosine between gradients",
+    "weight": "loss weight",
+    "norm": "gradient norm",
+    "cosine": "cosine of gradients",
 }
-"""{first part of a log's key: what it measures}."""
+"""{first part of a key in the log: title of its panel}."""
 
 
 def plot_training_curves(
     file: Path, records: Sequence[LogRecord], metrics: Mapping[str, str]
 ) -> None:
-    """Write a picture, whole or not at all.
+    """Draw training losses above validation metrics, one column per task.
 
     Args:
-        file: an image file.
-        records: a run's log.
-        metrics: {task: name of the metric that its validations are judged by}.
+        file: image file, written atomically.
+        records: records of the run's log.
+        metrics: {task: metric to draw}.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from densemtl.visualization.training_curves import plot_training_curves
+        >>> records = [
+        ...     {"step": 10, "kind": "train", "depth": 0.9},
+        ...     {"step": 10, "kind": "val", "depth/rmse": 1.2},
+        ... ]
+        >>> with TemporaryDirectory() as folder:
+        ...     plot_training_curves(Path(folder) / "curves.png", records, {"depth": "rmse"})
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['curves.png']
     """
-    # The object-oriented way leaves pyplot and its choice of a window system alone.
+    # `Figure` does not import pyplot, which would select a GUI backend.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(metrics), 4.8), layout="constrained")
     axes = figure.subplots(2, len(metrics), sharex=True, squeeze=False)
-    for (above, below), (task, metric) in zip(axes.T, metrics.items(), strict=True):
-        _plot_series(above, records, "train", task, f"{task}: loss", "")
-        _plot_series(below, records, "val", f"{task}/{metric}", f"{task}: {metric}", "o")
-        below.set_xlabel("step")
+    for (upper, lower), (task, metric) in zip(axes.T, metrics.items(), strict=True):
+        _plot_series(upper, records, "train", task, f"{task}: loss", "")
+        _plot_series(lower, records, "val", f"{task}/{metric}", f"{task}: {metric}", "o")
+        lower.set_xlabel("step")
     with atomic_write(file) as tmp_path:
         figure.savefig(tmp_path, dpi=110)
 
 
 def plot_balancing(file: Path, records: Sequence[LogRecord]) -> None:
-    """Write a picture of the tasks' weights, and of their gradients where these were measured.
+    """Draw the loss weights of the tasks, and norms and cosines of their gradients if logged.
 
-    Lengths and cosines of gradients are those that a rule weighed. Without weights in the log no
-    picture is written.
+    The gradients are those that the gradient method computed weights from. No file is written if
+    the log has none of these quantities.
 
     Args:
-        file: an image file.
-        records: a run's log.
+        file: image file, written atomically.
+        records: records of the run's log.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from densemtl.visualization.training_curves import plot_balancing
+        >>> records = [{"step": 10, "kind": "train", "weight/depth": 0.5, "weight/edge": 1.5}]
+        >>> with TemporaryDirectory() as folder:
+        ...     plot_balancing(Path(folder) / "balancing.png", records)
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['balancing.png']
     """
     panels = {
         kind: names
@@ -77,8 +100,8 @@ def plot_balancing(file: Path, records: Sequence[LogRecord]) -> None:
 
 
 def _list_measured_names(records: Sequence[LogRecord], kind: str) -> list[str]:
-    """What a measure was taken of: tasks or pairs of them."""
-    keys = dict.fromkeys(key for line in records if line["kind"] == "train" for key in line)
+    """Return the tasks or pairs of tasks for which a quantity was logged."""
+    keys = dict.fromkeys(key for record in records if record["kind"] == "train" for key in record)
     return [key.partition("/")[2] for key in keys if key.startswith(f"{kind}/")]
 
 
@@ -91,8 +114,11 @@ def _plot_series(
     marker: str,
     label: str | None = None,
 ) -> None:
-    lines = [line for line in records if line["kind"] == kind and line.get(key) is not None]
-    points = [(line["step"], line[key]) for line in lines]
+    points = [
+        (record["step"], record[key])
+        for record in records
+        if record["kind"] == kind and record.get(key) is not None
+    ]
     axis.plot(
         [step for step, _ in points], [value for _, value in points], marker=marker, label=label
     )
