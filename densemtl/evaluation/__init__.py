@@ -1,1 +1,1 @@
-"""Metrics over a split, of a model or of files of predictions."""
+"""Evaluation over a split, of a model or of prediction files."""

@@ -1,4 +1,4 @@
-"""Files that the boundary F-measure is made of: predicted maps, and ground truth of any kind."""
+"""Readers of the files of the boundary F-measure: predicted maps and ground truth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ Mask = NDArray[np.bool_]
 
 
 class BoundaryPair(NamedTuple):
-    """A predicted map and the ground truth of the same image."""
+    """Files of one image.
+
+    Attributes:
+        prediction: file of the predicted map.
+        ground_truth: file of the ground truth.
+    """
 
     prediction: Path
     ground_truth: Path
@@ -27,15 +32,19 @@ class BoundaryPair(NamedTuple):
 def pair_files(
     predictions: Path, ground_truths: Path, list_file: Path | None = None
 ) -> list[BoundaryPair]:
-    """Pair the files of two folders by their names without suffix, in the order of the names.
+    """Pair the files of two folders by their names without suffix.
 
     Args:
-        predictions: a folder of .png or .npy.
-        ground_truths: a folder of .png, .npy or .mat.
-        list_file: a list of images, one name a line; the folders may then hold more than these.
+        predictions: folder of .png or .npy files.
+        ground_truths: folder of .png, .npy or .mat files.
+        list_file: text file with one image name per line. Only these images are paired; the folders
+            may contain further files.
+
+    Returns:
+        One pair per image, sorted by name.
 
     Raises:
-        DataError: a folder without such files, or a file without its partner.
+        DataError: if a folder has no such files, or an image has a file in one folder only.
     """
     sides = [(folder, _index_files(folder)) for folder in (predictions, ground_truths)]
     names = (
@@ -48,7 +57,7 @@ def pair_files(
         if missing:
             raise DataError(
                 f"{folder}: no file for {len(missing)} of {len(names)} images, such as "
-                f"{missing[0]!r}; add it, or list the images to score"
+                f"{missing[0]!r}; add it, or list the images to evaluate (--list)"
             )
     return [BoundaryPair(sides[0][1][name], sides[1][1][name]) for name in sorted(names)]
 
@@ -57,18 +66,24 @@ def _index_files(folder: Path) -> dict[str, Path]:
     files = arrays.index_by_stem(folder)
     if not files:
         raise DataError(
-            f"{folder}: no folder with files of types {', '.join(arrays.SUPPORTED_SUFFIXES)}"
+            f"{folder}: no folder with {', '.join(arrays.SUPPORTED_SUFFIXES)} files; check the path"
         )
     return files
 
 
 def read_pair(pair: BoundaryPair, regions: bool) -> tuple[NDArray[np.float32], list[Mask]]:
-    """Read the probabilities and each annotator's boundaries.
+    """Read the predicted and the true boundaries of an image.
 
-    See `read_boundary_probabilities` and `read_ground_truths`.
+    Args:
+        pair: files of the image.
+        regions: see `read_ground_truths`.
+
+    Returns:
+        Probabilities and one map of boundaries per annotator, shape (H, W) each.
 
     Raises:
-        DataError: as these, or the two differ in size.
+        DataError: if a file cannot be read, see `read_boundary_probabilities` and
+            `read_ground_truths`, or if the sizes differ.
     """
     prediction, truths = (
         read_boundary_probabilities(pair.prediction),
@@ -84,28 +99,38 @@ def read_pair(pair: BoundaryPair, regions: bool) -> tuple[NDArray[np.float32], l
 
 
 def read_boundary_probabilities(file: Path) -> NDArray[np.float32]:
-    """HxW float32 in 0..1 from a stored map.
+    """Read a predicted map.
+
+    Args:
+        file: .png or .npy file.
+
+    Returns:
+        Probabilities in [0, 1], shape (H, W), float32.
 
     Raises:
-        DataError: missing, corrupt, of more than one channel, or out of range.
+        DataError: if the file is missing or corrupt, has more than one channel, or contains values
+            out of range.
     """
     return decode_probabilities(arrays.read_array(file), file)
 
 
 def read_ground_truths(file: Path, regions: bool = False) -> list[Mask]:
-    """One HxW map of boundaries an annotator.
+    """Read the ground truth of an image.
 
-    A map whose only values are 0 and at most one other holds boundaries as they are. Any other map
-    holds regions, whose boundaries are found and thinned. A .mat file holds annotators as the
-    Berkeley benchmark stores them: a cell array `groundTruth` of structs with Boundaries, or else
-    Segmentation.
+    A map that contains 0 and at most one other value is a map of boundaries. Any other map contains
+    region ids, whose boundaries are extracted and thinned. A .mat file contains one or more
+    annotators in the format of the Berkeley benchmark: a cell array `groundTruth` of structs with
+    the field `Boundaries` or `Segmentation`.
 
     Args:
-        file: a picture, array or .mat file.
-        regions: take every map for regions, boundary maps too, as `modern` does on NYUD.
+        file: image, array or .mat file.
+        regions: read every map as region ids, also boundary maps, as `modern` does for NYUD-v2.
+
+    Returns:
+        One map of boundaries per annotator, shape (H, W), bool.
 
     Raises:
-        DataError: missing, corrupt, or nothing of this.
+        DataError: if the file is missing, corrupt or in none of these formats.
     """
     if file.suffix.lower() == ".mat":
         maps = list(_iter_annotators(file))
@@ -124,18 +149,20 @@ def _iter_annotators(file: Path) -> Iterator[NDArray[Any]]:
     cells = arrays.read_mat(file).get("groundTruth")
     if cells is None or cells.dtype != object or not cells.size:
         raise DataError(
-            f"{file}: holds no annotators; it needs a cell array groundTruth of structs"
+            f"{file}: no annotators; the file needs a cell array groundTruth of structs"
         )
     for cell in cells.ravel():
         fields = cell.dtype.names or ()
         name = next((name for name in ("Boundaries", "Segmentation") if name in fields), None)
         if name is None:
-            raise DataError(f"{file}: an annotator has neither Boundaries nor Segmentation")
+            raise DataError(
+                f"{file}: an annotator has neither Boundaries nor Segmentation; add one of the two"
+            )
         yield _require_2d(np.asarray(cell[name].item()), file)
 
 
 def _require_2d(array: NDArray[Any], file: Path) -> NDArray[Any]:
     array = arrays.to_channels_last(array)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
-        raise DataError(f"{file}: needs one number a pixel, this is {array.dtype} {array.shape}")
+        raise DataError(f"{file}: needs one number per pixel, found {array.dtype} {array.shape}")
     return array

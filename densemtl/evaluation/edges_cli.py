@@ -1,4 +1,4 @@
-"""The boundary F-measure of stored predictions, without the network that made them."""
+"""Compute the boundary F-measure of stored predictions, without the network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoundaryOptions:
-    """How files are read and scored; see `Protocol`, `Boundary` and `read_ground_truths`."""
+    """Options of reading and evaluating files.
+
+    Attributes:
+        protocol: how probabilities are converted to boundaries.
+        max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
+        regions: whether boundary maps of the ground truth are read as region ids.
+    """
 
     protocol: Protocol
     max_distance: float
@@ -32,37 +38,50 @@ class BoundaryOptions:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None for `sys.argv[1:]`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(prog="evaluate.py edges", description=__doc__)
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help=".png (8, 16 bit) or .npy")
     add("--ground-truth", type=Path, required=True, metavar="DIR", help=".png, .npy or .mat")
-    add("--list", type=Path, metavar="FILE", help="names of the images to score, one a line")
-    add("--json", type=Path, required=True, metavar="OUT", help="where the results go")
+    text = "names of the images to evaluate, one per line (default: all)"
+    add("--list", type=Path, metavar="FILE", help=text)
+    add("--json", type=Path, required=True, metavar="OUT", help="file for the results")
     add("--plot", type=Path, metavar="PNG", help="draw the precision-recall curve")
-    text = "share of the diagonal within which pixels match (default: %(default)s; NYUD: .011)"
+    text = "matching distance as a fraction of the diagonal (default: %(default)s; NYUD-v2: .011)"
     add("--max-dist", type=float, default=MAX_DISTANCE, metavar="D", help=text)
-    add("--thresholds", type=int, metavar="N", help="evenly spaced (default: the protocol's)")
-    text = "binarise the maps as they are (the survey's protocol); by default only ridges stay"
+    text = "number of evenly spaced thresholds (default: those of the protocol)"
+    add("--thresholds", type=int, metavar="N", help=text)
+    text = "use protocol survey, without non-maximum suppression (default: protocol modern)"
     add("--no-nms", action="store_true", help=text)
-    add("--regions", action="store_true", help="take boundary maps too for maps of regions")
-    add("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    text = "read all ground-truth maps as maps of regions, also boundary maps"
+    add("--regions", action="store_true", help=text)
+    add("--workers", type=int, default=1, metavar="N", help="worker processes (default: 1)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Score two folders, write the results, print the numbers.
+    """Evaluate a folder of predictions, write the results and print the scores.
+
+    Args:
+        argv: arguments without the program name; None for `sys.argv[1:]`.
 
     Raises:
-        ConfigError: an option out of range.
-        DataError: see `pair_files` and `read_pair`.
+        ConfigError: if an option is out of range.
+        DataError: if files are missing or invalid, see `pair_files` and `read_pair`.
     """
     args = parse_args(argv)
-    rules = make_options(args)
+    options = make_options(args)
     from densemtl.evaluation.boundary_files import pair_files
 
     pairs = pair_files(args.predictions, args.ground_truth, args.list)
-    report = make_report(pairs, score_pairs(pairs, rules, args.workers), rules)
+    report = make_report(pairs, score_pairs(pairs, options, args.workers), options)
     write_json(args.json, report)
     if args.plot:
         plot_precision_recall(args.plot, report)
@@ -71,17 +90,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def make_options(args: argparse.Namespace) -> BoundaryOptions:
-    """What the command line asks for.
+    """Convert parsed arguments to options.
+
+    Args:
+        args: result of `parse_args`.
+
+    Returns:
+        The options of the protocol, with the changes from the command line.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: if an option is out of range.
     """
     if not 0 < args.max_dist < 1:
-        raise ConfigError(f"--max-dist: {args.max_dist} must lie between 0 and 1, such as .0075")
+        raise ConfigError(
+            f"--max-dist: must be between 0 and 1 (such as .0075), not {args.max_dist}"
+        )
     protocol = Protocol(**(survey if args.no_nms else modern).BOUNDARY)
     if args.thresholds is not None:
         if args.thresholds < 1:
-            raise ConfigError(f"--thresholds: {args.thresholds} must be at least 1")
+            raise ConfigError(f"--thresholds: must be at least 1, not {args.thresholds}")
         protocol = replace(protocol, thresholds=make_even_thresholds(args.thresholds))
     return BoundaryOptions(protocol, args.max_dist, args.regions)
 
@@ -89,21 +116,38 @@ def make_options(args: argparse.Namespace) -> BoundaryOptions:
 def score_pairs(
     pairs: Sequence[BoundaryPair], options: BoundaryOptions, num_workers: int = 1
 ) -> list[BoundaryCounts]:
-    """Counts of each pair, in order."""
+    """Count the boundary pixels of all pairs.
+
+    Args:
+        pairs: files of each image.
+        options: how files are read and evaluated.
+        num_workers: number of worker processes; below 2, everything runs in this process.
+
+    Returns:
+        Counts of each pair, shape (T, 4), in the order of `pairs`.
+    """
     from densemtl.runtime.process_pool import OrderedProcessPool
 
     counts: list[BoundaryCounts] = []
     with OrderedProcessPool(
         partial(score_pair, options=options), counts.append, num_workers
-    ) as work:
+    ) as pool:
         for pair in pairs:
-            work.submit(pair)
-        work.finish()
+            pool.submit(pair)
+        pool.finish()
     return counts
 
 
 def score_pair(pair: BoundaryPair, options: BoundaryOptions) -> BoundaryCounts:
-    """Read and count one pair; see `count_boundary_matches`."""
+    """Read one pair and count its boundary pixels.
+
+    Args:
+        pair: files of the image.
+        options: how files are read and evaluated.
+
+    Returns:
+        Counts of shape (T, 4), see `count_boundary_matches`.
+    """
     from densemtl.evaluation.boundary_files import read_pair
     from densemtl.metrics.boundary.counts import count_boundary_matches
 
@@ -114,7 +158,17 @@ def score_pair(pair: BoundaryPair, options: BoundaryOptions) -> BoundaryCounts:
 def make_report(
     pairs: Sequence[BoundaryPair], counts: Sequence[BoundaryCounts], options: BoundaryOptions
 ) -> dict[str, Any]:
-    """What goes into the file: the numbers in percent, how they were made, curve and images."""
+    """Summarize the counts of all images for the results file.
+
+    Args:
+        pairs: files of each image.
+        counts: counts of each image, in the same order.
+        options: how files were read and evaluated.
+
+    Returns:
+        A JSON-serializable dictionary with the scores in percent, the options, the
+        precision-recall curve and the F-measure of each image.
+    """
     from densemtl import __version__
     from densemtl.metrics.boundary.precision_recall import (
         compute_curve,
@@ -145,7 +199,14 @@ def make_report(
 
 
 def plot_precision_recall(file: Path, report: dict[str, Any]) -> None:
-    """The precision-recall curve over lines of equal F, as a picture, whole or not at all."""
+    """Plot the precision-recall curve over contours of equal F-measure.
+
+    The image is written atomically.
+
+    Args:
+        file: image file to write.
+        report: result of `make_report`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 4.8), layout="constrained")

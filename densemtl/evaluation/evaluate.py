@@ -1,4 +1,4 @@
-"""Evaluation: every image once, at its original size, in memory."""
+"""Evaluation of a model, with each image at its original size."""
 
 from __future__ import annotations
 
@@ -20,24 +20,31 @@ from densemtl.tasks.base import Task
 from densemtl.types import Batch, ImagePlacement, Predictions, ProtocolName
 
 Scores = dict[str, dict[str, float]]
-"""{task: {metric: value}}; besides a task's own metrics "images", how many have a label."""
+"""{task: {metric: value}}, with the number of labeled images as the metric "images"."""
 
 PredictionCallback = Callable[[Task, str, NDArray[np.generic]], None]
-"""Takes (task, image's name, decoded prediction at original size, in a `Sample`'s layout)."""
+"""Function of (task, image id, decoded prediction at original size in the layout of `Sample`)."""
 
 
 def join_scores(metrics: Iterable[TaskMetric]) -> dict[str, float]:
-    """Return the values of several metrics of one task."""
+    """Compute the values of several metrics of one task.
+
+    Args:
+        metrics: metrics whose values have different names.
+
+    Returns:
+        {name: value} of all metrics.
+    """
     return {name: value for metric in metrics for name, value in metric.compute_dict().items()}
 
 
 class TaskMetrics:
-    """The metrics of several tasks.
+    """Metrics of several tasks.
 
     Args:
-        tasks: those to score.
-        protocol: which family of metrics.
-        device: of predictions and targets.
+        tasks: tasks to evaluate.
+        protocol: name of the protocol, which defines the metrics.
+        device: device of predictions and targets.
     """
 
     def __init__(
@@ -49,13 +56,23 @@ class TaskMetrics:
         self._image_counts = {task.name: LabelledImageCount().to(device) for task in tasks}
 
     def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
-        """Add a task's decoded predictions and targets at original size."""
+        """Add a batch of one task.
+
+        Args:
+            task: task of the prediction.
+            prediction: decoded predictions at original size, as returned by `Task.decode`.
+            target: targets at the same size.
+        """
         for metric in self._metrics[task.name]:
             metric.update(prediction, target)
         self._image_counts[task.name].update(task.compute_valid_mask(target))
 
     def compute(self) -> Scores:
-        """Of all that was added."""
+        """Compute the metrics over all batches.
+
+        Returns:
+            {task: {metric: value}}.
+        """
         return {
             name: {**join_scores(metrics), IMAGES: self._image_counts[name].compute().item()}
             for name, metrics in self._metrics.items()
@@ -72,37 +89,47 @@ def evaluate(
     on_prediction: PredictionCallback | None = None,
     metrics: TaskMetrics | None = None,
 ) -> Scores:
-    """All metrics of all tasks over a split, final ones left out.
+    """Evaluate a model on a split, without final metrics.
 
     Args:
-        model: put into evaluation mode here, and left in it.
-        batches: a split's, each image once.
-        tasks: those to score.
-        protocol: which family of metrics.
-        execution: device, autocast type and memory layout.
-        on_prediction: is given every prediction besides, of images without a label too.
-        metrics: a fresh one of the tasks, of another kind than `TaskMetrics`.
+        model: model that returns `Predictions`. It is switched to evaluation mode and remains in
+            it.
+        batches: batches that contain each image of the split once.
+        tasks: tasks to evaluate.
+        protocol: name of the protocol, which defines the metrics.
+        execution: device, autocast dtype and memory layout.
+        on_prediction: function that is called with each prediction, also for images without label.
+        metrics: new metrics of the tasks; by default `TaskMetrics`.
+
+    Returns:
+        {task: {metric: value}}.
     """
     model.eval()
     metrics = metrics or TaskMetrics(tasks, protocol, execution.device)
     for batch in batches:
-        moved = batch.to(execution.device)
-        predictions = forward_low_res(model, moved.image, execution)
+        batch_on_device = batch.to(execution.device)
+        predictions = forward_low_res(model, batch_on_device.image, execution)
         for task in tasks:
-            _update_metrics(metrics, task, predictions, moved, on_prediction)
+            _update_metrics(metrics, task, predictions, batch_on_device, on_prediction)
     return metrics.compute()
 
 
 def forward_low_res(model: nn.Module, image: Tensor, execution: ExecutionConfig) -> Predictions:
-    """A forward pass that leaves logits at feature resolution if the model is one of ours.
+    """Run a forward pass without upsampling the logits, if the model supports it.
 
     Args:
-        model: any module that makes `Predictions` of an image; compiled or not.
-        image: Bx3xHxW.
-        execution: how it runs.
+        model: module that maps an image to `Predictions`, compiled or not. A `MultiTaskModel`
+            returns logits at feature resolution, any other module is called as usual.
+        image: RGB images in 0..255, shape (B, 3, H, W).
+        execution: device, autocast dtype and memory layout.
+
+    Returns:
+        The predictions of the model.
     """
-    ours = isinstance(getattr(model, "_orig_mod", model), MultiTaskModel)
-    return execution.forward(model, image, **({"full_size": False} if ours else {}))
+    supports_low_res = isinstance(getattr(model, "_orig_mod", model), MultiTaskModel)
+    options = {"full_size": False} if supports_low_res else {}
+    predictions: Predictions = execution.forward(model, image, **options)
+    return predictions
 
 
 def _update_metrics(
@@ -112,28 +139,31 @@ def _update_metrics(
     batch: Batch,
     on_prediction: PredictionCallback | None,
 ) -> None:
-    """Images are restored and scored one by one, so that their maps stay in a CPU's cache."""
-    targets = batch.targets[task.name].split(1)
-    for row, (target, frame, name) in enumerate(
+    """Decode and score the images one by one, so that their maps fit into the CPU cache."""
+    targets = torch.split(batch.targets[task.name], 1)
+    for index, (target, placement, image_id) in enumerate(
         zip(targets, batch.placements, batch.ids, strict=True)
     ):
-        height, width = frame.size
-        prediction = decode_prediction(task, predictions, row, frame)
+        height, width = placement.size
+        prediction = decode_prediction(task, predictions, index, placement)
         metrics.update(task, prediction, target[..., :height, :width])
         if on_prediction is not None:
-            on_prediction(task, name, to_hwc(prediction[0]))
+            on_prediction(task, image_id, to_hwc(prediction[0]))
 
 
 def decode_prediction(
     task: Task, predictions: Predictions, index: int, placement: ImagePlacement
 ) -> Tensor:
-    """One image's prediction at its original size, as the task decodes it; a batch of one.
+    """Decode the prediction of one image at its original size.
 
     Args:
-        task: which prediction.
-        predictions: of a batch, from `forward_low_res`.
-        index: the image's place in the batch.
-        placement: its place in the network's input.
+        task: task to decode.
+        predictions: predictions of a batch, from `forward_low_res`.
+        index: index of the image in the batch.
+        placement: position of the image in the network input.
+
+    Returns:
+        The decoded prediction as a batch of one image, as returned by `Task.decode`.
     """
     logits = predictions.logits[task.name][index : index + 1]
     return task.decode_low_res(

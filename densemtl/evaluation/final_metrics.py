@@ -1,4 +1,7 @@
-"""Final metrics: too slow for every validation, so of the best weights alone, in processes."""
+"""Evaluation with final metrics, which are too slow for every validation.
+
+They are computed only for the best weights, in worker processes.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,16 @@ from densemtl.types import Batch, ProtocolName
 
 
 class FinalTaskMetrics(TaskMetrics):
-    """All metrics, the final ones besides; a context, for the processes that count for these.
+    """Metrics of several tasks, including final metrics.
+
+    It is a context manager, which stops the worker processes at the end.
 
     Args:
-        tasks: those to score.
-        protocol: which family of metrics.
-        device: of predictions and targets.
-        num_workers: processes; below 2 this one counts.
+        tasks: tasks to evaluate.
+        protocol: name of the protocol, which defines the metrics.
+        device: device of predictions and targets.
+        num_workers: number of worker processes per final metric; below 2, everything runs in this
+            process.
     """
 
     def __init__(
@@ -56,26 +62,37 @@ class FinalTaskMetrics(TaskMetrics):
         }
 
     def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
-        """Add a task's decoded predictions and targets at original size."""
+        """Add a batch of one task.
+
+        Args:
+            task: task of the prediction.
+            prediction: decoded predictions at original size, as returned by `Task.decode`.
+            target: targets at the same size.
+        """
         super().update(task, prediction, target)
         if task.name not in self._final:
             return
-        # Counts are added one by one as they arrive; torchmetrics asks for an update all the same.
+        # The counts are added by `accumulate`. The empty update prevents a warning of torchmetrics
+        # that `compute` was called before `update`.
         for metric in self._final[task.name]:
             metric.update(prediction[:0], target[:0])
-        # Choosing by a mask copies: a prediction may lie in memory that the next image is put in.
-        labelled = task.compute_valid_mask(target).flatten(1).any(1)
+        # Indexing by a mask copies the prediction, whose memory may be reused for the next image.
+        labeled = task.compute_valid_mask(target).flatten(1).any(1)
         pairs = zip(
-            to_numpy_images(prediction[labelled]), to_numpy_images(target[labelled]), strict=True
+            to_numpy_images(prediction[labeled]), to_numpy_images(target[labeled]), strict=True
         )
         for pair in pairs:
-            for work in self._pools[task.name]:
-                work.submit(pair)
+            for pool in self._pools[task.name]:
+                pool.submit(pair)
 
     def compute(self) -> Scores:
-        """Of all that was added; waits for the processes."""
-        for work in chain.from_iterable(self._pools.values()):
-            work.finish()
+        """Wait for the worker processes and compute the metrics over all batches.
+
+        Returns:
+            {task: {metric: value}}.
+        """
+        for pool in chain.from_iterable(self._pools.values()):
+            pool.finish()
         final = {name: join_scores(metrics) for name, metrics in self._final.items()}
         return {
             name: {**final.get(name, {}), **scores} for name, scores in super().compute().items()
@@ -85,8 +102,8 @@ class FinalTaskMetrics(TaskMetrics):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for work in chain.from_iterable(self._pools.values()):
-            work.close()
+        for pool in chain.from_iterable(self._pools.values()):
+            pool.close()
 
 
 def evaluate_with_final_metrics(
@@ -98,6 +115,21 @@ def evaluate_with_final_metrics(
     num_workers: int = 0,
     on_prediction: PredictionCallback | None = None,
 ) -> Scores:
-    """As `evaluate`, and the final metrics besides, counted by so many processes."""
-    with FinalTaskMetrics(tasks, protocol, execution.device, num_workers) as scorer:
-        return evaluate(model, batches, tasks, protocol, execution, on_prediction, scorer)
+    """Evaluate a model on a split, including final metrics.
+
+    Args:
+        model: model that returns `Predictions`. It is switched to evaluation mode and remains in
+            it.
+        batches: batches that contain each image of the split once.
+        tasks: tasks to evaluate.
+        protocol: name of the protocol, which defines the metrics.
+        execution: device, autocast dtype and memory layout.
+        num_workers: number of worker processes per final metric; below 2, everything runs in this
+            process.
+        on_prediction: function that is called with each prediction, also for images without label.
+
+    Returns:
+        {task: {metric: value}}.
+    """
+    with FinalTaskMetrics(tasks, protocol, execution.device, num_workers) as metrics:
+        return evaluate(model, batches, tasks, protocol, execution, on_prediction, metrics)

@@ -1,15 +1,16 @@
-"""Predictions as files, DIR/TASK/IMAGE.SUFFIX: what this project writes, and what others write.
+"""Reading and writing of predictions as files DIR/TASK/IMAGE.SUFFIX.
 
-    kind          written                      read besides
-    classes       PNG, 8-bit class ids         PNG with a palette; NPY, MAT of whole numbers
-    binary        NPY, float32                 PNG of 8 or 16 bits, v / max
-    depth         NPY, float32 metres          PNG of 16 bits and other integers, millimetres
-    unit vectors  NPY, float32                 PNG of 8 or 16 bits, 2 v / max - 1
-    regression    NPY, float32                 any numbers, in the label's unit
+    kind          written format               further formats that are read
+    classes       PNG, 8-bit class ids         PNG with a palette; NPY, MAT with integers
+    binary        NPY, float32                 8-bit or 16-bit PNG, v / max
+    depth         NPY, float32 in meters       16-bit PNG and other integers, in millimeters
+    unit vectors  NPY, float32                 8-bit or 16-bit PNG, 2 v / max - 1
+    regression    NPY, float32                 any numbers, in the unit of the target
 
-All are at the original image's size. Of two files of one name .npy counts before .png and .mat.
-Written files give back the same scores. Probabilities are not rounded to levels, since where many
-lie close to a threshold, as in flat maps, thin lines hang on the last digit.
+All maps have the original image size. If several files have the same name, .npy is preferred over
+.png and .png over .mat. Files that are written have the same scores when they are read. For this
+reason probabilities are not stored as 8-bit images: in flat maps many probabilities are close to a
+threshold, so that rounding would change the thinned lines.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ from densemtl.types import Size
 SUFFIXES = (".npy", ".png", ".mat")
 
 FOLDER_ALIASES = {"saliency": "sal"}
-"""What published code calls the folder of a task."""
+"""{task: name of its folder in published code}."""
 
 
 def write_prediction(folder: Path, task: Task, name: str, prediction: PredictionMap) -> None:
-    """Write an image's prediction, whole or not at all.
+    """Write the prediction of an image atomically.
 
     Args:
-        folder: holds a folder a task.
-        task: whose prediction it is.
-        name: of the image; its slashes make folders.
-        prediction: decoded, at original size, in a `Sample`'s layout.
+        folder: output folder, which contains one folder per task.
+        task: task of the prediction.
+        name: image id; slashes create subfolders.
+        prediction: decoded prediction at original size, in the layout of `Sample`.
 
     Raises:
-        DataError: the image's name leads out of the folder.
+        DataError: if the image id refers to a path outside the folder.
     """
     if isinstance(task, Classification):
         write_image(_make_path(folder / task.name, name, ".png"), prediction.astype(np.uint8))
@@ -64,36 +65,55 @@ def _make_path(folder: Path, name: str, suffix: str) -> Path:
 
 
 def find_predictions(folder: Path, task: str) -> dict[str, Path] | None:
-    """{image name: file} of a task's predictions; None if there is no folder for them."""
+    """Find the prediction files of a task.
+
+    Args:
+        folder: folder that contains one folder per task.
+        task: name of the task.
+
+    Returns:
+        {image id: file}; None if there is no folder of the task.
+    """
     names = (task, FOLDER_ALIASES.get(task, task))
     root = next((folder / name for name in names if (folder / name).is_dir()), None)
     if root is None:
         return None
     files = [file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in SUFFIXES]
     files.sort(key=lambda file: -SUFFIXES.index(file.suffix.lower()))
-    shown = [file for file in files if not any(part.startswith(".") for part in file.parts)]
-    return {file.as_posix()[: -len(file.suffix)]: root / file for file in shown}
+    visible = [file for file in files if not any(part.startswith(".") for part in file.parts)]
+    return {file.as_posix()[: -len(file.suffix)]: root / file for file in visible}
 
 
 def read_prediction(file: Path, task: Task, size: Size, options: ReadOptions) -> PredictionMap:
-    """A file -> a decoded prediction of a task.
+    """Read a prediction file.
 
     Args:
-        file: one of `find`.
-        task: whose prediction it is.
-        size: of the image.
-        options: what the file does not say.
+        file: file from `find_predictions`.
+        task: task of the prediction.
+        size: (height, width) of the image.
+        options: how the file is interpreted.
+
+    Returns:
+        The decoded prediction, in the layout of `Sample`.
 
     Raises:
-        DataError: missing, corrupt, of another size or number of channels, NaN, infinite, or out
-            of range.
+        DataError: if the file is missing or corrupt, has another size or number of channels, or
+            contains values that are NaN, infinite or out of range.
     """
     prediction = decode_array(_load_array(file, options.mat_key), task, file, options)
     return _fit_size(prediction, size, options.allow_resize, file)
 
 
 def to_decoded_batch(task: Task, prediction: PredictionMap) -> Tensor:
-    """A map in a `Sample`'s layout -> a batch of one as `Task.decode` gives it."""
+    """Convert a prediction to a batch of one image.
+
+    Args:
+        task: task of the prediction.
+        prediction: decoded prediction in the layout of `Sample`.
+
+    Returns:
+        A tensor in the layout that `Task.decode` returns, (1, H, W) or (1, C, H, W).
+    """
     if isinstance(task, CategoricalTask):
         return torch.from_numpy(prediction)[None]
     return to_tensor(prediction[None])
@@ -102,12 +122,14 @@ def to_decoded_batch(task: Task, prediction: PredictionMap) -> Tensor:
 def _load_array(file: Path, key: str | None) -> NDArray[Any]:
     if file.suffix.lower() != ".mat":
         return arrays.read_array(file)
-    variables = {name: value for name, value in arrays.read_mat(file).items() if _is_map(value)}
-    if key in variables:
+    variables: dict[str, NDArray[Any]] = {
+        name: value for name, value in arrays.read_mat(file).items() if _is_map(value)
+    }
+    if key is not None and key in variables:
         return variables[key]
     if len(variables) != 1:
-        held = ", ".join(variables) or "no array"
-        raise DataError(f"{file}: holds {held}; name the predictions' variable by --mat-key")
+        names = ", ".join(variables) or "no array"
+        raise DataError(f"{file}: contains {names}; select the variable with --mat-key")
     return next(iter(variables.values()))
 
 
@@ -122,10 +144,10 @@ def _fit_size(
         return prediction
     if not allow_resize:
         actual, expected = ("x".join(map(str, shape)) for shape in (prediction.shape[:2], size))
-        advice = "predict at original size, or allow resizing by --resize"
         raise DataError(
-            f"{file}: the prediction is {actual} pixels, its image {expected}; {advice}"
+            f"{file}: the prediction has {actual} pixels, its image {expected}; predict at the "
+            "original size, or pass --resize"
         )
     nearest = prediction.dtype.kind in "iu"
-    how = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(prediction, size[::-1], interpolation=how))
+    interpolation = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(prediction, size[::-1], interpolation=interpolation))

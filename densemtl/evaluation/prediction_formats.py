@@ -1,4 +1,4 @@
-"""Predictions from arrays as others store them, with every value checked."""
+"""Conversion of stored arrays to decoded predictions, with validation of all values."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from densemtl.tasks.depth import Depth
 from densemtl.tasks.direction import Direction
 
 MAX_DEPTH_M = 1000.0
-"""Metres beyond which a depth must be millimetres that were taken for metres."""
+"""Depths above this number of meters are assumed to be millimeters by mistake."""
 
 PredictionMap = NDArray[np.generic]
-"""A decoded prediction in a `Sample`'s layout."""
+"""Decoded prediction in the layout of `Sample`."""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How files are understood where they do not say so themselves.
+    """Options of the interpretation of prediction files.
 
     Attributes:
-        allow_resize: accept maps of another size than their image: class ids take the nearest
-            pixel, all else is interpolated bilinearly.
-        first_class_id: the stored id of the first class.
-        mat_key: the variable of .mat files that hold several arrays.
-        normals_axes: the direction in which each channel of stored normals grows.
+        allow_resize: resize maps of another size than their image, class ids by nearest neighbor
+            and other maps bilinearly; otherwise such maps are an error.
+        first_class_id: stored id of the first class.
+        mat_key: name of the variable in .mat files that contain several arrays.
+        normals_axes: direction in which each channel of stored normals increases.
     """
 
     allow_resize: bool = False
@@ -47,30 +47,34 @@ class ReadOptions:
 def decode_array(
     array: NDArray[Any], task: Task, file: Path, options: ReadOptions
 ) -> PredictionMap:
-    """Stored numbers -> what `Task.decode` gives, in a `Sample`'s layout and of any size.
+    """Convert a stored array to a decoded prediction.
 
     Args:
-        array: channels last or first; `predictions.files` tells how each kind of task is stored.
-        task: whose prediction it is.
-        file: named in errors.
-        options: what the file does not say.
+        array: stored array, channels last or first. The formats of each kind of task are listed in
+            `densemtl.evaluation.prediction_files`.
+        task: task of the prediction.
+        file: file of the array, for error messages.
+        options: how the array is interpreted.
+
+    Returns:
+        The prediction like that of `Task.decode`, in the layout of `Sample`.
 
     Raises:
-        DataError: another number of channels, NaN, infinite or out of range.
+        DataError: if the number of channels is wrong, or values are NaN, infinite or out of range.
     """
     if array.dtype.kind not in "buif" or not array.size:
-        raise DataError(f"{file}: needs numbers, this is {array.dtype} {array.shape}")
+        raise DataError(f"{file}: needs numbers, found {array.dtype} {array.shape}")
     if not np.isfinite(array).all():
         count = f"{np.count_nonzero(~np.isfinite(array))} of {array.size} values"
         raise DataError(f"{file}: {count} are NaN or infinite; each pixel needs a prediction")
-    readers = (reader for kind, reader in _DECODERS.items() if isinstance(task, kind))
-    return next(readers, _decode_numbers)(array, task, file, options)
+    decoders = (decoder for kind, decoder in _DECODERS.items() if isinstance(task, kind))
+    return next(decoders, _decode_numbers)(array, task, file, options)
 
 
 def _require_2d(array: NDArray[Any], file: Path) -> NDArray[Any]:
     plane = arrays.to_channels_last(array)
     if plane.ndim != 2:
-        raise DataError(f"{file}: needs one number a pixel, this is {array.dtype} {array.shape}")
+        raise DataError(f"{file}: needs one number per pixel, found {array.dtype} {array.shape}")
     return plane
 
 
@@ -92,12 +96,17 @@ def _decode_depth(
 ) -> PredictionMap:
     plane = _require_2d(array, file)
     if plane.dtype.kind == "b" or plane.dtype == np.uint8:
-        raise DataError(f"{file}: depth of 8 bits has no unit; save 16-bit millimetres or metres")
-    metres = plane.astype(np.float32) * np.float32(1 if plane.dtype.kind == "f" else 1e-3)
-    if np.abs(metres).max() > MAX_DEPTH_M:
-        far = f"{metres[np.abs(metres) > MAX_DEPTH_M][0]:g} m"
-        raise DataError(f"{file}: a depth of {far}; floats must be metres, integers millimetres")
-    return metres
+        raise DataError(
+            f"{file}: 8-bit depth has no unit; save 16-bit integers in millimeters or floats in "
+            "meters"
+        )
+    meters = plane.astype(np.float32) * np.float32(1 if plane.dtype.kind == "f" else 1e-3)
+    if np.abs(meters).max() > MAX_DEPTH_M:
+        depth = f"{meters[np.abs(meters) > MAX_DEPTH_M][0]:g} m"
+        raise DataError(
+            f"{file}: a depth of {depth}; floats must be in meters, integers in millimeters"
+        )
+    return meters
 
 
 def _decode_vectors(
@@ -105,19 +114,24 @@ def _decode_vectors(
 ) -> PredictionMap:
     stored = arrays.to_channels_last(array, task.channels)
     if stored.ndim != 3 or stored.shape[2] != task.channels:
-        raise DataError(f"{file}: needs {task.channels} channels, this array is {array.shape}")
+        raise DataError(f"{file}: needs {task.channels} channels, found shape {array.shape}")
     vectors = stored.astype(np.float32)
     if stored.dtype in (np.uint8, np.uint16):
         vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1
     elif stored.dtype.kind != "f" or np.abs(vectors).max() > 1.01:
-        actual = f"this is {stored.dtype} from {stored.min()} to {stored.max()}"
-        raise DataError(f"{file}: components are floats from -1 to 1, or of 8 or 16 bits; {actual}")
+        raise DataError(
+            f"{file}: components must be floats from -1 to 1 or unsigned 8-bit or 16-bit integers, "
+            f"found {stored.dtype} from {stored.min()} to {stored.max()}"
+        )
     if task.channels != 3:
         return vectors
-    # What the reader of labels makes of each axis; of opposite ones, since it refuses a scene whose
-    # normals face away in the mean.
+    # The rotation to camera axes is found by decoding the unit vectors like a label file. The
+    # opposite vectors are added, because labels whose mean normal faces away are an error.
     axes = np.stack([np.eye(3, dtype=np.float32), -np.eye(3, dtype=np.float32)])
-    return vectors @ label_formats.decode_normals(axes, file, options.normals_axes)[0]
+    rotated: PredictionMap = (
+        vectors @ label_formats.decode_normals(axes, file, options.normals_axes)[0]
+    )
+    return rotated
 
 
 def _decode_numbers(
@@ -132,4 +146,4 @@ _DECODERS: dict[type[Task], Callable[[NDArray[Any], Task, Path, ReadOptions], Pr
     Depth: _decode_depth,
     Direction: _decode_vectors,
 }
-"""For each kind of task; others are numbers."""
+"""{kind of task: decoder}; other tasks are decoded by `_decode_numbers`."""

@@ -1,4 +1,4 @@
-"""Evaluation: every image once, at its original size, padding and void never counted."""
+"""Evaluation of each image at its original size, without padding and ignored pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = [(12, 16), (8, 16), (8, 16), (12, 10), (12, 16)]
 
 
 class Painted(DenseDataset):
-    """Images whose red channel is the class id times 100 and whose green is ten times the depth."""
+    """Images with 100 times the class id in the red channel and 10 times the depth in the green."""
 
     def __init__(self) -> None:
         super().__init__("val", ["semseg", "depth"])
@@ -36,9 +36,9 @@ class Painted(DenseDataset):
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng(index)
         semseg = rng.integers(0, 3, SIZES[index]).astype(np.uint8)
-        metres = rng.integers(1, 9, SIZES[index])
-        image = np.stack([semseg * 100, metres * 10, 0 * semseg], -1).astype(np.uint8)
-        depth = metres.astype(np.float32)
+        meters = rng.integers(1, 9, SIZES[index])
+        image = np.stack([semseg * 100, meters * 10, 0 * semseg], -1).astype(np.uint8)
+        depth = meters.astype(np.float32)
         semseg[rng.random(SIZES[index]) < 0.2] = 255
         depth[rng.random(SIZES[index]) < 0.2] = np.nan
         targets = {"semseg": semseg} | ({"depth": depth} if index != 1 else {})
@@ -46,7 +46,7 @@ class Painted(DenseDataset):
 
 
 class Reader(nn.Module):
-    """Reads class and depth off the image's colours; off by a known error in metres."""
+    """Model that reads class and depth from the colors of the image, with a known depth error."""
 
     def __init__(self, error: float = 0.0) -> None:
         super().__init__()
@@ -70,61 +70,61 @@ def run(tasks, fit="pad", batch_size=3, error=0.0, size=(12, 16), workers=0):
     return evaluate(Reader(error), batches, tasks, "modern", CPU)
 
 
-def test_a_perfect_model_is_perfect_at_original_size(tasks):
+def test_perfect_model_has_perfect_scores_at_original_size(tasks):
     scores = run(tasks)
     assert scores["semseg"]["mIoU"] == 100
     assert scores["depth"]["rmse"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("fit", ["pad", "resize"])
-def test_batch_size_does_not_matter(tasks, fit):
-    """Rounding apart; batches mix images of several sizes, and one that has no depth."""
-    one, other = run(tasks, fit, 1, 0.25), run(tasks, fit, 5, 0.25)
-    for task, scores in one.items():
-        assert other[task] == pytest.approx(scores, rel=1e-6)
+def test_batch_size_does_not_change_scores(tasks, fit):
+    """Equal except for rounding; batches mix images of several sizes and one without depth."""
+    single_images, batches = run(tasks, fit, 1, 0.25), run(tasks, fit, 5, 0.25)
+    for task, scores in single_images.items():
+        assert batches[task] == pytest.approx(scores, rel=1e-6)
 
 
-def test_the_number_of_workers_does_not_matter(tasks):
+def test_number_of_workers_does_not_change_scores(tasks):
     assert run(tasks, error=0.25, workers=2) == run(tasks, error=0.25)
 
 
-def test_a_known_error_is_what_is_reported(tasks):
+def test_rmse_equals_known_error(tasks):
     assert run(tasks, error=0.5)["depth"]["rmse"] == pytest.approx(0.5, rel=1e-5)
 
 
-def test_resized_images_are_scored_at_their_own_size(tasks):
-    """Twice the size and back: each pixel is the mean of its four, dominated by itself."""
+def test_resized_images_are_scored_at_original_size(tasks):
+    """Images are enlarged by 2 and back, so that each pixel has the largest weight in its value."""
     scores = run(tasks[:1], "resize", 5, size=(24, 32))
     assert scores["semseg"]["mIoU"] > 60
 
 
-def test_the_model_is_evaluated_without_gradient_and_in_evaluation_mode(tasks):
+def test_model_is_switched_to_evaluation_mode(tasks):
     model = Reader().train()
     batches = make_eval_loader(EvalDataset(Painted(), (12, 16), "pad"), tasks, 5, 0)
     evaluate(model, batches, tasks, "survey", CPU)
     assert model.modes == [False]
 
 
-def test_every_prediction_can_be_kept(tasks):
-    """Each image once, at its own size, in a sample's layout; also the one that has no depth."""
-    kept: dict[tuple[str, str], np.ndarray] = {}
+def test_callback_gets_each_prediction_once(tasks):
+    """Predictions have the original size and the layout of `Sample`, also without label."""
+    predictions: dict[tuple[str, str], np.ndarray] = {}
     batches = make_eval_loader(EvalDataset(Painted(), (12, 16), "pad"), tasks, 3, 0)
 
-    def keep(task, name, prediction) -> None:
-        assert (task.name, name) not in kept
-        kept[task.name, name] = prediction
+    def store(task, name, prediction) -> None:
+        assert (task.name, name) not in predictions
+        predictions[task.name, name] = prediction
 
-    evaluate(Reader(), batches, tasks, "modern", CPU, keep)
-    assert {key: prediction.shape for key, prediction in kept.items()} == {
+    evaluate(Reader(), batches, tasks, "modern", CPU, store)
+    assert {key: prediction.shape for key, prediction in predictions.items()} == {
         (task.name, str(index)): size for task in tasks for index, size in enumerate(SIZES)
     }
     depth = Painted()[4].targets["depth"]
-    known = np.isfinite(depth)
-    np.testing.assert_allclose(kept["depth", "4"][known], depth[known], rtol=1e-6)
+    valid = np.isfinite(depth)
+    np.testing.assert_allclose(predictions["depth", "4"][valid], depth[valid], rtol=1e-6)
 
 
 class Foreign(nn.Module):
-    """A network that knows nothing of logits at feature resolution."""
+    """Wrapper that hides that a model can return logits at feature resolution."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -135,19 +135,19 @@ class Foreign(nn.Module):
 
 
 @pytest.mark.parametrize(("fit", "size"), [("pad", (33, 47)), ("resize", (40, 50))])
-def test_own_networks_are_scored_as_foreign_ones_are(tasks, fit, size):
-    """From logits at feature resolution, or of the input's size: equal but for rounding."""
+def test_low_res_and_full_size_logits_have_equal_predictions(tasks, fit, size):
+    """Logits at feature resolution and at input size are decoded equally except for rounding."""
     config = make_tiny_experiment("tasks=[{name: semseg, class_names: [floor, wall, door]}, depth]")
     model = build_model(config, tasks)
-    found: list[dict[tuple[str, str], np.ndarray]] = []
+    results: list[dict[tuple[str, str], np.ndarray]] = []
     for network in (model, Foreign(model)):
-        kept: dict[tuple[str, str], np.ndarray] = {}
+        maps: dict[tuple[str, str], np.ndarray] = {}
         batches = make_eval_loader(EvalDataset(Painted(), size, fit), tasks, 3, 0)
-        keep = partial(lambda kept, task, name, map: kept.update({(task.name, name): map}), kept)
-        evaluate(network, batches, tasks, "modern", CPU, keep)
-        found.append(kept)
-    for key, expected in found[1].items():
+        store = partial(lambda maps, task, name, map: maps.update({(task.name, name): map}), maps)
+        evaluate(network, batches, tasks, "modern", CPU, store)
+        results.append(maps)
+    for key, expected in results[1].items():
         if key[0] == "depth":
-            np.testing.assert_allclose(found[0][key], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(results[0][key], expected, rtol=1e-4, atol=1e-5)
         else:
-            assert np.mean(found[0][key] != expected) < 0.01
+            assert np.mean(results[0][key] != expected) < 0.01

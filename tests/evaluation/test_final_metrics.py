@@ -1,4 +1,4 @@
-"""The boundary measure of a run's best weights: once, at the end, whatever happens in between."""
+"""Final metrics, which are computed once for the best weights, also after interruptions."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ from tests.helpers.protocols import boundary
 pytestmark = pytest.mark.usefixtures("no_figures")
 
 EDGE = "tasks=[{name: edge, max_distance: 0.03}]"
-"""On pictures of 32x40 pixels 1.5 of them."""
+"""A distance of 1.5 pixels in images of 32x40 pixels."""
 
 BOTH = EDGE.replace("[", "[semseg, ", 1)
 
 
-def go_on(folder: Path, *overrides: str, max_steps: int | None = None) -> Results:
+def train(folder: Path, *overrides: str, max_steps: int | None = None) -> Results:
+    """Start or resume a run with the task edge."""
     return train_experiment(make_tiny_experiment(EDGE, *overrides), folder, "cpu", max_steps)
 
 
-def refuse(*_: object, **__: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with large steps, whose last weights are not the best ones."""
+    """Finished run with a large learning rate, whose last weights are not the best ones."""
     folder = tmp_path_factory.mktemp("finished")
-    results = go_on(folder, "optim.lr=0.02", "seed=3")
+    results = train(folder, "optim.lr=0.02", "seed=3")
     assert results.step == 4
     return folder
 
 
-def test_a_run_reports_what_is_published(finished: Path) -> None:
+def test_results_contain_boundary_and_pixel_metrics(finished: Path) -> None:
     edge = load_results(finished).tasks["edge"]
     assert (edge.primary_metric, edge.selection_metric) == ("odsF", "pixel_maxF")
     assert set(edge.metrics) == {"odsF", "oisF", "AP", "pixel_maxF", "balanced_nll", "images"}
@@ -58,7 +59,7 @@ def test_a_run_reports_what_is_published(finished: Path) -> None:
     assert edge.metrics["images"] == 4
 
 
-def test_validations_are_spared(finished: Path) -> None:
+def test_validations_during_training_have_no_final_metrics(finished: Path) -> None:
     lines = [line for line in read_log(finished / "log.jsonl") if line["kind"] == "val"]
     assert len(lines) == 2
     assert {key for line in lines for key in line if "edge" in key} == {
@@ -66,8 +67,8 @@ def test_validations_are_spared(finished: Path) -> None:
     }
 
 
-def test_it_is_that_of_the_best_weights(finished: Path) -> None:
-    """By the metric itself, one image after the other, of what the saved weights predict."""
+def test_final_metrics_are_those_of_the_best_weights(finished: Path) -> None:
+    """Compare with the metric, updated image by image with predictions of the saved weights."""
     metric, loaded = (
         boundary("survey", max_distance=0.03),
         load_trained_model(finished, device="cpu"),
@@ -77,61 +78,59 @@ def test_it_is_that_of_the_best_weights(finished: Path) -> None:
         sample = dataset[index]
         decoded = to_decoded_batch(loaded.tasks[0], predictor(sample.image)["edge"])
         metric.update(decoded, torch.as_tensor(sample.targets["edge"])[None])
-    found = load_results(finished).tasks["edge"].metrics
+    metrics = load_results(finished).tasks["edge"].metrics
     assert metric.compute_dict() == pytest.approx(
-        {name: found[name] for name in metric.compute_dict()}
+        {name: metrics[name] for name in metric.compute_dict()}
     )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_says_the_same_with_any_number_of_processes(
-    finished: Path, workers: int
-) -> None:
+def test_number_of_workers_does_not_change_scores(finished: Path, workers: int) -> None:
     results = load_results(finished)
-    again = evaluate_model(
+    evaluated = evaluate_model(
         load_trained_model(finished, [f"loader.num_workers={workers}"], "cpu"), "val"
     )
-    assert again.weights_hash == results.weights_hash
-    assert again.tasks["edge"].metrics == results.tasks["edge"].metrics
+    assert evaluated.weights_hash == results.weights_hash
+    assert evaluated.tasks["edge"].metrics == results.tasks["edge"].metrics
 
 
-def test_killed_before_it_was_done_it_is_done_by_the_next_call_alone(
+def test_interrupted_final_evaluation_is_completed_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(final_metrics, "evaluate_with_final_metrics", refuse)
+        patch.setattr(final_metrics, "evaluate_with_final_metrics", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            go_on(tmp_path)
+            train(tmp_path)
     assert not (tmp_path / RESULTS_FILE).exists()
-    trained = load_weights(tmp_path / "last" / "model.safetensors")
-    monkeypatch.setattr("densemtl.engine.trainer._train_epoch", refuse)
-    monkeypatch.setattr("densemtl.engine.trainer._validate", refuse)
-    completed = go_on(tmp_path)
+    before = load_weights(tmp_path / "last" / "model.safetensors")
+    monkeypatch.setattr("densemtl.engine.trainer._train_epoch", interrupt)
+    monkeypatch.setattr("densemtl.engine.trainer._validate", interrupt)
+    completed = train(tmp_path)
     assert completed.complete
     assert math.isfinite(completed.tasks["edge"].value)
-    now = load_weights(tmp_path / "last" / "model.safetensors")
-    assert now.config_yaml == trained.config_yaml
-    assert all(torch.equal(now.tensors[name], each) for name, each in trained.tensors.items())
-    monkeypatch.setattr(final_metrics, "evaluate_with_final_metrics", refuse)
-    assert go_on(tmp_path).tasks == completed.tasks
+    after = load_weights(tmp_path / "last" / "model.safetensors")
+    assert after.config_yaml == before.config_yaml
+    assert all(torch.equal(after.tensors[name], each) for name, each in before.tensors.items())
+    monkeypatch.setattr(final_metrics, "evaluate_with_final_metrics", interrupt)
+    assert train(tmp_path).tasks == completed.tasks
 
 
-def test_stopped_and_gone_on_equals_never_stopped(tmp_path: Path) -> None:
-    """What is scored at a stop neither changes what follows nor stands for other weights."""
-    first = go_on(tmp_path / "parts", max_steps=3)
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
+    """The evaluation at a stop changes neither the training nor the final scores."""
+    first = train(tmp_path / "resumed", max_steps=3)
     assert math.isfinite(first.tasks["edge"].value)
-    parts, whole = go_on(tmp_path / "parts"), go_on(tmp_path / "whole")
-    assert parts.tasks == whole.tasks
-    assert parts.weights_hash == whole.weights_hash
-    ours, theirs = (
+    resumed, uninterrupted = train(tmp_path / "resumed"), train(tmp_path / "uninterrupted")
+    assert resumed.tasks == uninterrupted.tasks
+    assert resumed.weights_hash == uninterrupted.weights_hash
+    tensors, expected = (
         load_weights(tmp_path / name / "last" / "model.safetensors").tensors
-        for name in ("parts", "whole")
+        for name in ("resumed", "uninterrupted")
     )
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
 
 
-def test_delta_m_reads_it_of_both_sides(tmp_path: Path) -> None:
-    results = go_on(tmp_path / "runs" / "both", BOTH, "baselines=auto", "train.epochs=1")
+def test_delta_m_compares_final_metrics(tmp_path: Path) -> None:
+    results = train(tmp_path / "runs" / "both", BOTH, "baselines=auto", "train.epochs=1")
     edge, baseline = results.tasks["edge"], results.baselines["edge"]
     single = load_results(Path(baseline.file)).tasks["edge"]
     assert baseline.value == single.metrics["odsF"]
@@ -139,10 +138,10 @@ def test_delta_m_reads_it_of_both_sides(tmp_path: Path) -> None:
     assert results.delta_m is not None
 
 
-def test_a_run_without_such_a_task_is_left_alone(
+def test_runs_without_final_metrics_skip_the_final_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(final_metrics, "evaluate_with_final_metrics", refuse)
+    monkeypatch.setattr(final_metrics, "evaluate_with_final_metrics", interrupt)
     results = train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu")
     assert {task: result.selection_metric for task, result in results.tasks.items()} == {
         task: result.primary_metric for task, result in results.tasks.items()
@@ -150,31 +149,31 @@ def test_a_run_without_such_a_task_is_left_alone(
 
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])
-def test_images_without_label_cost_nothing_and_change_nothing(make_task, protocol, rng) -> None:
+def test_images_without_label_are_skipped(make_task, protocol, rng) -> None:
     task = make_task("edge", max_distance=0.1)
     prediction = torch.as_tensor(rng.random((4, 12, 15)), dtype=torch.float32)
     target = torch.as_tensor((rng.random((4, 12, 15)) < 0.2).astype(np.uint8))
     target[1] = IGNORE_INDEX
     counted: list[int] = []
-    with FinalTaskMetrics([task], protocol) as scorer:
-        (work,) = scorer._pools["edge"]
-        count = work._function
-        work._function = lambda pair: (counted.append(len(pair)), count(pair))[1]
-        scorer.update(task, prediction, target)
-        found = scorer.compute()["edge"]
+    with FinalTaskMetrics([task], protocol) as metrics:
+        (pool,) = metrics._pools["edge"]
+        count = pool._function
+        pool._function = lambda pair: (counted.append(len(pair)), count(pair))[1]
+        metrics.update(task, prediction, target)
+        scores = metrics.compute()["edge"]
     metric = boundary(protocol, max_distance=0.1)
     metric.update(prediction[[0, 2, 3]], target[[0, 2, 3]])
     quick = TaskMetrics([task], protocol)
     quick.update(task, prediction, target)
-    assert found == {**metric.compute_dict(), **quick.compute()["edge"]}
-    assert len(counted) == found["images"] == 3
+    assert scores == {**metric.compute_dict(), **quick.compute()["edge"]}
+    assert len(counted) == scores["images"] == 3
 
 
-def test_nothing_to_score_is_nan() -> None:
+def test_scores_without_valid_pixels_are_nan() -> None:
     (task,) = build_tasks(make_tiny_experiment(EDGE))
-    with FinalTaskMetrics([task], "survey") as scorer:
+    with FinalTaskMetrics([task], "survey") as metrics:
         empty = torch.full((2, 8, 9), IGNORE_INDEX, dtype=torch.uint8)
-        scorer.update(task, torch.rand(2, 8, 9), empty)
-        scores = scorer.compute()["edge"]
+        metrics.update(task, torch.rand(2, 8, 9), empty)
+        scores = metrics.compute()["edge"]
     assert all(math.isnan(scores[name]) for name in ("odsF", "oisF", "AP", "pixel_maxF"))
     assert scores["images"] == 0

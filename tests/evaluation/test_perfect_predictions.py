@@ -1,4 +1,4 @@
-"""A network that predicts the labels scores perfectly, through the whole path and at any size."""
+"""Perfect scores of a model that predicts the labels, at any input size."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ NAMES = ["semseg", "human_parts", "depth", "normals", "saliency"]
 MIXED = [(37, 53), (37, 53), (53, 37), (41, 61), (1, 61)]
 ALIKE = [(37, 53)] * 4
 LACKING = ("depth", "human_parts", "edge")
-"""What the second image has no label for."""
+"""Tasks for which the second image has no label."""
 
 
 class NumberedImages(DenseDataset):
-    """Random labels; each image shows nothing but its own number, and one lacks two labels."""
+    """Images that contain only their index, with random labels; one image lacks some labels."""
 
     def __init__(self, tasks, sizes, draw_label) -> None:
         super().__init__("val", [task.name for task in tasks])
@@ -53,7 +53,7 @@ class NumberedImages(DenseDataset):
 
 
 class Oracle(nn.Module):
-    """Knows the labels of the image whose number it sees; makes noise where there are none."""
+    """Model that returns logits of the labels of an image, and noise at ignored pixels."""
 
     def __init__(self, dataset, tasks, fit) -> None:
         super().__init__()
@@ -70,20 +70,21 @@ class Oracle(nn.Module):
         return Predictions(final)
 
     def look_up(self, task, sample, size) -> Tensor:
-        told = 9 * torch.randn(1, task.channels, *sample.size)
+        output = 9 * torch.randn(1, task.channels, *sample.size)
         if task.name in sample.targets:
             target = to_tensor(sample.targets[task.name][None])
-            told = torch.where(task.compute_valid_mask(target)[:, None], logits(task, target), told)
+            valid = task.compute_valid_mask(target)[:, None]
+            output = torch.where(valid, logits(task, target), output)
         if self.fit == "resize":
-            return F.interpolate(told, size=size, mode="nearest-exact")
-        canvas = 9 * torch.randn(1, task.channels, *size)
+            return F.interpolate(output, size=size, mode="nearest-exact")
+        padded = 9 * torch.randn(1, task.channels, *size)
         top, left, height, width = pad_to_size(sample.size, size)[1].box
-        canvas[..., top : top + height, left : left + width] = told
-        return canvas
+        padded[..., top : top + height, left : left + width] = output
+        return padded
 
 
 def logits(task, target) -> Tensor:
-    """What decodes to a label."""
+    """Return logits that decode to the target."""
     if task.name in ("semseg", "human_parts"):
         ids = torch.arange(task.channels).view(1, -1, 1, 1)
         return 30.0 * (target[:, None] == ids)
@@ -93,7 +94,10 @@ def logits(task, target) -> Tensor:
 
 
 def outlines(task, size, rng):
-    """Thin closed lines off the border, where `modern` predicts none, and a block of void."""
+    """Draw thin closed lines and a block of ignored pixels.
+
+    There are no lines at the border, where `modern` predicts none.
+    """
     blurred = cv2.GaussianBlur(rng.random(size), (0, 0), 3)
     inside = np.zeros(size, bool)
     inside[2:-2, 2:-2] = blurred[2:-2, 2:-2] > np.median(blurred)
@@ -117,8 +121,8 @@ FITS = pytest.mark.parametrize(
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])
 @FITS
-def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size):
-    """Made larger by an odd factor, each pixel lies at the middle of its own and comes back."""
+def test_perfect_predictions_have_perfect_scores(make_task, draw_label, protocol, sizes, fit, size):
+    """Enlarging by an odd factor and back is exact, since the centers of pixels coincide."""
     tasks = [make_task(name) for name in NAMES]
     dataset = NumberedImages(tasks, sizes, draw_label)
     batches = make_eval_loader(EvalDataset(dataset, size, fit), tasks, batch_size=3, num_workers=0)
@@ -133,8 +137,8 @@ def test_a_perfect_prediction(make_task, draw_label, protocol, sizes, fit, size)
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])
 @FITS
-def test_perfect_edges(make_task, protocol, sizes, fit, size):
-    """Lines that meet the border are told of in `tests/metrics/boundary/test_metric.py`."""
+def test_perfect_edges_have_perfect_scores(make_task, protocol, sizes, fit, size):
+    """Lines that meet the border are tested in `tests/metrics/boundary/test_metric.py`."""
     tasks, sizes = [make_task("edge")], [each for each in sizes if min(each) > 9]
     dataset = NumberedImages(tasks, sizes, outlines)
     batches = make_eval_loader(EvalDataset(dataset, size, fit), tasks, batch_size=3, num_workers=0)
