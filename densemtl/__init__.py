@@ -39,13 +39,24 @@ _PUBLIC_MODULES = {
     "push_to_hub": "hub.upload",
     "save_pretrained": "hub.upload",
 }
-"""{public name: its module}, imported on first use, so that `import densemtl` itself is light."""
+"""{public name: module that defines it}. Modules are imported on first use, so that
+`import densemtl` is fast."""
 
 __all__ = ["__version__", *_PUBLIC_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562)."""
+    """Import a public name on first access (PEP 562).
+
+    Args:
+        name: attribute of the package.
+
+    Returns:
+        The class or function of that name.
+
+    Raises:
+        AttributeError: if the package has no such public name.
+    """
     if name not in _PUBLIC_MODULES:
         raise AttributeError(f"module 'densemtl' has no attribute {name!r}")
     value = getattr(import_module(f"densemtl.{_PUBLIC_MODULES[name]}"), name)

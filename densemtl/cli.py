@@ -1,4 +1,4 @@
-"""What all command-line tools share: errors as one clear line, exit codes, common arguments."""
+"""Error reporting, exit codes and common arguments of the command-line tools."""
 
 from __future__ import annotations
 
@@ -15,23 +15,30 @@ USER_OS_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.EIO),
 )
-"""What an operating system refuses that is no bug of ours."""
+"""Error numbers of the operating system that the user can fix, such as a full disk."""
 
 EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells report it."""
+"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
 
 OOM_MESSAGES = ("out of memory", "allocate memory", "bad_alloc", "Storage size calculation")
-"""What torch says where it has no memory; most of it is a plain RuntimeError."""
+"""Parts of torch's messages about too little memory, most of which are a plain RuntimeError."""
 
-OOM_HINT = "take fewer images a batch, a smaller input, or a narrower network"
+OOM_HINT = "use a smaller batch, a smaller input or a narrower network"
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
-    """Run a tool's `main`: 0 when it returns, 2 and one `error:` line a fault for the user's own.
+    """Run the `main` function of a tool, report errors and exit the process.
 
-    So are full disks, missing permission, too little memory and the like, wherever they strike.
+    The exit code is 0 if `main` returns, and 130 after Ctrl-C. It is 2 if the user can fix the
+    error: a `UserError`, a full disk, a missing permission or too little memory. Each line of such
+    an error is printed to stderr after `error: `. Other exceptions are bugs and are raised with
+    their traceback.
 
-    Anything else is a bug of ours and keeps its traceback.
+    Args:
+        main: function of a tool without arguments.
+
+    Raises:
+        SystemExit: always, unless `main` raises an exception that is a bug.
     """
     try:
         main()
@@ -63,15 +70,23 @@ def _shorten_error(error: BaseException) -> str:
 
 
 def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
-    """Positional `key=value` arguments that change single values of the configuration."""
+    """Add positional `key=value` arguments that override values of the configuration.
+
+    Args:
+        parser: parser of a tool, changed in place.
+    """
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="change a value of the configuration, such as data.root=/data/NYUDv2 optim.lr=2e-4",
+        help="override configuration values, e.g. data.root=/data/NYUDv2 optim.lr=2e-4",
     )
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """`--device`."""
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    """Add the option `--device`.
+
+    Args:
+        parser: parser of a tool, changed in place.
+    """
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if available)")

@@ -1,4 +1,15 @@
-"""Tasks and networks by name, for programs that bring their own data and training loop."""
+"""Functions that create tasks and models by name, for custom data and training loops.
+
+Example:
+    >>> import torch
+    >>> tasks = create_tasks(["semseg", {"name": "depth", "loss": "berhu"}], data="nyud")
+    >>> [(task.name, task.channels) for task in tasks]
+    [('semseg', 40), ('depth', 1)]
+    >>> model = create_model("hard_sharing", backbone="test_resnet", head="linear", tasks=tasks)
+    >>> predictions = model.eval()(torch.zeros(2, 3, 48, 64, dtype=torch.uint8))
+    >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+    {'semseg': (2, 40, 48, 64), 'depth': (2, 1, 48, 64)}
+"""
 
 from __future__ import annotations
 
@@ -16,27 +27,39 @@ from densemtl.tasks.base import Task
 from densemtl.types import Size
 
 ComponentSpec = str | Mapping[str, Any]
-"""A component: its name, or {"name": .., option: ..}; `package.module:Class` for one's own."""
+"""Name of a component, or {"name": .., option: ..}; `package.module:Class` names a custom class."""
 
 
 def create_tasks(
     tasks: Sequence[ComponentSpec | Task], data: ComponentSpec | None = None
 ) -> list[Task]:
-    """Tasks by name.
+    """Create tasks by name.
 
     Args:
-        tasks: names, {"name": .., "kind": .., option: ..}, or tasks, which stay as they are.
-        data: a dataset whose definitions (class names, say) they take; it need not be on disk.
+        tasks: names, {"name": .., "kind": .., option: ..}, or `Task` objects, which are returned
+            unchanged.
+        data: dataset that provides default options of the tasks, such as class names. Its files
+            are not needed.
+
+    Returns:
+        One `Task` for each entry, in the same order.
 
     Raises:
-        ConfigError: no such task, or a wrong option; one line each.
+        ConfigError: if a task does not exist or an option is wrong; one line per error.
+
+    Example:
+        >>> create_tasks(["human_parts"], data="pascal_context")[0].channels
+        7
+        >>> custom = {"name": "albedo", "kind": "regression", "channels": 3}
+        >>> [task.name for task in create_tasks(["depth", custom])]
+        ['depth', 'albedo']
     """
     named = [_to_component_dict(task) for task in tasks if not isinstance(task, Task)]
     dataset = {} if data is None else {"data": _add_dummy_root(_to_component_dict(data))}
-    _refuse_errors({**dataset, **({"tasks": named} if named else {})})
-    offered = get_task_defaults(ComponentConfig(**dataset["data"])) if dataset else {}
+    _raise_config_errors({**dataset, **({"tasks": named} if named else {})})
+    task_defaults = get_task_defaults(ComponentConfig(**dataset["data"])) if dataset else {}
     return [
-        task if isinstance(task, Task) else _create_task(_to_component_dict(task), offered)
+        task if isinstance(task, Task) else _create_task(_to_component_dict(task), task_defaults)
         for task in tasks
     ]
 
@@ -52,41 +75,34 @@ def create_model(
     img_size: Size | None = None,
     pretrained: bool = False,
 ) -> MultiTaskModel:
-    """A network by the names of its parts.
+    """Create a multi-task model from the names of its components.
 
     Args:
-        decoder: the architecture; see `list_decoders`.
-        backbone: any timm model that gives feature maps.
-        tasks: what is predicted; as for `create_tasks`.
-        auxiliary_tasks: learnt besides, by architectures that can.
-        head: each task's; see `list_heads`.
-        data: as for `create_tasks`.
-        img_size: (height, width) of the input, for backbones that are built for one size.
-        pretrained: start from timm's weights.
+        decoder: decoder that connects backbone and heads; see `list_decoders`.
+        backbone: name of a timm model that returns feature maps.
+        tasks: tasks to predict, as in `create_tasks`.
+        auxiliary_tasks: tasks that are learned but not predicted, if the decoder supports them.
+        head: head of each task; see `list_heads`.
+        data: dataset that provides default options of tasks, as in `create_tasks`.
+        img_size: (height, width) of the input, for backbones that are built for a fixed size.
+        pretrained: load timm's pretrained weights.
 
     Returns:
-        Takes Bx3xHxW RGB in 0..255, uint8 or float, of any size; gives `Predictions`.
+        Model from RGB images (B, 3, H, W), uint8 or float in 0..255, to `Predictions`.
 
     Raises:
-        ConfigError: no such part, or a wrong option; one line each.
-        ModelError: the parts do not go together, or weights cannot be had.
+        ConfigError: if a component does not exist or an option is wrong; one line per error.
+        ModelError: if the components do not fit together or the weights cannot be loaded.
     """
-    size = {} if img_size is None else {"img_size": img_size}
-    sized = {**size, "pretrained": pretrained, **_to_component_dict(backbone)}
-    parts = {
-        "decoder": _to_component_dict(decoder),
-        "head": _to_component_dict(head),
-        "backbone": sized,
-    }
+    parts = {"decoder": _to_component_dict(decoder), "head": _to_component_dict(head)}
+    parts["backbone"] = _to_backbone_dict(backbone, img_size, pretrained)
     named = {"tasks": _to_task_dicts(tasks), "auxiliary_tasks": _to_task_dicts(auxiliary_tasks)}
-    _refuse_errors({**parts, **named})
+    _raise_config_errors({**parts, **named})
     built = create_tasks([*tasks, *auxiliary_tasks], data)
     return build_model_from_components(
-        ComponentConfig(**parts["backbone"]),
-        ComponentConfig(**parts["head"]),
-        ComponentConfig(**parts["decoder"]),
-        built[: len(tasks)],
-        built[len(tasks) :],
+        **{section: ComponentConfig(**part) for section, part in parts.items()},
+        tasks=built[: len(tasks)],
+        auxiliary_tasks=built[len(tasks) :],
     )
 
 
@@ -98,6 +114,13 @@ def _to_component_dict(spec: ComponentSpec) -> dict[str, Any]:
     return {"name": spec} if isinstance(spec, str) else dict(spec)
 
 
+def _to_backbone_dict(
+    spec: ComponentSpec, img_size: Size | None, pretrained: bool
+) -> dict[str, Any]:
+    size = {} if img_size is None else {"img_size": img_size}
+    return {**size, "pretrained": pretrained, **_to_component_dict(spec)}
+
+
 def _to_task_dicts(tasks: Sequence[ComponentSpec | Task]) -> list[dict[str, Any]]:
     return [
         {"name": task.name} if isinstance(task, Task) else _to_component_dict(task)
@@ -106,12 +129,12 @@ def _to_task_dicts(tasks: Sequence[ComponentSpec | Task]) -> list[dict[str, Any]
 
 
 def _add_dummy_root(data: dict[str, Any]) -> dict[str, Any]:
-    """Datasets on disk must be given a folder, which what they offer does not depend on."""
+    """Add a folder to datasets on disk, as `root` is required but does not affect the tasks."""
     on_disk = registry.has_option(registry.get_class("data.datasets", data["name"]), "root")
     return {"root": ".", **data} if on_disk else data
 
 
-def _refuse_errors(values: Mapping[str, Any]) -> None:
+def _raise_config_errors(values: Mapping[str, Any]) -> None:
     translated, renamed = translate_config(values)
     errors = [*(f"{old.path}: {old.message}" for old in renamed), *find_errors(translated)]
     if errors:

@@ -1,4 +1,4 @@
-"""Errors that speak to the person at the keyboard: one line, what, where, what to do."""
+"""Exceptions for errors that the user can fix. Messages say what is wrong, where, and the fix."""
 
 from __future__ import annotations
 
@@ -8,48 +8,57 @@ from textwrap import shorten
 
 
 class UserError(Exception):
-    """Something the user can mend. Tools print its message as one line and exit with 2."""
+    """Base class of errors that the user can fix. Tools print the message and exit with code 2."""
 
 
 class ConfigError(UserError):
-    """A wrong key, type, name or combination in a configuration; may hold several lines."""
+    """Wrong key, type, name or combination in a configuration; one line per error."""
 
 
 class DataError(UserError):
-    """A dataset, file or label that is missing, corrupt or out of range; names the file."""
+    """Dataset, file or label that is missing, corrupt or out of range; names the file."""
 
 
 class ModelError(UserError):
-    """A backbone, head or architecture that cannot be built or combined as asked."""
+    """Backbone, head or decoder that cannot be built or combined as configured."""
 
 
 class CheckpointError(UserError):
-    """A run folder or checkpoint that is missing, corrupt or of another experiment."""
+    """Run folder or checkpoint that is missing, corrupt or of another experiment."""
 
 
 class ResultsError(UserError):
-    """Result files that are missing or cannot be compared with each other."""
+    """Results files that are missing or cannot be compared with each other."""
 
 
 class OutputError(UserError):
-    """A file or folder that cannot be written: a full disk, no permission; names it."""
+    """File or folder that cannot be written (full disk, no permission); names the path."""
 
 
 class WorkerError(UserError):
-    """A process that was to help ended before its work was done."""
+    """Worker process that ended before its work was done."""
 
 
 def suggest(name: str, choices: Iterable[str], otherwise: str = "") -> str:
     """Return a hint for an error message about an unknown name.
 
     Args:
-        name: that is unknown.
+        name: the unknown name.
         choices: all valid names.
-        otherwise: hint where no valid name is similar; if empty, the valid names.
+        otherwise: hint if no valid name is similar; by default, the list of valid names.
+
+    Returns:
+        The hint, to be appended to the message.
+
+    Example:
+        >>> suggest("learning_rte", ["learning_rate", "momentum"])
+        "did you mean 'learning_rate'?"
+        >>> suggest("x", ["b", "a"])
+        'choose from a, b'
     """
     choices = sorted(choices)
     if not choices:
-        return "there are none"
+        return "there are no choices"
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     return (
         f"did you mean {near[0]!r}?" if near else otherwise or f"choose from {', '.join(choices)}"
@@ -57,5 +66,5 @@ def suggest(name: str, choices: Iterable[str], otherwise: str = "") -> str:
 
 
 def shorten_error(error: Exception) -> str:
-    """Kind and words of an error, cut to one line."""
+    """Return the type and message of an error, shortened to one line of 120 characters."""
     return shorten(f"{type(error).__name__}: {error}", 120)

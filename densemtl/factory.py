@@ -1,4 +1,4 @@
-"""From an experiment to its parts: the only file that knows all of them."""
+"""Functions that build the objects of an experiment from its configuration."""
 
 from __future__ import annotations
 
@@ -34,17 +34,28 @@ from densemtl.types import Batch, FeatureInfo, Split
 
 @dataclass(frozen=True)
 class Splits:
-    """The two halves of an experiment's data."""
+    """Datasets of both splits.
+
+    Attributes:
+        train: training split.
+        val: validation split.
+    """
 
     train: DenseDataset
     val: DenseDataset
 
 
 def build_tasks(experiment: ExperimentConfig) -> list[Task]:
-    """One object a task: the dataset's defaults for it, and on top what the user set.
+    """Build the tasks of an experiment, with the dataset's default options.
+
+    Args:
+        experiment: configuration; options of a task override the defaults of the dataset.
+
+    Returns:
+        The tasks in the order of the configuration, without auxiliary tasks.
 
     Raises:
-        ConfigError: the protocol does not score a task, or an added metric does not fit it.
+        ConfigError: if the protocol does not support a task, or an added metric does not fit it.
     """
     tasks = _build_tasks(experiment, experiment.tasks)
     errors = [
@@ -58,26 +69,57 @@ def build_tasks(experiment: ExperimentConfig) -> list[Task]:
 
 
 def build_auxiliary_tasks(experiment: ExperimentConfig) -> list[Task]:
-    """Likewise of those that are learnt besides, so that the tasks profit from them."""
+    """Build the auxiliary tasks of an experiment, which are learned but not evaluated.
+
+    Args:
+        experiment: configuration.
+
+    Returns:
+        The auxiliary tasks in the order of the configuration.
+    """
     return _build_tasks(experiment, experiment.auxiliary_tasks)
 
 
 def _build_tasks(experiment: ExperimentConfig, task_configs: Sequence[TaskConfig]) -> list[Task]:
-    offered = get_task_defaults(experiment.data)
-    return [build_task(entry, offered.get(entry.name, {})) for entry in task_configs]
+    defaults = get_task_defaults(experiment.data)
+    return [build_task(entry, defaults.get(entry.name, {})) for entry in task_configs]
 
 
 def get_task_defaults(data: ComponentConfig) -> dict[str, dict[str, Any]]:
-    """{task: its default options} of a dataset, without looking at its files."""
+    """Return the default options of all tasks that a dataset has labels for.
+
+    The files of the dataset are not read.
+
+    Args:
+        data: configuration of the dataset.
+
+    Returns:
+        {task: {option: value}}.
+
+    Raises:
+        ConfigError: if the dataset does not exist.
+        pydantic.ValidationError: if an option is wrong.
+    """
     cls = registry.get_class("data.datasets", data.name)
-    offered: dict[str, dict[str, Any]] = cls.task_defaults(
+    defaults: dict[str, dict[str, Any]] = cls.task_defaults(
         **registry.parse_options(cls, data.options)
     )
-    return offered
+    return defaults
 
 
 def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
-    """A task of what the user set, on top of defaults."""
+    """Build a task.
+
+    Args:
+        task_config: name, kind, options and added metrics of the task.
+        defaults: {option: value} for options that `task_config` does not set.
+
+    Returns:
+        The task.
+
+    Raises:
+        ConfigError: if the kind of the task does not exist or an option is wrong.
+    """
     options = {**defaults, **task_config.options}
     kind = task_config.kind or options.pop("kind", None) or task_config.name
     options.pop("kind", None)
@@ -87,12 +129,20 @@ def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
 
 
 def build_dataset(experiment: ExperimentConfig, split: Split) -> DenseDataset:
-    """A split, its decoded samples kept in memory or on disk if the experiment asks for it.
+    """Build the dataset of a split, cached as `loader.cache` says.
 
-    Labels of auxiliary tasks are read for training alone.
+    The training split also has the labels of the auxiliary tasks.
+
+    Args:
+        experiment: configuration.
+        split: training or validation split.
+
+    Returns:
+        The dataset, without augmentation.
 
     Raises:
-        DataError: the data is not there, or not as expected.
+        ConfigError: if the dataset does not exist or an option is wrong.
+        DataError: if files of the dataset are missing or not as expected.
     """
     name, options = experiment.data.name, experiment.data.options
     labels = experiment.list_all_task_names() if split == "train" else experiment.list_task_names()
@@ -107,7 +157,7 @@ def build_dataset(experiment: ExperimentConfig, split: Split) -> DenseDataset:
 
 
 def _get_cache_dir(experiment: ExperimentConfig, dataset: DenseDataset) -> Path:
-    """One of its own for whatever changes the samples."""
+    """Return a cache folder whose name depends on everything that affects the samples."""
     data = experiment.data.model_dump_json()
     terms = [__version__, data, dataset.split, *dataset.tasks, dataset.fingerprint()]
     key = hashlib.sha256("\n".join(terms).encode()).hexdigest()[:16]
@@ -116,14 +166,34 @@ def _get_cache_dir(experiment: ExperimentConfig, dataset: DenseDataset) -> Path:
 
 
 def build_splits(experiment: ExperimentConfig) -> Splits:
-    """Both splits."""
+    """Build the datasets of both splits.
+
+    Args:
+        experiment: configuration.
+
+    Returns:
+        Training and validation split, as from `build_dataset`.
+
+    Raises:
+        DataError: if files of the dataset are missing or not as expected.
+    """
     return Splits(build_dataset(experiment, "train"), build_dataset(experiment, "val"))
 
 
 def build_train_loader(
     experiment: ExperimentConfig, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
 ) -> ErrorForwardingDataLoader[Batch]:
-    """Shuffled, augmented batches with the labels of `tasks`."""
+    """Build the data loader of training: shuffled and augmented batches.
+
+    Args:
+        experiment: configuration of input, augmentation and loader.
+        dataset: training split.
+        tasks: tasks whose targets the batches contain.
+        pin_memory: copy batches to page-locked memory, for transfers to a GPU.
+
+    Returns:
+        A data loader that re-raises errors of its worker processes.
+    """
     jitter, pixels = experiment.augment.color_jitter, experiment.augment.albumentations
     view = TrainDataset(
         dataset,
@@ -144,7 +214,17 @@ def build_train_loader(
 def build_eval_loader(
     experiment: ExperimentConfig, dataset: DenseDataset, tasks: Sequence[Task], pin_memory: bool
 ) -> ErrorForwardingDataLoader[Batch]:
-    """Every image once, untouched but for its fit into the input."""
+    """Build the data loader of evaluation: every image once, resized or padded to the input.
+
+    Args:
+        experiment: configuration of input and loader.
+        dataset: split to evaluate.
+        tasks: tasks whose targets the batches contain.
+        pin_memory: copy batches to page-locked memory, for transfers to a GPU.
+
+    Returns:
+        A data loader that re-raises errors of its worker processes.
+    """
     view = EvalDataset(dataset, experiment.input.size, experiment.input.fit)
     loader = experiment.loader
     return make_eval_loader(view, tasks, loader.eval_batch_size, loader.num_workers, pin_memory)
@@ -153,15 +233,19 @@ def build_eval_loader(
 def build_model(
     experiment: ExperimentConfig, tasks: Sequence[Task], pretrained: bool | None = None
 ) -> MultiTaskModel:
-    """The network.
+    """Build the model of an experiment.
 
     Args:
-        experiment: names backbone, decoder and head.
-        tasks: what to predict; auxiliary tasks come from the experiment.
-        pretrained: overrules the backbone's own option; False before a checkpoint is loaded.
+        experiment: configuration of backbone, decoder, head and auxiliary tasks.
+        tasks: tasks to predict.
+        pretrained: overrides `backbone.pretrained`; pass False if a checkpoint is loaded later.
+
+    Returns:
+        The model, on the CPU.
 
     Raises:
-        ModelError: backbone, decoder and head do not go together, or weights cannot be had.
+        ConfigError: if a component does not exist or an option is wrong.
+        ModelError: if the components do not fit together or the weights cannot be loaded.
     """
     auxiliary = build_auxiliary_tasks(experiment)
     options = {"img_size": experiment.input.size, **experiment.backbone.options}
@@ -180,11 +264,21 @@ def build_model_from_components(
     tasks: Sequence[Task],
     auxiliary_tasks: Sequence[Task] = (),
 ) -> MultiTaskModel:
-    """The network of these parts.
+    """Build a model from the configurations of its components.
+
+    Args:
+        backbone: timm model.
+        head: head of each task.
+        decoder: decoder that connects backbone and heads.
+        tasks: tasks to predict.
+        auxiliary_tasks: tasks that are learned but not predicted.
+
+    Returns:
+        The model, on the CPU.
 
     Raises:
-        ConfigError: no such component, or an option that it does not take.
-        ModelError: they do not go together, or weights cannot be had.
+        ConfigError: if a component does not exist or an option is wrong.
+        ModelError: if the components do not fit together or the weights cannot be loaded.
     """
     options = registry.parse_options(Backbone, backbone.options)
 
@@ -192,23 +286,41 @@ def build_model_from_components(
         return Backbone(backbone.name, **options)
 
     def make_head(features: FeatureInfo, channels: int) -> nn.Module:
-        return _create_component("heads", head, features, channels)
+        module: nn.Module = _create_component("heads", head, features, channels)
+        return module
 
     args = [make_backbone, make_head, tasks, *([auxiliary_tasks] if auxiliary_tasks else [])]
     return MultiTaskModel(_create_component("decoders", decoder, *args))
 
 
 def build_balancer(experiment: ExperimentConfig, tasks: Sequence[Task]) -> Balancer:
-    """The rule that weighs the tasks' losses or gradients."""
+    """Build the balancing method of an experiment.
+
+    Args:
+        experiment: configuration of the balancing method.
+        tasks: tasks whose losses or gradients are weighted.
+
+    Returns:
+        The balancing method.
+
+    Raises:
+        ConfigError: if the method does not exist or an option is wrong.
+    """
     balancer: Balancer = _create_component("balancing", experiment.balancing, tasks)
     return balancer
 
 
 def build_trackers(experiment: ExperimentConfig) -> list[Tracker]:
-    """What shows a run while it goes; none is started yet.
+    """Build the trackers of an experiment, without starting them.
+
+    Args:
+        experiment: configuration of the trackers.
+
+    Returns:
+        The trackers in the order of the configuration.
 
     Raises:
-        ConfigError: the extra of one is not installed.
+        ConfigError: if a library that a tracker needs is not installed.
     """
     return [_create_component("trackers", tracker) for tracker in experiment.trackers]
 

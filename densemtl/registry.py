@@ -1,9 +1,17 @@
-"""From a name in a configuration to a class: the file of that name, and nothing else, is imported.
+"""Lookup of components by name, and validation of their options.
 
-`densemtl/<package>/<name>.py` holds the class of the same name (mti_net.py holds MTINet); a
-component of several files is `<name>/<name>.py`. A user's own class is `package.module:Class`. What
-a user may set are the constructor's keyword-only parameters; they are checked against its
+A component is a class in `densemtl/<package>/<name>.py` that is named after the file: `mti_net.py`
+contains `MTINet`. A component of several files is in `<name>/<name>.py`. `package.module:Class`
+names a custom class. Only the module of the requested component is imported. The options of a
+component are the keyword-only parameters of its constructor; they are validated against the type
 annotations.
+
+Example:
+    >>> from densemtl import registry
+    >>> registry.get_class("heads", "linear").__name__
+    'LinearHead'
+    >>> registry.parse_options(registry.get_class("heads", "fpn"), {"width": 64})
+    {'width': 64}
 """
 
 from __future__ import annotations
@@ -25,16 +33,27 @@ OPTIONS_MODEL_CONFIG = ConfigDict(
 )
 
 NOUNS = ("dataset", "head", "metric", "protocol")
-"""What the name of a component's class may end in, beyond the name of its file."""
+"""Suffixes that the class of a component may have in addition to the name of its file."""
 
 
 def list_names(package: str) -> list[str]:
-    """The components of a package, found by reading file names and class lines; imports none."""
-    return sorted(_modules(package))
+    """List the components of a package by scanning its files, without importing them.
+
+    Args:
+        package: package inside densemtl, such as `decoders` or `data.datasets`.
+
+    Returns:
+        Sorted names.
+
+    Example:
+        >>> list_names("heads")
+        ['deeplabv3', 'fpn', 'hrnetv2', 'linear']
+    """
+    return sorted(_find_modules(package))
 
 
-def _modules(package: str) -> dict[str, str]:
-    """{component: its module inside the package}."""
+def _find_modules(package: str) -> dict[str, str]:
+    """Return {component: its module inside the package}."""
     folder = Path(__file__).parent.joinpath(*package.split("."))
     files = [file for file in folder.glob("[!_]*.py") if file.stem != "base"]
     files += [file for file in folder.glob("*/*.py") if file.stem == file.parent.name]
@@ -51,20 +70,31 @@ def _has_component(file: Path) -> bool:
 
 
 def _is_matching_name(class_name: str, file_name: str) -> bool:
-    """Whether a class is the component of a file: `fpn.py` may hold `FPN` or `FPNHead`."""
+    """Return whether a class is the component of a file: `fpn.py` may hold `FPN` or `FPNHead`."""
     name, stem = class_name.lower(), file_name.replace("_", "").lower()
     return name == stem or name in {stem + noun for noun in NOUNS}
 
 
 def get_class(package: str, name: str) -> type[Any]:
-    """The class of a component.
+    """Import the class of a component.
+
+    Args:
+        package: package inside densemtl, such as `decoders`.
+        name: name of the component, or `package.module:Class` of a custom class.
+
+    Returns:
+        The class, not an instance.
 
     Raises:
-        ConfigError: no such component; names the nearest.
+        ConfigError: if the component does not exist; suggests the most similar name.
+
+    Example:
+        >>> get_class("decoders", "mti_net").__name__
+        'MTINet'
     """
     if ":" in name:
         return _import_custom(name)
-    modules = _modules(package)
+    modules = _find_modules(package)
     if name not in modules:
         raise ConfigError(f"no {name!r} in {package.rpartition('.')[2]}: {suggest(name, modules)}")
     module = importlib.import_module(f"densemtl.{package}.{modules[name]}")
@@ -89,14 +119,33 @@ def _import_custom(path: str) -> type[Any]:
 
 
 def get_name(package: str, cls: type[Any]) -> str:
-    """Return the name by which `find` returns a class."""
+    """Return the name by which `get_class` finds a class.
+
+    Args:
+        package: package inside densemtl that the component belongs to.
+        cls: class of the component.
+
+    Returns:
+        The name of the component, or `package.module:Class` for classes outside the package.
+
+    Example:
+        >>> get_name("heads", get_class("heads", "fpn"))
+        'fpn'
+    """
     home, _, stem = cls.__module__.rpartition(".")
     inside = home == f"densemtl.{package}" or home == f"densemtl.{package}.{stem}"
     return stem if inside else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def make_options_model(cls: type[Any]) -> type[BaseModel]:
-    """Return a strict pydantic model of a component's options, with their types and limits."""
+    """Build a strict pydantic model of a component's options.
+
+    Args:
+        cls: class of the component.
+
+    Returns:
+        A model with one field per option, with its type, limits and default.
+    """
     fields: dict[str, Any] = {}
     for definer in reversed(option_classes(cls)):
         hints = get_type_hints(definer.__init__, include_extras=True)
@@ -110,8 +159,14 @@ def make_options_model(cls: type[Any]) -> type[BaseModel]:
 def option_classes(cls: type[Any]) -> list[type[Any]]:
     """Return the classes whose constructors define a component's options, subclasses first.
 
-    These are the class that defines the constructor and, where it passes `**options` on, those
-    above it up to the first that does not.
+    A constructor that accepts `**options` passes them to its base class, so the options of the base
+    class are included as well.
+
+    Args:
+        cls: class of the component.
+
+    Returns:
+        Classes in method resolution order, up to the first one without `**options`.
     """
     classes: list[type[Any]] = []
     for definer in cls.__mro__:
@@ -126,27 +181,59 @@ def option_classes(cls: type[Any]) -> list[type[Any]]:
 
 
 def has_option(cls: type[Any], name: str) -> bool:
-    """Whether a constructor has a parameter of that name."""
+    """Return whether the constructor of a component has a parameter.
+
+    Args:
+        cls: class of the component.
+        name: name of the parameter.
+
+    Returns:
+        True if the constructor, or a base class that it passes options to, has the parameter.
+    """
     return any(
         name in inspect.signature(definer.__init__).parameters for definer in option_classes(cls)
     )
 
 
 def parse_options(cls: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the right types for `cls(..., **options)`; only those that were given.
+    """Validate options and convert them to the types that the constructor expects.
+
+    Args:
+        cls: class of the component.
+        options: {option: value} from a configuration.
+
+    Returns:
+        Converted options for `cls(..., **options)`, without those that were not given.
 
     Raises:
-        pydantic.ValidationError: an unknown option, a wrong type, or a value beyond its limits.
+        pydantic.ValidationError: if an option is unknown, of a wrong type or out of its limits.
+
+    Example:
+        >>> parse_options(get_class("heads", "deeplabv3"), {"atrous_rates": [6, 12]})
+        {'atrous_rates': (6, 12)}
     """
     parsed = make_options_model(cls).model_validate(dict(options))
     return {name: getattr(parsed, name) for name in parsed.model_fields_set}
 
 
 def create(package: str, name: str, *args: Any, options: Mapping[str, Any]) -> Any:
-    """Build a component from what the framework gives and what the user set.
+    """Create a component.
+
+    Args:
+        package: package inside densemtl, such as `decoders`.
+        name: name of the component, or `package.module:Class` of a custom class.
+        *args: positional arguments of the constructor, which the toolkit provides.
+        options: options that the user set.
+
+    Returns:
+        An instance of the component.
 
     Raises:
-        ConfigError: no such component, or options that it does not take.
+        ConfigError: if the component does not exist or an option is wrong.
+
+    Example:
+        >>> create("tasks", "depth", "depth", options={"loss": "berhu"}).name
+        'depth'
     """
     cls = get_class(package, name)
     try:
@@ -160,7 +247,16 @@ def create(package: str, name: str, *args: Any, options: Mapping[str, Any]) -> A
 def format_validation_errors(
     error: ValidationError, prefix: str, model: type[BaseModel]
 ) -> list[str]:
-    """One line an error: where, what, and the nearest valid name of an unknown key."""
+    """Format the errors of a pydantic validation.
+
+    Args:
+        error: exception that pydantic raised.
+        prefix: dotted path of the validated value inside the configuration; may be empty.
+        model: pydantic model that the value was validated with.
+
+    Returns:
+        One line per error: path, reason and, for unknown keys, a similar valid key.
+    """
     lines = []
     for item in error.errors():
         path = ".".join(
@@ -171,7 +267,7 @@ def format_validation_errors(
             lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), valid_keys)}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
-        elif item["type"] in ("too_short", "too_long"):  # which says of itself what it was given
+        elif item["type"] in ("too_short", "too_long"):  # the message includes the actual length
             lines.append(f"{path}: {item['msg']}")
         elif item["type"] == "model_type":
             lines.append(f"{path}: give keys and values, not {reprlib.repr(item['input'])}")
@@ -181,7 +277,15 @@ def format_validation_errors(
 
 
 def list_known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that are valid at a path inside a model."""
+    """List the valid keys at a path inside a model.
+
+    Args:
+        model: pydantic model.
+        path: keys and list indices from the model to the nested section.
+
+    Returns:
+        Names of the fields; empty if there is no section at this path.
+    """
     for part in path:
         field = model.model_fields.get(str(part))
         nested = _find_nested_model(field.annotation) if field else None
@@ -199,40 +303,104 @@ def _find_nested_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def list_decoders() -> list[str]:
-    """Architectures."""
+    """List the decoders.
+
+    Returns:
+        Sorted names, for `decoder.name`.
+
+    Example:
+        >>> {"hard_sharing", "mti_net"} <= set(list_decoders())
+        True
+    """
     return list_names("decoders")
 
 
 def list_heads() -> list[str]:
-    """Task heads."""
+    """List the heads.
+
+    Returns:
+        Sorted names, for `head.name`.
+
+    Example:
+        >>> list_heads()
+        ['deeplabv3', 'fpn', 'hrnetv2', 'linear']
+    """
     return list_names("heads")
 
 
 def list_tasks() -> list[str]:
-    """Tasks, and the generic kinds that tasks of one's own are made from."""
+    """List the tasks, including the generic kinds from which custom tasks are defined.
+
+    Returns:
+        Sorted names, for `tasks` and for the `kind` of a custom task.
+
+    Example:
+        >>> {"semseg", "depth", "normals", "regression"} <= set(list_tasks())
+        True
+    """
     return list_names("tasks")
 
 
 def list_datasets() -> list[str]:
-    """Datasets."""
+    """List the datasets.
+
+    Returns:
+        Sorted names, for `data.name`.
+
+    Example:
+        >>> list_datasets()
+        ['folder', 'nyud', 'pascal_context', 'shards', 'synthetic']
+    """
     return list_names("data.datasets")
 
 
 def list_balancing() -> list[str]:
-    """Rules that weigh losses or gradients."""
+    """List the balancing methods, both loss-weighting and gradient methods.
+
+    Returns:
+        Sorted names, for `balancing.name`.
+
+    Example:
+        >>> {"fixed", "uncertainty", "pcgrad"} <= set(list_balancing())
+        True
+    """
     return list_names("balancing")
 
 
 def list_trackers() -> list[str]:
-    """What can show a run while it goes."""
+    """List the experiment trackers.
+
+    Returns:
+        Sorted names, for `trackers`.
+
+    Example:
+        >>> list_trackers()
+        ['mlflow', 'tensorboard', 'wandb']
+    """
     return list_names("trackers")
 
 
 def list_metrics() -> list[str]:
-    """Metrics, which can be added to a task."""
+    """List the metrics that can be added to a task.
+
+    Returns:
+        Sorted names, for the `metrics` of a task.
+
+    Example:
+        >>> {"miou", "depth", "boundary"} <= set(list_metrics())
+        True
+    """
     return list_names("metrics")
 
 
 def list_protocols() -> list[str]:
-    """Protocols, each of which scores every task by metrics of its own."""
+    """List the evaluation protocols, each of which defines the metrics of every task.
+
+    Returns:
+        Sorted names, for `protocol`.
+
+    Example:
+        >>> list_protocols()
+        ['modern', 'survey']
+    """
     return list_names("metrics.protocols")

@@ -1,9 +1,9 @@
-"""The joints: what flows from files to results, one dataclass an arrow.
+"""Data types that packages exchange, from files to results.
 
-    Sample -> Batch -> features (FeatureInfo) -> Predictions -> losses -> metrics -> results
+    Sample -> Batch -> features (FeatureInfo) -> Predictions -> Losses -> metrics -> results
 
-Void, the value of a pixel that must never count, is 255 in integer maps and NaN in float maps,
-so that a forgotten mask shows at once.
+Ignored pixels, which count neither in losses nor in metrics, have the value 255 in integer maps and
+NaN in float maps, so that a missing mask is noticed immediately.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORE_INDEX = 255
-"""Void in integer label maps; float label maps use NaN."""
+"""Value of ignored pixels in integer label maps; float label maps use NaN."""
 
 SHARED, FUSION = "shared", "fusion"
-"""The parameter groups that are no task's: what all tasks use, and what they meet in."""
+"""Names of the parameter groups that belong to no task: parameters that all tasks share, and
+parameters that combine features of several tasks."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 ProtocolName = str
-"""Of a protocol in `densemtl/metrics/protocols`, or `package.module:Class`."""
+"""Name of a protocol in `densemtl/metrics/protocols`, or `package.module:Class`."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its labels as a dataset reads it, before any augmentation.
+    """Image with its label maps as read by a dataset, before any augmentation.
 
     Attributes:
-        image: HxWx3 uint8 RGB.
-        targets: one array a task, of the image's height and width; a task without label for this
-            image is absent. Classes and binary maps: HxW uint8, void 255. Scalar maps (depth in
-            metres): HxW float32, void NaN. Vector maps (normals): HxWxC float32, void NaN.
-        id: the name of the image inside its dataset.
+        image: RGB image, shape (H, W, 3), uint8.
+        targets: {task: label map} of the image's height and width; a task without labels for this
+            image is absent. Class ids and binary maps: (H, W) uint8, ignored pixels 255. Scalar
+            maps (depth in meters): (H, W) float32, ignored pixels NaN. Vector maps (normals):
+            (H, W, C) float32, ignored pixels NaN.
+        id: image id, unique inside the dataset.
     """
 
     image: NDArray[np.uint8]
@@ -47,18 +49,18 @@ class Sample:
 
     @property
     def size(self) -> Size:
-        """(height, width) of the image."""
+        """Size of the image, (height, width)."""
         return self.image.shape[0], self.image.shape[1]
 
 
 @dataclass(frozen=True)
 class ImagePlacement:
-    """Where the original image lies inside the network's input.
+    """Position of the original image inside the model's input.
 
     Attributes:
-        size: (height, width) of the original image.
-        box: (top, left, height, width) in input pixels covered by the original image; a resize
-            covers all of the input, a pad only a part.
+        size: (height, width) of the original image in pixels.
+        box: (top, left, height, width) in pixels of the input that the original image covers. A
+            resized image covers the whole input, a padded image only a part of it.
     """
 
     size: Size
@@ -67,15 +69,17 @@ class ImagePlacement:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples joined for the network.
+    """Batch of samples for the model.
 
     Attributes:
-        image: Bx3xHxW uint8 RGB.
-        targets: for every task of the run, BxHxW uint8 (classes, binary), Bx1xHxW or BxCxHxW
-            float32; all void where a sample has no label. In training of the image's size; in
-            evaluation of the largest original size, each label in the top left corner.
-        ids: B names.
-        placements: B frames, to bring predictions back to original size.
+        image: RGB images, shape (B, 3, H, W), uint8.
+        targets: {task: targets} for every task of the run, shape (B, H, W) uint8 for class ids and
+            binary maps, (B, 1, H, W) or (B, C, H, W) float32 otherwise. Samples without labels have
+            ignored pixels only. In training, targets have the size of the input. In evaluation,
+            they have the largest original size of the batch, with each label map in the top left
+            corner.
+        ids: image ids, B strings.
+        placements: B positions of the original images, to resize predictions to original size.
     """
 
     image: Tensor
@@ -87,19 +91,35 @@ class Batch:
         return len(self.ids)
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; torch's DataLoader calls this by name."""
+        """Copy the batch to page-locked memory. PyTorch's `DataLoader` calls this method by name.
+
+        Returns:
+            A new batch.
+        """
         targets = {task: target.pin_memory() for task, target in self.targets.items()}
         return Batch(self.image.pin_memory(), targets, self.ids, self.placements)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device, copied asynchronously from pinned memory."""
+        """Copy the batch to a device, asynchronously if it is in pinned memory.
+
+        Args:
+            device: target device.
+
+        Returns:
+            A new batch.
+        """
         move = {task: target.to(device, non_blocking=True) for task, target in self.targets.items()}
         return Batch(self.image.to(device, non_blocking=True), move, self.ids, self.placements)
 
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """Widths and strides of a pyramid of NCHW feature maps, finest first."""
+    """Shapes of a feature pyramid of NCHW maps, finest level first.
+
+    Attributes:
+        channels: number of channels of each level.
+        strides: stride of each level with respect to the input, in pixels.
+    """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
@@ -113,11 +133,11 @@ class Predictions:
     """Logits of all tasks; the same type in training and evaluation.
 
     Attributes:
-        logits: {task: BxCxHxW logits}; from a decoder at feature resolution, from the model at
-            input size unless asked otherwise.
-        aux_logits: further supervised predictions (deep supervision), each {task: logits} at its
-            own resolution and possibly for more tasks than the targets.
-        aux_losses: {name: scalar} auxiliary loss terms of the architecture itself.
+        logits: {task: logits}, shape (B, C, H, W). Decoders return them at feature resolution, the
+            model at input size by default.
+        aux_logits: additional supervised predictions (deep supervision), each {task: logits} at its
+            own resolution, possibly for auxiliary tasks as well.
+        aux_losses: {name: scalar}, auxiliary loss terms of the decoder.
         padded_size: (height, width) of the padded image that `logits` covers, if they are at
             feature resolution. Images are padded on the right and at the bottom.
     """
@@ -130,12 +150,12 @@ class Predictions:
 
 @dataclass(frozen=True)
 class SharingWeights:
-    """How much each task takes from each source, at one place of a network.
+    """Learned weights with which tasks combine features of several sources in one module.
 
     Attributes:
-        tasks: names of the rows: tasks.
-        sources: names of the columns: tasks, experts, stages ..., or one quantity such as entropy.
-        weights: takers x sources, detached.
+        tasks: names of the rows (tasks).
+        sources: names of the columns: tasks, experts or stages, or a quantity such as entropy.
+        weights: shape (tasks, sources), detached.
     """
 
     tasks: tuple[str, ...]
@@ -144,29 +164,33 @@ class SharingWeights:
 
 
 RGBImage = NDArray[np.uint8]
-"""HxWx3 RGB."""
+"""RGB image, shape (H, W, 3), uint8."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a training step minimises.
+    """Losses that a training step minimizes.
 
     Attributes:
-        tasks: {task: scalar}, unweighted, to be balanced.
-        aux_losses: {name: scalar}, the architecture's own terms, added as they are.
+        tasks: {task: scalar}, unweighted; the balancing method computes their weights.
+        aux_losses: {name: scalar}, loss terms of the decoder, added with weight 1.
     """
 
     tasks: dict[str, Tensor]
     aux_losses: dict[str, Tensor] = field(default_factory=dict)
 
     def detach(self) -> Losses:
-        """The numbers without their graph."""
+        """Detach all losses from the autograd graph.
+
+        Returns:
+            New losses with the same values.
+        """
         parts = (self.tasks, self.aux_losses)
         return Losses(*({name: loss.detach() for name, loss in part.items()} for part in parts))
 
 
 Split = Literal["train", "val"]
-
+"""Training or validation split."""
 
 PredictionMaps = dict[str, NDArray[np.generic]]
-"""{task: decoded prediction in a `Sample`'s layout}."""
+"""{task: decoded prediction}, in the layout of `Sample.targets`."""

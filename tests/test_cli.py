@@ -1,4 +1,4 @@
-"""How tools end."""
+"""Exit codes and error output of `densemtl.cli.run_main`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def raising(error: BaseException) -> Callable[[], None]:
     return main
 
 
-def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_success_exits_with_0_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run_main(lambda: None)
     assert end.value.code == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_each_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_print_one_line_each_and_exit_with_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit) as end:
         run_main(raising(ConfigError("a.yaml: x: unknown\nb.yaml: y: missing")))
     assert end.value.code == 2
@@ -42,7 +44,7 @@ def test_each_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         ),
     ],
 )
-def test_what_the_machine_refuses_is_one_line(
+def test_os_errors_print_one_line(
     error: OSError, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
@@ -59,30 +61,30 @@ def test_what_the_machine_refuses_is_one_line(
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     ],
 )
-def test_too_little_memory_is_one_line(
+def test_out_of_memory_prints_one_line(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
         run_main(raising(error))
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: not enough memory: take fewer images a batch")
-    assert told.count("\n") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: not enough memory: use a smaller batch")
+    assert stderr.count("\n") == 1
 
 
-def test_other_runtime_errors_are_bugs() -> None:
+def test_other_runtime_errors_are_raised() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         run_main(raising(RuntimeError("shapes cannot be multiplied")))
 
 
-def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt_prints_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run_main(raising(KeyboardInterrupt()))
     assert end.value.code == EXIT_INTERRUPTED
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_bugs_are_raised_with_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_main(raising(ZeroDivisionError()))
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""densemtl as a library: light to import, networks and tasks by name."""
+"""Public API of the package: fast import, models and tasks by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from densemtl.tasks.classification import Classification
 HEAVY = ("torch", "timm", "cv2", "pydantic")
 
 
-def test_the_import_is_light_and_every_public_name_is_there() -> None:
+def test_import_is_lazy_and_exports_all_public_names() -> None:
     code = f"import sys, densemtl; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -27,7 +27,7 @@ def test_the_import_is_light_and_every_public_name_is_there() -> None:
         densemtl.list_decoder  # noqa: B018
 
 
-def test_names_of_all_parts() -> None:
+def test_list_functions_return_component_names() -> None:
     assert {"hard_sharing", "mti_net"} <= set(densemtl.list_decoders())
     assert {"fpn", "deeplabv3"} <= set(densemtl.list_heads())
     assert {"semseg", "depth", "classification"} <= set(densemtl.list_tasks())
@@ -38,7 +38,7 @@ def test_names_of_all_parts() -> None:
     assert densemtl.list_trackers() == ["mlflow", "tensorboard", "wandb"]
 
 
-def test_a_network_of_any_size_by_names() -> None:
+def test_create_model_accepts_any_image_size() -> None:
     model = densemtl.create_model(
         "mti_net", backbone="test_resnet", tasks=["semseg", "depth"], data="nyud"
     )
@@ -49,9 +49,9 @@ def test_a_network_of_any_size_by_names() -> None:
     }
 
 
-def test_options_and_tasks_of_one_s_own() -> None:
-    own = Classification("material", class_names=["wood", "metal"])
-    tasks = [own, {"name": "albedo", "kind": "regression", "channels": 3}, "edge"]
+def test_create_model_with_custom_tasks_and_options() -> None:
+    custom = Classification("material", class_names=["wood", "metal"])
+    tasks = [custom, {"name": "albedo", "kind": "regression", "channels": 3}, "edge"]
     model = densemtl.create_model(
         {"name": "pad_net", "width": 8},
         backbone={"name": "test_resnet", "output_stride": 16},
@@ -62,10 +62,10 @@ def test_options_and_tasks_of_one_s_own() -> None:
     predictions = model(torch.zeros(1, 3, 32, 32))
     assert [logits.shape[1] for logits in predictions.logits.values()] == [2, 3, 1]
     assert set(predictions.aux_logits[0]) == {"material", "albedo", "edge", "depth"}
-    assert densemtl.create_tasks(tasks)[0] is own
+    assert densemtl.create_tasks(tasks)[0] is custom
 
 
-def test_a_dataset_s_definitions_need_no_files() -> None:
+def test_create_tasks_uses_dataset_defaults_without_files() -> None:
     (parts,) = densemtl.create_tasks(["human_parts"], data="pascal_context")
     assert isinstance(parts, Classification)
     assert parts.channels == 7
@@ -73,7 +73,7 @@ def test_a_dataset_s_definitions_need_no_files() -> None:
     assert coarse.channels == 13
 
 
-def test_backbones_of_one_size() -> None:
+def test_create_model_with_fixed_size_backbone() -> None:
     model = densemtl.create_model(
         "hard_sharing", backbone="hiera_tiny_224", tasks=["depth"], head="linear", img_size=(64, 96)
     )
@@ -81,7 +81,7 @@ def test_backbones_of_one_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoder", "changed", "told"),
+    ("decoder", "changed", "message"),
     [
         ("mti_nt", {}, "decoder.name: no 'mti_nt' in decoders: did you mean 'mti_net'"),
         ({"name": "mtan", "wdth": 3}, {}, "decoder.wdth: unknown key"),
@@ -95,14 +95,16 @@ def test_backbones_of_one_size() -> None:
         ("mtan", {"tasks": []}, "tasks: name at least one task"),
     ],
 )
-def test_mistakes_are_one_line(decoder: Any, changed: dict[str, Any], told: str) -> None:
+def test_wrong_components_are_config_errors(
+    decoder: Any, changed: dict[str, Any], message: str
+) -> None:
     given = {"backbone": "test_resnet", "tasks": ["depth"], **changed}
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as caught:
         densemtl.create_model(decoder, **given)
-    assert told in str(found.value)
+    assert message in str(caught.value)
 
 
-def test_a_size_out_of_range_is_one_line() -> None:
+def test_img_size_out_of_range_is_config_error() -> None:
     with pytest.raises(ConfigError, match=r"^backbone.img_size.0: Input should be greater than"):
         densemtl.create_model(
             "hard_sharing", backbone="test_vit", tasks=["depth"], img_size=(-3, 32)

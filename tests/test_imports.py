@@ -1,4 +1,4 @@
-"""Imports between packages point one way."""
+"""Import rules: no cycles, fixed levels of packages, and one place for each library."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("analysis", "demo", "runs"),
     ("benchmark",),
 )
-"""Packages and modules of densemtl. Each may import those of the levels before its own."""
+"""Packages and modules of densemtl. Each may import only those of earlier levels."""
 
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 
@@ -50,7 +50,7 @@ LIBRARY_USERS = {
     "torch.utils.tensorboard": {"trackers.tensorboard"},
     "torch.distributed": {"distributed", "engine.sharding"},
 }
-"""{library: the only packages or modules that import it}."""
+"""{library: packages or modules that may import it}."""
 
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")
 
@@ -63,17 +63,17 @@ def name_of(file: Path) -> str:
 @cache
 def list_imports(file: Path) -> frozenset[str]:
     """Return the names of all modules that a file imports, including imports in functions."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: relative import"
             module = node.module or ""
             is_package = (ROOT.parent / module.replace(".", "/")).is_dir()
             members = [alias.name for alias in node.names if is_package]
-            found |= {f"{module}.{member}" for member in members} or {module}
-    return frozenset(found)
+            names |= {f"{module}.{member}" for member in members} or {module}
+    return frozenset(names)
 
 
 def list_own_imports(file: Path) -> set[str]:
@@ -91,13 +91,13 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def test_levels_name_everything_once():
+def test_levels_list_each_package_once():
     entries = {name_of(file).partition(".")[0] for file in FILES}
     assert sorted(LEVEL_OF) == sorted(entries)
     assert len(LEVEL_OF) == sum(map(len, LEVELS))
 
 
-def test_there_are_at_most_seven_loose_modules():
+def test_package_has_at_most_seven_loose_modules():
     assert len(list(ROOT.glob("*.py"))) <= 7
 
 
@@ -120,7 +120,7 @@ def test_modules_form_no_cycle():
 
 
 @pytest.mark.parametrize("library", LIBRARY_USERS)
-def test_libraries_are_imported_in_one_place(library):
+def test_libraries_are_imported_only_where_allowed(library):
     users = {
         name_of(file) for file in FILES if any(is_inside(m, {library}) for m in list_imports(file))
     }
@@ -128,7 +128,7 @@ def test_libraries_are_imported_in_one_place(library):
     assert {user for user in users if not is_inside(user, LIBRARY_USERS[library])} == set()
 
 
-def test_every_package_says_what_it_contains():
+def test_packages_have_one_line_docstring():
     for file in FILES:
         if file.name == "__init__.py":
             docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
@@ -136,7 +136,7 @@ def test_every_package_says_what_it_contains():
             assert docstring.partition("\n")[0].endswith("."), file
 
 
-def test_the_package_imports_neither_tools_nor_tests():
+def test_package_does_not_import_tools_or_tests():
     for file in FILES:
         names = list_imports(file)
         assert not any(

@@ -1,4 +1,4 @@
-"""From names to classes: exactly the files, one import each, options checked by the constructor."""
+"""Lookup of components by name, and validation of options by constructor annotations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BASES = {
 
 
 class Plug:
-    """Takes two things from the framework and four from the user."""
+    """Component with two positional arguments and four options."""
 
     def __init__(
         self,
@@ -55,22 +55,22 @@ def plug(monkeypatch) -> str:
 
 
 @pytest.mark.parametrize("package", BASES)
-def test_names_are_the_files_that_hold_a_component(package):
-    """Every concrete subclass that a package defines, public and in a file of its own name."""
+def test_list_names_returns_files_that_define_a_component(package):
+    """Compare with all public subclasses that are defined in a file of the same name."""
     root = importlib.import_module(f"densemtl.{package}")
-    found = set()
+    names = set()
     for info in pkgutil.iter_modules(root.__path__):
         module = importlib.import_module(f"densemtl.{package}.{info.name}")
         for name, cls in inspect.getmembers(module, inspect.isclass):
             own = cls.__module__ == module.__name__ and issubclass(cls, BASES[package])
             if own and name.lower().removesuffix("dataset") == info.name.replace("_", ""):
-                found.add(info.name)
-    assert set(registry.list_names(package)) == found
-    assert found
-    assert all(issubclass(registry.get_class(package, name), BASES[package]) for name in found)
+                names.add(info.name)
+    assert set(registry.list_names(package)) == names
+    assert names
+    assert all(issubclass(registry.get_class(package, name), BASES[package]) for name in names)
 
 
-def test_the_six_tasks_and_four_kinds_are_there():
+def test_list_names_returns_six_tasks_and_four_kinds():
     assert set(registry.list_names("tasks")) >= {
         *("semseg", "human_parts", "depth", "normals", "edge", "saliency"),
         *("classification", "binary", "regression", "direction"),
@@ -81,13 +81,13 @@ def test_the_six_tasks_and_four_kinds_are_there():
     "package",
     ["tasks", "data.datasets", "heads", "decoders", "balancing", "metrics", "metrics.protocols"],
 )
-def test_every_component_takes_options_only_by_keyword_and_annotated(package):
+def test_all_options_of_components_are_annotated(package):
     for name in registry.list_names(package):
         fields = registry.make_options_model(registry.get_class(package, name)).model_fields
         assert all(field.annotation is not inspect.Parameter.empty for field in fields.values())
 
 
-def test_metrics_are_files_or_folders():
+def test_list_names_returns_metrics_in_files_and_folders():
     names = registry.list_names("metrics")
     assert set(names) == {
         *("binary", "boundary", "depth", "miou", "normals", "regression", "calibration_error"),
@@ -97,19 +97,19 @@ def test_metrics_are_files_or_folders():
 
 
 @pytest.mark.parametrize("package", [*BASES, "heads", "metrics"])
-def test_classes_know_their_names(package):
+def test_get_name_inverts_get_class(package):
     for name in registry.list_names(package):
         assert registry.get_name(package, registry.get_class(package, name)) == name
     assert registry.get_name(package, Plug) == f"{__name__}:Plug"
 
 
-def test_naming_components_imports_none(monkeypatch):
+def test_list_names_imports_no_component(monkeypatch):
     monkeypatch.delitem(sys.modules, "densemtl.tasks.edge", raising=False)
     assert "edge" in registry.list_names("tasks")
     assert "densemtl.tasks.edge" not in sys.modules
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_unknown_name_error_suggests_similar_name():
     with pytest.raises(ConfigError, match=r"no 'semsegg' in tasks: did you mean 'semseg'\?"):
         registry.get_class("tasks", "semsegg")
     with pytest.raises(ConfigError, match=r"no 'xyz' in balancing: choose from .*fixed"):
@@ -117,12 +117,12 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize("name", ["base", "__init__", "geometry", "loader"])
-def test_files_without_a_component_are_no_names(name):
+def test_files_without_component_are_not_found(name):
     with pytest.raises(ConfigError):
         registry.get_class("data.datasets", name)
 
 
-def test_own_classes_by_path(plug):
+def test_get_class_imports_custom_class(plug):
     assert registry.get_class("decoders", plug) is Plug
 
 
@@ -137,20 +137,20 @@ def test_own_classes_by_path(plug):
         (".relative:Plug", "cannot import"),
     ],
 )
-def test_own_classes_that_are_not_there(plug, path, message):
+def test_missing_custom_class_is_config_error(plug, path, message):
     with pytest.raises(ConfigError, match=message):
         registry.get_class("decoders", path)
 
 
-def test_suggestions():
+def test_suggest():
     assert suggest("learning_rte", ["learning_rate", "x"]) == ("did you mean 'learning_rate'?")
     assert suggest("zzz", {"b", "a"}) == "choose from a, b"
-    assert suggest("zzz", []) == "there are none"
+    assert suggest("zzz", []) == "there are no choices"
     assert suggest("zzz", {"b", "a"}, "ask") == "ask"
     assert suggest("bb", {"bbb", "a"}, "ask") == "did you mean 'bbb'?"
 
 
-def test_only_the_given_options_are_passed_on_in_their_types(plug):
+def test_parse_options_returns_given_options_in_annotated_types(plug):
     assert registry.parse_options(Plug, {"width": 3}) == {"width": 3}
     options = registry.parse_options(Plug, {"width": 3, "rates": [1, 2.5], "mode": None})
     assert options == {"width": 3, "rates": (1.0, 2.5), "mode": None}
@@ -174,16 +174,16 @@ def test_only_the_given_options_are_passed_on_in_their_types(plug):
         ({"width": 1, "rates": [1, "x"]}, ["toybox:Plug.rates.1: Input should be a valid number"]),
     ],
 )
-def test_wrong_options_are_told_all_at_once(plug, options, lines):
+def test_all_wrong_options_are_reported(plug, options, lines):
     with pytest.raises(ConfigError) as caught:
         registry.create("heads", plug, "features", options=options)
-    told = str(caught.value).splitlines()
-    assert len(told) == len(lines)
-    assert all(line in text for line, text in zip(lines, told, strict=True))
+    errors = str(caught.value).splitlines()
+    assert len(errors) == len(lines)
+    assert all(line in error for line, error in zip(lines, errors, strict=True))
 
 
 class Plus(Plug):
-    """Has an option of its own, and passes the others on."""
+    """Component with one more option that passes other options to its base class."""
 
     def __init__(self, given: str, *, height: int = 1, **options: object) -> None:
         super().__init__(given, **options)
@@ -191,14 +191,14 @@ class Plus(Plug):
 
 
 class Fewer(Plus):
-    """Passes nothing on, so that it takes its own option alone."""
+    """Component with one option that accepts no options of its base class."""
 
     def __init__(self, given: str, *, depth: float = 2.0) -> None:
         super().__init__(given, width=1)
         self.depth = depth
 
 
-def test_options_that_are_passed_on_are_options_too(plug):
+def test_options_of_base_class_are_included(plug):
     assert registry.option_classes(Plus) == [Plus, Plug]
     fields = registry.make_options_model(Plus).model_fields
     assert list(fields) == ["width", "rates", "mode", "deep", "height"]
@@ -210,13 +210,13 @@ def test_options_that_are_passed_on_are_options_too(plug):
         registry.parse_options(Plus, {"width": 2, "hight": 3})
 
 
-def test_what_is_not_passed_on_is_no_option():
+def test_options_of_base_class_are_excluded_without_var_keyword():
     assert registry.option_classes(Fewer) == [Fewer]
     assert list(registry.make_options_model(Fewer).model_fields) == ["depth"]
     assert not registry.has_option(Fewer, "width")
 
 
-def test_inherited_constructors_are_read(plug):
+def test_options_of_inherited_constructor_are_found(plug):
     class Child(Plug):
         pass
 
