@@ -1,4 +1,4 @@
-"""The renderer against geometry worked out independently, and the labels' warps against it."""
+"""The renderer against independent geometry, and label transforms against the renderer."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SCENES = (0, 1, 2)
 GREY = Surface((0.5, 0.5, 0.5))
 
 
-def scene_of(number: int) -> Scene:
+def make_scene(number: int) -> Scene:
     return generate_room(np.random.default_rng(number))
 
 
-def look(scene: Scene, size: Size = SIZE) -> RenderedScene:
+def render_scene(scene: Scene, size: Size = SIZE) -> RenderedScene:
     return render(scene, scene.camera, size)
 
 
-def rays(camera: Camera, size: Size) -> NDArray[np.float32]:
+def compute_rays(camera: Camera, size: Size) -> NDArray[np.float32]:
     columns, rows = camera.compute_ray_slopes(size)
     return np.stack([*np.meshgrid(columns, rows), np.ones(size, np.float32)], -1)
 
 
-def inside(scene: Scene, camera: Camera, size: Size = SIZE) -> NDArray[np.bool_]:
-    """Pixels whose 3x3 neighbourhood shows one flat face of one shape."""
+def find_flat_pixels(scene: Scene, camera: Camera, size: Size = SIZE) -> NDArray[np.bool_]:
+    """Return the pixels whose 3x3 neighborhood shows one flat face of one shape."""
     index = trace_rays(ShapeArrays.from_primitives(scene.primitives), camera, size).shape_index
     faces = np.dstack([index, render(scene, camera, size).normals])
     flat = np.ones(size, np.uint8)
@@ -53,48 +53,48 @@ def inside(scene: Scene, camera: Camera, size: Size = SIZE) -> NDArray[np.bool_]
     return cv2.erode(flat, np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
 
 
-def angles(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def compute_angles(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
 
 
 @pytest.mark.parametrize("number", SCENES)
-def test_normals_have_length_one_and_face_the_camera(number: int) -> None:
-    scene = scene_of(number)
-    view = look(scene)
+def test_normals_are_unit_vectors_that_face_the_camera(number: int) -> None:
+    scene = make_scene(number)
+    view = render_scene(scene)
     np.testing.assert_allclose(np.linalg.norm(view.normals, axis=-1), 1, atol=1e-5)
-    assert ((view.normals * rays(scene.camera, SIZE)).sum(-1) < 0).all()
+    assert ((view.normals * compute_rays(scene.camera, SIZE)).sum(-1) < 0).all()
 
 
 @pytest.mark.parametrize("number", SCENES)
-def test_depth_and_normals_agree_on_flat_faces(number: int) -> None:
-    scene = scene_of(number)
-    view = look(scene)
-    points = rays(scene.camera, SIZE) * view.depth[..., None]
+def test_normals_from_depth_match_normals_on_flat_faces(number: int) -> None:
+    scene = make_scene(number)
+    view = render_scene(scene)
+    points = compute_rays(scene.camera, SIZE) * view.depth[..., None]
     across = np.roll(points, -1, 1) - np.roll(points, 1, 1)
     along = np.roll(points, -1, 0) - np.roll(points, 1, 0)
     derived = np.cross(along, across)
     derived /= np.linalg.norm(derived, axis=-1, keepdims=True) + 1e-12
-    flat = inside(scene, scene.camera)
+    flat = find_flat_pixels(scene, scene.camera)
     assert flat.mean() > 0.3
-    wrong = angles(derived, view.normals)[flat]
+    wrong = compute_angles(derived, view.normals)[flat]
     assert np.median(wrong) < 0.1
     assert wrong.max() < 1
 
 
-def around(primitives: list[Primitive]) -> Scene:
-    """Shapes inside an otherwise empty scene of two metres' half side."""
+def enclose(primitives: list[Primitive]) -> Scene:
+    """Return a scene of shapes in an otherwise empty cube with half side 2 m."""
     shell = ObjectBuilder(0, 0, 0, get_class_id("wall"), 0, primitives=primitives)
     for axis in range(3):
         for side in (-1, 1):
-            centre, size = [0.0] * 3, [5.0] * 3
-            centre[axis], size[axis] = side * 2.5, 1.0
-            shell.add_box((centre[0], centre[1], centre[2]), (size[0], size[1], size[2]), GREY)
-    scene = scene_of(0)
+            center, size = [0.0] * 3, [5.0] * 3
+            center[axis], size[axis] = side * 2.5, 1.0
+            shell.add_box((center[0], center[1], center[2]), (size[0], size[1], size[2]), GREY)
+    scene = make_scene(0)
     return replace(scene, primitives=tuple(primitives), room_size=(4.0, 4.0, 4.0))
 
 
 def test_wall_straight_ahead_has_constant_depth() -> None:
-    view = render(around([]), Camera((0, 0, -1)), SIZE)
+    view = render(enclose([]), Camera((0, 0, -1)), SIZE)
     middle = (slice(30, 66), slice(40, 80))
     np.testing.assert_allclose(view.depth[middle], 3, atol=1e-5)
     np.testing.assert_allclose(view.normals[middle], np.broadcast_to([0, 0, -1], (36, 40, 3)))
@@ -104,27 +104,27 @@ def test_sphere_matches_the_quadratic_formula() -> None:
     ball = ObjectBuilder(0.2, 0.3, 0, get_class_id("plant"), 1)
     ball.add_ellipsoid((0, 0.1, 0), (1, 1, 1), GREY)
     camera = Camera((0, 0, -1.5))
-    view = render(around(ball.primitives), camera, SIZE)
-    direction = rays(camera, SIZE).astype(np.float64)
+    view = render(enclose(ball.primitives), camera, SIZE)
+    direction = compute_rays(camera, SIZE).astype(np.float64)
     offset = np.array(camera.position) - [0.2, -0.1, 0.3]
     a, b = (direction**2).sum(-1), direction @ offset
-    found = b**2 - a * (offset @ offset - 0.25)
+    discriminant = b**2 - a * (offset @ offset - 0.25)
     hit = view.instance == 1
-    np.testing.assert_array_equal(hit, found > 0)
-    depth = (-b - np.sqrt(np.where(found > 0, found, 0))) / a
+    np.testing.assert_array_equal(hit, discriminant > 0)
+    depth = (-b - np.sqrt(np.where(discriminant > 0, discriminant, 0))) / a
     np.testing.assert_allclose(view.depth[hit], depth[hit], rtol=1e-4)
     normal = (offset + direction * depth[..., None])[hit] / 0.5
-    assert angles(view.normals[hit], normal.astype(np.float32)).max() < 0.5
+    assert compute_angles(view.normals[hit], normal.astype(np.float32)).max() < 0.5
 
 
-def test_capsule_pixels_lie_at_its_radius_from_its_axis() -> None:
+def test_capsule_points_have_the_distance_of_its_radius_from_its_axis() -> None:
     start, end = np.array([-0.6, -0.2, 0.1]), np.array([0.5, -0.7, 0.6])
     limb = ObjectBuilder(0, 0, 0, get_class_id("person"), 1)
     limb.add_capsule((-0.6, 0.2, 0.1), (0.5, 0.7, 0.6), 0.25, GREY, part=1)
     camera = Camera((0, -0.4, -1.5))
-    view = render(around(limb.primitives), camera, SIZE)
+    view = render(enclose(limb.primitives), camera, SIZE)
     hit = view.parts == 1
-    points = (np.array(camera.position) + rays(camera, SIZE) * view.depth[..., None])[hit]
+    points = (np.array(camera.position) + compute_rays(camera, SIZE) * view.depth[..., None])[hit]
     share = np.clip((points - start) @ (end - start) / ((end - start) ** 2).sum(), 0, 1)
     distance = np.linalg.norm(points - (start + share[:, None] * (end - start)), axis=1)
     assert hit.sum() > 300
@@ -133,30 +133,30 @@ def test_capsule_pixels_lie_at_its_radius_from_its_axis() -> None:
 
 @pytest.mark.parametrize("angle", [-25.0, 10.0, 40.0])
 @pytest.mark.parametrize("number", SCENES)
-def test_warped_labels_match_a_rolled_camera(
+def test_rotated_labels_match_a_rolled_camera(
     number: int, angle: float, make_task: Callable[..., Task]
 ) -> None:
-    """A camera rolled clockwise sees the picture turned counter-clockwise, depth unchanged."""
-    scene = scene_of(number)
+    """An image of a camera rolled clockwise is rotated counter-clockwise; depth is unchanged."""
+    scene = make_scene(number)
     size = (100, 100)
-    plain = look(scene, size)
+    plain = render_scene(scene, size)
     camera = replace(scene.camera, roll=scene.camera.roll + math.radians(angle))
     rolled = render(scene, camera, size)
     geometry = GeometricTransform((0, 0, *size), size, angle=angle)
     classes = make_task("semseg").transform_label(plain.semseg, geometry)
     normals = make_task("normals").transform_label(plain.normals, geometry)
     depth = make_task("depth").transform_label(plain.depth, geometry)
-    seen = (classes != 255) & inside(scene, camera, size)
-    assert seen.mean() > 0.25
-    assert (classes == rolled.semseg)[seen].mean() > 0.99
-    assert np.median(angles(normals, rolled.normals)[seen]) < 0.1
-    assert (angles(normals, rolled.normals)[seen] < 1).mean() > 0.98
-    assert np.median(np.abs(depth / rolled.depth - 1)[seen]) < 0.01
+    valid = (classes != 255) & find_flat_pixels(scene, camera, size)
+    assert valid.mean() > 0.25
+    assert (classes == rolled.semseg)[valid].mean() > 0.99
+    assert np.median(compute_angles(normals, rolled.normals)[valid]) < 0.1
+    assert (compute_angles(normals, rolled.normals)[valid] < 1).mean() > 0.98
+    assert np.median(np.abs(depth / rolled.depth - 1)[valid]) < 0.01
 
 
-def magnified(scene: Scene, zoom: float) -> Scene:
-    """The same scene at 1 / zoom of its size, as seen from the same camera in the same place."""
-    eye = np.array(scene.camera.position)
+def shrink_scene(scene: Scene, zoom: float) -> Scene:
+    """Return the scene at 1 / zoom of its size, including the position of its camera."""
+    position = np.array(scene.camera.position)
     primitives = tuple(
         shape._replace(
             center=tuple((np.array(shape.center) / zoom).tolist()),
@@ -164,32 +164,32 @@ def magnified(scene: Scene, zoom: float) -> Scene:
         )
         for shape in scene.primitives
     )
-    camera = replace(scene.camera, position=tuple((eye / zoom).tolist()))
+    camera = replace(scene.camera, position=tuple((position / zoom).tolist()))
     return replace(scene, primitives=primitives, camera=camera)
 
 
 @pytest.mark.parametrize("number", SCENES)
-def test_zoomed_depth_matches_a_smaller_world_through_a_longer_lens(
+def test_zoomed_depth_matches_a_smaller_scene_with_a_longer_focal_length(
     number: int, make_task: Callable[..., Task]
 ) -> None:
-    """What "depth / zoom" is exactly true of.
+    """Depth divided by the zoom is exact for a smaller scene and a longer focal length.
 
-    A longer lens alone magnifies the picture and leaves depth as it was. To a network, which
-    assumes one lens, the magnified picture looks like one taken with the old lens of a world
-    that is nearer. Cropped and resized pixels of `zoom` show, ray by ray, the world shrunk to
-    1 / zoom about the camera, seen through a lens `zoom` times longer: all directions are those of
-    the magnified picture and every depth is divided by `zoom`.
+    A longer focal length alone magnifies the image and does not change depth. A network assumes a
+    constant focal length, so the magnified image looks to it like an image of a closer scene. A
+    crop that is magnified by `zoom` shows, ray by ray, the scene scaled by 1 / zoom around the
+    camera at a focal length multiplied by `zoom`: the ray directions are those of the magnified
+    image, and each depth is divided by `zoom`.
     """
-    zoom, scene = 2, scene_of(number)
-    plain = look(scene)
-    near = magnified(scene, zoom)
+    zoom, scene = 2, make_scene(number)
+    plain = render_scene(scene)
+    near = shrink_scene(scene, zoom)
     camera = replace(near.camera, focal_length=scene.camera.focal_length * zoom)
     closer = render(near, camera, SIZE)
     box = (SIZE[0] // 4, SIZE[1] // 4, SIZE[0] // 2, SIZE[1] // 2)
     geometry = GeometricTransform(box, SIZE, scale=zoom)
     classes = make_task("semseg").transform_label(plain.semseg, geometry)
     depth = make_task("depth").transform_label(plain.depth, geometry)
-    flat = inside(near, camera)
+    flat = find_flat_pixels(near, camera)
     assert (classes == closer.semseg)[flat].mean() > 0.98
     error = np.abs(depth / closer.depth - 1)[flat]
     assert np.median(error) < 0.01
@@ -198,12 +198,12 @@ def test_zoomed_depth_matches_a_smaller_world_through_a_longer_lens(
     assert wrong > 1.9 * depth.mean()
 
 
-def mirrored(scene: Scene) -> Scene:
-    """The scene reflected in the plane x = 0, its camera too."""
+def mirror_scene(scene: Scene) -> Scene:
+    """Return the scene and its camera reflected in the plane x = 0."""
 
     def reflect(shape: Primitive) -> Primitive:
         x, y, z = shape.center
-        # Each own axis is reflected; shapes are symmetric, so handedness does not matter.
+        # Each local axis is reflected. Shapes are symmetric, so handedness does not matter.
         axes = np.array(shape.axes).reshape(3, 3) * [-1, 1, 1]
         return shape._replace(center=(-x, y, z), axes=tuple(axes.ravel().tolist()))
 
@@ -220,8 +220,11 @@ def mirrored(scene: Scene) -> Scene:
 
 @pytest.mark.parametrize("number", SCENES)
 def test_flipped_labels_match_a_mirrored_scene(number: int, make_task: Callable[..., Task]) -> None:
-    scene = scene_of(number)
-    plain, mirror = look(scene), render(mirrored(scene), mirrored(scene).camera, SIZE)
+    scene = make_scene(number)
+    plain, mirror = (
+        render_scene(scene),
+        render(mirror_scene(scene), mirror_scene(scene).camera, SIZE),
+    )
     flip = GeometricTransform((0, 0, *SIZE), SIZE, flip=True)
     for task, label, expected in (
         ("semseg", plain.semseg, mirror.semseg),
