@@ -1,1 +1,1 @@
-"""Train a grid of runs and report how they compare."""
+"""Benchmarks: grids of training runs, and reports that compare them."""

@@ -1,4 +1,4 @@
-"""What a report is made of: the finished runs of each group, their table and their differences."""
+"""Content of a report: finished runs of each group, rows of the table, and differences."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from densemtl.results import tables
 from densemtl.results.results import Results, load_results
 
 MEMORY_COLUMNS = {"peak_rss_mib": "peak RSS MiB", "peak_cuda_mib": "peak CUDA MiB"}
-"""{key in a run's memory file: column}."""
+"""{key in the memory file of a run: column of the table}."""
 
 
 @dataclass(frozen=True)
 class GroupResults:
-    """A group, and by seed the results and folders of those of its runs that are finished."""
+    """Results of the finished runs of a group.
+
+    Attributes:
+        group: the group of runs.
+        results: {seed: results} of finished runs.
+        folders: {seed: run folder} of finished runs.
+    """
 
     group: RunGroup
     results: dict[int, Results]
@@ -28,7 +34,14 @@ class GroupResults:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One metric of a group against its rival's."""
+    """Difference of one metric between a group and its reference.
+
+    Attributes:
+        name: name of the group.
+        reference: name of the group that it is compared with.
+        metric: column of the metric, with an arrow for its direction.
+        difference: statistics of the paired differences over seeds.
+    """
 
     name: str
     reference: str
@@ -37,26 +50,40 @@ class ComparisonRow:
 
 
 def collect_results(plan: BenchmarkPlan) -> list[GroupResults]:
-    """All groups, with no results where there are none yet."""
-    outcomes = []
+    """Load the results of all finished runs.
+
+    Args:
+        plan: all runs of the benchmark.
+
+    Returns:
+        One item per group, which may have no results yet.
+    """
+    groups = []
     for group in plan.groups:
-        tried = {run.experiment.seed: load_finished_results(run) for run in group.runs}
-        done = {seed: results for seed, results in tried.items() if results is not None}
+        by_seed = {run.experiment.seed: load_finished_results(run) for run in group.runs}
+        finished = {seed: results for seed, results in by_seed.items() if results is not None}
         folders = {run.experiment.seed: run.folder for run in group.runs}
-        outcomes.append(GroupResults(group, done, {seed: folders[seed] for seed in done}))
-    return outcomes
+        groups.append(GroupResults(group, finished, {seed: folders[seed] for seed in finished}))
+    return groups
 
 
 def make_table_rows(groups: Sequence[GroupResults]) -> list[tables.Row]:
-    """Single tasks first, then the groups, with what they cost."""
-    singles: dict[str, dict[int, dict[str, Path]]] = defaultdict(dict)
-    for outcome in groups:
-        for seed, results in outcome.results.items():
+    """Make the rows of the results table, with costs and peak memory.
+
+    Args:
+        groups: result of `collect_results`.
+
+    Returns:
+        One row of single-task baselines per backbone, then one row per group with results.
+    """
+    baselines: dict[str, dict[int, dict[str, Path]]] = defaultdict(dict)
+    for group_results in groups:
+        for seed, results in group_results.results.items():
             files = {task: Path(baseline.file) for task, baseline in results.baselines.items()}
             if files:
-                singles[outcome.group.backbone][seed] = files
-    rows = [_make_single_task_row(backbone, by_seed) for backbone, by_seed in singles.items()]
-    return [*rows, *(_make_group_row(outcome) for outcome in groups if outcome.results)]
+                baselines[group_results.group.backbone][seed] = files
+    rows = [_make_single_task_row(backbone, by_seed) for backbone, by_seed in baselines.items()]
+    return [*rows, *(_make_group_row(each) for each in groups if each.results)]
 
 
 def _make_group_row(group_results: GroupResults) -> tables.Row:
@@ -70,7 +97,7 @@ def _make_group_row(group_results: GroupResults) -> tables.Row:
 
 
 def _make_single_task_row(backbone: str, by_seed: dict[int, dict[str, Path]]) -> tables.Row:
-    """Networks of one task each, taken together: costs are added up."""
+    """Return the row of all single-task baselines of a backbone; their costs are summed."""
     cells: dict[str, list[float]] = defaultdict(list)
     for files in by_seed.values():
         sums: dict[str, float] = defaultdict(float)
@@ -86,12 +113,19 @@ def _make_single_task_row(backbone: str, by_seed: dict[int, dict[str, Path]]) ->
 
 
 def compare_groups(groups: Sequence[GroupResults]) -> Iterator[ComparisonRow]:
-    """Of every group that is not its own rival, over the seeds that both have finished."""
-    by_name = {outcome.group.name: outcome for outcome in groups}
-    for outcome in groups:
-        group = outcome.group
+    """Compare every group with its reference, over the seeds that are finished in both.
+
+    Args:
+        groups: result of `collect_results`; must include every reference that is named.
+
+    Yields:
+        One row per group and metric; groups that are their own reference are omitted.
+    """
+    by_name = {group_results.group.name: group_results for group_results in groups}
+    for group_results in groups:
+        group = group_results.group
         if group.reference != group.name:
-            yield from _compare_with_reference(outcome, by_name[group.reference])
+            yield from _compare_with_reference(group_results, by_name[group.reference])
 
 
 def _compare_with_reference(
@@ -115,7 +149,7 @@ def _compare_with_reference(
 
 
 def _get_primary_metrics(results: Results) -> dict[tuple[str, bool], float]:
-    """{(column, whether higher is better): number}, those left out that had nothing to score."""
+    """Return {(column, whether higher is better): value}; metrics without a value are omitted."""
     values = {
         (
             f"{task} {result.primary_metric} {tables.ARROWS[result.higher_is_better]}",

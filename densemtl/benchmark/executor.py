@@ -1,4 +1,4 @@
-"""A suite's runs worked off: references before anything that is compared with them."""
+"""Execution of a benchmark: baselines are trained before the runs that are compared with them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from densemtl.benchmark.run_status import check_same_experiment
 from densemtl.errors import ConfigError
 
 LOCK_NAME = ".lock"
+"""File in the output folder that is locked while a benchmark is running."""
 
 
 def run_benchmark(plan: BenchmarkPlan, output: Path, launcher: Launcher) -> list[BenchmarkRun]:
-    """Train whatever is not finished yet -> the runs that failed.
+    """Train all runs that are not finished yet.
 
-    Stopped at any moment, the same call goes on from the last checkpoints.
+    After an interruption at any time, the same call resumes from the last checkpoints.
 
     Args:
-        plan: the runs.
-        output: their common folder, which one call at a time may write to.
-        launcher: who trains.
+        plan: all runs of the benchmark.
+        output: folder that contains all runs; only one call at a time may write to it.
+        launcher: launcher that trains the runs.
+
+    Returns:
+        The runs that failed, including those that were not started because a baseline failed.
 
     Raises:
-        ConfigError: a folder holds another experiment, or another call is at work.
+        ConfigError: if a run folder contains another experiment, or another call is running.
     """
     with _exclusive_lock(output):
         for run in (*plan.baselines, *plan.runs):
@@ -44,5 +48,8 @@ def _exclusive_lock(output: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"{output}: another benchmark is at work in this folder") from None
+            raise ConfigError(
+                f"{output}: another benchmark is running in this folder (wait until it has ended,"
+                f" or choose another --output)"
+            ) from None
         yield

@@ -1,4 +1,4 @@
-"""The grid of runs that a suite stands for, and the single-task references before them."""
+"""Grid of training runs defined by a benchmark configuration, and their single-task baselines."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from densemtl.results.results import BASELINES
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """One training, in a folder of its own.
+    """One training run.
 
     Attributes:
-        title: on the terminal.
-        experiment: what is trained.
-        folder: where.
-        required_folders: folders of the runs that must be finished before.
+        title: title on the terminal and in the report.
+        experiment: configuration of the run.
+        folder: run folder.
+        required_folders: folders of the baselines that must be finished first.
     """
 
     title: str
@@ -39,13 +39,15 @@ class BenchmarkRun:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ by their seed alone.
+    """Runs that differ only in their seed.
 
     Attributes:
-        name: the architecture's, and the backbone's and balancing's where there are several.
-        backbone: where there are several, else empty.
-        reference: name of the group that it is held against; its own if that is the reference.
-        runs: one a seed.
+        name: name of the decoder, followed by those of the backbone and the balancing method if
+            the benchmark has several of them.
+        backbone: name of the backbone if the benchmark has several of them, else empty.
+        reference: name of the group that this group is compared with; the own name for the
+            reference itself.
+        runs: one run per seed.
     """
 
     name: str
@@ -56,7 +58,12 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """All runs of a suite: the groups', and before them the single-task references'."""
+    """All runs of a benchmark.
+
+    Attributes:
+        groups: groups of runs.
+        baselines: single-task runs, which are trained first.
+    """
 
     groups: tuple[RunGroup, ...]
     baselines: tuple[BenchmarkRun, ...]
@@ -68,49 +75,57 @@ class BenchmarkPlan:
 
 
 def make_plan(config: BenchmarkConfig, config_file: Path, output: Path) -> BenchmarkPlan:
-    """The grid of a suite.
+    """Make all runs of a benchmark.
 
     Args:
-        config: it.
-        config_file: where it was read from.
-        output: folder of all runs.
+        config: configuration of the benchmark.
+        config_file: file that it was read from.
+        output: folder that will contain all runs.
+
+    Returns:
+        The groups of runs and their baselines. Equal baselines of several runs are trained once.
 
     Raises:
-        ConfigError: one line for each thing that is wrong in the base, an override, a component.
+        ConfigError: if the base, an override or a component is invalid; one line per error.
     """
     errors: dict[str, None] = {}
     groups: list[RunGroup] = []
-    references: dict[Path, BenchmarkRun] = {}
-    for name, backbone, rival, chosen in _iter_combinations(config):
+    baselines: dict[Path, BenchmarkRun] = {}
+    for name, backbone, reference, sections in _iter_combinations(config):
         runs = []
         for seed in config.seeds:
             try:
-                experiment = _build_experiment(config, config_file, {**chosen, "seed": seed})
+                experiment = _build_experiment(config, config_file, {**sections, "seed": seed})
             except ConfigError as error:
                 errors |= dict.fromkeys(str(error).splitlines())
                 continue
-            singles = _make_baseline_runs(experiment, output)
-            references |= {single.folder: single for single in singles.values()}
-            runs.append(_make_run(name, experiment, output, singles))
-        groups.append(RunGroup(name, backbone, rival, tuple(runs)))
+            task_baselines = _make_baseline_runs(experiment, output)
+            baselines |= {baseline.folder: baseline for baseline in task_baselines.values()}
+            runs.append(_make_run(name, experiment, output, task_baselines))
+        groups.append(RunGroup(name, backbone, reference, tuple(runs)))
     if errors:
         raise ConfigError("\n".join(errors))
-    return BenchmarkPlan(tuple(groups), tuple(references.values()))
+    return BenchmarkPlan(tuple(groups), tuple(baselines.values()))
 
 
 def _iter_combinations(config: BenchmarkConfig) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """(name, backbone, rival's name, {section: entry}) of every group."""
+    """Yield (name, backbone, name of the reference, {section: entry}) of every group."""
     reference = config.reference or make_entry_names(getattr(config, config.comparison_axis))[0]
-    for backbone, net in _list_axis("backbone", config.backbones):
-        for balancing, weighting in _list_axis("balancing", config.balancing):
+    by_method = config.comparison_axis == "balancing"
+    for backbone, backbone_section in _list_axis("backbone", config.backbones):
+        for balancing, balancing_section in _list_axis("balancing", config.balancing):
             for decoder, entry in zip(
                 make_entry_names(config.decoders), config.decoders, strict=True
             ):
-                by_rule = config.comparison_axis == "balancing"
-                rival_parts = (decoder, reference) if by_rule else (reference, balancing)
+                parts = (decoder, reference) if by_method else (reference, balancing)
                 name = _join_name(decoder, backbone, balancing)
-                rival = _join_name(rival_parts[0], backbone, rival_parts[1])
-                yield name, backbone, rival, {"decoder": entry.model_dump(), **net, **weighting}
+                reference_name = _join_name(parts[0], backbone, parts[1])
+                sections = {
+                    "decoder": entry.model_dump(),
+                    **backbone_section,
+                    **balancing_section,
+                }
+                yield name, backbone, reference_name, sections
 
 
 def _join_name(*parts: str) -> str:
@@ -118,7 +133,7 @@ def _join_name(*parts: str) -> str:
 
 
 def _list_axis(section: str, entries: Entries) -> list[tuple[str, dict[str, Any]]]:
-    """(label, {section: entry}) of each entry; the label is empty where there is no choice."""
+    """Return (name, {section: entry}) of each entry; the name of a single entry is empty."""
     if not entries:
         return [("", {})]
     names = make_entry_names(entries) if len(entries) > 1 else [""]
@@ -129,41 +144,41 @@ def _list_axis(section: str, entries: Entries) -> list[tuple[str, dict[str, Any]
 def _build_experiment(
     config: BenchmarkConfig, config_file: Path, selection: dict[str, Any]
 ) -> ExperimentConfig:
-    """The base, changed by the suite's overrides and then by what is chosen of the grid."""
+    """Return the base, changed by the overrides and then by the selected sections."""
     overrides = [f"{section}={json.dumps(value)}" for section, value in selection.items()]
-    base, asked = config_file.parent / config.base, [*config.overrides, *overrides]
+    base = config_file.parent / config.base
     try:
-        document = yaml_loader.load_config(base, asked)
+        document = yaml_loader.load_config(base, [*config.overrides, *overrides])
     except ConfigError as error:
         raise ConfigError(
             str(error).replace(yaml_loader.COMMAND_LINE, f"{config_file}: overrides")
         ) from None
-    origins = {
-        path: str(config_file) if origin == yaml_loader.COMMAND_LINE else origin
-        for path, origin in document.sources.items()
+    sources = {
+        path: str(config_file) if source == yaml_loader.COMMAND_LINE else source
+        for path, source in document.sources.items()
     }
-    return validate_experiment(replace(document, sources=origins))
+    return validate_experiment(replace(document, sources=sources))
 
 
 def _make_baseline_runs(experiment: ExperimentConfig, output: Path) -> dict[str, BenchmarkRun]:
-    """{task: run of its own}; equal ones of several experiments have the same folder."""
+    """Return {task: single-task run}; equal runs of several experiments have the same folder."""
     if experiment.baselines != "auto":
         return {}
     runs = {}
     for task in experiment.list_task_names():
-        single = experiment.to_single_task(task)
-        parts = (task, single.backbone.name, f"seed{single.seed}", single.compute_config_hash())
-        title = f"single task {task}, {single.backbone.name}, seed {single.seed}"
-        runs[task] = BenchmarkRun(
-            title, single, output / BASELINES / sanitize_folder_name("-".join(parts))
-        )
+        baseline = experiment.to_single_task(task)
+        backbone, seed = baseline.backbone.name, baseline.seed
+        parts = (task, backbone, f"seed{seed}", baseline.compute_config_hash())
+        folder = output / BASELINES / sanitize_folder_name("-".join(parts))
+        title = f"single task {task}, {backbone}, seed {seed}"
+        runs[task] = BenchmarkRun(title, baseline, folder)
     return runs
 
 
 def _make_run(
     name: str, experiment: ExperimentConfig, output: Path, baseline_runs: dict[str, BenchmarkRun]
 ) -> BenchmarkRun:
-    folders = {task: single.folder for task, single in baseline_runs.items()}
+    folders = {task: baseline.folder for task, baseline in baseline_runs.items()}
     if folders:
         experiment = experiment.model_copy(update={"baselines": folders})
     folder = output / name / f"seed{experiment.seed}"

@@ -1,4 +1,4 @@
-"""Whatever works a suite's runs off: what is due, what has failed, and how far it has come."""
+"""Base class of launchers: order of runs, failures and progress."""
 
 from __future__ import annotations
 
@@ -12,26 +12,34 @@ from densemtl.benchmark.grid import BenchmarkRun
 from densemtl.benchmark.run_status import clear_failure, load_finished_results, write_failure
 
 WorkFn = Callable[[BenchmarkRun, "str | None", int], None]
-"""What is done for a run, in a process of its own, on a device and with so many threads."""
+"""Function (run, device, number of threads) that trains a run in a separate process."""
 
 
 def train_worker(run: BenchmarkRun, device: str | None, num_threads: int) -> None:
-    """What is done unless told otherwise."""
+    """Train a run in this process; the default work function of launchers.
+
+    Args:
+        run: the run to train or to resume.
+        device: "cpu", "cuda" or similar; None uses a GPU if there is one.
+        num_threads: number of CPU threads for computations.
+    """
     from densemtl.benchmark.worker import run_worker
 
     run_worker(run.experiment, run.folder, device, num_threads)
 
 
 class Launcher(ABC):
-    """Starts runs and waits for them; one that fails ends alone.
+    """Base class of launchers, which start runs and wait for them.
+
+    A failing run does not stop the others, except runs that require it as a baseline.
 
     Args:
-        report: is given one line a run.
-        work_fn: what is done for each.
+        report: called with one line of text per run.
+        work_fn: function that trains a run; must be picklable.
 
     Attributes:
-        failed_runs: the runs that failed so far.
-        total_runs: how many runs there will be in all.
+        failed_runs: runs that have failed so far.
+        total_runs: total number of runs, for the progress report.
     """
 
     def __init__(
@@ -46,27 +54,40 @@ class Launcher(ABC):
     @property
     @abstractmethod
     def can_start(self) -> bool:
-        """Whether another run may be started now."""
+        """Whether another run can be started now."""
 
     @property
     @abstractmethod
     def has_active(self) -> bool:
-        """Whether any run is under way."""
+        """Whether any run has been started and has not ended."""
 
     @abstractmethod
     def start(self, run: BenchmarkRun) -> None:
-        """Start a run."""
+        """Start a run without waiting for its end.
+
+        Args:
+            run: the run; called only if `can_start` is true.
+        """
 
     @abstractmethod
     def wait(self) -> list[tuple[BenchmarkRun, str]]:
-        """Wait until some have ended -> these, each with why it failed, empty if it did not."""
+        """Wait until at least one run has ended.
+
+        Returns:
+            (run, reason of its failure) of all runs that have ended; the reason is empty for
+            successful runs.
+        """
 
     @abstractmethod
     def stop(self) -> None:
-        """End all that are under way."""
+        """Stop all active runs."""
 
     def run_all(self, runs: Sequence[BenchmarkRun]) -> None:
-        """All of them, in order as far as there is room."""
+        """Run all unfinished runs in order, and stop active runs on an interruption.
+
+        Args:
+            runs: the runs; those whose baseline has failed are not started and count as failed.
+        """
         waiting = deque(run for run in runs if self._check_due(run))
         try:
             while waiting or self.has_active:
@@ -80,17 +101,13 @@ class Launcher(ABC):
 
     def _check_due(self, run: BenchmarkRun) -> bool:
         if load_finished_results(run) is not None:
-            self._log_progress(run, "was finished before")
+            self._log_progress(run, "already finished")
             return False
         clear_failure(run)
-        lacking = [
-            failed.title for failed in self.failed_runs if failed.folder in run.required_folders
-        ]
-        if lacking:
-            self._record_failure(
-                run, f"not started: the run before it failed: {'; '.join(lacking)}"
-            )
-        return not lacking
+        failed = [other.title for other in self.failed_runs if other.folder in run.required_folders]
+        if failed:
+            self._record_failure(run, f"not started because a baseline failed: {'; '.join(failed)}")
+        return not failed
 
     def _record_end(self, run: BenchmarkRun, reason: str) -> None:
         if reason:

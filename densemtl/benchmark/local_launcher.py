@@ -1,6 +1,7 @@
-"""Runs as processes of this machine, so many at once; one that is killed ends alone.
+"""Launcher that trains runs in parallel processes on this machine.
 
-They are forked from a server that has imported the libraries and nothing else.
+Processes are forked from a server process that has only imported the libraries. A killed process
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from densemtl.benchmark.launcher import Launcher, WorkFn, train_worker
 from densemtl.benchmark.run_status import load_finished_results, read_last_output_line
 
 WORKER_MODULE = "densemtl.benchmark.worker"
+"""Module that the server process imports in advance."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What runs may use.
+    """Resources of this machine for parallel runs.
 
     Attributes:
-        workers: how many go on at once.
-        devices: shared out among them; empty for a GPU where there is one.
+        workers: number of runs at the same time.
+        devices: devices that are distributed among the workers; empty uses a GPU if there is one.
     """
 
     workers: int = 1
@@ -34,14 +36,21 @@ class Resources:
 
     @property
     def threads_per_worker(self) -> int:
-        """Of each worker."""
+        """CPU threads per worker: an equal share of the cores, at most `OMP_NUM_THREADS`."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         share = max(1, (cores or 1) // self.workers)
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        return min(share, int(asked)) if asked.isdigit() and int(asked) else share
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        return min(share, int(limit)) if limit.isdigit() and int(limit) else share
 
     def get_device(self, slot: int) -> str | None:
-        """Of the worker of that number."""
+        """Return the device of a worker.
+
+        Args:
+            slot: index of the worker, 0 to `workers` - 1.
+
+        Returns:
+            Name of the device; None uses a GPU if there is one.
+        """
         return self.devices[slot % len(self.devices)] if self.devices else None
 
 
@@ -53,10 +62,10 @@ class _Worker:
 
 
 class LocalLauncher(Launcher):
-    """The processes at work.
+    """Launcher of runs in local processes.
 
     Args:
-        resources: how many at once, and on what.
+        resources: number of workers and their devices.
         report: see `Launcher`.
         work_fn: see `Launcher`.
     """
@@ -80,11 +89,11 @@ class LocalLauncher(Launcher):
 
     @property
     def has_active(self) -> bool:
-        """Whether any is not."""
+        """Whether any worker is busy."""
         return bool(self._active)
 
     def start(self, run: BenchmarkRun) -> None:
-        """In the first free slot, on its device."""
+        """Start a run in the first free slot, on the device of the slot."""
         busy = {worker.slot for worker in self._active.values()}
         slot = next(index for index in range(self._resources.workers) if index not in busy)
         arguments = (run, self._resources.get_device(slot), self._resources.threads_per_worker)
@@ -93,7 +102,7 @@ class LocalLauncher(Launcher):
         self._active[process.sentinel] = _Worker(run, process, slot)
 
     def wait(self) -> list[tuple[BenchmarkRun, str]]:
-        """Until a process has ended."""
+        """Wait until at least one process has ended."""
         ready = wait(list(self._active))
         ended = [self._active.pop(sentinel) for sentinel in list(self._active) if sentinel in ready]
         for worker in ended:
@@ -104,18 +113,18 @@ class LocalLauncher(Launcher):
         ]
 
     def stop(self) -> None:
-        """Terminate what is at work."""
+        """Terminate all active processes."""
         for worker in self._active.values():
             worker.process.terminate()
             worker.process.join()
 
 
 def _get_failure_reason(run: BenchmarkRun, exit_code: int | None) -> str:
-    """A run failed; nothing if it did not."""
+    """Return the reason why a run failed; empty if it is finished."""
     if exit_code == 0 and load_finished_results(run) is not None:
         return ""
     if exit_code == -signal.SIGKILL:
-        return "killed by SIGKILL, perhaps for want of memory"
+        return "killed by SIGKILL, possibly because memory was exhausted"
     if exit_code is not None and exit_code < 0:
         return f"killed by {signal.Signals(-exit_code).name}"
     return read_last_output_line(run).removeprefix("error: ") or f"exit code {exit_code}"

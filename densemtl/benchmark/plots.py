@@ -1,4 +1,4 @@
-"""Plot the figures of a benchmark report: validation metrics over steps, Delta_m against cost."""
+"""Figures of a benchmark report: validation metrics over steps, and Delta_m over cost."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from densemtl.results.tables import ARROWS, DELTA_M_COLUMN
 
 DPI = 110
 COLORS = "tab20"
+"""Color map of matplotlib for groups."""
+
 MARKERS = "os^DvPX"
+"""Markers of matplotlib for groups."""
 
 
-def plot_validation_curves(file: Path, outcomes: Sequence[GroupResults]) -> None:
-    """Plot each task's validation metric: mean and one standard deviation over seeds."""
+def plot_validation_curves(file: Path, groups: Sequence[GroupResults]) -> None:
+    """Plot the validation metric of each task: mean and one standard deviation over seeds.
+
+    Args:
+        file: image file, written atomically.
+        groups: groups with at least one finished run each.
+    """
     from matplotlib.figure import Figure
 
-    first = next(iter(outcomes[0].results.values()))
+    first = next(iter(groups[0].results.values()))
     figure = Figure(figsize=(4.2 * len(first.tasks), 3.6), layout="constrained")
     axes = figure.subplots(1, len(first.tasks), squeeze=False)[0]
     for axis, (task, result) in zip(axes, first.tasks.items(), strict=True):
-        for index, outcome in enumerate(outcomes):
-            _plot_group(
-                axis,
-                _validation_curve(outcome, f"{task}/{result.validation_metric}"),
-                outcome.group.name,
-                index,
-            )
+        for index, group in enumerate(groups):
+            curve = _validation_curve(group, f"{task}/{result.validation_metric}")
+            _plot_group(axis, curve, group.group.name, index)
         axis.set_title(
             f"{task}: {result.validation_metric} {ARROWS[result.higher_is_better]}", fontsize=10
         )
@@ -45,13 +49,13 @@ def plot_validation_curves(file: Path, outcomes: Sequence[GroupResults]) -> None
         figure.savefig(tmp_path, dpi=DPI)
 
 
-def _validation_curve(outcome: GroupResults, key: str) -> dict[int, list[float]]:
+def _validation_curve(group: GroupResults, key: str) -> dict[int, list[float]]:
     """Return {step: one value per seed} of the validations in the runs' logs."""
     curve: dict[int, list[float]] = defaultdict(list)
-    for folder in outcome.folders.values():
-        for line in read_log(folder / LOG_FILE):
-            if line["kind"] == "val" and line.get(key) is not None:
-                curve[line["step"]].append(line[key])
+    for folder in group.folders.values():
+        for record in read_log(folder / LOG_FILE):
+            if record["kind"] == "val" and record.get(key) is not None:
+                curve[record["step"]].append(record[key])
     return dict(sorted(curve.items()))
 
 
@@ -66,18 +70,23 @@ def _plot_group(axis: Any, curve: dict[int, list[float]], name: str, index: int)
     axis.fill_between(steps, low, high, color=style["color"], alpha=0.12, linewidth=0)
 
 
-def plot_gain_vs_cost(file: Path, outcomes: Sequence[GroupResults]) -> None:
-    """Plot Delta_m (mean and standard deviation over seeds) against GFLOP."""
+def plot_gain_vs_cost(file: Path, groups: Sequence[GroupResults]) -> None:
+    """Plot Delta_m (mean and standard deviation over seeds) over GFLOP.
+
+    Args:
+        file: image file, written atomically.
+        groups: groups with at least one finished run each; groups without Delta_m are omitted.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
-    for index, outcome in enumerate(outcomes):
-        values = [run.delta_m for run in outcome.results.values() if run.delta_m is not None]
-        costs = [run.gflop for run in outcome.results.values() if run.gflop is not None]
+    for index, group in enumerate(groups):
+        values = [run.delta_m for run in group.results.values() if run.delta_m is not None]
+        costs = [run.gflop for run in group.results.values() if run.gflop is not None]
         if values and costs:
             point, style = (statistics.fmean(costs), statistics.fmean(values)), _plot_style(index)
-            name = outcome.group.name
+            name = group.group.name
             axis.errorbar(*point, yerr=_compute_std(values), linestyle="", label=name, **style)
     axis.axhline(0, color="grey", linewidth=0.8)
     axis.set_xscale("log")
@@ -96,7 +105,7 @@ def _compute_std(values: Sequence[float]) -> float:
 
 
 def _plot_style(index: int) -> dict[str, Any]:
-    """Return color and marker of a group."""
+    """Return the color and the marker of a group."""
     from matplotlib import colormaps
 
     return {"color": colormaps[COLORS](index % 20), "marker": MARKERS[index % len(MARKERS)]}

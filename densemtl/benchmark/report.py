@@ -1,4 +1,4 @@
-"""Write the report of a benchmark from the files of its runs: tables, figures and one HTML page."""
+"""Report of a benchmark: tables, figures and one HTML page, made from the files of its runs."""
 
 from __future__ import annotations
 
@@ -37,28 +37,31 @@ COSTS_NAME = "costs.png"
 SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv"}
 
 Image = tuple[str, str]
-"""Caption, and a PNG file in base64."""
+"""(caption, content of a PNG file in base64)."""
 
 
 def write_report(plan: BenchmarkPlan, folder: Path, title: str, panels: bool = False) -> Path:
-    """Write tables, figures and the page, of the runs that are finished.
+    """Write tables, figures and the HTML page of all finished runs.
 
     Args:
         plan: all runs of the benchmark.
-        folder: output folder.
+        folder: output folder of the report.
         title: title of the page.
         panels: whether the page may show images of the dataset.
 
     Returns:
-        The HTML file.
+        Path of the HTML file.
 
     Raises:
-        ResultsError: no run is finished.
+        ResultsError: if no run is finished.
     """
-    outcomes = [outcome for outcome in collect_results(plan) if outcome.results]
-    if not outcomes:
-        raise ResultsError(f"{folder}: nothing to report: no run of the suite is finished")
-    rows, lines = make_table_rows(outcomes), list(compare_groups(outcomes))
+    groups = [group for group in collect_results(plan) if group.results]
+    if not groups:
+        raise ResultsError(
+            f"{folder}: nothing to report, as no run of the benchmark is finished"
+            f" (train without --report first)"
+        )
+    rows, lines = make_table_rows(groups), list(compare_groups(groups))
     grid, notes = _make_difference_grid(lines), list(_iter_notes(lines))
     for name, write in tables.TABLE_FORMATS.items():
         _write(folder / f"table.{SUFFIXES[name]}", write(rows))
@@ -67,12 +70,12 @@ def write_report(plan: BenchmarkPlan, folder: Path, title: str, panels: bool = F
     _write(folder / "differences.csv", _differences_csv(lines))
     text = _render(
         title=title,
-        caption=_caption(outcomes[0]),
+        caption=_caption(groups[0]),
         results=results_grid(rows),
         differences=grid,
         notes=notes,
-        **_figures(folder, outcomes),
-        panels=list(_panels(outcomes)) if panels else [],
+        **_figures(folder, groups),
+        panels=list(_panels(groups)) if panels else [],
         failures=list(_iter_failures(plan)),
         num_runs=len(plan.baselines) + len(plan.runs),
     )
@@ -96,9 +99,9 @@ def _render(**values: Any) -> str:
     return environment.get_template(PAGE_NAME).render(values)
 
 
-def _caption(outcome: GroupResults) -> str:
-    """Return one line about what all runs have in common."""
-    results = next(iter(outcome.results.values()))
+def _caption(group: GroupResults) -> str:
+    """Return one line with dataset, protocol and versions, which all runs share."""
+    results = next(iter(group.results.values()))
     versions = ", ".join(f"{package} {version}" for package, version in results.versions.items())
     scored = f"{results.run['dataset']} {results.split}, {results.images} images"
     return f"{scored}, {results.protocol} protocol; {versions}"
@@ -179,27 +182,27 @@ def _differences_csv(lines: Sequence[ComparisonRow]) -> str:
     return csv_table(rows)
 
 
-def _figures(folder: Path, outcomes: Sequence[GroupResults]) -> dict[str, list[Image]]:
-    """Write the figures and return what the page shows of them."""
-    plot_validation_curves(folder / CURVES_NAME, outcomes)
+def _figures(folder: Path, groups: Sequence[GroupResults]) -> dict[str, list[Image]]:
+    """Write the figures, and return them as values of the page template."""
+    plot_validation_curves(folder / CURVES_NAME, groups)
     caption = "Validation: mean and one standard deviation over seeds"
     curves, costs = [_embed_image(folder / CURVES_NAME, caption)], []
-    if _has_delta_m(outcomes):
-        plot_gain_vs_cost(folder / COSTS_NAME, outcomes)
+    if _has_delta_m(groups):
+        plot_gain_vs_cost(folder / COSTS_NAME, groups)
         costs = [_embed_image(folder / COSTS_NAME, "Mean and standard deviation over seeds")]
     return {"curves": curves, "costs": costs}
 
 
-def _has_delta_m(outcomes: Sequence[GroupResults]) -> bool:
-    return any(run.delta_m is not None for outcome in outcomes for run in outcome.results.values())
+def _has_delta_m(groups: Sequence[GroupResults]) -> bool:
+    return any(run.delta_m is not None for group in groups for run in group.results.values())
 
 
-def _panels(outcomes: Sequence[GroupResults]) -> Iterator[Image]:
+def _panels(groups: Sequence[GroupResults]) -> Iterator[Image]:
     """Yield the last prediction panel of the first seed of each group."""
-    for outcome in outcomes:
-        seed, run = next(iter(outcome.folders.items()))
+    for group in groups:
+        seed, run = next(iter(group.folders.items()))
         for file in sorted((run / PANELS).glob("*.png"))[-1:]:
-            yield _embed_image(file, f"{outcome.group.name}, seed {seed}")
+            yield _embed_image(file, f"{group.group.name}, seed {seed}")
 
 
 def _embed_image(file: Path, caption: str) -> Image:
@@ -207,8 +210,8 @@ def _embed_image(file: Path, caption: str) -> Image:
 
 
 def _iter_failures(plan: BenchmarkPlan) -> Iterator[tuple[str, str]]:
-    """Yield title and reason of every run that is not finished."""
+    """Yield the title of every unfinished run, and the reason why it is not finished."""
     runs: list[BenchmarkRun] = [*plan.baselines, *plan.runs]
     for run in runs:
         if load_finished_results(run) is None:
-            yield run.title, read_failure(run) or "not started, or stopped on its way"
+            yield run.title, read_failure(run) or "not started, or interrupted"

@@ -1,4 +1,4 @@
-"""What a run of a suite has left in its folder."""
+"""Status of a run in a benchmark: its results, failure, output and memory files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,28 @@ from densemtl.errors import ConfigError, ResultsError
 from densemtl.results.results import Results, load_results
 
 OUTPUT_NAME = "output.txt"
+"""Standard output and errors of the last attempt."""
+
 FAILURE_NAME = "failed.txt"
+"""Reason of the last failure."""
+
 MEMORY_NAME = "memory.json"
+"""Peak memory over all attempts."""
+
 MAX_FAILURE_LINES = 12
+"""Number of lines of output that are stored with a failure."""
 
 
 def load_finished_results(run: BenchmarkRun) -> Results | None:
-    """The results of a run that has come to its end, compared with the references of today."""
+    """Load the results of a finished run.
+
+    Args:
+        run: a run of a benchmark.
+
+    Returns:
+        The results; None if the run is not finished, belongs to another configuration, or was
+        compared with other weights than its baselines have now.
+    """
     try:
         results = load_results(run.folder)
         baselines = run.experiment.baselines
@@ -31,10 +46,13 @@ def load_finished_results(run: BenchmarkRun) -> Results | None:
 
 
 def check_same_experiment(run: BenchmarkRun) -> None:
-    """See that a folder does not hold another experiment.
+    """Check that the folder of a run contains no other experiment.
+
+    Args:
+        run: a run of a benchmark, whose folder need not exist.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: if the saved configuration differs from that of the run.
     """
     file = run.folder / CONFIG
     if not file.exists():
@@ -42,20 +60,25 @@ def check_same_experiment(run: BenchmarkRun) -> None:
     theirs = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
     if theirs.compute_config_hash() != run.experiment.compute_config_hash():
         raise ConfigError(
-            f"{run.folder}: holds another experiment, of before the suite was changed: choose"
-            f" another --output, or remove the folder"
+            f"{run.folder}: holds another experiment, from before the benchmark configuration was"
+            f" changed (choose another --output, or remove the folder)"
         )
 
 
 def write_failure(run: BenchmarkRun, reason: str) -> None:
-    """Keep why a run failed, with the last lines that it said."""
+    """Save the reason of a failure, followed by the last lines of the output.
+
+    Args:
+        run: the run that failed.
+        reason: reason in one line.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     lines = [reason, *_read_output(run)[-MAX_FAILURE_LINES:]]
     (run.folder / FAILURE_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_last_output_line(run: BenchmarkRun) -> str:
-    """The last line that a run said, empty if there is none."""
+    """Return the last nonempty line of a run's output; empty if there is none."""
     return next((line.strip() for line in reversed(_read_output(run)) if line.strip()), "")
 
 
@@ -65,19 +88,26 @@ def _read_output(run: BenchmarkRun) -> list[str]:
 
 
 def clear_failure(run: BenchmarkRun) -> None:
-    """A run is tried again."""
+    """Remove the failure and the output of a run before another attempt."""
     for name in (FAILURE_NAME, OUTPUT_NAME):
         (run.folder / name).unlink(missing_ok=True)
 
 
 def read_failure(run: BenchmarkRun) -> str:
-    """Why a run failed; empty if it did not."""
+    """Return the saved failure of a run; empty if there is none."""
     file = run.folder / FAILURE_NAME
     return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 def read_memory(folder: Path) -> dict[str, float]:
-    """{"peak_rss_mib", and "peak_cuda_mib" on a GPU: MiB}, empty if it is not known."""
+    """Read the peak memory of a run.
+
+    Args:
+        folder: run folder.
+
+    Returns:
+        "peak_rss_mib" and, for runs on a GPU, "peak_cuda_mib", in MiB; empty if unknown.
+    """
     try:
         values: dict[str, float] = json.loads((folder / MEMORY_NAME).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):

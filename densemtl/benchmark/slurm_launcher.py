@@ -1,7 +1,8 @@
-"""Runs as jobs of a cluster's scheduler, through submitit (`pip install "densemtl[cluster]"`).
+"""Launcher that submits runs to a cluster with submitit (`pip install "densemtl[cluster]"`).
 
-The scheduler decides where and when; this process submits, waits and reports. A SLURM job that
-reaches its time limit, or is preempted, queues itself again and goes on from its last checkpoint.
+The scheduler decides where and when a run is trained; this process submits, waits and reports. A
+SLURM job that reaches its time limit or is preempted is requeued and resumes from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from densemtl.benchmark.run_status import load_finished_results, read_last_outpu
 from densemtl.errors import ConfigError, UserError
 
 LOG_FOLDER = "jobs"
-"""Folder beside the runs for what the scheduler and submitit say."""
+"""Folder next to the runs for output of the scheduler and of submitit."""
 
 
 @dataclass(frozen=True)
 class _SubmittedRun:
-    """What a job does; submitit sends it there by pickle."""
+    """Callable that a job executes; submitit transfers it by pickle."""
 
     work_fn: WorkFn
     run: BenchmarkRun
@@ -34,32 +35,33 @@ class _SubmittedRun:
         try:
             self.work_fn(self.run, self.device, Resources().threads_per_worker)
         except SystemExit as end:
-            if end.code:  # a failure, or submitit's own way out where the time is up
+            # A nonzero code is a failure, or the exit of submitit when the time is up.
+            if end.code:
                 raise
 
     def checkpoint(self) -> Any:
-        """The same again: called by submitit where a job's time is up."""
+        """Return the same submission; submitit calls this when the time of a job is up."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class SlurmLauncher(Launcher):
-    """The jobs that were submitted.
+    """Launcher of runs as jobs of a cluster.
 
     Args:
-        cluster: "slurm", or "local" for processes of this machine, as a rehearsal.
-        options: submitit's parameters of a job, such as timeout_min, slurm_partition, mem_gb,
-            cpus_per_task, gpus_per_node.
-        output: the runs' common folder, which all machines see.
-        device: "cpu", "cuda" ..; None for a GPU where there is one.
+        cluster: "slurm", or "local" for processes on this machine, which is useful for tests.
+        options: parameters of a job for submitit, such as timeout_min, slurm_partition, mem_gb,
+            cpus_per_task and gpus_per_node.
+        output: folder that contains all runs; all machines must be able to access it.
+        device: "cpu", "cuda" or similar; None uses a GPU if there is one.
         report: see `Launcher`.
         work_fn: see `Launcher`.
-        poll_seconds: seconds between two looks at the jobs.
+        poll_seconds: seconds between two checks of the jobs.
 
     Raises:
-        UserError: submitit is not installed, or there is no such cluster here.
-        ConfigError: an option that submitit does not know.
+        UserError: if submitit is not installed, or the cluster is not available here.
+        ConfigError: if submitit does not accept an option.
     """
 
     def __init__(
@@ -79,29 +81,29 @@ class SlurmLauncher(Launcher):
 
     @property
     def can_start(self) -> bool:
-        """Always: the scheduler queues."""
+        """Always true, as the scheduler queues jobs."""
         return True
 
     @property
     def has_active(self) -> bool:
-        """Whether any job is queued or runs."""
+        """Whether any job is queued or running."""
         return bool(self._jobs)
 
     def start(self, run: BenchmarkRun) -> None:
-        """Submit."""
+        """Submit a run as a job."""
         self._jobs.append(
             (run, self._executor.submit(_SubmittedRun(self.work_fn, run, self._device)))
         )
 
     def wait(self) -> list[tuple[BenchmarkRun, str]]:
-        """Until a job has ended."""
+        """Wait until at least one job has ended."""
         while not (ended := [entry for entry in self._jobs if entry[1].done()]):
             time.sleep(self._poll_seconds)
         self._jobs = [entry for entry in self._jobs if entry not in ended]
         return [(run, _get_failure_reason(run, job)) for run, job in ended]
 
     def stop(self) -> None:
-        """Cancel what is queued or runs."""
+        """Cancel all queued and running jobs."""
         for _, job in self._jobs:
             job.cancel()
 
@@ -123,7 +125,7 @@ def _make_executor(cluster: str, options: Mapping[str, Any], folder: Path) -> An
 
 
 def _get_failure_reason(run: BenchmarkRun, job: Any) -> str:
-    """A run failed; nothing if it did not."""
+    """Return the reason why a run failed; empty if it is finished."""
     if load_finished_results(run) is not None:
         return ""
     error = job.exception()

@@ -1,6 +1,6 @@
-"""Compute confidence intervals of the difference between two architectures, over shared seeds.
+"""Confidence intervals of the difference between two groups of runs with equal seeds.
 
-Runs of one seed share the order of images, the augmentation and the single-task references, so
+Runs of one seed share the order of images, the augmentation and the single-task baselines, so
 their difference varies less from seed to seed than either metric. All intervals are therefore of
 the paired differences d_1 .. d_n, one per seed, with mean d and sample standard deviation s.
 
@@ -24,20 +24,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE_LEVEL = 0.95
+"""Confidence level of both intervals."""
+
 NUM_RESAMPLES = 10_000
+"""Number of bootstrap resamples."""
+
 MIN_BOOTSTRAP_SEEDS = 5
-"""With four seeds, resamples without spread are frequent enough to reach the quantiles used."""
+"""Minimum number of seeds for the bootstrap-t interval.
+
+With four seeds, resamples without spread are frequent enough to reach the quantiles used.
+"""
 
 Interval = tuple[float, float]
+"""(lower end, upper end)."""
+
 Verdict = Literal["better", "worse", "not significant", "one seed: no spread known"]
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The difference of one metric between two architectures.
+    """Difference of one metric between two groups of runs.
 
     Attributes:
-        num_seeds: number of seeds that both have.
+        num_seeds: number of seeds that both groups have.
         mean: mean of the paired differences.
         t_interval: Student's t interval of the mean; None for one seed.
         bootstrap_interval: bootstrap-t interval of the mean; None for fewer than
@@ -58,6 +67,9 @@ def judge_differences(values: Sequence[float], higher_is_better: bool) -> Paired
     Args:
         values: metric minus the reference's metric, one value per seed; at least one.
         higher_is_better: whether a positive difference is an improvement.
+
+    Returns:
+        The mean, both intervals and the verdict.
     """
     differences = np.asarray(values, np.float64)
     intervals = compute_t_interval(differences), compute_bootstrap_interval(differences)
@@ -83,7 +95,14 @@ def _judge_intervals(intervals: Sequence[Interval], higher_is_better: bool) -> V
 
 
 def compute_t_interval(differences: NDArray[np.float64]) -> Interval | None:
-    """Return Student's t interval of the mean of paired differences; None for one difference."""
+    """Compute Student's t interval of the mean of paired differences.
+
+    Args:
+        differences: one difference per seed, shape (n,).
+
+    Returns:
+        The interval at `CONFIDENCE_LEVEL`; None for one difference.
+    """
     count = len(differences)
     if count < 2:
         return None
@@ -93,22 +112,43 @@ def compute_t_interval(differences: NDArray[np.float64]) -> Interval | None:
 
 
 def compute_t_quantile(count: int) -> float:
-    """Return the two-sided t quantile at `CONFIDENCE_LEVEL` for `count` differences."""
-    from scipy import stats  # imported here, as it takes a second
+    """Compute the two-sided quantile of Student's t at `CONFIDENCE_LEVEL`.
+
+    Args:
+        count: number of differences, at least 2; the degrees of freedom are one less.
+
+    Returns:
+        The quantile.
+    """
+    from scipy import stats  # a local import, because it takes a second
 
     return float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, count - 1))
 
 
 def compute_smallest_effect(count: int) -> float:
-    """Return the smallest significant mean difference, in standard deviations over seeds."""
+    """Compute the smallest significant mean difference of a t interval.
+
+    Args:
+        count: number of differences, at least 2.
+
+    Returns:
+        The mean difference as a multiple of its standard deviation over seeds.
+    """
     return compute_t_quantile(count) / math.sqrt(count)
 
 
 def compute_bootstrap_interval(differences: NDArray[np.float64]) -> Interval | None:
-    """Return the bootstrap-t interval of the mean of paired differences.
+    """Compute the bootstrap-t interval of the mean of paired differences.
 
     A resample without spread has an infinite t, which can only widen the interval. Every call draws
     the same resamples, so that a report is reproducible.
+
+    Args:
+        differences: one difference per seed, shape (n,).
+
+    Returns:
+        The interval at `CONFIDENCE_LEVEL`; None for fewer than `MIN_BOOTSTRAP_SEEDS` differences or
+        if all differences are equal.
     """
     count = len(differences)
     standard_error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else 0.0

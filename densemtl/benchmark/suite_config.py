@@ -1,4 +1,4 @@
-"""A suite's file, strictly checked: which parts to combine, and where it all goes."""
+"""Benchmark configuration: components to combine, seeds, reference and output folder."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ Entries = tuple[ListedComponentConfig, ...]
 
 
 class BenchmarkConfig(Section):
-    """A suite file.
+    """Configuration of a benchmark, read from a YAML file.
 
     Attributes:
-        base: the experiment that all runs start from, beside the suite file; its `baselines` say
-            whether single-task references are trained.
-        overrides: `key=value` changes of it.
-        decoders: the architectures.
-        backbones: to combine them with; the base's where none is given.
-        balancing: likewise.
-        seeds: of every combination.
-        reference: what the others are held against, the first if not given: an architecture, or,
-            where there is one of them and several of balancing, a rule.
-        workers: runs at once.
-        output: folder of the runs and the report; runs/benchmark/NAME if not given.
-        panels: whether pictures of the dataset may be shown in the report.
+        base: experiment configuration that all runs are derived from, a path relative to the
+            benchmark file; its `baselines` option selects whether single-task baselines are
+            trained.
+        overrides: changes `key=value` of the base.
+        decoders: decoders to compare.
+        backbones: backbones to combine them with; empty uses the backbone of the base.
+        balancing: balancing methods to combine them with; empty uses that of the base.
+        seeds: seeds of every combination.
+        reference: entry that the others are compared with: a decoder, or a balancing method if
+            there is one decoder and several balancing methods. None uses the first entry.
+        workers: number of runs at the same time.
+        output: folder of the runs and the report; None uses runs/benchmark/NAME.
+        panels: whether the report may show images of the dataset.
     """
 
     base: Path
@@ -50,16 +51,22 @@ class BenchmarkConfig(Section):
 
     @property
     def comparison_axis(self) -> Literal["decoders", "balancing"]:
-        """Along what groups are held against each other."""
-        only_rules = len(self.decoders) == 1 and len(self.balancing) > 1
-        return "balancing" if only_rules else "decoders"
+        """Section whose entries are compared with each other."""
+        only_balancing = len(self.decoders) == 1 and len(self.balancing) > 1
+        return "balancing" if only_balancing else "decoders"
 
 
 def load_benchmark_config(file: Path) -> BenchmarkConfig:
-    """Read and check a suite file; `plan` then looks into what its base and components are.
+    """Read and validate a benchmark file; `make_plan` validates its base and its components.
+
+    Args:
+        file: YAML file.
+
+    Returns:
+        The configuration.
 
     Raises:
-        ConfigError: one line for each thing that is wrong.
+        ConfigError: if the file cannot be read or is invalid; one line per error.
     """
     try:
         suite = BenchmarkConfig.model_validate(yaml_loader.read_yaml(file))
@@ -75,30 +82,44 @@ def load_benchmark_config(file: Path) -> BenchmarkConfig:
 def _find_errors(config: BenchmarkConfig) -> Iterator[str]:
     for section in ("decoders", "seeds"):
         if not getattr(config, section):
-            yield f"{section}: name at least one"
+            yield f"{section}: empty list, give at least one entry"
     if len(set(config.seeds)) < len(config.seeds):
-        yield f"seeds: {list(config.seeds)} names one twice"
+        yield f"seeds: {list(config.seeds)} has duplicates, give each seed once"
     choices = make_entry_names(getattr(config, config.comparison_axis))
     if config.reference is not None and config.reference not in choices:
         near = suggest(config.reference, choices)
-        yield f"reference: {config.reference!r} is no entry of {config.comparison_axis}, {near}"
+        yield f"reference: {config.reference!r} is not an entry of {config.comparison_axis}, {near}"
     for section in ("decoders", "backbones", "balancing"):
         labels = make_entry_names(getattr(config, section))
         twice = [label for label in labels if labels.count(label) > 1]
         if twice:
-            yield f"{section}: {twice[0]!r} is given twice"
+            yield f"{section}: {twice[0]!r} is listed twice, give each entry once"
 
 
 def make_entry_names(entries: Sequence[ListedComponentConfig]) -> list[str]:
-    """Names fit for folders; options beside those that several entries have."""
-    names = [entry.name for entry in entries]
-    labels = []
+    """Make names of entries that are valid folder names.
+
+    Args:
+        entries: entries of one section.
+
+    Returns:
+        One name per entry; options are appended if several entries have the same component.
+    """
+    components = [entry.name for entry in entries]
+    names = []
     for entry in entries:
-        options = entry.options.items() if names.count(entry.name) > 1 else ()
-        labels.append("-".join([entry.name, *(f"{key}={value}" for key, value in options)]))
-    return [sanitize_folder_name(label) for label in labels]
+        options = entry.options.items() if components.count(entry.name) > 1 else ()
+        names.append("-".join([entry.name, *(f"{key}={value}" for key, value in options)]))
+    return [sanitize_folder_name(name) for name in names]
 
 
 def sanitize_folder_name(name: str) -> str:
-    """`my.module:Class` -> `my.module_Class`."""
+    """Replace characters that are unsuitable for folder names.
+
+    Args:
+        name: any name, such as `my.module:Class`.
+
+    Returns:
+        The name with each run of such characters replaced by "_", such as `my.module_Class`.
+    """
     return re.sub(r"[^\w.=+-]+", "_", name)

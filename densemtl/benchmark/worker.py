@@ -1,4 +1,4 @@
-"""One run of a suite, in a process of its own."""
+"""Worker process that trains one run of a benchmark."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ BYTES_PER_MIB = 2**20
 def run_worker(
     experiment: ExperimentConfig, folder: Path, device: str | None, num_threads: int
 ) -> None:
-    """Train, with everything that is said going to a file; ends the process with an exit code.
+    """Train or resume a run, with all output redirected to a file in its folder.
+
+    Errors end the process with a nonzero exit code. The peak memory is recorded in any case.
 
     Args:
-        experiment: what to train, or to go on with.
-        folder: of the run.
-        device: "cpu", "cuda" ..; None for a GPU where there is one.
-        num_threads: that it may compute with.
+        experiment: configuration of the run.
+        folder: run folder.
+        device: "cpu", "cuda" or similar; None uses a GPU if there is one.
+        num_threads: number of CPU threads for computations.
     """
     _redirect_output(folder / OUTPUT_NAME)
-    # A suite that was killed must not leave runs behind that its next start would meet.
+    # Runs must end with a killed benchmark, as they would conflict with its next start.
     Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
@@ -48,7 +50,7 @@ def _train(experiment: ExperimentConfig, folder: Path, device: str | None) -> No
 
 
 def _redirect_output(file: Path) -> None:
-    """Let standard output and errors go to a file, those of libraries in C too."""
+    """Redirect standard output and errors to a file, including those of C libraries."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for stream in (sys.stdout, sys.stderr):
@@ -58,16 +60,17 @@ def _redirect_output(file: Path) -> None:
 
 
 def _record_memory(folder: Path) -> None:
-    """The most memory that this run has had in any of its processes so far."""
+    """Write the peak memory over all processes that have worked on this run so far."""
     before, peaks = read_memory(folder), {"peak_rss_mib": _get_peak_rss()}
-    if torch.cuda.is_initialized():
-        peaks["peak_cuda_mib"] = round(torch.cuda.max_memory_allocated() / BYTES_PER_MIB, 1)
+    peak_cuda = torch.cuda.max_memory_allocated()  # 0 if no GPU was used
+    if peak_cuda:
+        peaks["peak_cuda_mib"] = round(peak_cuda / BYTES_PER_MIB, 1)
     write_json(
         folder / MEMORY_NAME, {key: max(peak, before.get(key, 0)) for key, peak in peaks.items()}
     )
 
 
 def _get_peak_rss() -> float:
-    """MiB of resident memory: libraries and cached samples too, loader workers not."""
+    """Return the peak resident memory of this process in MiB, without data loader workers."""
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / BYTES_PER_MIB, 1)

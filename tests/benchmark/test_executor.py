@@ -111,7 +111,7 @@ def test_the_same_call_again_does_nothing_twice(tmp_path: Path) -> None:
     before = diary(plan)
     told = go(plan, diligent)
     assert diary(plan) == before
-    assert all(line.endswith("was finished before") for line in told)
+    assert all(line.endswith("already finished") for line in told)
 
 
 def test_new_references_are_compared_with_anew(tmp_path: Path) -> None:
@@ -135,7 +135,8 @@ def test_one_that_is_killed_ends_alone_and_is_tried_again(tmp_path: Path) -> Non
     ]
     assert (
         told[0]
-        == "[1/4] cross_stitch, seed 0: FAILED: killed by SIGKILL, perhaps for want of memory"
+        == "[1/4] cross_stitch, seed 0: FAILED: killed by SIGKILL, possibly because memory was"
+        " exhausted"
     )
     assert "SIGKILL" in read_failure(plan.runs[0])
     go(plan, diligent)
@@ -208,7 +209,7 @@ def test_two_at_once_in_a_folder_are_refused(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path)
     with (
         executor._exclusive_lock(tmp_path / "out"),
-        pytest.raises(ConfigError, match="another benchmark is at work in this folder"),
+        pytest.raises(ConfigError, match="another benchmark is running in this folder"),
     ):
         go(plan, diligent)
     assert diary(plan) == []

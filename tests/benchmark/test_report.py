@@ -235,7 +235,7 @@ def test_the_curves_show_every_group(tmp_path: Path) -> None:
 
 
 def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="no run of the suite is finished"):
+    with pytest.raises(ResultsError, match="no run of the benchmark is finished"):
         write_report(make_tiny_plan(tmp_path), tmp_path / "report", "empty")
 
 

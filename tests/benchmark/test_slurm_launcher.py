@@ -78,7 +78,7 @@ def test_what_fails_ends_alone_and_only_what_is_lacking_is_submitted_again(tmp_p
     assert read_failure(hard_sharing) == ""
     assert read_failure(cross_stitch).startswith("no such GPU")
     told = go(plan, by_architecture, tmp_path / "out")
-    assert "hard_sharing, seed 0: was finished before" in told[0]
+    assert "hard_sharing, seed 0: already finished" in told[0]
     assert len(list((tmp_path / "out" / LOG_FOLDER).glob("*_submitted.pkl"))) == 3
 
 

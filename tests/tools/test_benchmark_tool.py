@@ -58,7 +58,7 @@ def test_two_architectures_two_seeds_and_one_that_cannot_run(
     assert len(written) == 8
     with pytest.raises(SystemExit):
         main(command)
-    assert capsys.readouterr().out.count("was finished before") == 8
+    assert capsys.readouterr().out.count("already finished") == 8
     assert {file: file.stat().st_mtime_ns for file in out.rglob("results.json")} == written
 
 
@@ -66,7 +66,7 @@ def test_a_report_alone_trains_nothing(tmp_path: Path) -> None:
     from densemtl.errors import ResultsError
 
     suite = write_benchmark_config(tmp_path)
-    with pytest.raises(ResultsError, match="no run of the suite is finished"):
+    with pytest.raises(ResultsError, match="no run of the benchmark is finished"):
         main([str(suite), "--output", str(tmp_path / "out"), "--report"])
     assert not (tmp_path / "out" / "hard_sharing").exists()
 
