@@ -1,4 +1,4 @@
-"""Losses, terms and normalisation on shares of a batch: the value and gradient of the whole."""
+"""Tests that losses and batch normalization on two ranks equal those of the joint batch."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LOSSES = {
     "vectors": ("direction", {}),
     "cosine": ("direction", {"loss": "cosine"}),
 }
-Told = tuple[Tensor, Tensor]
-"""A scalar, and its gradient for what stands for a weight of the network."""
+ValueAndGradient = tuple[Tensor, Tensor]
+"""A value, and its gradient with respect to a scalar that simulates a weight of the network."""
 
 
-def loss(name: str, own: slice) -> Told:
-    """One of the images has no label at all, and so one rank fewer valid pixels."""
+def compute_loss(name: str, images: slice) -> ValueAndGradient:
+    """Compute a loss; one image has no label, so ranks have different numbers of valid pixels."""
     kind, options = LOSSES[name]
     task = registry.create("tasks", kind, name, options=options)
     generator = torch.Generator().manual_seed(1)
@@ -51,41 +51,48 @@ def loss(name: str, own: slice) -> Told:
     else:
         target = label.abs() + 0.5
         target[0], target[1, :, :3] = torch.nan, torch.nan
-    return told(lambda weight: task.compute_loss(weight * features[own], target[own]))
-
-
-def load_balance(own: slice) -> Told:
-    scores = torch.randn(IMAGES, 3, *SIZE, generator=torch.Generator().manual_seed(2))
-    wiring = ExpertRouting({"a": "x", "b": "x", "c": "x"}, {"one": ("a", "b", "c")})
-    return told(
-        lambda weight: load_balancing_loss(wiring, {"one": (weight * scores[own]).softmax(1)})
+    return differentiate(
+        lambda weight: task.compute_loss(weight * features[images], target[images])
     )
 
 
-def orthogonality(own: slice) -> Told:
+def compute_load_balance(images: slice) -> ValueAndGradient:
+    scores = torch.randn(IMAGES, 3, *SIZE, generator=torch.Generator().manual_seed(2))
+    routing = ExpertRouting({"a": "x", "b": "x", "c": "x"}, {"one": ("a", "b", "c")})
+    return differentiate(
+        lambda weight: load_balancing_loss(routing, {"one": (weight * scores[images]).softmax(1)})
+    )
+
+
+def compute_orthogonality(images: slice) -> ValueAndGradient:
     features = torch.randn(IMAGES, 4, *SIZE, generator=torch.Generator().manual_seed(3))
-    return told(lambda weight: subspace_orthogonality(weight * features[own], 2))
+    return differentiate(lambda weight: subspace_orthogonality(weight * features[images], 2))
 
 
-def normalised(own: slice) -> Told:
-    """The loss gives images different weights, or gradients of statistics would be equal."""
+def normalize_batch(images: slice) -> ValueAndGradient:
+    """Apply batch normalization and a loss with a different weight per image.
+
+    With equal weights, the gradients of the batch statistics would be equal on all ranks.
+    """
     features = torch.randn(IMAGES, 3, *SIZE, generator=torch.Generator().manual_seed(4))
     norm = nn.Sequential(nn.BatchNorm2d(3))
     if get_world_size() > 1:
         convert_sync_batchnorm(norm)
-    importance = torch.arange(1.0, IMAGES + 1)[own].view(-1, 1, 1, 1)
+    importance = torch.arange(1.0, IMAGES + 1)[images].view(-1, 1, 1, 1)
+    maps = features[images]
 
-    def lost(weight: Tensor) -> Tensor:
-        mean = (importance * norm(weight * features[own] + features[own].exp()).square()).mean()
-        parts = all_gather_object(float(mean.detach()))
-        return mean + sum(parts) / len(parts) - mean.detach()
+    def compute_mean(weight: Tensor) -> Tensor:
+        mean = (importance * norm(weight * maps + maps.exp()).square()).mean()
+        means = all_gather_object(float(mean.detach()))
+        return mean + sum(means) / len(means) - mean.detach()
 
-    value, gradient = told(lost)
-    state = [each.flatten().float() for each in norm.state_dict().values()]
+    value, gradient = differentiate(compute_mean)
+    state = [tensor.flatten().float() for tensor in norm.state_dict().values()]
     return torch.cat([value.flatten(), *state]), gradient
 
 
-def told(compute: Callable[[Tensor], Tensor]) -> Told:
+def differentiate(compute: Callable[[Tensor], Tensor]) -> ValueAndGradient:
+    """Return a function's value at a scalar, and the mean over ranks of its derivative."""
     weight = torch.tensor(1.3, requires_grad=True)
     value = compute(weight)
     value.backward()
@@ -94,24 +101,28 @@ def told(compute: Callable[[Tensor], Tensor]) -> Told:
     return value.detach(), weight.grad
 
 
-def everything(own: slice) -> dict[str, Told]:
-    terms = {"load balance": load_balance, "orthogonality": orthogonality, "norm": normalised}
+def compute_all(images: slice) -> dict[str, ValueAndGradient]:
+    others = {
+        "load balance": compute_load_balance,
+        "orthogonality": compute_orthogonality,
+        "norm": normalize_batch,
+    }
     return {
-        **{name: loss(name, own) for name in LOSSES},
-        **{name: term(own) for name, term in terms.items()},
+        **{name: compute_loss(name, images) for name in LOSSES},
+        **{name: compute(images) for name, compute in others.items()},
     }
 
 
-def on_a_rank(folder: Path) -> None:
-    """Every second image is this rank's."""
+def run_rank(folder: Path) -> None:
+    """Compute everything on every second image."""
     with distributed_session("cpu"):
-        torch.save(everything(slice(get_rank(), None, 2)), folder / f"{get_rank()}.pt")
+        torch.save(compute_all(slice(get_rank(), None, 2)), folder / f"{get_rank()}.pt")
 
 
-def test_shares_of_a_batch_have_the_value_and_gradient_of_the_whole(tmp_path: Path) -> None:
-    wait_for_both(start_two_ranks(tmp_path, on_a_rank, tmp_path))
-    first, second = (torch.load(tmp_path / f"{number}.pt") for number in range(2))
-    for name, (value, gradient) in everything(slice(None)).items():
+def test_values_and_gradients_on_two_ranks_equal_those_of_the_joint_batch(tmp_path: Path) -> None:
+    wait_for_both(start_two_ranks(tmp_path, run_rank, tmp_path))
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, (value, gradient) in compute_all(slice(None)).items():
         assert gradient != 0, name
         torch.testing.assert_close(first[name][0], value, rtol=1e-5, atol=1e-6, msg=name)
         torch.testing.assert_close(first[name][1], gradient, rtol=1e-5, atol=1e-6, msg=name)

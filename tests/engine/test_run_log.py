@@ -1,4 +1,4 @@
-"""The log of a run, also of one that was killed and goes on."""
+"""Tests of the log of a run, including runs that were killed and resumed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from densemtl.trackers.base import RunInfo
 from densemtl.trackers.tensorboard import TensorBoard
 
 
-def steps(folder) -> list[tuple[int, str]]:
+def read_steps(folder) -> list[tuple[int, str]]:
     return [(line["step"], line["kind"]) for line in read_log(folder / "log.jsonl")]
 
 
-def test_lines_and_board(tmp_path):
-    run = RunInfo(tmp_path, "tiny", {}, 0)
-    with open_log(run, [TensorBoard()]) as log:
+def test_log_file_and_tensorboard(tmp_path):
+    run_info = RunInfo(tmp_path, "tiny", {}, 0)
+    with open_log(run_info, [TensorBoard()]) as log:
         log.log_scalars(1, "train", {"semseg": 2.5, "total": float("inf")})
         log.log_scalars(2, "val", {"semseg/mIoU": 40.0})
         log.log_image(2, "panel", np.zeros((4, 5, 3), np.uint8))
@@ -30,13 +30,13 @@ def test_lines_and_board(tmp_path):
     assert any((tmp_path / "tensorboard").iterdir())
 
 
-def test_lines_are_there_before_the_run_ends(tmp_path):
+def test_lines_are_written_before_the_run_ends(tmp_path):
     with RunLog(tmp_path, 0) as log:
         log.log_scalars(1, "train", {"a": 1.0})
-        assert steps(tmp_path) == [(1, "train")]
+        assert read_steps(tmp_path) == [(1, "train")]
 
 
-def test_a_run_that_goes_on_drops_what_was_logged_after_its_checkpoint(tmp_path):
+def test_resumed_run_removes_lines_after_its_checkpoint(tmp_path):
     with RunLog(tmp_path, 0) as log:
         for step in (1, 2, 3, 4):
             log.log_scalars(step, "train", {"loss": float(step)})
@@ -51,11 +51,11 @@ def test_a_run_that_goes_on_drops_what_was_logged_after_its_checkpoint(tmp_path)
     ]
 
 
-WHOLE = '{"step": 1, "kind": "val"}'
+VALID_LINE = '{"step": 1, "kind": "val"}'
 
 
-@pytest.mark.parametrize("text", ["", WHOLE + '\n{"st', "nothing\n", "[1]\n3\n"])
-def test_half_written_lines_are_left_out(tmp_path, text):
+@pytest.mark.parametrize("text", ["", VALID_LINE + '\n{"st', "nothing\n", "[1]\n3\n"])
+def test_invalid_lines_are_left_out(tmp_path, text):
     (tmp_path / "log.jsonl").write_text(text)
-    assert read_log(tmp_path / "log.jsonl") == ([json.loads(WHOLE)] if "step" in text else [])
+    assert read_log(tmp_path / "log.jsonl") == ([json.loads(VALID_LINE)] if "step" in text else [])
     assert read_log(tmp_path / "none.jsonl") == []

@@ -1,4 +1,4 @@
-"""The model that a run starts from: weights of the seed alone, built once, counted as it is."""
+"""Tests of the initial model of a run: its weights, random state and FLOP count."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from densemtl.runtime.execution import make_execution_config
 from tests.helpers.experiments import make_tiny_experiment
 
 
-def test_weights_and_following_random_numbers_depend_on_the_seed_alone() -> None:
+def test_weights_and_random_state_depend_only_on_the_seed() -> None:
     experiment = make_tiny_experiment("seed=3")
     torch.manual_seed(3)
     expected = build_model(experiment, build_tasks(experiment)).state_dict()
     numbers = torch.rand(4)
     torch.manual_seed(99)
     initial = build_initial_model(experiment, build_tasks(experiment))
-    found = initial.model.state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    actual = initial.model.state_dict()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
     torch.set_rng_state(initial.rng_state["cpu"])
     assert torch.equal(torch.rand(4), numbers)
 
 
-def test_a_job_goes_on_with_the_random_numbers_after_the_model(tmp_path: Path) -> None:
+def test_training_starts_with_the_random_state_of_the_initial_model(tmp_path: Path) -> None:
     experiment = make_tiny_experiment()
     initial = build_initial_model(experiment, build_tasks(experiment))
-    torch.manual_seed(99)  # as training other models in between does
-    precision = make_execution_config(experiment.train, "cpu")
-    job = build_training_run(
-        experiment, build_splits(experiment), tmp_path, precision, None, initial
+    torch.manual_seed(99)  # simulates the training of other models in between
+    execution = make_execution_config(experiment.train, "cpu")
+    run = build_training_run(
+        experiment, build_splits(experiment), tmp_path, execution, None, initial
     )
-    assert job.train_step.model is initial.model
+    assert run.train_step.model is initial.model
     assert torch.equal(torch.get_rng_state(), initial.rng_state["cpu"])
 
 
@@ -60,19 +60,20 @@ def test_each_run_builds_its_model_once(tmp_path: Path, monkeypatch, baselines: 
 
 
 @pytest.mark.parametrize("decoder", ["mti_net", "cross_stitch"])
-def test_flop_are_those_of_the_model_and_leave_it_as_it_was(decoder: str) -> None:
+def test_counting_flops_of_a_meta_copy_does_not_change_the_model(decoder: str) -> None:
     experiment = make_tiny_experiment(f"decoder.name={decoder}")
     model = build_model(experiment, build_tasks(experiment)).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    copied = meta_copy(model)
-    assert {each.device.type for each in (*copied.parameters(), *copied.buffers())} == {"meta"}
-    flop = count_flops(copied, experiment.input.size)
+    meta_model = meta_copy(model)
+    tensors = (*meta_model.parameters(), *meta_model.buffers())
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    flops = count_flops(meta_model, experiment.input.size)
     assert model.training
     assert all(torch.equal(model.state_dict()[name], old) for name, old in before.items())
-    assert flop == count_flops(model.to("meta"), experiment.input.size)
+    assert flops == count_flops(model.to("meta"), experiment.input.size)
 
 
-def test_an_input_too_small_to_train_on_is_reported_first(tmp_path: Path) -> None:
+def test_too_small_input_is_rejected_before_training(tmp_path: Path) -> None:
     small = ("input.size=[32, 32]", "loader.batch_size=1", "baselines=auto")
     with pytest.raises(ModelError, match=r"input\.size: \[32, 32\] is one pixel"):
         train_experiment(make_tiny_experiment(*small), tmp_path / "multi", "cpu")

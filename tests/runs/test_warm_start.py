@@ -1,4 +1,4 @@
-"""Networks of one task each, started from single-task runs."""
+"""Tests of decoders with one network per task that start from single-task runs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TASKS = ("semseg", "depth")
 
 
 @pytest.fixture(scope="module")
-def singles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("singles")
+def single_task_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("single_task_runs")
     for task in TASKS:
         train_experiment(
             make_tiny_experiment("train.epochs=1").to_single_task(task), folder / task, "cpu"
@@ -32,58 +32,61 @@ def singles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {task: folder / task for task in TASKS}
 
 
-def named(singles: dict[str, Path]) -> str:
-    return "{" + ", ".join(f"{task}: {path}" for task, path in singles.items()) + "}"
+def format_runs(runs: dict[str, Path]) -> str:
+    return "{" + ", ".join(f"{task}: {path}" for task, path in runs.items()) + "}"
 
 
-def test_unmixed_networks_repeat_the_single_task_runs(
-    singles: dict[str, Path], tmp_path: Path
+def test_unmixed_networks_give_the_predictions_of_single_task_runs(
+    single_task_runs: dict[str, Path], tmp_path: Path
 ) -> None:
     experiment = make_tiny_experiment(*SHORT)
-    job = build_training_run(
+    run = build_training_run(
         experiment,
         build_splits(experiment),
         tmp_path,
         make_execution_config(experiment.train, "cpu"),
-        singles,
+        single_task_runs,
     )
-    batch = next(iter(job.val_loader))
+    batch = next(iter(run.val_loader))
     with torch.no_grad():
-        final = job.train_step.model.eval().double()(batch.image).logits
+        logits = run.train_step.model.eval().double()(batch.image).logits
     for task in TASKS:
         single = make_tiny_experiment("train.epochs=1").to_single_task(task)
-        alone = build_training_run(
+        model = build_training_run(
             single,
             build_splits(single),
             tmp_path / task,
             make_execution_config(single.train, "cpu"),
         ).train_step.model
-        alone.load_state_dict(load_weights(singles[task] / "best.safetensors").tensors)
+        model.load_state_dict(load_weights(single_task_runs[task] / "best.safetensors").tensors)
         with torch.no_grad():
-            assert_same(final[task], alone.eval().double()(batch.image).logits[task])
+            assert_same(logits[task], model.eval().double()(batch.image).logits[task])
 
 
-def test_baselines_serve_as_start_and_as_reference(
-    singles: dict[str, Path], tmp_path: Path
+def test_baselines_are_used_for_initialization_and_delta_m(
+    single_task_runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    given = f"baselines={named(singles)}"
+    baselines = f"baselines={format_runs(single_task_runs)}"
     results = train_experiment(
-        make_tiny_experiment(*SHORT, given, "init_from=baselines"), tmp_path / "run", "cpu"
+        make_tiny_experiment(*SHORT, baselines, "init_from=baselines"), tmp_path / "run", "cpu"
     )
     assert results.delta_m is not None
 
 
-def test_what_cannot_start_is_told_before_anything_is_trained(
-    singles: dict[str, Path], tmp_path: Path
+def test_invalid_init_from_is_rejected_before_training(
+    single_task_runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    start = f"init_from={named(singles)}"
-    for changes, kind, told in (
-        (("init_from=baselines", "decoder={name: hard_sharing}"), ConfigError, "no network a task"),
-        (("init_from=baselines",), ConfigError, "there are none"),
-        ((f"init_from={{semseg: {singles['semseg']}}}",), ConfigError, "no single-task .* 'depth'"),
-        ((start, "head.width=16"), CheckpointError, "cannot start 'semseg' from it"),
-        ((f"init_from={{semseg: {tmp_path}, depth: x}}",), CheckpointError, "no finished valid"),
+    init_from = f"init_from={format_runs(single_task_runs)}"
+    one_run = f"init_from={{semseg: {single_task_runs['semseg']}}}"
+    missing_run = f"init_from={{semseg: {tmp_path}, depth: x}}"
+    hard_sharing = ("init_from=baselines", "decoder={name: hard_sharing}")
+    for changes, error, message in (
+        (hard_sharing, ConfigError, "no separate network per task"),
+        (("init_from=baselines",), ConfigError, "this run has no baselines"),
+        ((one_run,), ConfigError, "no single-task .* 'depth'"),
+        ((init_from, "head.width=16"), CheckpointError, "cannot start 'semseg' from these weights"),
+        ((missing_run,), CheckpointError, "no finished valid"),
     ):
-        with pytest.raises(kind, match=told):
+        with pytest.raises(error, match=message):
             train_experiment(make_tiny_experiment(*SHORT, *changes), tmp_path / "never", "cpu")
         assert not (tmp_path / "never").exists()

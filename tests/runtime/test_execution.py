@@ -1,4 +1,4 @@
-"""Device, autocast type and memory layout."""
+"""Tests of device, autocast type and memory layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from densemtl.types import Predictions
 
 
 class Probe(nn.Module):
-    """One convolution that remembers what it was given."""
+    """Convolution that records the memory layout of its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,25 +29,25 @@ class Probe(nn.Module):
     ("amp", "dtype"), [("none", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_autocast_casts_operations_but_not_parameters(amp, dtype):
-    precision = make_execution_config(TrainConfig(amp=amp), "cpu")
-    model = precision.to_device(Probe())
-    predictions = precision.forward(model, torch.rand(2, 3, 6, 8))
+    execution = make_execution_config(TrainConfig(amp=amp), "cpu")
+    model = execution.to_device(Probe())
+    predictions = execution.forward(model, torch.rand(2, 3, 6, 8))
     assert predictions.logits["depth"].dtype == dtype
     assert model.conv.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_memory_layout_of_images_and_convolutions(channels_last):
-    precision = make_execution_config(TrainConfig(channels_last=channels_last), "cpu")
-    model = precision.to_device(Probe())
+    execution = make_execution_config(TrainConfig(channels_last=channels_last), "cpu")
+    model = execution.to_device(Probe())
     for image in (torch.rand(2, 3, 6, 8), torch.rand(2, 6, 8, 3).permute(0, 3, 1, 2)):
-        precision.forward(model, image)
+        execution.forward(model, image)
         assert (model.channels_last, model.contiguous) == (channels_last, not channels_last)
     weight = model.conv.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
-def test_the_device_asked_for_or_what_there_is(monkeypatch):
+def test_device_is_the_requested_one_or_a_gpu_if_available(monkeypatch):
     assert make_execution_config(TrainConfig(), "cpu").device == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert make_execution_config(TrainConfig(), None) == ExecutionConfig(

@@ -1,4 +1,4 @@
-"""Items in several processes: in order, a few at a time, and nothing left behind."""
+"""Tests of the process pool: order, limit of pending items, errors and cleanup."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from densemtl.runtime.process_pool import MAX_PENDING_PER_WORKER, OrderedProcess
 ITEMS = [9.0, 4.0, 1.0, 0.0, 16.0, 25.0]
 
 
-def refuse(item: float) -> float:
-    raise DataError(f"{item} is refused")
+def raise_data_error(item: float) -> float:
+    raise DataError(f"{item} is invalid")
 
 
-def die(item: float) -> float:
+def kill_process(item: float) -> float:
     os.kill(os.getpid(), signal.SIGKILL)
     return item
 
 
-def worked_off(function, workers: int) -> list[float]:
+def process_items(function, workers: int) -> list[float]:
     results: list[float] = []
-    with OrderedProcessPool(function, results.append, workers) as work:
+    with OrderedProcessPool(function, results.append, workers) as pool:
         for item in ITEMS:
-            work.submit(item)
-            assert len(work._pending) <= MAX_PENDING_PER_WORKER * workers
-        work.finish()
+            pool.submit(item)
+            assert len(pool._pending) <= MAX_PENDING_PER_WORKER * workers
+        pool.finish()
     return results
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_results_come_in_the_order_of_the_items(workers: int) -> None:
-    assert worked_off(math.sqrt, workers) == [3, 2, 1, 0, 4, 5]
+def test_results_are_in_the_order_of_the_items(workers: int) -> None:
+    assert process_items(math.sqrt, workers) == [3, 2, 1, 0, 4, 5]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_users_error_arrives_as_it_was_raised(workers: int) -> None:
-    with pytest.raises(DataError, match=r"^9\.0 is refused$"):
-        worked_off(refuse, workers)
+def test_errors_of_the_function_are_raised_unchanged(workers: int) -> None:
+    with pytest.raises(DataError, match=r"^9\.0 is invalid$"):
+        process_items(raise_data_error, workers)
 
 
-def test_a_killed_process_is_told_in_one_line() -> None:
-    with pytest.raises(WorkerError, match="killed, perhaps for want of memory"):
-        worked_off(die, 2)
+def test_killed_worker_raises_a_worker_error() -> None:
+    with pytest.raises(WorkerError, match="killed, perhaps because memory ran out"):
+        process_items(kill_process, 2)
 
 
 SCRIPT = """
@@ -58,23 +58,23 @@ import os, time
 from densemtl.runtime.process_pool import OrderedProcessPool
 
 if __name__ == "__main__":
-    with OrderedProcessPool(time.sleep, print, 2) as work:
-        work.submit(0)
-        work.finish()
-        work.submit(600)
-        print(*work._pool._processes, flush=True)
+    with OrderedProcessPool(time.sleep, print, 2) as pool:
+        pool.submit(0)
+        pool.finish()
+        pool.submit(600)
+        print(*pool._pool._processes, flush=True)
         time.sleep(600)
 """
 
 
-def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
+def test_workers_end_if_the_parent_process_is_killed(tmp_path: Path) -> None:
     file = tmp_path / "script.py"
     file.write_text(SCRIPT)
     command = [sys.executable, str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "None"
-        children = [int(number) for number in process.stdout.readline().split()]
+        children = [int(pid) for pid in process.stdout.readline().split()]
         assert children
         assert all(map(is_alive, children))
         process.kill()
@@ -84,9 +84,9 @@ def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
     assert not any(map(is_alive, children))
 
 
-def is_alive(number: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
-        os.kill(number, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return "State:\tZ" not in Path(f"/proc/{number}/status").read_text()
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()

@@ -1,4 +1,4 @@
-"""tools/train.py as a person uses it: from a shell, killed, mistyped."""
+"""Tests of tools/train.py from the command line: resume after SIGKILL, invalid arguments."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 
 
 def train(folder: Path, *arguments: object) -> tuple[int, str]:
-    """Exit status, and all that was said."""
+    """Run the tool; return its exit status and output."""
     process = start_tool(folder, "train.py", *arguments)
     return process.wait(), process.read_output()
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
+def load_tensors(run: Path) -> dict[str, torch.Tensor]:
     return load_weights(run / "last" / "model.safetensors").tensors
 
 
-def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """SIGKILL once the first checkpoint inside an epoch is there: nothing is told, nothing lost.
+def test_resume_after_sigkill_is_bit_exact(tmp_path: Path) -> None:
+    """Kill the run after its first checkpoint inside an epoch, and resume in a new interpreter.
 
-    What goes on is a process started afresh, whose hashes of names are others.
+    The new interpreter has another seed of string hashes.
     """
     config = write_tiny_config(tmp_path)
     command = [
@@ -44,23 +44,23 @@ def test_killed_in_the_middle_and_started_again_ends_with_the_same_weights(tmp_p
         "--device",
         "cpu",
     ]
-    assert train(tmp_path, *command, "--output", "whole")[0] == 0
+    assert train(tmp_path, *command, "--output", "uninterrupted")[0] == 0
     killed = start_tool(tmp_path, "train.py", *command, "--output", "killed")
     killed.kill_when_exists(tmp_path / "killed" / "last" / "state.pt")
     assert killed.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "results.json").exists()
-    again = [sys.executable, str(TRAIN), *command, "--output", "killed"]
-    alike = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(again, cwd=tmp_path, env=alike, capture_output=True, check=True)
-    ours, theirs = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    resume = [sys.executable, str(TRAIN), *command, "--output", "killed"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(resume, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    expected, resumed = load_tensors(tmp_path / "uninterrupted"), load_tensors(tmp_path / "killed")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
-def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together_without_a_traceback(tmp_path: Path) -> None:
     mistakes = ("optim.lrr=1", "decoder.name=hard_shring", "tasks=[semsg, depth]")
-    status, said = train(tmp_path, write_tiny_config(tmp_path), *mistakes)
+    status, output = train(tmp_path, write_tiny_config(tmp_path), *mistakes)
     assert status == 2
-    lines = said.strip().splitlines()
+    lines = output.strip().splitlines()
     assert len(lines) == 3
     for line, hint in zip(
         sorted(lines), ("decoder.name: ", "optim.lrr: ", "tasks.0: "), strict=True
@@ -69,20 +69,20 @@ def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> No
         assert "did you mean" in line
 
 
-def test_print_config_reads_back(tmp_path: Path) -> None:
-    status, said = train(tmp_path, write_tiny_config(tmp_path), "optim.lr=2e-5", "--print-config")
+def test_printed_config_can_be_loaded(tmp_path: Path) -> None:
+    status, output = train(tmp_path, write_tiny_config(tmp_path), "optim.lr=2e-5", "--print-config")
     assert status == 0
-    assert "lr: 2.0e-05" in said
+    assert "lr: 2.0e-05" in output
     copy = tmp_path / "copy.yaml"
-    copy.write_text(said)
-    assert train(tmp_path, copy, "--print-config") == (0, said)
+    copy.write_text(output)
+    assert train(tmp_path, copy, "--print-config") == (0, output)
 
 
-def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    status, said = train(tmp_path, write_tiny_config(tmp_path), "--device", "cuda")
+def test_missing_gpu_is_reported_in_one_line(tmp_path: Path) -> None:
+    status, output = train(tmp_path, write_tiny_config(tmp_path), "--device", "cuda")
     assert status == 2
-    assert said.strip() == (
-        "error: --device cuda: no usable GPU here; leave it out or say --device cpu"
+    assert output.strip() == (
+        "error: --device cuda: no usable GPU found; omit it or use --device cpu"
     )
 
 
@@ -94,6 +94,6 @@ def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         ("/home/me/mine.yaml", "runs/mine"),
     ],
 )
-def test_runs_lie_as_their_configurations_do(config: str, folder: str) -> None:
+def test_default_run_folder_mirrors_the_configuration_path(config: str, folder: str) -> None:
     default_folder = runpy.run_path(str(TRAIN))["get_default_folder"]
     assert default_folder(Path(config)) == Path(folder)
