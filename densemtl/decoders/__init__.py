@@ -1,1 +1,1 @@
-"""Decoder architectures, one file each."""
+"""Decoders, one per file: complete multi-task architectures from the image to the logits."""

@@ -16,26 +16,42 @@ from densemtl.tasks.base import Task
 from densemtl.types import Predictions, SharingWeights
 
 Sources = Mapping[str, Sequence[str]]
-"""{reader: the tasks whose encoders it reads besides its own}."""
+"""{reader: tasks whose backbones its head reads in addition to its own backbone}."""
 
 
 class AsymmetricSharing(PerTaskNetworks):
-    """A network a task, of which some tasks' heads read other tasks' backbones besides their own.
+    """Asymmetric sharing: one network per task; the heads of some tasks read other tasks' features.
 
-    A reader joins the pyramids level by level with a 1x1, so that any backbone will do; its loss
-    trains the backbones that it reads. The other tasks' heads read their own backbone alone.
+    Tang et al., "Progressive Layered Extraction (PLE)", RecSys 2020, Fig. 1b. A reader is a task
+    whose head reads the backbones of other tasks in addition to its own. At each level of the
+    feature pyramid, a 1x1 convolution mixes the maps that the reader reads, so that any backbone
+    can be used. The loss of a reader also trains the backbones that it reads. The head of every
+    other task reads only its own backbone.
 
     Args:
-        make_backbone: makes one network a task.
-        make_head: makes one head a task.
-        tasks: the run's.
-        sources: {reader: the tasks that it reads}. If not given, the last task reads all others, as
-            the last of two does in the paper's figure: only then does the order of tasks matter.
-        alpha: share of its own features that a reader starts with; those that it reads have equal
-            parts of the rest. At 1 the start is one network a task.
+        make_backbone: factory of backbones; called once per task.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        sources: {reader: tasks whose backbones it reads}. By default, the last task reads all
+            other tasks, as the second of two tasks does in the figure of the paper; only then does
+            the order of tasks matter.
+        alpha: initial weight of a reader's own features. The features of its sources have equal
+            parts of the rest. With 1, the decoder starts as separate single-task networks.
 
     Raises:
-        ConfigError: `sources` names what is no task, one twice, or the reader itself.
+        ConfigError: if `sources` contains an unknown task, a task twice, or the reader itself.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     {"name": "asymmetric_sharing", "sources": {"depth": ["edge"]}},
+        ...     backbone="test_resnet",
+        ...     tasks=["depth", "edge"],
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -59,15 +75,23 @@ class AsymmetricSharing(PerTaskNetworks):
             )
 
     def forward(self, image: Tensor) -> Predictions:
-        """Bx3xHxW normalised image -> logits at feature size."""
+        """Predict all tasks; see `Decoder.forward`."""
         pyramids = {task: backbone(image) for task, backbone in self.backbones.items()}
-        read = dict(pyramids)
-        for reader, join in self.mixers.items():
-            read[reader] = join([pyramids[task] for task in (reader, *self.sources[reader])])
-        return Predictions({task: head(read[task]) for task, head in self.heads.items()})
+        mixed = dict(pyramids)
+        for reader, mixer in self.mixers.items():
+            mixed[reader] = mixer([pyramids[task] for task in (reader, *self.sources[reader])])
+        return Predictions({task: head(mixed[task]) for task, head in self.heads.items()})
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Norm of each join's block for every task that it reads, over that of the identity."""
+        """Return the weights of each reader's mixer at each level.
+
+        Args:
+            image: not used.
+
+        Returns:
+            {"level N": Frobenius norm of the convolution weights of every task that each reader
+            reads, relative to the norm of the identity}.
+        """
         rows = [self._compute_mixing_weights(reader) for reader in self.sources]
         levels = torch.stack(rows, dim=1) if rows else ()
         return {
@@ -76,22 +100,22 @@ class AsymmetricSharing(PerTaskNetworks):
         }
 
     def _compute_mixing_weights(self, reader: str) -> Tensor:
-        """Levels x tasks, 0 where a task is not read."""
-        join = self.mixers[reader]
-        assert isinstance(join, PyramidMixer)
-        norms = join.compute_block_norms()
+        """Return weights of shape (levels, tasks), 0 for tasks that the reader does not read."""
+        mixer = self.mixers[reader]
+        assert isinstance(mixer, PyramidMixer)
+        norms = mixer.compute_block_norms()
         columns = [self.task_names.index(task) for task in (reader, *self.sources[reader])]
         weights = norms.new_zeros(len(norms), len(self.task_names))
         weights[:, columns] = norms
         return weights
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """The readers' joins."""
+        """Return the parameters of the mixers of all readers."""
         return list(self.mixers.parameters())
 
 
 def _validate_sources(sources_by_task: Sources, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Readers that read anyone."""
+    """Return the sources of all tasks that have any, or raise all errors."""
     errors = list(_find_source_errors(sources_by_task, tasks))
     if errors:
         raise ConfigError("\n".join(errors))
@@ -99,6 +123,7 @@ def _validate_sources(sources_by_task: Sources, tasks: Sequence[str]) -> dict[st
 
 
 def _find_source_errors(sources_by_task: Sources, tasks: Sequence[str]) -> Iterator[str]:
+    """Yield one error message per invalid source."""
     for reader, sources in sources_by_task.items():
         if reader not in tasks:
             yield f"decoder.sources: no task {reader!r}, {suggest(reader, tasks)}"
@@ -107,6 +132,6 @@ def _find_source_errors(sources_by_task: Sources, tasks: Sequence[str]) -> Itera
             if source not in tasks:
                 yield f"{where}: no task {source!r}, {suggest(source, tasks)}"
             elif source == reader:
-                yield f"{where}: a task always reads its own encoder; leave {source!r} out"
+                yield f"{where}: a task always reads its own backbone; remove {source!r}"
             elif source in sources[:index]:
                 yield f"{where}: {source!r} is named twice"

@@ -1,8 +1,8 @@
-"""What every architecture is: everything between the image and the logits, by one contract.
+"""Base classes of decoders, which map an image to the logits of all tasks.
 
-An architecture is handed a way to make backbones and builds as many as it needs. Hard sharing and
-the decoder-focused methods make one and read its pyramid (`SharedBackboneDecoder`); the
-encoder-focused ones make one a task, or one they drive stage by stage.
+A decoder gets a factory of backbones and creates as many as it needs. Hard sharing and
+decoder-focused methods create one backbone and read its feature pyramid (`SharedBackboneDecoder`).
+Encoder-focused methods create one backbone per task, or run one backbone stage by stage.
 """
 
 from __future__ import annotations
@@ -18,19 +18,43 @@ from densemtl.tasks.base import Task
 from densemtl.types import FeatureInfo, Predictions, SharingWeights
 
 BackboneFactory = Callable[[], Backbone]
+"""Function that creates a new backbone."""
+
 HeadFactory = Callable[[FeatureInfo, int], nn.Module]
-"""(features, channels) -> a head: list of NCHW features -> logits at their finest used size."""
+"""Function that creates a head from the channels and strides of its input, and its output channels.
+
+A head maps a list of maps (B, C_l, H_l, W_l) to logits at the size of the finest level it reads.
+"""
 
 
 def make_heads(
     make_head: HeadFactory, feature_info: FeatureInfo, tasks: Sequence[Task]
 ) -> nn.ModuleDict:
-    """{task: its own head on these features}."""
+    """Create one head per task.
+
+    Args:
+        make_head: factory of heads.
+        feature_info: channels and strides of the features that every head reads.
+        tasks: tasks that need a head.
+
+    Returns:
+        {task: head}.
+    """
     return nn.ModuleDict({task.name: make_head(feature_info, task.channels) for task in tasks})
 
 
 class Decoder(nn.Module, ABC):
-    """Subclasses take (make_backbone, make_head, tasks) and keyword-only options."""
+    """Base class of decoders.
+
+    The constructors of subclasses take `(make_backbone, make_head, tasks)`, optionally
+    `auxiliary_tasks`, and keyword-only options, which users set in the configuration.
+
+    Args:
+        tasks: tasks to predict.
+
+    Attributes:
+        task_names: names of the tasks.
+    """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
@@ -38,26 +62,47 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Predictions:
-        """Bx3xHxW normalised image, padded as the backbone asks -> logits at feature size."""
+        """Predict all tasks.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
+
+        Returns:
+            Logits of all tasks at the resolution of the features, and auxiliary logits and losses
+            of the decoder.
+        """
 
     @abstractmethod
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Every parameter once: "shared", one group a task under its name, and "fusion"."""
+        """Return all parameters of the decoder by group; each parameter is in one group.
+
+        Returns:
+            {group: parameters}. The groups are "shared", one group per task under the name of the
+            task, and "fusion" for parameters that exchange features between tasks.
+        """
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """What was learnt about sharing: {place: weights}; nothing where nothing is learnt.
+        """Return the learned weights by which tasks share features.
 
-        Called in evaluation mode, without gradients, between training steps.
+        It is called in evaluation mode, without gradients, between training steps.
 
         Args:
-            image: Bx3xHxW as for `forward`, to measure gates and masks on; methods whose mixture
-                does not depend on the image need not look at it.
+            image: images as for `forward`, on which gates and masks are measured. Decoders whose
+                weights do not depend on the image may ignore it.
+
+        Returns:
+            {location in the network: weights}; empty if the decoder learns no such weights.
         """
         return {}
 
 
 class SharedBackboneDecoder(Decoder):
-    """A decoder that reads one backbone's pyramid."""
+    """Base class of decoders that read the feature pyramid of one shared backbone.
+
+    Args:
+        make_backbone: factory of backbones; called once.
+        tasks: tasks to predict.
+    """
 
     def __init__(self, make_backbone: BackboneFactory, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)
@@ -65,9 +110,17 @@ class SharedBackboneDecoder(Decoder):
         self.shared_features = SharedFeatures()
 
     def forward(self, image: Tensor) -> Predictions:
-        """Bx3xHxW normalised image -> logits at feature size."""
+        """Predict all tasks; see `Decoder.forward`."""
         return self.decode_features(self.shared_features(self.backbone(image)))
 
     @abstractmethod
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """The pyramid, finest first -> logits at feature size."""
+        """Predict all tasks from the feature pyramid.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Logits of all tasks at the resolution of the features, and auxiliary logits and losses
+            of the decoder.
+        """

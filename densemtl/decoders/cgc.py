@@ -14,18 +14,28 @@ from densemtl.types import SHARED
 
 
 class CGC(MixtureOfExperts):
-    """Some experts are shared and some a task's own; its gate mixes both kinds (eq. 2 to 5).
+    """Customized gate control: shared experts and task-specific experts, mixed by task gates.
 
-    Every level of the pyramid has its own experts, bottlenecks, and gates. All experts are the
-    identity at first, so that training starts as hard sharing does.
+    Tang et al., "Progressive Layered Extraction (PLE)", RecSys 2020, section 4.1, eq. 2 to 5. The
+    gate of a task mixes the shared experts and the experts of the task. Each level of the feature
+    pyramid has its own experts (bottleneck blocks) and gates. All experts are initialized as the
+    identity, so that training starts as with hard sharing.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: makes each task's head.
-        tasks: the run's.
-        shared_experts: how many all tasks use, a level.
-        task_experts: how many each task has besides, a level; may be 0.
-        options: see `MixtureOfExperts`.
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        shared_experts: number of experts per level that all tasks use.
+        task_experts: number of additional experts per level of each task; may be 0.
+        options: options of `MixtureOfExperts`.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model("cgc", backbone="test_resnet", tasks=["depth", "edge"])
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -45,7 +55,16 @@ class CGC(MixtureOfExperts):
 def make_cgc_routing(
     tasks: Sequence[Task], shared_experts: int, task_experts: int
 ) -> ExpertRouting:
-    """Each task's gate mixes the shared experts and its own."""
+    """Create the connections of one CGC layer.
+
+    Args:
+        tasks: tasks that have experts and a gate.
+        shared_experts: number of shared experts.
+        task_experts: number of experts of each task.
+
+    Returns:
+        Connections in which the gate of each task mixes the shared experts and the task's experts.
+    """
     shared = name_experts(SHARED, shared_experts)
     expert_names = {task.name: name_experts(task.name, task_experts) for task in tasks}
     reads = {expert: task for task, experts in expert_names.items() for expert in experts}

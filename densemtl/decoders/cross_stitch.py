@@ -16,16 +16,30 @@ from densemtl.types import SharingWeights
 
 
 class CrossStitch(StageExchangeNetworks):
-    """After every stage each task's channel becomes a learned mixture of all tasks' (eq. 1).
+    """Cross-stitch networks: one network per task, with learned mixtures after every stage.
+
+    Misra et al., "Cross-stitch Networks for Multi-task Learning", CVPR 2016. After every backbone
+    stage, each channel of each task is replaced by a learned weighted sum of the corresponding
+    channels of all tasks (eq. 1).
 
     Args:
-        make_backbone: makes one network a task.
-        make_head: makes one head a task.
-        tasks: the run's.
-        options: see `StageExchangeNetworks`; `alpha` is that of section 3.2.
+        make_backbone: factory of backbones; called once per task.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        options: options of `StageExchangeNetworks`; `alpha` is that of section 3.2 of the paper.
 
     Raises:
-        ModelError: a backbone that cannot be run stage by stage.
+        ModelError: if the backbone cannot be run stage by stage.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     "cross_stitch", backbone="test_resnet", tasks=["depth", "edge"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -42,18 +56,25 @@ class CrossStitch(StageExchangeNetworks):
         )
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
-        """A weighted sum over tasks, with a weight a channel."""
+        """Mix the features by the cross-stitch unit of a stage; see the base class."""
         if level == STEM_LEVEL:
             return features
         unit = self.units[level - 1][..., None, None]
         return [weighted_sum(weights.unbind(), features) for weights in unit]
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """One TxTxC unit a stage."""
+        """Return the cross-stitch units, one tensor (T, T, C) per stage."""
         return list(self.units)
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Each unit's weights, their mean over channels."""
+        """Return the mean over channels of the weights of each cross-stitch unit.
+
+        Args:
+            image: not used.
+
+        Returns:
+            {"stage N": weights of each task's features (columns) in those of each task (rows)}.
+        """
         names = self.task_names
         return {
             f"stage {stage}": SharingWeights(names, names, unit.detach().mean(dim=2))

@@ -17,16 +17,28 @@ from densemtl.types import SHARED, Predictions, SharingWeights
 
 
 class CustomizedSharing(PerTaskNetworks):
-    """One backbone for all tasks and one of its own a task; each head reads both, joined.
+    """Customized sharing: one shared backbone, and one backbone and one head per task.
 
-    They meet in the pyramid alone, each level by a 1x1, so that any backbone will do.
+    Tang et al., "Progressive Layered Extraction (PLE)", RecSys 2020, Fig. 1c. At each level of the
+    feature pyramid, a 1x1 convolution per task mixes the maps of the task's own backbone and of the
+    shared backbone. The backbones exchange no features before, so that any backbone can be used.
 
     Args:
-        make_backbone: makes the shared network and one a task.
-        make_head: makes one head a task.
-        tasks: the run's.
-        alpha: share of its own features that a task starts with; the shared ones have the rest.
-            At 1 the start is one network a task, at 0 hard sharing.
+        make_backbone: factory of backbones; called once for the shared backbone and once per task.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        alpha: initial weight of a task's own features; the shared features have the rest. With 1,
+            the decoder starts as separate single-task networks; with 0, as hard sharing.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     "customized_sharing", backbone="test_resnet", tasks=["depth", "edge"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -44,7 +56,7 @@ class CustomizedSharing(PerTaskNetworks):
         self.mixers = nn.ModuleDict({task.name: PyramidMixer(widths, shares) for task in tasks})
 
     def forward(self, image: Tensor) -> Predictions:
-        """Bx3xHxW normalised image -> logits at feature size."""
+        """Predict all tasks; see `Decoder.forward`."""
         shared = self.shared_features(self.shared_backbone(image))
         final = {}
         for task, head in self.heads.items():
@@ -53,18 +65,26 @@ class CustomizedSharing(PerTaskNetworks):
         return Predictions(final)
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Norm of each join's block for own and for shared features, over that of the identity."""
-        joins = [join for join in self.mixers.values() if isinstance(join, PyramidMixer)]
-        levels = torch.stack([join.compute_block_norms() for join in joins], dim=1)
+        """Return the weights of the own and the shared features in each task's mixer.
+
+        Args:
+            image: not used.
+
+        Returns:
+            {"level N": Frobenius norm of the convolution weights of both features for each task,
+            relative to the norm of the identity}.
+        """
+        mixers = [mixer for mixer in self.mixers.values() if isinstance(mixer, PyramidMixer)]
+        levels = torch.stack([mixer.compute_block_norms() for mixer in mixers], dim=1)
         return {
             f"level {level}": SharingWeights(self.task_names, ("own", "shared"), weights)
             for level, weights in enumerate(levels, start=1)
         }
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """One backbone is shared besides."""
+        """Return the shared backbone, the network of each task, and the mixers as fusion."""
         return {SHARED: list(self.shared_backbone.parameters()), **super().parameter_groups()}
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """Every task's join."""
+        """Return the parameters of the mixers of all tasks."""
         return list(self.mixers.parameters())

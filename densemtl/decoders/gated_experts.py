@@ -1,4 +1,4 @@
-"""What MMoE, ML-MMoE, CGC and PLE share: experts and gates on every level of one pyramid."""
+"""Base class of MMoE, ML-MMoE, CGC and PLE: experts and gates at every level of one pyramid."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ from densemtl.types import FUSION, SHARED, Predictions, SharingWeights
 
 
 class MixtureOfExperts(SharedBackboneDecoder):
-    """Each level of the pyramid has a stack of layers of its own; a head reads its task's streams.
+    """Base class of decoders with a mixture of experts at every level of one feature pyramid.
 
-    Widths and sizes are kept, so that any head works on any backbone's pyramid.
+    Each level has its own stack of expert layers. The head of a task reads the outputs of the
+    task's gates in the last layer of all levels. Experts preserve the shapes of the maps, so that
+    every head works with every backbone.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: makes each task's head.
-        tasks: the run's.
-        routings: of each layer; the last one's takers are the tasks.
-        gating: a choice for every "pixel", or for the whole image from its "pooled" feature.
-        width: channels inside every expert; a quarter of its level's if left out.
-        load_balance: weight of a loss that keeps all experts in use; the papers have none.
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        routings: connections of experts and gates in each layer; the gates of the last layer have
+            the names of the tasks.
+        gating: "pixel" for gate weights per pixel, "pooled" for gate weights per image, computed
+            from the mean of the map.
+        width: number of channels inside every expert; by default, a quarter of the channels of the
+            level.
+        load_balance: weight of an auxiliary loss that keeps all experts in use; the papers of the
+            methods have none.
     """
 
     def __init__(
@@ -58,7 +64,15 @@ class MixtureOfExperts(SharedBackboneDecoder):
         self.heads = make_heads(make_head, spec, tasks)
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """The pyramid, finest first -> logits of every task, and the imbalance if that is asked."""
+        """Mix experts at every level and predict each task; see the base class.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Logits of all tasks at the resolution of the features, and the load-balancing loss in
+            training if it is enabled.
+        """
         streams, gates = self._run_experts(features)
         final = {
             task: head([level[task] for level in streams]) for task, head in self.heads.items()
@@ -68,12 +82,12 @@ class MixtureOfExperts(SharedBackboneDecoder):
     def _run_experts(
         self, features: list[Tensor]
     ) -> tuple[list[dict[str, Tensor]], list[list[GateWeights]]]:
-        """The pyramid -> for each level the last layer's streams, and the gates of each layer."""
+        """Return, per level, the output streams of the last layer and the gates of each layer."""
         runs = [stack(feature) for stack, feature in zip(self.levels, features, strict=True)]
         return [streams for streams, _ in runs], [gates for _, gates in runs]
 
     def _compute_aux_losses(self, level_gates: list[list[GateWeights]]) -> dict[str, Tensor]:
-        """The mean imbalance over levels and layers, in training."""
+        """Return the weighted mean load-balancing loss of all levels and layers in training."""
         if not (self.training and self.load_balance):
             return {}
         losses = [
@@ -84,25 +98,37 @@ class MixtureOfExperts(SharedBackboneDecoder):
         return {"load_balance": self.load_balance * torch.stack(losses).mean()}
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Each layer's mean gates at each stage, and their entropy in 0..1, its mean over stages.
+        """Return the mean gates of each layer at each level, and their normalized entropy.
 
-        Takers are tasks, and in lower layers what else has a gate; sources are experts.
+        Rows are the gates of a layer: tasks and, in all layers except the last one, also shared
+        parts or experts. Columns are the experts of the layer.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W) on which the gates are measured.
+
+        Returns:
+            {"layer N stage S": mean gates over images and pixels, "entropy layer N": mean entropy
+            over levels, in [0, 1]}.
         """
         _, levels = self._run_experts(self.backbone(image))
         mean_gates, entropies = {}, {}
-        for index, wiring in enumerate(self.routings):
-            takers, stages = tuple(wiring.gate_experts), [gates[index] for gates in levels]
+        for index, routing in enumerate(self.routings):
+            names, stages = tuple(routing.gate_experts), [gates[index] for gates in levels]
             for stage, gates in enumerate(stages, start=1):
-                weights = compute_mean_gates(wiring, gates).detach()
+                weights = compute_mean_gates(routing, gates).detach()
                 key = f"layer {index + 1} stage {stage}"
-                mean_gates[key] = SharingWeights(takers, tuple(wiring.expert_inputs), weights)
-            spread = [compute_mean_entropy(gates[taker]) for taker in takers for gates in stages]
-            weights = torch.stack(spread).view(len(takers), -1).mean(dim=1, keepdim=True).detach()
-            entropies[f"entropy layer {index + 1}"] = SharingWeights(takers, ("entropy",), weights)
+                mean_gates[key] = SharingWeights(names, tuple(routing.expert_inputs), weights)
+            entropy = [compute_mean_entropy(gates[name]) for name in names for gates in stages]
+            weights = torch.stack(entropy).view(len(names), -1).mean(dim=1, keepdim=True).detach()
+            entropies[f"entropy layer {index + 1}"] = SharingWeights(names, ("entropy",), weights)
         return {**mean_gates, **entropies}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Experts that read a task's stream are the task's, others shared; gates are fusion."""
+        """Return all parameters by group; see `Decoder.parameter_groups`.
+
+        Experts that read the stream of a task belong to the task, all others are shared. Gates are
+        fusion parameters.
+        """
         head_parameters = {task: list(head.parameters()) for task, head in self.heads.items()}
         groups = {SHARED: list(self.backbone.parameters()), **head_parameters, FUSION: []}
         for layer in (

@@ -1,4 +1,4 @@
-"""Hard parameter sharing (Caruana 1997): one backbone, one head a task."""
+"""Hard parameter sharing (Caruana, Machine Learning 1997): one backbone, one head per task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,26 @@ from densemtl.types import SHARED, Predictions
 
 
 class HardSharing(SharedBackboneDecoder):
-    """All tasks read one backbone's pyramid, each by its own head, and never meet again."""
+    """Hard parameter sharing: one shared backbone and one head per task.
+
+    Caruana, "Multitask Learning", Machine Learning 1997. The heads read the feature pyramid of the
+    backbone; no features are exchanged after it.
+
+    Args:
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     "hard_sharing", backbone="test_resnet", tasks=["depth", "normals"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'normals': (2, 3, 64, 64)}
+    """
 
     def __init__(
         self, make_backbone: BackboneFactory, make_head: HeadFactory, tasks: Sequence[Task]
@@ -21,10 +40,10 @@ class HardSharing(SharedBackboneDecoder):
         self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """The pyramid, finest first -> logits of every task at feature size."""
+        """Predict each task with its head; see `SharedBackboneDecoder.decode_features`."""
         return Predictions({task: head(features) for task, head in self.heads.items()})
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """The backbone is shared; each head is its task's."""
+        """Return the backbone as shared parameters, and the head of each task."""
         head_parameters = {task: list(head.parameters()) for task, head in self.heads.items()}
         return {SHARED: list(self.backbone.parameters()), **head_parameters}

@@ -14,19 +14,31 @@ from densemtl.types import SHARED
 
 
 class MLMMoE(MixtureOfExperts):
-    """Layers of MMoE, in which an expert is to the layer below what a task is to the last.
+    """Multi-level MMoE: stacked layers of experts with gates between them.
 
-    Each expert above the first layer has a gate of its own over all experts below, and reads what
-    that mixes; tasks have gates over the last layer alone. All gates look at the backbone's
-    feature. With one layer it is MMoE.
+    Ma et al., "SNR: Sub-Network Routing for Flexible Parameter Sharing in Multi-Task Learning",
+    AAAI 2019, experiments; Fig. 1h of Tang et al., "Progressive Layered Extraction (PLE)", RecSys
+    2020. Each expert of a layer except the first reads the output of its own gate, which mixes all
+    experts of the layer below. The gates of the tasks mix the experts of the last layer. All gates
+    read the backbone feature. With one layer, ML-MMoE is MMoE.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: makes each task's head.
-        tasks: the run's.
-        layers: how many, on every level of the pyramid.
-        experts: how many there are in a layer of a level.
-        options: see `MixtureOfExperts`.
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        layers: number of layers at each level of the feature pyramid.
+        experts: number of experts per layer and level.
+        options: options of `MixtureOfExperts`.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     {"name": "ml_mmoe", "experts": 2}, backbone="test_resnet", tasks=["depth", "edge"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -45,5 +57,5 @@ class MLMMoE(MixtureOfExperts):
         last = ExpertRouting(
             own_stream, {task.name: names for task in tasks}, gates_read_input=True
         )
-        wirings = [*[below] * (layers - 1), last]
-        super().__init__(make_backbone, make_head, tasks, wirings, **options)
+        routings = [*[below] * (layers - 1), last]
+        super().__init__(make_backbone, make_head, tasks, routings, **options)

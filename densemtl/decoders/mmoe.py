@@ -14,17 +14,29 @@ from densemtl.types import SHARED
 
 
 class MMoE(MixtureOfExperts):
-    """All tasks have the same experts, and each a gate of its own over them (eq. 6 to 8).
+    """Multi-gate mixture of experts: shared experts, and one gate over them per task.
 
-    Every level of the pyramid has its own experts, bottlenecks, and gates. All experts are the
-    identity at first, so that training starts as hard sharing does.
+    Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate
+    Mixture-of-Experts", KDD 2018, eq. 6 to 8. Each level of the feature pyramid has its own experts
+    (bottleneck blocks) and gates. All experts are initialized as the identity, so that training
+    starts as with hard sharing.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: makes each task's head.
-        tasks: the run's.
-        experts: how many there are a level.
-        options: see `MixtureOfExperts`.
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        experts: number of experts per level.
+        options: options of `MixtureOfExperts`.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     {"name": "mmoe", "experts": 2}, backbone="test_resnet", tasks=["depth", "edge"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(

@@ -19,18 +19,33 @@ from densemtl.tasks.base import Task
 from densemtl.types import SHARED, Predictions, SharingWeights
 
 ATTENTION_REDUCTION = 4
-"""An attention module is this much narrower inside than its stage."""
+"""Ratio of the number of channels of a stage to the hidden width of its attention module."""
 
 
 class MTAN(Decoder):
-    """One shared backbone; each task picks from every stage by a soft mask of its own.
+    """Multi-task attention network: a shared backbone with task-specific attention masks.
 
-    A task's mask is made of the input of the stage's last block and of what the task attended to
-    in the stage before, refined by a block that all tasks share; it weighs the last block's output
-    (eq. 1 and 2).
+    Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019. At each backbone stage,
+    a task multiplies the output of the last block by a soft mask (eq. 1 and 2). An attention module
+    of the task computes the mask from the input of the last block and from the task's attended
+    feature of the previous stage, refined by a block that all tasks share. The mask of the first
+    stage depends on the input of the last block alone.
+
+    Args:
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
 
     Raises:
-        ModelError: a backbone that cannot be run stage by stage.
+        ModelError: if the backbone cannot be run stage by stage.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model("mtan", backbone="test_resnet", tasks=["depth", "edge"])
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -54,7 +69,7 @@ class MTAN(Decoder):
         self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
     def forward(self, image: Tensor) -> Predictions:
-        """Bx3xHxW normalised image -> logits at feature size."""
+        """Predict all tasks; see `Decoder.forward`."""
         stages = self._share_features(self._run_stages(image))
         final = {}
         for task, head in self.heads.items():
@@ -62,7 +77,10 @@ class MTAN(Decoder):
         return Predictions(final)
 
     def _attend(self, attention: nn.Module, stages: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """A task's attended feature of every stage, from (entering, leaving) the last blocks."""
+        """Return the attended feature of a task at every stage.
+
+        Each stage is given as the input and the output of its last block.
+        """
         assert isinstance(attention, nn.ModuleList)
         strides = self.backbone.feature_info.strides
         attended: list[Tensor] = []
@@ -75,11 +93,11 @@ class MTAN(Decoder):
         return attended
 
     def _run_stages(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(entering, leaving) each stage's last block, NCHW."""
-        midway, stages = self.backbone.run_stem(image), []
+        """Return the input and the output of the last block of each stage, (B, C, H, W) each."""
+        state, stages = self.backbone.run_stem(image), []
         for stage in range(len(self.backbone.feature_info)):
-            entering, midway = self.backbone.run_stage_with_last_input(stage, midway)
-            stages.append((entering, midway.feature))
+            entering, state = self.backbone.run_stage_with_last_input(stage, state)
+            stages.append((entering, state.feature))
         return stages
 
     def _share_features(self, stages: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
@@ -87,14 +105,21 @@ class MTAN(Decoder):
         return list(zip(maps[::2], maps[1::2], strict=True))
 
     def _measure_entering_channels(self) -> list[int]:
-        """Channels of what enters the stages' last blocks: tried out."""
+        """Return the number of input channels of each stage's last block, measured by a dry run."""
         self.backbone.check_stages()
         with self.backbone.dry_run() as noise:
             stages = self._run_stages(noise)
         return [entering.shape[1] for entering, _ in stages]
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Mean of each task's mask on every stage."""
+        """Return the mean of each task's attention mask at each stage.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W) on which the masks are measured.
+
+        Returns:
+            {"attention": means in [0, 1], tasks by stages}.
+        """
         stages = tuple(f"stage {i + 1}" for i in range(len(self.backbone.feature_info)))
         masks = [mask for task in self.task_names for mask in self.attention[task].children()]
         means = [mask.float().mean() for mask in capture_outputs(masks, lambda: self(image))]
@@ -102,7 +127,7 @@ class MTAN(Decoder):
         return {"attention": SharingWeights(self.task_names, stages, weights)}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Backbone and refinement are shared; attention and head are each task's."""
+        """Return backbone and refinement as shared, attention and head of each task."""
         task_parameters = {
             task: [*self.attention[task].parameters(), *self.heads[task].parameters()]
             for task in self.task_names
@@ -112,7 +137,7 @@ class MTAN(Decoder):
 
 
 def _make_attention_module(channels: int, width: int) -> nn.Sequential:
-    """Two 1x1 with bias, BN; a mask in 0..1 (Fig. 3)."""
+    """Create an attention module: two 1x1 convolutions with bias and BN; a sigmoid (Fig. 3)."""
     inner = width // ATTENTION_REDUCTION
     return nn.Sequential(
         nn.Conv2d(channels, inner, 1),
@@ -125,5 +150,5 @@ def _make_attention_module(channels: int, width: int) -> nn.Sequential:
 
 
 def _downsample(feature: Tensor, factor: int) -> Tensor:
-    """To the next stage's size, by the largest of each square of pixels."""
+    """Reduce the size of a map by max pooling over squares of `factor` pixels."""
     return F.max_pool2d(feature, factor) if factor > 1 else feature

@@ -19,24 +19,46 @@ from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, Predictions
 
 MaskSoftmax = Literal["reference_code", "paper"]
+"""Channels over which the mask of the feature propagation is normalized; see `MTINet`."""
 
 MASK_REDUCTION = 4
-"""The propagation's mask is made in this part of the width."""
+"""Ratio of the number of concatenated channels to the hidden width of the mask module."""
 
 
 class MTINet(SharedBackboneDecoder):
-    """PAD-Net's distillation at every scale, the coarser scales' features handed on to the finer.
+    """MTI-Net: multi-modal distillation at every scale, with feature propagation between scales.
+
+    Vandenhende et al., "MTI-Net: Multi-Scale Task Interaction Networks for Multi-Task Learning",
+    ECCV 2020. At each scale, from coarsest to finest, each task has a feature and an initial,
+    supervised prediction. The feature is computed from the backbone feature of the scale and from
+    the feature that the next coarser scale propagates (section 3.4). The features of each scale are
+    refined by the distillation of PAD-Net, and the heads read the refined features of all scales.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: makes each task's head, which reads its distilled features of all scales.
-        tasks: the run's.
-        auxiliary_tasks: predicted at every scale and distilled from, but not refined.
-        softmax: over what the propagation's mask sums to 1: the "paper" says over tasks; the
-            "reference_code" views the same channels in another order, so that they are as many
-            neighbouring channels of one task, and the published numbers are of that.
-        pyramid_width: channels of the scales that are made where the backbone has only one, as a
-            ViT; not used with other backbones.
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads, which read the refined features of all scales; called once per
+            task.
+        tasks: tasks to predict.
+        auxiliary_tasks: further tasks that have only initial predictions, and whose features are
+            propagated and distilled into those of `tasks`.
+        softmax: normalization of the mask of the feature propagation. With "paper", the mask sums
+            to 1 over the N tasks. With "reference_code", the channels are grouped in another order,
+            so that it sums to 1 over N consecutive channels of one task; the published results
+            were obtained this way.
+        pyramid_width: number of channels of each scale of the feature pyramid that is created for
+            backbones with a single scale, such as ViTs; not used with other backbones.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     "mti_net", backbone="test_resnet", tasks=["depth", "edge"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
+        >>> [tuple(logits["depth"].shape) for logits in predictions.aux_logits]
+        [(2, 1, 16, 16), (2, 1, 8, 8), (2, 1, 4, 4), (2, 1, 2, 2)]
     """
 
     def __init__(
@@ -68,15 +90,25 @@ class MTINet(SharedBackboneDecoder):
         self.heads = make_heads(make_head, spec, tasks)
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """The pyramid, finest first -> final logits, and those of every scale as auxiliary."""
+        """Predict each task initially at every scale, and finally from the distilled features.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Final logits of all tasks, and the initial logits of each scale as auxiliary logits,
+            finest first.
+        """
         features = self.pyramid(features)
         initial: dict[int, dict[str, Tensor]] = {}
-        handed: dict[str, Tensor] = {}
+        propagated: dict[str, Tensor] = {}
         for scale in reversed(range(len(features))):
-            initial[scale] = self._compute_initial_features(scale, features[scale], handed)
-            handed = self.feature_propagation[scale - 1](initial[scale]) if scale else {}
+            initial[scale] = self._compute_initial_features(scale, features[scale], propagated)
+            propagated = self.feature_propagation[scale - 1](initial[scale]) if scale else {}
         scales = [initial[scale] for scale in range(len(features))]
-        refined = [distil(inputs) for distil, inputs in zip(self.distillation, scales, strict=True)]
+        refined = [
+            distill(inputs) for distill, inputs in zip(self.distillation, scales, strict=True)
+        ]
         final = {task: head([maps[task] for maps in refined]) for task, head in self.heads.items()}
         return Predictions(
             final, aux_logits=[self._predict_initial(*pair) for pair in enumerate(scales)]
@@ -85,7 +117,11 @@ class MTINet(SharedBackboneDecoder):
     def _compute_initial_features(
         self, scale: int, feature: Tensor, propagated: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Each task's feature of a scale, from the backbone's and what the coarser scale handed."""
+        """Return the initial feature of each task at a scale.
+
+        It is computed from the backbone feature and the features propagated from the next coarser
+        scale; `propagated` is empty at the coarsest scale.
+        """
         size, modules = get_size(feature), self.initial_features[scale]
         assert isinstance(modules, nn.ModuleDict)
         return {
@@ -96,12 +132,17 @@ class MTINet(SharedBackboneDecoder):
         }
 
     def _predict_initial(self, scale: int, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the initial logits of each task at a scale."""
         modules = self.initial_heads[scale]
         assert isinstance(modules, nn.ModuleDict)
         return {task: module(features[task]) for task, module in modules.items()}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Only the backbone and its pyramid are shared; propagation and distillation are fusion."""
+        """Return all parameters by group; see `Decoder.parameter_groups`.
+
+        The backbone and its feature pyramid are shared, feature propagation and distillation are
+        fusion, and all other parameters belong to one task.
+        """
         task_parameters: dict[str, list[nn.Parameter]] = {}
         for part in (*self.initial_features, *self.initial_heads, self.heads):
             assert isinstance(part, nn.ModuleDict)
@@ -113,7 +154,18 @@ class MTINet(SharedBackboneDecoder):
 
 
 class FeaturePropagation(nn.Module):
-    """Features of all tasks at one scale -> what each hands to the finer one (section 3.4)."""
+    """Feature propagation module, which passes task features to the next finer scale.
+
+    Vandenhende et al., "MTI-Net", ECCV 2020, section 3.4. A mask, computed from the concatenated
+    features of all tasks and normalized by a softmax, weighs these features, and a residual block
+    reduces them to one shared feature. For each task, squeeze-and-excitation selects channels of
+    the shared feature, and the feature of the task is added.
+
+    Args:
+        tasks: names of the N tasks.
+        width: number of channels of the feature of each task.
+        softmax: normalization of the mask; see `MTINet`.
+    """
 
     def __init__(self, tasks: Sequence[str], width: int, softmax: MaskSoftmax) -> None:
         super().__init__()
@@ -127,13 +179,20 @@ class FeaturePropagation(nn.Module):
         self.excite = nn.ModuleDict({task: SqueezeExcite(width) for task in tasks})
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """{task: BxCxHxW} -> {task: BxCxHxW}."""
+        """Compute the features that are passed to the next finer scale.
+
+        Args:
+            features: {task: map (B, C, H, W)}.
+
+        Returns:
+            {task: map (B, C, H, W)}.
+        """
         joined = torch.cat([features[task] for task in self.tasks], dim=1)
         shared = self.reduce(joined * self._normalize_mask(self.mask(joined)))
         return {task: excite(shared) + features[task] for task, excite in self.excite.items()}
 
     def _normalize_mask(self, mask: Tensor) -> Tensor:
-        """BxNCxHxW -> the same in 0..1, summing to 1 over N of them."""
+        """Normalize a mask (B, N * C, H, W) so that groups of N channels sum to 1."""
         batch, channels, height, width = mask.shape
         count = len(self.tasks)
         if self.softmax == "paper":

@@ -17,21 +17,37 @@ from densemtl.tasks.base import Task
 from densemtl.types import SharingWeights
 
 BN_MOMENTUM = 0.05
-"""Of the layers' batch normalisation, as published."""
+"""Momentum of the batch normalization of NDDR layers, as in the paper."""
 
 
 class NDDRCNN(StageExchangeNetworks):
-    """After the stem and every stage all tasks' channels are joined and, per task, reduced again.
+    """NDDR-CNN: one network per task, fused by NDDR layers after the stem and every stage.
+
+    Gao et al., "NDDR-CNN: Layerwise Feature Fusing in Multi-Task CNNs by Neural Discriminative
+    Dimensionality Reduction", CVPR 2019. An NDDR layer concatenates the features of all tasks and
+    reduces them to the original number of channels by one 1x1 convolution per task, followed by
+    batch normalization and ReLU.
 
     Args:
-        make_backbone: makes one network a task.
-        make_head: makes one head a task.
-        tasks: the run's.
-        shortcut: the paper's: the head's last feature is reduced from all stages', resized to it.
-        options: see `StageExchangeNetworks`; `alpha` is that of section 3.3.
+        make_backbone: factory of backbones; called once per task.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        shortcut: whether to use the shortcut of the paper: the last level that a head reads is
+            computed from all levels, resized to it, by a 1x1 convolution.
+        options: options of `StageExchangeNetworks`; `alpha` is that of section 3.3 of the paper.
 
     Raises:
-        ModelError: a backbone that cannot be run stage by stage.
+        ModelError: if the backbone cannot be run stage by stage.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     "nddr_cnn", backbone="test_resnet", tasks=["depth", "edge"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -55,25 +71,41 @@ class NDDRCNN(StageExchangeNetworks):
         )
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
-        """Join, then reduce for each task."""
+        """Fuse the features by the NDDR layers of a level; see the base class."""
         joined = torch.cat(features, dim=1)
         reductions = self.layers[level]
         assert isinstance(reductions, nn.ModuleList)
         return [reduce(joined) for reduce in reductions]
 
     def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
-        """Each task's pyramid, its last level through the shortcut if there is one -> logits."""
+        """Predict each task, after the shortcut to its last level if enabled; see the base class.
+
+        Args:
+            pyramids: one list of maps (B, C_l, H_l, W_l), finest first, per task; with shortcuts,
+                the last map of each list is replaced.
+
+        Returns:
+            {task: logits}.
+        """
         for pyramid, reduce in zip(pyramids, self.shortcuts, strict=False):
             size = get_size(pyramid[-1])
             pyramid[-1] = reduce(torch.cat([resize(level, size) for level in pyramid], dim=1))
         return super().decode_pyramids(pyramids)
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """The reductions, of stages and of shortcuts."""
+        """Return the parameters of the NDDR layers and of the shortcuts."""
         return [*self.layers.parameters(), *self.shortcuts.parameters()]
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Norm of every task's block in each reduction, over that of the identity."""
+        """Return the weights of all tasks in each NDDR layer.
+
+        Args:
+            image: not used.
+
+        Returns:
+            {"stem" or "stage N": Frobenius norm of the convolution weights of each task's features
+            (columns) for each task (rows), relative to the norm of the identity}.
+        """
         names = self.task_names
         layer_names = ("stem", *(f"stage {stage + 1}" for stage in range(len(self.feature_info))))
         return {
@@ -86,7 +118,11 @@ class NDDRCNN(StageExchangeNetworks):
 
 
 def _make_nddr_layer(width: int, shares: Sequence[float]) -> nn.Sequential:
-    """1x1 without bias, BN, ReLU; starts as a mixture of all tasks' equal channels."""
+    """Create a 1x1 convolution without bias, batch normalization and ReLU.
+
+    The convolution is initialized as the weighted sum, by `shares`, of the corresponding channels
+    of all tasks.
+    """
     return nn.Sequential(
         identity_mixed_conv(width, shares),
         nn.BatchNorm2d(width, momentum=BN_MOMENTUM),
@@ -95,6 +131,9 @@ def _make_nddr_layer(width: int, shares: Sequence[float]) -> nn.Sequential:
 
 
 def _measure_stem_channels(backbone: Backbone) -> int:
-    """Channels of the stem's output, which no specification tells: tried out."""
+    """Return the number of channels of the stem output, measured by a dry run.
+
+    `feature_info` does not contain it.
+    """
     with backbone.dry_run() as noise:
         return backbone.run_stem(noise).feature.shape[1]

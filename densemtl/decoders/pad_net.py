@@ -18,16 +18,35 @@ from densemtl.types import FUSION, SHARED, Predictions
 
 
 class PADNet(SharedBackboneDecoder):
-    """Each task is predicted once, then again from its features and, gated, the other tasks'.
+    """PAD-Net: initial predictions of all tasks, refined by multi-modal distillation.
+
+    Xu et al., "PAD-Net: Multi-Tasks Guided Prediction-and-Distillation Network for Simultaneous
+    Depth Estimation and Scene Parsing", CVPR 2018. Each task has a feature and an initial,
+    supervised prediction. Distillation adds gated messages from the features of all other tasks
+    (section 3.3, module C), and the final prediction is computed from the result.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: not used; both predictions have heads of their own, two bottlenecks and a 1x1.
-        tasks: the run's.
-        auxiliary_tasks: predicted initially and distilled from, but not refined.
-        feature: what all tasks start from: "all" levels resized to the finest and mixed by a 1x1
-            (HRNet), or the "last" one (a dilated ResNet).
-        width: channels of every task's feature.
+        make_backbone: factory of backbones; called once.
+        make_head: not used. Initial and final predictions are computed by two bottleneck blocks and
+            a 1x1 convolution each.
+        tasks: tasks to predict.
+        auxiliary_tasks: further tasks that have only an initial prediction, and whose features are
+            distilled into those of `tasks`.
+        feature: shared feature that all tasks read: "all" levels, resized to the finest one and
+            mixed by a 1x1 convolution (for HRNet), or the "last" level (for dilated ResNets).
+        width: number of channels of the feature of each task.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model(
+        ...     "pad_net", backbone="test_resnet", tasks=["depth", "edge"]
+        ... )
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
+        >>> {task: tuple(logits.shape) for task, logits in predictions.aux_logits[0].items()}
+        {'depth': (2, 1, 16, 16), 'edge': (2, 1, 16, 16)}
     """
 
     def __init__(
@@ -60,19 +79,33 @@ class PADNet(SharedBackboneDecoder):
         )
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """The pyramid, finest first -> final logits, and the initial ones as auxiliary."""
+        """Predict each task twice: initially and after distillation.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Final logits of all tasks, and the initial logits as auxiliary logits.
+        """
         shared = self._fuse_levels(features)
         initial = {task: module(shared) for task, module in self.initial_features.items()}
-        guesses = {task: module(initial[task]) for task, module in self.initial_heads.items()}
+        initial_logits = {
+            task: module(initial[task]) for task, module in self.initial_heads.items()
+        }
         distilled = self.distillation(initial)
         final = {task: module(distilled[task]) for task, module in self.final_heads.items()}
-        return Predictions(final, aux_logits=[guesses])
+        return Predictions(final, aux_logits=[initial_logits])
 
     def _fuse_levels(self, features: list[Tensor]) -> Tensor:
+        """Return the shared feature of all tasks."""
         return features[-1] if self.mix is None else self.mix(features)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Backbone and its mixing are shared; everything after is a task's own but the messages."""
+        """Return all parameters by group; see `Decoder.parameter_groups`.
+
+        The backbone and the fusion of its levels are shared, distillation is fusion, and all other
+        parameters belong to one task.
+        """
         shared = list(self.backbone.parameters())
         shared += [] if self.mix is None else list(self.mix.parameters())
         parts = (self.initial_features, self.initial_heads, self.final_heads)

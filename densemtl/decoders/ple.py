@@ -15,20 +15,29 @@ from densemtl.types import SHARED
 
 
 class PLE(MixtureOfExperts):
-    """Layers of CGC; what each gate mixed below is what its experts and its gate read above.
+    """Progressive layered extraction: stacked CGC layers.
 
-    In all layers but the last, where none would use it, a shared gate besides mixes the experts of
-    all tasks and the shared ones into what the shared experts read above (eq. 6). With one layer
-    it is CGC.
+    Tang et al., "Progressive Layered Extraction (PLE)", RecSys 2020, section 4.2. The output of the
+    gate of a task is the input of the experts and of the gate of this task in the next layer. In
+    all layers except the last one, a shared gate mixes all experts; its output is the input of the
+    shared experts in the next layer (eq. 6). With one layer, PLE is CGC.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: makes each task's head.
-        tasks: the run's.
-        layers: how many, on every level of the pyramid.
-        shared_experts: how many all tasks use, in a layer of a level.
-        task_experts: how many each task has besides; may be 0.
-        options: see `MixtureOfExperts`.
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        layers: number of layers at each level of the feature pyramid.
+        shared_experts: number of experts per layer and level that all tasks use.
+        task_experts: number of additional experts per layer and level of each task; may be 0.
+        options: options of `MixtureOfExperts`.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model("ple", backbone="test_resnet", tasks=["depth", "edge"])
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -43,7 +52,7 @@ class PLE(MixtureOfExperts):
         **options: Any,
     ) -> None:
         last = make_cgc_routing(tasks, shared_experts, task_experts)
-        every = tuple(sorted(last.expert_inputs))  # whatever the order of tasks
+        every = tuple(sorted(last.expert_inputs))  # independent of the order of tasks
         below = ExpertRouting(last.expert_inputs, {**last.gate_experts, SHARED: every})
-        wirings = [*[below] * (layers - 1), last]
-        super().__init__(make_backbone, make_head, tasks, wirings, **options)
+        routings = [*[below] * (layers - 1), last]
+        super().__init__(make_backbone, make_head, tasks, routings, **options)

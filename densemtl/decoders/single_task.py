@@ -1,4 +1,4 @@
-"""One task alone: the reference that multi-task performance is measured against."""
+"""Single-task network: the baseline for multi-task performance."""
 
 from __future__ import annotations
 
@@ -11,10 +11,26 @@ from densemtl.tasks.base import Task
 
 
 class SingleTask(HardSharing):
-    """A backbone and a head for one task.
+    """Single-task network: one backbone and one head for one task.
+
+    Single-task networks are the baseline of the multi-task performance Delta_m (Maninis et al.,
+    "Attentive Single-Tasking of Multiple Tasks", CVPR 2019).
+
+    Args:
+        make_backbone: factory of backbones; called once.
+        make_head: factory of heads; called once.
+        tasks: a sequence of exactly one task.
 
     Raises:
-        ModelError: not exactly one task.
+        ModelError: if the number of tasks is not 1.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model("single_task", backbone="test_resnet", tasks=["depth"])
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64)}
     """
 
     def __init__(

@@ -22,33 +22,48 @@ from densemtl.types import Predictions, SharingWeights
 
 
 class Sluice(StageExchangeNetworks):
-    """Subspaces of all tasks mix after every stage (alpha), and all stages for the head (beta).
+    """Sluice networks: one network per task, with learned mixtures of subspaces and of stages.
 
-    Alpha: each task's channels of a stage are cut into `subspaces` equal parts. A matrix a stage
-    makes of all tasks' parts what each part goes on with (Fig. 1). It starts as cross-stitch
-    does: each part takes from its own task, and from the part at the same place in the others.
+    Ruder et al., "Latent Multi-task Architecture Learning", AAAI 2019.
 
-    Beta: the paper's output layer reads the sum of all stages' outputs, each times a learned
-    weight of the task's. Here stages differ in size and width, and heads may read all of them. So
-    the last level of what a head reads becomes the sum, the other levels stay as they are:
+    Alpha: the channels of each task at each stage are split into `subspaces` equal parts. After
+    every stage, each part is replaced by a weighted sum of the parts of all tasks, with one learned
+    matrix of weights per stage (Fig. 1). The matrix is initialized as in cross-stitch networks:
+    each part is mixed only with the corresponding parts of the other tasks.
+
+    Beta: the output layer of the paper reads the sum of the outputs of all stages, each multiplied
+    by a learned weight of the task. Here, stages differ in size and width, and heads may read all
+    levels. Therefore only the last level that a head reads is replaced by the sum:
 
         F_L <- beta_L F_L + sum over l < L of beta_l P_l(F_l)
 
-    where P_l averages the pixels under each pixel of the last level and is a 1x1 without bias to
-    its width, one a task and stage. beta_L starts at 1, the others at 0: as if there were none.
+    P_l averages the pixels under each pixel of the last level and applies a 1x1 convolution without
+    bias, one per task and stage, to the width of the last level. beta_L is initialized as 1 and
+    the others as 0, so that the sum is initially the last level.
 
     Args:
-        make_backbone: makes one network a task.
-        make_head: makes one head a task.
-        tasks: the run's.
-        subspaces: parts of each task's channels; must divide the width of every stage.
-        orthogonality: weight of a penalty, a term of training, on what a task's subspaces have in
-            common: `subspace_orthogonality`, summed over tasks and stages. At 0 there is none.
-        options: see `StageExchangeNetworks`; `alpha` is the share of a part.
+        make_backbone: factory of backbones; called once per task.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        subspaces: number of parts into which the channels of each task are split; must divide the
+            number of channels of every stage.
+        orthogonality: weight of an auxiliary training loss, `subspace_orthogonality` summed over
+            tasks and stages; 0 disables it.
+        options: options of `StageExchangeNetworks`; `alpha` is the initial weight of a task's own
+            part.
 
     Raises:
-        ConfigError: a penalty between subspaces of which there is one.
-        ModelError: a backbone that cannot be run stage by stage, or not be cut into subspaces.
+        ConfigError: if the orthogonality loss is enabled with a single subspace.
+        ModelError: if the backbone cannot be run stage by stage, or if its channels cannot be split
+            into `subspaces` parts.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> model = densemtl.create_model("sluice", backbone="test_resnet", tasks=["depth", "edge"])
+        >>> predictions = model(torch.zeros(2, 3, 64, 64))
+        >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
+        {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
     """
 
     def __init__(
@@ -74,17 +89,25 @@ class Sluice(StageExchangeNetworks):
         self._orthogonality_terms: list[Tensor] = []
 
     def forward(self, image: Tensor) -> Predictions:
-        """Bx3xHxW normalised image -> logits at feature size; in training the penalty, if any."""
+        """Predict all tasks; see `Decoder.forward`.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W).
+
+        Returns:
+            Logits of all tasks at the resolution of the features, and the orthogonality loss in
+            training if it is enabled.
+        """
         self._orthogonality_terms.clear()
         final = super().forward(image).logits
         if not self._orthogonality_terms:
             return Predictions(final)
         penalty = self.orthogonality * torch.stack(self._orthogonality_terms).sum()
-        self._orthogonality_terms.clear()  # the model is copied between steps, and graphs cannot be
+        self._orthogonality_terms.clear()  # models are copied between steps, but graphs cannot be
         return Predictions(final, aux_losses={"orthogonality": penalty})
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
-        """A weighted sum of all tasks' subspaces for every subspace of each."""
+        """Mix the subspaces of all tasks by the alpha matrix of a stage; see the base class."""
         if level == STEM_LEVEL:
             return features
         if self.training and self.orthogonality > 0:
@@ -92,7 +115,7 @@ class Sluice(StageExchangeNetworks):
                 subspace_orthogonality(feature, self.subspaces) for feature in features
             ]
         alpha = self.alphas[level - 1]
-        batch = features[0].shape[0]  # free in an export, where `len` would be a constant
+        batch = features[0].shape[0]  # dynamic in an export; `len` would be a constant
         parts = torch.stack(features, dim=1).reshape(batch, len(alpha), -1)
         rows = alpha[None].chunk(len(features), dim=1)
         return [
@@ -101,16 +124,31 @@ class Sluice(StageExchangeNetworks):
         ]
 
     def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
-        """Each task's pyramid, its last level mixed from all by beta -> its logits."""
+        """Mix all levels into the last one by beta, and predict each task.
+
+        Args:
+            pyramids: one list of maps (B, C_l, H_l, W_l), finest first, per task.
+
+        Returns:
+            {task: logits}.
+        """
         inputs = zip(self.betas, self.projections, pyramids, strict=True)
         return super().decode_pyramids([_mix_last_level(*args) for args in inputs])
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """Alphas, betas, and the projections that beta weighs."""
+        """Return alphas, betas, and the projections P_l."""
         return [*self.alphas, self.betas, *self.projections.parameters()]
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Each stage's alpha between `task.subspace`s, and the betas."""
+        """Return the alpha matrix of each stage, and the betas.
+
+        Args:
+            image: not used.
+
+        Returns:
+            {"stage N": weights between all subspaces, named `TASK.1`, `TASK.2` and so on, "beta":
+            weights of stages (columns) for each task (rows)}.
+        """
         parts = tuple(f"{t}.{part + 1}" for t in self.task_names for part in range(self.subspaces))
         stages = tuple(f"stage {stage + 1}" for stage in range(len(self.alphas)))
         alphas = {
@@ -121,25 +159,38 @@ class Sluice(StageExchangeNetworks):
 
 
 def subspace_orthogonality(feature: Tensor, subspaces: int) -> Tensor:
-    """||G_i^T G_j||_F^2, summed over pairs of subspaces, of a size that no resolution changes.
+    """Compute the orthogonality loss `||G_i^T G_j||_F^2`, summed over pairs of subspaces i < j.
 
-    G has a row for every pixel of the batch and a column a channel of the subspace. Each entry of
-    G_i^T G_j is divided by the number of pixels, and the norm by that of entries: the mean, over
-    pairs of channels, of their squared mean product.
+    Ruder et al., "Latent Multi-task Architecture Learning", AAAI 2019. G_i has one row per pixel of
+    the batch and one column per channel of subspace i. Each entry of G_i^T G_j is divided by the
+    number of pixels, and the squared norm by the number of entries, so that the loss does not
+    depend on the resolution: it is the mean over pairs of channels of their squared mean product.
 
     Args:
-        feature: BxCxHxW.
-        subspaces: at least 2 equal parts of C.
+        feature: map (B, C, H, W); means are taken over the batches of all ranks.
+        subspaces: number of subspaces, at least 2; must divide C.
+
+    Returns:
+        A scalar; 0 if the channels of different subspaces are orthogonal.
+
+    Example:
+        >>> feature = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(1, 2, 1, 2)
+        >>> subspace_orthogonality(feature, subspaces=2)
+        tensor(0.)
+        >>> subspace_orthogonality(torch.ones(1, 2, 1, 2), subspaces=2).round(decimals=4)
+        tensor(1.)
     """
     pixels = feature.shape[2] * feature.shape[3]
-    scaled = feature.flatten(2) / pixels**0.5  # before the sum, which half precision cannot hold
+    scaled = (
+        feature.flatten(2) / pixels**0.5
+    )  # before summing, because the sum would overflow in fp16
     pairs = combinations(scaled.chunk(subspaces, dim=1), 2)
     products = [all_reduce_batch_mean((first @ second.mT).mean(dim=0)) for first, second in pairs]
     return torch.stack([product.float().square().mean() for product in products]).sum()
 
 
 def _mix_last_level(beta: Tensor, projections: nn.Module, pyramid: list[Tensor]) -> list[Tensor]:
-    """A pyramid whose last level is the weighted sum of all."""
+    """Return the pyramid with its last level replaced by the weighted sum of all levels."""
     *earlier, last = pyramid
     mixed = beta[-1] * last
     for weight, project, level in zip(beta[:-1], projections.children(), earlier, strict=True):
@@ -148,9 +199,11 @@ def _mix_last_level(beta: Tensor, projections: nn.Module, pyramid: list[Tensor])
 
 
 def _check_subspaces(subspaces: int, orthogonality: float, widths: Sequence[int]) -> None:
+    """Raise an error if the channels cannot be split, or if the loss needs more subspaces."""
     if orthogonality and subspaces == 1:
         raise ConfigError(
-            f"decoder.orthogonality: {orthogonality} needs 2 subspaces or more, not {subspaces}"
+            f"decoder.orthogonality: {orthogonality} needs 2 subspaces or more, not {subspaces};"
+            " increase decoder.subspaces, or set decoder.orthogonality to 0"
         )
     if any(width % subspaces for width in widths):
         raise ModelError(

@@ -1,4 +1,4 @@
-"""What cross-stitch, NDDR and their kin share: a network a task, meeting after every stage."""
+"""Base class of decoders whose task networks exchange features after every backbone stage."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ from densemtl.tasks.base import Task
 from densemtl.types import Predictions
 
 STEM_LEVEL = 0
-"""The level of what stage 0 starts from; stage i gives level i + 1."""
+"""Level of the output of the stem; the output of stage i has level i + 1."""
 
 
 class StageExchangeNetworks(PerTaskNetworks):
-    """Networks whose features meet after every stage, in `exchange`.
+    """Base class of decoders whose task networks exchange features after every backbone stage.
+
+    Subclasses implement `exchange`.
 
     Args:
-        make_backbone: makes one network a task.
-        make_head: makes one head a task.
-        tasks: the run's.
-        alpha: share of its own features that a task starts with; the others have equal parts of
-            the rest, so that a row sums to 1. At 1 the start is one network a task. The survey has
-            .9 for two tasks, .8 for five.
+        make_backbone: factory of backbones; called once per task.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+        alpha: initial weight of a task's own features. The features of the other tasks have equal
+            parts of the rest, so that the weights of a task sum to 1. With 1, the decoder starts
+            as separate single-task networks. Vandenhende et al., TPAMI 2021, use 0.9 for two tasks
+            and 0.8 for five.
 
     Attributes:
-        shares: TxT, what each task (row) takes of each task's features (column) at the start.
+        shares: T lists of T numbers: the initial weight of each task's features (columns) in the
+            exchanged feature of each task (rows).
 
     Raises:
-        ModelError: a backbone that cannot be run stage by stage.
+        ModelError: if the backbone cannot be run stage by stage.
     """
 
     def __init__(
@@ -57,32 +61,47 @@ class StageExchangeNetworks(PerTaskNetworks):
 
     @abstractmethod
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
-        """All tasks' BxCxHxW features of one level -> what each goes on with, in order of tasks."""
+        """Exchange the features of all tasks at one level.
+
+        Args:
+            level: `STEM_LEVEL` for the output of the stem, i + 1 for the output of stage i.
+            features: one map (B, C, H, W) per task, in the order of tasks.
+
+        Returns:
+            One map of the same shape per task, which is the input of the task's next stage.
+        """
 
     def forward(self, image: Tensor) -> Predictions:
-        """Bx3xHxW normalised image -> logits at feature size."""
+        """Predict all tasks; see `Decoder.forward`."""
         networks = self._list_backbones()
-        midways = self._exchange_states(
+        states = self._exchange_states(
             STEM_LEVEL, [network.run_stem(image) for network in networks]
         )
         levels = []
         for stage in range(len(self.feature_info)):
-            pairs = zip(networks, midways, strict=True)
-            states = [network.run_stage(stage, midway) for network, midway in pairs]
-            midways = self._exchange_states(stage + 1, states)
-            levels.append([midway.feature for midway in midways])
+            pairs = zip(networks, states, strict=True)
+            outputs = [network.run_stage(stage, state) for network, state in pairs]
+            states = self._exchange_states(stage + 1, outputs)
+            levels.append([state.feature for state in states])
         return Predictions(
             self.decode_pyramids([list(pyramid) for pyramid in zip(*levels, strict=True)])
         )
 
     def _exchange_states(self, level: int, states: list[StageState]) -> list[StageState]:
-        """The maps exchanged; what is no map stays each network's own."""
-        features = self.exchange(level, [midway.feature for midway in states])
+        """Exchange the feature maps of the states; each network keeps its other tensors."""
+        features = self.exchange(level, [state.feature for state in states])
         pairs = zip(states, features, strict=True)
-        return [replace(midway, feature=feature) for midway, feature in pairs]
+        return [replace(state, feature=feature) for state, feature in pairs]
 
     def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
-        """Each task's pyramid -> its logits."""
+        """Predict each task from its feature pyramid.
+
+        Args:
+            pyramids: one list of maps (B, C_l, H_l, W_l), finest first, per task.
+
+        Returns:
+            {task: logits}.
+        """
         heads = zip(self.heads.items(), pyramids, strict=True)
         return {task: head(pyramid) for (task, head), pyramid in heads}
 

@@ -1,4 +1,4 @@
-"""What all architectures with a network a task have in common, whatever lets these meet."""
+"""Base class of decoders that have one backbone and one head per task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ from densemtl.types import FUSION
 
 
 class PerTaskNetworks(Decoder):
-    """One backbone and one head a task, which can start from single-task ones."""
+    """Base class of decoders that have one backbone and one head per task.
+
+    Each of these networks can be initialized from a trained single-task network.
+
+    Args:
+        make_backbone: factory of backbones; called once per task.
+        make_head: factory of heads; called once per task.
+        tasks: tasks to predict.
+
+    Attributes:
+        feature_info: channels and strides of the feature pyramid of each backbone.
+        backbones: {task: backbone}.
+        heads: {task: head}.
+    """
 
     def __init__(
         self, make_backbone: BackboneFactory, make_head: HeadFactory, tasks: Sequence[Task]
@@ -26,17 +39,21 @@ class PerTaskNetworks(Decoder):
 
     @abstractmethod
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """The parameters of what networks meet in."""
+        """Return the parameters that exchange features between the networks of the tasks.
+
+        Returns:
+            The parameters; each is listed once.
+        """
 
     def load_single_task(self, task: str, state_dict: Mapping[str, Tensor]) -> None:
-        """Give a task's network the weights of a single-task one.
+        """Load the weights of a single-task network into the network of a task.
 
         Args:
-            task: whose.
-            state_dict: the state of a `SingleTask` decoder.
+            task: name of the task.
+            state_dict: state of a `SingleTask` decoder.
 
         Raises:
-            RuntimeError: names or shapes differ.
+            RuntimeError: if parameter names or shapes differ.
         """
         modules = {"backbone.": self.backbones[task], f"heads.{task}.": self.heads[task]}
         for prefix, module in modules.items():
@@ -44,7 +61,7 @@ class PerTaskNetworks(Decoder):
             module.load_state_dict({name[len(prefix) :]: value for name, value in tensors.items()})
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Each network is its task's; nothing is shared but what they meet in."""
+        """Return backbone and head of each task, and the fusion parameters; none are shared."""
         task_parameters = {
             task: [*self.backbones[task].parameters(), *self.heads[task].parameters()]
             for task in self.task_names
@@ -53,8 +70,17 @@ class PerTaskNetworks(Decoder):
 
 
 def split_alpha(alpha: float, num_tasks: int) -> tuple[float, float]:
-    """(what a task keeps of its own, what it takes of each other), over all tasks together 1.
+    """Return the initial weights of a task's own features and of those of each other task.
 
-    With several tasks alpha is the first of them.
+    Args:
+        alpha: weight of the task's own features, in [0, 1]; ignored for a single task.
+        num_tasks: number of tasks whose features are mixed.
+
+    Returns:
+        (own weight, weight of each other task); the weights of all tasks sum to 1.
+
+    Example:
+        >>> split_alpha(0.5, num_tasks=3)
+        (0.5, 0.25)
     """
     return (alpha, (1 - alpha) / (num_tasks - 1)) if num_tasks > 1 else (1.0, 0.0)

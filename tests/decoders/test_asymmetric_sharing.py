@@ -132,7 +132,7 @@ def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
             [
                 "decoder.sources: no task 'depht', did you mean 'depth'?",
                 "decoder.sources.semseg.0: no task 'normal', did you mean 'normals'?",
-                "decoder.sources.semseg.1: a task always reads its own encoder; leave 'semseg' out",
+                "decoder.sources.semseg.1: a task always reads its own backbone; remove 'semseg'",
                 "decoder.sources.normals.1: 'depth' is named twice",
             ],
         ),
