@@ -83,11 +83,19 @@ class TaskBackward(ABC):
     """Whether all micro-batches must be observed before the first one is added."""
 
     def recording(self) -> AbstractContextManager[object]:
-        """Return the context in which a micro-batch must run forward before `add`."""
+        """Create the context in which a micro-batch must run forward before `add`.
+
+        Returns:
+            A context manager; by default, it does nothing.
+        """
         return nullcontext()
 
     def replaying(self) -> AbstractContextManager[object]:
-        """Return the context in which a micro-batch must run forward before `observe`."""
+        """Create the context in which a micro-batch must run forward before `observe`.
+
+        Returns:
+            A context manager; by default, that of `recording`.
+        """
         return self.recording()
 
     @abstractmethod
@@ -252,7 +260,15 @@ class LossWeighting(Balancer):
         """
 
     def start_step(self, model: nn.Module, scale: LossScaler) -> TaskBackward:
-        """Return one backward pass per micro-batch, of the weighted sum of the losses."""
+        """Create one backward pass per micro-batch, of the weighted sum of the losses.
+
+        Args:
+            model: the model whose losses are balanced; not used.
+            scale: applied to the weighted sum before its backward pass.
+
+        Returns:
+            The object that runs the backward passes of this step.
+        """
         return WeightedLossBackward(self, scale)
 
 
@@ -296,7 +312,11 @@ class WeightedLossBackward(TaskBackward):
         self._added = losses
 
     def compute_weights(self) -> Tensor:
-        """Return the weights that the method computes from the mean of the losses, shape (T,)."""
+        """Compute the weights from the mean of the losses of all micro-batches.
+
+        Returns:
+            The weights, shape (T,), with a graph to the parameters of the method.
+        """
         return self._method.weights(torch.stack(self._observed).mean(dim=0))
 
     def backward(self, weights: Tensor) -> None:

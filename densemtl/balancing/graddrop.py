@@ -52,7 +52,11 @@ class GradDrop(GradientBalancer):
         return torch.ones(len(gradients.tasks), dtype=torch.float64)
 
     def make_transform(self) -> GradientTransform:
-        """Return the sign dropout of the next step."""
+        """Create the sign dropout of the next step.
+
+        Returns:
+            The transform, with the number of the step as seed.
+        """
         return SignDrop(self.steps, self._leak)
 
 

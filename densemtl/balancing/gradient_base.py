@@ -91,7 +91,11 @@ class GradientBalancer(Balancer):
         """
 
     def make_transform(self) -> GradientTransform | None:
-        """Return the transform of the feature gradients in the next step; None for no change."""
+        """Create the transform of the feature gradients in the next step.
+
+        Returns:
+            The transform; None if the gradients are not changed.
+        """
         return None
 
     def validate_model(self, model: nn.Module) -> None:
@@ -117,7 +121,15 @@ class GradientBalancer(Balancer):
             find_shared_features(model)
 
     def start_step(self, model: nn.Module, scale: LossScaler) -> TaskBackward:
-        """Return backward passes that collect one gradient per task."""
+        """Create backward passes that collect one gradient per task.
+
+        Args:
+            model: the model whose losses are balanced.
+            scale: applied to each loss before its backward pass.
+
+        Returns:
+            The object that runs the backward passes of this step.
+        """
         collector: GradientCollector
         if self.scope == "parameters":
             collector = ParameterGradients(shared_parameters(model), len(self.task_names))
@@ -183,7 +195,11 @@ class GradientBalancer(Balancer):
         warnings.warn(f"balancing, step {self.steps}: {text}", RuntimeWarning, stacklevel=2)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the state that is saved in addition to parameters and buffers."""
+        """Return the state that is saved in addition to parameters and buffers.
+
+        Returns:
+            {"steps": number of steps, "state": {name: tensor}}.
+        """
         return {"steps": self.steps, "state": _clone(self.state)}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -264,7 +280,11 @@ class GradientBackward(TaskBackward):
         return [weight * losses.tasks[task] for weight, task in pairs]
 
     def compute_weights(self) -> Tensor:
-        """Return the weights of the joint batch, shape (T,). Synchronizes with the device once."""
+        """Compute the weights of the joint batch. Synchronizes with the device once.
+
+        Returns:
+            The weights in double precision on the CPU, shape (T,).
+        """
         gramian = self._collector.gramian()
         losses = torch.stack(self._observed).mean(dim=0).float()
         loss_scale = self._scale(torch.ones_like(losses[:1])) * len(self._observed)

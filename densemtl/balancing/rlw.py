@@ -57,7 +57,11 @@ class RLW(LossWeighting):
         return count * torch.softmax(torch.randn(count, generator=self._generator), dim=0)
 
     def get_extra_state(self) -> Tensor:
-        """Return the state of the random generator, as part of `state_dict`."""
+        """Return the state of the random generator, as part of `state_dict`.
+
+        Returns:
+            A uint8 tensor on the CPU.
+        """
         return self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Binary cross-entropy with a weight between the rare and the common side."""
+"""Binary cross-entropy with class balancing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,29 @@ from densemtl.losses.masked_reduction import masked_mean
 def balanced_bce(
     logits: Tensor, target: Tensor, valid: Tensor, positive_weight: float | None
 ) -> Tensor:
-    """W * loss of positives + (1 - w) * loss of negatives, a mean over valid pixels, in float32.
+    """Compute the class-balanced binary cross-entropy in float32.
 
-    Xie & Tu 2015, "Holistically-nested edge detection", eq. 2. With w from the batch, a batch of
-    positives or negatives alone has loss 0: there is nothing to balance.
+    The mean of w * loss of positive pixels + (1 - w) * loss of negative pixels, over valid pixels.
+    Xie and Tu, "Holistically-nested edge detection", ICCV 2015, equation 2. With w computed from
+    the batch, a batch of only positive or only negative pixels has loss 0.
 
     Args:
-        logits: Bx1xHxW, before the sigmoid.
-        target: BxHxW in {0, 1}, anything where not valid.
-        valid: BxHxW bool.
-        positive_weight: w in [0, 1]; None for the share of negatives among the batch's valid
-            pixels.
+        logits: logits before the sigmoid, shape (B, 1, H, W).
+        target: labels in {0, 1}, shape (B, H, W); any value at ignored pixels.
+        valid: bool mask of valid pixels, shape (B, H, W).
+        positive_weight: w in [0, 1]; None for the fraction of negative pixels among the valid
+            pixels of the batch.
+
+    Returns:
+        The loss, a scalar; 0 if no pixel is valid.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 1, 1, 4)
+        >>> target = torch.tensor([[[1, 0, 0, 0]]])
+        >>> valid = torch.ones(1, 1, 4, dtype=torch.bool)
+        >>> balanced_bce(logits, target, valid, positive_weight=None)
+        tensor(0.2599)
     """
     positive = (target == 1) & valid
     weight: float | Tensor

@@ -1,4 +1,4 @@
-"""Cross-entropy over the pixels that count."""
+"""Softmax cross-entropy over valid pixels."""
 
 from __future__ import annotations
 
@@ -15,26 +15,51 @@ from densemtl.losses.eager_gradient import compute_loss_with_eager_gradient
 from densemtl.ops.lazy_upsampling import LazyLogits, RowBand
 
 CE_IGNORE_INDEX = -100
+"""Class id of ignored pixels in calls of torch's cross-entropy."""
 
 
 def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Softmax cross-entropy: sum over valid pixels / number of valid pixels, in float32 or better.
+    """Compute the mean softmax cross-entropy over valid pixels, in float32 or better.
 
     Args:
-        logits: BxCxHxW.
-        target: BxHxW class ids of any integer type.
-        valid: BxHxW bool.
+        logits: logits, shape (B, C, H, W).
+        target: class ids of any integer type, shape (B, H, W); any value at ignored pixels.
+        valid: bool mask of valid pixels, shape (B, H, W).
+
+    Returns:
+        The loss, a scalar; 0 if no pixel is valid.
+
+    Example:
+        >>> import torch
+        >>> target = torch.tensor([[[2, 255]]])
+        >>> cross_entropy(torch.zeros(1, 4, 1, 2), target, valid=target != 255)
+        tensor(1.3863)
     """
     return _average_loss(_sum_loss(_at_least_float32(logits), _mask_ids(target, valid)), valid)
 
 
 def banded_cross_entropy(lazy_logits: LazyLogits, target: Tensor, valid: Tensor) -> Tensor:
-    """The same of logits on their way to full size, image by image and on a CPU band by band.
+    """Compute the cross-entropy of lazily upsampled logits.
+
+    The value equals `cross_entropy` of the full-size logits. It is computed image by image, and on
+    a CPU band by band, to save memory.
 
     Args:
-        lazy_logits: float32 BxCxhxw logits.
-        target: BxHxW class ids of any integer type.
-        valid: BxHxW bool.
+        lazy_logits: float32 logits at low resolution, shape (B, C, h, w).
+        target: class ids of any integer type, shape (B, H, W); any value at ignored pixels.
+        valid: bool mask of valid pixels, shape (B, H, W).
+
+    Returns:
+        The loss, a scalar; 0 if no pixel is valid.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.types import ImagePlacement
+        >>> placement = ImagePlacement(size=(4, 4), box=(0, 0, 4, 4))
+        >>> lazy = LazyLogits.from_placement(torch.zeros(1, 4, 1, 1), placement, padded_size=(4, 4))
+        >>> target = torch.zeros(1, 4, 4, dtype=torch.uint8)
+        >>> banded_cross_entropy(lazy, target, valid=target != 255)
+        tensor(1.3863)
     """
     ids = _mask_ids(target, valid)
     plan = lazy_logits.plan_row_bands() if ids.device.type == "cpu" else None
@@ -71,7 +96,7 @@ def _mask_ids(target: Tensor, valid: Tensor) -> Tensor:
 
 def _sum_loss(logits: Tensor, ids: Tensor) -> Tensor:
     if logits.is_contiguous(memory_format=torch.channels_last):
-        # As a list of pixels, which takes half the time of maps whose channels lie side by side.
+        # On a list of pixels, this takes half the time of channels-last maps.
         logits, ids = logits.permute(0, 2, 3, 1).flatten(0, 2), ids.flatten()
     return F.cross_entropy(logits, ids, ignore_index=CE_IGNORE_INDEX, reduction="sum")
 

@@ -1,8 +1,9 @@
-"""Losses whose gradient is taken while they are computed.
+"""Losses whose gradient is computed in the forward pass.
 
-What a loss of full-size maps needs for its backward pass is many times larger than the logits that
-a head makes. Taken at once, the gradient of these is all that is kept, and the maps of one task, or
-of one band of it, are gone before those of the next come. Nothing is computed twice.
+The backward pass of a loss of full-size maps needs many times more memory than the low-resolution
+logits of a head. If the gradient is computed in the forward pass, only the gradient of these logits
+is kept, and the maps of one task or band are freed before those of the next one are computed.
+Nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -17,15 +18,28 @@ from torch import Tensor
 Index = tuple[slice, ...] | EllipsisType
 
 LossPart = tuple[Index, Callable[[Tensor], Tensor]]
-"""Where some logits lie, and their scalar loss."""
+"""Index of a part of the logits, and the function that computes the scalar loss of this part."""
 
 
 def compute_loss_with_eager_gradient(logits: Tensor, parts: Sequence[LossPart]) -> Tensor:
-    """The sum of the losses of parts of the logits, which may overlap; a scalar with a graph.
+    """Compute the sum of the losses of parts of the logits, and its gradient.
 
     Args:
-        logits: of any shape, in the type that their gradient is to be kept in.
-        parts: a loss reads nothing else that has a gradient.
+        logits: logits of any shape, in the dtype in which their gradient is kept.
+        parts: index and loss function of each part. Parts may overlap. A loss function must not use
+            any other tensor that requires a gradient.
+
+    Returns:
+        The sum, a scalar with a graph to the logits.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        >>> parts = [((slice(0, 2),), torch.sum), ((slice(1, 3),), lambda x: x.square().sum())]
+        >>> loss = compute_loss_with_eager_gradient(logits, parts)
+        >>> loss.backward()
+        >>> loss.item(), logits.grad
+        (16.0, tensor([1., 5., 6.]))
     """
     total: Tensor = _EagerGradient.apply(logits, parts)
     return total

@@ -1,4 +1,4 @@
-"""Means over the pixels that count, safe for NaN in the others, without waiting for the device."""
+"""Means over valid pixels that ignore NaN elsewhere and do not synchronize with the device."""
 
 from __future__ import annotations
 
@@ -9,18 +9,41 @@ from densemtl.distributed.collectives import all_reduce_sum
 
 
 def fill_ignored(target: Tensor, valid: Tensor, value: float = 0.0) -> Tensor:
-    """A float32 label with `value` in place of void.
+    """Replace ignored pixels of a target by a value, and convert it to float32.
 
-    NaN must go before any arithmetic: a mask applied afterwards stops it in the loss but not in the
-    gradient, where 0 * NaN is NaN.
+    NaN must be replaced before any arithmetic. A mask that is applied afterwards removes NaN from
+    the loss but not from the gradient, where 0 * NaN is NaN.
+
+    Args:
+        target: a float target of any shape.
+        valid: bool mask of valid pixels, broadcastable to the target.
+        value: the value at ignored pixels.
+
+    Returns:
+        The filled target in float32, same shape.
+
+    Example:
+        >>> import torch
+        >>> fill_ignored(torch.tensor([2.0, torch.nan]), torch.tensor([True, False]))
+        tensor([2., 0.])
     """
     return torch.where(valid, target.float(), value)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of `values` where `valid` (broadcast to them); 0 with a graph when nothing is.
+    """Compute the mean of valid values over the joint batch of all ranks.
 
-    Over the joined batch of all ranks, as every loss is.
+    Args:
+        values: values of any shape.
+        valid: bool mask of valid values, broadcastable to `values`.
+
+    Returns:
+        The mean, a scalar; 0 with a graph if no value is valid.
+
+    Example:
+        >>> import torch
+        >>> masked_mean(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([True, True, False]))
+        tensor(2.)
     """
     valid = valid.expand_as(values)
     total, count = all_reduce_sum(torch.where(valid, values, 0.0).sum(), valid.sum())

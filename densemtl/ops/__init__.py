@@ -1,1 +1,1 @@
-"""Array and tensor operations that know nothing of the other packages."""
+"""Array and tensor operations that do not depend on the other packages."""

@@ -1,4 +1,4 @@
-"""Counting of small whole numbers."""
+"""Counting of small non-negative integers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from torch import Tensor
 
 
 def bincount(values: Tensor, num_bins: int) -> Tensor:
-    """How often each of 0, 1 .. `num_bins` - 1 occurs: `num_bins` int64.
+    """Count how often each of 0, 1, .., `num_bins` - 1 occurs.
 
-    torch.bincount does the same, but looks for the smallest and largest number first, and so makes
-    the host wait for a GPU.
+    `torch.bincount` first computes the minimum and the maximum, so that the host must wait for a
+    GPU. This function does not synchronize.
 
     Args:
-        values: int64, of any shape.
-        num_bins: more than the largest number.
+        values: int64 values of any shape, at least 0 and less than `num_bins`.
+        num_bins: number of bins.
+
+    Returns:
+        The counts, int64, shape (num_bins,).
     """
     ones = values.new_ones(()).expand(values.numel())
     return values.new_zeros(num_bins).index_add_(0, values.flatten(), ones)

@@ -1,7 +1,8 @@
-"""Binary maps as words of 64 pixels, so that one instruction works on 64 at a time.
+"""Binary maps as words of 64 pixels, so that one instruction processes 64 pixels.
 
-A map lies in an empty frame, row after row, one bit a pixel, the leftmost lowest. The frame's right
-columns keep rows apart, so that all of them can be moved sideways as one.
+A map is padded, and then stored row by row with one bit per pixel; the leftmost pixel is the lowest
+bit. The padding on the right separates the rows, so that all of them can be shifted horizontally as
+one array.
 """
 
 from __future__ import annotations
@@ -12,13 +13,20 @@ from numpy.typing import NDArray
 WORD_BITS = 64
 
 Mask = NDArray[np.bool_]
+"""Binary map."""
 PackedMask = NDArray[np.uint64]
+"""Binary map with 64 pixels per word."""
 
 
 def pad_to_words(mask: Mask, margin: int) -> Mask:
-    """HxW -> (H + 2 margin) x S: `margin` empty rows on either side, as many columns or more.
+    """Pad a map with `margin` empty rows above and below and at least as many columns on the right.
 
-    All empty columns are on the right; S is a multiple of 64.
+    Args:
+        mask: binary map, shape (H, W).
+        margin: number of rows, and minimum number of columns.
+
+    Returns:
+        The padded map, shape (H + 2 * margin, S) with S a multiple of 64.
     """
     height, width = mask.shape
     stride = -(-(width + margin) // WORD_BITS) * WORD_BITS
@@ -28,26 +36,54 @@ def pad_to_words(mask: Mask, margin: int) -> Mask:
 
 
 def pack(mask: Mask) -> PackedMask:
-    """...xS -> ...x(S / 64)."""
+    """Pack a map into words.
+
+    Args:
+        mask: binary map, shape (..., S) with S a multiple of 64.
+
+    Returns:
+        The words, shape (..., S / 64).
+    """
     octets = np.packbits(mask, axis=-1, bitorder="little")
     return octets.view("<u8").astype(np.uint64, copy=False)
 
 
 def unpack(packed: PackedMask) -> Mask:
-    """...xS -> ...x(64 S)."""
+    """Unpack words into a map.
+
+    Args:
+        packed: words, shape (..., S).
+
+    Returns:
+        The binary map, shape (..., 64 * S).
+    """
     octets = packed.astype("<u8", copy=False).view(np.uint8)
     return np.unpackbits(octets, axis=-1, bitorder="little").view(bool)
 
 
 def nonzero(packed: PackedMask) -> NDArray[np.integer]:
-    """Where the flattened map is set, ascending; of few words that are set, fast."""
+    """Return the indices of the set pixels of the flattened map; fast if few words are nonzero.
+
+    Args:
+        packed: words of any shape.
+
+    Returns:
+        The indices in ascending order, shape (N,).
+    """
     filled = np.flatnonzero(packed)
     word, bit = np.divmod(np.flatnonzero(unpack(packed.ravel()[filled])), WORD_BITS)
     return np.asarray(filled[word] * WORD_BITS + bit)
 
 
 def shift_left(packed: PackedMask) -> PackedMask:
-    """Each pixel's right neighbour in its place."""
+    """Shift a map to the left by one pixel: each pixel gets the value of its right neighbor.
+
+    Args:
+        packed: words, shape (H, S).
+
+    Returns:
+        The shifted map, same shape.
+    """
     flat = packed.ravel()
     moved = flat >> np.uint64(1)
     moved[:-1] |= flat[1:] << np.uint64(WORD_BITS - 1)
@@ -55,7 +91,14 @@ def shift_left(packed: PackedMask) -> PackedMask:
 
 
 def shift_right(packed: PackedMask) -> PackedMask:
-    """Each pixel's left neighbour in its place."""
+    """Shift a map to the right by one pixel: each pixel gets the value of its left neighbor.
+
+    Args:
+        packed: words, shape (H, S).
+
+    Returns:
+        The shifted map, same shape.
+    """
     flat = packed.ravel()
     moved = flat << np.uint64(1)
     moved[1:] |= flat[:-1] >> np.uint64(WORD_BITS - 1)
@@ -63,7 +106,15 @@ def shift_right(packed: PackedMask) -> PackedMask:
 
 
 def dilate_horizontal(packed: PackedMask, steps: int) -> PackedMask:
-    """Where there is a pixel or one `steps` to its left or right, 1 to 63, within the margin."""
+    """Set each pixel that is set or has a set pixel at a distance of `steps` to its left or right.
+
+    Args:
+        packed: words, shape (H, S).
+        steps: distance in pixels, 1 to 63 and at most the margin of the map.
+
+    Returns:
+        The result, same shape.
+    """
     flat, over, back = packed.ravel(), np.uint64(steps), np.uint64(WORD_BITS - steps)
     result = flat | (flat << over)
     result |= flat >> over

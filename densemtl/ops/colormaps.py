@@ -1,4 +1,4 @@
-"""Colours for label and prediction maps: class palettes, a depth ramp, a ramp of probabilities."""
+"""Colors of label and prediction maps: palettes, and colormaps of numbers and probabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VOID_COLOR = np.zeros(3, np.uint8)
-"""Void."""
+"""Color of ignored pixels."""
 
 _ZERO_COLOR = np.array([34, 40, 56])
 _ONE_COLOR = np.array([255, 247, 226])
@@ -17,10 +17,16 @@ _ONE_COLOR = np.array([255, 247, 226])
 
 @lru_cache(maxsize=32)
 def make_palette(num_colors: int) -> NDArray[np.uint8]:
-    """Count x 3 RGB colours, each as far as possible from black and from all before it.
+    """Return RGB colors of classes, each as different as possible from black and the colors before.
 
-    Chosen one by one in CIELAB among colours neither dim nor garish, so that class i has the same
-    colour whatever the number of classes.
+    The colors are chosen one by one in CIELAB among colors of moderate lightness and chroma. Thus
+    the color of a class does not depend on the number of classes.
+
+    Args:
+        num_colors: number of colors N.
+
+    Returns:
+        The colors, uint8, shape (N, 3).
     """
     rgb, lab = _make_candidate_colors()
     distance = np.full(len(rgb), np.inf)
@@ -32,11 +38,11 @@ def make_palette(num_colors: int) -> NDArray[np.uint8]:
 
 
 _FIRST_COLOR_LAB = np.array([62.0, -8.0, -38.0])
-"""CIELAB of class 0: a calm blue."""
+"""CIELAB color of class 0, a blue."""
 
 
 def _make_candidate_colors() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """RGB and CIELAB of the colours a palette may use."""
+    """Return the RGB and CIELAB values of all colors that a palette may use."""
     levels = np.linspace(0, 255, 24).astype(np.uint8)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 1, 3)
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[:, 0]
@@ -48,19 +54,35 @@ def _make_candidate_colors() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 def apply_viridis_colormap(
     values: NDArray[np.generic], vmin: float, vmax: float
 ) -> NDArray[np.uint8]:
-    """HxW numbers -> HxWx3 RGB: low bright yellow, high dark violet (viridis); NaN black."""
+    """Convert numbers to colors, from bright yellow (low) to dark violet (high) of viridis.
+
+    Args:
+        values: numbers, shape (H, W).
+        vmin: number with the brightest color.
+        vmax: number with the darkest color.
+
+    Returns:
+        The uint8 RGB image, shape (H, W, 3); black where the number is NaN.
+    """
     share = (np.asarray(values, np.float32) - vmin) / (vmax - vmin)
     level = np.nan_to_num(255 * (1 - np.clip(share, 0, 1))).round().astype(np.uint8)
-    picture = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    picture[np.isnan(share)] = VOID_COLOR
-    return picture
+    bgr = cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS)
+    image: NDArray[np.uint8] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    image[np.isnan(share)] = VOID_COLOR
+    return image
 
 
 def apply_probability_colormap(probability: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """HxW probabilities -> HxWx3 RGB from dark slate (0) to warm white (1); NaN black."""
+    """Convert probabilities to colors, from dark slate (0) to warm white (1).
+
+    Args:
+        probability: probabilities in [0, 1], shape (H, W).
+
+    Returns:
+        The uint8 RGB image, shape (H, W, 3); black where the probability is NaN.
+    """
     share = np.asarray(probability, np.float32)[..., None]
-    picture = (
-        np.nan_to_num(_ZERO_COLOR + share * (_ONE_COLOR - _ZERO_COLOR)).round().astype(np.uint8)
-    )
-    picture[np.isnan(share[..., 0])] = VOID_COLOR
-    return picture
+    color = np.nan_to_num(_ZERO_COLOR + share * (_ONE_COLOR - _ZERO_COLOR))
+    image: NDArray[np.uint8] = color.round().astype(np.uint8)
+    image[np.isnan(share[..., 0])] = VOID_COLOR
+    return image

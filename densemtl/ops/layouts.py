@@ -1,4 +1,4 @@
-"""Convert between array and tensor layouts."""
+"""Conversion between array and tensor layouts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from torch import Tensor
 
 
 def to_hwc(decoded: Tensor) -> NDArray[np.generic]:
-    """One image's decoded prediction, HxW or CxHxW on any device -> HxW (C = 1) or HxWxC."""
+    """Convert the decoded prediction of one image to an array with channels last.
+
+    Args:
+        decoded: prediction on any device, shape (H, W) or (C, H, W).
+
+    Returns:
+        The array, shape (H, W) for one channel, else (H, W, C).
+    """
     array = decoded.detach().cpu().numpy()
     if array.ndim == 2:
         return array
@@ -19,7 +26,15 @@ def to_hwc(decoded: Tensor) -> NDArray[np.generic]:
 
 
 def to_tensor(arrays: np.ndarray[Any, Any]) -> Tensor:
-    """BxHxW uint8 stays; BxHxW float -> Bx1xHxW; BxHxWxC -> BxCxHxW, in memory as before."""
+    """Convert a batch of label maps to a tensor with channels first, without copying.
+
+    Args:
+        arrays: label maps, shape (B, H, W) or (B, H, W, C).
+
+    Returns:
+        The tensor: shape (B, H, W) for integer maps, (B, 1, H, W) for float maps without channels,
+            and else (B, C, H, W).
+    """
     tensor = torch.from_numpy(arrays)
     if tensor.ndim == 4:
         return tensor.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Boundaries of a picture cut into regions."""
+"""Boundaries between the regions of a segmented image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from densemtl.ops.thinning import thin
 def find_region_boundaries(
     regions: NDArray[np.integer], ignore_index: int | None = None
 ) -> NDArray[np.bool_]:
-    """HxW region ids -> where a pixel differs from its east, south or south-east one, thinned.
+    """Return the thinned boundaries between regions.
 
-    The rule of the Berkeley benchmark (Martin et al. 2004).
+    A pixel is on a boundary if it differs from its east, south or south-east neighbor, as in the
+    Berkeley benchmark (Martin et al., "Learning to detect natural image boundaries using local
+    brightness, color, and texture cues", PAMI 2004).
 
     Args:
-        regions: any ids; a binary map of lines counts as regions too (NYUD under `modern`).
+        regions: region ids of any integer type, shape (H, W). A binary map of lines counts as
+            regions too (NYUD under the protocol `modern`).
         ignore_index: an id that forms no boundary with others.
+
+    Returns:
+        The binary boundary map, shape (H, W).
     """
     differs = np.zeros(regions.shape, bool)
     views = (

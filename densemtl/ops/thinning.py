@@ -1,4 +1,4 @@
-"""Thinning of binary maps to lines of one pixel, on 64 pixels at a time."""
+"""Thinning of binary maps to lines with a width of one pixel, 64 pixels at a time."""
 
 from __future__ import annotations
 
@@ -16,27 +16,37 @@ from densemtl.ops.bitmap import (
 
 
 def thin(mask: Mask) -> Mask:
-    """HxW map -> its skeleton; pieces stay connected as they were (8 neighbours), none vanishes.
+    """Return the skeleton of a binary map.
 
-    Guo and Hall, "Parallel thinning with two-subiteration algorithms", CACM 1989, algorithm A1
-    as surveyed by Lam, Lee and Suen, PAMI 1992: two passes in turn peel the east and south, then
-    the west and north sides until nothing changes. Outside the image there is nothing.
+    Connected components stay connected (8-neighborhood), and none vanishes. Pixels outside of the
+    image are empty.
+
+    Guo and Hall, "Parallel thinning with two-subiteration algorithms", CACM 1989, algorithm A1, as
+    surveyed by Lam, Lee and Suen, PAMI 1992: two alternating passes remove pixels from the east and
+    south, and from the west and north sides, until nothing changes.
+
+    Args:
+        mask: binary map, shape (H, W).
+
+    Returns:
+        The skeleton, shape (H, W).
     """
     words = pack(pad_to_words(mask, 1))
     while True:
         before = words.copy()
-        for peels_west in (False, True):
-            words[1:-1] ^= _thin_pass(words, peels_west)
+        for peel_west in (False, True):
+            words[1:-1] ^= _thin_pass(words, peel_west)
         if np.array_equal(before, words):
             return unpack(words)[1:-1, : mask.shape[1]].copy()
 
 
 def _thin_pass(image: PackedMask, peel_west: bool) -> PackedMask:
-    """The pixels that one pass takes away, of an image within an empty frame.
+    """Return the pixels that one pass removes from a padded map.
 
-    Neighbours are counted from the east against the clock. A pixel goes if its neighbours form
-    one run (`single`), if of the four pairs of neighbours, in either pairing, at least two are set
-    (`two`) but in one pairing not all (`four`), and if it lies on the side of this pass.
+    Neighbors are numbered counterclockwise from the east, and a pair of neighbors is set if one of
+    them is. A pixel is removed if its neighbors form one run (`single`), if at least two of the
+    four pairs are set in both pairings (`two`), unless all pairs are set in both pairings (`four`),
+    and if it is on the side of this pass.
     """
     east, west = shift_left(image), shift_right(image)
     n1, n2, n3, n4 = east[1:-1], east[:-2], image[:-2], west[:-2]
@@ -51,9 +61,10 @@ def _thin_pass(image: PackedMask, peel_west: bool) -> PackedMask:
 
 
 def _exactly_one(a: PackedMask, b: PackedMask, c: PackedMask, d: PackedMask) -> PackedMask:
-    """An odd number, but not three."""
+    """Return where exactly one is set: an odd number, but not three."""
     return np.asarray((a ^ b ^ c ^ d) & ~((a & b) | (c & d)))
 
 
 def _at_least_two(a: PackedMask, b: PackedMask, c: PackedMask, d: PackedMask) -> PackedMask:
+    """Return where at least two are set."""
     return np.asarray((a & b) | (c & d) | ((a | b) & (c | d)))

@@ -1,8 +1,8 @@
-"""Lengths of the vectors that a BxCxHxW map holds.
+"""Norms of the vectors of a map of shape (B, C, H, W).
 
-Written over the channels one by one: torch's own norm over a dimension that is not the last takes
-many times as long on a CPU. Unit vectors lie in planes, as channels that alternate in memory take
-longer as well.
+The operations loop over the channels, because the norm of torch over a dimension that is not the
+last is many times slower on a CPU. Unit vectors are contiguous, because channels-last memory is
+slower as well.
 """
 
 from __future__ import annotations
@@ -13,17 +13,28 @@ from torch import Tensor
 
 
 def normalize(vectors: Tensor, eps: float) -> Tensor:
-    """BxCxHxW vectors -> the same of length 1, in float32.
+    """Scale vectors to unit length, in float32.
 
     Args:
-        vectors: of any length.
-        eps: what they are divided by at least; bounds the gradient near 0.
+        vectors: vectors of any length, shape (B, C, H, W).
+        eps: minimum length by which vectors are divided, which bounds the gradient near 0.
+
+    Returns:
+        The unit vectors, same shape.
     """
     vectors = vectors.float().contiguous()
     return vectors / vector_norm(vectors, eps).unsqueeze(1)
 
 
 def vector_norm(vectors: Tensor, eps: float = 0.0) -> Tensor:
-    """BxCxHxW vectors -> BxHxW lengths, none below `eps`."""
+    """Compute the norm of vectors.
+
+    Args:
+        vectors: vectors, shape (B, C, H, W).
+        eps: minimum of the result.
+
+    Returns:
+        The norms, shape (B, H, W).
+    """
     squares = [channel.square() for channel in vectors.unbind(1)]
     return reduce(Tensor.add_, squares).clamp(min=eps**2).sqrt()

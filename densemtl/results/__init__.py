@@ -1,1 +1,1 @@
-"""`results.json` and the tables made of it."""
+"""The file `results.json`, and tables of results."""

@@ -1,4 +1,4 @@
-"""`results.json`: everything that must be known to believe, compare and repeat a number."""
+"""The file `results.json`, with all facts needed to verify, compare and reproduce a result."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from densemtl.metrics.delta_m import compute_delta_m, compute_task_deltas
 from densemtl.types import ProtocolName
 
 RESULTS_FILE = "results.json"
+"""Name of the results file in a run folder."""
 BASELINES = "baselines"
-"""Folder of the single-task runs that others are compared with, beside these."""
+"""Folder of the single-task runs, in the folder of the runs that are compared with them."""
 
 FORMAT_VERSION = 1
+"""Version of the layout of the results file."""
 
 
 class TaskResult(BaseModel):
-    """One task's metrics; null stands for a metric that had nothing to score.
+    """Metrics of one task; None for a metric that had nothing to score.
 
     Attributes:
-        primary_metric: name of the metric that Delta_m reads.
-        higher_is_better: its direction.
-        selection_metric: the metric that the weights were chosen by; None in older files.
-        metrics: {metric: value}.
-        delta: percent better than the single-task reference, if there is one.
+        primary_metric: name of the metric that is used for Delta_m.
+        higher_is_better: direction of the primary metric.
+        selection_metric: name of the metric by which the weights were selected; None in older
+            files.
+        metrics: {metric name: value}.
+        delta: improvement over the single-task baseline in percent; None without baseline.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,29 +48,35 @@ class TaskResult(BaseModel):
 
     @model_validator(mode="after")
     def _validate_metric_names(self) -> TaskResult:
-        lacking = [
+        missing = [
             name
             for name in (self.primary_metric, self.validation_metric)
             if name not in self.metrics
         ]
-        if lacking:
-            raise ValueError(f"no metric {lacking[0]!r} among its own")
+        if missing:
+            raise ValueError(f"metrics: no value of the metric {missing[0]!r}")
         return self
 
     @property
     def value(self) -> float:
-        """The primary metric; NaN where it had nothing to score."""
+        """Value of the primary metric; NaN if it had nothing to score."""
         value = self.metrics[self.primary_metric]
         return math.nan if value is None else value
 
     @property
     def validation_metric(self) -> str:
-        """The metric whose course over training is known."""
+        """Name of the metric that is computed at every validation during training."""
         return self.selection_metric or self.primary_metric
 
 
 class Baseline(BaseModel):
-    """The single-task result that a task was compared with."""
+    """Single-task result with which a task was compared.
+
+    Attributes:
+        file: the results file or run folder.
+        value: value of the primary metric.
+        weights_hash: hash of the scored weights.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -78,15 +87,15 @@ class Baseline(BaseModel):
 
 @dataclass(frozen=True)
 class ComparisonKey:
-    """What two results must share for Delta_m to mean something.
+    """Properties that two results must share so that Delta_m is meaningful.
 
     Attributes:
-        protocol: family of metrics.
-        dataset: its name.
+        protocol: name of the protocol.
+        dataset: name of the dataset.
         split_fingerprint: hash of dataset, split and image ids.
-        backbone: its name.
-        primary_metrics: {task: primary metric}.
-        complete: whether the run goes to its end.
+        backbone: name of the backbone.
+        primary_metrics: {task: name of its primary metric}.
+        complete: whether the run trained to its end.
     """
 
     protocol: ProtocolName
@@ -98,30 +107,52 @@ class ComparisonKey:
 
 
 class Results(BaseModel):
-    """One evaluated set of weights.
+    """Evaluation of one set of weights.
 
     Attributes:
-        format: version of this layout.
-        run: what was evaluated: decoder, backbone, head, balancing, dataset, by name.
-        tasks: {task: its result}.
-        delta_m: multi-task performance in percent, with the baselines it is relative to.
-        baselines: {task: single-task reference}.
-        protocol: family of metrics.
-        split: which part of the dataset was scored.
+        format: version of the layout of the file.
+        run: names of decoder, backbone, head, balancing and dataset.
+        tasks: {task: result}.
+        delta_m: multi-task performance in percent relative to the baselines; None without
+            baselines.
+        baselines: {task: single-task result}.
+        protocol: name of the protocol.
+        split: name of the split of the dataset.
         split_fingerprint: hash of dataset, split and image ids.
-        images: how many were scored.
+        images: number of scored images.
         weights_hash: hash of the scored weights.
-        seed: of the run.
-        step: of the scored weights.
-        complete: whether the run went to its end, not only to --max-steps.
-        latest: {task: what weights are chosen by} of the last validation, be it the best or not.
-        seconds: training and validation took.
-        images_per_second: training speed, validation left out.
-        seconds_per_step: of training, likewise.
-        parameters: of the whole network.
-        gflop: of one forward pass at input size, batch 1, two a multiply-add.
-        config_hash: hash of all of the configuration that can change a number.
-        versions: of code and libraries.
+        seed: seed of the run.
+        step: optimizer step of the scored weights.
+        complete: whether the run trained to its end; False if it was stopped by `--max-steps`.
+        latest: {task: selection metric} of the last validation, which may not be the best.
+        seconds: duration of training and validation.
+        images_per_second: training speed without validation.
+        seconds_per_step: duration of a training step without validation.
+        parameters: number of parameters of the whole model.
+        gflop: GFLOP of one forward pass at input size with batch size 1; a multiply-add is two
+            FLOP.
+        config_hash: hash of all configuration keys that can influence a result.
+        versions: versions of code and libraries.
+
+    Example:
+        >>> results = Results(
+        ...     run={"decoder": "hard_sharing", "backbone": "resnet18", "dataset": "nyud"},
+        ...     tasks={
+        ...         "depth": TaskResult(
+        ...             primary_metric="rmse", higher_is_better=False, metrics={"rmse": 0.62}
+        ...         )
+        ...     },
+        ...     protocol="survey",
+        ...     split="val",
+        ...     split_fingerprint="1f0c",
+        ...     images=654,
+        ...     weights_hash="83ab",
+        ...     seed=0,
+        ...     config_hash="c2d9",
+        ...     versions={},
+        ... )
+        >>> results.tasks["depth"].value
+        0.62
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -150,13 +181,13 @@ class Results(BaseModel):
 
     @model_validator(mode="after")
     def _validate_run(self) -> Results:
-        lacking = {"dataset", "backbone"} - self.run.keys()
-        if lacking:
-            raise ValueError(f"run: lacks {' and '.join(sorted(lacking))}")
+        missing = {"dataset", "backbone"} - self.run.keys()
+        if missing:
+            raise ValueError(f"run: no {' and '.join(sorted(missing))}")
         return self
 
     def get_comparison_key(self) -> ComparisonKey:
-        """What it may be compared with."""
+        """Return the properties that a result must share to be compared with this one."""
         return ComparisonKey(
             protocol=self.protocol,
             dataset=self.run["dataset"],
@@ -167,15 +198,25 @@ class Results(BaseModel):
         )
 
     def save(self, file: Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write the results as JSON, atomically.
+
+        Args:
+            file: path of the file.
+        """
         write_json(file, self.model_dump(mode="json"))
 
 
 def load_results(file: Path) -> Results:
-    """Read a results file, or that of a run's folder.
+    """Load a results file.
+
+    Args:
+        file: path of a results file or a run folder.
+
+    Returns:
+        The results.
 
     Raises:
-        ResultsError: missing, corrupt or of another format.
+        ResultsError: if the file is missing, corrupt or of another format.
     """
     file = file / RESULTS_FILE if file.is_dir() else file
     try:
@@ -185,19 +226,24 @@ def load_results(file: Path) -> Results:
         raise ResultsError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ResultsError(f"{file}: not a results file of this project: {reason}") from error
+        raise ResultsError(f"{file}: not a valid results file: {reason}") from error
 
 
 def add_baselines(results: Results, baseline_files: Mapping[str, Path]) -> Results:
-    """The same results with Delta_m and each task's delta against single-task results.
+    """Add Delta_m and the delta of each task relative to single-task results.
+
+    Delta_m is defined by `densemtl.metrics.delta_m.compute_delta_m`.
 
     Args:
-        results: the multi-task run's.
-        baseline_files: {task: results file or run folder} of one single-task run a task.
+        results: results of a multi-task run.
+        baseline_files: {task: results file or run folder of a single-task run}.
+
+    Returns:
+        A copy of the results with deltas, baselines and Delta_m.
 
     Raises:
-        ResultsError: a reference is missing, unfinished, or from another protocol, dataset,
-            split, backbone or task.
+        ResultsError: if a baseline is missing or unfinished, or has another protocol, dataset,
+            split, backbone, primary metric, task or number of images.
     """
     loaded = load_baselines(results.get_comparison_key(), baseline_files)
     for task, single in loaded.items():
@@ -225,15 +271,22 @@ def add_baselines(results: Results, baseline_files: Mapping[str, Path]) -> Resul
 def load_baselines(
     comparison_key: ComparisonKey, baseline_files: Mapping[str, Path]
 ) -> dict[str, Results]:
-    """Read single-task results, and refuse those that a run on these terms cannot be held against.
+    """Load single-task results, and check that a run can be compared with them.
+
+    Args:
+        comparison_key: the properties that the baselines must share with the run.
+        baseline_files: {task: results file or run folder of a single-task run}.
+
+    Returns:
+        {task: results of the single-task run}.
 
     Raises:
-        ResultsError: one is missing, unfinished, or from another protocol, dataset, split,
-            backbone or task.
+        ResultsError: if a baseline is missing or unfinished, or has another protocol, dataset,
+            split, backbone, primary metric or task.
     """
-    lacking = [task for task in comparison_key.primary_metrics if task not in baseline_files]
-    if lacking:
-        raise ResultsError(f"baselines: no single-task result for {', '.join(lacking)}")
+    missing = [task for task in comparison_key.primary_metrics if task not in baseline_files]
+    if missing:
+        raise ResultsError(f"baselines: no single-task result for {', '.join(missing)}")
     surplus = [task for task in baseline_files if task not in comparison_key.primary_metrics]
     if surplus:
         raise ResultsError(f"baselines: {', '.join(surplus)}: no such task in this run")
@@ -246,38 +299,53 @@ def load_baselines(
 def _check_comparable(
     comparison_key: ComparisonKey, task: str, baseline: Results, file: Path
 ) -> None:
+    """Raise an error if the result of a task cannot be compared with a baseline."""
     if list(baseline.tasks) != [task]:
         actual = ", ".join(baseline.tasks)
-        raise ResultsError(f"{file}: not a single-task run of {task!r} but of: {actual}")
+        raise ResultsError(f"{file}: not a single-task run of {task!r} but a run of {actual}")
     if not baseline.complete and comparison_key.complete:
-        raise ResultsError(f"{file}: the run stopped early; finish it before comparing with it")
-    theirs = baseline.get_comparison_key()
+        raise ResultsError(f"{file}: the run was stopped early (finish it first)")
+    baseline_key = baseline.get_comparison_key()
     pairs = {
-        "protocol": (theirs.protocol, comparison_key.protocol),
-        "dataset": (theirs.dataset, comparison_key.dataset),
-        "split": (theirs.split_fingerprint, comparison_key.split_fingerprint),
-        "backbone": (theirs.backbone, comparison_key.backbone),
-        "metric": (theirs.primary_metrics[task], comparison_key.primary_metrics[task]),
+        "protocol": (baseline_key.protocol, comparison_key.protocol),
+        "dataset": (baseline_key.dataset, comparison_key.dataset),
+        "split": (baseline_key.split_fingerprint, comparison_key.split_fingerprint),
+        "backbone": (baseline_key.backbone, comparison_key.backbone),
+        "metric": (baseline_key.primary_metrics[task], comparison_key.primary_metrics[task]),
     }
     for name, (actual, expected) in pairs.items():
         if actual != expected:
             raise ResultsError(
-                f"{file}: cannot be the reference of {task!r}: its {name} is {actual}, this run's "
-                f"is {expected}; Delta_m compares like with like"
+                f"{file}: cannot be the baseline of {task!r}: its {name} is {actual}, but that of "
+                f"this run is {expected} (Delta_m requires the same {name})"
             )
 
 
 def _check_image_counts(task_result: TaskResult, baseline: TaskResult, file: Path) -> None:
-    """A task may be scored on a part of the split alone, as PASCAL-Context's edges are."""
+    """Check that a task was scored on as many images as its baseline.
+
+    A task may be scored on a part of the split only, such as the edges of PASCAL-Context.
+    """
     counts = [result.metrics.get("images") for result in (baseline, task_result)]
     if None not in counts and counts[0] != counts[1]:
         actual, expected = (f"{count:g} images" for count in counts)
         raise ResultsError(
-            f"{file}: cannot be a reference: it was scored on {actual}, this run on {expected}; "
-            "Delta_m compares like with like"
+            f"{file}: cannot be a baseline: it was scored on {actual}, but this run on {expected} "
+            "(Delta_m requires the same images)"
         )
 
 
 def nan_to_none(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics as JSON can hold them: NaN becomes null."""
+    """Replace NaN and infinity by None, since JSON has no such numbers.
+
+    Args:
+        values: {metric name: value}.
+
+    Returns:
+        {metric name: value, or None if it is not finite}.
+
+    Example:
+        >>> nan_to_none({"mIoU": 40.5, "odsF": float("nan")})
+        {'mIoU': 40.5, 'odsF': None}
+    """
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

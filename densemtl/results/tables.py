@@ -1,4 +1,4 @@
-"""Write tables of results and of any other cells: terminal, Markdown, LaTeX and CSV."""
+"""Tables of results and of other data for the terminal, and as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from rich.text import Text
 from densemtl.results.results import Results
 
 ARROWS = {True: "↑", False: "↓"}
+"""{whether higher is better: arrow after the name of a metric}."""
 BASELINE_COLUMNS = ["single task", "delta %"]
 DELTA_M_COLUMN = "Delta_m % ↑"
 
 Grid = Sequence[Sequence[str]]
-"""The cells of a table, row by row; the first row is the header."""
+"""Cells of a table, row by row; the first row is the header."""
 
 COST_COLUMNS: dict[str, Callable[[Results], float | None]] = {
     "parameters M": lambda results: _scale(results.parameters, 1e-6),
     "GFLOP": lambda results: results.gflop,
     "s/step": lambda results: results.seconds_per_step,
 }
-"""{column: function that reads the cost of a run}."""
+"""{column: function that returns the cost of a run}."""
 
 SeedValues = tuple[float, ...]
 """One value per seed."""
@@ -34,12 +35,13 @@ SeedValues = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """A group of runs that differ only in their seed.
+    """Row of a results table: runs that differ only in their seed.
 
     Attributes:
-        name: decoder, backbone and balancing.
+        name: decoder, backbone and balancing method.
         num_seeds: number of seeds.
-        cells: {column: values}; a column is a task's metric with its direction, Delta_m or a cost.
+        cells: {column: values}. A column is a metric of a task with its direction, Delta_m or a
+            cost.
     """
 
     name: str
@@ -48,7 +50,14 @@ class Row:
 
 
 def make_run_table(results: Results) -> Group:
-    """Return the terminal table of one run: each task next to its single-task reference."""
+    """Create the terminal table of one run, with the single-task baselines if there are any.
+
+    Args:
+        results: results of the run.
+
+    Returns:
+        The table between a title and a caption.
+    """
     compared = bool(results.baselines)
     table = terminal_table(["task", "metric", "value", *BASELINE_COLUMNS * compared], 2)
     for task, result in results.tasks.items():
@@ -67,7 +76,14 @@ def make_run_table(results: Results) -> Group:
 
 
 def make_metrics_table(results: Results) -> Group:
-    """Return the terminal table of one evaluation: every metric of every task."""
+    """Create the terminal table of one evaluation, with every metric of every task.
+
+    Args:
+        results: results of the evaluation.
+
+    Returns:
+        The table between a title and a caption. Primary metrics are bold.
+    """
     table = terminal_table(["task", "metric", "value"], 2)
     for task, result in results.tasks.items():
         for name, value in result.metrics.items():
@@ -78,7 +94,16 @@ def make_metrics_table(results: Results) -> Group:
 
 
 def make_matrix_table(title: str, names: Sequence[str], rows: Sequence[Sequence[float]]) -> Table:
-    """Return the terminal table of a square matrix whose rows and columns share their names."""
+    """Create the terminal table of a square matrix over tasks.
+
+    Args:
+        title: title of the table.
+        names: names of both rows and columns.
+        rows: values of the matrix, row by row.
+
+    Returns:
+        The table.
+    """
     table = terminal_table(["task", *names], title=title)
     for name, row in zip(names, rows, strict=True):
         table.add_row(name, *(f"{value:+.3g}" for value in row))
@@ -88,7 +113,16 @@ def make_matrix_table(title: str, names: Sequence[str], rows: Sequence[Sequence[
 def terminal_table(
     columns: Sequence[str], num_text_columns: int = 1, title: str | None = None
 ) -> Table:
-    """Return an empty terminal table; columns after the first `num_text_columns` hold numbers."""
+    """Create an empty terminal table.
+
+    Args:
+        columns: names of the columns.
+        num_text_columns: number of left-aligned columns; the other columns hold numbers.
+        title: title of the table; None for no title.
+
+    Returns:
+        The table without rows.
+    """
     table = Table(title=title)
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index < num_text_columns else "right")
@@ -101,7 +135,14 @@ def _add_caption(results: Results, table: Table) -> Group:
 
 
 def format_title(results: Results) -> str:
-    """Return one line that names decoder, backbone, dataset and split."""
+    """Return one line with decoder, backbone, dataset and split.
+
+    Args:
+        results: results of a run.
+
+    Returns:
+        The title.
+    """
     run = results.run
     return f"{run['decoder']}, {run['backbone']}, {run['dataset']} {results.split}"
 
@@ -111,7 +152,10 @@ def group_by_seed(results: Sequence[Results], costs: bool = False) -> list[Row]:
 
     Args:
         results: results of any runs.
-        costs: whether to add the columns of `COSTS`.
+        costs: whether to add the columns of `COST_COLUMNS`.
+
+    Returns:
+        One row per group.
     """
     groups: dict[str, list[Results]] = {}
     for result in results:
@@ -151,7 +195,14 @@ def _scale(value: float | None, factor: float) -> float | None:
 
 
 def list_columns(rows: Sequence[Row]) -> list[str]:
-    """Return every column that some row fills: metrics, then Delta_m, then costs."""
+    """List all columns that have a value in at least one row.
+
+    Args:
+        rows: rows of a results table.
+
+    Returns:
+        The names of the columns: metrics, then Delta_m, then costs.
+    """
     columns = dict.fromkeys(column for row in rows for column in row.cells)
     costs = [column for column in columns if not column.endswith(tuple(ARROWS.values()))]
     measured = [column for column in columns if column not in (*costs, DELTA_M_COLUMN)]
@@ -159,7 +210,21 @@ def list_columns(rows: Sequence[Row]) -> list[str]:
 
 
 def format_mean_std(values: SeedValues, sign: str = "±") -> str:
-    """Format the mean and, for several seeds, the sample standard deviation after `sign`."""
+    """Format the mean and, for several seeds, the sample standard deviation.
+
+    Args:
+        values: one value per seed.
+        sign: text between mean and standard deviation.
+
+    Returns:
+        The text; empty without values.
+
+    Example:
+        >>> format_mean_std((40.0, 42.0))
+        '41 ± 1.4'
+        >>> format_mean_std((0.6197,))
+        '0.6197'
+    """
     if not values:
         return ""
     mean = f"{statistics.fmean(values):.4g}"
@@ -167,7 +232,15 @@ def format_mean_std(values: SeedValues, sign: str = "±") -> str:
 
 
 def results_grid(rows: Sequence[Row], sign: str = "±") -> Grid:
-    """Return the cells of a results table: one row per group of runs, below the header."""
+    """Return the cells of a results table: a header, and one row per group of runs.
+
+    Args:
+        rows: rows of the results table.
+        sign: text between mean and standard deviation.
+
+    Returns:
+        The cells, row by row.
+    """
     names = list_columns(rows)
     body = [
         [
@@ -181,19 +254,63 @@ def results_grid(rows: Sequence[Row], sign: str = "±") -> Grid:
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """Return the results as a Markdown table."""
+    """Format results as a Markdown table.
+
+    Args:
+        rows: rows of the results table.
+
+    Returns:
+        The Markdown text.
+
+    Example:
+        >>> print(to_markdown([Row("mtan, resnet18", 2, {"depth rmse ↓": (0.61, 0.63)})]), end="")
+        | run | seeds | depth rmse ↓ |
+        | --- | ---: | ---: |
+        | mtan, resnet18 | 2 | 0.62 ± 0.014 |
+    """
     return markdown_table(results_grid(rows))
 
 
 def markdown_table(grid: Grid, num_text_columns: int = 1) -> str:
-    """Return cells as a Markdown table; columns after the first `num_text_columns` hold numbers."""
+    """Format cells as a Markdown table.
+
+    Args:
+        grid: the cells, row by row; the first row is the header.
+        num_text_columns: number of left-aligned columns; the other columns are right-aligned.
+
+    Returns:
+        The Markdown text.
+
+    Example:
+        >>> print(markdown_table([["task", "mIoU"], ["semseg", "40.7"]]), end="")
+        | task | mIoU |
+        | --- | ---: |
+        | semseg | 40.7 |
+    """
     header, *body = grid
-    rule = ["---" if index < num_text_columns else "---:" for index in range(len(header))]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *body))
+    separator = ["---" if index < num_text_columns else "---:" for index in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, separator, *body))
 
 
 def to_latex(rows: Sequence[Row]) -> str:
-    """Return the results as a LaTeX tabular for the booktabs package."""
+    r"""Format results as a LaTeX tabular for the booktabs package.
+
+    Args:
+        rows: rows of the results table.
+
+    Returns:
+        The LaTeX text.
+
+    Example:
+        >>> print(to_latex([Row("mtan, resnet18", 1, {"depth rmse ↓": (0.61,)})]), end="")
+        \begin{tabular}{lrr}
+        \toprule
+        run & seeds & depth rmse $\downarrow$ \\
+        \midrule
+        mtan, resnet18 & 1 & 0.61 \\
+        \bottomrule
+        \end{tabular}
+    """
     grid = results_grid(rows, r"$\pm$")
     header, *body = (rf"{' & '.join(map(_escape_latex, row))} \\" for row in grid)
     begin = rf"\begin{{tabular}}{{l{'r' * (len(grid[0]) - 1)}}}"
@@ -208,7 +325,19 @@ def _escape_latex(text: str) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Return the results as CSV: mean and standard deviation in columns of their own."""
+    """Format results as CSV, with separate columns of mean and standard deviation.
+
+    Args:
+        rows: rows of the results table.
+
+    Returns:
+        The CSV text; numbers keep all their digits.
+
+    Example:
+        >>> print(to_csv([Row("mtan", 2, {"depth rmse ↓": (0.5, 0.5)})]), end="")
+        run,seeds,depth rmse ↓ mean,depth rmse ↓ std
+        mtan,2,0.5,0.0
+    """
     names = list_columns(rows)
     header = ["run", "seeds", *(f"{name} {part}" for name in names for part in ("mean", "std"))]
     body = [
@@ -223,7 +352,18 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def csv_table(rows: Iterable[Sequence[object]]) -> str:
-    """Return cells as CSV; numbers keep all their digits."""
+    r"""Format cells as CSV.
+
+    Args:
+        rows: the cells, row by row.
+
+    Returns:
+        The CSV text; numbers keep all their digits.
+
+    Example:
+        >>> csv_table([["task", "mIoU"], ["semseg", 40.7]])
+        'task,mIoU\nsemseg,40.7\n'
+    """
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
@@ -240,3 +380,4 @@ TABLE_FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
     "latex": to_latex,
     "csv": to_csv,
 }
+"""{format: function that formats rows of results}."""

@@ -1,4 +1,4 @@
-"""What keeps a run safe from its trackers: their exceptions, and their waiting for a network."""
+"""Background thread that isolates a run from exceptions and delays of its trackers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ import numpy as np
 from densemtl.trackers.base import RunInfo, Tracker
 
 MAX_PENDING_CALLS = 10_000
-"""Calls that may wait for a tracker; each is a line of the log or a picture."""
+"""Maximum number of calls that wait for a tracker; each is a line of the log or an image."""
 
 FINISH_TIMEOUT_SECONDS = 120.0
-"""Seconds that the end of a run waits for one."""
+"""Seconds for which the end of a run waits for a tracker."""
 
 
 class BackgroundTracker:
-    """A started tracker on a thread of its own, silent for good after its first failure.
+    """Started tracker that runs on its own thread and is stopped at its first failure.
+
+    The tracker is started in the constructor, on the calling thread.
 
     Args:
-        tracker: whose calls are made.
-        run_info: what it is started with, here and now.
-        report: takes the one line that says what failed.
-        finish_timeout: seconds that `finish` waits for it.
+        tracker: the tracker whose methods are called.
+        run_info: the argument of `Tracker.start`.
+        report: called with one line of text if the tracker fails.
+        finish_timeout: seconds for which `finish` waits for the tracker.
     """
 
     def __init__(
@@ -43,22 +45,37 @@ class BackgroundTracker:
         self._thread.start()
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Hand on, without waiting."""
+        """Queue scalars for the tracker, without waiting.
+
+        Args:
+            step: number of the optimizer step.
+            values: {name: number}.
+        """
         self._enqueue(partial(self._tracker.log_scalars, step, values))
 
     def log_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Hand on, without waiting."""
+        """Queue an image for the tracker, without waiting.
+
+        Args:
+            step: number of the optimizer step.
+            name: name of the image.
+            image: uint8 RGB image, shape (H, W, 3).
+        """
         self._enqueue(partial(self._tracker.log_image, step, name, image))
 
     def finish(self, failed: bool) -> None:
-        """Wait for all that was handed on, but not for ever."""
+        """Wait until all queued calls are done, for at most `finish_timeout` seconds.
+
+        Args:
+            failed: whether the run ended by an error.
+        """
         self._enqueue(partial(self._tracker.finish, failed))
         self._enqueue(None)
         if self._stopped:
             return
         self._thread.join(self._finish_timeout)
         if self._thread.is_alive():
-            self._stop(f"not done {self._finish_timeout:g} s after the end")
+            self._stop(f"not finished {self._finish_timeout:g} s after the end of the run")
 
     def _enqueue(self, call: Callable[[], None] | None) -> None:
         if self._stopped:
@@ -66,7 +83,7 @@ class BackgroundTracker:
         try:
             self._calls.put_nowait(call)
         except Full:
-            self._stop(f"{MAX_PENDING_CALLS} calls behind")
+            self._stop(f"more than {MAX_PENDING_CALLS} calls are pending")
 
     def _run_calls(self) -> None:
         while not self._stopped:
@@ -78,14 +95,15 @@ class BackgroundTracker:
     def _call_safely(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception as error:  # whatever it is, the run is worth more
+        except Exception as error:  # No error of a tracker may stop the run.
             lines = str(error).splitlines() or [""]
             self._stop(f"{type(error).__name__}: {lines[0]}".rstrip(": "))
 
     def _stop(self, reason: str) -> None:
-        """Tell once."""
+        """Stop the tracker and report the reason, unless it is stopped already."""
         if not self._stopped:
             self._stopped = True
             self._report(
-                f"tracker {type(self._tracker).__name__} stopped, the run goes on: {reason}"
+                f"tracker {type(self._tracker).__name__} stopped, the run continues without it: "
+                f"{reason}"
             )

@@ -1,4 +1,4 @@
-"""The interface of trackers."""
+"""Interface of trackers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from densemtl.errors import ConfigError
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a tracker is told when a run starts or goes on.
+    """Information about a run that starts or resumes.
 
     Attributes:
-        folder: the run's. A tracker keeps there what it needs to find its own record again.
-        title: in a few words.
-        config: the resolved configuration, nested plain values.
-        step: optimiser steps done; 0 at the start.
+        folder: the run folder. A tracker saves there what it needs to find its record again.
+        title: short title of the run.
+        config: the resolved configuration as nested plain values.
+        step: number of completed optimizer steps; 0 for a new run.
     """
 
     folder: Path
@@ -32,35 +32,61 @@ class RunInfo:
 
 
 class Tracker(ABC):
-    """Shows what a run logs.
+    """Base class of trackers, which display what a run logs.
 
-    Made before anything is trained, and started with each training, on the first rank alone. What
-    it raises ends the tracker, not the run (`background.py`). `start` is called on the main thread,
-    the others on one of the tracker's own, in order, so that a slow server holds up no step.
+    A tracker is created before training. It is started with each training, on the main process
+    only. An exception stops the tracker, not the run (`background.py`). `start` is called on the
+    main thread. The other methods are called in order on a thread of this tracker, so that a slow
+    server delays no training step.
     """
 
     @abstractmethod
     def start(self, run_info: RunInfo) -> None:
-        """Open the record of a run, the same one again when the run goes on."""
+        """Open the record of a run; the same record again if the run resumes.
+
+        Args:
+            run_info: information about the run.
+        """
 
     @abstractmethod
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers by `kind/name`, such as `val/depth/rmse`; they may be NaN."""
+        """Log numbers.
+
+        Args:
+            step: number of the optimizer step.
+            values: {"kind/name": number}, such as `val/depth/rmse`; may be NaN.
+        """
 
     @abstractmethod
     def log_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """An HxWx3 uint8 picture."""
+        """Log an image.
+
+        Args:
+            step: number of the optimizer step.
+            name: name of the image.
+            image: uint8 RGB image, shape (H, W, 3).
+        """
 
     @abstractmethod
     def finish(self, failed: bool) -> None:
-        """Write what is left and close; `failed` when the run ended by an error."""
+        """Write pending data and close the record.
+
+        Args:
+            failed: whether the run ended by an error.
+        """
 
 
 def require_module(module: str, extra: str) -> None:
     """Check that a library is installed, without importing it.
 
+    Args:
+        module: name of the module.
+        extra: name of the extra of this package that installs it.
+
     Raises:
-        ConfigError: it is not; names the extra that brings it.
+        ConfigError: if it is not installed.
     """
     if find_spec(module) is None:
-        raise ConfigError(f'trackers: {module}: pip install "densemtl[{extra}]" first')
+        raise ConfigError(
+            f'trackers: {module} is not installed: pip install "densemtl[{extra}]" first'
+        )

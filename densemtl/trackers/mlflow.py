@@ -1,4 +1,4 @@
-"""MLflow, an extra: a server, or a database file, which needs no network."""
+"""MLflow tracker (an extra), with a tracking server or a local database file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from densemtl.io.atomic import atomic_write
 from densemtl.trackers.base import RunInfo, Tracker, require_module
 
 ID_FILE = "mlflow.id"
+"""File in the run folder with the id of the MLflow run."""
 
 MAX_PARAM_LENGTH = 500
-"""Characters of a parameter."""
+"""Maximum number of characters of a logged parameter."""
 
 
 class MLflow(Tracker):
-    """One MLflow run for each folder, which keeps its id: a run that goes on is the same there.
+    """Tracker that logs to one MLflow run per run folder.
+
+    The id of the MLflow run is saved in the run folder, so that a resumed run continues the same
+    MLflow run.
 
     Args:
-        tracking_uri: of the server, or `sqlite:///FILE`; left out, what MLFLOW_TRACKING_URI says,
-            else `mlflow.db` in the working folder.
-        experiment_name: where the run appears; made where there is none.
+        tracking_uri: URI of the server, or `sqlite:///FILE`. The default is MLFLOW_TRACKING_URI, or
+            else `mlflow.db` in the working directory.
+        experiment_name: MLflow experiment of the run; created if it does not exist.
 
     Raises:
-        ConfigError: the extra `mlflow` is not installed.
+        ConfigError: if the extra `mlflow` is not installed.
     """
 
     def __init__(
@@ -37,7 +41,11 @@ class MLflow(Tracker):
         self._tracking_uri, self._experiment_name = tracking_uri, experiment_name
 
     def start(self, run_info: RunInfo) -> None:
-        """Make the MLflow run, or open it again."""
+        """Create the MLflow run, or open it again.
+
+        Args:
+            run_info: information about the run.
+        """
         from mlflow import MlflowClient
 
         self._client = MlflowClient(self._tracking_uri)
@@ -63,7 +71,14 @@ class MLflow(Tracker):
         return run_id
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """A curve each; what MLflow forbids in a name becomes `_`."""
+        """Log one metric per number.
+
+        Characters that MLflow does not allow in a name are replaced by `_`.
+
+        Args:
+            step: number of the optimizer step.
+            values: {name: number}.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -71,11 +86,21 @@ class MLflow(Tracker):
         self._client.log_batch(self._id, metrics=metrics)
 
     def log_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Among the artifacts."""
+        """Log an image as an artifact.
+
+        Args:
+            step: number of the optimizer step.
+            name: name of the image.
+            image: uint8 RGB image, shape (H, W, 3).
+        """
         self._client.log_image(self._id, image, key=name, step=step)
 
     def finish(self, failed: bool) -> None:
-        """Say how it ended."""
+        """Set the status of the MLflow run.
+
+        Args:
+            failed: whether the run ended by an error.
+        """
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
 
@@ -84,7 +109,7 @@ def _sanitize_name(name: str) -> str:
 
 
 def _flatten(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"optim": {"lr": 1}}` -> `("optim.lr", 1)`."""
+    """Yield the leaves of nested mappings: `{"optim": {"lr": 1}}` gives `("optim.lr", 1)`."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{path}{key}.")

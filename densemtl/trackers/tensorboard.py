@@ -1,4 +1,4 @@
-"""TensorBoard: files in the run's folder, read by `tensorboard --logdir runs`."""
+"""TensorBoard tracker: event files in the run folder, displayed by `tensorboard --logdir runs`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from densemtl.trackers.base import RunInfo, Tracker
 
 
 class TensorBoard(Tracker):
-    """Event files in `tensorboard/`; what was written after the step gone on from is hidden."""
+    """Tracker that writes event files into `tensorboard/` in the run folder.
+
+    If a run resumes, TensorBoard hides the events after the step from which it resumes.
+    """
 
     def start(self, run_info: RunInfo) -> None:
-        """Open a file of events."""
+        """Open an event file.
+
+        Args:
+            run_info: information about the run.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(
@@ -21,14 +28,29 @@ class TensorBoard(Tracker):
         )
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """A curve each."""
+        """Log one curve per number.
+
+        Args:
+            step: number of the optimizer step.
+            values: {name: number}.
+        """
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def log_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Among the images."""
+        """Log an image.
+
+        Args:
+            step: number of the optimizer step.
+            name: name of the image.
+            image: uint8 RGB image, shape (H, W, 3).
+        """
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def finish(self, failed: bool) -> None:
-        """Close the file."""
+        """Close the event file.
+
+        Args:
+            failed: whether the run ended by an error; not used.
+        """
         self._writer.close()

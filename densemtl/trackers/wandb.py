@@ -1,4 +1,4 @@
-"""Weights & Biases, an extra: online, or offline to be sent by `wandb sync` later."""
+"""Weights & Biases tracker (an extra), online, or offline for a later `wandb sync`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from densemtl.trackers.background import FINISH_TIMEOUT_SECONDS
 from densemtl.trackers.base import RunInfo, Tracker, require_module
 
 ID_FILE = "wandb.id"
+"""File in the run folder with the id of the W&B run."""
 
 
 class WandB(Tracker):
-    """One W&B run for each folder, which keeps its id: a run that goes on is the same there.
+    """Tracker that logs to one W&B run per run folder.
 
-    Numbers are drawn over the optimiser's step, so those that a killed run had logged after its
-    last checkpoint appear twice, at the same place.
+    The id of the W&B run is saved in the run folder, so that a resumed run continues the same W&B
+    run. The x-axis of all charts is the optimizer step. Numbers that a killed run had logged after
+    its last checkpoint appear twice, at the same position.
 
     Args:
-        project: where the run appears.
-        entity: user or team; W&B's default if left out.
-        group: puts runs together.
-        tags: of the run.
-        mode: "offline" writes to the run's folder alone; left out, what WANDB_MODE says.
+        project: W&B project of the run.
+        entity: user or team; the default is that of W&B.
+        group: name that groups runs.
+        tags: tags of the run.
+        mode: "online", or "offline" to write only into the run folder. The default is WANDB_MODE.
 
     Raises:
-        ConfigError: the extra `wandb` is not installed.
+        ConfigError: if the extra `wandb` is not installed.
     """
 
     def __init__(
@@ -46,7 +48,11 @@ class WandB(Tracker):
         self._tags, self._mode = tags, mode
 
     def start(self, run_info: RunInfo) -> None:
-        """Open the W&B run, asking for an API key where there is none and somebody to ask."""
+        """Open the W&B run. W&B may ask for an API key if none is configured.
+
+        Args:
+            run_info: information about the run.
+        """
         import wandb
 
         file = run_info.folder / ID_FILE
@@ -66,19 +72,34 @@ class WandB(Tracker):
             id=file.read_text(encoding="utf-8"),
             resume="allow",
             reinit="create_new",
-            # The terminal is not recorded: a progress bar would fill the record.
+            # The terminal output is not recorded, because the progress bar would fill the record.
             settings=wandb.Settings(console="off", finish_timeout=FINISH_TIMEOUT_SECONDS),
         )
         self._run.define_metric("*", step_metric="step")
 
     def log_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """A curve each."""
+        """Log one chart per number.
+
+        Args:
+            step: number of the optimizer step.
+            values: {name: number}.
+        """
         self._run.log({**values, "step": step})
 
     def log_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Among the media."""
+        """Log an image as media.
+
+        Args:
+            step: number of the optimizer step.
+            name: name of the image.
+            image: uint8 RGB image, shape (H, W, 3).
+        """
         self._run.log({name: self._image(image), "step": step})
 
     def finish(self, failed: bool) -> None:
-        """Send what is left."""
+        """Upload pending data and close the W&B run.
+
+        Args:
+            failed: whether the run ended by an error.
+        """
         self._run.finish(exit_code=int(failed))

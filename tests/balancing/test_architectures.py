@@ -1,4 +1,4 @@
-"""Gradients of tasks in real networks: every architecture, bf16, checkpointing, frozen stages."""
+"""Gradient methods with real models: decoders, bf16, activation checkpointing, frozen stages."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.helpers.exact import assert_all_same
 
 NAMES = ["semseg", "depth", "normals"]
 ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
-NOTHING_HANDED = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice"}
-NOTHING_SHARED = {"asymmetric_sharing"}
+WITHOUT_SHARED_FEATURES = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice"}
+WITHOUT_SHARED_PARAMETERS = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "asymmetric_sharing": {"sources": {"semseg": ["depth"]}},
     "pad_net": {"width": 16},
@@ -32,8 +32,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 SCOPES = ["features", "parameters"]
 
 
-class Given(GradientBalancer):
-    """The first task's weight is a factor of its own."""
+class FirstTaskWeight(GradientBalancer):
+    """Gradient method with a settable weight of the first task; the other weights are 1."""
 
     first = 1.0
 
@@ -84,10 +84,10 @@ def run(tasks: list[Task], batch: tuple[Tensor, dict[str, Tensor]]) -> Callable[
             predictions = model(batch[0])
         return compute_task_losses(tasks, predictions, batch[1])
 
-    def step(model: MultiTaskModel, rule: GradientBalancer, bf16: bool = False) -> Any:
+    def step(model: MultiTaskModel, method: GradientBalancer, bf16: bool = False) -> Any:
         model.zero_grad()
-        rule.validate_model(model)
-        return accumulate(rule, [lambda: forward(model, bf16)], model)
+        method.validate_model(model)
+        return accumulate(method, [lambda: forward(model, bf16)], model)
 
     step.forward = forward  # type: ignore[attr-defined]
     return step
@@ -101,32 +101,35 @@ def gradients(model: MultiTaskModel) -> dict[str, Tensor]:
     }
 
 
-def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     assert_all_same([found[name] for name in expected], list(expected.values()))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_equal_weights_are_a_plain_backward(build, tasks, run, architecture, scope) -> None:
-    """Of every parameter; and another weight changes what is shared, and no head."""
-    model, rule = build(architecture), Given(tasks, scope=scope)
-    refused = NOTHING_HANDED if scope == "features" else NOTHING_SHARED
-    if architecture in refused:
+def test_equal_weights_give_gradients_of_plain_sum(build, tasks, run, architecture, scope) -> None:
+    """Weights of 1 give the gradients of the sum of the losses for every parameter.
+
+    Another weight changes shared parameters, but no head.
+    """
+    model, method = build(architecture), FirstTaskWeight(tasks, scope=scope)
+    unsupported = WITHOUT_SHARED_FEATURES if scope == "features" else WITHOUT_SHARED_PARAMETERS
+    if architecture in unsupported:
         with pytest.raises(ConfigError, match=r"^balancing.scope: (features|parameters): "):
-            run(model, rule)
+            run(model, method)
         return
-    run(model, rule)
+    run(model, method)
     found = gradients(model)
     model.zero_grad()
     losses = run.forward(model, False)
     torch.stack([*losses.tasks.values(), *losses.aux_losses.values()]).sum().backward()
-    assert_alike(found, gradients(model))
-    rule.first = 3.0
-    run(model, rule)
-    moved = {name for name, each in gradients(model).items() if differs(each, found[name])}
-    assert moved
-    assert not any(name.startswith("decoder.heads.") for name in moved)
+    assert_same_gradients(found, gradients(model))
+    method.first = 3.0
+    run(model, method)
+    changed = {name for name, each in gradients(model).items() if differs(each, found[name])}
+    assert changed
+    assert not any(name.startswith("decoder.heads.") for name in changed)
 
 
 def differs(one: Tensor, other: Tensor) -> bool:
@@ -134,38 +137,38 @@ def differs(one: Tensor, other: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_under_bf16_gradients_are_those_of_single_precision_nearly(build, tasks, run, scope):
+def test_bf16_norms_are_close_to_float32(build, tasks, run, scope):
     model = build("hard_sharing", "test_convnext", torch.float32)
-    rule = Given(tasks, scope=scope)
-    exact, rough = (run(model, rule, bf16=bf16).log_values for bf16 in (False, True))
+    method = FirstTaskWeight(tasks, scope=scope)
+    exact, reduced = (run(model, method, bf16=bf16).log_values for bf16 in (False, True))
     for name in ("norm/semseg", "norm/depth", "norm/normals"):
-        assert float(rough[name]) == pytest.approx(float(exact[name]), rel=0.1)
+        assert float(reduced[name]) == pytest.approx(float(exact[name]), rel=0.1)
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
-def test_activation_checkpointing_changes_nothing(build, tasks, run, backbone, scope):
-    model, rule = build("hard_sharing", backbone), Given(tasks, scope=scope)
-    rule.first = 2.0
-    plain = run(model, rule)
+def test_activation_checkpointing_keeps_gradients(build, tasks, run, backbone, scope):
+    model, method = build("hard_sharing", backbone), FirstTaskWeight(tasks, scope=scope)
+    method.first = 2.0
+    plain = run(model, method)
     expected = gradients(model)
     net = model.decoder.backbone.net
     net = getattr(net, "model", net)
     net.set_grad_checkpointing(True)
-    saved = run(model, rule)
-    assert_alike(gradients(model), expected)
+    saved = run(model, method)
+    assert_same_gradients(gradients(model), expected)
     for name, value in plain.log_values.items():
         torch.testing.assert_close(saved.log_values[name], value, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_frozen_stem_and_stage(build, tasks, run, scope):
+def test_frozen_stem_and_stage(build, tasks, run, scope):
     model = build("hard_sharing")
     frozen = list(model.decoder.backbone.parameters())[:12]
     for parameter in frozen:
         parameter.requires_grad_(False)
-    run(model, Given(tasks, scope=scope))
+    run(model, FirstTaskWeight(tasks, scope=scope))
     assert all(parameter.grad is None for parameter in frozen)
     rest = [each for each in model.parameters() if each.requires_grad]
     assert all(parameter.grad is not None for parameter in rest)

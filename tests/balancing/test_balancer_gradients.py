@@ -1,4 +1,4 @@
-"""Balancers against gradients worked out by hand."""
+"""Fixed and uncertainty weights compared with gradients computed by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def balancer(tasks):
 
 
 class Slopes(nn.Module):
-    """One parameter a task; each loss is its parameter times a number, so gradients are plain."""
+    """Model with one parameter per task.
+
+    Each loss is its parameter times a constant, so that the gradient is the constant.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,12 +46,12 @@ class Slopes(nn.Module):
         return [self.slopes[task].grad.item() for task in LOSSES]
 
 
-def step(rule, losses: Losses, scale=None):
-    """Of one batch."""
-    return accumulate(rule, [lambda: losses], nn.Identity(), scale)
+def step(method, losses: Losses, scale=None):
+    """Run one optimizer step with one batch."""
+    return accumulate(method, [lambda: losses], nn.Identity(), scale)
 
 
-def test_fixed_weights_are_the_usual_ones_unless_given(balancer):
+def test_fixed_weights_default_to_task_weights(balancer):
     model = Slopes()
     balance = step(balancer("fixed", weights={"depth": 4.0}), model.losses())
     assert model.gradients() == [1 * 2.0, 4 * 0.5, 10 * 3.0]
@@ -61,7 +64,7 @@ def test_fixed_weights_are_the_usual_ones_unless_given(balancer):
     assert not balance.total.requires_grad
 
 
-def test_a_single_task_weighs_1(make_task):
+def test_fixed_weight_of_single_task_is_one(make_task):
     fixed = registry.create("balancing", "fixed", [make_task("normals")], options={})
     assert step(fixed, Losses({"normals": torch.tensor(3.0, requires_grad=True)})).total == 3
 
@@ -73,13 +76,13 @@ def test_a_single_task_weighs_1(make_task):
         ({"depth": -1.0}, "weights.depth: Input should be greater"),
     ],
 )
-def test_fixed_refuses(balancer, weights, message):
+def test_fixed_rejects_invalid_weights(balancer, weights, message):
     with pytest.raises(ConfigError, match=message):
         balancer("fixed", weights=weights)
 
 
-def test_uncertainty_by_hand(balancer):
-    """Weights exp(-s) for classes and exp(-s) / 2 for the others; ds = -weight * loss + 1/2."""
+def test_uncertainty_gradients_by_hand(balancer):
+    """Weights are exp(-s), halved for regression; the gradient of s is -weight * loss + 1/2."""
     model, initial = Slopes(), 0.3
     learned = balancer("uncertainty", initial=initial)
     balance = step(learned, model.losses())
@@ -92,7 +95,7 @@ def test_uncertainty_by_hand(balancer):
     assert not any(weight.requires_grad for weight in balance.weights.values())
 
 
-def test_uncertainty_settles_where_the_variance_is_the_loss(balancer):
+def test_uncertainty_converges_to_loss_as_variance(balancer):
     learned = balancer("uncertainty")
     optimizer = torch.optim.SGD(learned.parameters(), lr=0.5)
     for _ in range(300):
@@ -103,7 +106,7 @@ def test_uncertainty_settles_where_the_variance_is_the_loss(balancer):
     assert learned.log_variance.tolist() == pytest.approx(expected, abs=1e-3)
 
 
-def test_uncertainty_learns_nothing_from_a_batch_without_label(balancer):
+def test_uncertainty_has_no_gradient_without_label(balancer):
     model = Slopes()
     learned = balancer("uncertainty", initial=0.7)
     step(learned, model.losses(values=LOSSES | {"depth": 0.0}))
@@ -112,7 +115,7 @@ def test_uncertainty_learns_nothing_from_a_batch_without_label(balancer):
 
 
 @pytest.mark.parametrize("name", ["fixed", "uncertainty"])
-def test_scale_multiplies_gradients_but_not_what_is_reported(balancer, name):
+def test_scale_changes_gradients_but_not_reported_total(balancer, name):
     plain, scaled = Slopes(), Slopes()
     one = step(balancer(name), plain.losses())
     other = step(balancer(name), scaled.losses(), LossScaler(UNSCALED, 4))
@@ -121,30 +124,30 @@ def test_scale_multiplies_gradients_but_not_what_is_reported(balancer, name):
 
 
 @pytest.mark.parametrize("name", ["fixed", "uncertainty"])
-def test_gradients_of_several_batches_add_up(balancer, name):
-    model, rule = Slopes(), balancer(name)
-    step(rule, model.losses())
+def test_gradients_accumulate_over_batches(balancer, name):
+    model, method = Slopes(), balancer(name)
+    step(method, model.losses())
     once = model.gradients()
-    step(rule, model.losses())
+    step(method, model.losses())
     assert model.gradients() == pytest.approx([2 * value for value in once])
 
 
 @pytest.mark.parametrize("name", ["fixed", "uncertainty"])
-def test_the_architectures_own_terms_are_added_as_they_are(balancer, name):
-    model, knob = Slopes(), nn.Parameter(torch.tensor(0.5))
+def test_auxiliary_losses_are_added_unweighted(balancer, name):
+    model, parameter = Slopes(), nn.Parameter(torch.tensor(0.5))
     plain = step(balancer(name), model.losses())
-    rule = balancer(name)
-    balance = step(rule, model.losses(terms={"a": 2 * knob, "b": 3 * knob}))
-    assert knob.grad.item() == 5
+    method = balancer(name)
+    balance = step(method, model.losses(terms={"a": 2 * parameter, "b": 3 * parameter}))
+    assert parameter.grad.item() == 5
     assert (balance.total - plain.total).item() == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("name", ["fixed", "uncertainty"])
-def test_state_survives_saving(balancer, name):
-    rule, fresh = balancer(name), balancer(name)
+def test_state_dict_round_trip(balancer, name):
+    method, fresh = balancer(name), balancer(name)
     with torch.no_grad():
-        for parameter in rule.parameters():
+        for parameter in method.parameters():
             parameter += 0.25
-    fresh.load_state_dict(rule.state_dict())
+    fresh.load_state_dict(method.state_dict())
     losses = Slopes().losses
-    assert step(fresh, losses()).total == step(rule, losses()).total
+    assert step(fresh, losses()).total == step(method, losses()).total

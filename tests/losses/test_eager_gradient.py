@@ -1,4 +1,4 @@
-"""Gradients taken at once are the same, and full-size maps do not outlive the loss."""
+"""Eager gradients equal those of autograd, and full-size maps are freed after the loss."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import IGNORE_INDEX, ImagePlacement, Predictions
 
-WHOLE, SIZE = (32, 48), (27, 45)
-FRAME = ImagePlacement(SIZE, (0, 0, *SIZE))
+PADDED_SIZE, SIZE = (32, 48), (27, 45)
+PLACEMENT = ImagePlacement(SIZE, (0, 0, *SIZE))
 
 
-def both(loss, other, logits):
-    """(value, gradient) of each, three times the loss."""
+def compute_values_and_gradients(loss, other, logits):
+    """Return (value, gradient) of three times each loss."""
     found = []
     for each in (loss, other):
         leaf = logits.detach().clone().requires_grad_()
@@ -32,23 +32,23 @@ def both(loss, other, logits):
     return found
 
 
-def same(loss, other, logits):
-    for found, wanted in zip(*both(loss, other, logits), strict=True):
-        assert found.dtype == wanted.dtype
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+def assert_same_loss_and_gradient(loss, other, logits):
+    for found, expected in zip(*compute_values_and_gradients(loss, other, logits), strict=True):
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_sum_over_parts_that_overlap():
+def test_sum_over_overlapping_parts():
     logits = torch.randn(4, 3)
     parts = [((slice(0, 3),), torch.sum), ((slice(1, 4),), lambda each: each.square().sum())]
-    same(
+    assert_same_loss_and_gradient(
         lambda each: compute_loss_with_eager_gradient(each, parts),
         lambda each: each[:3].sum() + each[1:].square().sum(),
         logits,
     )
 
 
-def test_without_gradients_there_is_the_value_alone():
+def test_no_gradient_is_computed_if_not_required():
     logits = torch.randn(4, 3)
     value = compute_loss_with_eager_gradient(logits, [(..., torch.sum)])
     assert value == logits.sum()
@@ -57,7 +57,7 @@ def test_without_gradients_there_is_the_value_alone():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("elements", [1, 10**9])
-def test_cross_entropy_in_bands(monkeypatch, elements, layout):
+def test_banded_cross_entropy_equals_cross_entropy(monkeypatch, elements, layout):
     monkeypatch.setattr(lazy_upsampling, "MAX_BAND_ELEMENTS", elements)
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 8, 12).contiguous(memory_format=layout)
@@ -66,16 +66,18 @@ def test_cross_entropy_in_bands(monkeypatch, elements, layout):
     valid = target != IGNORE_INDEX
 
     def plain(each):
-        full = F.interpolate(each, size=WHOLE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
+        full = F.interpolate(each, size=PADDED_SIZE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
         return cross_entropy(full, target, valid)
 
     def in_bands(each):
-        return banded_cross_entropy(LazyLogits.from_placement(each, FRAME, WHOLE), target, valid)
+        return banded_cross_entropy(
+            LazyLogits.from_placement(each, PLACEMENT, PADDED_SIZE), target, valid
+        )
 
-    same(in_bands, plain, logits)
+    assert_same_loss_and_gradient(in_bands, plain, logits)
 
 
-def draw(task):
+def make_sample(task):
     torch.manual_seed(0)
     logits = torch.randn(2, task.channels, 8, 12)
     if task.make_empty_label((1, 1)).dtype == "uint8":
@@ -87,21 +89,21 @@ def draw(task):
     return logits, target
 
 
-def test_every_task_loses_what_it_does_at_full_size(any_task):
-    logits, target = draw(any_task)
+def test_loss_of_every_task_equals_full_size_loss(any_task):
+    logits, target = make_sample(any_task)
 
     def in_one(each):
         final = {any_task.name: each}
-        predictions = Predictions(final, [final], padded_size=WHOLE)
+        predictions = Predictions(final, [final], padded_size=PADDED_SIZE)
         return compute_task_losses([any_task], predictions, {any_task.name: target}).tasks[
             any_task.name
         ]
 
     def plain(each):
-        full = F.interpolate(each, size=WHOLE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
+        full = F.interpolate(each, size=PADDED_SIZE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
         return 2 * any_task.compute_loss(full, target)
 
-    same(in_one, plain, logits)
+    assert_same_loss_and_gradient(in_one, plain, logits)
 
 
 @dataclass(eq=False)
@@ -109,20 +111,22 @@ class Saved:
     tensor: torch.Tensor
 
 
-def test_only_a_gradient_of_the_logits_is_kept(any_task):
-    logits, target = draw(any_task)
+def test_only_gradient_of_logits_is_kept(any_task):
+    logits, target = make_sample(any_task)
     alive: WeakSet[Saved] = WeakSet()
 
-    def keep(tensor):
+    def pack_tensor(tensor):
         saved = Saved(tensor)
         alive.add(saved)
         return saved
 
     final, targets = {any_task.name: logits.requires_grad_()}, {any_task.name: target}
-    with saved_tensors_hooks(keep, lambda saved: saved.tensor):
-        losses = compute_task_losses([any_task], Predictions(final, padded_size=WHOLE), targets)
+    with saved_tensors_hooks(pack_tensor, lambda saved: saved.tensor):
+        losses = compute_task_losses(
+            [any_task], Predictions(final, padded_size=PADDED_SIZE), targets
+        )
     scalars = 8
-    kept = sum(saved.tensor.numel() for saved in alive)
-    assert logits.numel() <= kept <= logits.numel() + scalars
+    num_elements = sum(saved.tensor.numel() for saved in alive)
+    assert logits.numel() <= num_elements <= logits.numel() + scalars
     losses.tasks[any_task.name].backward()
     assert logits.grad is not None

@@ -1,4 +1,4 @@
-"""Losses against restatements in numpy loops; void pixels change neither loss nor gradient."""
+"""Losses compared with NumPy implementations; ignored pixels change neither loss nor gradient."""
 
 from __future__ import annotations
 
@@ -31,17 +31,19 @@ def numpy_cross_entropy(logits, target, valid):
 
 def numpy_bce(weight):
     def loss(logits, target, valid):
-        share = 1 - target[valid].mean() if weight is None else weight
+        weight_of_positives = 1 - target[valid].mean() if weight is None else weight
         p = 1 / (1 + np.exp(-logits[:, 0][valid]))
         label = target[valid]
-        sides = share * label * np.log(p) + (1 - share) * (1 - label) * np.log(1 - p)
-        return -sides.mean()
+        log_likelihood = weight_of_positives * label * np.log(p) + (1 - weight_of_positives) * (
+            1 - label
+        ) * np.log(1 - p)
+        return -log_likelihood.mean()
 
     return loss
 
 
 def at_valid(array, valid):
-    """BxCxHxW -> pixels x C."""
+    """Select valid pixels: shape (B, C, H, W) to (pixels, C)."""
     return np.moveaxis(array, 1, -1)[valid]
 
 
@@ -56,8 +58,13 @@ def numpy_log_l1(prediction, target, valid):
 
 def numpy_berhu(prediction, target, valid):
     error = np.abs(at_valid(prediction, valid) - at_valid(target, valid))
-    turn = error.max() / 5
-    return np.mean([e if e <= turn else (e * e + turn * turn) / (2 * turn) for e in error.ravel()])
+    threshold = error.max() / 5
+    return np.mean(
+        [
+            e if e <= threshold else (e * e + threshold * threshold) / (2 * threshold)
+            for e in error.ravel()
+        ]
+    )
 
 
 def numpy_silog(prediction, target, valid):
@@ -76,10 +83,10 @@ def unit(array):
     return array / np.linalg.norm(array, axis=1, keepdims=True)
 
 
-def numpy_vector_l1(divisor):
+def numpy_vector_l1(reduction):
     def loss(logits, target, valid):
         error = np.abs(at_valid(unit(logits), valid) - at_valid(target, valid))
-        return error.sum() / (valid.sum() * (3 if divisor == "element_mean" else 1))
+        return error.sum() / (valid.sum() * (3 if reduction == "element_mean" else 1))
 
     return loss
 
@@ -92,8 +99,8 @@ def bce(weight):
     return lambda logits, target, valid: balanced_bce(logits, target, valid, weight)
 
 
-def vector_l1(divisor):
-    return lambda logits, target, valid: direction.l1(logits, target, valid, divisor)
+def vector_l1(reduction):
+    return lambda logits, target, valid: direction.l1(logits, target, valid, reduction)
 
 
 Case = tuple[Callable[..., Tensor], Callable[..., float], str]
@@ -101,28 +108,30 @@ CASES: dict[str, Case] = {
     "cross_entropy": (cross_entropy, numpy_cross_entropy, "classes"),
     "bce fixed": (bce(0.95), numpy_bce(0.95), "binary"),
     "bce batch": (bce(None), numpy_bce(None), "binary"),
-    "l1": (regression.l1, numpy_l1, "metres"),
-    "log_l1": (regression.log_l1, numpy_log_l1, "metres"),
-    "berhu": (regression.berhu, numpy_berhu, "metres"),
-    "silog": (regression.silog, numpy_silog, "metres"),
+    "l1": (regression.l1, numpy_l1, "meters"),
+    "log_l1": (regression.log_l1, numpy_log_l1, "meters"),
+    "berhu": (regression.berhu, numpy_berhu, "meters"),
+    "silog": (regression.silog, numpy_silog, "meters"),
     "vector l1 elements": (vector_l1("element_mean"), numpy_vector_l1("element_mean"), "vectors"),
     "vector l1 pixels": (vector_l1("pixel_mean"), numpy_vector_l1("pixel_mean"), "vectors"),
     "cosine": (direction.cosine, numpy_cosine, "vectors"),
 }
-CHANNELS = {"classes": 4, "binary": 1, "metres": 1, "vectors": 3}
+CHANNELS = {"classes": 4, "binary": 1, "meters": 1, "vectors": 3}
 
 
-def draw(kind: str, seed: int = 0, void: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
-    """(logits, target with void planted, valid)."""
+def make_sample(
+    kind: str, seed: int = 0, ignored_fraction: float = 0.3
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample (logits, target with ignored pixels, valid)."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(2, CHANNELS[kind], *SHAPE[1:])).astype(np.float32)
-    valid = rng.random(SHAPE) >= void
+    valid = rng.random(SHAPE) >= ignored_fraction
     if kind in ("classes", "binary"):
         target = rng.integers(0, max(CHANNELS[kind], 2), SHAPE).astype(np.uint8)
         target[~valid] = IGNORE_INDEX
     else:
         target = unit(rng.normal(size=logits.shape).astype(np.float32))
-        if kind == "metres":
+        if kind == "meters":
             target = rng.uniform(0.05, 9, logits.shape).astype(np.float32)
         target = np.where(valid[:, None], target, np.float32(np.nan))
     return torch.from_numpy(logits), torch.from_numpy(target), torch.from_numpy(valid)
@@ -137,22 +146,25 @@ def loss_and_gradient(loss, logits, target, valid) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("case", CASES)
-def test_values_as_restated(case, seed):
-    loss, restated, kind = CASES[case]
-    drawn = draw(kind, seed)
-    value = loss(*drawn)
+def test_values_equal_numpy(case, seed):
+    loss, reference, kind = CASES[case]
+    sample = make_sample(kind, seed)
+    value = loss(*sample)
     assert value.shape == ()
     assert value.dtype == torch.float32
-    expected = restated(
-        *(array.double().numpy() if array.is_floating_point() else array.numpy() for array in drawn)
+    expected = reference(
+        *(
+            array.double().numpy() if array.is_floating_point() else array.numpy()
+            for array in sample
+        )
     )
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_void_pixels_change_neither_loss_nor_gradient(case):
+def test_ignored_pixels_change_neither_loss_nor_gradient(case):
     loss, _, kind = CASES[case]
-    logits, target, valid = draw(kind)
+    logits, target, valid = make_sample(kind)
     value, gradient = loss_and_gradient(loss, logits, target, valid)
     mask = valid.unsqueeze(1)
     other = torch.where(mask, logits, 50 * torch.rand_like(logits))
@@ -167,35 +179,36 @@ def test_void_pixels_change_neither_loss_nor_gradient(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_without_a_valid_pixel_loss_and_gradient_are_exactly_zero(case):
+def test_loss_and_gradient_are_zero_without_valid_pixels(case):
     loss, _, kind = CASES[case]
-    logits, target, _ = draw(kind, void=1.0)
+    logits, target, _ = make_sample(kind, ignored_fraction=1.0)
     value, gradient = loss_and_gradient(loss, logits, target, torch.zeros(SHAPE, dtype=torch.bool))
     assert value == 0
     assert (gradient == 0).all()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_those_of_finite_differences(case):
-    loss, restated, kind = CASES[case]
-    logits, target, valid = draw(kind)
+def test_gradients_equal_finite_differences(case):
+    loss, reference, kind = CASES[case]
+    logits, target, valid = make_sample(kind)
     _, gradient = loss_and_gradient(loss, logits, target, valid)
     arrays = logits.double().numpy(), target.numpy(), valid.numpy()
-    places = np.argwhere(valid.numpy())[::9]
-    if case == "berhu":  # its turning point, held constant, moves with the largest error
+    pixels = np.argwhere(valid.numpy())[::9]
+    if case == "berhu":
+        # The threshold is constant in the gradient, but depends on the largest error.
         largest = (logits - target.nan_to_num(0)).abs()[:, 0].where(valid, 0).argmax()
-        places = [place for place in places if np.ravel_multi_index(place, SHAPE) != largest]
-    for b, y, x in places:
+        pixels = [pixel for pixel in pixels if np.ravel_multi_index(pixel, SHAPE) != largest]
+    for b, y, x in pixels:
         step = np.zeros(logits.shape)
         step[b, 0, y, x] = 1e-5
-        ahead, behind = (restated(arrays[0] + sign * step, *arrays[1:]) for sign in (1, -1))
+        ahead, behind = (reference(arrays[0] + sign * step, *arrays[1:]) for sign in (1, -1))
         assert gradient[b, 0, y, x].item() == pytest.approx((ahead - behind) / 2e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_half_precision_logits_are_computed_in_float32(case):
+def test_bfloat16_logits_are_computed_in_float32(case):
     loss, _, kind = CASES[case]
-    logits, target, valid = draw(kind)
+    logits, target, valid = make_sample(kind)
     half = logits.bfloat16()
     value, gradient = loss_and_gradient(loss, half, target, valid)
     assert value.dtype == torch.float32
@@ -205,7 +218,7 @@ def test_half_precision_logits_are_computed_in_float32(case):
 
 
 @pytest.mark.parametrize("case", ["log_l1", "silog"])
-def test_metres_that_are_not_positive_have_a_gradient_that_raises_them(case):
+def test_nonpositive_depth_has_gradient_towards_positive(case):
     loss, _, _ = CASES[case]
     value, gradient = loss_and_gradient(
         loss,
@@ -218,42 +231,42 @@ def test_metres_that_are_not_positive_have_a_gradient_that_raises_them(case):
 
 
 @pytest.mark.parametrize("case", ["vector l1 elements", "vector l1 pixels", "cosine"])
-def test_vectors_of_no_length_have_a_finite_gradient(case):
+def test_zero_vectors_have_finite_gradient(case):
     loss, _, kind = CASES[case]
-    logits, target, valid = draw(kind)
+    logits, target, valid = make_sample(kind)
     value, gradient = loss_and_gradient(loss, torch.zeros_like(logits), target, valid)
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
 
 
-def test_dividing_by_pixels_is_three_times_dividing_by_elements():
-    drawn = draw("vectors")
-    ratio = direction.l1(*drawn, "pixel_mean") / direction.l1(*drawn, "element_mean")
+def test_pixel_mean_is_three_times_element_mean():
+    sample = make_sample("vectors")
+    ratio = direction.l1(*sample, "pixel_mean") / direction.l1(*sample, "element_mean")
     assert ratio.item() == pytest.approx(3)
 
 
-def test_the_length_of_a_prediction_does_not_matter():
-    logits, target, valid = draw("vectors")
+def test_length_of_prediction_does_not_matter():
+    logits, target, valid = make_sample("vectors")
     for loss in (vector_l1("element_mean"), direction.cosine):
         assert loss(7 * logits, target, valid).item() == pytest.approx(
             loss(logits, target, valid).item(), rel=1e-5
         )
 
 
-def test_a_perfect_prediction_costs_nothing():
+def test_perfect_prediction_has_zero_loss():
     for kind, losses in (
-        ("metres", regression.LOSSES.values()),
+        ("meters", regression.LOSSES.values()),
         ("vectors", (vector_l1("pixel_mean"), direction.cosine)),
     ):
-        _, target, valid = draw(kind)
+        _, target, valid = make_sample(kind)
         for loss in losses:
             value, gradient = loss_and_gradient(loss, target.nan_to_num(1), target, valid)
             assert value.item() == pytest.approx(0, abs=1e-6)
             assert torch.isfinite(gradient).all()
 
 
-def test_a_batch_of_one_side_balanced_by_itself_costs_nothing():
-    logits, _, valid = draw("binary")
+def test_bce_of_one_class_has_zero_loss_with_batch_weight():
+    logits, _, valid = make_sample("binary")
     for label in (0, 1):
         target = torch.full(SHAPE, label, dtype=torch.uint8)
         assert balanced_bce(logits, target, valid, None) == 0
@@ -261,17 +274,19 @@ def test_a_batch_of_one_side_balanced_by_itself_costs_nothing():
 
 
 @pytest.mark.parametrize(("loss", "_", "kind"), CASES.values(), ids=CASES)
-def test_the_layout_in_memory_does_not_matter(loss, _, kind):
-    logits, target, valid = draw(kind)
-    aside = logits.to(memory_format=torch.channels_last)
+def test_memory_layout_does_not_matter(loss, _, kind):
+    logits, target, valid = make_sample(kind)
+    channels_last = logits.to(memory_format=torch.channels_last)
     one = loss_and_gradient(loss, logits, target, valid)
-    for found, expected in zip(loss_and_gradient(loss, aside, target, valid), one, strict=True):
+    for found, expected in zip(
+        loss_and_gradient(loss, channels_last, target, valid), one, strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_sums_are_divided_by_the_pixels_of_the_whole_batch():
-    """Not by image: an image with few labels must not weigh as much as a full one."""
-    logits, target, _ = draw("classes", void=0.0)
+def test_mean_is_over_pixels_of_whole_batch():
+    """The mean is not per image: an image with few labels must not count as much as a full one."""
+    logits, target, _ = make_sample("classes", ignored_fraction=0.0)
     valid = torch.zeros(SHAPE, dtype=torch.bool)
     valid[0], valid[1, 0, 0] = True, True
     first = cross_entropy(logits[:1], target[:1], valid[:1]) * 30
@@ -280,8 +295,11 @@ def test_sums_are_divided_by_the_pixels_of_the_whole_batch():
     assert both.item() == pytest.approx(((first + second) / 31).item(), rel=1e-5)
 
 
-def test_berhu_holds_its_turning_point_constant():
-    """Slope 1 up to a fifth of the largest error, error / turn beyond, at the largest pixel too."""
+def test_berhu_threshold_has_no_gradient():
+    """The slope is 1 up to a fifth of the largest error, and error / threshold above.
+
+    This also holds at the pixel with the largest error.
+    """
     errors = torch.tensor([0.5, -1.0, 2.0, -5.0]).view(1, 1, 1, 4)
     valid = torch.ones(1, 1, 4, dtype=torch.bool)
     _, gradient = loss_and_gradient(regression.berhu, errors, torch.zeros_like(errors), valid)

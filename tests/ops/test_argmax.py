@@ -1,4 +1,4 @@
-"""The highest channel, against torch's own argmax."""
+"""Argmax over channels compared with that of torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SIZES = [(1, 1, 1, 1), (0, 3, 4, 5), (2, 3, 7, 5), (1, 40, 30, 641), (3, 255, 1,
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_any_layout_and_ties(size, layout, dtype) -> None:
-    """Rounded to few values, so that equals are common; whole, and cut as padding is."""
+def test_argmax_equals_torch_for_layouts_and_ties(size, layout, dtype) -> None:
+    """Logits are rounded to few values, so that ties are common; they are also cropped."""
     logits = (2 * torch.randn(size)).round().to(dtype).contiguous(memory_format=layout)
     for each in (logits, logits[..., : max(size[2] - 1, 1), : max(size[3] - 2, 1)]):
         found = argmax_channels(each)

@@ -1,4 +1,4 @@
-"""Colours that can be told apart, and ramps that are monotonous."""
+"""Palettes with distinguishable colors, and monotonic colormaps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(rgb[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[0]
 
 
-@pytest.mark.parametrize(("count", "apart"), [(2, 60), (6, 40), (13, 25), (40, 10)])
-def test_classes_can_be_told_apart_and_from_void(count, apart):
-    colours = lab(np.vstack([make_palette(count), np.zeros((1, 3), np.uint8)]))
-    distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
-    assert distances[~np.eye(count + 1, dtype=bool)].min() > apart
+@pytest.mark.parametrize(("count", "min_distance"), [(2, 60), (6, 40), (13, 25), (40, 10)])
+def test_class_colors_are_distinguishable(count, min_distance):
+    colors = lab(np.vstack([make_palette(count), np.zeros((1, 3), np.uint8)]))
+    distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1)
+    assert distances[~np.eye(count + 1, dtype=bool)].min() > min_distance
 
 
-def test_a_class_keeps_its_colour_whatever_their_number():
+def test_color_does_not_depend_on_number_of_classes():
     assert make_palette(255).shape == (255, 3)
     assert make_palette(255).dtype == np.uint8
     assert len(np.unique(make_palette(255), axis=0)) == 255
@@ -28,7 +28,7 @@ def test_a_class_keeps_its_colour_whatever_their_number():
         np.testing.assert_array_equal(make_palette(count), make_palette(255)[:count])
 
 
-def test_a_ramp_goes_from_bright_to_dark_and_stops_at_its_ends():
+def test_viridis_is_monotonic_and_clipped():
     values = np.linspace(-1, 6, 15)[None]
     brightness = lab(apply_viridis_colormap(values, 0.0, 5.0)[0])[:, 0]
     inside = (values[0] >= 0) & (values[0] <= 5)
@@ -38,15 +38,16 @@ def test_a_ramp_goes_from_bright_to_dark_and_stops_at_its_ends():
 
 
 @pytest.mark.parametrize(
-    "paint", [apply_probability_colormap, lambda values: apply_viridis_colormap(values, 0, 1)]
+    "apply_colormap",
+    [apply_probability_colormap, lambda values: apply_viridis_colormap(values, 0, 1)],
 )
-def test_only_nan_is_black(paint):
-    picture = paint(np.array([[0, 0.5, 1, np.nan]], np.float32))
-    assert picture.shape == (1, 4, 3)
-    assert picture.dtype == np.uint8
-    assert picture.any(-1).tolist() == [[True, True, True, False]]
+def test_only_nan_is_black(apply_colormap):
+    image = apply_colormap(np.array([[0, 0.5, 1, np.nan]], np.float32))
+    assert image.shape == (1, 4, 3)
+    assert image.dtype == np.uint8
+    assert image.any(-1).tolist() == [[True, True, True, False]]
 
 
-def test_probabilities_glow():
+def test_probability_colormap_is_monotonic():
     brightness = apply_probability_colormap(np.linspace(0, 1, 11)[None])[0].astype(int).sum(-1)
     assert (np.diff(brightness) > 0).all()

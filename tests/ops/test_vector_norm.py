@@ -1,4 +1,4 @@
-"""Lengths and unit vectors, against torch's own."""
+"""Norms and unit vectors compared with those of torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from densemtl.ops.vector_norm import normalize, vector_norm
 
 @pytest.mark.parametrize("channels", [2, 3])
 @pytest.mark.parametrize("shortest", [1e-12, 1e-4])
-def test_unit_equals_normalize(channels: int, shortest: float) -> None:
+def test_normalize_equals_torch(channels: int, shortest: float) -> None:
     vectors = torch.randn(2, channels, 5, 7, requires_grad=True)
     with torch.no_grad():
         vectors[0, :, 0, 0] = 0
@@ -24,13 +24,13 @@ def test_unit_equals_normalize(channels: int, shortest: float) -> None:
     torch.testing.assert_close(one, other)
 
 
-def test_length_equals_norm() -> None:
+def test_vector_norm_equals_torch() -> None:
     vectors = torch.randn(2, 3, 4, 5)
     torch.testing.assert_close(vector_norm(vectors), vectors.norm(dim=1))
     assert vector_norm(torch.zeros(1, 3, 2, 2), eps=0.5).eq(0.5).all()
 
 
-def test_half_precision_is_lifted() -> None:
-    made = normalize(torch.randn(1, 3, 4, 4, dtype=torch.bfloat16), 1e-4)
-    assert made.dtype == torch.float32
-    torch.testing.assert_close(vector_norm(made), torch.ones(1, 4, 4))
+def test_bfloat16_is_converted_to_float32() -> None:
+    unit_vectors = normalize(torch.randn(1, 3, 4, 4, dtype=torch.bfloat16), 1e-4)
+    assert unit_vectors.dtype == torch.float32
+    torch.testing.assert_close(vector_norm(unit_vectors), torch.ones(1, 4, 4))

@@ -1,4 +1,4 @@
-"""Results files: what they refuse to compare, and the tables made from them."""
+"""Results files: comparability checks, and tables of results."""
 
 from __future__ import annotations
 
@@ -61,26 +61,26 @@ def test_delta_m_by_hand(singles: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"protocol": "modern"}, "its protocol is modern, this run's is survey"),
+        ({"protocol": "modern"}, "its protocol is modern, but that of this run is survey"),
         ({"split_fingerprint": "xyz"}, "its split is xyz"),
         ({"run": {"dataset": "pascal_context", "backbone": "resnet18"}}, "its dataset is pascal"),
         ({"run": {"dataset": "nyud", "backbone": "resnet50"}}, "its backbone is resnet50"),
         ({"complete": False}, "stopped early"),
     ],
 )
-def test_like_is_compared_with_like(
-    singles: dict[str, Path], change: dict[str, Any], told: str
+def test_baselines_with_other_settings_are_rejected(
+    singles: dict[str, Path], change: dict[str, Any], message: str
 ) -> None:
     results("depth", value=40.0, **change).save(singles["depth"])
-    with pytest.raises(ResultsError, match=told) as error:
+    with pytest.raises(ResultsError, match=message) as error:
         add_baselines(results("semseg", "depth"), singles)
     assert str(singles["depth"]) in str(error.value)
 
 
-def test_scored_on_as_many_images(singles: dict[str, Path]) -> None:
-    """Such as edges on a part of the split."""
+def test_baseline_with_other_image_count_is_rejected(singles: dict[str, Path]) -> None:
+    """An example are edges that are scored on a part of the split."""
     ours = results("semseg", "depth")
     depth = ours.tasks["depth"]
 
@@ -91,38 +91,38 @@ def test_scored_on_as_many_images(singles: dict[str, Path]) -> None:
     same = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(2498)}})
     assert add_baselines(same, singles).delta_m is not None
     other = ours.model_copy(update={"tasks": {**ours.tasks, "depth": of(5105)}})
-    told = r"depth\.json: .* scored on 2498 images, this run on 5105"
-    with pytest.raises(ResultsError, match=told):
+    message = r"depth\.json: .* scored on 2498 images, but this run on 5105"
+    with pytest.raises(ResultsError, match=message):
         add_baselines(other, singles)
 
 
-def test_a_multi_task_run_is_no_reference(singles: dict[str, Path]) -> None:
+def test_multi_task_run_is_rejected_as_baseline(singles: dict[str, Path]) -> None:
     results("semseg", "depth").save(singles["depth"])
     with pytest.raises(ResultsError, match="not a single-task run of 'depth'"):
         add_baselines(results("semseg", "depth"), singles)
 
 
-def test_a_missing_reference_is_named(singles: dict[str, Path]) -> None:
+def test_missing_baseline_is_named(singles: dict[str, Path]) -> None:
     del singles["depth"]
     with pytest.raises(ResultsError, match="depth"):
         add_baselines(results("semseg", "depth"), singles)
 
 
-def test_files_read_back_equal(tmp_path: Path) -> None:
+def test_save_and_load_round_trip(tmp_path: Path) -> None:
     written = results("semseg", "depth")
     written.save(tmp_path / "results.json")
     assert load_results(tmp_path) == written == load_results(tmp_path / "results.json")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1", json.dumps({"format": 1, "tasks": 3})])
-def test_a_corrupt_file_is_named(tmp_path: Path, text: str) -> None:
+def test_corrupt_file_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(text)
-    with pytest.raises(ResultsError, match=r"results\.json: not a results file"):
+    with pytest.raises(ResultsError, match=r"results\.json: not a valid results file"):
         load_results(file)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match=r"results\.json: cannot be read: No such file"):
         load_results(tmp_path / "results.json")
 
@@ -134,7 +134,7 @@ def seeds() -> list[Results]:
     ]
 
 
-def test_seeds_are_one_row_with_mean_and_deviation() -> None:
+def test_seeds_form_one_row_with_mean_and_std() -> None:
     (row,) = tables.group_by_seed(seeds())
     assert row.num_seeds == 2
     text = tables.to_markdown([row])
@@ -142,7 +142,7 @@ def test_seeds_are_one_row_with_mean_and_deviation() -> None:
     assert text.splitlines()[0].endswith("| semseg mIoU ↑ | Delta_m % ↑ |")
 
 
-def test_costs_are_columns_of_their_own_if_asked_for() -> None:
+def test_costs_are_optional_columns() -> None:
     run = results("semseg", parameters=11_500_000, gflop=3.25, seconds_per_step=0.5)
     header, _, line = tables.to_markdown(tables.group_by_seed([run], costs=True)).splitlines()
     assert header.endswith("| parameters M | GFLOP | s/step |")
@@ -152,14 +152,14 @@ def test_costs_are_columns_of_their_own_if_asked_for() -> None:
 
 
 def test_latex_escapes_and_csv_keeps_all_digits() -> None:
-    made = tables.group_by_seed(seeds())
-    latex = tables.to_latex(made)
+    rows = tables.group_by_seed(seeds())
+    latex = tables.to_latex(rows)
     assert r"Delta\_m \% $\uparrow$" in latex
     assert r"41 $\pm$ 1.4" in latex
-    header, row = csv.reader(io.StringIO(tables.to_csv(made)))
+    header, row = csv.reader(io.StringIO(tables.to_csv(rows)))
     assert dict(zip(header, row, strict=True))["semseg mIoU ↑ mean"] == "41.0"
 
 
-def test_runs_that_stopped_early_are_rows_of_their_own() -> None:
-    made = tables.group_by_seed([results("semseg"), results("semseg", complete=False)])
-    assert [row.name.endswith("stopped early") for row in made] == [False, True]
+def test_incomplete_runs_form_separate_rows() -> None:
+    rows = tables.group_by_seed([results("semseg"), results("semseg", complete=False)])
+    assert [row.name.endswith("stopped early") for row in rows] == [False, True]

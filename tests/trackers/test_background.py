@@ -1,4 +1,4 @@
-"""No tracker can hurt a run: not by raising, not by waiting, not by falling behind."""
+"""Trackers that raise, block or fall behind do not disturb a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from densemtl.trackers.base import RunInfo, Tracker
 
 
 class Recorder(Tracker):
-    """Keeps what it is told; raises, or waits, where asked."""
+    """Tracker that records its calls, and raises or blocks on demand."""
 
     def __init__(self, fails: str = "", gate: threading.Event | None = None) -> None:
         self.fails, self.gate = fails, gate
@@ -37,74 +37,75 @@ class Recorder(Tracker):
         self._note("scalars", step, dict(values))
 
     def log_image(self, step: int, name: str, image: np.ndarray) -> None:
-        self._note("picture", step, name, image.shape)
+        self._note("image", step, name, image.shape)
 
     def finish(self, failed: bool) -> None:
         self._note("finish", failed)
 
 
-def use(tracker: Tracker, folder: Path, patience: float = 5) -> list[str]:
-    told: list[str] = []
-    guarded = BackgroundTracker(tracker, RunInfo(folder, "tiny", {}, 3), told.append, patience)
-    guarded.log_scalars(4, {"train/depth": 1.0})
-    guarded.log_image(4, "panels", np.zeros((2, 3, 3), np.uint8))
-    guarded.log_scalars(5, {"train/depth": 0.5})
-    guarded.finish(failed=False)
-    return told
+def run_tracker(tracker: Tracker, folder: Path, timeout: float = 5) -> list[str]:
+    messages: list[str] = []
+    background_tracker = BackgroundTracker(
+        tracker, RunInfo(folder, "tiny", {}, 3), messages.append, timeout
+    )
+    background_tracker.log_scalars(4, {"train/depth": 1.0})
+    background_tracker.log_image(4, "panels", np.zeros((2, 3, 3), np.uint8))
+    background_tracker.log_scalars(5, {"train/depth": 0.5})
+    background_tracker.finish(failed=False)
+    return messages
 
 
-EVERYTHING = [
+EXPECTED_CALLS = [
     ("start", 3),
     ("scalars", 4, {"train/depth": 1.0}),
-    ("picture", 4, "panels", (2, 3, 3)),
+    ("image", 4, "panels", (2, 3, 3)),
     ("scalars", 5, {"train/depth": 0.5}),
     ("finish", False),
 ]
 
 
-def test_everything_arrives_in_order_off_the_main_thread(tmp_path: Path) -> None:
+def test_calls_arrive_in_order_on_background_thread(tmp_path: Path) -> None:
     tracker = Recorder()
-    assert use(tracker, tmp_path) == []
-    assert tracker.calls == EVERYTHING
+    assert run_tracker(tracker, tmp_path) == []
+    assert tracker.calls == EXPECTED_CALLS
     assert tracker.threads == {threading.main_thread().name, "Recorder"}
 
 
 @pytest.mark.parametrize(
-    ("fails", "heard"), [("start", 1), ("scalars", 2), ("picture", 3), ("finish", 5)]
+    ("fails", "num_calls"), [("start", 1), ("scalars", 2), ("image", 3), ("finish", 5)]
 )
-def test_the_first_failure_is_told_once_and_is_the_last(
-    tmp_path: Path, fails: str, heard: int
+def test_first_failure_is_reported_once_and_stops_tracker(
+    tmp_path: Path, fails: str, num_calls: int
 ) -> None:
     tracker = Recorder(fails)
-    assert use(tracker, tmp_path) == [
-        "tracker Recorder stopped, the run goes on: ConnectionError: no route to host"
+    assert run_tracker(tracker, tmp_path) == [
+        "tracker Recorder stopped, the run continues without it: ConnectionError: no route to host"
     ]
-    assert tracker.calls == EVERYTHING[:heard]
+    assert tracker.calls == EXPECTED_CALLS[:num_calls]
 
 
-def test_a_tracker_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+def test_blocked_tracker_times_out(tmp_path: Path) -> None:
     gate = threading.Event()
-    told = use(Recorder(gate=gate), tmp_path, patience=0.05)
+    messages = run_tracker(Recorder(gate=gate), tmp_path, timeout=0.05)
     gate.set()
-    assert told == [
-        "tracker Recorder stopped, the run goes on: not done 0.05 s after the end",
-    ]
+    message = "tracker Recorder stopped, the run continues without it: not finished 0.05 s after"
+    assert messages == [f"{message} the end of the run"]
 
 
-def test_a_tracker_that_falls_behind_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_tracker_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "MAX_PENDING_CALLS", 1)
     gate = threading.Event()
-    told = use(Recorder(gate=gate), tmp_path)
+    messages = run_tracker(Recorder(gate=gate), tmp_path)
     gate.set()
-    assert told == ["tracker Recorder stopped, the run goes on: 1 calls behind"]
+    assert messages == [
+        "tracker Recorder stopped, the run continues without it: more than 1 calls are pending"
+    ]
 
 
-def test_an_interrupt_is_not_swallowed(tmp_path: Path) -> None:
+def test_keyboard_interrupt_is_raised(tmp_path: Path) -> None:
     class Interrupted(Recorder):
         def start(self, run: RunInfo) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        use(Interrupted(), tmp_path)
+        run_tracker(Interrupted(), tmp_path)

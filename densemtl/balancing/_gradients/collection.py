@@ -63,7 +63,11 @@ class GradientCollector(ABC):
     """Whether `add` keeps the graph of the micro-batch for `backward`."""
 
     def recording(self) -> AbstractContextManager[object]:
-        """Return the context in which a micro-batch must run forward."""
+        """Create the context in which a micro-batch must run forward.
+
+        Returns:
+            A context manager; by default, it does nothing.
+        """
         return nullcontext()
 
     def observe(self, targets: list[Tensor]) -> None:
@@ -86,7 +90,11 @@ class GradientCollector(ABC):
 
     @abstractmethod
     def gramian(self) -> Tensor:
-        """Return the inner products of the task gradients in the joint batch, shape (T, T)."""
+        """Compute the inner products of the task gradients in the joint batch.
+
+        Returns:
+            The Gramian, shape (T, T).
+        """
 
     @abstractmethod
     def backward(self, weights: Sequence[float]) -> None:
@@ -256,9 +264,10 @@ class FeatureGradients(GradientCollector):
             self._transform.observe(features, of_tasks)
 
     def gramian(self) -> Tensor:
-        """Return the sum of the Gramians over micro-batches and ranks, shape (T, T).
+        """Sum the Gramians over micro-batches and ranks.
 
-        This is the Gramian of the gradients at the features of the joint batch.
+        Returns:
+            The Gramian of the gradients at the features of the joint batch, shape (T, T).
         """
         if not self._gramians:  # There is a single micro-batch, which was not observed.
             self._compare(self._features, self._gradients)
