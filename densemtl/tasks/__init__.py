@@ -1,1 +1,1 @@
-"""Tasks, one file each, built on four generic kinds."""
+"""Tasks, one file per task, built on four generic kinds."""

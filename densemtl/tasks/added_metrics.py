@@ -1,4 +1,4 @@
-"""Whether the metrics that a user adds to a task fit it, found out before any image is scored."""
+"""Validation of the metrics that users add to a task, before any image is evaluated."""
 
 from __future__ import annotations
 
@@ -13,47 +13,65 @@ from densemtl.tasks.base import Task
 from densemtl.types import ProtocolName
 
 IMAGES = "images"
-"""Value that every task has besides its metrics: how many images have a label."""
+"""Name of the number of labeled images, which every task reports in addition to its metrics."""
 
 SIZE = (4, 4)
-"""(height, width) of the void image that a metric is tried on."""
+"""(height, width) of the image of ignored pixels on which a metric is tested."""
 
 
 def metric_errors(task: Task, protocol: ProtocolName) -> Iterator[str]:
-    """Yield one line for each metric that does not fit.
+    """Find the added metrics that do not fit a task.
 
     Args:
-        task: with the metrics that the user added.
-        protocol: whose metrics score the task as well.
+        task: task with the metrics that the user added.
+        protocol: name of the protocol, which defines the other metrics of the task.
+
+    Yields:
+        One error message per metric that does not fit, starting with its configuration key.
 
     Raises:
-        ConfigError: the protocol does not score the task.
+        ConfigError: if the protocol does not score the task.
+
+    Example:
+        >>> from densemtl.metrics.protocols.base import MetricSpec
+        >>> from densemtl.tasks.added_metrics import metric_errors
+        >>> from densemtl.tasks.depth import Depth
+        >>> task = Depth("depth")
+        >>> task.added_metrics = (MetricSpec("regression"),)
+        >>> list(metric_errors(task, "survey"))
+        ["metrics.0: 'regression' computes 'rmse', which the task already has; remove one of them"]
     """
     task.get_primary_metric(protocol)
     if not task.added_metrics:
         return
     task_metrics = [task.make_metric(protocol), task.make_final_metric(protocol)]
-    taken = {IMAGES, *(name for metric in task_metrics if metric for name in list_values(metric))}
+    used_names = {
+        IMAGES,
+        *(name for metric in task_metrics if metric for name in list_values(metric)),
+    }
     for index, spec in enumerate(task.added_metrics):
         where = f"metrics.{index}"
         try:
             metric = create_metric(spec, task.metric_arguments(protocol))
             names = _try_metric(metric, task)
-        except Exception as error:  # of a user's own metric, whatever it raises
+        except Exception as error:  # a custom metric may raise anything
             reason = " ".join(str(error).split())[:200]
             kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
             yield f"{where}: {spec.name!r} cannot score {task.name!r}: {kind}{reason}"
             continue
-        clash = sorted(taken.intersection(names))
-        if clash:
-            yield f"{where}: {spec.name!r} computes {clash[0]!r}, which the task has already"
-        taken.update(names)
+        duplicates = sorted(used_names.intersection(names))
+        if duplicates:
+            yield (
+                f"{where}: {spec.name!r} computes {duplicates[0]!r}, which the task already has; "
+                "remove one of them"
+            )
+        used_names.update(names)
 
 
 def _try_metric(metric: TaskMetric, task: Task) -> list[str]:
-    """Return the names of a metric's values, after an image without a valid pixel."""
-    void = torch.from_numpy(task.make_empty_label(SIZE))[None]
-    if void.is_floating_point():
-        void = void.unsqueeze(1) if void.ndim == 3 else void.permute(0, 3, 1, 2)
-    metric.update(task.decode(torch.zeros(1, task.channels, *SIZE)), void)
+    """Update a metric with an image without valid pixels; return the names of its values."""
+    target = torch.from_numpy(task.make_empty_label(SIZE))[None]
+    if target.is_floating_point():
+        target = target.unsqueeze(1) if target.ndim == 3 else target.permute(0, 3, 1, 2)
+    metric.update(task.decode(torch.zeros(1, task.channels, *SIZE)), target)
     return list(metric.compute_dict())

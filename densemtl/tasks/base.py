@@ -1,4 +1,4 @@
-"""What every task is: one object that knows its labels, loss, decoding, metric and colours."""
+"""Base classes of tasks, which define labels, loss, decoding, metrics and colors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """One task of one run. Subclasses take `name` and keyword-only options.
+    """Base class of tasks.
+
+    The constructors of subclasses take `name` and keyword-only options.
+
+    Args:
+        name: name of the task in the run, and name of its labels in the dataset.
 
     Attributes:
-        name: the task's name in the run, and the name of its label in the dataset.
+        name: name of the task.
         channels: number of logit channels.
-        default_loss_weight: the loss weight of Vandenhende et al. 2021.
-        higher_is_better: direction of the primary metric, the same under every protocol.
-        error_unit: of what `compute_error_map` gives.
-        unit: sign written after a predicted number; most have none.
-        added_metrics: what scores the task besides the protocol's metrics.
+        default_loss_weight: loss weight of Vandenhende et al., "Multi-task learning for dense
+            prediction tasks: a survey", PAMI 2021.
+        higher_is_better: whether higher values of the primary metric are better, in every protocol.
+        error_unit: unit of the result of `compute_error_map`.
+        unit: unit symbol of predicted values; empty for most tasks.
+        added_metrics: metrics that the user added to those of the protocol.
     """
 
     default_loss_weight: ClassVar[float] = 1.0
@@ -51,19 +57,28 @@ class Task(ABC):
 
     @abstractmethod
     def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss over valid pixels; exactly 0, with a graph, when there is none.
+        """Compute the loss over valid pixels.
 
         Args:
-            logits: BxCxHxW, at the target's size.
-            target: as in `Batch.targets`.
+            logits: logits at the size of the target, shape (B, C, H, W).
+            target: targets as in `Batch.targets`.
+
+        Returns:
+            A scalar; exactly 0 but differentiable if no pixel is valid.
         """
 
     def compute_loss_low_res(self, lazy_logits: LazyLogits, target: Tensor) -> Tensor:
-        """As `loss`, of logits on their way to full size, whose maps do not outlive the call.
+        """Compute the loss from low-resolution logits, which are upsampled to the target's size.
+
+        The gradient is computed in the forward pass, so that the upsampled maps are not kept in
+        memory until the backward pass.
 
         Args:
-            lazy_logits: float32 BxCxhxw logits, and the way to the target's size.
-            target: as in `Batch.targets`.
+            lazy_logits: float32 logits of shape (B, C, h, w), with the steps of their upsampling.
+            target: targets as in `Batch.targets`.
+
+        Returns:
+            The same loss as `compute_loss`, a scalar.
         """
         whole_batch = (
             ...,
@@ -75,61 +90,143 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, logits: Tensor) -> Tensor:
-        """BxCxHxW logits -> the prediction people use (ids, probabilities, metres, vectors)."""
-
-    def decode_low_res(self, lazy_logits: LazyLogits) -> Tensor:
-        """As `decode`, of logits that are not of the image's size yet, nor have to be made so.
+        """Convert logits to predictions, such as class ids, probabilities, meters or unit vectors.
 
         Args:
-            lazy_logits: 1xCxhxw logits of one image, and the way to its size.
+            logits: logits of shape (B, C, H, W).
+
+        Returns:
+            Predictions in the layout of `Batch.targets`.
+        """
+
+    def decode_low_res(self, lazy_logits: LazyLogits) -> Tensor:
+        """Convert low-resolution logits to predictions at the size of the image.
+
+        Subclasses may avoid upsampling all logits at the same time.
+
+        Args:
+            lazy_logits: logits of one image, shape (1, C, h, w), with the steps of their
+                upsampling.
+
+        Returns:
+            The predictions of `decode` for the upsampled logits.
         """
         return self.decode(lazy_logits.upsample())
 
     @abstractmethod
     def compute_valid_mask(self, target: Tensor) -> Tensor:
-        """BxHxW bool mask of the pixels that count."""
+        """Return a mask of the valid pixels.
+
+        Args:
+            target: targets as in `Batch.targets`.
+
+        Returns:
+            Mask of shape (B, H, W), bool.
+        """
 
     def count_labels(self, target: Tensor) -> Tensor:
-        """How many labels the loss is a mean over: by that it counts beside other batches' losses.
+        """Count the labels over which the loss is averaged.
 
-        A whole number without dimensions; the pixels that count, unless a loss says otherwise.
+        Losses of several batches are averaged with these numbers as weights.
+
+        Args:
+            target: targets as in `Batch.targets`.
+
+        Returns:
+            An integer scalar: the number of valid pixels, or of the other units that the loss
+            averages over.
         """
         return self.compute_valid_mask(target).sum()
 
     def make_metric(self, protocol: ProtocolName) -> TaskMetric:
-        """Return a new metric, updated with (decoded prediction, target)."""
+        """Create the metric that a protocol computes at every validation.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            A new metric, to be updated with decoded predictions and targets.
+
+        Raises:
+            ConfigError: if the protocol does not score the task.
+        """
         return self._create(self._require_scoring(protocol).metric, protocol)
 
     def make_final_metric(self, protocol: ProtocolName) -> ImageMetric | None:
-        """Return a new metric too slow for every validation, for the best weights alone, if any."""
+        """Create the metric that a protocol computes only for the best weights.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            A new metric; None if the protocol defines no final metric.
+        """
         scoring = find_scoring(protocol, type(self))
         if scoring is None or scoring.final_metric is None:
             return None
         return cast(ImageMetric, self._create(scoring.final_metric, protocol))
 
     def get_primary_metric(self, protocol: ProtocolName) -> str:
-        """Return the name of the value that Delta_m reads, of the final metric if there is one."""
+        """Return the name of the value that Delta_m compares.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            Name of a value of the final metric if there is one, otherwise of the metric.
+
+        Raises:
+            ConfigError: if the protocol does not score the task.
+        """
         return self._require_scoring(protocol).primary
 
     def get_selection_metric(self, protocol: ProtocolName) -> str:
-        """Return the name of the value of `metric` that selects the best weights."""
+        """Return the name of the value that selects the best weights.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            Name of a value of the metric that is computed at every validation.
+        """
         scoring = find_scoring(protocol, type(self))
         return (scoring.selection if scoring else None) or self.get_primary_metric(protocol)
 
     def metrics(self, protocol: ProtocolName) -> list[TaskMetric]:
-        """Return new metrics for every validation: `metric`, and those that the user added."""
+        """Create the metrics of every validation, including those that the user added.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            New metrics.
+        """
         added = (self._create(spec, protocol) for spec in self.added_metrics)
         return [self.make_metric(protocol), *(m for m in added if not isinstance(m, ImageMetric))]
 
     def final_metrics(self, protocol: ProtocolName) -> list[ImageMetric]:
-        """Return new metrics for the best weights alone: `final_metric`, and added slow ones."""
+        """Create the metrics of the best weights, including slow ones that the user added.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            New metrics.
+        """
         final = self.make_final_metric(protocol)
         added = (self._create(spec, protocol) for spec in self.added_metrics)
         slow = [metric for metric in added if isinstance(metric, ImageMetric)]
         return slow if final is None else [final, *slow]
 
     def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
-        """Return {parameter: value} of what constructors of metrics may take from the task."""
+        """Return the arguments that the task provides for constructors of metrics.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            {parameter: value}. A metric gets those that its constructor takes.
+        """
         return {}
 
     def _require_scoring(self, protocol: ProtocolName) -> TaskScoring:
@@ -138,7 +235,7 @@ class Task(ABC):
             kind = type(self).__name__
             raise ConfigError(
                 f"protocol: {protocol!r} does not score {self.name!r}: add {kind} to its tasks, "
-                f"or override {kind}.metric and {kind}.primary"
+                f"or override {kind}.make_metric and {kind}.get_primary_metric"
             )
         return scoring
 
@@ -149,32 +246,53 @@ class Task(ABC):
     def transform_label(
         self, target: NDArray[np.generic], geometry: GeometricTransform
     ) -> NDArray[np.generic]:
-        """The label of a warped image: resampled without blending, and geometrically true.
+        """Transform a label map like its image.
+
+        Labels are resampled by nearest neighbor. Values that depend on the geometry, such as depth
+        and normals, are changed accordingly.
 
         Args:
-            target: a label in a `Sample`'s layout.
-            geometry: the one applied to the image.
+            target: label map in the layout of `Sample`.
+            geometry: transform that is applied to the image.
+
+        Returns:
+            The transformed label map; pixels outside the image are ignored pixels.
         """
 
     def inverse_transform_logits(self, logits: Tensor, scale: float, flip: bool) -> Tensor:
-        """Logits of a warped image -> those of the plain one: what `warp` does to labels, undone.
+        """Undo test-time augmentation of logits. This is the inverse of `transform_label`.
 
         Args:
-            logits: BxCxHxW, brought back to the plain image's size already.
-            scale: how much nearer things look in the warped image.
-            flip: whether it is mirrored left to right.
+            logits: logits of the augmented image, already resized to the size of the original
+                image, shape (B, C, H, W).
+            scale: factor by which the augmented image was enlarged.
+            flip: whether the augmented image was mirrored horizontally.
 
         Returns:
-            Logits that can be averaged with those of other views.
+            Logits that can be averaged with those of other augmentations.
         """
         return logits.flip(-1) if flip else logits
 
     @abstractmethod
     def make_empty_label(self, size: Size) -> NDArray[np.generic]:
-        """A label map in which no pixel counts, in a `Sample`'s layout."""
+        """Make a label map without valid pixels.
+
+        Args:
+            size: (height, width).
+
+        Returns:
+            Label map in the layout of `Sample`.
+        """
 
     def find_label_error(self, label: NDArray[np.generic]) -> str:
-        """Why a label in a `Sample`'s layout cannot be one of this task; empty if it can."""
+        """Check that a label map can be one of this task.
+
+        Args:
+            label: label map in the layout of `Sample`.
+
+        Returns:
+            An error message; empty if the label map is valid.
+        """
         empty_label = self.make_empty_label((1, 1))
         same = label.dtype == empty_label.dtype and label.ndim == empty_label.ndim
         if same and label.shape[2:] == empty_label.shape[2:]:
@@ -185,16 +303,26 @@ class Task(ABC):
     def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
-        """How wrong a decoded prediction is at each pixel, HxW from 0 on; NaN where void.
+        """Compute the error of a decoded prediction at each pixel.
 
         Args:
-            prediction: in a `Sample`'s layout.
-            target: a label in a `Sample`'s layout.
+            prediction: prediction in the layout of `Sample`.
+            target: label map in the layout of `Sample`.
+
+        Returns:
+            Errors >= 0 in `error_unit`, shape (H, W), float32; NaN at ignored pixels.
         """
 
     @abstractmethod
     def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """A decoded prediction or label in a `Sample`'s layout -> HxWx3 uint8 RGB; void black."""
+        """Convert a decoded prediction or a label map to colors.
+
+        Args:
+            prediction: prediction or label map in the layout of `Sample`.
+
+        Returns:
+            RGB image of shape (H, W, 3), uint8; ignored pixels are black.
+        """
 
 
 def _describe_layout(label: NDArray[np.generic]) -> str:
@@ -202,36 +330,71 @@ def _describe_layout(label: NDArray[np.generic]) -> str:
 
 
 class CategoricalTask(Task):
-    """A task whose label is one number a pixel that cannot be blended: HxW uint8, void 255."""
+    """Base class of tasks with one id per pixel.
+
+    Label maps have the shape (H, W) and the type uint8; 255 marks ignored pixels.
+
+    Args:
+        name: name of the task.
+    """
 
     @property
     def num_ids(self) -> int:
-        """How many numbers a label may hold, from 0 on, besides void."""
+        """Number of ids, which are 0, 1, ..., without the ignore index."""
         return self.channels
 
     def find_label_error(self, label: NDArray[np.generic]) -> str:
-        """Nor may it hold other numbers."""
+        """Check that a label map has the right layout and contains valid ids only.
+
+        Args:
+            label: label map in the layout of `Sample`.
+
+        Returns:
+            An error message; empty if the label map is valid.
+        """
         error = super().find_label_error(label)
         if error:
             return error
-        numbers = np.asarray(label, np.uint8)
-        beyond = bool(((numbers >= self.num_ids) & (numbers != IGNORE_INDEX)).any())
+        ids = np.asarray(label, np.uint8)
+        has_invalid_ids = bool(((ids >= self.num_ids) & (ids != IGNORE_INDEX)).any())
         return (
-            f"holds numbers above {self.num_ids - 1} that are not {IGNORE_INDEX} (void)"
-            if beyond
+            f"has ids above {self.num_ids - 1} other than {IGNORE_INDEX} (ignore index)"
+            if has_invalid_ids
             else ""
         )
 
     def compute_valid_mask(self, target: Tensor) -> Tensor:
-        """Pixels that are not 255."""
+        """Return a mask of the pixels that are not 255.
+
+        Args:
+            target: ids, shape (B, H, W).
+
+        Returns:
+            Mask of shape (B, H, W), bool.
+        """
         return target != IGNORE_INDEX
 
     def transform_label(
         self, target: NDArray[np.generic], geometry: GeometricTransform
     ) -> NDArray[np.generic]:
-        """Nearest pixel; outside void."""
+        """Transform a label map by nearest-neighbor resampling.
+
+        Args:
+            target: ids, shape (H, W).
+            geometry: transform that is applied to the image.
+
+        Returns:
+            The transformed ids; 255 outside the image.
+        """
         return geometry.apply_label(target, IGNORE_INDEX)
 
     def make_empty_label(self, size: Size) -> NDArray[np.generic]:
-        """HxW uint8 of 255."""
+        """Make a label map of 255.
+
+        Args:
+            size: (height, width).
+
+        Returns:
+            Label map of shape (H, W), uint8.
+        """
         return np.full(size, IGNORE_INDEX, np.uint8)

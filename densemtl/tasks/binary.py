@@ -1,4 +1,4 @@
-"""Tasks that ask yes or no of every pixel."""
+"""Binary segmentation tasks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,27 @@ from densemtl.types import IGNORE_INDEX
 
 
 class Binary(CategoricalTask):
-    """One logit a pixel: balanced cross-entropy, decoded by the sigmoid, scored by pixels.
+    """Binary segmentation with one logit per pixel.
+
+    The loss is a class-balanced binary cross-entropy (Xie and Tu, "Holistically-nested edge
+    detection", ICCV 2015, eq. 2). The prediction is the sigmoid of the logit. The metric is
+    `metrics/binary.py`, unless the protocol defines another one.
 
     Args:
-        name: the task's name.
-        positive_weight: w in [0, 1] of the positive pixels' loss, 1 - w of the negative ones';
-            None takes the share of negatives in each batch, so that both sides count alike.
+        name: name of the task.
+        positive_weight: weight w in [0, 1] of the loss of positive pixels. The weight of negative
+            pixels is 1 - w. None uses the fraction of negative pixels in each batch, so that both
+            classes have the same total weight.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.tasks.binary import Binary
+        >>> task = Binary("water")
+        >>> logits = torch.tensor([[[[0.0, 3.0]]]])
+        >>> task.decode(logits).round(decimals=2)
+        tensor([[[0.5000, 0.9500]]])
+        >>> task.compute_loss(logits, torch.tensor([[[0, 1]]])).round(decimals=3)
+        tensor(0.1850)
     """
 
     higher_is_better: ClassVar[bool] = True
@@ -33,29 +48,60 @@ class Binary(CategoricalTask):
 
     @property
     def channels(self) -> int:
-        """One."""
+        """Number of logit channels, 1."""
         return 1
 
     @property
     def num_ids(self) -> int:
-        """No and yes."""
+        """Number of ids, 2: negative and positive."""
         return 2
 
     def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Balanced binary cross-entropy, mean over valid pixels."""
+        """Compute the balanced binary cross-entropy over valid pixels.
+
+        Args:
+            logits: logits of shape (B, 1, H, W).
+            target: 0 or 1, shape (B, H, W); 255 marks ignored pixels.
+
+        Returns:
+            The mean over valid pixels, a scalar; 0 if no pixel is valid.
+        """
         return balanced_bce(logits, target, self.compute_valid_mask(target), self.positive_weight)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Bx1xHxW logits -> BxHxW float32 probabilities."""
+        """Convert logits to probabilities.
+
+        Args:
+            logits: logits of shape (B, 1, H, W).
+
+        Returns:
+            Probabilities of shape (B, H, W), float32.
+        """
         return logits.float().squeeze(1).sigmoid()
 
     def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
-        """How far the probability is from the label: near 1 at false and at missed pixels."""
-        off = np.abs(prediction.astype(np.float32) - target.astype(np.float32))
-        return np.where(target == IGNORE_INDEX, np.nan, off).astype(np.float32)
+        """Compute the absolute difference between probability and label.
+
+        Args:
+            prediction: probabilities, shape (H, W).
+            target: 0 or 1, shape (H, W); 255 marks ignored pixels.
+
+        Returns:
+            Errors in [0, 1], shape (H, W), float32; NaN at ignored pixels.
+        """
+        error = np.abs(prediction.astype(np.float32) - target.astype(np.float32))
+        return np.where(target == IGNORE_INDEX, np.nan, error).astype(np.float32)
 
     def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """HxW probabilities or labels -> dark to bright; void black, no darker than 0."""
+        """Convert probabilities or labels to colors, from dark (0) to bright (1).
+
+        Args:
+            prediction: probabilities or labels, shape (H, W).
+
+        Returns:
+            RGB image of shape (H, W, 3), uint8. Ignored pixels are black, which is not the color
+            of 0.
+        """
         return apply_probability_colormap(np.where(prediction == IGNORE_INDEX, np.nan, prediction))

@@ -1,4 +1,4 @@
-"""Tasks that give every pixel one class of several."""
+"""Pixel classification tasks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,29 @@ from densemtl.types import IGNORE_INDEX, ProtocolName
 
 
 class Classification(CategoricalTask):
-    """Pixel classification: cross-entropy, decoded by argmax, scored by mIoU.
+    """Pixel classification with one logit per class.
+
+    The loss is the cross-entropy, the prediction is the class with the largest logit, and the
+    metric is the mean intersection over union.
 
     Args:
-        name: the task's name.
-        class_names: one a class, in the order of the label ids 0, 1, ..; at most 255.
-        colors: one RGB colour (0..255) a class; by default a fixed palette.
+        name: name of the task.
+        class_names: one name per class, in the order of the ids 0, 1, ...; at most 255.
+        colors: one RGB color in 0..255 per class; by default a fixed palette.
 
     Raises:
-        ConfigError: a class named twice, or colours that do not match the classes.
+        ConfigError: if a class name occurs twice, or the number of colors differs from that of
+            classes.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.tasks.classification import Classification
+        >>> task = Classification("material", class_names=["wood", "metal"])
+        >>> logits = torch.tensor([0.0, 2.0]).view(1, 2, 1, 1)
+        >>> task.decode(logits)
+        tensor([[[1]]])
+        >>> task.compute_loss(logits, torch.tensor([[[1]]])).round(decimals=3)
+        tensor(0.1270)
     """
 
     higher_is_better: ClassVar[bool] = True
@@ -41,12 +55,14 @@ class Classification(CategoricalTask):
         colors: list[tuple[Byte, Byte, Byte]] | None = None,
     ) -> None:
         super().__init__(name)
-        twice = [class_name for class_name in class_names if class_names.count(class_name) > 1]
-        if twice:
-            raise ConfigError(f"tasks.{name}.class_names: {twice[0]!r} is named twice.")
+        duplicates = [class_name for class_name in class_names if class_names.count(class_name) > 1]
+        if duplicates:
+            raise ConfigError(
+                f"tasks.{name}.class_names: {duplicates[0]!r} occurs twice; rename one of the two"
+            )
         if colors is not None and len(colors) != len(class_names):
             counts = f"{len(colors)} colors for {len(class_names)} classes"
-            raise ConfigError(f"tasks.{name}.colors: {counts}; give one a class, or none.")
+            raise ConfigError(f"tasks.{name}.colors: {counts}; give one color per class, or none")
         self.class_names = tuple(class_names)
         self._color_table = np.tile(VOID_COLOR, (IGNORE_INDEX + 1, 1))
         self._color_table[: self.channels] = (
@@ -59,31 +75,84 @@ class Classification(CategoricalTask):
         return len(self.class_names)
 
     def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy, sum over valid pixels / their number."""
+        """Compute the cross-entropy over valid pixels.
+
+        Args:
+            logits: logits of shape (B, C, H, W).
+            target: class ids, shape (B, H, W); 255 marks ignored pixels.
+
+        Returns:
+            The mean over valid pixels, a scalar; 0 if no pixel is valid.
+        """
         return cross_entropy(logits, target, self.compute_valid_mask(target))
 
     def compute_loss_low_res(self, lazy_logits: LazyLogits, target: Tensor) -> Tensor:
-        """In pieces, since classes may be many."""
+        """Compute the cross-entropy in bands of rows, because there may be many classes.
+
+        Args:
+            lazy_logits: float32 logits of shape (B, C, h, w), with the steps of their upsampling.
+            target: class ids, shape (B, H, W); 255 marks ignored pixels.
+
+        Returns:
+            The mean over valid pixels, a scalar.
+        """
         return banded_cross_entropy(lazy_logits, target, self.compute_valid_mask(target))
 
     def decode(self, logits: Tensor) -> Tensor:
-        """BxCxHxW logits -> BxHxW int64 class ids."""
+        """Convert logits to class ids.
+
+        Args:
+            logits: logits of shape (B, C, H, W).
+
+        Returns:
+            Class ids of shape (B, H, W), int64.
+        """
         return argmax_channels(logits)
 
     def decode_low_res(self, lazy_logits: LazyLogits) -> Tensor:
-        """The same in bands of rows."""
+        """Convert low-resolution logits to class ids in bands of rows.
+
+        Args:
+            lazy_logits: logits of one image, shape (1, C, h, w), with the steps of their
+                upsampling.
+
+        Returns:
+            Class ids of shape (1, H, W), int64.
+        """
         return argmax_upsampled(lazy_logits)
 
     def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
-        """Names of the classes."""
+        """Return the class names for constructors of metrics.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            {"class_names": class names}.
+        """
         return {"class_names": self.class_names}
 
     def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
-        """1 where the class is wrong."""
+        """Mark the pixels with a wrong class.
+
+        Args:
+            prediction: class ids, shape (H, W).
+            target: class ids, shape (H, W); 255 marks ignored pixels.
+
+        Returns:
+            1 for wrong and 0 for correct pixels, shape (H, W), float32; NaN at ignored pixels.
+        """
         return np.where(target == IGNORE_INDEX, np.nan, prediction != target).astype(np.float32)
 
     def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """HxW class ids -> each class's colour."""
+        """Convert class ids to colors.
+
+        Args:
+            prediction: class ids, shape (H, W).
+
+        Returns:
+            RGB image of shape (H, W, 3), uint8; ignored pixels are black.
+        """
         return self._color_table[prediction.astype(np.intp)]

@@ -1,4 +1,4 @@
-"""Depth in metres from one image."""
+"""Monocular depth estimation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from densemtl.tasks.regression import LossName, Regression
 
 
 class Depth(Regression):
-    """Metres; zooming in brings things nearer.
+    """Depth in meters from one image.
+
+    Depth is divided by the scale when an image is enlarged, because objects then appear nearer.
 
     Args:
-        name: the task's name.
-        loss: "l1" (survey), "log_l1", "berhu" or "silog".
-        max_depth: metres at which colours end, so that pictures compare with each other.
+        name: name of the task.
+        loss: "l1" (protocol `survey`), "log_l1", "berhu" or "silog".
+        max_depth: depth in meters of the darkest color, so that images can be compared.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.tasks.depth import Depth
+        >>> task = Depth("depth", loss="l1")
+        >>> target = torch.tensor([[[[1.0, torch.nan]]]])
+        >>> task.compute_loss(torch.tensor([[[[1.5, 9.0]]]]), target)
+        tensor(0.5000)
     """
 
     default_loss_weight: ClassVar[float] = 1.0
-    error_unit: ClassVar[str] = "metres"
+    error_unit: ClassVar[str] = "meters"
     unit: ClassVar[str] = "m"
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Tasks that predict a direction."""
+"""Tasks that predict unit vectors."""
 
 from __future__ import annotations
 
@@ -20,15 +20,26 @@ from densemtl.types import Size
 
 
 class Direction(Task):
-    """Directions in the camera's axes (x right, y down, z forward), scored by their mean angle.
+    """Prediction of directions in camera axes (x right, y down, z forward).
+
+    The prediction is the vector of logits, normalized to length 1. The metric is the mean angle.
 
     Args:
-        name: the task's name.
-        channels: 3, or 2 for directions within the image plane.
-        loss: "l1" of the differences to the unit prediction, or "cosine": 1 - cos of the angle.
-        reduction: what the sum of "l1" is divided by: "element_mean" divides by valid pixels times
-            channels (survey), "pixel_mean" by valid pixels (ATRC), which is `channels` times
-            larger. "cosine" has one value a pixel.
+        name: name of the task.
+        channels: 3, or 2 for directions in the image plane.
+        loss: "l1" for the absolute difference between the normalized prediction and the target, or
+            "cosine" for 1 - cosine of the angle.
+        reduction: divisor of the sum of "l1". "element_mean" divides by the number of valid pixels
+            times channels (protocol `survey`), "pixel_mean" by the number of valid pixels (ATRC),
+            which is `channels` times larger. "cosine" has one value per pixel, so that it does not
+            depend on this option.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.tasks.direction import Direction
+        >>> task = Direction("flow_direction", channels=2)
+        >>> task.decode(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)).flatten()
+        tensor([0.6000, 0.8000])
     """
 
     higher_is_better: ClassVar[bool] = False
@@ -49,70 +60,134 @@ class Direction(Task):
 
     @property
     def channels(self) -> int:
-        """Components of a vector."""
+        """Number of vector components."""
         return self._channels
 
     def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The chosen loss over valid pixels."""
+        """Compute the loss over valid pixels.
+
+        Args:
+            logits: vectors of any length, shape (B, C, H, W).
+            target: unit vectors, same shape; NaN marks ignored pixels.
+
+        Returns:
+            A scalar; 0 if no pixel is valid.
+        """
         if self.loss_name == "cosine":
             return direction.cosine(logits, target, self.compute_valid_mask(target))
         return direction.l1(logits, target, self.compute_valid_mask(target), self.reduction)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """BxCxHxW logits -> the same of length 1, in float32."""
+        """Normalize vectors to length 1.
+
+        Args:
+            logits: vectors of any length, shape (B, C, H, W).
+
+        Returns:
+            Unit vectors of the same shape, float32.
+        """
         return direction.normalize(logits)
 
     def compute_valid_mask(self, target: Tensor) -> Tensor:
-        """Pixels without NaN in any component."""
+        """Return a mask of the pixels without NaN in any component.
+
+        Args:
+            target: vectors of shape (B, C, H, W).
+
+        Returns:
+            Mask of shape (B, H, W), bool.
+        """
         return compute_valid_mask(target)
 
     def transform_label(
         self, target: NDArray[np.generic], geometry: GeometricTransform
     ) -> NDArray[np.generic]:
-        """Nearest pixel, turned and mirrored with the picture; outside void.
+        """Transform a label map by nearest-neighbor resampling; rotate and mirror its vectors.
 
-        With y down, turning the picture counter-clockwise by a takes (x, y) to
-        (x cos a + y sin a, y cos a - x sin a): right becomes up at 90 degrees.
+        Because y points down, rotating the image counterclockwise by the angle a maps (x, y) to
+        (x cos a + y sin a, y cos a - x sin a). For example, right becomes up at 90 degrees.
+
+        Args:
+            target: vectors of shape (H, W, C).
+            geometry: transform that is applied to the image.
+
+        Returns:
+            The transformed vectors; NaN outside the image.
         """
         warped = geometry.apply_label(target, np.nan).astype(np.float32, copy=False)
         if geometry.angle or geometry.flip:
-            return cv2.transform(warped, self._make_rotation(geometry))
+            return np.asarray(cv2.transform(warped, self._make_rotation(geometry)))
         return warped
 
     def inverse_transform_logits(self, logits: Tensor, scale: float, flip: bool) -> Tensor:
-        """Mirrored back, x too; of length 1, so that every view counts alike."""
+        """Undo test-time augmentation of logits, including the mirrored x component.
+
+        The vectors are normalized, so that all augmentations have the same weight in a mean.
+
+        Args:
+            logits: vectors of the augmented image, shape (B, C, H, W).
+            scale: factor by which the augmented image was enlarged.
+            flip: whether the augmented image was mirrored horizontally.
+
+        Returns:
+            Unit vectors of shape (B, C, H, W).
+        """
         directions = super().inverse_transform_logits(self.decode(logits), scale, flip)
         sign = [-1.0 if flip else 1.0, *[1.0] * (self.channels - 1)]
         return directions * directions.new_tensor(sign).view(-1, 1, 1)
 
     def _make_rotation(self, geometry: GeometricTransform) -> NDArray[np.float32]:
-        """CxC, from directions before to those after."""
+        """Return the matrix of shape (C, C) that maps original to transformed vectors."""
         angle = math.radians(geometry.angle)
         cos, sin, mirror = math.cos(angle), math.sin(angle), -1 if geometry.flip else 1
-        turn = np.eye(self.channels, dtype=np.float32)
-        turn[:2, :2] = [[mirror * cos, mirror * sin], [-sin, cos]]
-        return turn
+        rotation = np.eye(self.channels, dtype=np.float32)
+        rotation[:2, :2] = [[mirror * cos, mirror * sin], [-sin, cos]]
+        return rotation
 
     def make_empty_label(self, size: Size) -> NDArray[np.generic]:
-        """HxWxC float32 of NaN."""
+        """Make a label map of NaN.
+
+        Args:
+            size: (height, width).
+
+        Returns:
+            Label map of shape (H, W, C), float32.
+        """
         return np.full((*size, self.channels), np.nan, np.float32)
 
     def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
     ) -> NDArray[np.float32]:
-        """Angle in degrees, as 2 atan2(|a - b|, |a + b|)."""
+        """Compute the angles in degrees as 2 atan2(|a - b|, |a + b|).
+
+        Args:
+            prediction: unit vectors, shape (H, W, C).
+            target: unit vectors, shape (H, W, C); NaN marks ignored pixels.
+
+        Returns:
+            Angles in [0, 180], shape (H, W), float32; NaN at ignored pixels.
+        """
         a, b = prediction.astype(np.float32), target.astype(np.float32)
-        apart, along = (np.linalg.norm(vectors, axis=-1) for vectors in (a - b, a + b))
-        return np.degrees(2 * np.arctan2(apart, along)).astype(np.float32)
+        difference, total = (np.linalg.norm(vectors, axis=-1) for vectors in (a - b, a + b))
+        angle: NDArray[np.float32] = np.degrees(2 * np.arctan2(difference, total))
+        return angle.astype(np.float32)
 
     def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Right red, up green, towards the viewer blue: floors green, facing walls light blue.
+        """Convert vectors to the usual colors of normal maps.
 
-        The usual look of normal maps; each component from -1..1 to 0..255, so 128 is 0.
+        Red increases to the right, green upwards and blue towards the viewer, so that floors are
+        green and walls that face the camera are light blue. Components in -1..1 are mapped to
+        0..255.
+
+        Args:
+            prediction: unit vectors, shape (H, W, C).
+
+        Returns:
+            RGB image of shape (H, W, 3), uint8; ignored pixels are black.
         """
         vector = np.zeros((*prediction.shape[:2], 3), np.float32)
         vector[..., : self.channels] = prediction
-        shown = 127.5 * (1 + vector * np.array([1, -1, -1], np.float32))
-        picture = np.nan_to_num(shown).clip(0, 255).round().astype(np.uint8)
-        picture[np.isnan(vector).any(-1)] = VOID_COLOR
-        return picture
+        scaled = 127.5 * (1 + vector * np.array([1, -1, -1], np.float32))
+        image = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
+        image[np.isnan(vector).any(-1)] = VOID_COLOR
+        return image

@@ -27,18 +27,25 @@ KnownProtocol = Annotated[ProtocolName, AfterValidator(_check_protocol)]
 
 
 class Edge(Binary):
-    """Boundaries between regions: a thin minority of pixels, so their loss weighs 19 times more.
+    """Detection of boundaries between regions.
 
-    Reported is the boundary F-measure, odsF. It takes up to a second an image, so the best weights
-    are chosen by the F-measure of pixels.
+    Only a small part of the pixels are boundaries, so that the default weight of their loss is 19
+    times larger. The primary metric is the boundary F-measure `odsF`. It takes up to one second per
+    image, so that the best weights are selected by the F-measure of pixels.
 
     Args:
-        name: the task's name.
-        positive_weight: see `Binary`; the survey's .95 (ATRC takes .80 on NYUD).
-        max_distance: between matched pixels, as a share of the image's diagonal; published are
-            .0075, and .011 on NYUD-v2, which is the default there.
-        region_label_protocols: protocols that read 0 and 1 in the label as regions, and find and
-            thin the boundaries between them; `modern` by default on NYUD-v2, as published.
+        name: name of the task.
+        positive_weight: see `Binary`. The survey uses .95; ATRC uses .80 for NYUD-v2.
+        max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
+            Published values are .0075 and, for NYUD-v2, .011, which is the default of this dataset.
+        region_label_protocols: protocols that read the ids 0 and 1 of a label map as regions, whose
+            boundaries are extracted and thinned. For NYUD-v2 the default is `modern`, as published.
+
+    Example:
+        >>> from densemtl.tasks.edge import Edge
+        >>> task = Edge("edge", max_distance=0.011)
+        >>> task.get_primary_metric("survey"), task.get_selection_metric("survey")
+        ('odsF', 'pixel_maxF')
     """
 
     default_loss_weight: ClassVar[float] = 50.0
@@ -55,7 +62,14 @@ class Edge(Binary):
         self.max_distance, self.region_label_protocols = max_distance, region_label_protocols
 
     def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:
-        """How boundaries are matched, and whether the label holds regions."""
+        """Return the arguments of the boundary F-measure.
+
+        Args:
+            protocol: name of the protocol.
+
+        Returns:
+            `max_distance`, and as `regions` whether the label map contains region ids.
+        """
         return {
             "max_distance": self.max_distance,
             "regions": protocol in self.region_label_protocols,

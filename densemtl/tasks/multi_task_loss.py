@@ -1,4 +1,4 @@
-"""From predictions and labels to one scalar a task."""
+"""Loss of each task from predictions and targets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,31 @@ from densemtl.types import ImagePlacement, Losses, Predictions
 def compute_task_losses(
     tasks: Sequence[Task], predictions: Predictions, targets: Mapping[str, Tensor]
 ) -> Losses:
-    """Each task's loss on its final prediction, plus the same loss on every auxiliary one.
+    """Compute the loss of each task.
+
+    The loss of a task is the sum of its loss on the final prediction and on each auxiliary
+    prediction (deep supervision). Logits are upsampled to the size of the targets.
+
+    Args:
+        tasks: tasks of the run.
+        predictions: predictions of the model. Further tasks are not used.
+        targets: {task: targets} as in `Batch.targets`.
+
+    Returns:
+        The unweighted losses of the tasks, and the auxiliary losses of the decoder.
 
     Raises:
-        ModelError: no prediction at all for one of the tasks.
+        ModelError: if there is no prediction for one of the tasks.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.tasks.depth import Depth
+        >>> from densemtl.tasks.multi_task_loss import compute_task_losses
+        >>> from densemtl.types import Predictions
+        >>> predictions = Predictions({"depth": torch.full((1, 1, 2, 2), 3.0)})
+        >>> targets = {"depth": torch.full((1, 1, 4, 4), 2.5)}
+        >>> compute_task_losses([Depth("depth")], predictions, targets).tasks
+        {'depth': tensor(0.5000)}
     """
     losses = {
         task.name: _compute_task_loss(task, predictions, targets[task.name]) for task in tasks
@@ -32,10 +53,11 @@ def _compute_task_loss(task: Task, predictions: Predictions, target: Tensor) -> 
     if not logits:
         names = ", ".join(predictions.logits)
         raise ModelError(
-            f"The architecture predicts nothing for task '{task.name}', only: {names}."
+            f"the decoder has no prediction for task {task.name!r}, only for: {names}; "
+            "add it to the predictions"
         )
     size = target.shape[-2], target.shape[-1]
-    frame, canvas = ImagePlacement(size, (0, 0, *size)), predictions.padded_size or size
-    ways = [LazyLogits.from_placement(tensor.float(), frame, canvas) for tensor in logits]
-    losses = [task.compute_loss_low_res(lazy_logits, target) for lazy_logits in ways]
+    placement, padded_size = ImagePlacement(size, (0, 0, *size)), predictions.padded_size or size
+    upsampled = [LazyLogits.from_placement(each.float(), placement, padded_size) for each in logits]
+    losses = [task.compute_loss_low_res(lazy_logits, target) for lazy_logits in upsampled]
     return sum(losses[1:], start=losses[0])

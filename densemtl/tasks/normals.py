@@ -1,4 +1,4 @@
-"""Surface normals."""
+"""Surface normal estimation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from densemtl.tasks.direction import Direction
 
 
 class Normals(Direction):
-    """Unit normals of visible surfaces, facing the camera; a floor is about (0, -1, 0).
+    """Unit normals of visible surfaces in camera axes (x right, y down, z forward).
+
+    Normals face the camera. The normal of a floor is approximately (0, -1, 0).
 
     Args:
-        name: the task's name.
+        name: name of the task.
         loss: see `Direction`.
         reduction: see `Direction`.
+
+    Example:
+        >>> import torch
+        >>> from densemtl.tasks.normals import Normals
+        >>> task = Normals("normals")
+        >>> task.decode(torch.tensor([0.0, -2.0, 0.0]).view(1, 3, 1, 1)).flatten()
+        tensor([ 0., -1.,  0.])
     """
 
     default_loss_weight: ClassVar[float] = 10.0

@@ -1,4 +1,4 @@
-"""Saliency: what stands out in an image."""
+"""Saliency detection."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from densemtl.tasks.binary import Binary
 
 
 class Saliency(Binary):
-    """Salient objects against the rest; positives and negatives weigh alike in every batch."""
+    """Segmentation of salient objects.
+
+    By default, positive and negative pixels have the same total weight in the loss of each batch.
+
+    Args:
+        name: name of the task.
+        positive_weight: see `Binary`.
+
+    Example:
+        >>> from densemtl.tasks.saliency import Saliency
+        >>> task = Saliency("saliency")
+        >>> task.get_primary_metric("survey"), task.get_primary_metric("modern")
+        ('mIoU', 'maxF')
+    """
 
     default_loss_weight: ClassVar[float] = 5.0

@@ -1,4 +1,4 @@
-"""The objective: final and auxiliary predictions to one scalar a task, terms passed on."""
+"""Losses of tasks, with final and auxiliary predictions, and auxiliary losses of the decoder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def logits(size: int = 8) -> dict[str, torch.Tensor]:
     return {"semseg": torch.randn(2, 3, size, size), "depth": torch.randn(2, 1, size, size)}
 
 
-def test_every_auxiliary_prediction_adds_its_loss_once(tasks, targets):
+def test_auxiliary_predictions_add_their_losses(tasks, targets):
     final, coarse, fewer = logits(), logits(4), {"depth": logits(2)["depth"]}
     losses = compute_task_losses(tasks, Predictions(final, [coarse, fewer]), targets)
 
@@ -43,18 +43,18 @@ def test_every_auxiliary_prediction_adds_its_loss_once(tasks, targets):
     assert list(losses.tasks) == ["semseg", "depth"]
 
 
-def test_tasks_without_target_and_terms_are_left_alone(tasks, targets):
-    term = torch.tensor(0.25)
+def test_other_predictions_are_unused_and_auxiliary_losses_are_returned(tasks, targets):
+    aux_loss = torch.tensor(0.25)
     predictions = Predictions(
-        logits() | {"unasked": torch.full((2, 1, 8, 8), torch.nan)}, aux_losses={"load": term}
+        logits() | {"other": torch.full((2, 1, 8, 8), torch.nan)}, aux_losses={"load": aux_loss}
     )
     losses = compute_task_losses(tasks[:1], predictions, {"semseg": targets["semseg"]})
     assert list(losses.tasks) == ["semseg"]
-    assert losses.aux_losses == {"load": term}
+    assert losses.aux_losses == {"load": aux_loss}
     assert torch.isfinite(losses.tasks["semseg"])
 
 
-def test_an_auxiliary_prediction_alone_is_enough(tasks, targets):
+def test_auxiliary_prediction_without_final_prediction(tasks, targets):
     final = logits()
     losses = compute_task_losses(tasks, Predictions({"semseg": final["semseg"]}, [final]), targets)
     assert losses.tasks["depth"].item() == pytest.approx(
@@ -62,12 +62,12 @@ def test_an_auxiliary_prediction_alone_is_enough(tasks, targets):
     )
 
 
-def test_no_prediction_for_a_task_is_an_error(tasks, targets):
-    with pytest.raises(ModelError, match="nothing for task 'depth', only: semseg"):
+def test_missing_prediction_raises_an_error(tasks, targets):
+    with pytest.raises(ModelError, match="no prediction for task 'depth', only for: semseg"):
         compute_task_losses(tasks, Predictions({"semseg": logits()["semseg"]}), targets)
 
 
-def test_a_batch_without_labels_is_zero_with_a_graph(any_task):
+def test_loss_of_a_batch_without_labels_is_zero_and_differentiable(any_task):
     prediction = torch.randn(2, any_task.channels, 4, 4, requires_grad=True)
     shape = (2, 4, 4) if any_task.make_empty_label((1, 1)).dtype == "uint8" else prediction.shape
     target = (

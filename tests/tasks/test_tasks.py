@@ -1,4 +1,4 @@
-"""The contract of every task, and a user's own task in a few lines."""
+"""Contract tests of all tasks, and a custom task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROTOCOLS = ["survey", "modern"]
 
 
 def as_target(label: np.ndarray) -> torch.Tensor:
-    """A label in a `Sample`'s layout -> a batch of one."""
+    """Convert a label map in the layout of `Sample` to a batch of one."""
     target = torch.from_numpy(label)[None]
     if not target.is_floating_point():
         return target
@@ -36,25 +36,25 @@ def logits_of(task: Task, batch: int = 2, dtype: torch.dtype = torch.float32) ->
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_decoding_has_the_targets_layout_and_full_precision(any_task, batch, dtype):
+def test_decode_has_layout_of_targets_and_full_precision(any_task, batch, dtype):
     decoded = any_task.decode(logits_of(any_task, batch, dtype))
     target = as_target(any_task.make_empty_label(SIZE))
     assert decoded.shape == (batch, *target.shape[1:])
     assert decoded.dtype in (torch.int64, torch.float32)
 
 
-def test_void_is_nowhere_valid_and_black(any_task):
-    void = any_task.make_empty_label(SIZE)
-    assert void.shape[:2] == SIZE
-    assert void.dtype in (np.uint8, np.float32)
-    valid = any_task.compute_valid_mask(as_target(void))
+def test_empty_label_has_no_valid_pixels_and_is_black(any_task):
+    empty = any_task.make_empty_label(SIZE)
+    assert empty.shape[:2] == SIZE
+    assert empty.dtype in (np.uint8, np.float32)
+    valid = any_task.compute_valid_mask(as_target(empty))
     assert valid.shape == (1, *SIZE)
     assert valid.dtype == torch.bool
     assert not valid.any()
-    assert not any_task.colorize(void).any()
+    assert not any_task.colorize(empty).any()
 
 
-def test_errors_are_0_where_right_and_nan_where_void(any_task, draw_label, rng):
+def test_error_map_of_labels_is_0_and_nan_at_ignored_pixels(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
     valid = any_task.compute_valid_mask(as_target(label))[0].numpy()
     errors = any_task.compute_error_map(label, label)
@@ -64,7 +64,7 @@ def test_errors_are_0_where_right_and_nan_where_void(any_task, draw_label, rng):
     np.testing.assert_allclose(errors[valid], 0, atol=1e-3)
 
 
-def test_errors_by_hand(make_task):
+def test_error_map_values(make_task):
     def errors(name, prediction, label):
         return (
             make_task(name)
@@ -81,7 +81,7 @@ def test_errors_by_hand(make_task):
     assert errors("normals", [[right, up]], label) == pytest.approx([0, 90])
 
 
-def test_valid_is_where_a_label_is(any_task, draw_label, rng):
+def test_valid_mask_excludes_ignored_pixels(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
     empty = label == IGNORE_INDEX if label.dtype == np.uint8 else np.isnan(label)
     expected = ~empty if empty.ndim == 2 else ~empty.any(-1)
@@ -89,20 +89,20 @@ def test_valid_is_where_a_label_is(any_task, draw_label, rng):
     np.testing.assert_array_equal(any_task.compute_valid_mask(as_target(label))[0], expected)
 
 
-def test_labels_and_predictions_have_colours_and_only_void_is_black(any_task, draw_label, rng):
+def test_only_ignored_pixels_are_black(any_task, draw_label, rng):
     label = draw_label(any_task, SIZE, rng)
-    picture = any_task.colorize(label)
-    assert picture.shape == (*SIZE, 3)
-    assert picture.dtype == np.uint8
+    image = any_task.colorize(label)
+    assert image.shape == (*SIZE, 3)
+    assert image.dtype == np.uint8
     valid = any_task.compute_valid_mask(as_target(label))[0].numpy()
-    np.testing.assert_array_equal(picture.any(-1), valid)
+    np.testing.assert_array_equal(image.any(-1), valid)
     decoded = any_task.decode(logits_of(any_task, 1))[0].numpy()
     layout = decoded if decoded.ndim == 2 else np.moveaxis(decoded, 0, -1)
     assert any_task.colorize(layout.squeeze()).any(-1).all()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_decoded_predictions_are_what_the_metric_takes(any_task, draw_label, rng, protocol):
+def test_metrics_accept_decoded_predictions(any_task, draw_label, rng, protocol):
     target = as_target(draw_label(any_task, SIZE, rng)).repeat_interleave(2, 0)
     metric = any_task.make_metric(protocol)
     metric.update(any_task.decode(logits_of(any_task)), target)
@@ -117,7 +117,7 @@ def test_decoded_predictions_are_what_the_metric_takes(any_task, draw_label, rng
 
 
 def scored(task, protocol, logits, label) -> dict[str, float]:
-    """The values that weights are chosen by and that Delta_m reads."""
+    """Compute the values that select the best weights and that Delta_m compares."""
     final = task.make_final_metric(protocol)
     metrics = [task.make_metric(protocol), *([] if final is None else [final])]
     values = {}
@@ -131,21 +131,21 @@ def scored(task, protocol, logits, label) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_primary_metric_points_where_the_task_says(any_task, draw_label, rng, protocol):
-    """Logits that say the label score better than logits that say the opposite."""
+def test_direction_of_the_primary_metric(any_task, draw_label, rng, protocol):
+    """Correct logits have better scores than logits with the opposite sign."""
     label = as_target(draw_label(any_task, SIZE, rng, void=0.0))
     if label.is_floating_point():
-        right = label
+        correct = label
     elif any_task.channels == 1:
-        right = 20.0 * (2.0 * label.unsqueeze(1) - 1)
+        correct = 20.0 * (2.0 * label.unsqueeze(1) - 1)
     else:
-        right = 20.0 * torch.nn.functional.one_hot(label.long()).permute(0, 3, 1, 2)
-    values = [scored(any_task, protocol, logits, label) for logits in (right, -right)]
-    better, worse = values if any_task.higher_is_better else values[::-1]
-    assert all(better[name] > worse[name] for name in better)
+        correct = 20.0 * torch.nn.functional.one_hot(label.long()).permute(0, 3, 1, 2)
+    values = [scored(any_task, protocol, logits, label) for logits in (correct, -correct)]
+    higher, lower = values if any_task.higher_is_better else values[::-1]
+    assert all(higher[name] > lower[name] for name in higher)
 
 
-def test_a_step_against_the_gradient_lowers_the_loss(any_task, draw_label, rng):
+def test_gradient_step_decreases_the_loss(any_task, draw_label, rng):
     target = as_target(draw_label(any_task, SIZE, rng))
     logits = logits_of(any_task, 1).requires_grad_()
     loss = any_task.compute_loss(logits, target)
@@ -160,17 +160,17 @@ def test_a_step_against_the_gradient_lowers_the_loss(any_task, draw_label, rng):
         *(("depth", 1), ("classification", 1), ("binary", 1), ("regression", 1), ("direction", 1)),
     ],
 )
-def test_usual_loss_weights(make_task, name, weight):
+def test_default_loss_weights(make_task, name, weight):
     assert make_task(name).default_loss_weight == weight
 
 
-def test_saliency_reports_what_its_protocol_reports(make_task):
+def test_primary_metric_of_saliency_depends_on_protocol(make_task):
     task = make_task("saliency")
     assert [task.get_primary_metric(protocol) for protocol in PROTOCOLS] == ["mIoU", "maxF"]
 
 
-def test_edges_are_published_by_dataset_and_protocol(make_task):
-    """NYUD-v2's maps are regions under `modern`, whose boundary is up to a pixel away."""
+def test_edge_options_reach_the_metric(make_task):
+    """`modern` reads the maps of NYUD-v2 as regions, whose boundary is up to one pixel away."""
     label = torch.zeros(1, 20, 20, dtype=torch.uint8)
     label[0, :, 9:] = 1
     boundary = torch.zeros(1, 20, 20)
@@ -179,7 +179,7 @@ def test_edges_are_published_by_dataset_and_protocol(make_task):
         metric = make_task("edge", region_label_protocols=["modern"]).make_final_metric(protocol)
         assert metric.compute_image.regions is regions
         metric.update(boundary, label)
-        # The outer pixels of a line fade under `modern`.
+        # `modern` fades the pixels of the line near the image border.
         assert (metric.compute_dict()["odsF"] > 90) is regions
     assert (
         make_task("edge", max_distance=0.011).make_final_metric("survey").compute_image.max_distance
@@ -189,16 +189,16 @@ def test_edges_are_published_by_dataset_and_protocol(make_task):
 
 
 def test_decoded_values(make_task):
-    one = torch.tensor([[[[0.0]], [[3.0]], [[4.0]]]])
-    assert make_task("semseg").decode(one).tolist() == [[[2]]]
+    logits = torch.tensor([[[[0.0]], [[3.0]], [[4.0]]]])
+    assert make_task("semseg").decode(logits).tolist() == [[[2]]]
     torch.testing.assert_close(
-        make_task("normals").decode(one).flatten(), torch.tensor([0.0, 0.6, 0.8])
+        make_task("normals").decode(logits).flatten(), torch.tensor([0.0, 0.6, 0.8])
     )
-    assert make_task("edge").decode(one[:, :1]).tolist() == [[[0.5]]]
-    assert make_task("depth").decode(one[:, 1:2]).tolist() == [[[[3.0]]]]
+    assert make_task("edge").decode(logits[:, :1]).tolist() == [[[0.5]]]
+    assert make_task("depth").decode(logits[:, 1:2]).tolist() == [[[[3.0]]]]
 
 
-def test_options_reach_the_loss(make_task, draw_label, rng):
+def test_loss_options_change_the_loss(make_task, draw_label, rng):
     label = as_target(draw_label(make_task("normals"), SIZE, rng))
     logits = torch.randn(1, 3, *SIZE)
     elements, pixels, cosine = (
@@ -219,7 +219,7 @@ def test_options_reach_the_loss(make_task, draw_label, rng):
     ("name", "options", "message"),
     [
         ("semseg", {"class_names": []}, "semseg.class_names"),
-        ("semseg", {"class_names": ["a", "a"]}, "class_names: 'a' is named twice"),
+        ("semseg", {"class_names": ["a", "a"]}, "class_names: 'a' occurs twice"),
         ("semseg", {"class_names": [str(i) for i in range(256)]}, "at most 255 items"),
         (
             "classification",
@@ -235,30 +235,30 @@ def test_options_reach_the_loss(make_task, draw_label, rng):
         ("depth", {"channel": 2}, "channel: unknown key"),
     ],
 )
-def test_options_that_make_no_sense(make_task, name, options, message):
+def test_invalid_options_raise_an_error(make_task, name, options, message):
     with pytest.raises(ConfigError, match=message):
         make_task(name, **options)
 
 
-def test_own_colours_and_palette(make_task):
+def test_custom_class_colors(make_task):
     task = make_task(
         "classification", class_names=["sea", "land"], colors=[(0, 0, 255), (0, 255, 0)]
     )
-    picture = task.colorize(np.array([[0, 1, IGNORE_INDEX]], np.uint8))
-    assert picture.tolist() == [[[0, 0, 255], [0, 255, 0], [0, 0, 0]]]
+    image = task.colorize(np.array([[0, 1, IGNORE_INDEX]], np.uint8))
+    assert image.tolist() == [[[0, 0, 255], [0, 255, 0], [0, 0, 0]]]
 
 
-def test_pictures_say_near_and_far_and_up(make_task):
+def test_colors_of_near_depth_floors_and_salient_pixels(make_task):
     near, far = make_task("depth").colorize(np.float32([[0.2, 9.8]]))[0].astype(int)
     assert near.sum() > far.sum() + 100
     floor = make_task("normals").colorize(np.float32([[[0, -1, 0]]]))[0, 0].astype(int)
     assert floor.argmax() == 1
-    no, yes = make_task("saliency").colorize(np.float32([[0, 1]]))[0].astype(int)
-    assert yes.sum() > no.sum() + 300
+    negative, positive = make_task("saliency").colorize(np.float32([[0, 1]]))[0].astype(int)
+    assert positive.sum() > negative.sum() + 300
 
 
 def perfect_logits(task: Task, label: np.ndarray) -> torch.Tensor:
-    """Logits that decode to a label without void."""
+    """Return logits that decode to a label map without ignored pixels."""
     target = as_target(label)
     if target.is_floating_point():
         return target
@@ -267,21 +267,21 @@ def perfect_logits(task: Task, label: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("zoom", [1.0, 2.0])
-def test_unwarping_undoes_what_warping_does_to_labels(any_task, draw_label, rng, flip, zoom):
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_inverse_transform_logits_inverts_transform_label(any_task, draw_label, rng, flip, scale):
     label = draw_label(any_task, SIZE, rng, void=0)
     warped = any_task.transform_label(
-        label, GeometricTransform((0, 0, *SIZE), SIZE, zoom, flip=flip)
+        label, GeometricTransform((0, 0, *SIZE), SIZE, scale, flip=flip)
     )
-    back = any_task.decode(
-        any_task.inverse_transform_logits(perfect_logits(any_task, warped), zoom, flip)
+    restored = any_task.decode(
+        any_task.inverse_transform_logits(perfect_logits(any_task, warped), scale, flip)
     )
-    straight = any_task.decode(perfect_logits(any_task, label))
-    torch.testing.assert_close(back, straight)
+    expected = any_task.decode(perfect_logits(any_task, label))
+    torch.testing.assert_close(restored, expected)
 
 
 class Materials(Classification):
-    """What a user writes for a task of their own."""
+    """Custom task."""
 
     default_loss_weight: ClassVar[float] = 3.0
 
@@ -290,7 +290,7 @@ class Materials(Classification):
         super().__init__(name, class_names=names)
 
 
-def test_an_own_task_is_a_few_lines(monkeypatch):
+def test_custom_task_is_created_by_name(monkeypatch):
     module = ModuleType("toybox")
     module.Materials = Materials
     monkeypatch.setitem(sys.modules, "toybox", module)
