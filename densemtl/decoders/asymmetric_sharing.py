@@ -75,7 +75,14 @@ class AsymmetricSharing(PerTaskNetworks):
             )
 
     def forward(self, image: Tensor) -> Predictions:
-        """Predict all tasks; see `Decoder.forward`."""
+        """Predict all tasks.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
+
+        Returns:
+            Logits of all tasks at the resolution of the features.
+        """
         pyramids = {task: backbone(image) for task, backbone in self.backbones.items()}
         mixed = dict(pyramids)
         for reader, mixer in self.mixers.items():

@@ -110,7 +110,15 @@ class SharedBackboneDecoder(Decoder):
         self.shared_features = SharedFeatures()
 
     def forward(self, image: Tensor) -> Predictions:
-        """Predict all tasks; see `Decoder.forward`."""
+        """Predict all tasks.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
+
+        Returns:
+            Logits of all tasks at the resolution of the features, and auxiliary logits and losses
+            of the decoder.
+        """
         return self.decode_features(self.shared_features(self.backbone(image)))
 
     @abstractmethod

@@ -56,7 +56,15 @@ class CrossStitch(StageExchangeNetworks):
         )
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
-        """Mix the features by the cross-stitch unit of a stage; see the base class."""
+        """Mix the features of all tasks by the cross-stitch unit of a stage (eq. 1).
+
+        Args:
+            level: `STEM_LEVEL` for the output of the stem, i + 1 for the output of stage i.
+            features: one map (B, C, H, W) per task, in the order of tasks.
+
+        Returns:
+            One map of the same shape per task; the output of the stem is returned unchanged.
+        """
         if level == STEM_LEVEL:
             return features
         unit = self.units[level - 1][..., None, None]

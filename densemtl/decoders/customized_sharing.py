@@ -56,7 +56,14 @@ class CustomizedSharing(PerTaskNetworks):
         self.mixers = nn.ModuleDict({task.name: PyramidMixer(widths, shares) for task in tasks})
 
     def forward(self, image: Tensor) -> Predictions:
-        """Predict all tasks; see `Decoder.forward`."""
+        """Predict all tasks.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
+
+        Returns:
+            Logits of all tasks at the resolution of the features.
+        """
         shared = self.shared_features(self.shared_backbone(image))
         final = {}
         for task, head in self.heads.items():
@@ -82,7 +89,12 @@ class CustomizedSharing(PerTaskNetworks):
         }
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return the shared backbone, the network of each task, and the mixers as fusion."""
+        """Return all parameters by group.
+
+        Returns:
+            {group: parameters}; one backbone is shared, the other backbones and the heads belong to
+            their tasks, and the mixers are fusion parameters.
+        """
         return {SHARED: list(self.shared_backbone.parameters()), **super().parameter_groups()}
 
     def fusion_parameters(self) -> list[nn.Parameter]:

@@ -64,7 +64,7 @@ class MixtureOfExperts(SharedBackboneDecoder):
         self.heads = make_heads(make_head, spec, tasks)
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """Mix experts at every level and predict each task; see the base class.
+        """Mix the experts at every level and predict each task.
 
         Args:
             features: maps (B, C_l, H_l, W_l) of the levels, finest first.
@@ -124,10 +124,11 @@ class MixtureOfExperts(SharedBackboneDecoder):
         return {**mean_gates, **entropies}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return all parameters by group; see `Decoder.parameter_groups`.
+        """Return all parameters by group.
 
-        Experts that read the stream of a task belong to the task, all others are shared. Gates are
-        fusion parameters.
+        Returns:
+            {group: parameters}; experts that read the stream of a task belong to the task, all
+            other experts and the backbone are shared, and gates are fusion parameters.
         """
         head_parameters = {task: list(head.parameters()) for task, head in self.heads.items()}
         groups = {SHARED: list(self.backbone.parameters()), **head_parameters, FUSION: []}

@@ -40,10 +40,21 @@ class HardSharing(SharedBackboneDecoder):
         self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """Predict each task with its head; see `SharedBackboneDecoder.decode_features`."""
+        """Predict each task with its head.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Logits of all tasks at the resolution of the features.
+        """
         return Predictions({task: head(features) for task, head in self.heads.items()})
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return the backbone as shared parameters, and the head of each task."""
+        """Return all parameters by group.
+
+        Returns:
+            {group: parameters}; the backbone is shared, and each head belongs to its task.
+        """
         head_parameters = {task: list(head.parameters()) for task, head in self.heads.items()}
         return {SHARED: list(self.backbone.parameters()), **head_parameters}

@@ -69,7 +69,14 @@ class MTAN(Decoder):
         self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
     def forward(self, image: Tensor) -> Predictions:
-        """Predict all tasks; see `Decoder.forward`."""
+        """Predict all tasks.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
+
+        Returns:
+            Logits of all tasks at the resolution of the features.
+        """
         stages = self._share_features(self._run_stages(image))
         final = {}
         for task, head in self.heads.items():
@@ -127,7 +134,12 @@ class MTAN(Decoder):
         return {"attention": SharingWeights(self.task_names, stages, weights)}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return backbone and refinement as shared, attention and head of each task."""
+        """Return all parameters by group.
+
+        Returns:
+            {group: parameters}; backbone and refinement are shared, and attention modules and heads
+            belong to their tasks.
+        """
         task_parameters = {
             task: [*self.attention[task].parameters(), *self.heads[task].parameters()]
             for task in self.task_names

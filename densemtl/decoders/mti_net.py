@@ -138,10 +138,11 @@ class MTINet(SharedBackboneDecoder):
         return {task: module(features[task]) for task, module in modules.items()}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return all parameters by group; see `Decoder.parameter_groups`.
+        """Return all parameters by group.
 
-        The backbone and its feature pyramid are shared, feature propagation and distillation are
-        fusion, and all other parameters belong to one task.
+        Returns:
+            {group: parameters}; the backbone and its feature pyramid are shared, feature
+            propagation and distillation are fusion, and all others belong to one task.
         """
         task_parameters: dict[str, list[nn.Parameter]] = {}
         for part in (*self.initial_features, *self.initial_heads, self.heads):

@@ -71,14 +71,22 @@ class NDDRCNN(StageExchangeNetworks):
         )
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
-        """Fuse the features by the NDDR layers of a level; see the base class."""
+        """Fuse the features of all tasks by the NDDR layers of a level.
+
+        Args:
+            level: `STEM_LEVEL` for the output of the stem, i + 1 for the output of stage i.
+            features: one map (B, C, H, W) per task, in the order of tasks.
+
+        Returns:
+            One map of the same shape per task.
+        """
         joined = torch.cat(features, dim=1)
         reductions = self.layers[level]
         assert isinstance(reductions, nn.ModuleList)
         return [reduce(joined) for reduce in reductions]
 
     def decode_pyramids(self, pyramids: list[list[Tensor]]) -> dict[str, Tensor]:
-        """Predict each task, after the shortcut to its last level if enabled; see the base class.
+        """Apply the shortcuts, if enabled, and predict each task from its feature pyramid.
 
         Args:
             pyramids: one list of maps (B, C_l, H_l, W_l), finest first, per task; with shortcuts,

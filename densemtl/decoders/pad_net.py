@@ -101,10 +101,11 @@ class PADNet(SharedBackboneDecoder):
         return features[-1] if self.mix is None else self.mix(features)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return all parameters by group; see `Decoder.parameter_groups`.
+        """Return all parameters by group.
 
-        The backbone and the fusion of its levels are shared, distillation is fusion, and all other
-        parameters belong to one task.
+        Returns:
+            {group: parameters}; the backbone and the fusion of its levels are shared, distillation
+            is fusion, and all others belong to one task.
         """
         shared = list(self.backbone.parameters())
         shared += [] if self.mix is None else list(self.mix.parameters())

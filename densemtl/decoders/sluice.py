@@ -89,10 +89,10 @@ class Sluice(StageExchangeNetworks):
         self._orthogonality_terms: list[Tensor] = []
 
     def forward(self, image: Tensor) -> Predictions:
-        """Predict all tasks; see `Decoder.forward`.
+        """Predict all tasks.
 
         Args:
-            image: normalized RGB images (B, 3, H, W).
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
 
         Returns:
             Logits of all tasks at the resolution of the features, and the orthogonality loss in
@@ -107,7 +107,15 @@ class Sluice(StageExchangeNetworks):
         return Predictions(final, aux_losses={"orthogonality": penalty})
 
     def exchange(self, level: int, features: list[Tensor]) -> list[Tensor]:
-        """Mix the subspaces of all tasks by the alpha matrix of a stage; see the base class."""
+        """Mix the subspaces of all tasks by the alpha matrix of a stage.
+
+        Args:
+            level: `STEM_LEVEL` for the output of the stem, i + 1 for the output of stage i.
+            features: one map (B, C, H, W) per task, in the order of tasks.
+
+        Returns:
+            One map of the same shape per task; the output of the stem is returned unchanged.
+        """
         if level == STEM_LEVEL:
             return features
         if self.training and self.orthogonality > 0:

@@ -72,7 +72,14 @@ class StageExchangeNetworks(PerTaskNetworks):
         """
 
     def forward(self, image: Tensor) -> Predictions:
-        """Predict all tasks; see `Decoder.forward`."""
+        """Predict all tasks.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
+
+        Returns:
+            Logits of all tasks at the resolution of the features.
+        """
         networks = self._list_backbones()
         states = self._exchange_states(
             STEM_LEVEL, [network.run_stem(image) for network in networks]

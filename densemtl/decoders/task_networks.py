@@ -61,7 +61,12 @@ class PerTaskNetworks(Decoder):
             module.load_state_dict({name[len(prefix) :]: value for name, value in tensors.items()})
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Return backbone and head of each task, and the fusion parameters; none are shared."""
+        """Return all parameters by group.
+
+        Returns:
+            {group: parameters}; backbones and heads belong to their tasks, all others are fusion
+            parameters.
+        """
         task_parameters = {
             task: [*self.backbones[task].parameters(), *self.heads[task].parameters()]
             for task in self.task_names
