@@ -1,1 +1,1 @@
-"""Read and write files: atomic writes, arrays, images, label formats."""
+"""Readers and writers of files: atomic writes, arrays, images, label formats."""

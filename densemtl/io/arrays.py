@@ -1,13 +1,13 @@
-"""From files to arrays, with one clear error naming the file for everything that can be wrong.
+"""Readers of arrays from images (PNG, JPEG), NumPy files and MATLAB files (v5, and v7.3 as HDF5).
 
-Pictures (PNG, JPEG), NumPy files and MATLAB files of either kind (v5, and v7.3, which is HDF5).
+If a file is broken, they raise a `DataError` of one line that names the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -17,14 +17,23 @@ from densemtl.errors import DataError
 from densemtl.io import images
 from densemtl.io.images import REDOWNLOAD_HINT
 
+T = TypeVar("T")
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 SUPPORTED_SUFFIXES = (".npy", ".png", ".mat", ".jpg", ".jpeg")
-"""File types that hold images and labels; of two files of one name the earlier here counts."""
+"""File types of images and labels. If two files have the same stem, the first type here is used."""
 
 
 def index_by_stem(folder: Path) -> dict[str, Path]:
-    """{name without suffix: file} of the images or labels in a folder; empty if there is none."""
+    """Find the images or labels in a folder.
+
+    Args:
+        folder: folder to list; hidden files and files of unknown types are skipped.
+
+    Returns:
+        {name without suffix: file}, sorted by name; empty if there is no such folder.
+    """
     if not folder.is_dir():
         return {}
     files = [file for file in folder.iterdir() if not file.name.startswith(".")]
@@ -34,10 +43,16 @@ def index_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def read_split_list(file: Path) -> list[str]:
-    """The image names of a split list, one a line; blank lines do not count.
+    """Read the image ids of a split list.
+
+    Args:
+        file: UTF-8 text file with one image id per line; blank lines are skipped.
+
+    Returns:
+        The image ids, in order.
 
     Raises:
-        DataError: the list is missing, empty, or names an image twice.
+        DataError: if the list is missing, empty, or lists an image twice.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -45,18 +60,25 @@ def read_split_list(file: Path) -> list[str]:
         raise DataError(f"{file}: cannot read the split list ({_format_reason(error)})") from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
-        raise DataError(f"{file}: the split list is empty; it needs one image name a line")
+        raise DataError(f"{file}: the split list is empty; it needs one image id per line")
     if len(set(ids)) < len(ids):
-        twice = next(name for i, name in enumerate(ids) if name in ids[:i])
-        raise DataError(f"{file}: the split list names {twice!r} twice; each image must be new")
+        duplicate = next(name for i, name in enumerate(ids) if name in ids[:i])
+        raise DataError(f"{file}: the split list contains {duplicate!r} twice; remove one")
     return ids
 
 
 def read_image(file: Path) -> NDArray[np.uint8]:
-    """HxWx3 uint8 RGB from a picture, or a float (0..1) or uint8 array, channels last or first.
+    """Read an RGB image.
+
+    Args:
+        file: image file, or .npy or .mat file with a uint8 or float (0..1) array, channels last or
+            first.
+
+    Returns:
+        uint8 RGB image, shape (H, W, 3).
 
     Raises:
-        DataError: missing, truncated or corrupt, or no image.
+        DataError: if the file is missing, truncated, corrupt or no image.
     """
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return _decode_file(file, cv2.IMREAD_COLOR)
@@ -64,35 +86,47 @@ def read_image(file: Path) -> NDArray[np.uint8]:
 
 
 def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
-    """A uint8 or float (0..1) array, channels last or first -> HxWx3 uint8 RGB.
+    """Convert an array to an RGB image.
 
     Args:
-        array: any array.
-        source: named in errors.
+        array: uint8 or float (0..1) array, channels last or first.
+        source: file or name for error messages.
+
+    Returns:
+        uint8 RGB image, shape (H, W, 3).
 
     Raises:
-        DataError: no image.
+        DataError: if the array has another shape, type or range.
+
+    Example:
+        >>> to_image(np.full((3, 4, 5), 0.2), "photo").shape
+        (4, 5, 3)
     """
     array = to_channels_last(array)
     if array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise DataError(f"{source}: an image needs 3 channels, this array is {array.shape}")
+        raise DataError(f"{source}: an image needs 3 channels, this array has shape {array.shape}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
         actual = _format_value_range(array)
-        raise DataError(f"{source}: an image is uint8, or float from 0 to 1; this is {actual}")
+        raise DataError(f"{source}: an image must be uint8, or float from 0 to 1; this is {actual}")
     return np.round(255 * array).astype(np.uint8)
 
 
 def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
-    """The array that a file holds: a picture as it is (colour as RGB), .npy, or a .mat variable.
+    """Read an array from an image, .npy or .mat file.
 
     Args:
-        file: its suffix names the format.
-        key: the variable of a .mat file; by default its only one.
+        file: file whose suffix defines the format.
+        key: variable of a .mat file; by default the only one.
+
+    Returns:
+        The array. Images keep their type (8 or 16 bits) and are gray (H, W), palette indices (H, W)
+        or RGB (H, W, 3).
 
     Raises:
-        DataError: missing, truncated or corrupt, of an unknown format, or without that variable.
+        DataError: if the file is missing, truncated or corrupt, has an unknown format, or does not
+            contain the variable.
     """
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
@@ -102,15 +136,21 @@ def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
     if suffix == ".mat":
         return _select_variable(read_mat(file), key, file)
     raise DataError(
-        f"{file}: unknown file type {suffix!r}; known are {', '.join(SUPPORTED_SUFFIXES)}"
+        f"{file}: unknown file type {suffix!r}; use one of {', '.join(SUPPORTED_SUFFIXES)}"
     )
 
 
 def read_mat(file: Path) -> dict[str, Any]:
-    """{name: variable} of a MATLAB file, v5 by scipy or v7.3 by h5py, in MATLAB's axis order.
+    """Read all variables of a MATLAB file.
+
+    Args:
+        file: .mat file of version 5, read by scipy, or 7.3, read by h5py.
+
+    Returns:
+        {name: variable}, with axes in MATLAB's order.
 
     Raises:
-        DataError: missing, truncated or corrupt.
+        DataError: if the file is missing, truncated or corrupt.
     """
     try:
         values = _wrap_read_errors(file, lambda: _read_mat_v5(file))
@@ -143,12 +183,29 @@ def _select_variable(values: dict[str, Any], key: str | None, file: Path) -> NDA
     if key is None and len(values) == 1:
         return np.asarray(next(iter(values.values())))
     if key not in values:
-        raise DataError(f"{file}: holds no variable {key!r}, only {', '.join(values) or 'none'}")
+        names = ", ".join(values) or "none"
+        raise DataError(f"{file}: no variable {key!r} in this file, which contains {names}")
     return np.asarray(values[key])
 
 
 def to_channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:
-    """CxHxW -> HxWxC for one or `channels` channels; HxWx1 and 1xHxW -> HxW."""
+    """Move channels to the last axis, and remove the axis of a single channel.
+
+    Args:
+        array: array of shape (H, W), (H, W, C) or (C, H, W).
+        channels: expected C. The first axis is taken as channels if its size is 1 or `channels`
+            and that of the last axis is not.
+
+    Returns:
+        Array of shape (H, W, C), or (H, W) if there is a single channel; arrays of other shapes
+        are unchanged.
+
+    Example:
+        >>> to_channels_last(np.zeros((3, 4, 5))).shape
+        (4, 5, 3)
+        >>> to_channels_last(np.zeros((4, 5, 1))).shape
+        (4, 5)
+    """
     channel_counts = (1, channels)
     if (
         array.ndim == 3
@@ -163,14 +220,12 @@ def _decode_file(file: Path, flags: int) -> NDArray[Any]:
     return images.decode_image(_wrap_read_errors(file, file.read_bytes), flags, file)
 
 
-def _wrap_read_errors(file: Path, reader: Callable[[], Any]) -> Any:
-    """Run a reader; readers of broken files raise nearly anything."""
+def _wrap_read_errors(file: Path, reader: Callable[[], T]) -> T:
+    """Run a reader and convert its exceptions, which are of many types for broken files."""
     try:
         return reader()
     except Exception as error:
-        hint = (
-            "check the data's folder" if isinstance(error, FileNotFoundError) else REDOWNLOAD_HINT
-        )
+        hint = "check the path" if isinstance(error, FileNotFoundError) else REDOWNLOAD_HINT
         raise DataError(f"{file}: cannot be read ({_format_reason(error)}); {hint}") from error
 
 

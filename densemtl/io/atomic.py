@@ -1,4 +1,4 @@
-"""Writing so that a reader, or a run killed at any moment, never sees half a file or folder."""
+"""Atomic writes: readers never see an incomplete file or folder, even if the writer is killed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from densemtl.errors import OutputError
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """A temporary name to write to; takes the file's place when the block ends without error.
+    """Write a file atomically.
+
+    Args:
+        file: file to write; missing folders are created.
+
+    Yields:
+        Path of a temporary file to write to, in the same folder and with the same suffix. It
+        replaces `file` if the block ends without an exception and is deleted otherwise.
 
     Raises:
-        OutputError: a full disk, no permission, a file-system that is read-only ..
+        OutputError: if the file cannot be written: full disk, no permission, read-only file system.
     """
-    # The suffix stays last, since some writers choose the format by it.
+    # The suffix is kept, since some writers choose the format by it.
     tmp_path = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
     with _raise_output_error(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,20 +40,37 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """A JSON file, written whole or not at all."""
+    """Write a JSON file atomically.
+
+    Args:
+        file: file to write.
+        values: content, of types that JSON supports.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
     with atomic_write(file) as tmp_path:
         tmp_path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def atomic_write_dir(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill; takes the place of `folder` when the block ends without error.
+    """Write a folder of files atomically.
 
-    A folder cannot be swapped in one step. `.new` exists only whole, and `.old` only until the
-    swap is over, so at any moment `find_complete_dir` finds a whole one.
+    A folder cannot be replaced in one step. FOLDER.new exists only when it is complete, and
+    FOLDER.old only until the replacement is finished, so that `find_complete_dir` finds a complete
+    folder at any moment.
+
+    Args:
+        folder: folder to write or replace.
+
+    Yields:
+        Path of an empty temporary folder to write to. It replaces `folder` if the block ends
+        without an exception and is deleted otherwise.
 
     Raises:
-        OutputError: as for `atomic_write`.
+        OutputError: if the folder cannot be written: full disk, no permission, read-only file
+            system.
     """
     tmp_path, new, old = (_append_suffix(folder, suffix) for suffix in ("draft", "new", "old"))
     with _raise_output_error(folder):
@@ -61,7 +85,7 @@ def atomic_write_dir(folder: Path) -> Iterator[Path]:
             for file in tmp_path.iterdir():
                 _fsync(file)
             tmp_path.rename(new)
-        finally:  # whose space others may need
+        finally:
             shutil.rmtree(tmp_path, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
@@ -70,20 +94,27 @@ def atomic_write_dir(folder: Path) -> Iterator[Path]:
 
 
 def find_complete_dir(folder: Path) -> Path | None:
-    """Where a whole version of a folder lies, also after a killed swap; None if there is none."""
+    """Find the complete version of a folder, also after a process was killed while replacing it.
+
+    Args:
+        folder: folder that `atomic_write_dir` writes.
+
+    Returns:
+        `folder`, FOLDER.new or FOLDER.old; None if none of them exists.
+    """
     candidates = (folder, _append_suffix(folder, "new"), _append_suffix(folder, "old"))
     return next((candidate for candidate in candidates if candidate.is_dir()), None)
 
 
 @contextmanager
 def _raise_output_error(path: Path) -> Iterator[None]:
-    """What the operating system refuses, in one line that names the file or folder."""
+    """Convert an OSError to an error of one line that names the file or folder."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
-            f"{path}: cannot be written ({reason}); what was there before is whole"
+            f"{path}: cannot be written ({reason}); its previous content is intact"
         ) from error
 
 

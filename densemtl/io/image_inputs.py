@@ -1,4 +1,4 @@
-"""Images in whatever form people have them -> HxWx3 uint8 RGB."""
+"""Conversion of paths, PIL images, arrays and tensors to uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,27 @@ from densemtl.io import arrays
 from densemtl.types import RGBImage
 
 ImageInput: TypeAlias = str | Path | Pillow.Image | NDArray[Any] | Tensor
-"""A file, a PIL image, or an array or tensor: HxWx3 or 3xHxW, uint8 or float from 0 to 1."""
+"""Path, PIL image, or array or tensor of shape (H, W, 3) or (3, H, W), uint8 or float (0..1)."""
 
 
 def to_rgb_array(image: ImageInput) -> RGBImage:
-    """Any of the forms -> HxWx3 uint8 RGB.
+    """Convert an image to a uint8 RGB array.
+
+    Args:
+        image: path, PIL image, or array or tensor of shape (H, W, 3) or (3, H, W), uint8 or float
+            from 0 to 1. Files are rotated according to EXIF.
+
+    Returns:
+        uint8 RGB array of shape (H, W, 3).
 
     Raises:
-        DataError: not one image, or a file that is missing, corrupt or of an unknown format.
+        DataError: if the input is not a single image, or if the file is missing, corrupt or of an
+            unknown format.
+
+    Example:
+        >>> import torch
+        >>> to_rgb_array(torch.rand(3, 4, 6)).shape
+        (4, 6, 3)
     """
     if isinstance(image, str | Path):
         return _read_file(Path(image))
@@ -34,18 +47,20 @@ def to_rgb_array(image: ImageInput) -> RGBImage:
         image = (values.float() if values.is_floating_point() else values).numpy()
     if not isinstance(image, np.ndarray):
         kind = type(image).__name__
-        raise DataError(f"image: a path, PIL image, array or tensor is needed, not a {kind}")
+        raise DataError(f"image: must be a path, PIL image, array or tensor, not {kind}")
     if image.ndim == 4:
-        raise DataError(f"image: an array of shape {image.shape} holds several: give list(array)")
+        raise DataError(
+            f"image: an array of shape {image.shape} contains several images; pass list(array)"
+        )
     return arrays.to_image(image, "image")
 
 
 def _read_file(file: Path) -> RGBImage:
-    """What datasets read, and whatever else Pillow can."""
+    """Read a file of a type that datasets support, or of any other type that Pillow supports."""
     if file.suffix.lower() in arrays.SUPPORTED_SUFFIXES or not file.is_file():
         return arrays.read_image(file)
     try:
-        with Pillow.open(file) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except Exception as error:  # Pillow's readers of broken files raise nearly anything
+        with Pillow.open(file) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # For broken files, Pillow raises exceptions of many types.
         raise DataError(f"{file}: cannot be read as an image ({error})") from error

@@ -1,4 +1,7 @@
-"""From arrays as archives store them to a `Sample`'s targets, with every value checked."""
+"""Decoders from stored label arrays to labels in the layout of `Sample`, which check all values.
+
+Ignored pixels are 255 in integer maps and NaN in float maps.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from densemtl.types import IGNORE_INDEX
 AxisDirection = Literal["right", "left", "down", "up", "forward", "backward"]
 
 AxisConvention = tuple[AxisDirection, AxisDirection, AxisDirection]
-"""The direction in which each of three channels grows."""
+"""Direction in which each of three channels increases."""
 
 CAMERA_AXES: AxisConvention = ("right", "down", "forward")
+"""Camera axes: x right, y down, z forward."""
 
 _AXIS_INDEX_AND_SIGN: dict[AxisDirection, tuple[int, int]] = {
     "right": (0, 1),
@@ -30,26 +34,34 @@ _AXIS_INDEX_AND_SIGN: dict[AxisDirection, tuple[int, int]] = {
     "backward": (2, -1),
 }
 
-
 _UNKNOWN_ID = -1
 
 
 def decode_classes(
     array: NDArray[Any], id_to_class: Mapping[int, int], file: Path
 ) -> NDArray[np.uint8]:
-    """HxW ids of an archive -> HxW uint8 classes.
+    """Map stored ids to classes.
 
     Args:
-        array: whole numbers of any type.
-        id_to_class: {id in the archive: class, or 255 for void}.
-        file: named in errors.
+        array: whole numbers of any type, shape (H, W).
+        id_to_class: {stored id: class, or 255 for ignored pixels}.
+        file: file name for error messages.
+
+    Returns:
+        uint8 classes, shape (H, W).
 
     Raises:
-        DataError: not a map of whole numbers, or an id that `id_to_class` lacks.
+        DataError: if the array is no map of whole numbers, or has an id that is not in
+            `id_to_class`.
+
+    Example:
+        >>> ids = np.array([[0, 1], [2, 2]])
+        >>> decode_classes(ids, {0: 255, 1: 0, 2: 1}, Path("0001.png")).tolist()
+        [[255, 0], [1, 1]]
     """
     plane = _require_2d(array, "class ids", file)
     if plane.dtype.kind == "f" and not np.array_equal(plane, np.rint(plane)):
-        raise DataError(f"{file}: class ids must be whole numbers, these are not")
+        raise DataError(f"{file}: class ids must be whole numbers, but the map has fractions")
     if plane.dtype == np.uint8:
         return _map_uint8_ids(plane, id_to_class, file)
     low, high = min(id_to_class), max(id_to_class)
@@ -66,52 +78,66 @@ def decode_classes(
 def _map_uint8_ids(
     ids: NDArray[np.uint8], id_to_class: Mapping[int, int], file: Path
 ) -> NDArray[np.uint8]:
-    """The same of ids of 8 bits, by tables of all that there can be."""
+    """Map uint8 ids to classes by tables of all 256 values."""
     table, is_known = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
     for key in id_to_class.keys() & range(256):
         table[key], is_known[key] = id_to_class[key], 1
     unknown = cv2.LUT(ids, is_known) == 0
     if unknown.any():
         raise _make_unknown_id_error(ids[unknown][0], id_to_class, file)
-    return cv2.LUT(ids, table)
+    classes: NDArray[np.uint8] = cv2.LUT(ids, table)
+    return classes
 
 
 def _make_unknown_id_error(
     unknown_id: Any, id_to_class: Mapping[int, int], file: Path
 ) -> DataError:
     id_range = f"{min(id_to_class)}..{max(id_to_class)}"
-    return DataError(f"{file}: class id {unknown_id} is not among the known ids of {id_range}")
+    return DataError(
+        f"{file}: class id {unknown_id} is not among the known ids of {id_range}; check the number"
+        " of classes and the ids to ignore"
+    )
 
 
 def decode_depth(
     array: NDArray[Any], file: Path, *, meters_per_step: float = 1e-3, max_depth: float = 100.0
 ) -> NDArray[np.float32]:
-    """HxW depth -> float32 metres with NaN where unknown (0 or NaN).
+    """Convert stored depth to meters.
 
     Args:
-        array: float metres, or integers counted in `meters_per_step`.
-        file: named in errors.
-        meters_per_step: metres one step of an integer map stands for.
-        max_depth: metres beyond which a value must be a mistake.
+        array: floats in meters, or integers in steps of `meters_per_step`; shape (H, W). 0 and NaN
+            mark unknown depth.
+        file: file name for error messages.
+        meters_per_step: meters per step of an integer map.
+        max_depth: maximum valid depth in meters.
+
+    Returns:
+        float32 depth in meters, shape (H, W), NaN where unknown.
 
     Raises:
-        DataError: 8 bits, no valid pixel, or values that are negative, infinite or too large.
+        DataError: if the map has 8 bits or no valid pixel, or a value is negative, infinite or
+            too large.
+
+    Example:
+        >>> millimeters = np.array([[0, 2000]], np.uint16)
+        >>> decode_depth(millimeters, Path("0001.png")).tolist()
+        [[nan, 2.0]]
     """
     plane = _require_2d(array, "depth", file)
     if plane.dtype == np.uint8:
-        raise DataError(f"{file}: depth of 8 bits has no unit; save 16-bit millimetres or metres")
-    metres = plane.astype(np.float32)
+        raise DataError(f"{file}: 8-bit depth has no unit; save 16-bit millimeters or meters")
+    depth = plane.astype(np.float32)
     if plane.dtype.kind in "iu":
-        metres *= np.float32(meters_per_step)
-    if np.isinf(metres).any() or (metres < 0).any():
+        depth *= np.float32(meters_per_step)
+    if np.isinf(depth).any() or (depth < 0).any():
         raise DataError(f"{file}: infinite or negative depth; unknown depth must be 0 or NaN")
-    metres[metres == 0] = np.nan
-    if np.isnan(metres).all():
-        raise DataError(f"{file}: not one pixel has a depth, all are 0 or NaN; remove the file")
-    if np.nanmax(metres) > max_depth:
-        far = f"{np.nanmax(metres):g} m is beyond {max_depth:g} m"
-        raise DataError(f"{file}: depth of {far}; floats must be metres, integers millimetres")
-    return metres
+    depth[depth == 0] = np.nan
+    if np.isnan(depth).all():
+        raise DataError(f"{file}: no pixel has a depth, all are 0 or NaN; remove the file")
+    if np.nanmax(depth) > max_depth:
+        far = f"{np.nanmax(depth):g} m exceeds {max_depth:g} m"
+        raise DataError(f"{file}: depth of {far}; floats must be meters, integers millimeters")
+    return depth
 
 
 def decode_numbers(
@@ -122,26 +148,35 @@ def decode_numbers(
     scale: float = 1.0,
     ignore_values: Sequence[int] = (),
 ) -> NDArray[np.float32]:
-    """Stored numbers -> HxW, or HxWxC for several channels, float32 with NaN for void.
+    """Convert stored numbers to floats.
 
     Args:
-        array: channels last or first; NaN is void too.
-        channels: C.
-        file: named in errors.
-        scale: what the numbers are multiplied by.
-        ignore_values: stored numbers that mark void, in any channel.
+        array: numbers, channels last or first; NaN marks ignored pixels.
+        channels: number of channels C.
+        file: file name for error messages.
+        scale: factor by which the numbers are multiplied.
+        ignore_values: stored values of ignored pixels, compared in each channel.
+
+    Returns:
+        float32 values, shape (H, W) for one channel, otherwise (H, W, C); NaN where ignored.
 
     Raises:
-        DataError: another number of channels, or infinite values.
+        DataError: if the number of channels differs, or a value is infinite.
+
+    Example:
+        >>> stored = np.array([[250, 65535]], np.uint16)
+        >>> file = Path("height/0001.png")
+        >>> decode_numbers(stored, 1, file, scale=0.5, ignore_values=[65535]).tolist()
+        [[125.0, nan]]
     """
     stored = to_channels_last(array, channels)
-    inside = (channels,) if channels > 1 else ()
-    wrong = stored.ndim != 2 + len(inside) or stored.shape[2:] != inside
+    channel_shape = (channels,) if channels > 1 else ()
+    wrong = stored.ndim != 2 + len(channel_shape) or stored.shape[2:] != channel_shape
     if wrong or stored.dtype.kind not in "iufb":
-        raise DataError(f"{file}: needs {channels} channels, found {array.dtype} {array.shape}")
+        raise _make_channels_error(array, channels, file)
     values = stored.astype(np.float32) * np.float32(scale)
     if np.isinf(values).any():
-        raise DataError(f"{file}: infinite values; pixels without a label must be NaN")
+        raise DataError(f"{file}: infinite values; ignored pixels must be NaN")
     values[np.isin(stored, ignore_values)] = np.nan
     return values
 
@@ -151,61 +186,81 @@ def decode_normals(
     file: Path,
     axes: AxisConvention = CAMERA_AXES,
 ) -> NDArray[np.float32]:
-    """Stored normals -> HxWx3 float32 of length 1 in camera axes, NaN where invalid.
+    """Convert stored normals to unit vectors in camera axes.
 
     Args:
-        array: three channels, stored as `decode_unit_vectors` says.
-        file: named in errors.
-        axes: the direction in which each stored channel grows.
+        array: three channels, encoded as in `decode_unit_vectors`.
+        file: file name for error messages.
+        axes: direction in which each stored channel increases.
+
+    Returns:
+        float32 unit vectors in camera axes, shape (H, W, 3), NaN where invalid.
 
     Raises:
-        DataError: not three channels, values beyond -1..1, surfaces that face away, or axes of
-            which two are one.
+        DataError: if there are not three channels, values are outside -1..1, surfaces face away
+            from the camera, or two of `axes` are on the same line.
+
+    Example:
+        >>> stored = np.full((1, 1, 3), [0.0, 0.0, 1.0])  # z toward the camera
+        >>> axes = ("right", "up", "backward")
+        >>> decode_normals(stored, Path("0001.npy"), axes).tolist()
+        [[[0.0, 0.0, -1.0]]]
     """
     if len({_AXIS_INDEX_AND_SIGN[axis][0] for axis in axes}) < len(axes):
-        raise DataError(f"data.normals_axes: {', '.join(axes)} leave one axis out; name each once")
+        raise DataError(
+            f"data.normals_axes: {', '.join(axes)} omit one axis; use each of right/left, down/up"
+            " and forward/backward once"
+        )
     vectors = decode_unit_vectors(array, 3, file)
     normals = vectors if axes == CAMERA_AXES else cv2.transform(vectors, _make_axis_rotation(axes))
-    depthwards = normals[..., 2]
-    if np.nansum(depthwards) > _MAX_MEAN_Z * np.isfinite(depthwards).sum():
-        raise DataError(f"{file}: these surfaces face away from the camera; set data.normals_axes")
+    z = normals[..., 2]
+    if np.nansum(z) > _MAX_MEAN_Z * np.isfinite(z).sum():
+        raise DataError(f"{file}: the surfaces face away from the camera; set data.normals_axes")
     return normals
 
 
 def _make_axis_rotation(axes: AxisConvention) -> NDArray[np.float32]:
-    """3x3, from stored to camera axes."""
-    turn = np.zeros((3, 3), np.float32)
+    """Return the 3x3 matrix from stored axes to camera axes."""
+    rotation = np.zeros((3, 3), np.float32)
     for channel, axis in enumerate(axes):
-        to, sign = _AXIS_INDEX_AND_SIGN[axis]
-        turn[to, channel] = sign
-    return turn
+        index, sign = _AXIS_INDEX_AND_SIGN[axis]
+        rotation[index, channel] = sign
+    return rotation
 
 
 _MAX_MEAN_Z = 0.3
-"""Mean z that visible surfaces cannot have, even a floor seen by a camera that looks up."""
+"""Maximum mean z. Visible surfaces have a smaller one, even a floor seen by a tilted camera."""
 
 
 def decode_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArray[np.float32]:
-    """Stored directions -> HxWxC float32 of length 1, NaN where invalid.
+    """Convert stored directions to unit vectors.
 
     Args:
-        array: channels last or first; floats in -1..1, or integers for which 0 is -1 and the
-            type's largest value 1. A vector far from length 1 is invalid: all zeros, be it of
-            floats or of integers.
-        channels: C.
-        file: named in errors.
+        array: channels last or first; floats from -1 to 1, or integers where 0 is -1 and the
+            maximum of the type is 1. Vectors whose length is far from 1 are invalid, for example
+            those whose stored components are all 0.
+        channels: number of channels C.
+        file: file name for error messages.
+
+    Returns:
+        float32 unit vectors, shape (H, W, C), NaN where invalid.
 
     Raises:
-        DataError: another number of channels, or values beyond -1..1.
+        DataError: if the number of channels differs, or a value is outside -1..1.
+
+    Example:
+        >>> stored = np.array([[[0, 0], [0.6, 0.8]]])
+        >>> decode_unit_vectors(stored, 2, Path("flow.npy")).round(2).tolist()[0][0]
+        [nan, nan]
     """
     stored = to_channels_last(array, channels)
     if stored.ndim != 3 or stored.shape[2] != channels or stored.dtype.kind not in "iufb":
-        raise DataError(f"{file}: needs {channels} channels, found {array.dtype} {array.shape}")
+        raise _make_channels_error(array, channels, file)
     vectors = stored.astype(np.float32)
     if stored.dtype.kind in "iu":
         vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1
     elif _find_largest_component(vectors) > _MAX_COMPONENT:
-        raise DataError(f"{file}: components must lie in -1..1, some do not")
+        raise DataError(f"{file}: components must be in -1..1, but some are not")
     length = cv2.sqrt(cv2.transform(vectors * vectors, np.ones((1, channels), np.float32)))
     length[~((length > 0.5) & (length < (1 + np.sqrt(channels)) / 2))] = np.nan
     np.divide(vectors, length[..., None], out=vectors)
@@ -213,34 +268,46 @@ def decode_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArr
 
 
 _MAX_COMPONENT = 1.01
+"""Maximum absolute value of a component, with a tolerance for rounding."""
 
 
 def _find_largest_component(vectors: NDArray[np.float32]) -> float:
-    """The largest size of a finite component; the finite are picked only where one is not."""
+    """Return the largest absolute value of finite components.
+
+    If all are within `_MAX_COMPONENT`, that limit is returned: the usual case needs no masking.
+    """
     if max(-vectors.min(initial=0), vectors.max(initial=0)) <= _MAX_COMPONENT:
         return _MAX_COMPONENT
     return float(np.abs(vectors[np.isfinite(vectors)]).max(initial=0))
 
 
 def decode_probabilities(array: NDArray[Any], file: Path) -> NDArray[np.float32]:
-    """One number a pixel -> HxW float32 in 0..1.
+    """Convert stored probabilities to floats.
 
     Args:
-        array: integers of 8 or 16 bits, whose largest value is 1, or floats from 0 to 1.
-        file: named in errors.
+        array: integers of 8 or 16 bits, whose maximum stands for 1, or floats from 0 to 1; shape
+            (H, W).
+        file: file name for error messages.
+
+    Returns:
+        float32 probabilities from 0 to 1, shape (H, W).
 
     Raises:
-        DataError: more than one channel, or out of range.
+        DataError: if there is more than one channel, or a value is out of range.
+
+    Example:
+        >>> decode_probabilities(np.array([[0, 255]], np.uint8), Path("a.png")).tolist()
+        [[0.0, 1.0]]
     """
     plane = to_channels_last(array)
     if plane.ndim != 2 or not plane.size or plane.dtype.kind not in "buif":
-        raise DataError(f"{file}: needs one number a pixel, this is {array.dtype} {array.shape}")
+        raise DataError(f"{file}: needs one number per pixel, found {array.dtype} {array.shape}")
     if plane.dtype in (np.uint8, np.uint16):
         return (plane / np.iinfo(plane.dtype).max).astype(np.float32)
     values = plane.astype(np.float32)
     if plane.dtype.kind not in "bf" or not ((values >= 0) & (values <= 1)).all():
         raise DataError(
-            f"{file}: probabilities are floats from 0 to 1, or of 8 or 16 bits; this is "
+            f"{file}: probabilities must be floats from 0 to 1, or 8-bit or 16-bit integers; found "
             f"{plane.dtype} from {plane.min()} to {plane.max()}"
         )
     return values
@@ -253,25 +320,33 @@ def decode_binary(
     max_value: int | None = None,
     ignore_values: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
-    """HxW map of shares of a whole -> uint8 1 above a half, else 0, void 255.
+    """Convert a stored binary or soft map to 0 and 1, by a threshold at half the maximum.
 
     Args:
-        array: numbers from 0 to `max_value`.
-        file: named in errors.
+        array: numbers from 0 to `max_value`, shape (H, W).
+        file: file name for error messages.
         max_value: 1 or 255; by default 255 if any value is above 1.
-        ignore_values: stored values that mark void.
+        ignore_values: stored values of ignored pixels.
+
+    Returns:
+        uint8 map of shape (H, W): 1 above half of `max_value`, otherwise 0; 255 where ignored.
 
     Raises:
-        DataError: not one channel, or values outside 0..full.
+        DataError: if there is more than one channel, or a value is outside 0..`max_value`.
+
+    Example:
+        >>> stored = np.array([[0, 128, 255]], np.uint8)
+        >>> decode_binary(stored, Path("0001.png"), ignore_values=[128]).tolist()
+        [[0, 255, 1]]
     """
     plane = _require_2d(array, "a binary map", file)
     masked = np.isin(plane, ignore_values) if ignore_values else None
-    rest = plane if masked is None else plane[~masked]
-    low, high = (rest.min(), rest.max()) if rest.size else (0, 0)
-    whole = max_value or (1 if high <= 1 else 255)
-    if not (low >= 0 and high <= whole):
-        raise DataError(f"{file}: a binary map holds 0..{whole} here, found {low} to {high}")
-    binary = (plane > whole / 2).view(np.uint8)
+    valid = plane if masked is None else plane[~masked]
+    low, high = (valid.min(), valid.max()) if valid.size else (0, 0)
+    maximum = max_value or (1 if high <= 1 else 255)
+    if not (low >= 0 and high <= maximum):
+        raise DataError(f"{file}: a binary map must be in 0..{maximum} here, found {low} to {high}")
+    binary = (plane > maximum / 2).view(np.uint8)
     if masked is not None:
         binary[masked] = IGNORE_INDEX
     return binary
@@ -281,6 +356,11 @@ def _require_2d(array: NDArray[Any], description: str, file: Path) -> NDArray[An
     plane = to_channels_last(array)
     if plane.ndim != 2 or plane.size == 0 or plane.dtype.kind not in "iufb":
         raise DataError(
-            f"{file}: {description} need one number a pixel, found {array.dtype} {array.shape}"
+            f"{file}: {description} must have one number per pixel, found {array.dtype}"
+            f" {array.shape}"
         )
     return plane
+
+
+def _make_channels_error(array: NDArray[Any], channels: int, file: Path) -> DataError:
+    return DataError(f"{file}: needs {channels} channels, found {array.dtype} {array.shape}")

@@ -1,4 +1,4 @@
-"""Images and videos that people give as files, folders or patterns."""
+"""Lists of images and videos from files, folders and glob patterns."""
 
 from __future__ import annotations
 
@@ -13,19 +13,31 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 
 def find_images(path: Path) -> list[Path]:
-    """An image, or all images of a folder or a pattern (`**` too) in order of their names.
+    """Find the images of a path.
+
+    Args:
+        path: image file, folder, or glob pattern, which may contain `**`.
+
+    Returns:
+        The image files, sorted by path.
 
     Raises:
-        DataError: nothing there that could be an image.
+        DataError: if there is no image.
     """
     return _glob_files(path, IMAGE_SUFFIXES)
 
 
 def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Images and videos of files, folders and patterns.
+    """Find the images and videos of several paths.
+
+    Args:
+        paths: files, folders and glob patterns.
+
+    Returns:
+        The image files and the video files, in the order of the paths and then by name.
 
     Raises:
-        DataError: a path with nothing that could be either.
+        DataError: if a path has neither images nor videos.
     """
     files = [
         file for path in paths for file in _glob_files(path, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
@@ -35,10 +47,18 @@ def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def assign_output_names(files: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
-    """{name: file} so that each gets its own FOLDER/NAMESUFFIX; names are numbered where alike.
+    """Assign distinct names to output files FOLDER/NAMESUFFIX.
+
+    Args:
+        files: input files.
+        folder: folder of the outputs.
+        suffix: suffix of the outputs.
+
+    Returns:
+        {name: input file}. Names are the stems of the files, with a number if they are equal.
 
     Raises:
-        DataError: a picture would replace one of the files that were given.
+        DataError: if an output would replace one of the input files.
     """
     named: dict[str, Path] = {}
     for file in files:
@@ -53,12 +73,12 @@ def assign_output_names(files: Sequence[Path], folder: Path, suffix: str) -> dic
 
 
 def _glob_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    hint = f"known are {', '.join(suffixes)}"
+    hint = f"use {', '.join(suffixes)}"
     if not path.exists() and not has_magic(str(path)):
-        raise DataError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder; check the path")
     if path.is_file():
         if path.suffix.lower() not in suffixes:
-            raise DataError(f"{path}: an unknown kind of file; {hint}")
+            raise DataError(f"{path}: unknown file type; {hint}")
         return [path]
     anchor = Path(path.anchor)
     inside = path.iterdir() if path.is_dir() else anchor.glob(str(path.relative_to(anchor)))

@@ -1,4 +1,4 @@
-"""Killed at any moment, a reader finds a whole file or folder: the old one or the new one."""
+"""If a writer is killed at any moment, a reader finds the complete old or new file or folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from densemtl.io.atomic import atomic_write, atomic_write_dir, find_complete_dir
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Error that simulates the end of the process."""
 
 
-def in_a_process_that_dies(work) -> None:
-    """Run in a child that ends without any clean-up, as SIGKILL does."""
+def run_in_killed_process(work) -> None:
+    """Run a function in a child process that ends without clean-up, as after SIGKILL."""
     child = os.fork()
     if child == 0:
         try:
@@ -27,26 +27,26 @@ def in_a_process_that_dies(work) -> None:
     os.waitpid(child, 0)
 
 
-def test_a_file_is_replaced_when_the_block_ends(tmp_path):
+def test_file_is_replaced_at_the_end_of_the_block(tmp_path):
     file = tmp_path / "deep" / "a.txt"
     for text in ("first", "second"):
-        with atomic_write(file) as draft:
-            assert draft.suffix == ".txt"
-            draft.write_text(text)
+        with atomic_write(file) as tmp_file:
+            assert tmp_file.suffix == ".txt"
+            tmp_file.write_text(text)
             assert not file.exists() or file.read_text() == "first"
         assert file.read_text() == text
     assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("before", [None, "old"])
-def test_an_error_in_the_middle_leaves_the_old_file_and_no_draft(tmp_path, before):
+def test_exception_while_writing_keeps_the_old_file_only(tmp_path, before):
     file = tmp_path / "a.txt"
     if before:
         file.write_text(before)
 
     def fail():
-        with atomic_write(file) as draft:
-            draft.write_text("ne")
+        with atomic_write(file) as tmp_file:
+            tmp_file.write_text("ne")
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -54,20 +54,20 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_no_draft(tmp_path, befor
     assert [entry.read_text() for entry in tmp_path.iterdir()] == ([before] if before else [])
 
 
-def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path):
+def test_kill_while_writing_keeps_the_old_file(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("old")
 
     def die():
-        with atomic_write(file) as draft:
-            draft.write_text("ne")
+        with atomic_write(file) as tmp_file:
+            tmp_file.write_text("ne")
             os._exit(1)
 
-    in_a_process_that_dies(die)
+    run_in_killed_process(die)
     assert file.read_text() == "old"
 
 
-def test_what_is_no_json_leaves_the_old_file(tmp_path):
+def test_values_that_json_does_not_support_keep_the_old_file(tmp_path):
     file = tmp_path / "a.json"
     write_json(file, {"a": [1, 2.5, None]})
     with pytest.raises(TypeError):
@@ -77,23 +77,23 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
 
 
 def write_folder(folder: Path, text: str) -> None:
-    with atomic_write_dir(folder) as draft:
-        assert list(draft.iterdir()) == []
-        (draft / "one").write_text(text)
-        (draft / "two").write_text(text)
+    with atomic_write_dir(folder) as tmp_folder:
+        assert list(tmp_folder.iterdir()) == []
+        (tmp_folder / "one").write_text(text)
+        (tmp_folder / "two").write_text(text)
 
 
 def read_folder(folder: Path) -> str | None:
-    """The text of both files, which must be of the same version."""
-    whole = find_complete_dir(folder)
-    if whole is None:
+    """Return the text of both files, which must be of the same version."""
+    complete = find_complete_dir(folder)
+    if complete is None:
         return None
-    one, two = ((whole / name).read_text() for name in ("one", "two"))
+    one, two = ((complete / name).read_text() for name in ("one", "two"))
     assert one == two
     return one
 
 
-def test_a_folder_is_replaced_when_the_block_ends(tmp_path):
+def test_folder_is_replaced_at_the_end_of_the_block(tmp_path):
     folder = tmp_path / "run" / "last"
     assert find_complete_dir(folder) is None
     for text in ("first", "second", "third"):
@@ -103,16 +103,16 @@ def test_a_folder_is_replaced_when_the_block_ends(tmp_path):
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_kill_while_filling_leaves_the_old_folder(tmp_path):
+def test_kill_while_writing_keeps_the_old_folder(tmp_path):
     folder = tmp_path / "last"
     write_folder(folder, "old")
 
     def die():
-        with atomic_write_dir(folder) as draft:
-            (draft / "one").write_text("new")
+        with atomic_write_dir(folder) as tmp_folder:
+            (tmp_folder / "one").write_text("new")
             os._exit(1)
 
-    in_a_process_that_dies(die)
+    run_in_killed_process(die)
     assert read_folder(folder) == "old"
     write_folder(folder, "newer")
     assert read_folder(folder) == "newer"
@@ -121,8 +121,8 @@ def test_a_kill_while_filling_leaves_the_old_folder(tmp_path):
 
 @pytest.mark.parametrize("before", [None, "old"])
 @pytest.mark.parametrize("renames", range(3))
-def test_a_kill_during_the_swap_loses_neither_version(tmp_path, monkeypatch, before, renames):
-    """Every rename but the first `renames` is the one at which the process dies."""
+def test_kill_during_the_replacement_keeps_one_version(tmp_path, monkeypatch, before, renames):
+    """The process dies at the rename after the first `renames` ones."""
     folder = tmp_path / "last"
     if before:
         write_folder(folder, before)
@@ -149,21 +149,21 @@ def test_a_kill_during_the_swap_loses_neither_version(tmp_path, monkeypatch, bef
 
 
 @pytest.mark.parametrize("writer", [atomic_write, atomic_write_dir])
-def test_what_cannot_be_written_is_one_line(tmp_path, writer):
+def test_unwritable_path_is_an_error_of_one_line(tmp_path, writer):
     (tmp_path / "file").write_text("in the way")
-    told = r"file/new: cannot be written \((Not a directory|File exists)\)"
-    with pytest.raises(OutputError, match=told) as error, writer(tmp_path / "file" / "new"):
+    message = r"file/new: cannot be written \((Not a directory|File exists)\)"
+    with pytest.raises(OutputError, match=message) as error, writer(tmp_path / "file" / "new"):
         pass
     assert "\n" not in str(error.value)
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_an_error_while_filling_leaves_no_draft(tmp_path):
+def test_exception_while_writing_keeps_the_old_folder_only(tmp_path):
     write_folder(tmp_path / "last", "old")
 
     def fail():
-        with atomic_write_dir(tmp_path / "last") as draft:
-            (draft / "one").write_text("new")
+        with atomic_write_dir(tmp_path / "last") as tmp_folder:
+            (tmp_folder / "one").write_text("new")
             raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match=r"last: cannot be written \(No space left on device\)"):

@@ -1,4 +1,4 @@
-"""Images of every form become the same picture."""
+"""Paths, PIL images, arrays and tensors of an image are converted to the same array."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from densemtl.io.image_inputs import to_rgb_array
 PICTURE: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 
 
-def test_every_form_is_the_same_picture(tmp_path: Path) -> None:
+def test_all_input_types_give_the_same_image(tmp_path: Path) -> None:
     for suffix in ("png", "bmp", "tiff", "webp"):
         Image.fromarray(PICTURE).save(tmp_path / f"a.{suffix}", lossless=True)
     np.save(tmp_path / "a.npy", PICTURE)
@@ -40,37 +40,37 @@ def test_every_form_is_the_same_picture(tmp_path: Path) -> None:
         np.testing.assert_array_equal(picture, PICTURE)
 
 
-def test_bfloat16_and_other_modes() -> None:
+def test_bfloat16_tensors_and_pil_modes() -> None:
     white = torch.ones(3, 4, 5, dtype=torch.bfloat16)
     assert (to_rgb_array(white) == 255).all()
     assert to_rgb_array(Image.new("L", (5, 4), 7)).shape == (4, 5, 3)
     assert to_rgb_array(Image.new("RGBA", (5, 4), (1, 2, 3, 4)))[0, 0].tolist() == [1, 2, 3]
 
 
-def test_a_photo_lies_as_its_exif_says(tmp_path: Path) -> None:
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.fromarray(PICTURE).save(tmp_path / "a.webp", lossless=True, exif=turned)
+def test_files_are_rotated_according_to_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURE).save(tmp_path / "a.webp", lossless=True, exif=exif)
     np.testing.assert_array_equal(to_rgb_array(tmp_path / "a.webp"), np.rot90(PICTURE, -1))
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "message"),
     [
         (PICTURE[..., :2], "needs 3 channels"),
         (PICTURE.astype(np.float32), "float from 0 to 1; this is float32 from 0"),
-        (PICTURE[None], r"give list\(array\)"),
+        (PICTURE[None], r"pass list\(array\)"),
         (np.zeros((0, 4, 3), np.uint8), "needs 3 channels"),
-        (7, "not a int"),
+        (7, "not int"),
         (Path("nowhere.webp"), r"nowhere\.webp"),
     ],
 )
-def test_what_is_no_image_is_told(image: object, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_invalid_image_is_an_error(image: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         to_rgb_array(image)  # type: ignore[arg-type]
 
 
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
+def test_error_names_the_broken_file(tmp_path: Path) -> None:
     (tmp_path / "a.webp").write_bytes(b"RIFF0000WEBPbroken")
     with pytest.raises(DataError, match=r"a\.webp: cannot be read as an image"):
         to_rgb_array(tmp_path / "a.webp")

@@ -1,4 +1,4 @@
-"""From stored values to targets, and what is refused."""
+"""Decoders of label arrays: values of the labels, and errors on invalid input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = Path("some", "file.png")
 IDS = {0: IGNORE_INDEX, 1: 0, 2: 1}
 
 
-def test_classes() -> None:
+def test_decode_classes_maps_ids() -> None:
     stored = np.array([[0, 1, 2]])
     for dtype in (np.uint8, np.int64, np.float32):
         target = label_formats.decode_classes(stored.astype(dtype), IDS, FILE)
@@ -27,65 +27,65 @@ def test_classes() -> None:
 
 
 @pytest.mark.parametrize("bad", [3, 255, 70000, -1, -300])
-def test_class_id_out_of_range(bad: int) -> None:
+def test_class_id_out_of_range_is_an_error(bad: int) -> None:
     with pytest.raises(DataError, match=rf"file\.png: class id {bad} .* of 0\.\.2"):
         label_formats.decode_classes(np.array([[1, bad]]), IDS, FILE)
 
 
-def test_class_id_in_a_gap() -> None:
+def test_unknown_class_id_within_the_range_is_an_error() -> None:
     with pytest.raises(DataError, match="class id 7 "):
         label_formats.decode_classes(np.array([[7]], np.uint8), {0: 0, 255: IGNORE_INDEX}, FILE)
 
 
 @pytest.mark.parametrize("bad", [np.ones((2, 2)) / 2, np.full((2, 2), np.nan), np.ones((2, 2, 4))])
-def test_no_class_map(bad: np.ndarray) -> None:
+def test_array_that_is_no_class_map_is_an_error(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png"):
         label_formats.decode_classes(bad, IDS, FILE)
 
 
-def test_depth_in_metres_and_millimetres() -> None:
-    metres = label_formats.decode_depth(np.array([[0, 1.5, np.nan]]), FILE)
-    np.testing.assert_array_equal(metres, np.array([[np.nan, 1.5, np.nan]], np.float32))
+def test_decode_depth_in_meters_and_millimeters() -> None:
+    meters = label_formats.decode_depth(np.array([[0, 1.5, np.nan]]), FILE)
+    np.testing.assert_array_equal(meters, np.array([[np.nan, 1.5, np.nan]], np.float32))
     stored = np.array([[0, 1500, 0]], np.uint16)
-    np.testing.assert_allclose(label_formats.decode_depth(stored, FILE), metres)
-    assert metres.dtype == np.float32
+    np.testing.assert_allclose(label_formats.decode_depth(stored, FILE), meters)
+    assert meters.dtype == np.float32
 
 
 @pytest.mark.parametrize(
     ("bad", "word"),
     [
-        (np.full((2, 2), np.nan), "not one pixel"),
-        (np.zeros((2, 2)), "not one pixel"),
+        (np.full((2, 2), np.nan), "no pixel has a depth"),
+        (np.zeros((2, 2)), "no pixel has a depth"),
         (np.array([[1.0, np.inf]]), "infinite or negative"),
         (np.array([[1.0, -2.0]]), "infinite or negative"),
         (np.array([[1.0, 1500.0]]), "1500 m"),
-        (np.ones((2, 2), np.uint8), "8 bits"),
-        (np.ones((2, 2, 2)), "one number a pixel"),
+        (np.ones((2, 2), np.uint8), "8-bit depth"),
+        (np.ones((2, 2, 2)), "one number per pixel"),
     ],
 )
-def test_bad_depth(bad: np.ndarray, word: str) -> None:
+def test_invalid_depth_is_an_error(bad: np.ndarray, word: str) -> None:
     with pytest.raises(DataError, match=rf"file\.png.*{word}"):
         label_formats.decode_depth(bad, FILE)
 
 
 def facing(size: tuple[int, int] = (4, 5)) -> np.ndarray:
-    """Unit vectors around (0.6, 0, -0.8)."""
+    """Return a map of the unit vector (0.6, 0, -0.8)."""
     return np.broadcast_to(np.array([0.6, 0.0, -0.8]), (*size, 3)).copy()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("void", [0, "middle"])
-def test_normals_from_integers(dtype: type, void: object) -> None:
-    top = np.iinfo(dtype).max
-    stored = np.rint((facing() + 1) * top / 2).astype(dtype)
-    stored[0, 0] = top // 2 + 1 if void == "middle" else 0
+@pytest.mark.parametrize("invalid", [0, "middle"])
+def test_decode_normals_from_integers(dtype: type, invalid: object) -> None:
+    maximum = np.iinfo(dtype).max
+    stored = np.rint((facing() + 1) * maximum / 2).astype(dtype)
+    stored[0, 0] = maximum // 2 + 1 if invalid == "middle" else 0
     normals = label_formats.decode_normals(stored, FILE)
     assert np.isnan(normals[0, 0]).all()
-    np.testing.assert_allclose(normals[1:], facing()[1:], atol=2 / top)
+    np.testing.assert_allclose(normals[1:], facing()[1:], atol=2 / maximum)
     np.testing.assert_allclose(np.linalg.norm(normals[1:], axis=-1), 1, rtol=1e-6)
 
 
-def test_normals_from_floats_of_either_order() -> None:
+def test_decode_normals_from_floats_channels_last_or_first() -> None:
     stored = 0.97 * facing()
     stored[0, 0] = 0
     stored[0, 1] = np.nan
@@ -95,8 +95,8 @@ def test_normals_from_floats_of_either_order() -> None:
         np.testing.assert_allclose(normals[1:], facing()[1:], rtol=1e-6)
 
 
-def test_normals_in_other_axes() -> None:
-    """A floor, a wall to the left and one ahead, stored as left, forward, up."""
+def test_decode_normals_converts_other_axes() -> None:
+    """A floor, a wall on the left and a wall in front, stored in the axes left, forward, up."""
     camera = np.array([[[0, -1, 0], [1, 0, 0], [0, 0, -1]]], np.float32)
     stored = np.array([[[0, 0, 1], [-1, 0, 0], [0, -1, 0]]], np.float32)
     np.testing.assert_array_equal(
@@ -104,25 +104,25 @@ def test_normals_in_other_axes() -> None:
     )
 
 
-def test_axes_that_leave_one_out_are_told() -> None:
-    with pytest.raises(DataError, match=r"data\.normals_axes: right, left, forward leave one"):
+def test_incomplete_axes_are_an_error() -> None:
+    with pytest.raises(DataError, match=r"data\.normals_axes: right, left, forward omit one"):
         label_formats.decode_normals(
             np.zeros((2, 2, 3), np.float32), FILE, ("right", "left", "forward")
         )
 
 
-def test_surfaces_that_face_away_are_refused() -> None:
+def test_normals_that_face_away_are_an_error() -> None:
     with pytest.raises(DataError, match=r"file\.png.*face away.*normals_axes"):
         label_formats.decode_normals(-facing(), FILE)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 5)), np.zeros((4, 5, 4)), 5 * facing()])
-def test_bad_normals(bad: np.ndarray) -> None:
+def test_invalid_normals_are_an_error(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png"):
         label_formats.decode_normals(bad, FILE)
 
 
-def test_binary_counts_from_a_half_of_the_whole() -> None:
+def test_decode_binary_thresholds_at_half_of_the_maximum() -> None:
     np.testing.assert_array_equal(
         label_formats.decode_binary(np.array([[0, 0.4, 0.6, 1]]), FILE), [[0, 0, 1, 1]]
     )
@@ -134,19 +134,19 @@ def test_binary_counts_from_a_half_of_the_whole() -> None:
     )
 
 
-def test_a_nearly_black_picture_is_no_map_of_ones() -> None:
+def test_decode_binary_with_given_maximum_of_a_dark_map() -> None:
     dark = np.array([[0, 1, 1]], np.uint8)
     assert label_formats.decode_binary(dark, FILE).sum() == 2
     assert label_formats.decode_binary(dark, FILE, max_value=255).sum() == 0
 
 
 @pytest.mark.parametrize("bad", [np.array([[-1.0]]), np.array([[300.0]]), np.array([[np.nan]])])
-def test_bad_binary(bad: np.ndarray) -> None:
+def test_invalid_binary_map_is_an_error(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png: a binary map"):
         label_formats.decode_binary(bad, FILE)
 
 
-def test_numbers() -> None:
+def test_decode_numbers_scales_and_ignores() -> None:
     stored = np.array([[1, 65535]], np.uint16)
     values = label_formats.decode_numbers(stored, 1, FILE, scale=0.01, ignore_values=(65535,))
     np.testing.assert_allclose(values, np.array([[0.01, np.nan]]), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Which files are shown, and where their pictures go."""
+"""Lists of images and videos, and the names of their outputs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folders_give_their_images_and_videos_in_order(folder: Path) -> None:
+def test_folders_give_sorted_images_and_videos(folder: Path) -> None:
     images, videos = find_media([folder])
     assert [file.name for file in images] == ["a.PNG", "b.jpg"]
     assert videos == [folder / "film.mp4"]
     assert [file.name for file in find_images(folder)] == ["a.PNG", "b.jpg"]
 
 
-def test_patterns_reach_into_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glob_patterns_match_in_subfolders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_media([folder / "**/*.png"])[0] == [folder / "deep/er/c.png"]
     monkeypatch.chdir(folder)
     images, videos = find_media([Path("*.jp*g"), Path("f*"), Path("a.PNG")])
@@ -39,10 +39,10 @@ def test_patterns_reach_into_folders(folder: Path, monkeypatch: pytest.MonkeyPat
         ("empty", "nothing to show in this folder or pattern"),
         ("*.gif", "nothing to show in this folder or pattern"),
         ("nowhere.jpg", "no such file or folder"),
-        ("notes.txt", "an unknown kind of file; known are .jpg"),
+        ("notes.txt", "unknown file type; use .jpg"),
     ],
 )
-def test_where_nothing_can_be_shown_one_line_tells(folder: Path, name: str, message: str) -> None:
+def test_path_without_media_is_an_error_of_one_line(folder: Path, name: str, message: str) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match=message) as caught:
         find_media([folder / name])
@@ -50,14 +50,14 @@ def test_where_nothing_can_be_shown_one_line_tells(folder: Path, name: str, mess
     assert str(folder / name) in str(caught.value)
 
 
-def test_files_named_alike_get_places_of_their_own() -> None:
+def test_output_names_of_files_with_equal_stems_are_distinct() -> None:
     files = [Path("x/a.jpg"), Path("y/a.jpg"), Path("a_2.png"), Path("a.png")]
-    placed = assign_output_names(files, Path("out"), ".png")
-    assert sorted(placed.values()) == sorted(files)
-    assert list(placed) == ["a", "a_2", "a_2_2", "a_3"]
+    names = assign_output_names(files, Path("out"), ".png")
+    assert sorted(names.values()) == sorted(files)
+    assert list(names) == ["a", "a_2", "a_2_2", "a_3"]
 
 
-def test_what_was_given_is_never_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_never_replace_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     photo = Path("deep/er/c.png")
     with pytest.raises(DataError, match="the output would replace it; choose another --output"):
