@@ -1,4 +1,4 @@
-"""An architecture of one's own: every task chooses its channels of one shared pyramid."""
+"""Custom decoder: each task weighs the channels of one shared feature pyramid."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from densemtl.types import SHARED, Predictions, SharingWeights
 
 
 class ChannelGating(SharedBackboneDecoder):
-    """Hard sharing, but a task weighs each channel by a number in 0..1 that it learns.
+    """Hard sharing with a learned gate in [0, 1] per task and channel.
 
     Args:
-        make_backbone: makes the one backbone.
-        make_head: makes each task's head.
-        tasks: the run's.
-        initial_gate: weight of every channel at the start, in 0..1.
+        make_backbone: function that creates the shared backbone.
+        make_head: function that creates the head of a task.
+        tasks: tasks of the run.
+        initial_gate: initial value of all gates, in (0, 1).
     """
 
     def __init__(
@@ -31,44 +31,58 @@ class ChannelGating(SharedBackboneDecoder):
         initial_gate: float = 0.9,
     ) -> None:
         super().__init__(make_backbone, tasks)
-        spec = self.backbone.feature_info
+        feature_info = self.backbone.feature_info
         logit = torch.logit(torch.tensor(initial_gate)).item()
         self.gates = nn.ModuleDict(
             {
                 task.name: nn.ParameterList(
-                    torch.full((1, width, 1, 1), logit) for width in spec.channels
+                    torch.full((1, width, 1, 1), logit) for width in feature_info.channels
                 )
                 for task in tasks
             }
         )
-        self.heads = make_heads(make_head, spec, tasks)
+        self.heads = make_heads(make_head, feature_info, tasks)
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
-        """The pyramid, finest first -> logits at feature size."""
+        """Compute the logits of all tasks.
+
+        Args:
+            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
+
+        Returns:
+            Logits at the resolution of the features.
+        """
         return Predictions(
             {task: head(self._gate_features(task, features)) for task, head in self.heads.items()}
         )
 
     def _gate_features(self, task: str, features: list[Tensor]) -> list[Tensor]:
-        weights = self._get_gates(task)
-        return [weight * each for weight, each in zip(weights, features, strict=True)]
+        gates = self._compute_gates(task)
+        return [gate * feature for gate, feature in zip(gates, features, strict=True)]
 
-    def _get_gates(self, task: str) -> list[Tensor]:
+    def _compute_gates(self, task: str) -> list[Tensor]:
         return [logits.sigmoid() for logits in self.gates[task].parameters()]
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """The backbone is shared; a task's choice and head are its own."""
-        own = {
+        """Return the parameters of the shared backbone, and of the gates and head of each task."""
+        task_parameters = {
             task: [*self.gates[task].parameters(), *head.parameters()]
             for task, head in self.heads.items()
         }
-        return {SHARED: list(self.backbone.parameters()), **own}
+        return {SHARED: list(self.backbone.parameters()), **task_parameters}
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """Mean weight of each level's channels, which the run logs and draws."""
+        """Return the mean gate of each task and level, which the run logs and plots.
+
+        Args:
+            image: images (B, 3, H, W); the gates do not depend on them.
+
+        Returns:
+            Mean gates of all tasks (rows) and levels (columns).
+        """
         levels = tuple(f"level {index}" for index in range(len(self.backbone.feature_info)))
         means = [
-            torch.stack([weight.detach().mean() for weight in self._get_gates(task)])
+            torch.stack([gate.detach().mean() for gate in self._compute_gates(task)])
             for task in self.task_names
         ]
         return {"choice": SharingWeights(self.task_names, levels, torch.stack(means))}

@@ -1,4 +1,4 @@
-"""A balancing rule of one's own: every loss counts by how it stands to its own running mean."""
+"""Custom balancing method: each loss is divided by its running mean."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from densemtl.tasks.base import Task
 
 
 class RunningMean(LossWeighting):
-    """Losses divided by their running means, so that tasks of any unit count alike.
+    """Loss weighting by inverse running means, so that losses of any unit have equal influence.
 
     Args:
-        tasks: the run's.
-        decay: of the running means, in 0..1; the nearer to 1, the longer they remember.
+        tasks: tasks of the run.
+        decay: decay of the running means per step, in [0, 1].
     """
 
     means: Tensor
@@ -24,11 +24,20 @@ class RunningMean(LossWeighting):
     def __init__(self, tasks: Sequence[Task], *, decay: float = 0.9) -> None:
         super().__init__(tasks)
         self.decay = decay
-        # A buffer is saved with every checkpoint, so that a run that was stopped goes on exactly.
+        # Buffers are saved in checkpoints, so that a run that was stopped resumes exactly.
         self.register_buffer("means", torch.zeros(len(tasks)))
 
     def weights(self, losses: Tensor) -> Tensor:
-        """One over the running means; a loss of 0, of a batch without label, leaves its mean."""
-        moved = torch.where(self.means == 0, losses, self.means.lerp(losses, 1 - self.decay))
-        self.means.copy_(torch.where(losses == 0, self.means, moved))
+        """Update the running means and return the loss weights.
+
+        A loss of 0 belongs to a batch without label and does not change its running mean.
+
+        Args:
+            losses: losses of the T tasks, shape (T,).
+
+        Returns:
+            Loss weights, shape (T,).
+        """
+        updated = torch.where(self.means == 0, losses, self.means.lerp(losses, 1 - self.decay))
+        self.means.copy_(torch.where(losses == 0, self.means, updated))
         return 1 / self.means.clamp(min=1e-6)

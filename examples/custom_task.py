@@ -1,4 +1,4 @@
-"""A task of one's own: depth predicted as its logarithm, so that it is never negative."""
+"""Custom task: the network predicts the logarithm of depth, so that depth is always positive."""
 
 from __future__ import annotations
 
@@ -11,19 +11,49 @@ from densemtl.tasks.depth import Depth
 
 
 class LogDepth(Depth):
-    """Logits are log metres: labels, metrics and colours are those of depth."""
+    """Depth estimation with logits in log meters; labels, metrics and colors are those of `Depth`.
+
+    The constructor is that of `Depth`.
+    """
 
     def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean absolute difference of the logarithms over valid pixels."""
+        """Compute the mean absolute difference of the logarithms over valid pixels.
+
+        Args:
+            logits: predicted logarithm of depth in meters, shape (B, 1, H, W).
+            target: depth in meters, same shape; NaN marks ignored pixels.
+
+        Returns:
+            The loss, a scalar.
+        """
         valid = self.compute_valid_mask(target).unsqueeze(1)
-        metres = fill_ignored(target, valid).clamp(min=1e-3)
-        return masked_mean((logits.float() - metres.log()).abs(), valid)
+        meters = fill_ignored(target, valid).clamp(min=1e-3)
+        return masked_mean((logits.float() - meters.log()).abs(), valid)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Bx1xHxW logits -> metres."""
+        """Convert logits to depth.
+
+        Args:
+            logits: logarithm of depth, shape (B, 1, H, W).
+
+        Returns:
+            Depth in meters, same shape.
+        """
         return logits.float().exp()
 
     def inverse_transform_logits(self, logits: Tensor, scale: float, flip: bool) -> Tensor:
-        """What looks nearer by `scale` is that much further away: a sum, in logarithms."""
-        straight = logits.flip(-1) if flip else logits
-        return straight + math.log(scale)
+        """Undo the effect of a zoom and a flip of the image on the logits.
+
+        An object in an image zoomed by `scale` appears closer by this factor, so depth is
+        multiplied by `scale`. In logarithms this is a sum.
+
+        Args:
+            logits: logits of the transformed image, shape (B, 1, H, W).
+            scale: zoom factor of the image.
+            flip: whether the image was flipped horizontally.
+
+        Returns:
+            Logits of the original image, same shape.
+        """
+        unflipped = logits.flip(-1) if flip else logits
+        return unflipped + math.log(scale)

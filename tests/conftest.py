@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, reproducible hypothesis, every task in small."""
+"""Fixtures and settings of all tests: one thread, reproducible hypothesis, small tasks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "regression": {"channels": 2},
     "direction": {"channels": 2},
 }
-"""The six tasks and the four generic kinds, with the options they need."""
+"""The six tasks and the four generic kinds, with their required options."""
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays: no collection need look at it again."""
+    """Exclude the objects of imported modules from garbage collection, as they stay in memory."""
     gc.freeze()
 
 
@@ -56,7 +56,7 @@ def _use_one_thread() -> None:
 
 @pytest.fixture
 def double_precision() -> Iterator[None]:
-    """Networks and random tensors are made in float64; see `exact.py`."""
+    """Create networks and random tensors in float64; see `tests/helpers/exact.py`."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -64,9 +64,9 @@ def double_precision() -> Iterator[None]:
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made but not rendered, which is a third of a small run's time.
+    """Create figures without rendering them, which takes a third of the time of a small run.
 
-    `test_training_curves.py` and `test_a_run_leaves_what_it_promises` render those of a run.
+    `test_training_curves.py` and `test_run_writes_all_files` render the figures of a run.
     """
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: Path(file).touch())
 
@@ -78,7 +78,10 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def make_task() -> Callable[..., Task]:
-    """`make_task("depth", loss="berhu")`: a task by name, its missing options filled in."""
+    """Return a function that creates a task: `make_task("depth", loss="berhu")`.
+
+    Required options that are not given are taken from `TASK_OPTIONS`.
+    """
 
     def make(name: str, **options: Any) -> Task:
         return registry.create("tasks", name, name, options=TASK_OPTIONS[name] | options)
@@ -88,13 +91,16 @@ def make_task() -> Callable[..., Task]:
 
 @pytest.fixture(params=TASK_OPTIONS)
 def any_task(request: pytest.FixtureRequest, make_task: Callable[..., Task]) -> Task:
-    """Each of the six tasks and four kinds in turn."""
+    """Return each of the six tasks and four generic kinds in turn."""
     return make_task(request.param)
 
 
 @pytest.fixture
 def draw_label() -> Callable[..., NDArray[np.generic]]:
-    """`draw_label(task, size, rng, void=.2)`: a random label in a `Sample`'s layout."""
+    """Return a function that draws a random label: `draw_label(task, size, rng, void=0.2)`.
+
+    The label has the layout of `Sample.targets`; `void` is the fraction of ignored pixels.
+    """
 
     def draw(
         task: Task, size: Size, rng: np.random.Generator, void: float = 0.2

@@ -1,4 +1,4 @@
-"""The examples run as their README says, and do what they say."""
+"""Examples: the commands of the README run, and the components behave as documented."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
-def test_every_example_has_its_file_and_its_line() -> None:
+def test_every_example_is_listed_in_the_readme() -> None:
     assert NAMES == ["custom_architecture", "custom_balancing", "custom_dataset", "custom_task"]
-    told = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
-        assert f"[{name}.py]({name}.py)" in told
+        assert f"[{name}.py]({name}.py)" in readme
         assert (EXAMPLES / f"{name}.py").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_and_predicts(name: str, tmp_path: Path) -> None:
+def test_example_trains_and_predicts(name: str, tmp_path: Path) -> None:
     overrides = [*SMALL, *DATA.get(name, ROOMS)]
     experiment = load_experiment(EXAMPLES / f"{name}.yaml", overrides)
     results = train_experiment(experiment, tmp_path, "cpu")
@@ -55,30 +55,30 @@ def test_trains_and_predicts(name: str, tmp_path: Path) -> None:
     assert set(results.tasks) == set(experiment.list_task_names())
     predictor = Predictor.from_run(tmp_path, device="cpu", flip=True, scales=(1, 2))
     maps = predictor(np.zeros((20, 30, 3), np.uint8))
-    assert all(np.isfinite(each).all() for each in maps.values())
+    assert all(np.isfinite(prediction).all() for prediction in maps.values())
     if name == "custom_task":
         assert (maps["depth"] > 0).all()
     if name == "custom_architecture":
-        learnt = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "sharing"]
-        assert any("choice/depth<-level 0" in line for line in learnt)
+        records = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "sharing"]
+        assert any("choice/depth<-level 0" in line for line in records)
         assert load_trained_model(tmp_path, device="cpu").experiment.decoder.options == {
             "initial_gate": 0.8
         }
 
 
-def test_log_depth_by_hand() -> None:
+def test_log_depth_loss_and_decoding_match_manual_values() -> None:
     (_, depth) = build_tasks(load_experiment(EXAMPLES / "custom_task.yaml"))
     target = torch.tensor([2.0, 4.0, float("nan")]).view(1, 1, 1, 3)
-    right = torch.tensor([2.0, 4.0, 1.0]).log().view(1, 1, 1, 3)
-    assert depth.compute_loss(right, target).item() == pytest.approx(0, abs=1e-6)
-    assert depth.compute_loss(right + 0.5, target).item() == pytest.approx(0.5)
-    near = right - torch.tensor(2.0).log()
+    exact = torch.tensor([2.0, 4.0, 1.0]).log().view(1, 1, 1, 3)
+    assert depth.compute_loss(exact, target).item() == pytest.approx(0, abs=1e-6)
+    assert depth.compute_loss(exact + 0.5, target).item() == pytest.approx(0.5)
+    near = exact - torch.tensor(2.0).log()
     torch.testing.assert_close(
-        depth.decode(depth.inverse_transform_logits(near, 2.0, False)), right.exp()
+        depth.decode(depth.inverse_transform_logits(near, 2.0, False)), exact.exp()
     )
 
 
-def test_discs_lie_where_their_distance_is_least() -> None:
+def test_disc_pixels_are_those_closest_to_the_center() -> None:
     dataset = build_dataset(load_experiment(EXAMPLES / "custom_dataset.yaml"), "val")
     sample = dataset[3]
     inside = sample.targets["semseg"] > 0
@@ -87,7 +87,7 @@ def test_discs_lie_where_their_distance_is_least() -> None:
     np.testing.assert_array_equal(sample.image, dataset[3].image)
 
 
-def test_running_means_by_hand() -> None:
+def test_running_means_match_manual_values() -> None:
     experiment = load_experiment(EXAMPLES / "custom_balancing.yaml", ["tasks=[semseg, depth]"])
     balancer = build_balancer(experiment, build_tasks(experiment))
     losses = torch.tensor([4.0, 0.0])
@@ -98,11 +98,11 @@ def test_running_means_by_hand() -> None:
     assert balancer.means[1].item() == pytest.approx(0.5)
 
 
-def test_the_command_of_the_readme(tmp_path: Path) -> None:
+def test_command_of_the_readme_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"}
     command = [sys.executable, "tools/train.py", "examples/custom_balancing.yaml", "--print-config"]
-    done = subprocess.run(
+    completed = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    assert "custom_balancing:RunningMean" in done.stdout
+    assert "custom_balancing:RunningMean" in completed.stdout
     assert importlib.import_module("custom_balancing").RunningMean.__doc__

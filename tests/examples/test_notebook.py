@@ -1,4 +1,4 @@
-"""The quick start runs from top to bottom, and is kept without what a machine has put into it."""
+"""Quick start notebook: it is stored without outputs and runs from top to bottom."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 FILE = Path(__file__).parents[2] / "examples" / "quick_start.ipynb"
 
 
-def test_it_is_kept_without_outputs() -> None:
+def test_notebook_has_no_outputs() -> None:
     cells = [
         cell
         for cell in json.loads(FILE.read_text(encoding="utf-8"))["cells"]
@@ -20,7 +20,7 @@ def test_it_is_kept_without_outputs() -> None:
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
 
 
-def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hint = 'pip install "densemtl[notebook]"'
     nbformat = pytest.importorskip("nbformat", reason=hint)
     nbclient = pytest.importorskip("nbclient", reason=hint)
@@ -32,11 +32,11 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    told = {
+    mime_types = {
         key
         for cell in notebook.cells
         for output in cell.get("outputs", [])
         for key in output.get("data", {})
     }
-    assert {"text/plain", "image/png"} <= told
+    assert {"text/plain", "image/png"} <= mime_types
     assert any("mIoU" in str(cell.get("outputs")) for cell in notebook.cells)

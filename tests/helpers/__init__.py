@@ -1,1 +1,1 @@
-"""What several tests share: tiny experiments, fake data sets, processes of two ranks."""
+"""Helpers of several tests: tiny experiments, fake datasets, processes of two ranks."""

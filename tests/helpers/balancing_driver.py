@@ -1,4 +1,4 @@
-"""Drives a balancing method through one optimizer step, as the training step does."""
+"""Driver that runs a balancing method through one optimizer step, as the training step does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def accumulate(
     model: nn.Module,
     scale: LossScaler | None = None,
 ) -> BalancingOutput:
-    """Accumulate the gradients of some micro-batches, each given by its forward pass."""
+    """Accumulate the gradients of several micro-batches, each given by its forward pass."""
     backward = balancer.start_step(model, scale or LossScaler(UNSCALED, len(forwards)))
     weights = None
     if len(forwards) > 1 and backward.needs_replay:

@@ -1,8 +1,8 @@
-"""Imported before anything large: garbage is collected less often.
+"""Less frequent garbage collection; to be imported before large libraries.
 
-What torch, timm and the rest leave in memory is more than half a million objects, and each full
-collection goes through them all. With Python's own threshold a sixth of the time that imports take
-goes into that.
+torch, timm and other libraries create more than half a million permanent objects, and each full
+garbage collection visits all of them. With Python's default threshold, this takes a sixth of the
+import time.
 """
 
 from __future__ import annotations

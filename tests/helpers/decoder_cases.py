@@ -1,4 +1,4 @@
-"""Architectures and backbones to test, and layers restated for tests of decoders' equations."""
+"""Decoders and backbones to test, and reference implementations of layers in plain torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from densemtl.tasks.base import Task
 ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
 STAGED_ARCHITECTURES = {"cross_stitch", "mtan", "nddr_cnn", "sluice"}
-"""Architectures that run their backbones stage by stage."""
+"""Decoders that run their backbones stage by stage."""
 
 UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
 """Backbones that cannot be split into stages."""
@@ -28,15 +28,15 @@ def build_backbone() -> Backbone:
 
 
 def make_single_task_decoder(decoder: Decoder, task: Task) -> HardSharing:
-    """Return a single-task network with the weights of one of the parallel networks."""
-    alone = HardSharing(build_backbone, LinearHead, [task]).eval()
-    alone.backbone.load_state_dict(decoder.backbones[task.name].state_dict())
-    alone.heads[task.name].load_state_dict(decoder.heads[task.name].state_dict())
-    return alone
+    """Return a single-task decoder with the weights of one of several task networks."""
+    single_task = HardSharing(build_backbone, LinearHead, [task]).eval()
+    single_task.backbone.load_state_dict(decoder.backbones[task.name].state_dict())
+    single_task.heads[task.name].load_state_dict(decoder.heads[task.name].state_dict())
+    return single_task
 
 
 def randomize_batch_norms(decoder: Decoder) -> Decoder:
-    """Draw statistics and affine parameters that are not the identity; switch to eval mode."""
+    """Sample random statistics and affine parameters of batch norms; switch to evaluation mode."""
     for module in decoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -47,12 +47,12 @@ def randomize_batch_norms(decoder: Decoder) -> Decoder:
 
 
 def make_images() -> Tensor:
-    """Return a random 2x3x64x96 batch."""
+    """Return a random batch of shape (2, 3, 64, 96)."""
     return torch.randn(2, 3, 64, 96)
 
 
 def batch_norm(x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
-    """Apply the layer as it is in eval mode."""
+    """Apply the layer as in evaluation mode."""
     scale = layer.weight / (layer.running_var + layer.eps).sqrt()
     centered = x - layer.running_mean[:, None, None]
     return centered * scale[:, None, None] + layer.bias[:, None, None]
@@ -66,7 +66,7 @@ def conv(x: Tensor, layer: nn.Conv2d) -> Tensor:
 def residual(x: Tensor, block: nn.Module) -> Tensor:
     """Apply a residual block layer by layer."""
     out = x
-    for layer in (each for each in block.body.modules() if not list(each.children())):
+    for layer in (module for module in block.body.modules() if not list(module.children())):
         if isinstance(layer, nn.Conv2d):
             out = conv(out, layer)
         elif isinstance(layer, nn.BatchNorm2d):

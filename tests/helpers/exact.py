@@ -1,8 +1,8 @@
-"""Comparisons of two ways to compute one thing, in double precision.
+"""Comparisons of two computations of the same quantity in double precision.
 
-In single precision the two differ by rounding that depends on the CPU: other instructions, other
-kernels, and an untrained network enlarges the difference. In double precision all that stays
-below `TOLERANCE`, and a real difference does not.
+In single precision, rounding differences depend on the instructions and kernels of the CPU, and an
+untrained network amplifies them. In double precision they stay below `TOLERANCE`, whereas real
+differences do not.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-9
-"""Largest difference that is rounding in double precision, relative to the largest value."""
+"""Largest rounding difference in double precision, relative to the largest value."""
 
 SINGLE_TOLERANCE = 8 * torch.finfo(torch.float32).eps
-"""The same where a part is computed in float32 by design: the softmax of gates, losses."""
+"""Likewise if a part is computed in float32 by design, such as the softmax of gates or losses."""
 
 
 def assert_same(found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
-    """Check that two maps are equal but for rounding, relative to the largest value expected."""
+    """Check that two tensors are equal up to rounding, relative to the largest expected value."""
     assert_all_same([found], [expected], tolerance)
 
 
 def assert_all_same(
     found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = TOLERANCE
 ) -> None:
-    """Check that tensors are equal but for rounding, relative to the largest value of them all.
+    """Check that tensors are equal up to rounding, relative to the largest value of all tensors.
 
-    For gradients, some of which may be nothing but rounding (of a bias before a normalization).
-    Integers, such as the number of batches that a normalization has seen, must be equal.
+    This suits gradients, some of which may consist of rounding errors only (of a bias before a
+    normalization). Integers, such as the number of batches in a normalization, must be equal.
     """
     assert len(found) == len(expected) > 0
-    largest = max(each.abs().max().item() for each in expected if each.is_floating_point())
-    for one, other in zip(found, expected, strict=True):
-        if not other.is_floating_point():
-            assert torch.equal(one, other)
+    largest = max(tensor.abs().max().item() for tensor in expected if tensor.is_floating_point())
+    for actual, reference in zip(found, expected, strict=True):
+        if not reference.is_floating_point():
+            assert torch.equal(actual, reference)
             continue
-        assert one.dtype == other.dtype == torch.float64
-        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * largest)
+        assert actual.dtype == reference.dtype == torch.float64
+        torch.testing.assert_close(actual, reference, rtol=0, atol=tolerance * largest)

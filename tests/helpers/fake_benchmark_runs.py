@@ -1,4 +1,4 @@
-"""Plans on the tiny experiment, and runs that are finished without any training."""
+"""Benchmark plans of the tiny experiment, and run folders of finished runs without training."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ COMPONENT_KEYS = ("backbone", "decoder", "head", "balancing")
 
 
 def write_benchmark_config(folder: Path, **values: Any) -> Path:
-    """A suite of two architectures on the tiny experiment; None leaves a key out."""
+    """Write a benchmark of two decoders on the tiny experiment; the value None removes a key."""
     write_tiny_config(folder)
     file = folder / "suite.yaml"
     suite = {"base": "tiny.yaml", "decoders": ["hard_sharing", "cross_stitch"], **values}
-    file.write_text(yaml.safe_dump({key: each for key, each in suite.items() if each is not None}))
+    suite = {key: value for key, value in suite.items() if value is not None}
+    file.write_text(yaml.safe_dump(suite))
     return file
 
 
 def make_tiny_plan(folder: Path, **values: Any) -> BenchmarkPlan:
-    """Its plan, with all runs in `folder/out`."""
+    """Return the plan of this benchmark, with all runs in `folder/out`."""
     file = write_benchmark_config(folder, **values)
     return make_plan(load_benchmark_config(file), file, folder / "out")
 
@@ -36,7 +37,7 @@ def make_tiny_plan(folder: Path, **values: Any) -> BenchmarkPlan:
 def write_finished_run(
     run: BenchmarkRun, values: dict[str, float] | None = None, complete: bool = True
 ) -> None:
-    """Leave what a training leaves, with these numbers as the tasks' metrics (1, 2 ..)."""
+    """Write the files of a finished run with the given metric values, by default 1, 2, .."""
     experiment = run.experiment
     numbers = values or {name: 1.0 + i for i, name in enumerate(experiment.list_task_names())}
     results = Results(
@@ -74,7 +75,7 @@ def write_finished_run(
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there, and more than a zombie that nobody has asked for yet."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Tiny datasets on disk in the layouts of the real archives, with random but valid content.
 
-Each writer fills a folder: four images, two a split, unless told otherwise.
+By default, each writer writes four images, two per split.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIZE = (48, 64)
 
 
 class FakeScene:
-    """Random labels of one image that fit together: blocks of classes on a slanted floor."""
+    """Random consistent labels of one image: blocks of classes on a slanted floor."""
 
     def __init__(self, seed: int, size: Size) -> None:
         self.rng = np.random.default_rng(seed)
@@ -38,41 +38,42 @@ class FakeScene:
         self.normals[0, 0] = 0
 
     def make_ids(self, count: int, first: int = 0) -> Array:
-        """Blocks of ids first..first + count - 1."""
+        """Return a map of blocks with random ids from `first` to `first + count - 1`."""
         coarse = self.rng.integers(first, first + count, (3, 4)).astype(np.uint8)
-        return cv2.resize(coarse, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        blocks: Array = cv2.resize(coarse, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        return blocks
 
     def encode_normals(self, void: int = 128) -> Array:
-        """Normals as 8-bit pictures store them; void is grey in some archives, black in others."""
+        """Encode normals in 8 bits; ignored pixels are gray or black, depending on the archive."""
         levels = np.rint((self.normals + 1) * 127.5).astype(np.uint8)
         levels[0, 0] = void
         return levels
 
 
 def write_image(file: Path, image: Array) -> None:
-    """HxW or HxWx3 RGB, by the file's suffix."""
+    """Write an image, (H, W) or RGB (H, W, 3), in the format of the file suffix."""
     file.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(file), image[..., ::-1] if image.ndim == 3 else image)
 
 
 def write_array(file: Path, values: Array) -> None:
-    """A .npy file."""
+    """Write a .npy file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     np.save(file, values)
 
 
 def write_mat(file: Path, **variables: Any) -> None:
-    """A .mat file of version 5."""
+    """Write a .mat file of version 5."""
     file.parent.mkdir(parents=True, exist_ok=True)
     savemat(file, variables)
 
 
 def write_split_lists(folder: Path, ids: list[str]) -> None:
-    """train.txt with the first half of the ids, val.txt with the other."""
+    """Write train.txt with the first half of the ids and val.txt with the second half."""
     folder.mkdir(parents=True, exist_ok=True)
     half = len(ids) // 2
-    for split, own in (("train", ids[:half]), ("val", ids[half:])):
-        (folder / f"{split}.txt").write_text("\n".join(own) + "\n")
+    for split, split_ids in (("train", ids[:half]), ("val", ids[half:])):
+        (folder / f"{split}.txt").write_text("\n".join(split_ids) + "\n")
 
 
 def _write_nyud(
@@ -86,7 +87,7 @@ def _write_nyud(
 
 
 def write_nyud_survey(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
-    """NYUD_MT of the survey: JPEG, PNG and NumPy files."""
+    """Write NYUD_MT of the survey: JPEG, PNG and NumPy files."""
 
     def write(root: Path, name: str, scene: FakeScene) -> None:
         write_image(root / "images" / f"{name}.jpg", scene.image)
@@ -99,7 +100,7 @@ def write_nyud_survey(root: Path, count: int = 4, size: Size = SIZE) -> list[str
 
 
 def write_nyud_astmt(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
-    """NYUD_MT of ASTMT: classes and depth in .mat files, normals as JPEG."""
+    """Write NYUD_MT of ASTMT: classes and depth in .mat files, normals as JPEG."""
 
     def write(root: Path, name: str, scene: FakeScene) -> None:
         write_image(root / "images" / f"{name}.jpg", scene.image)
@@ -113,7 +114,7 @@ def write_nyud_astmt(root: Path, count: int = 4, size: Size = SIZE) -> list[str]
 
 
 def write_nyud_atrc(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
-    """NYUDv2 of ATRC: everything but depth as PNG."""
+    """Write NYUDv2 of ATRC: all files as PNG except depth."""
 
     def write(root: Path, name: str, scene: FakeScene) -> None:
         write_image(root / "images" / f"{name}.png", scene.image)
@@ -126,7 +127,7 @@ def write_nyud_atrc(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
 
 
 def write_nyud_png_depth(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
-    """The survey's folders with depth as 16-bit millimetres; the last image has no normals."""
+    """Write the folders of the survey with 16-bit depth in mm; the last image has no normals."""
 
     def write(root: Path, name: str, scene: FakeScene) -> None:
         write_image(root / "images" / f"{name}.jpg", scene.image)
@@ -142,23 +143,23 @@ def write_nyud_png_depth(root: Path, count: int = 4, size: Size = SIZE) -> list[
 def write_nyud_mtan(
     root: Path, count: int = 4, size: Size = SIZE, *, channels_first: bool = False
 ) -> None:
-    """MTAN's 13 classes, half of the images a split; `channels_first` puts channels before rows."""
+    """Write NYUD-v2 of MTAN with 13 classes, as (H, W, C) or, if `channels_first`, (C, H, W)."""
 
-    def laid_out(values: Array) -> Array:
+    def to_layout(values: Array) -> Array:
         return np.moveaxis(values, -1, 0) if channels_first else values
 
     for number in range(count):
         scene = FakeScene(number, size)
         folder = root / ("train" if number < count // 2 else "val")
         name = f"{number % (count // 2)}.npy"
-        write_array(folder / "image" / name, laid_out(scene.image / 255))
+        write_array(folder / "image" / name, to_layout(scene.image / 255))
         write_array(folder / "label" / name, scene.make_ids(14).astype(np.float64) - 1)
-        write_array(folder / "depth" / name, laid_out(scene.depth[..., None]))
-        write_array(folder / "normal" / name, laid_out(scene.normals))
+        write_array(folder / "depth" / name, to_layout(scene.depth[..., None]))
+        write_array(folder / "normal" / name, to_layout(scene.normals))
 
 
 def write_nyud_raw(folder: Path, count: int = 4, size: Size = (480, 640)) -> tuple[Path, Path]:
-    """(nyu_depth_v2_labeled.mat, splits.mat) with axes reversed as MATLAB writes HDF5."""
+    """Write nyu_depth_v2_labeled.mat, with axes in the order of MATLAB, and splits.mat."""
     import h5py
 
     scenes = [FakeScene(number, size) for number in range(count)]
@@ -179,7 +180,7 @@ def write_nyud_raw(folder: Path, count: int = 4, size: Size = (480, 640)) -> tup
 
 
 def write_pascal_context(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
-    """PASCAL_MT; the last image of each split shows no person."""
+    """Write PASCAL_MT; the last image of each split shows no person."""
     ids = [f"2008_{number:06d}" for number in range(1, count + 1)]
     write_split_lists(root / "ImageSets" / "Context", ids)
     for number, name in enumerate(ids):
@@ -200,23 +201,23 @@ def write_pascal_context(root: Path, count: int = 4, size: Size = SIZE) -> list[
 
 
 def make_part_annotation(name: str, scene: FakeScene, category: int) -> dict[str, Any]:
-    """PASCAL-Part's record of an image with one object."""
+    """Return the record of PASCAL-Part for an image with one object."""
     names = ["head", "neck", "luarm", "rhand", "ruleg", "lfoot"]
     parts = [
         {"part_name": part, "mask": (scene.blocks == index).astype(np.uint8)}
         for index, part in enumerate(names[: scene.blocks.max() + 1])
     ]
-    one = {
+    record = {
         "class": "person" if category == 15 else "cat",
         "class_ind": float(category),
         "mask": (scene.blocks > 0).astype(np.uint8),
         "parts": _make_struct(parts),
     }
-    return {"imname": name, "objects": _make_struct([one])}
+    return {"imname": name, "objects": _make_struct([record])}
 
 
 def _make_struct(records: list[dict[str, Any]]) -> Array:
-    """A 1xN MATLAB struct array."""
+    """Return a 1xN MATLAB struct array of N records."""
     result = np.empty((1, len(records)), [(key, object) for key in records[0]])
     for column, record in enumerate(records):
         result[0, column] = tuple(record.values())
@@ -224,7 +225,7 @@ def _make_struct(records: list[dict[str, Any]]) -> Array:
 
 
 def write_pascal_ready_maps(root: Path, count: int = 4, size: Size = SIZE) -> list[str]:
-    """PASCAL with ready edge/ and sal/ (128 void) instead of LabelMaps and distilled labels."""
+    """Write PASCAL with edge/ and sal/ (128 is ignored) instead of LabelMaps and sal_distill/."""
     ids = [f"2008_{number:06d}" for number in range(1, count + 1)]
     write_split_lists(root / "ImageSets" / "Context", ids)
     for number, name in enumerate(ids):
@@ -238,7 +239,7 @@ def write_pascal_ready_maps(root: Path, count: int = 4, size: Size = SIZE) -> li
 
 
 def write_custom_folder(root: Path, count: int = 4, size: Size = SIZE) -> dict[str, Any]:
-    """One's own data; returns the options that describe it."""
+    """Write a custom folder of images and labels, and return the options that describe it."""
     ids = [f"shot{number}" for number in range(1, count + 1)]
     write_split_lists(root, ids)
     for number, name in enumerate(ids):

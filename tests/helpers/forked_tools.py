@@ -1,4 +1,4 @@
-"""Processes as a shell starts them, but forked from one that has imported everything."""
+"""Tools in processes that are forked from a process in which all libraries are imported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRELOADED_MODULES = [
     "densemtl.evaluation.prediction_files",
 ]
 TIMEOUT_SECONDS = 600
-"""Seconds; what hangs on a busy machine and what is slow there are not to be told apart sooner."""
+"""Time limit of a process; long, because processes are slow on a busy machine."""
 
 _forkserver = get_context("forkserver")
 _forkserver.set_forkserver_preload(PRELOADED_MODULES)
@@ -30,25 +30,30 @@ _forkserver.set_forkserver_preload(PRELOADED_MODULES)
 
 @dataclass
 class ForkedProcess:
-    """A process that was started, and the file of what it says."""
+    """Started process.
+
+    Attributes:
+        process: the process.
+        output: file with its standard output and standard error.
+    """
 
     process: BaseProcess
     output: Path
 
     def wait(self) -> int:
-        """Its exit status."""
+        """Wait for the end of the process and return its exit status."""
         self.process.join(TIMEOUT_SECONDS)
         if self.process.exitcode is None:
             self.process.kill()
-            raise AssertionError(f"it hangs: {self.read_output()}")
+            raise AssertionError(f"no end after {TIMEOUT_SECONDS} s: {self.read_output()}")
         return self.process.exitcode
 
     def read_output(self) -> str:
-        """Standard output and error."""
+        """Return standard output and standard error."""
         return self.output.read_text() if self.output.exists() else ""
 
     def kill_when_exists(self, file: Path) -> None:
-        """SIGKILL as soon as a file is there."""
+        """Kill the process by SIGKILL as soon as a file exists."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not file.exists() and self.process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -59,7 +64,7 @@ class ForkedProcess:
 def start_forked(
     output: Path, environment: dict[str, str], function: Callable[..., None], *arguments: Any
 ) -> ForkedProcess:
-    """Start `function(*arguments)` in a forked process, on the CPU and one thread."""
+    """Start `function(*arguments)` in a forked process on the CPU with one thread."""
     process = _forkserver.Process(
         target=_run_function, args=(output, environment, function, *arguments)
     )
@@ -68,12 +73,14 @@ def start_forked(
 
 
 def start_tool(folder: Path, name: str, *arguments: object) -> ForkedProcess:
-    """Start a tool as from a shell in `folder`."""
-    return start_forked(folder / "said.txt", {}, run_tool, folder, name, *map(str, arguments))
+    """Start a tool as in a shell whose working directory is `folder`."""
+    return start_forked(
+        folder / "tool_output.txt", {}, run_tool, folder, name, *map(str, arguments)
+    )
 
 
 def run_tool(folder: Path, name: str, *arguments: str) -> None:
-    """What is run in the process."""
+    """Run a tool in this process, in the working directory `folder`."""
     os.chdir(folder)
     sys.argv = [name, *arguments]
     runpy.run_path(str(TOOLS_DIR / name), run_name="__main__")

@@ -1,4 +1,4 @@
-"""Rules that weigh gradients in two processes; what test_gradient_ranks.py starts and compares."""
+"""Gradient methods in two processes, started and compared by test_distributed_gradients.py."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CASES = [
     *((name, "parameters") for name in ("upgrad", "mgda", "gradvac", "gradnorm")),
 ]
 UNLABELED_STEP = 2
-"""The step in which the second rank has no label of the last task."""
+"""Step in which the second rank has no label of the last task."""
 
 
 def make_joint_data(step_index: int) -> Data:
-    """Both ranks' data of a step."""
+    """Return the data of both ranks in a step."""
     inputs, targets = make_random_data(seed=step_index)
     if step_index == UNLABELED_STEP:
         targets[len(targets) // 2 :, -1] = torch.nan
@@ -39,40 +39,40 @@ def make_joint_data(step_index: int) -> Data:
 
 
 class GradientTraining:
-    """A rule that trains a network; a rank sees its half of the data alone."""
+    """Training of a network with a gradient method; each rank reads its half of the data."""
 
     def __init__(self, balancer: GradientBalancer, rank: int | None) -> None:
         self.balancer, self.rank, self.model = balancer, rank, SmallNetwork()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
 
     def step(self, step_index: int) -> BalancingOutput:
-        """One step."""
+        """Run one optimizer step."""
         self.optimizer.zero_grad()
-        balance = accumulate(self.balancer, [lambda: self._compute_losses(step_index)], self.model)
-        all_reduce_mean_(each.grad for each in self.model.parameters())
+        output = accumulate(self.balancer, [lambda: self._compute_losses(step_index)], self.model)
+        all_reduce_mean_(parameter.grad for parameter in self.model.parameters())
         self.optimizer.step()
-        return balance
+        return output
 
     def _compute_losses(self, step_index: int) -> Losses:
         inputs, targets = make_joint_data(step_index)
         if self.rank is None:
             return self.model.compute_losses((inputs, targets))
-        own = inputs.chunk(NUM_RANKS)[self.rank], targets.chunk(NUM_RANKS)[self.rank]
-        return self.model.compute_losses(own)
+        rank_data = inputs.chunk(NUM_RANKS)[self.rank], targets.chunk(NUM_RANKS)[self.rank]
+        return self.model.compute_losses(rank_data)
 
 
 def train(method: str, scope: str, rank: int | None) -> dict[str, Tensor]:
-    """Weights of every step, and the network at the end."""
+    """Train a network and return the weights of every step and the final parameters."""
     options = {} if method == "graddrop" else {"scope": scope}
-    course = GradientTraining(make_balancer(method, **options), rank)
-    weights = [torch.stack(list(course.step(i).weights.values())) for i in range(STEPS)]
-    parameters = [each.detach().flatten() for each in course.model.parameters()]
+    training = GradientTraining(make_balancer(method, **options), rank)
+    weights = [torch.stack(list(training.step(i).weights.values())) for i in range(STEPS)]
+    parameters = [parameter.detach().flatten() for parameter in training.model.parameters()]
     return {"weights": torch.stack(weights), "parameters": torch.cat(parameters)}
 
 
 def run_rank(folder: Path) -> None:
-    """One of the processes: trains every case, saves what it found."""
+    """Train every case on one of the ranks and save the results."""
     with distributed_session("cpu"):
         torch.manual_seed(get_rank())
-        found = {f"{name}-{scope}": train(name, scope, get_rank()) for name, scope in CASES}
-        torch.save(found, folder / f"{get_rank()}.pt")
+        results = {f"{name}-{scope}": train(name, scope, get_rank()) for name, scope in CASES}
+        torch.save(results, folder / f"{get_rank()}.pt")

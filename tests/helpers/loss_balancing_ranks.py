@@ -1,4 +1,4 @@
-"""Rules in two processes, each with losses of its own: what test_state.py starts and compares."""
+"""Loss-weighting methods in two processes, started and compared by test_method_state.py."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TASK_OPTIONS = {"semseg": {"class_names": ["wall", "floor"]}, "depth": {}, "norm
 
 
 def make_balancer(name: str) -> LossWeighting:
-    """A rule for the three tasks."""
+    """Return a balancing method for the three tasks."""
     tasks = [
         registry.create("tasks", task, task, options=TASK_OPTIONS[task]) for task in TASK_NAMES
     ]
@@ -39,53 +39,53 @@ def make_balancer(name: str) -> LossWeighting:
 
 
 def make_losses(step: int, rank: int) -> list[float]:
-    """Of a rank; the second has no label of normals in every third step."""
+    """Return the losses of a rank; the second rank has no label of normals in every third step."""
     base = [2.0 / (1 + step), 0.5 + 0.1 * step, 4.0 - 0.3 * step]
     values = [loss * (1.0 + 0.5 * rank * (i + 1)) for i, loss in enumerate(base)]
     return [*values[:2], 0.0] if rank == 1 and step % 3 == 0 else values
 
 
 def make_joint_losses(step: int) -> list[float]:
-    """Of one process that has both ranks' batches: means over those with labels."""
+    """Return the losses of the joint batch of both ranks: means over the ranks with labels."""
     pairs = zip(make_losses(step, 0), make_losses(step, 1), strict=True)
     return [sum(pair) / sum(value != 0 for value in pair) for pair in pairs]
 
 
 class LossTraining:
-    """A rule over several steps of one slope a task: loss = slope * given number."""
+    """Training of one slope per task with a loss-weighting method: loss = slope * value."""
 
     def __init__(self, balancer: LossWeighting) -> None:
         self.balancer = balancer
         self.slopes = nn.Parameter(torch.ones(len(TASK_NAMES)))
-        learnt = list(balancer.parameters())
-        self.optimizer = torch.optim.SGD(learnt, lr=0.1) if learnt else None
+        parameters = list(balancer.parameters())
+        self.optimizer = torch.optim.SGD(parameters, lr=0.1) if parameters else None
 
     def step(self, step_index: int, values: Sequence[float]) -> Tensor:
-        """Take one -> 2xT: weights, and the slopes' gradients."""
+        """Run one step and return loss weights and gradients of the slopes, shape (2, T)."""
         self.slopes.grad = None
         self.balancer.zero_grad()
-        given = torch.tensor(values)
-        total, labels = all_reduce_sum(self.slopes * given, (given != 0).float())
+        factors = torch.tensor(values)
+        total, labels = all_reduce_sum(self.slopes * factors, (factors != 0).float())
         losses = Losses(dict(zip(TASK_NAMES, total / labels.clamp(min=1), strict=True)))
-        balance = accumulate(self.balancer, [lambda: losses], nn.Identity())
+        output = accumulate(self.balancer, [lambda: losses], nn.Identity())
         if self.optimizer:
             self.optimizer.step()
         before = self.balancer.stack_losses(losses.detach().tasks)
         self.balancer.after_step(before, before * (0.9 - 0.1 * torch.arange(len(TASK_NAMES))))
         if (step_index + 1) % STEPS_PER_EPOCH == 0:
             self.balancer.end_epoch()
-        weights = torch.stack([balance.weights[task] for task in TASK_NAMES])
+        weights = torch.stack([output.weights[task] for task in TASK_NAMES])
         assert self.slopes.grad is not None
         return torch.stack([weights, self.slopes.grad.clone()])
 
 
 def run_rank(folder: Path) -> None:
-    """All rules on one of two ranks, which are seeded differently; saves {rule: steps x 2 x T}."""
+    """Run all methods on one of two ranks with different seeds; save {method: (steps, 2, T)}."""
     with distributed_session("cpu"):
         torch.manual_seed(get_rank())
-        found = {}
+        results = {}
         for name in METHOD_OPTIONS:
-            course = LossTraining(make_balancer(name))
-            steps = [course.step(i, make_losses(i, get_rank())) for i in range(STEPS)]
-            found[name] = torch.stack(steps)
-        torch.save(found, folder / f"{get_rank()}.pt")
+            training = LossTraining(make_balancer(name))
+            steps = [training.step(i, make_losses(i, get_rank())) for i in range(STEPS)]
+            results[name] = torch.stack(steps)
+        torch.save(results, folder / f"{get_rank()}.pt")

@@ -1,4 +1,4 @@
-"""The two published protocols of saliency and of boundaries, as metrics and as plain rules."""
+"""Metrics and boundary protocols of the two published protocols."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PROTOCOLS = {name: Protocol(**module.BOUNDARY) for name, module in MODULES.items
 
 
 def boundary(protocol: str, **options: Any) -> Boundary:
-    """The boundary F-measure of a protocol."""
+    """Return the boundary F-measure of a protocol."""
     return Boundary(**MODULES[protocol].BOUNDARY, **options)
 
 
 def saliency(protocol: str) -> SaliencyMetric:
-    """The saliency scores of a protocol."""
+    """Return the saliency metric of a protocol."""
     return SaliencyMetric(**MODULES[protocol].SALIENCY)

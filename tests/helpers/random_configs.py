@@ -1,4 +1,4 @@
-"""What a configuration may hold if nobody thinks: for tests, and in thousands for benchmarks."""
+"""Random configurations, valid and invalid, for tests and for benchmarks of error messages."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ raw = st.one_of(st.text(max_size=80), st.text("{}[]:,&*!|>-?#%@'\"\n\t ab1.e", m
 
 
 def _take_few(tree: dict[Any, Any], draw: st.DrawFn) -> dict[Any, Any]:
-    """Few of its keys, so that what they alone do is seen."""
+    """Return at most two of the keys, so that the effect of single keys is tested."""
     return dict(list(tree.items())[: draw(st.integers(0, 2))])
 
 
 @st.composite
 def texts(draw: st.DrawFn) -> str:
-    """A YAML file: a good one with random values in it, random values alone, or any text."""
+    """Draw a YAML file: a valid one with some random values, only random values, or any text."""
     tree = draw(trees)
     kind = draw(st.sampled_from(("good", "good", "good", "random", "cut", "any")))
     if kind == "any":
@@ -94,7 +94,7 @@ overrides = st.lists(
 
 
 def load_outcome(file: Path, text: str, changes: list[str]) -> ExperimentConfig | list[str]:
-    """The experiment that a file and overrides describe, or the lines that are told."""
+    """Return the experiment that a file and overrides describe, or the lines of the error."""
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
         return load_experiment(file, changes)
@@ -103,15 +103,15 @@ def load_outcome(file: Path, text: str, changes: list[str]) -> ExperimentConfig 
 
 
 def is_clear_error(lines: list[str], file: Path) -> bool:
-    """Whether every line says where, and none is longer than a few rows of a terminal."""
+    """Return whether every line names its source and is shorter than a few rows of a terminal."""
     sources = (f"{file}: ", "command line: ", f"{file.parent}/")
     return all(line.startswith(sources) and len(line) < 900 for line in lines)
 
 
 def is_saved_unchanged(experiment: ExperimentConfig, file: Path) -> bool:
-    """Whether what was accepted is accepted again, the same, as it is saved."""
-    again: Any = load_outcome(file, experiment.to_yaml(), [])
+    """Return whether a valid experiment can be loaded from its saved form without changes."""
+    reloaded: Any = load_outcome(file, experiment.to_yaml(), [])
     return (
-        isinstance(again, ExperimentConfig)
-        and again.compute_config_hash() == experiment.compute_config_hash()
+        isinstance(reloaded, ExperimentConfig)
+        and reloaded.compute_config_hash() == experiment.compute_config_hash()
     )

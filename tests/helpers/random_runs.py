@@ -1,4 +1,4 @@
-"""Runs of random options: whatever types annotations allow, tried for a step of a tiny network."""
+"""Runs with random options of any type that the annotations allow, for one step of training."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ from densemtl.runtime.execution import ExecutionConfig
 BACKBONES = tuple(timm.list_models("test_*"))
 TASKS = ("semseg", "human_parts", "depth", "normals", "edge", "saliency")
 KINDS = ("classification", "binary", "regression", "direction")
-OPTIMIZERS = tuple(timm.optim.list_optimizers(exclude_filters=["*kron*"]))
-"""Kron's are compiled, which takes a minute."""
+_timm_optim: Any = timm.optim
+OPTIMIZERS = tuple(_timm_optim.list_optimizers(exclude_filters=["*kron*"]))
+"""All optimizers except Kron's, whose compilation takes a minute."""
 
 SECTIONS = {
     "input": get_type_hints(InputConfig),
@@ -50,13 +51,13 @@ EXCLUDED_OPTIONS = (
     *("num_workers", "cache", "cache_dir", "compile", "fsdp", "albumentations", "pretrained"),
     *("color_jitter", "model_config", "return"),
 )
-"""What would start processes, write elsewhere, take minutes, or has tests of its own."""
+"""Options that start processes, write files, take minutes, or have separate tests."""
 
 WARNINGS = (
     "Cosine annealing scheduler will have no effect on the learning rate since t_initial = t_mul ="
     " eta_mul = 1.",
 )
-"""Of timm, where a schedule by epochs has a single one."""
+"""Warnings of timm for a schedule of a single epoch."""
 
 Values = dict[str, Any]
 
@@ -83,7 +84,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 
 
 def values_of(annotation: Any) -> st.SearchStrategy[Any]:
-    """Values of a type as a file would hold them; its limits are what is tried, and not kept."""
+    """Return values of a type as in a YAML file; limits in the annotation are not respected."""
     kind, inside = get_origin(annotation), get_args(annotation)
     if kind is Annotated:
         return values_of(inside[0])
@@ -102,38 +103,40 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
 
 @st.composite
 def few_options(draw: st.DrawFn, hints: Values) -> Values:
-    """Few options, so that what they alone do is seen."""
-    known = sorted(set(hints) - set(EXCLUDED_OPTIONS))
+    """Draw at most two options, so that the effect of single options is tested."""
+    candidates = sorted(set(hints) - set(EXCLUDED_OPTIONS))
     names = (
-        draw(st.lists(st.sampled_from(known), min_size=1, max_size=2, unique=True)) if known else []
+        draw(st.lists(st.sampled_from(candidates), min_size=1, max_size=2, unique=True))
+        if candidates
+        else []
     )
     return {name: draw(values_of(hints[name])) for name in names}
 
 
 def get_option_types(cls: type[Any]) -> Values:
-    """{option: its type} of a component."""
+    """Return the types of the options of a component."""
     fields = registry.make_options_model(cls).model_fields
     return {name: field.annotation for name, field in fields.items()}
 
 
 @st.composite
 def options(draw: st.DrawFn, cls: type[Any]) -> Values:
-    """Of a component, few of those that it takes and all that it must be given."""
+    """Draw all required and at most two other options of a component."""
     fields, hints = registry.make_options_model(cls).model_fields, get_option_types(cls)
-    must = [name for name, field in fields.items() if field.is_required()]
-    return {**{name: draw(values_of(hints[name])) for name in must}, **draw(few_options(hints))}
+    required = [name for name, field in fields.items() if field.is_required()]
+    return {**{name: draw(values_of(hints[name])) for name in required}, **draw(few_options(hints))}
 
 
 @st.composite
 def component(draw: st.DrawFn, package: str) -> Values:
-    """One of a package."""
+    """Draw a component of a package with random options."""
     name = draw(st.sampled_from(registry.list_names(package)))
     return {"name": name, **draw(options(registry.get_class(package, name)))}
 
 
 @st.composite
 def tasks(draw: st.DrawFn) -> list[Values]:
-    """Some of the six, one perhaps as if it were of another kind."""
+    """Draw up to three of the six tasks, one of them possibly of another kind."""
     names = draw(st.lists(st.sampled_from(TASKS), min_size=1, max_size=3, unique=True))
     entries: list[Values] = [{"name": name} for name in names]
     if draw(st.booleans()):
@@ -144,7 +147,7 @@ def tasks(draw: st.DrawFn) -> list[Values]:
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[str]:
-    """Overrides of the tiny experiment: random options of one to three of its sections."""
+    """Draw overrides of the tiny experiment with random options of one to three sections."""
     parts: dict[str, st.SearchStrategy[Any]] = {
         "tasks": tasks(),
         "decoder": component("decoders"),
@@ -155,32 +158,33 @@ def runs(draw: st.DrawFn) -> list[str]:
         **{name: few_options(hints) for name, hints in SECTIONS.items()},
     }
     names = draw(st.lists(st.sampled_from(sorted(parts)), min_size=1, max_size=3, unique=True))
-    chosen = {name: draw(parts[name]) for name in names}
+    sections = {name: draw(parts[name]) for name in names}
     backbone = {"name": draw(st.sampled_from(BACKBONES)), "pretrained": False}
-    chosen |= {"backbone": backbone | chosen.get("backbone", {}), "trackers": []}
+    sections |= {"backbone": backbone | sections.get("backbone", {}), "trackers": []}
     return [
-        f"{name}={yaml.safe_dump(value, default_flow_style=True)}" for name, value in chosen.items()
+        f"{name}={yaml.safe_dump(value, default_flow_style=True)}"
+        for name, value in sections.items()
     ]
 
 
 def run_one_step(overrides: list[str], file: Path) -> tuple[int, str]:
-    """A tool's exit code and what it says, when it takes a step of the tiny experiment."""
-    said = io.StringIO()
+    """Run one training step of the tiny experiment, and return exit code and standard error."""
+    stderr = io.StringIO()
     try:
-        with redirect_stderr(said), TemporaryDirectory(dir=file.parent) as folder:
+        with redirect_stderr(stderr), TemporaryDirectory(dir=file.parent) as folder:
             cli.run_main(lambda: _train_one_step(file, overrides, Path(folder)))
     except SystemExit as end:
-        return int(end.code or 0), said.getvalue()
+        return int(end.code or 0), stderr.getvalue()
 
 
 def _train_one_step(file: Path, overrides: list[str], folder: Path) -> None:
     experiment = load_experiment(file, [*overrides, "train.epochs=1"])
-    job = build_training_run(experiment, build_splits(experiment), folder, CPU)
-    job.train_step.balancer.validate_model(job.train_step.model)
-    train(job, max_steps=1)
+    run = build_training_run(experiment, build_splits(experiment), folder, CPU)
+    run.train_step.balancer.validate_model(run.train_step.model)
+    train(run, max_steps=1)
 
 
 def is_clear_error(output: str) -> bool:
-    """Whether every mistake is one line that is no longer than a few rows of a terminal."""
+    """Return whether every error is one line that is shorter than a few rows of a terminal."""
     lines = [line for line in output.splitlines() if line not in WARNINGS]
     return bool(lines) and all(line.startswith("error: ") and len(line) < 900 for line in lines)

@@ -1,4 +1,4 @@
-"""A network of two shared maps, one made of the other, and a head a task; in double precision."""
+"""Small float64 network with two shared feature maps and one head per task."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ TORCHJD_METHODS = (
 )
 NATIVE_METHODS = ("gradvac", "gradnorm", "db_mtl")
 GRAMIAN_METHODS = (*TORCHJD_METHODS, *NATIVE_METHODS)
-"""Rules that find weights from a Gramian."""
+"""Gradient methods whose weights depend on the Gramian of the gradients."""
 
 Data = tuple[Tensor, Tensor]
-"""Bx5 inputs, and BxT targets; NaN where a task has no label."""
+"""Inputs (B, 5) and targets (B, T); NaN where a task has no label."""
 
 
 def make_balancer(
     name: str, task_names: Sequence[str] = TASK_NAMES, **options: object
 ) -> GradientBalancer:
-    """A rule for the tasks named."""
+    """Return a gradient method for the given tasks."""
     tasks = [
         registry.create("tasks", task, task, options=TASK_OPTIONS[task]) for task in task_names
     ]
@@ -41,7 +41,10 @@ def make_balancer(
 
 
 class SmallNetwork(nn.Module):
-    """Heads read both maps, so that each map has a gradient of its own besides the other's."""
+    """Network whose second shared feature map is computed from the first one.
+
+    The heads read both maps, so that the gradient of each map is not determined by the other one.
+    """
 
     def __init__(self, task_names: Sequence[str] = TASK_NAMES, width: int = 6) -> None:
         super().__init__()
@@ -55,42 +58,42 @@ class SmallNetwork(nn.Module):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator).double() / 2)
 
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Bx5 -> {task: B}."""
+        """Compute {task: predictions (B,)} of inputs (B, 5)."""
         first = torch.tanh(self.first(inputs))
         maps = self.shared_features([first, torch.tanh(self.second(first))])
-        joined = torch.cat(maps, dim=1)
-        return {name: head(joined)[:, 0] for name, head in self.heads.items()}
+        concatenated = torch.cat(maps, dim=1)
+        return {name: head(concatenated)[:, 0] for name, head in self.heads.items()}
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """As architectures name them."""
-        own = {name: list(head.parameters()) for name, head in self.heads.items()}
-        return {SHARED: [*self.first.parameters(), *self.second.parameters()], **own}
+        """Return the parameter groups as decoders do."""
+        task_parameters = {name: list(head.parameters()) for name, head in self.heads.items()}
+        return {SHARED: [*self.first.parameters(), *self.second.parameters()], **task_parameters}
 
     def compute_losses(self, data: Data) -> Losses:
-        """Unlike in size; means over labels, of all ranks."""
+        """Return losses of different magnitudes, means over the labels of all ranks."""
         inputs, targets = data
-        found = {}
+        losses = {}
         for index, (name, output) in enumerate(self(inputs).items()):
             target = targets[:, index]
             valid = ~target.isnan()
             error = (output - torch.where(valid, target, output.detach())) ** 2
             total, count = all_reduce_sum(error.sum(), valid.sum())
-            found[name] = 3**index * total / count.clamp(min=1)
-        return Losses(found)
+            losses[name] = 3**index * total / count.clamp(min=1)
+        return Losses(losses)
 
     def clone_gradients(self) -> list[Tensor]:
-        """Of all parameters, after one another."""
+        """Return copies of the gradients of all parameters."""
         return [parameter.grad.clone() for parameter in self.parameters()]
 
 
 def make_random_data(batch_size: int = 8, seed: int = 0, num_tasks: int = len(TASK_NAMES)) -> Data:
-    """Random inputs and labels."""
+    """Return random inputs and targets."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(batch_size, 5, generator=generator).double()
     return inputs, torch.randn(batch_size, num_tasks, generator=generator).double()
 
 
 def run_step(balancer: GradientBalancer, model: SmallNetwork, *batches: Data) -> BalancingOutput:
-    """One step's gradients, the mean over batches."""
+    """Compute the gradients of one step, which are means over the batches."""
     model.zero_grad()
     return accumulate(balancer, [partial(model.compute_losses, batch) for batch in batches], model)

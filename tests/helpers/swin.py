@@ -1,4 +1,4 @@
-"""A tiny Swin Transformer for tests of its export."""
+"""Tiny Swin Transformer for tests of its export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SwinType = type[SwinTransformer] | type[SwinTransformerV2] | type[SwinTransforme
 
 
 class TinySwin(nn.Module):
-    """Two blocks, the second shifted, of windows of 3x5, on maps of any size."""
+    """Swin Transformer with windows of 3x5, of which the second block is shifted, for any size."""
 
     def __init__(self, swin_type: SwinType) -> None:
         super().__init__()
@@ -32,5 +32,5 @@ class TinySwin(nn.Module):
             nn.init.normal_(parameter)
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        """Bx3xHxW -> one BxH/2xW/2x4 map."""
+        """Compute one map (B, H / 2, W / 2, 4) of images (B, 3, H, W)."""
         return (self.net.forward_features(image),)

@@ -1,4 +1,4 @@
-"""Two processes of one job, as torchrun would start them."""
+"""Two processes of one job, started as by torchrun."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from tests.helpers.forked_tools import ForkedProcess, run_tool, start_forked
 
 @dataclass
 class RankProcess(ForkedProcess):
-    """One of them, and where they find each other."""
+    """Started process of one rank.
+
+    Attributes:
+        store: store through which the ranks find each other.
+    """
 
     store: TCPStore
 
@@ -22,7 +26,7 @@ class RankProcess(ForkedProcess):
 def start_two_ranks(
     folder: Path, function: Callable[..., None], *arguments: Any
 ) -> list[RankProcess]:
-    """Two ranks of `job(*arguments)`, with their environment set."""
+    """Start `function(*arguments)` on two ranks with the environment variables of torchrun."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = []
     for number in range(2):
@@ -41,13 +45,13 @@ def start_two_ranks(
 
 
 def start_tool_on_two_ranks(folder: Path, name: str, *arguments: object) -> list[RankProcess]:
-    """Two ranks of a tool, run as from a shell in `folder`."""
+    """Start a tool on two ranks as in a shell whose working directory is `folder`."""
     return start_two_ranks(folder, run_tool, folder, name, *map(str, arguments))
 
 
 def wait_for_both(ranks: list[RankProcess]) -> str:
-    """Wait for two that must end well; what both said."""
+    """Wait for both ranks, check that they succeed, and return their output."""
     statuses = [rank.wait() for rank in ranks]
-    said = "".join(rank.read_output() for rank in ranks)
-    assert statuses == [0, 0], said
-    return said
+    output = "".join(rank.read_output() for rank in ranks)
+    assert statuses == [0, 0], output
+    return output
