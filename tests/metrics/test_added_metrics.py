@@ -1,4 +1,4 @@
-"""Metrics that a user adds to a task, and protocols of the user's own."""
+"""Metrics that a user adds to a task, and custom protocols."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.helpers.experiments import make_tiny_experiment
 
 
 class ErrorRate(TaskMetric):
-    """Percent of pixels with a wrong class; takes the names of the classes from the task."""
+    """Percentage of pixels with a wrong class, which gets the class names from the task."""
 
     wrong: Tensor
     pixels: Tensor
@@ -49,7 +49,7 @@ class ErrorRate(TaskMetric):
 
 
 class Own(Survey):
-    """Depth is scored by errors that any regression has."""
+    """Protocol that scores depth with the metrics of regression."""
 
     tasks: ClassVar[dict[str, TaskScoring]] = {
         **Survey.tasks,
@@ -58,7 +58,7 @@ class Own(Survey):
 
 
 class Silent(Survey):
-    """Does not score depth."""
+    """Protocol that does not score depth."""
 
     tasks: ClassVar[dict[str, TaskScoring]] = {"classification": Survey.tasks["classification"]}
 
@@ -73,27 +73,29 @@ def toybox(monkeypatch: pytest.MonkeyPatch) -> None:
 ADDED = "tasks=[{name: semseg, metrics: ['toybox:ErrorRate']}, depth]"
 
 
-def test_values_of_added_metrics_stand_beside_the_protocols(tmp_path: Path) -> None:
+def test_results_contain_added_metrics(tmp_path: Path) -> None:
     train_experiment(make_tiny_experiment(ADDED, "train.epochs=1"), tmp_path, "cpu")
     metrics = load_results(tmp_path).tasks["semseg"].metrics
     assert metrics["error_rate"] == pytest.approx(100 - metrics["pixel_accuracy"])
-    again = (
+    evaluated = (
         evaluate_model(load_trained_model(tmp_path, device="cpu"), "val").tasks["semseg"].metrics
     )
-    assert again == pytest.approx(metrics, rel=1e-6, nan_ok=True)
+    assert evaluated == pytest.approx(metrics, rel=1e-6, nan_ok=True)
 
 
-def test_a_finished_run_is_scored_again_by_what_is_added_later(tmp_path: Path) -> None:
+def test_finished_run_is_evaluated_again_with_added_metrics(tmp_path: Path) -> None:
     before = train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu")
     after = train_experiment(make_tiny_experiment(ADDED, "train.epochs=1"), tmp_path, "cpu")
     assert (after.weights_hash, after.step) == (before.weights_hash, before.step)
     assert after.config_hash == before.config_hash
-    ours, theirs = after.tasks["semseg"].metrics, before.tasks["semseg"].metrics
-    assert set(ours) == {*theirs, "error_rate"}
-    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, rel=1e-6, nan_ok=True)
+    metrics, expected = after.tasks["semseg"].metrics, before.tasks["semseg"].metrics
+    assert set(metrics) == {*expected, "error_rate"}
+    assert {name: metrics[name] for name in expected} == pytest.approx(
+        expected, rel=1e-6, nan_ok=True
+    )
 
 
-def test_slow_metrics_are_added_to_the_best_weights_alone(tmp_path: Path) -> None:
+def test_added_image_metrics_are_computed_for_the_best_weights_only(tmp_path: Path) -> None:
     metrics = "[{name: boundary, max_distance: 0.05}, calibration_error]"
     added = f"tasks=[{{name: saliency, metrics: {metrics}}}]"
     train_experiment(make_tiny_experiment(added, "train.epochs=1"), tmp_path, "cpu")
@@ -105,7 +107,7 @@ def test_slow_metrics_are_added_to_the_best_weights_alone(tmp_path: Path) -> Non
     assert "odsF" not in text
 
 
-def test_added_metrics_take_options_and_what_the_task_has() -> None:
+def test_added_metrics_get_options_and_arguments_of_the_task() -> None:
     added = [{"name": "toybox:ErrorRate", "scale": 1.0}]
     (task,) = create_tasks([{"name": "semseg", "class_names": ["a", "b"], "metrics": added}])
     _, metric = task.metrics("survey")
@@ -135,15 +137,15 @@ def test_added_metrics_take_options_and_what_the_task_has() -> None:
         ),
         (
             "[semseg, {name: depth, metrics: [regression]}]",
-            "tasks.1.metrics.0: 'regression' computes 'rmse', which the task has already",
+            "tasks.1.metrics.0: 'regression' computes 'rmse', which the task already has",
         ),
         (
             "[{name: semseg, metrics: ['toybox:ErrorRate', 'toybox:ErrorRate']}]",
-            "tasks.0.metrics.1: 'toybox:ErrorRate' computes 'error_rate', which the task has",
+            "tasks.0.metrics.1: 'toybox:ErrorRate' computes 'error_rate', which the task already",
         ),
         (
             "[{name: depth, metrics: [normals]}]",
-            "tasks.0.metrics.0: 'normals' computes 'rmse', which the task has already",
+            "tasks.0.metrics.0: 'normals' computes 'rmse', which the task already has",
         ),
         (
             "[{name: normals, metrics: [depth]}]",
@@ -155,11 +157,11 @@ def test_added_metrics_take_options_and_what_the_task_has() -> None:
         ),
     ],
 )
-def test_metrics_that_do_not_fit_are_one_line_each(tasks: str, line: str) -> None:
+def test_unsuitable_metrics_raise_an_error_of_one_line(tasks: str, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_tasks(make_tiny_experiment(f"tasks={tasks}"))
-    (found,) = str(caught.value).splitlines()
-    assert found.removeprefix("command line: ").startswith(line)
+    (message,) = str(caught.value).splitlines()
+    assert message.removeprefix("command line: ").startswith(line)
 
 
 def test_auxiliary_tasks_are_not_scored() -> None:
@@ -168,7 +170,7 @@ def test_auxiliary_tasks_are_not_scored() -> None:
         make_tiny_experiment("decoder.name=pad_net", auxiliary)
 
 
-def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
+def test_custom_protocol(tmp_path: Path) -> None:
     train_experiment(
         make_tiny_experiment("protocol='toybox:Own'", "train.epochs=1"), tmp_path, "cpu"
     )
@@ -187,14 +189,14 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
         ("toybox:Silent", r"protocol: 'toybox:Silent' does not score 'depth': add Depth to its"),
     ],
 )
-def test_protocols_that_cannot_score_are_found_before_training(protocol: str, message: str) -> None:
+def test_unsuitable_protocols_raise_an_error_before_training(protocol: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_tasks(make_tiny_experiment(f"protocol='{protocol}'"))
 
 
-def test_a_task_that_scores_itself_needs_no_protocol() -> None:
+def test_task_that_overrides_its_metrics_needs_no_protocol() -> None:
     class Alone(Task):
-        """Overrides what a protocol would state."""
+        """Task that overrides the metrics of the protocol."""
 
         make_metric = get_primary_metric = lambda self, protocol: protocol  # type: ignore[assignment]
 
@@ -204,7 +206,7 @@ def test_a_task_that_scores_itself_needs_no_protocol() -> None:
     assert task.make_final_metric("survey") is None
 
 
-def test_entries_read_back() -> None:
+def test_added_metrics_are_dumped_and_do_not_change_the_config_hash() -> None:
     experiment = make_tiny_experiment(ADDED)
     assert experiment.tasks[0].metrics[0].name == "toybox:ErrorRate"
     assert TaskConfig(**experiment.tasks[0].model_dump()) == experiment.tasks[0]

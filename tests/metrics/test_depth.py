@@ -1,4 +1,4 @@
-"""Depth errors and those of any real-valued map, against numpy."""
+"""Errors of depth and of other real-valued maps, compared with NumPy."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def draw(seed: int, channels: int = 1):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_depth_errors_as_restated(seed):
+def test_depth_errors_equal_numpy_reference(seed):
     prediction, target = draw(seed)
-    found = scores(DepthMetric(), prediction, target)
+    errors = scores(DepthMetric(), prediction, target)
     valid = np.isfinite(target)
     p, t = prediction[valid].astype(float), target[valid].astype(float)
     ratio = np.maximum(p / t, t / p)
     per_image = [
-        np.sqrt(np.mean((one[mask] - other[mask]) ** 2))
-        for one, other, mask in zip(prediction, target, valid, strict=True)
+        np.sqrt(np.mean((image[mask] - label[mask]) ** 2))
+        for image, label, mask in zip(prediction, target, valid, strict=True)
     ]
     expected = {
         "rmse": np.sqrt(np.mean((p - t) ** 2)),
@@ -43,48 +43,48 @@ def test_depth_errors_as_restated(seed):
         "log10": np.mean(np.abs(np.log10(p) - np.log10(t))),
         "rmse_log": np.sqrt(np.mean((np.log(p) - np.log(t)) ** 2)),
     } | {f"delta{k}": 100 * np.mean(ratio < 1.25**k) for k in (1, 2, 3)}
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert found["rmse"] != pytest.approx(found["rmse_per_image"], rel=1e-3)
+    assert errors == pytest.approx(expected, rel=1e-5)
+    assert errors["rmse"] != pytest.approx(errors["rmse_per_image"], rel=1e-3)
 
 
-def test_a_perfect_depth():
+def test_perfect_depth_has_no_error():
     _, target = draw(0)
-    found = scores(DepthMetric(), np.nan_to_num(target, nan=5.0), target)
-    assert all(found[name] == 0 for name in ("rmse", "abs_rel", "sq_rel", "log10", "rmse_log"))
-    assert found["delta1"] == 100
+    errors = scores(DepthMetric(), np.nan_to_num(target, nan=5.0), target)
+    assert all(errors[name] == 0 for name in ("rmse", "abs_rel", "sq_rel", "log10", "rmse_log"))
+    assert errors["delta1"] == 100
 
 
-def test_an_image_without_labels_does_not_count():
+def test_images_without_labels_are_excluded():
     prediction, target = draw(1)
     target[1] = np.nan
-    kept = scores(DepthMetric(), prediction[[0, 2]], target[[0, 2]])
-    assert scores(DepthMetric(), prediction, target) == pytest.approx(kept)
+    expected = scores(DepthMetric(), prediction[[0, 2]], target[[0, 2]])
+    assert scores(DepthMetric(), prediction, target) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("metres", [0.0, -3.0])
-def test_depth_that_is_not_positive_counts_as_0(metres):
-    found = scores(DepthMetric(), np.full((1, 1, 2, 2), metres), np.full((1, 1, 2, 2), 2.0))
-    assert all(math.isfinite(value) for value in found.values())
-    assert found["rmse"] == 2.0
-    assert found["delta3"] == 0
+@pytest.mark.parametrize("meters", [0.0, -3.0])
+def test_predictions_below_0_are_clamped(meters):
+    errors = scores(DepthMetric(), np.full((1, 1, 2, 2), meters), np.full((1, 1, 2, 2), 2.0))
+    assert all(math.isfinite(value) for value in errors.values())
+    assert errors["rmse"] == 2.0
+    assert errors["delta3"] == 0
 
 
 @pytest.mark.parametrize("metric", [DepthMetric, RegressionMetric])
 @pytest.mark.parametrize("shape", [(0, 1, 3, 3), (2, 1, 3, 3)])
-def test_nothing_to_score_is_nan(metric, shape):
-    found = scores(metric(), np.ones(shape), np.full(shape, np.nan))
-    assert all(math.isnan(value) for value in found.values())
+def test_errors_without_valid_pixels_are_nan(metric, shape):
+    errors = scores(metric(), np.ones(shape), np.full(shape, np.nan))
+    assert all(math.isnan(value) for value in errors.values())
 
 
-def test_one_pixel():
-    found = scores(DepthMetric(), np.full((1, 1, 1, 1), 3.0), np.full((1, 1, 1, 1), 2.0))
-    assert (found["rmse"], found["abs_rel"]) == (1.0, 0.5)
-    assert (found["delta1"], found["delta2"]) == (0, 100)
+def test_errors_of_one_pixel():
+    errors = scores(DepthMetric(), np.full((1, 1, 1, 1), 3.0), np.full((1, 1, 1, 1), 2.0))
+    assert (errors["rmse"], errors["abs_rel"]) == (1.0, 0.5)
+    assert (errors["delta1"], errors["delta2"]) == (0, 100)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_map_as_restated(channels):
-    """A pixel with one void channel is void throughout."""
+def test_regression_errors_equal_numpy_reference(channels):
+    """A pixel is ignored if any of its channels is NaN."""
     prediction, target = draw(2, channels)
     valid = np.isfinite(target).all(1)
     error = np.moveaxis(prediction - target, 1, -1)[valid].astype(float)

@@ -1,4 +1,4 @@
-"""Images that have a label."""
+"""Number of labeled images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from densemtl.metrics.labeled_images import LabelledImageCount
 
 
-def test_images_with_any_valid_pixel_are_counted():
+def test_counts_images_with_any_valid_pixel():
     valid = torch.zeros(4, 3, 5, dtype=torch.bool)
     valid[1, 2, 4] = valid[3] = True
     metric = LabelledImageCount()

@@ -1,4 +1,4 @@
-"""MIoU against torchmetrics and against counting in numpy."""
+"""Mean IoU, compared with torchmetrics and NumPy."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def scores(prediction, target, names=NAMES) -> dict[str, float]:
     return metric.compute_dict()
 
 
-def draw(seed: int, void: float = 0.3, classes: int = 4):
+def draw(seed: int, ignored: float = 0.3, classes: int = 4):
     rng = np.random.default_rng(seed)
     prediction, target = rng.integers(0, classes, (2, 3, 9, 7))
-    target[rng.random(target.shape) < void] = IGNORE_INDEX
+    target[rng.random(target.shape) < ignored] = IGNORE_INDEX
     return prediction, target.astype(np.uint8)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_torchmetrics_and_with_counting(seed):
+def test_scores_equal_torchmetrics_and_numpy_reference(seed):
     prediction, target = draw(seed)
     found = scores(prediction, target)
     jaccard = MulticlassJaccardIndex(4, average="macro", ignore_index=IGNORE_INDEX)
-    other = 100 * jaccard(torch.as_tensor(prediction), torch.as_tensor(target).long()).item()
-    assert found["mIoU"] == pytest.approx(other, rel=1e-5)
+    expected = 100 * jaccard(torch.as_tensor(prediction), torch.as_tensor(target).long()).item()
+    assert found["mIoU"] == pytest.approx(expected, rel=1e-5)
     valid = target != IGNORE_INDEX
     p, t = prediction[valid], target[valid]
     for index, name in enumerate(NAMES):
@@ -45,25 +45,25 @@ def test_agrees_with_torchmetrics_and_with_counting(seed):
     assert found["mean_accuracy"] == pytest.approx(np.mean(accuracies))
 
 
-def test_a_perfect_prediction_scores_100():
+def test_perfect_prediction_scores_100():
     _, target = draw(0)
     found = scores(np.where(target == IGNORE_INDEX, 0, target), target)
     assert found["mIoU"] == found["pixel_accuracy"] == found["mean_accuracy"] == 100
 
 
-def test_always_wrong_scores_0():
+def test_wrong_prediction_scores_0():
     _, target = draw(0)
     assert scores((target + 1) % 4, target)["mIoU"] == 0
 
 
-def test_a_class_that_occurs_nowhere_stays_out_of_the_mean():
+def test_absent_classes_are_excluded_from_the_mean():
     target = np.array([[[0, 0, 1, 1]]], np.uint8)
     found = scores(np.array([[[0, 0, 1, 1]]]), target)
     assert found["mIoU"] == 100
     assert math.isnan(found["IoU/c"])
 
 
-def test_a_class_predicted_but_never_labelled_counts_0():
+def test_class_that_is_predicted_but_absent_from_targets_scores_0():
     target = np.array([[[0, 0, 1, 1]]], np.uint8)
     found = scores(np.array([[[0, 0, 1, 2]]]), target)
     assert found["IoU/c"] == 0
@@ -71,7 +71,7 @@ def test_a_class_predicted_but_never_labelled_counts_0():
     assert found["mean_accuracy"] == pytest.approx((100 + 50) / 2)
 
 
-def test_predictions_on_void_pixels_do_not_count():
+def test_predictions_at_ignored_pixels_are_excluded():
     target = np.array([[[0, 1, IGNORE_INDEX]]], np.uint8)
     values = [scores(np.array([[[0, 0, wrong]]]), target)["mIoU"] for wrong in range(4)]
     assert values == [25.0] * 4
@@ -80,13 +80,13 @@ def test_predictions_on_void_pixels_do_not_count():
 @pytest.mark.parametrize(
     "target", [np.zeros((0, 4, 4), np.uint8), np.full((2, 4, 4), IGNORE_INDEX)]
 )
-def test_nothing_to_score_is_nan(target):
+def test_scores_without_valid_pixels_are_nan(target):
     found = scores(np.zeros(target.shape, np.int64), target)
     assert math.isnan(found["mIoU"])
     assert math.isnan(found["pixel_accuracy"])
 
 
-def test_one_pixel_and_one_class():
+def test_scores_of_one_pixel_and_one_class():
     assert scores(np.zeros((1, 1, 1), np.int64), np.zeros((1, 1, 1), np.uint8))["mIoU"] == 100
     target = np.array([[[0, IGNORE_INDEX]]], np.uint8)
     assert scores(np.zeros((1, 1, 2), np.int64), target, ["only"])["IoU/only"] == 100

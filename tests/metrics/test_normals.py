@@ -1,4 +1,4 @@
-"""Angles between directions, against numpy; the median from a histogram against the exact one."""
+"""Angular errors compared with NumPy, and the median from a histogram with the exact one."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def angles(prediction, target):
 
 
 def flat(degrees: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """(prediction, target) with these angles between them."""
-    turn = np.radians(np.asarray(degrees, float))
-    prediction = np.stack([np.sin(turn), np.zeros_like(turn), -np.cos(turn)])[None, :, None]
+    """Make predictions and targets with the given angles between them."""
+    angle = np.radians(np.asarray(degrees, float))
+    prediction = np.stack([np.sin(angle), np.zeros_like(angle), -np.cos(angle)])[None, :, None]
     target = np.zeros_like(prediction)
     target[:, 2] = -1
     return prediction.astype(np.float32), target.astype(np.float32)
@@ -46,7 +46,7 @@ def flat(degrees: list[float]) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("channels", [2, 3])
 @pytest.mark.parametrize("spread", [0.01, 0.5, 5.0])
-def test_errors_as_restated(channels, spread):
+def test_errors_equal_numpy_reference(channels, spread):
     prediction, target = draw(0, channels, spread)
     angle = angles(prediction, target)
     found = scores(prediction, target)
@@ -60,11 +60,11 @@ def test_errors_as_restated(channels, spread):
 @pytest.mark.parametrize(
     "degrees", [[10, 20], [1, 2, 90], [0, 0, 50, 170], [3], [180, 180], [5, 5, 5, 60, 61, 62]]
 )
-def test_the_median_of_few_pixels(degrees):
+def test_median_of_few_pixels(degrees):
     assert scores(*flat(degrees))["median"] == pytest.approx(np.median(degrees), abs=0.01)
 
 
-def test_a_perfect_prediction():
+def test_perfect_prediction_has_no_error():
     _, target = draw(1)
     found = scores(3.7 * np.nan_to_num(target, nan=1.0), target)
     assert found["mErr"] < 0.02
@@ -72,7 +72,7 @@ def test_a_perfect_prediction():
     assert found["within_11.25"] == 100
 
 
-def test_the_opposite_and_no_direction_at_all():
+def test_errors_of_opposite_vectors_and_zero_vectors():
     _, target = draw(1)
     filled = np.nan_to_num(target, nan=1.0)
     assert scores(-filled, target)["mErr"] == pytest.approx(180, abs=1e-3)
@@ -84,19 +84,19 @@ def test_small_and_large_angles_are_exact(degrees):
     assert scores(*flat([degrees]))["mErr"] == pytest.approx(degrees, abs=1e-4)
 
 
-def test_a_pixel_with_one_void_component_is_void():
+def test_pixels_with_a_nan_component_are_ignored():
     prediction, target = flat([10, 50])
     target[0, 1, 0, 1] = np.nan
     assert scores(prediction, target)["mErr"] == pytest.approx(10, abs=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (1, 3, 4, 4)])
-def test_nothing_to_score_is_nan(shape):
+def test_errors_without_valid_pixels_are_nan(shape):
     found = scores(np.ones(shape), np.full(shape, np.nan))
     assert all(math.isnan(value) for value in found.values())
 
 
-def test_a_prediction_that_is_not_finite_shows() -> None:
+def test_nan_predictions_make_the_mean_error_nan() -> None:
     metric = NormalsMetric()
     prediction, target = torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
     prediction[0, :, 0] = torch.nan

@@ -1,4 +1,4 @@
-"""Saliency and binary scores, against loops over images and thresholds in numpy."""
+"""Saliency and binary scores, compared with loops over images and thresholds in NumPy."""
 
 from __future__ import annotations
 
@@ -69,26 +69,26 @@ def numpy_modern(probability, target):
     return {"maxF": 100 * best_f, "mIoU": 100 * best_iou}
 
 
-RESTATED = {"survey": numpy_survey, "modern": numpy_modern}
+REFERENCES = {"survey": numpy_survey, "modern": numpy_modern}
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("protocol", RESTATED)
-def test_both_protocols_as_restated(protocol, seed):
-    drawn = draw(seed)
-    found = scores(saliency(protocol), *drawn)
-    assert found == pytest.approx(RESTATED[protocol](*drawn), rel=1e-9)
+@pytest.mark.parametrize("protocol", REFERENCES)
+def test_saliency_scores_equal_numpy_reference(protocol, seed):
+    batch = draw(seed)
+    found = scores(saliency(protocol), *batch)
+    assert found == pytest.approx(REFERENCES[protocol](*batch), rel=1e-9)
 
 
-def test_the_protocols_differ():
-    drawn = draw(0)
-    found = [scores(saliency(protocol), *drawn)["maxF"] for protocol in RESTATED]
+def test_protocols_have_different_scores():
+    batch = draw(0)
+    found = [scores(saliency(protocol), *batch)["maxF"] for protocol in REFERENCES]
     assert abs(found[0] - found[1]) > 0.5
 
 
 @pytest.mark.parametrize(("protocol", "at_threshold"), [("survey", 0), ("modern", 100)])
 def test_probabilities_exactly_at_a_threshold(protocol, at_threshold):
-    """.2 is the lowest threshold of survey, which asks for more; .95 the highest of modern."""
+    """.2 is the lowest threshold of survey, which is exclusive; .95 is the highest of modern."""
     value = {"survey": 0.2, "modern": 0.95}[protocol]
     probability = np.full((1, 2, 2), value, np.float32)
     found = scores(saliency(protocol), probability, np.ones((1, 2, 2), np.uint8))
@@ -104,13 +104,13 @@ def test_probabilities_exactly_at_a_threshold(protocol, at_threshold):
         ("modern", 0.96, 0.94),
     ],
 )
-def test_the_outermost_thresholds_are_tried(protocol, object_at, rest_at):
+def test_lowest_and_highest_thresholds_are_used(protocol, object_at, rest_at):
     target = np.array([[[1, 0]]], np.uint8)
     probability = np.array([[[object_at, rest_at]]], np.float32)
     assert scores(saliency(protocol), probability, target) == {"maxF": 100, "mIoU": 100}
 
 
-@pytest.mark.parametrize("protocol", RESTATED)
+@pytest.mark.parametrize("protocol", REFERENCES)
 def test_perfect_and_inverted_predictions(protocol):
     _, target = draw(1)
     perfect = (target == 1).astype(np.float32)
@@ -118,28 +118,28 @@ def test_perfect_and_inverted_predictions(protocol):
     assert scores(saliency(protocol), 1 - perfect, target) == {"maxF": 0, "mIoU": 0}
 
 
-@pytest.mark.parametrize("protocol", RESTATED)
-def test_an_image_without_object_and_without_prediction_has_iou_1(protocol):
+@pytest.mark.parametrize("protocol", REFERENCES)
+def test_image_without_object_and_prediction_has_iou_1(protocol):
     empty = np.zeros((1, 3, 3))
     assert scores(saliency(protocol), empty, empty.astype(np.uint8))["mIoU"] == 100
 
 
-@pytest.mark.parametrize("protocol", RESTATED)
-def test_void_images_and_pixels_do_not_count(protocol):
+@pytest.mark.parametrize("protocol", REFERENCES)
+def test_ignored_images_and_pixels_are_excluded(protocol):
     probability, target = draw(2)
-    kept = scores(saliency(protocol), probability, target)
-    nowhere = np.full((1, *target.shape[1:]), IGNORE_INDEX, np.uint8)
+    expected = scores(saliency(protocol), probability, target)
+    ignored = np.full((1, *target.shape[1:]), IGNORE_INDEX, np.uint8)
     more = np.concatenate([probability, np.ones_like(probability[:1])])
-    assert scores(saliency(protocol), more, np.concatenate([target, nowhere])) == kept
-    other = np.where(target == IGNORE_INDEX, 1 - probability, probability)
-    assert scores(saliency(protocol), other, target) == kept
+    assert scores(saliency(protocol), more, np.concatenate([target, ignored])) == expected
+    changed = np.where(target == IGNORE_INDEX, 1 - probability, probability)
+    assert scores(saliency(protocol), changed, target) == expected
 
 
 @pytest.mark.parametrize(
     "metric", [lambda: saliency("survey"), lambda: saliency("modern"), BinaryMetric]
 )
 @pytest.mark.parametrize("images", [0, 2])
-def test_nothing_to_score_is_nan(metric, images):
+def test_scores_without_valid_pixels_are_nan(metric, images):
     found = scores(
         metric(), np.ones((images, 3, 3)), np.full((images, 3, 3), IGNORE_INDEX, np.uint8)
     )
@@ -147,19 +147,19 @@ def test_nothing_to_score_is_nan(metric, images):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_binary_scores_as_restated(seed):
+def test_binary_scores_equal_numpy_reference(seed):
     probability, target = draw(seed)
     best = 0.0
     for percent in range(1, 100):
         hits, found, truth = counts(probability, target, np.float32(percent / 100), True)
         best = max(best, f_measure(ratio(hits, found), ratio(hits, truth), 1.0))
     p = probability.astype(float)
-    surprise = (-np.log(p[target == 1]).mean() - np.log(1 - p[target == 0]).mean()) / 2
-    expected = {"pixel_maxF": 100 * best, "balanced_nll": surprise}
+    nll = (-np.log(p[target == 1]).mean() - np.log(1 - p[target == 0]).mean()) / 2
+    expected = {"pixel_maxF": 100 * best, "balanced_nll": nll}
     assert scores(BinaryMetric(), probability, target) == pytest.approx(expected, rel=1e-5)
 
 
-def test_binary_extremes():
+def test_binary_scores_of_perfect_and_inverted_predictions():
     _, target = draw(0)
     perfect = (target == 1).astype(np.float32)
     found = scores(BinaryMetric(), perfect, target)
@@ -170,7 +170,7 @@ def test_binary_extremes():
     assert inverted["pixel_maxF"] == 0
 
 
-def test_binary_without_one_side():
+def test_binary_scores_without_positive_or_negative_pixels():
     ones, zeros = np.ones((1, 2, 2), np.uint8), np.zeros((1, 2, 2), np.uint8)
     half = np.full((1, 2, 2), 0.5, np.float32)
     only_positive, only_negative = (

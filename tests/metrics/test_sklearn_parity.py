@@ -1,4 +1,4 @@
-"""Every metric of pixels against scikit-learn, on random and on degenerate inputs."""
+"""Pixel metrics compared with scikit-learn, on random and degenerate inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, of 
 calibration = pytest.importorskip("sklearn.calibration")
 
 SHAPE = (3, 7, 5)
-CASES = ["random", "perfect", "inverted", "mostly void", "one pixel", "absent", "empty", "void"]
+CASES = [
+    "random",
+    "perfect",
+    "inverted",
+    "mostly ignored",
+    "one pixel",
+    "absent",
+    "empty",
+    "ignored",
+]
 
 
 def scores(metric, prediction, target) -> dict[str, float]:
@@ -28,63 +37,63 @@ def scores(metric, prediction, target) -> dict[str, float]:
     return metric.compute_dict()
 
 
-def masked(target, case, void):
-    """The label with what the case says voided."""
+def masked(target, case, ignore_value):
+    """Set the ignored pixels of a case in the target."""
     rng = np.random.default_rng(2)
-    share = {"void": 1.0, "mostly void": 0.9}.get(case, 0.2)
-    target[rng.random(SHAPE) < share] = void
+    share = {"ignored": 1.0, "mostly ignored": 0.9}.get(case, 0.2)
+    target[rng.random(SHAPE) < share] = ignore_value
     if case == "one pixel":
-        kept = target[0, 3, 2]
-        target[:] = void
-        target[0, 3, 2] = 1 if np.isnan(kept) or kept == IGNORE_INDEX else kept
+        value = target[0, 3, 2]
+        target[:] = ignore_value
+        target[0, 3, 2] = 1 if np.isnan(value) or value == IGNORE_INDEX else value
     return target[:0] if case == "empty" else target
 
 
 def binary(case):
-    """(probabilities, labels) of a yes or no."""
+    """Return probabilities and binary targets of a case."""
     rng = np.random.default_rng(1)
     label = (rng.random(SHAPE) < (0 if case == "absent" else 0.4)).astype(np.uint8)
     noise = rng.random(SHAPE).astype(np.float32)
-    given = {"perfect": label, "inverted": 1 - label}.get(case, 0.6 * noise + 0.4 * label)
-    return np.float32(given)[: 0 if case == "empty" else None], masked(label, case, IGNORE_INDEX)
+    prediction = {"perfect": label, "inverted": 1 - label}.get(case, 0.6 * noise + 0.4 * label)
+    prediction = np.float32(prediction)[: 0 if case == "empty" else None]
+    return prediction, masked(label, case, IGNORE_INDEX)
 
 
 def classes(case):
-    """(ids, labels) of four classes."""
+    """Return predicted and target class ids of a case with four classes."""
     rng = np.random.default_rng(1)
     label = rng.integers(0, 3 if case == "absent" else 4, SHAPE).astype(np.uint8)
     noise = rng.integers(0, 3 if case == "absent" else 4, SHAPE)
-    given = {"perfect": label, "inverted": (label + 1) % 4}.get(case, noise)
-    return given.astype(np.int64)[: 0 if case == "empty" else None], masked(
-        label, case, IGNORE_INDEX
-    )
+    prediction = {"perfect": label, "inverted": (label + 1) % 4}.get(case, noise)
+    prediction = prediction.astype(np.int64)[: 0 if case == "empty" else None]
+    return prediction, masked(label, case, IGNORE_INDEX)
 
 
 def numbers(case):
-    """(metres, labels), one channel."""
+    """Return predicted and target depths of a case, one channel."""
     rng = np.random.default_rng(1)
     label, noise = rng.uniform(0.5, 9, (2, *SHAPE)).astype(np.float32)
-    given = label.copy() if case == "perfect" else noise
+    prediction = label.copy() if case == "perfect" else noise
     label = masked(label, case, np.nan)
-    return given[: len(label), None], label[:, None]
+    return prediction[: len(label), None], label[:, None]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_classes(case):
+def test_miou_equals_sklearn(case):
     ids, label = classes(case)
     found = scores(MIoU("abcd"), ids, label)
     p, t = ids[label != IGNORE_INDEX], label[label != IGNORE_INDEX]
     if not t.size:
         assert all(math.isnan(value) for value in found.values())
         return
-    seen = np.union1d(p, t)
-    each = metrics.jaccard_score(t, p, labels=seen, average=None, zero_division=0)
-    named = {f"IoU/{'abcd'[index]}": 100 * iou for index, iou in zip(seen, each, strict=True)}
-    absent = {f"IoU/{'abcd'[index]}": math.nan for index in {0, 1, 2, 3} - set(seen.tolist())}
+    present = np.union1d(p, t)
+    ious = metrics.jaccard_score(t, p, labels=present, average=None, zero_division=0)
+    named = {f"IoU/{'abcd'[index]}": 100 * iou for index, iou in zip(present, ious, strict=True)}
+    absent = {f"IoU/{'abcd'[index]}": math.nan for index in {0, 1, 2, 3} - set(present.tolist())}
     recalls = metrics.recall_score(t, p, labels=np.unique(t), average="macro", zero_division=0)
     assert found == pytest.approx(
         {
-            "mIoU": 100 * each.mean(),
+            "mIoU": 100 * ious.mean(),
             "pixel_accuracy": 100 * metrics.accuracy_score(t, p),
             "mean_accuracy": 100 * recalls,
             **named,
@@ -95,13 +104,13 @@ def test_classes(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_numbers(case):
-    given, label = numbers(case)
+def test_regression_errors_equal_sklearn(case):
+    prediction, label = numbers(case)
     found = {
-        **scores(RegressionMetric(), given, label),
-        "depth": scores(DepthMetric(), given, label)["rmse"],
+        **scores(RegressionMetric(), prediction, label),
+        "depth": scores(DepthMetric(), prediction, label)["rmse"],
     }
-    p, t = given[np.isfinite(label)], label[np.isfinite(label)]
+    p, t = prediction[np.isfinite(label)], label[np.isfinite(label)]
     if not t.size:
         assert all(math.isnan(value) for value in found.values())
         return
@@ -111,14 +120,14 @@ def test_numbers(case):
 
 
 def best_f(t, p, percents, beta, inclusive):
-    """The largest F-measure over thresholds, by the library."""
+    """Compute the largest F-measure over thresholds with scikit-learn."""
     thresholds = [np.float32(percent / 100) for percent in percents]
     maps = [p >= t0 if inclusive else p > t0 for t0 in thresholds]
-    return 100 * max(metrics.fbeta_score(t, each, beta=beta, zero_division=0) for each in maps)
+    return 100 * max(metrics.fbeta_score(t, mask, beta=beta, zero_division=0) for mask in maps)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_yes_or_no(case):
+def test_binary_scores_equal_sklearn(case):
     probability, label = binary(case)
     found = scores(BinaryMetric(), probability, label)
     p, t = probability[label != IGNORE_INDEX], label[label != IGNORE_INDEX]
@@ -129,13 +138,13 @@ def test_yes_or_no(case):
     if not (t == 0).any():
         assert math.isnan(found["balanced_nll"])
         return
-    kept = p.astype(float).clip(1e-6, 1 - 1e-6)
-    sides = [metrics.log_loss(t[t == side], kept[t == side], labels=[0, 1]) for side in (0, 1)]
-    assert found["balanced_nll"] == pytest.approx(np.mean(sides), rel=1e-5)
+    clipped = p.astype(float).clip(1e-6, 1 - 1e-6)
+    nll = [metrics.log_loss(t[t == value], clipped[t == value], labels=[0, 1]) for value in (0, 1)]
+    assert found["balanced_nll"] == pytest.approx(np.mean(nll), rel=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_saliency_of_pooled_pixels(case):
+def test_pooled_saliency_scores_equal_sklearn(case):
     probability, label = binary(case)
     found = scores(saliency("modern"), probability, label)["maxF"]
     p, t = probability[label != IGNORE_INDEX], label[label != IGNORE_INDEX]
@@ -144,18 +153,18 @@ def test_saliency_of_pooled_pixels(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_saliency_image_by_image(case):
-    """IoU under both protocols, and the means that `survey` takes F of."""
+def test_saliency_scores_of_images_equal_sklearn(case):
+    """Compare the IoU of both protocols, and the F-measure of `survey`."""
     probability, label = binary(case)
-    shown = [
+    images = [
         (p[t != IGNORE_INDEX], t[t != IGNORE_INDEX])
         for p, t in zip(probability, label, strict=True)
     ]
-    shown = [(p, t) for p, t in shown if t.size]
-    if not shown:
+    images = [(p, t) for p, t in images if t.size]
+    if not images:
         return
     for protocol, percents in (("survey", range(20, 91, 5)), ("modern", range(5, 96, 5))):
-        rows = [mean_scores(shown, np.float32(at / 100), protocol) for at in percents]
+        rows = [mean_scores(images, np.float32(at / 100), protocol) for at in percents]
         found = scores(saliency(protocol), probability, label)
         assert found["mIoU"] == pytest.approx(100 * max(iou for _, _, iou in rows))
         if protocol == "survey":
@@ -163,10 +172,10 @@ def test_saliency_image_by_image(case):
             assert found["maxF"] == pytest.approx(100 * max(f))
 
 
-def mean_scores(shown, threshold, protocol):
-    """Precision, recall and IoU at a threshold, by the library, averaged over images."""
+def mean_scores(images, threshold, protocol):
+    """Compute precision, recall and IoU at a threshold with scikit-learn, averaged over images."""
     rows = []
-    for p, t in shown:
+    for p, t in images:
         binary = p > threshold if protocol == "survey" else p >= threshold
         iou = metrics.jaccard_score(t, binary, zero_division=1)
         precision = metrics.precision_score(t, binary, zero_division=0)
@@ -175,7 +184,7 @@ def mean_scores(shown, threshold, protocol):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_calibration(case):
+def test_calibration_error_equals_sklearn(case):
     probability, label = binary(case)
     metric = CalibrationError()
     found = scores(metric, probability, label)["ECE"]
@@ -183,7 +192,7 @@ def test_calibration(case):
     if not t.size:
         assert math.isnan(found)
         return
-    true, told = calibration.calibration_curve(t, p, n_bins=NUM_BINS)
+    true, predicted = calibration.calibration_curve(t, p, n_bins=NUM_BINS)
     counts = np.histogram(p, NUM_BINS, (0, 1))[0]
     share = counts[counts > 0] / len(p)
-    assert found == pytest.approx(100 * (share * np.abs(true - told)).sum(), abs=1e-5)
+    assert found == pytest.approx(100 * (share * np.abs(true - predicted)).sum(), abs=1e-5)

@@ -1,4 +1,4 @@
-"""What holds for every metric: any split of the images gives the same values, so do ranks."""
+"""Contract tests of all metrics: values do not depend on the split into batches or ranks."""
 
 from __future__ import annotations
 
@@ -32,26 +32,27 @@ def make(name, options):
 
 
 def metric_of(task, protocol):
-    """The one that Delta_m reads; the quick one of edges is that of binary maps."""
+    """Create the metric that Delta_m compares."""
     return task.make_final_metric(protocol) or task.make_metric(protocol)
 
 
 def draw(task, seed=0):
-    """(decoded predictions, targets) of a few images, one of them without any label."""
+    """Return decoded predictions and targets of a few images, one of them without valid pixels."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(IMAGES, task.channels, 5, 7, generator=generator)
-    void = torch.rand(IMAGES, 5, 7, generator=generator) < 0.3
-    void[2] = True
+    ignored = torch.rand(IMAGES, 5, 7, generator=generator) < 0.3
+    ignored[2] = True
     if task.make_empty_label((1, 1)).dtype == np.uint8:
         target = torch.randint(0, max(task.channels, 2), (IMAGES, 5, 7), generator=generator).byte()
-        target[void] = IGNORE_INDEX
+        target[ignored] = IGNORE_INDEX
     else:
         target = torch.rand(logits.shape, generator=generator) + 0.5
-        target[void.unsqueeze(1).expand_as(target)] = torch.nan
+        target[ignored.unsqueeze(1).expand_as(target)] = torch.nan
     return task.decode(logits), target
 
 
-def in_parts(task, protocol, cuts):
+def update_in_batches(task, protocol, cuts):
+    """Create a metric and update it with batches that end at the given indices."""
     prediction, target = draw(task)
     metric = metric_of(task, protocol)
     bounds = [0, *sorted(cuts), IMAGES]
@@ -64,19 +65,19 @@ def in_parts(task, protocol, cuts):
 @pytest.mark.parametrize(("name", "options"), KINDS)
 @settings(max_examples=12)
 @given(cuts=st.lists(st.integers(0, IMAGES), max_size=4))
-def test_any_split_into_batches_gives_the_same_value(name, options, protocol, cuts):
+def test_values_do_not_depend_on_batches(name, options, protocol, cuts):
     task = make(name, options)
-    whole, parts = (
-        in_parts(task, protocol, []).compute_dict(),
-        in_parts(task, protocol, cuts).compute_dict(),
+    one_batch, several_batches = (
+        update_in_batches(task, protocol, []).compute_dict(),
+        update_in_batches(task, protocol, cuts).compute_dict(),
     )
-    assert all(math.isfinite(value) for value in whole.values())
-    assert parts == pytest.approx(whole, rel=1e-9)
+    assert all(math.isfinite(value) for value in one_batch.values())
+    assert several_batches == pytest.approx(one_batch, rel=1e-9)
 
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])
 @pytest.mark.parametrize(("name", "options"), KINDS)
-def test_states_of_two_ranks_add_up(name, options, protocol):
+def test_summed_states_of_two_ranks_have_the_same_values(name, options, protocol):
     task = make(name, options)
     prediction, target = draw(task)
     ranks = [metric_of(task, protocol) for _ in range(2)]
@@ -88,28 +89,28 @@ def test_states_of_two_ranks_add_up(name, options, protocol):
     for state in total._defaults:
         setattr(total, state, sum(getattr(metric, state) for metric in ranks))
     assert total.compute_dict() == pytest.approx(
-        in_parts(task, protocol, []).compute_dict(), rel=1e-9
+        update_in_batches(task, protocol, []).compute_dict(), rel=1e-9
     )
 
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])
 @pytest.mark.parametrize(("name", "options"), KINDS)
-def test_reset_forgets_everything_and_the_primary_metric_is_there(name, options, protocol):
+def test_reset_clears_states_and_values_include_the_primary_metric(name, options, protocol):
     task = make(name, options)
     prediction, target = draw(task)
     metric = metric_of(task, protocol)
     metric.update(prediction.flip(-1), target)
     metric.reset()
     metric.update(prediction, target)
-    assert metric.compute_dict() == in_parts(task, protocol, []).compute_dict()
+    assert metric.compute_dict() == update_in_batches(task, protocol, []).compute_dict()
     assert task.get_primary_metric(protocol) in metric.compute_dict()
 
 
 @pytest.mark.parametrize("protocol", ["survey", "modern"])
 @pytest.mark.parametrize(("name", "options"), KINDS)
-def test_targets_and_predictions_are_left_alone(name, options, protocol):
+def test_update_does_not_modify_its_arguments(name, options, protocol):
     task = make(name, options)
     prediction, target = draw(task)
-    kept = prediction.clone(), target.clone()
+    copies = prediction.clone(), target.clone()
     metric_of(task, protocol).update(prediction, target)
-    torch.testing.assert_close((prediction, target), kept, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close((prediction, target), copies, rtol=0, atol=0, equal_nan=True)

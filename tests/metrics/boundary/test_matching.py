@@ -1,4 +1,4 @@
-"""Matchings are of largest size: against maximum flow, one map or many in a row."""
+"""Maximum matchings of single and consecutive maps, compared with SciPy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RADII = [0.0, 1.0, 1.5, 2.3, 5.0]
 
 
 def largest(found, truth, radius):
-    """The size of a largest matching, by a library, from all distances."""
+    """Compute the size of a maximum matching with SciPy, from all distances."""
     near = cdist(np.argwhere(found), np.argwhere(truth)) <= radius
     if not near.size:
         return 0
@@ -27,7 +27,7 @@ def largest(found, truth, radius):
 
 
 def is_matchable(matched, truth, radius):
-    """Whether all these pixels can be matched at once, as a matched set must."""
+    """Return whether all matched pixels can be matched in one matching."""
     return largest(matched, truth, radius) == matched.sum()
 
 
@@ -37,7 +37,7 @@ def noise(rng, shape, density):
 
 @pytest.mark.parametrize("radius", RADII)
 @pytest.mark.parametrize("seed", range(60))
-def test_as_large_as_any(seed, radius):
+def test_matching_has_maximum_size(seed, radius):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 16, 2))
     found, truth = (noise(rng, shape, rng.uniform(0.02, 0.7)) for _ in range(2))
@@ -49,8 +49,8 @@ def test_as_large_as_any(seed, radius):
 
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("radius", [1.5, 2.9])
-def test_as_large_as_any_after_other_maps(seed, radius):
-    """One matcher for a row of maps, as thresholds give them, then for unlike ones."""
+def test_matching_after_other_maps_has_maximum_size(seed, radius):
+    """One matcher is used for the maps of consecutive thresholds, and then for different maps."""
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(8, 24, 2))
     strength, truth = rng.random(shape), noise(rng, shape, 0.15)
@@ -63,17 +63,17 @@ def test_as_large_as_any_after_other_maps(seed, radius):
         assert is_matchable(matched, truth, radius)
 
 
-@pytest.fixture(params=["nearest first", "moves alone"])
-def way(request, monkeypatch):
-    """Few pixels are matched by moves alone; many are first paired with what is nearest."""
-    if request.param == "moves alone":
+@pytest.fixture(params=["nearest first", "push-relabel only"])
+def algorithm(request, monkeypatch):
+    """Use both steps of the algorithm, or only push-relabel, as for maps of few pixels."""
+    if request.param == "push-relabel only":
         monkeypatch.setattr(matching, "match_nearest", lambda *_: None)
         monkeypatch.setattr(augmentation, "CHUNK_SIZE", 50)
 
 
 @pytest.mark.parametrize("radius", [1.2, 2.0, 6.2])
 @pytest.mark.parametrize("seed", range(25))
-def test_either_way_leads_to_the_same_size(seed, radius, way):
+def test_both_algorithms_have_maximum_size(seed, radius, algorithm):
     rng = np.random.default_rng(seed)
     shape = (19, 23)
     truth = noise(rng, shape, rng.uniform(0.1, 0.6))
@@ -85,13 +85,13 @@ def test_either_way_leads_to_the_same_size(seed, radius, way):
         assert is_matchable(matched, truth, radius)
 
 
-def test_either_side_may_be_the_ground_truth():
+def test_matching_is_symmetric():
     rng = np.random.default_rng(0)
     for _ in range(30):
-        one, other = noise(rng, (20, 20), 0.2), noise(rng, (20, 20), 0.3)
-        sizes = {BoundaryMatcher(a, 2.1).match(b).sum() for a, b in ((one, other), (other, one))}
-        turned = BoundaryMatcher(one.T, 2.1).match(other.T).sum()
-        assert sizes == {turned}
+        a, b = noise(rng, (20, 20), 0.2), noise(rng, (20, 20), 0.3)
+        sizes = {BoundaryMatcher(x, 2.1).match(y).sum() for x, y in ((a, b), (b, a))}
+        transposed = BoundaryMatcher(a.T, 2.1).match(b.T).sum()
+        assert sizes == {transposed}
 
 
 def stripes(period, axis):
@@ -118,12 +118,12 @@ def largest_of_patterns(found, truth):
 
 @pytest.mark.parametrize("truth", HARD)
 @pytest.mark.parametrize("found", HARD)
-def test_regular_patterns(found, truth, way):
+def test_matching_of_regular_patterns_has_maximum_size(found, truth, algorithm):
     size = largest_of_patterns(*sorted((found, truth)))
     assert BoundaryMatcher(HARD[truth], 1.5).match(HARD[found]).sum() == size
 
 
-def test_the_radius_is_inclusive():
+def test_radius_is_inclusive():
     truth = np.zeros((9, 9), bool)
     truth[0, 0] = True
     found = np.zeros_like(truth)
@@ -132,8 +132,8 @@ def test_the_radius_is_inclusive():
     assert BoundaryMatcher(truth, 4.99).match(found).sum() == 0
 
 
-def test_a_long_path_of_pairs_is_turned_over():
-    """Greedy pairs leave the two ends of a line unmatched; only moving all of them helps."""
+def test_long_augmenting_path():
+    """Greedy matching leaves both ends of a line unmatched; all pairs must change."""
     truth, found = (np.zeros((1, 400), bool) for _ in range(2))
     truth[0, 0::4] = True
     found[0, 2::4] = True
@@ -145,7 +145,7 @@ def test_a_long_path_of_pairs_is_turned_over():
 
 
 @pytest.mark.parametrize("radius", [0.0, 1.0, 3.7, 5.0, 70.3])
-def test_a_disc_dilates_to_what_is_within_its_radius(radius):
+def test_dilation_equals_all_pixels_within_the_radius(radius):
     mask = noise(np.random.default_rng(3), (23, 90), 0.002)
     disc = Disc(mask.shape, radius)
     near = cdist(np.argwhere(np.ones_like(mask)), np.argwhere(mask)).min(1) <= radius
@@ -158,18 +158,18 @@ def test_a_disc_dilates_to_what_is_within_its_radius(radius):
     assert np.array_equal(disc.crop(by_offset), near.reshape(mask.shape))
 
 
-def work(truth, maps, radius, monkeypatch):
-    """Dilations, steps of moves and pixels moved in them, of all maps together."""
-    done = {"dilations": 0, "steps": 0, "moves": 0}
+def count_operations(truth, maps, radius, monkeypatch):
+    """Count dilations, push steps and pushed pixels, summed over all maps."""
+    counts = {"dilations": 0, "steps": 0, "moves": 0}
     step, dilate = augmentation._push_step, Disc.dilate_packed
 
     def counted_step(disc, pairs, levels, movers):
-        done["steps"] += 1
-        done["moves"] += len(movers)
+        counts["steps"] += 1
+        counts["moves"] += len(movers)
         return step(disc, pairs, levels, movers)
 
     def counted_dilate(disc, words):
-        done["dilations"] += 1
+        counts["dilations"] += 1
         return dilate(disc, words)
 
     monkeypatch.setattr(augmentation, "_push_step", counted_step)
@@ -177,7 +177,7 @@ def work(truth, maps, radius, monkeypatch):
     matcher = BoundaryMatcher(truth, radius)
     for found in maps:
         matcher.match(found)
-    return done
+    return counts
 
 
 ADVERSARIAL = {
@@ -192,19 +192,19 @@ ADVERSARIAL = {
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
-def test_no_pattern_takes_long(name, monkeypatch):
-    """Surplus may have to travel across the image, 3.3 pixels a pair; work stays small."""
+def test_operations_on_adversarial_patterns_are_bounded(name, monkeypatch):
+    """Surplus pixels may have to be pushed across the image, 3.3 pixels per pair."""
     truth = ADVERSARIAL[name](*np.indices((120, 160)))
     strength = np.random.default_rng(0).random(truth.shape)
     maps = [thin(strength > level) for level in np.linspace(0.9, 0.1, 9)]
     maps += [pattern(*np.indices(truth.shape)) for pattern in ADVERSARIAL.values()]
-    done = work(truth, maps, 3.3, monkeypatch)
-    assert done["dilations"] <= 80 * len(maps)
-    assert done["steps"] <= 150 * len(maps)
-    assert done["moves"] <= truth.sum() * len(maps)
+    counts = count_operations(truth, maps, 3.3, monkeypatch)
+    assert counts["dilations"] <= 80 * len(maps)
+    assert counts["steps"] <= 150 * len(maps)
+    assert counts["moves"] <= truth.sum() * len(maps)
 
 
-def test_the_same_maps_give_the_same_pixels():
+def test_matched_pixels_are_deterministic():
     rng = np.random.default_rng(5)
     truth = noise(rng, (40, 40), 0.1)
     maps = [noise(rng, (40, 40), density) for density in (0.05, 0.1, 0.2)]

@@ -1,4 +1,4 @@
-"""Boundary F-measures: by hand, against a restatement, and however images are split."""
+"""Boundary F-measures, compared with values computed by hand and a reference implementation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAR = 0.05
 
 
 def picture(seed, size=(37, 51)):
-    """(blurred and noisy probabilities, thin boundaries) of two regions."""
+    """Draw blurred and noisy probabilities and thin boundaries of two regions."""
     rng = np.random.default_rng(seed)
     regions = cv2.GaussianBlur(rng.random(size).astype(np.float32), (0, 0), 5)
     truth = find_region_boundaries((regions > np.median(regions)).astype(np.uint8))
@@ -44,10 +44,10 @@ def picture(seed, size=(37, 51)):
 
 
 def pictures(number=4):
-    drawn = [picture(seed) for seed in range(number)]
+    pairs = [picture(seed) for seed in range(number)]
     return (
-        torch.stack([torch.as_tensor(probability) for probability, _ in drawn]),
-        torch.stack([torch.as_tensor(truth.astype(np.uint8)) for _, truth in drawn]),
+        torch.stack([torch.as_tensor(probability) for probability, _ in pairs]),
+        torch.stack([torch.as_tensor(truth.astype(np.uint8)) for _, truth in pairs]),
     )
 
 
@@ -65,7 +65,7 @@ def hits(found, truth, radius):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_counts_as_restated(name, seed):
+def test_counts_equal_reference(name, seed):
     probability, truth = picture(seed)
     counts = count_boundary_matches(probability, [truth], PROTOCOLS[name], FAR)
     radius = FAR * math.hypot(*truth.shape)
@@ -88,8 +88,8 @@ def test_thresholds_of_both_protocols():
     assert MODERN.thresholds[-2:] == (0.99, 0.999)
 
 
-def test_a_probability_at_the_threshold():
-    """It is a boundary under survey only; modern sees the nearest of 255 levels."""
+def test_probability_equal_to_the_threshold():
+    """It is a boundary for `survey` only; `modern` rounds to multiples of 1 / 255 first."""
     probability = np.zeros((21, 21), np.float32)
     probability[10, 10] = 0.6
     truth = probability > 0
@@ -105,9 +105,9 @@ def test_a_probability_at_the_threshold():
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("size", [(33, 47), (64, 64), (41, 129)])
-def test_a_perfect_prediction_has_100(name, size):
+def test_perfect_prediction_scores_100(name, size):
     truth = picture(7, size)[1]
-    # Along the border `modern` fades what is predicted.
+    # `modern` fades predictions at the border.
     truth[[0, -1]] = truth[:, [0, -1]] = False
     truth = thin(truth)
     found = scores(boundary(name), truth[None].astype(np.float32), truth[None].astype(np.uint8))
@@ -115,8 +115,8 @@ def test_a_perfect_prediction_has_100(name, size):
 
 
 @pytest.mark.parametrize(("name", "lost"), [("survey", 0), ("modern", 2)])
-def test_a_perfect_line_that_meets_the_border(name, lost):
-    """`modern` fades to 0 what is predicted on the outermost pixels, so their truth is missed."""
+def test_perfect_line_that_meets_the_border(name, lost):
+    """`modern` sets predictions of the outermost pixels to 0, so that true pixels are missed."""
     truth = np.zeros((1, 33, 47), np.uint8)
     truth[0, :, 20] = 1
     found = scores(boundary(name), truth.astype(np.float32), truth)
@@ -125,8 +125,8 @@ def test_a_perfect_line_that_meets_the_border(name, lost):
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_a_perfect_prediction_of_regions_is_of_their_boundaries(regions):
-    """Where lines are read as regions, the lines themselves are not what is looked for."""
+def test_perfect_prediction_of_region_boundaries_scores_100(regions):
+    """If lines are read as regions, a prediction of the lines themselves is not perfect."""
     truth = np.zeros((1, 33, 47), np.uint8)
     truth[0, 8:25, 20] = 1
     found = scores(boundary("modern", regions=regions), truth.astype(np.float32), truth)
@@ -137,14 +137,14 @@ def test_a_perfect_prediction_of_regions_is_of_their_boundaries(regions):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_nothing_predicted(name):
+def test_empty_prediction_scores_0(name):
     truth = picture(0)[1][None].astype(np.uint8)
     assert scores(boundary(name), np.zeros(truth.shape), truth) == {"odsF": 0, "oisF": 0, "AP": 0}
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_inverted_map_is_wrong_but_for_what_lies_nearby(name):
-    """Everything else is predicted: thinned to a few lines, none of them a true pixel."""
+def test_inverted_prediction_matches_only_nearby_pixels(name):
+    """The inverted map is thinned to a few lines, which contain no true pixel."""
     truth = picture(0)[1][None].astype(np.uint8)
     exact = scores(boundary(name, max_distance=1e-6), (1 - truth).astype(np.float32), truth)
     assert exact == {"odsF": 0, "oisF": 0, "AP": 0}
@@ -152,7 +152,7 @@ def test_the_inverted_map_is_wrong_but_for_what_lies_nearby(name):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_without_true_boundaries_what_is_predicted_is_wrong(name):
+def test_predictions_without_true_boundaries_are_false_positives(name):
     probability, truth = picture(0)
     nothing = np.zeros((1, *truth.shape), np.uint8)
     assert all(
@@ -164,19 +164,19 @@ def test_without_true_boundaries_what_is_predicted_is_wrong(name):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_void_images_do_not_count(name):
+def test_images_of_ignored_pixels_are_excluded(name):
     probability, target = pictures(3)
-    kept = scores(boundary(name), probability, target)
+    expected = scores(boundary(name), probability, target)
     target = torch.cat([target, torch.full_like(target[:1], IGNORE_INDEX)])
     probability = torch.cat([probability, torch.ones_like(probability[:1])])
-    assert scores(boundary(name), probability, target) == kept
-    nothing = scores(boundary(name), probability[3:], target[3:])
-    assert all(math.isnan(value) for value in nothing.values())
-    none = scores(boundary(name), probability[:0], target[:0])
-    assert all(math.isnan(value) for value in none.values())
+    assert scores(boundary(name), probability, target) == expected
+    without_valid_pixels = scores(boundary(name), probability[3:], target[3:])
+    assert all(math.isnan(value) for value in without_valid_pixels.values())
+    without_images = scores(boundary(name), probability[:0], target[:0])
+    assert all(math.isnan(value) for value in without_images.values())
 
 
-def test_void_pixels_are_neither_predicted_nor_true():
+def test_ignored_pixels_are_neither_predicted_nor_true():
     target = np.zeros((1, 20, 30), np.uint8)
     target[0, 5, 3:12] = 1
     probability = (target == 1).astype(np.float32)
@@ -186,7 +186,7 @@ def test_void_pixels_are_neither_predicted_nor_true():
     assert scores(boundary("survey"), probability, target)["odsF"] == 100
 
 
-def test_void_is_cut_out_of_lines_not_of_what_they_are_thinned_from():
+def test_ignored_pixels_are_removed_after_thinning():
     probability = np.zeros((30, 40), np.float32)
     probability[10:15, 5:35] = 1
     valid = np.ones((30, 40), bool)
@@ -196,7 +196,7 @@ def test_void_is_cut_out_of_lines_not_of_what_they_are_thinned_from():
     assert count_boundary_matches(probability, [truth], SURVEY, 0.001, valid)[50, 2] == 20
 
 
-def test_regions_end_at_void_without_boundary():
+def test_regions_have_no_boundary_to_ignored_pixels():
     target = np.zeros((1, 20, 30), np.uint8)
     target[0, :, 10:] = 1
     target[0, 8:, :] = IGNORE_INDEX
@@ -206,7 +206,7 @@ def test_regions_end_at_void_without_boundary():
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_one_pixel(name):
+def test_scores_of_one_pixel(name):
     target = np.zeros((1, 15, 15), np.uint8)
     target[0, 7, 7] = 1
     assert scores(boundary(name), target.astype(np.float32), target)["odsF"] == 100
@@ -214,7 +214,7 @@ def test_one_pixel(name):
     assert scores(boundary("survey"), smallest.astype(np.float32), smallest)["odsF"] == 100
 
 
-def test_regions_become_boundaries():
+def test_regions_are_converted_to_boundaries():
     target = np.zeros((1, 20, 20), np.uint8)
     target[0, :, 11:] = 1
     probability = np.zeros((1, 20, 20), np.float32)
@@ -223,8 +223,8 @@ def test_regions_become_boundaries():
     assert scores(boundary("survey"), probability, target)["odsF"] < 40
 
 
-def test_the_distance_is_a_share_of_the_diagonal():
-    target = np.zeros((1, 30, 40), np.uint8)  # diagonal 50
+def test_max_distance_is_a_fraction_of_the_diagonal():
+    target = np.zeros((1, 30, 40), np.uint8)  # the diagonal is 50
     target[0, 15, 5] = 1
     probability = np.zeros((1, 30, 40), np.float32)
     probability[0, 15, 10] = 1
@@ -242,8 +242,11 @@ def lines(*rows):
     return mask
 
 
-def test_several_annotators_by_hand():
-    """Predicted lines 10 and 20; annotators see 10, and 10, 30: a union of 1, matches 2 of 3."""
+def test_counts_of_several_annotators():
+    """Lines 10 and 20 are predicted; one annotator has line 10, the other has lines 10 and 30.
+
+    One of the two predicted lines and two of the three true lines are matched.
+    """
     counts = count_boundary_matches(
         lines(10, 20).astype(np.float32), [lines(10), lines(10, 30)], SURVEY, 0.02
     )
@@ -253,14 +256,14 @@ def test_several_annotators_by_hand():
     assert f == pytest.approx(4 / 7)
 
 
-def test_annotators_who_see_different_lines():
+def test_counts_of_annotators_with_different_lines():
     counts = count_boundary_matches(
         lines(10, 20).astype(np.float32), [lines(10), lines(20)], SURVEY, 0.02
     )
     assert counts[50].tolist() == [80, 80, 80, 80]
 
 
-def test_no_annotator_leaves_nothing_to_find():
+def test_counts_without_annotators():
     assert count_boundary_matches(lines(10).astype(np.float32), [], SURVEY, 0.02)[50].tolist() == [
         0,
         40,
@@ -269,46 +272,46 @@ def test_no_annotator_leaves_nothing_to_find():
     ]
 
 
-def test_nothing_over_nothing_is_0():
+def test_curve_of_zero_counts_is_0():
     assert np.concatenate(compute_curve(np.zeros((1, 4), np.int64))).tolist() == [0, 0, 0]
 
 
-def test_ods_and_ois_by_hand():
-    """Two thresholds; each image is perfect at another one."""
-    one = np.array([[10, 20, 10, 10], [10, 10, 10, 10]])
-    other = np.array([[10, 10, 10, 10], [5, 5, 5, 10]])
-    found = compute_summary(one + other, select_best_counts(one) + select_best_counts(other))
-    # At the first: P 20/30, R 1; at the second: P 1, R 15/20.
+def test_ods_and_ois_of_two_images():
+    """The two images have perfect scores at different thresholds."""
+    first = np.array([[10, 20, 10, 10], [10, 10, 10, 10]])
+    second = np.array([[10, 10, 10, 10], [5, 5, 5, 10]])
+    found = compute_summary(first + second, select_best_counts(first) + select_best_counts(second))
+    # First threshold: P = 20/30, R = 1; second threshold: P = 1, R = 15/20.
     assert found["odsF"] == pytest.approx(100 * max(2 * (2 / 3) / (5 / 3), 2 * 0.75 / 1.75))
     assert found["oisF"] == 100
 
 
-def test_of_equal_thresholds_the_lowest_counts():
+def test_lowest_of_equally_good_thresholds_is_selected():
     assert select_best_counts(np.array([[0, 9, 0, 5], [0, 3, 0, 5]])).tolist() == [0, 9, 0, 5]
 
 
-def test_average_precision_by_hand():
-    """From (0, 1) to (.5, 1) flat, then down to (1, .5): trapezoids, read at 101 places."""
+def test_average_precision_of_three_points():
+    """The curve is constant from (0, 1) to (.5, 1) and falls to (1, .5); it has 101 samples."""
     area = compute_average_precision(np.array([0.5, 1, 1]), np.array([1, 0.5, 0]))
     assert area == pytest.approx((50 * 1 + sum(1 - k / 100 for k in range(51))) / 100)
 
 
-def test_average_precision_is_0_beyond_what_was_reached():
+def test_average_precision_is_0_outside_the_range_of_recalls():
     area = compute_average_precision(np.array([0.8, 0.8]), np.array([0.25, 0.5]))
     assert area == pytest.approx(26 * 0.8 / 100)
 
 
-def test_of_equal_recalls_the_highest_precision_counts():
+def test_average_precision_uses_highest_precision_of_equal_recalls():
     doubled = compute_average_precision(np.array([0.2, 1, 0.3, 1]), np.array([0.5, 0.5, 1, 1]))
     assert doubled == pytest.approx(0.51)
     assert compute_average_precision(np.ones(1), np.ones(1)) == 0
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_batches_and_ranks_give_the_same(name):
+def test_scores_do_not_depend_on_batches_and_ranks(name):
     probability, target = pictures()
-    whole = scores(boundary(name, max_distance=FAR), probability, target)
-    assert 20 < whole["odsF"] < whole["oisF"] < 100
+    expected = scores(boundary(name, max_distance=FAR), probability, target)
+    assert 20 < expected["odsF"] < expected["oisF"] < 100
     ranks = [boundary(name, max_distance=FAR) for _ in range(2)]
     for rank, metric in enumerate(ranks):
         for index in range(rank, len(target), 2):
@@ -318,21 +321,22 @@ def test_batches_and_ranks_give_the_same(name):
     total.update(probability[:0], target[:0])
     for state in total._defaults:
         setattr(total, state, sum(getattr(metric, state) for metric in ranks))
-    assert total.compute_dict() == whole
-    assert scores(boundary(name, max_distance=FAR), probability.flip(0), target.flip(0)) == whole
+    assert total.compute_dict() == expected
+    flipped = scores(boundary(name, max_distance=FAR), probability.flip(0), target.flip(0))
+    assert flipped == expected
 
 
-def test_the_same_again():
+def test_reset_and_unmodified_arguments():
     probability, target = pictures(2)
     metric = boundary("modern")
-    kept = probability.clone(), target.clone()
+    copies = probability.clone(), target.clone()
     first = scores(metric, probability, target)
     metric.reset()
     assert scores(metric, probability, target) == first
-    torch.testing.assert_close((probability, target), kept, rtol=0, atol=0)
+    torch.testing.assert_close((probability, target), copies, rtol=0, atol=0)
 
 
-def test_other_thresholds():
+def test_counts_at_fewer_thresholds():
     probability, truth = picture(0)
     few = count_boundary_matches(
         probability, [truth], replace(SURVEY, thresholds=make_even_thresholds(3)), FAR
