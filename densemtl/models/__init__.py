@@ -1,1 +1,1 @@
-"""The whole model: normalize, pad, predict and crop."""
+"""Multi-task model (normalize, pad, predict, crop), and tools to optimize and analyze it."""

@@ -1,6 +1,6 @@
-"""Activation checkpointing: blocks whose insides are computed again in the backward pass.
+"""Activation checkpointing: inner activations of blocks are recomputed in the backward pass.
 
-Chen et al. 2016, "Training deep nets with sublinear memory cost", section 4.
+Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, section 4.
 """
 
 from __future__ import annotations
@@ -18,22 +18,41 @@ from torch.utils.checkpoint import checkpoint
 from densemtl.backbones.backbone import Backbone
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""Modules whose members may be checkpointed blocks."""
 
 
 def enable_grad_checkpointing(model: nn.Module) -> None:
-    """Keep of every block's activations only what enters it, in training.
+    """Enable activation checkpointing of all blocks of a model in place.
 
-    A block is what a chain of a network is made of: residual blocks, transformer blocks, HRNet's
-    modules, heads. Predictions, gradients and the statistics of normalisation stay the same; each
-    block's forward pass runs twice.
+    In training, only the input of every block is kept in memory, and the forward pass of each block
+    runs a second time in the backward pass. Predictions, gradients and running statistics of
+    normalization layers do not change. Blocks are residual blocks, transformer blocks, modules of
+    HRNet and heads; see `find_blocks`.
+
+    Args:
+        model: the model, which is modified.
+
+    Example:
+        >>> import densemtl
+        >>> model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=["depth"])
+        >>> enable_grad_checkpointing(model)
+        >>> model(torch.zeros(2, 3, 64, 64)).logits["depth"].mean().backward()
     """
     for block in find_blocks(model):
-        # A partial, unlike a closure, is copied with its module: averages are copies of models.
+        # Unlike a closure, a partial is copied together with its module. Models are copied for
+        # weight averaging.
         block.forward = partial(_run_checkpointed, block)
 
 
 def find_blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost members of chains that are made of several layers, backbones aside."""
+    """Find the outermost members of containers that consist of several layers.
+
+    Args:
+        module: the module to search.
+
+    Yields:
+        The blocks; none contains another block or a `Backbone`.
+    """
     for child in module.children():
         if isinstance(module, CONTAINERS) and _is_block(child):
             yield child
@@ -42,6 +61,7 @@ def find_blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_block(module: nn.Module) -> bool:
+    """Return whether a module has layers, but is no container of modules with layers."""
     inner = list(module.children())
     if any(isinstance(submodule, Backbone) for submodule in module.modules()):
         return False
@@ -50,23 +70,24 @@ def _is_block(module: nn.Module) -> bool:
 
 
 def _run_checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Run the forward pass of a block, checkpointed in training."""
     run = partial(type(block).forward, block)
     if not (block.training and torch.is_grad_enabled()):
         return run(*args, **kwargs)
-    if torch.compiler.is_compiling():  # which writes to running statistics once by itself
+    if torch.compiler.is_compiling():  # compiled code updates running statistics only once
         return checkpoint(run, *args, use_reentrant=False, **kwargs)
     contexts = partial(_make_contexts, block)
     return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 def _make_contexts(block: nn.Module) -> tuple[Any, Any]:
-    """Of the forward pass, and of its repetition."""
+    """Return the contexts of the forward pass and of the recomputation."""
     return nullcontext(), _freeze_running_stats(block)
 
 
 @contextmanager
 def _freeze_running_stats(block: nn.Module) -> Iterator[None]:
-    """Running statistics count a batch once, however often it runs."""
+    """Prevent the recomputation from updating running statistics a second time."""
     norms = [module for module in block.modules() if isinstance(module, _NormBase)]
     before = [(norm, norm.momentum, _clone_num_batches_tracked(norm)) for norm in norms]
     for norm in norms:

@@ -1,6 +1,6 @@
-"""What a network costs to run and to train, counted without numbers.
+"""Complexity of a model: FLOP of inference and activation memory of training.
 
-The passes are made on torch's meta device, where tensors have shapes but no memory.
+All passes run on the meta device, where tensors have shapes but no memory.
 """
 
 from __future__ import annotations
@@ -22,17 +22,31 @@ from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.types import FUSION, Predictions, Size
 
 TRAINING_BATCH_SIZE = 2
-"""Batch normalisation needs two values a channel, and a map may be of one pixel."""
+"""Batch normalization needs two values per channel, and a map may be a single pixel."""
 
 
 def map_parameters_to_groups(model: MultiTaskModel) -> dict[nn.Parameter, str]:
-    """{parameter: its group}."""
+    """Return the group of each parameter; see `Decoder.parameter_groups`.
+
+    Args:
+        model: the model.
+
+    Returns:
+        {parameter: name of its group}.
+    """
     groups = model.parameter_groups()
     return {parameter: group for group, members in groups.items() for parameter in members}
 
 
 def meta_copy(model: MultiTaskModel) -> MultiTaskModel:
-    """Return a copy of a model on the meta device; the weights themselves are never copied."""
+    """Return a copy of a model on the meta device, without copying its weights.
+
+    Args:
+        model: the model, on any device.
+
+    Returns:
+        The copy, whose tensors have shapes but no values.
+    """
     tensors: dict[int, Tensor] = {
         id(parameter): nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
         for parameter in model.parameters()
@@ -43,15 +57,25 @@ def meta_copy(model: MultiTaskModel) -> MultiTaskModel:
 
 @torch.no_grad()
 def count_flops(model: MultiTaskModel, size: Size) -> dict[str, int]:
-    """FLOP of one image in evaluation, 2 a multiply-add, by parameter group.
+    """Count the FLOP of the prediction of one image, by parameter group.
 
-    Counted are convolutions, matrix products and attention; normalisation, activations and
-    resizing are not. An operation belongs to the group that holds the parameters of the module
-    around it; where no module around it is one group's alone, tasks meet, and it is "fusion".
+    Convolutions, matrix products and attention are counted, with 2 FLOP per multiply-add;
+    normalization, activations and resizing are not. An operation is assigned to the group of the
+    innermost module around it whose parameters all belong to one group, and to "fusion" if there is
+    no such module.
 
     Args:
-        model: on the meta device; left in evaluation mode.
-        size: (height, width) of the image.
+        model: a model on the meta device; it is set to evaluation mode.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        {group: FLOP}, without groups of 0 FLOP.
+
+    Example:
+        >>> import densemtl
+        >>> model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=["depth"])
+        >>> sorted(count_flops(meta_copy(model), (64, 64)))
+        ['depth', 'shared']
     """
     with FlopCounterMode(display=False) as counter:
         ledger = _GroupFlopCounter(counter, model)
@@ -61,7 +85,7 @@ def count_flops(model: MultiTaskModel, size: Size) -> dict[str, int]:
 
 
 class _GroupFlopCounter:
-    """Books what is counted on the group of the innermost running module that has one."""
+    """Assigns FLOP to the group of the innermost running module that belongs to one group."""
 
     def __init__(self, counter: FlopCounterMode, model: MultiTaskModel) -> None:
         self.group_flops: dict[str, int] = {}
@@ -78,6 +102,7 @@ class _GroupFlopCounter:
 
     @contextmanager
     def track(self) -> Iterator[None]:
+        """Assign the FLOP of all forward passes inside this context to groups."""
         with ExitStack() as hooks:
             for module in self._model.modules():
                 hooks.callback(module.register_forward_pre_hook(self._on_enter).remove)
@@ -95,6 +120,7 @@ class _GroupFlopCounter:
         self._group_stack.pop()
 
     def _assign_flops(self) -> None:
+        """Assign all FLOP since the last call to the group of the innermost running module."""
         total = self._counter.get_total_flops()
         group = self._group_stack[-1]
         self.group_flops[group] = self.group_flops.get(group, 0) + total - self._assigned_flops
@@ -103,12 +129,12 @@ class _GroupFlopCounter:
 
 @dataclass(frozen=True)
 class TrainingForward:
-    """A forward pass in training, its graph alive.
+    """Forward pass in training mode, with its autograd graph.
 
     Attributes:
-        image: Bx3xHxW, a leaf of the graph.
-        predictions: what the model gave for it.
-        activation_bytes: bytes an image that stay in memory until the backward pass.
+        image: input images (B, 3, H, W), a leaf of the graph.
+        predictions: output of the model.
+        activation_bytes: bytes per image that stay in memory until the backward pass.
     """
 
     image: Tensor
@@ -117,16 +143,28 @@ class TrainingForward:
 
 
 def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward:
-    """Run a training step's forward pass in fp32, and weigh what it leaves behind.
+    """Run the forward pass of a training step in fp32 and measure its activation memory.
 
-    That is every tensor saved for the backward pass, and the heads' logits. Tensors that share
-    memory count once; parameters and buffers do not count, nor do the gradients of the logits,
-    which are all that losses keep. It is what torch's allocator has given out at that moment; the
-    process holds up to a tenth more.
+    The memory contains all tensors saved for the backward pass, and all logits and auxiliary
+    losses. Tensors that share memory are counted once. Parameters, buffers and the gradients of the
+    logits, which is all that losses keep, are not counted. The result equals the memory that
+    torch's allocator has handed out at this time; the memory of the process is up to 10 % larger.
 
     Args:
-        model: on the meta device; left in training mode.
-        size: (height, width) of the images.
+        model: a model on the meta device; it is set to training mode.
+        size: (height, width) of the images in pixels.
+
+    Returns:
+        The forward pass and its activation memory.
+
+    Example:
+        >>> import densemtl
+        >>> model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=["depth"])
+        >>> small, large = (
+        ...     trace_training_forward(meta_copy(model), size) for size in ((32, 32), (64, 64))
+        ... )
+        >>> 3 < large.activation_bytes / small.activation_bytes < 5
+        True
     """
     image = torch.empty(TRAINING_BATCH_SIZE, 3, *size, device="meta", requires_grad=True)
     model_storages = {
@@ -135,22 +173,25 @@ def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward
     }
     storage_bytes: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def count_storage(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in model_storages:
             storage_bytes[storage._cdata] = storage.nbytes()
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
+    with saved_tensors_hooks(count_storage, lambda tensor: tensor), _FusedAttention():
         predictions = model.train()(image, full_size=False)
     for outputs in (predictions.logits, *predictions.aux_logits, predictions.aux_losses):
         for tensor in outputs.values():
-            keep(tensor)
+            count_storage(tensor)
     return TrainingForward(image, predictions, sum(storage_bytes.values()) / TRAINING_BATCH_SIZE)
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention as on CPU and GPU; the meta device alone would save its weights for backward."""
+    """Attention that saves the same tensors for the backward pass as on CPU and GPU.
+
+    Only the meta device would also save the attention weights.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

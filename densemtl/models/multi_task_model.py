@@ -1,4 +1,4 @@
-"""From an image of any size to logits of that size, around any architecture."""
+"""Multi-task model: maps images of any size to logits of that size, with any decoder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,24 @@ from densemtl.types import Predictions, SharingWeights, Size
 
 
 class MultiTaskModel(nn.Module):
-    """Normalises, pads, predicts, and brings logits back to the image.
+    """Multi-task model that normalizes and pads images, and resizes logits to the image size.
 
     Args:
-        decoder: the architecture, with at least one backbone inside; if several, all of one kind.
+        decoder: the decoder, which contains at least one backbone. If it contains several
+            backbones, all are the same timm model.
 
     Attributes:
-        size_divisor: images are padded to heights and widths divisible by it.
+        size_divisor: number to whose multiples the height and width of images are padded.
+
+    Example:
+        >>> import densemtl
+        >>> model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=["depth"])
+        >>> image = torch.randint(0, 256, (2, 3, 50, 70), dtype=torch.uint8)
+        >>> model(image).logits["depth"].shape
+        torch.Size([2, 1, 50, 70])
+        >>> predictions = model(image, full_size=False)
+        >>> predictions.logits["depth"].shape, predictions.padded_size
+        (torch.Size([2, 1, 16, 24]), (64, 96))
     """
 
     mean: Tensor
@@ -40,48 +51,72 @@ class MultiTaskModel(nn.Module):
         """Predict all tasks.
 
         Args:
-            image: Bx3xHxW RGB in 0..255, uint8 or float, of any size.
-            full_size: False leaves all logits as the decoder made them, of the padded image
-                (`Predictions.canvas`), to whoever needs no map of full size (see `coarse.py`).
+            image: RGB images (B, 3, H, W) in 0..255, uint8 or float, of any size.
+            full_size: whether to resize logits to the image size. If False, all logits stay at the
+                resolution of the decoder and cover the padded image, whose size is
+                `Predictions.padded_size`; `ops.lazy_upsampling` resizes them only where needed.
 
         Returns:
-            Final logits at HxW. Auxiliary logits at their own resolution, unless the image had to
-            be padded: then at HxW as well, because only there can the padding be cut off exactly.
+            Final logits of size (H, W). Auxiliary logits keep their own resolution unless the image
+            was padded; then they have size (H, W) as well, because only at full size can the
+            padding be cropped exactly.
         """
         return self.predict(self.normalize(image), full_size)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """RGB in 0..255 -> as the backbone's weights want it."""
+        """Normalize images by the mean and standard deviation of the backbone's weights.
+
+        Args:
+            image: RGB images (B, 3, H, W) in 0..255, uint8 or float.
+
+        Returns:
+            Normalized float32 images of the same shape.
+        """
         return (image.float() - self.mean) / self.std
 
     def predict(self, normalized: Tensor, full_size: bool = True) -> Predictions:
-        """As `forward`, from what `normalise` gives."""
+        """Predict all tasks from normalized images.
+
+        Args:
+            normalized: output of `normalize`.
+            full_size: as for `forward`.
+
+        Returns:
+            Predictions as of `forward`.
+        """
         size = get_size(normalized)
         padded = self._pad(normalized)
-        predictions = self.decoder(padded)
-        whole = get_size(padded)
+        predictions: Predictions = self.decoder(padded)
+        padded_size = get_size(padded)
         if not full_size:
-            return replace(predictions, padded_size=whole)
-        final = _resize_and_crop(predictions.logits, whole, size)
-        if whole == size:
+            return replace(predictions, padded_size=padded_size)
+        final = _resize_and_crop(predictions.logits, padded_size, size)
+        if padded_size == size:
             return Predictions(final, predictions.aux_logits, predictions.aux_losses)
-        aux = [_resize_and_crop(logits, whole, size) for logits in predictions.aux_logits]
+        aux = [_resize_and_crop(logits, padded_size, size) for logits in predictions.aux_logits]
         return Predictions(final, aux, predictions.aux_losses)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
-        """Every parameter once, by what it serves: see `Decoder.parameter_groups`."""
+        """Return all parameters by group; each parameter is in one group.
+
+        Returns:
+            {group: parameters}; see `Decoder.parameter_groups`.
+        """
         return self.decoder.parameter_groups()
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
-        """What the architecture learnt about sharing: see `Decoder.sharing`.
+        """Return the learned weights by which tasks share features.
 
         Args:
-            image: as for `forward`.
+            image: images as for `forward`, on which gates and masks are measured.
+
+        Returns:
+            {location in the network: weights}; see `Decoder.sharing_weights`.
         """
         return self.decoder.sharing_weights(self._pad(self.normalize(image)))
 
     def _pad(self, normalized: Tensor) -> Tensor:
-        """With zeros, the mean colour, at the right and the bottom; as it is where it fits."""
+        """Pad images on the right and at the bottom with zeros, which are the mean color."""
         height, width = get_size(normalized)
         if height % self.size_divisor == 0 and width % self.size_divisor == 0:
             return normalized
@@ -91,11 +126,11 @@ class MultiTaskModel(nn.Module):
 def _resize_and_crop(
     logits: Mapping[str, Tensor], padded_size: Size, size: Size
 ) -> dict[str, Tensor]:
-    """Logits of a padded image -> at the image's size, without the padding."""
+    """Resize logits to the size of the padded image, and crop the padding."""
     height, width = size
     return {task: resize(maps, padded_size)[..., :height, :width] for task, maps in logits.items()}
 
 
 def _to_channel_tensor(rgb: tuple[float, ...]) -> Tensor:
-    """0..1 a channel -> 1x3x1x1 in 0..255."""
+    """Return RGB values in [0, 1] as a tensor (1, 3, 1, 1) in 0..255."""
     return 255 * torch.tensor(rgb).view(1, -1, 1, 1)
