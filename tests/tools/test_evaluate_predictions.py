@@ -53,7 +53,7 @@ def evaluate(tool, tmp_path) -> Evaluate:
 
 @pytest.fixture
 def config(tmp_path) -> Path:
-    """Configuration of synthetic rooms of an odd size with all six tasks."""
+    """Write a configuration of synthetic rooms of an odd size with all six tasks."""
     changes = {"tasks": TASKS, "data": {**TINY_CONFIG["data"], "size": [41, 53]}}
     file = tmp_path / "rooms.yaml"
     file.write_text(yaml.safe_dump({**TINY_CONFIG, **changes}))
@@ -62,7 +62,7 @@ def config(tmp_path) -> Path:
 
 @pytest.fixture
 def labels(config, tmp_path) -> Path:
-    """Folder of the labels as predictions, with other values at ignored pixels."""
+    """Write the labels as predictions to a folder, with other values at ignored pixels."""
     folder = tmp_path / "oracle"
     experiment = validate_experiment(
         apply_overrides(yaml.safe_load(config.read_text()), [], "test")
