@@ -45,7 +45,7 @@ def find_stages(
             plan = StagePlan(names, feature_info.strides, nhwc, stem)
             if _is_equivalent(plan, net, image, maps):
                 return plan
-    raise ModelError("it is more than a chain of blocks that each hand one map to the next")
+    raise ModelError("it is more than a chain of blocks that each pass one map to the next")
 
 
 def split_stages(

@@ -43,10 +43,10 @@ class FakeScene:
         blocks: Array = cv2.resize(coarse, self.size[::-1], interpolation=cv2.INTER_NEAREST)
         return blocks
 
-    def encode_normals(self, void: int = 128) -> Array:
+    def encode_normals(self, ignore_value: int = 128) -> Array:
         """Encode normals in 8 bits; ignored pixels are gray or black, depending on the archive."""
         levels = np.rint((self.normals + 1) * 127.5).astype(np.uint8)
-        levels[0, 0] = void
+        levels[0, 0] = ignore_value
         return levels
 
 
@@ -135,7 +135,7 @@ def write_nyud_png_depth(root: Path, count: int = 4, size: Size = SIZE) -> list[
         write_image(root / "depth" / f"{name}.png", np.rint(scene.depth * 1000).astype(np.uint16))
         write_image(root / "edge" / f"{name}.png", scene.edge * 255)
         if name != f"{count:04d}":
-            write_image(root / "normals" / f"{name}.png", scene.encode_normals(void=0))
+            write_image(root / "normals" / f"{name}.png", scene.encode_normals(ignore_value=0))
 
     return _write_nyud(root, count, size, write)
 

@@ -89,7 +89,7 @@ def build_picture(
 def build_pendant(
     builder: ObjectBuilder, rng: np.random.Generator, ceiling_height: float, cord_length: float
 ) -> None:
-    """Add a lamp that hangs on a cord from the ceiling.
+    """Add a lamp on a cord below the ceiling.
 
     Args:
         builder: object to which the shapes are added.

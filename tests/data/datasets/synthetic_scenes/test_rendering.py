@@ -25,7 +25,7 @@ from densemtl.types import Size
 
 SIZE: Size = (96, 120)
 SCENES = (0, 1, 2)
-GREY = Surface((0.5, 0.5, 0.5))
+GRAY = Surface((0.5, 0.5, 0.5))
 
 
 def make_scene(number: int) -> Scene:
@@ -88,7 +88,7 @@ def enclose(primitives: list[Primitive]) -> Scene:
         for side in (-1, 1):
             center, size = [0.0] * 3, [5.0] * 3
             center[axis], size[axis] = side * 2.5, 1.0
-            shell.add_box((center[0], center[1], center[2]), (size[0], size[1], size[2]), GREY)
+            shell.add_box((center[0], center[1], center[2]), (size[0], size[1], size[2]), GRAY)
     scene = make_scene(0)
     return replace(scene, primitives=tuple(primitives), room_size=(4.0, 4.0, 4.0))
 
@@ -102,7 +102,7 @@ def test_wall_straight_ahead_has_constant_depth() -> None:
 
 def test_sphere_matches_the_quadratic_formula() -> None:
     ball = ObjectBuilder(0.2, 0.3, 0, get_class_id("plant"), 1)
-    ball.add_ellipsoid((0, 0.1, 0), (1, 1, 1), GREY)
+    ball.add_ellipsoid((0, 0.1, 0), (1, 1, 1), GRAY)
     camera = Camera((0, 0, -1.5))
     view = render(enclose(ball.primitives), camera, SIZE)
     direction = compute_rays(camera, SIZE).astype(np.float64)
@@ -120,7 +120,7 @@ def test_sphere_matches_the_quadratic_formula() -> None:
 def test_capsule_points_have_the_distance_of_its_radius_from_its_axis() -> None:
     start, end = np.array([-0.6, -0.2, 0.1]), np.array([0.5, -0.7, 0.6])
     limb = ObjectBuilder(0, 0, 0, get_class_id("person"), 1)
-    limb.add_capsule((-0.6, 0.2, 0.1), (0.5, 0.7, 0.6), 0.25, GREY, part=1)
+    limb.add_capsule((-0.6, 0.2, 0.1), (0.5, 0.7, 0.6), 0.25, GRAY, part=1)
     camera = Camera((0, -0.4, -1.5))
     view = render(enclose(limb.primitives), camera, SIZE)
     hit = view.parts == 1
