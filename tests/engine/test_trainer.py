@@ -270,7 +270,7 @@ def test_user_supplied_baselines_are_checked_before_training(tmp_path: Path) -> 
     )
     assert results.delta_m is not None
     for changes, message in (
-        (("protocol=modern",), "its protocol is survey, this run's is modern"),
+        (("protocol=modern",), "its protocol is survey, but that of this run is modern"),
         (("data.seed=1",), "its split is"),
         (("tasks=[semseg]",), "depth: no such task in this run"),
         (("tasks=[semseg, depth, edge]",), "no single-task result for edge"),
