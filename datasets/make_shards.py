@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Pack a configuration's data into shards, for sets of many images or larger than the disk.
+"""Pack the dataset of a configuration into shards.
 
-Train on them with `data: {name: shards, root: FOLDER}`; FOLDER may move to a web server or a
-bucket, and root be its URL. The same command goes on after an interruption.
+Shards are tar files for datasets of many images or larger than the disk. Train on them with
+`data: {name: shards, root: FOLDER}`; FOLDER may be moved to a web server or a bucket and `root` set
+to its URL. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -14,20 +15,38 @@ from densemtl import cli
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments; None reads `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, help="a YAML file; its tasks' labels are packed")
+    parser.add_argument("config", type=Path, help="YAML file; the labels of its tasks are packed")
     cli.add_overrides_argument(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--images", type=int, default=1000, help="in a shard (default: 1000)")
-    parser.add_argument("--jpeg", action="store_true", help="images five times smaller, with loss")
+    parser.add_argument("--images", type=int, default=1000, help="images per shard (default: 1000)")
+    parser.add_argument(
+        "--jpeg", action="store_true", help="lossy images, five times smaller than PNG"
+    )
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the shards of both splits, then their index."""
+    """Write the shards of both splits, then their index.
+
+    Args:
+        argv: arguments; None reads `sys.argv`.
+
+    Raises:
+        ConfigError: if the configuration is invalid.
+        DataError: if a sample cannot be read.
+        OutputError: if a file cannot be written.
+    """
     args = parse_args(argv)
     from densemtl import registry
     from densemtl.config.experiment import load_experiment
@@ -36,10 +55,10 @@ def main(argv: list[str] | None = None) -> None:
 
     experiment = load_experiment(args.config, args.overrides)
     data, splits = experiment.data, build_splits(experiment)
-    kind = registry.get_class("data.datasets", data.name)
-    offered = kind.task_defaults(**registry.parse_options(kind, data.options))
-    learnt = {name: offered[name] for name in experiment.list_all_task_names()}
-    write_shards([splits.train, splits.val], learnt, args.output, args.images, args.jpeg)
+    cls = registry.get_class("data.datasets", data.name)
+    defaults = cls.task_defaults(**registry.parse_options(cls, data.options))
+    selected = {name: defaults[name] for name in experiment.list_all_task_names()}
+    write_shards([splits.train, splits.val], selected, args.output, args.images, args.jpeg)
     print(f"{args.output}: written; train with data='{{name: shards, root: {args.output}}}'")
 
 

@@ -1,8 +1,8 @@
 """Write synthetic rooms to disk in the layout of NYUD-v2 or of PASCAL-Context.
 
-The folder then serves wherever the real archive would, with the real loaders. The same command
-goes on after an interruption. For training on synthetic rooms no file is needed: data.name is
-`synthetic`.
+The folder can be used instead of the real dataset, with the same dataset class. After an
+interruption, the same command resumes. Training on synthetic rooms needs no files: set
+`data.name=synthetic`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
 FORMATS = ("nyud", "pascal_context")
 
 OPTIONS_NAME = "synthetic.json"
-"""Says in the folder how it was made."""
+"""Name of the file in the folder that stores the options."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, check the folder, render what is missing, then write the split lists.
+    """Check the folder, render the missing images, then write the split lists.
+
+    Args:
+        argv: arguments; None reads `sys.argv`.
 
     Raises:
-        ConfigError: a size or seed that is too small.
-        DataError: the folder holds something else, or rooms made with other options.
+        ConfigError: if the size or the seed is too small.
+        DataError: if the folder has other files, or rooms made with other options.
     """
     args = _make_parser().parse_args(argv)
     jobs = _make_jobs(args)
@@ -48,13 +51,21 @@ def main(argv: list[str] | None = None) -> None:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("format", choices=FORMATS, help="whose layout")
-    parser.add_argument("output", type=Path, help="a new folder, or one to complete")
+    parser.add_argument("format", choices=FORMATS, help="layout of the files")
+    parser.add_argument("output", type=Path, help="new folder, or incomplete folder to resume")
     parser.add_argument(
-        "--train", type=_parse_non_negative, default=1000, metavar="N", help="images (1000)"
+        "--train",
+        type=_parse_non_negative,
+        default=1000,
+        metavar="N",
+        help="number of training images (default: 1000)",
     )
     parser.add_argument(
-        "--val", type=_parse_non_negative, default=200, metavar="N", help="images (200)"
+        "--val",
+        type=_parse_non_negative,
+        default=200,
+        metavar="N",
+        help="number of validation images (default: 200)",
     )
     parser.add_argument(
         "--size",
@@ -62,13 +73,16 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs=2,
         default=(128, 160),
         metavar=("H", "W"),
-        help="(128 160)",
+        help="height and width in pixels (default: 128 160)",
     )
     parser.add_argument(
-        "--seed", type=_parse_non_negative, default=0, help="another gives other rooms (0)"
+        "--seed", type=_parse_non_negative, default=0, help="seed of the rooms (default: 0)"
     )
     parser.add_argument(
-        "--workers", type=_parse_non_negative, default=0, help="processes; 0: in this one (0)"
+        "--workers",
+        type=_parse_non_negative,
+        default=0,
+        help="number of worker processes; 0 renders in this process (default: 0)",
     )
     return parser
 
@@ -76,12 +90,12 @@ def _make_parser() -> argparse.ArgumentParser:
 def _parse_non_negative(text: str) -> int:
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
+        raise argparse.ArgumentTypeError(f"{text} is negative; give 0 or more")
     return value
 
 
 def _get_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What decides the files' content."""
+    """Return the options that determine the content of the files."""
     return {
         "format": args.format,
         "train": args.train,
@@ -92,7 +106,7 @@ def _get_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _get_image_numbers(args: argparse.Namespace) -> dict[Split, range]:
-    """The numbers of each split's images, from 1."""
+    """Return the numbers of the images of each split, from 1."""
     return {
         "train": range(1, args.train + 1),
         "val": range(args.train + 1, args.train + args.val + 1),
@@ -100,26 +114,26 @@ def _get_image_numbers(args: argparse.Namespace) -> dict[Split, range]:
 
 
 def _claim_folder(folder: Path, options: dict[str, Any]) -> None:
-    """Mark a new folder as made with these options, or check that it was."""
+    """Store the options in a new folder, or check that an existing one has the same options."""
     from densemtl.io.atomic import write_json
 
-    note = folder / OPTIONS_NAME
-    if note.exists():
-        made = json.loads(note.read_text(encoding="utf-8"))
-        if made != options:
-            changed = [key for key in options if made.get(key) != options[key]]
+    file = folder / OPTIONS_NAME
+    if file.exists():
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored != options:
+            changed = [key for key in options if stored.get(key) != options[key]]
             raise DataError(
                 f"{folder}: made with another {', '.join(changed)}; "
-                f"give the options in {note.name}, or another folder"
+                f"give the options in {file.name}, or another folder"
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: exists and holds something else; give a new folder")
+        raise DataError(f"{folder}: contains other files; give a new folder")
     else:
-        write_json(note, options)
+        write_json(file, options)
 
 
 def _make_jobs(args: argparse.Namespace) -> list[ExportJob]:
-    """What is still to do; images are numbered from 1 over both splits."""
+    """Return the jobs of the missing images, which are numbered from 1 over both splits."""
     from densemtl import registry
     from densemtl.data.datasets.synthetic_scenes.export import LAYOUTS, ExportJob
 
@@ -145,7 +159,7 @@ def _run_jobs(jobs: Sequence[ExportJob], workers: int) -> None:
 
 
 def _iter_results(jobs: Sequence[ExportJob], workers: int) -> Iterator[None]:
-    """Run jobs here or in other processes; yields as each ends, in order."""
+    """Run jobs in this process or in worker processes, and yield after each job, in order."""
     from densemtl.data.datasets.synthetic_scenes.export import ExportJob
 
     if workers == 0:

@@ -1,6 +1,6 @@
 """Derive edges and body parts of PASCAL-Context once, into a folder for `data.derived_labels`.
 
-The archive stays untouched. The same command goes on after an interruption.
+The dataset is not modified. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from functools import partial
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from densemtl.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, list what is missing, derive it.
+    """Derive the missing label maps.
+
+    Args:
+        argv: arguments; None reads `sys.argv`.
 
     Raises:
-        DataError: no PASCAL-Context there, or a file is corrupt.
+        DataError: if no PASCAL-Context is found, or if a file is corrupt.
     """
     args = _make_parser().parse_args(argv)
     from rich.progress import track
@@ -36,13 +42,18 @@ def main(argv: list[str] | None = None) -> None:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("root", type=Path, help="the folder that holds JPEGImages/; only read")
-    parser.add_argument("--output", type=Path, required=True, help="for data.derived_labels")
+    parser.add_argument("root", type=Path, help="folder that contains JPEGImages/; not modified")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the maps, for data.derived_labels"
+    )
     return parser
 
 
 def _make_edge_jobs(root: Path, output: Path) -> list[partial[None]]:
-    """One a LabelMap that has no edge map yet; training and evaluation have rules of their own."""
+    """Return one job per split and LabelMap without an edge map.
+
+    Edges are derived differently for training and evaluation.
+    """
     from functools import partial
 
     from densemtl.data.datasets.pascal_context import (
@@ -55,9 +66,9 @@ def _make_edge_jobs(root: Path, output: Path) -> list[partial[None]]:
     maps, jobs = arrays.index_by_stem(root / LABEL_MAP_FOLDER), []
     for split in SPLITS:
         folder = output / f"edge_{split}"
-        done = arrays.index_by_stem(folder)
+        existing = arrays.index_by_stem(folder)
         for name in arrays.read_split_list(root / SPLIT_LIST_FOLDER / f"{split}.txt"):
-            if name in maps and name not in done:
+            if name in maps and name not in existing:
                 jobs.append(
                     partial(
                         _write_edges, maps[name], folder / f"{name}.png", EDGE_DERIVATIONS[split]
@@ -67,28 +78,31 @@ def _make_edge_jobs(root: Path, output: Path) -> list[partial[None]]:
 
 
 def _make_part_jobs(root: Path, output: Path) -> list[partial[None]]:
-    """One an annotated image of either split that has no part map yet."""
+    """Return one job per image with annotated parts and without a part map."""
     from functools import partial
 
     from densemtl.data.datasets.pascal_context import SPLIT_LIST_FOLDER
     from densemtl.io import arrays
 
-    images, found = (
+    images, annotations = (
         arrays.index_by_stem(root / "JPEGImages"),
         arrays.index_by_stem(root / "human_parts"),
     )
     folder = output / "human_parts"
-    done, jobs = arrays.index_by_stem(folder), []
+    existing, jobs = arrays.index_by_stem(folder), []
     for split in SPLITS:
         for name in arrays.read_split_list(root / SPLIT_LIST_FOLDER / f"{split}.txt"):
-            if name in found and name not in done:
-                jobs.append(
-                    partial(_write_parts, found[name], images[name], folder / f"{name}.png")
-                )
+            if name in annotations and name not in existing:
+                file = folder / f"{name}.png"
+                jobs.append(partial(_write_parts, annotations[name], images[name], file))
     return jobs
 
 
-def _write_edges(label_map: Path, output: Path, derive_edges: Callable) -> None:
+def _write_edges(
+    label_map: Path,
+    output: Path,
+    derive_edges: Callable[[NDArray[np.integer]], NDArray[np.uint8]],
+) -> None:
     from densemtl.data.datasets.pascal_context import read_label_map
     from densemtl.io.writers import write_image
 
@@ -96,7 +110,7 @@ def _write_edges(label_map: Path, output: Path, derive_edges: Callable) -> None:
 
 
 def _write_parts(annotation: Path, image: Path, output: Path) -> None:
-    """Void throughout where no person is annotated, so that nothing is left to derive."""
+    """Write the parts of an image, or ignored pixels only if there are no annotated parts."""
     import numpy as np
 
     from densemtl.data.datasets.pascal_context_parts import read_human_parts

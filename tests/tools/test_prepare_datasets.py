@@ -1,4 +1,4 @@
-"""The preparation tools end to end, on tiny official files; stopped halfway and started again."""
+"""Dataset preparation scripts end to end on tiny files, with interruption and resumption."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOOLS = Path(__file__).parents[2] / "datasets"
 
 
 def load(name: str) -> ModuleType:
-    """A tool as a module."""
+    """Load a script as a module."""
     spec = spec_from_file_location(name, TOOLS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -45,7 +45,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def prepared(official: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NYUD-v2 built without interruption."""
+    """Build NYUD-v2 without interruption."""
     output = tmp_path_factory.mktemp("prepared") / "NYUD_MT"
     load("prepare_nyud").main(arguments(official, output))
     return output
@@ -55,7 +55,7 @@ def arguments(official: tuple[Path, Path], output: Path) -> list[str]:
     return ["official", str(official[0]), "--splits", str(official[1]), "--output", str(output)]
 
 
-def test_official_files_become_the_surveys_layout(prepared: Path) -> None:
+def test_official_files_are_converted_to_the_survey_layout(prepared: Path) -> None:
     for split, ids in (("train", ("0001", "0002")), ("val", ("0003", "0004"))):
         dataset = NYUDDataset(split, ["semseg", "depth", "normals", "edge"], root=prepared)
         assert dataset.ids == ids
@@ -70,51 +70,51 @@ def test_official_files_become_the_surveys_layout(prepared: Path) -> None:
         assert 0 < sample.targets["edge"].mean() < 0.1
 
 
-def test_class_of_label() -> None:
-    """Names of labels that are classes of their own: book 23, cabinet 3, ceiling 22, chair 5."""
+def test_classes_of_labels_with_known_names() -> None:
+    """Some labels have the name of a class: book 23, cabinet 3, ceiling 22, chair 5."""
     assert nyud_raw.LABEL_TO_CLASS.shape == (895,)
-    chosen = {0: 0, 1: 40, 3: 3, 4: 22, 5: 5, 11: 2, 21: 1, 83: 6, 157: 4, 331: 31, 894: 40}
-    assert {label: int(nyud_raw.LABEL_TO_CLASS[label]) for label in chosen} == chosen
+    expected = {0: 0, 1: 40, 3: 3, 4: 22, 5: 5, 11: 2, 21: 1, 83: 6, 157: 4, 331: 31, 894: 40}
+    assert {label: int(nyud_raw.LABEL_TO_CLASS[label]) for label in expected} == expected
 
 
-def test_goes_on_after_an_interruption(
+def test_official_conversion_resumes_after_an_interruption(
     official: tuple[Path, Path], prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool, output = load("prepare_nyud"), tmp_path / "NYUD_MT"
     write, written = tool._write_frame, []
 
-    def stops_in_the_third(root: Path, name: str, frame: object) -> None:
+    def interrupt_third_image(root: Path, name: str, frame: object) -> None:
         written.append(name)
         if len(written) == 3:
             monkeypatch.setattr("densemtl.io.writers.write_image", interrupt)
         write(root, name, frame)
 
-    def interrupt(file: Path, picture: np.ndarray) -> None:
+    def interrupt(file: Path, image: np.ndarray) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool, "_write_frame", stops_in_the_third)
+    monkeypatch.setattr(tool, "_write_frame", interrupt_third_image)
     with pytest.raises(KeyboardInterrupt):
         tool.main(arguments(official, output))
     assert not (output / "gt_sets").exists()
     monkeypatch.undo()
-    kept = (output / "images" / "0001.jpg").stat().st_mtime_ns
+    mtime = (output / "images" / "0001.jpg").stat().st_mtime_ns
     load("prepare_nyud").main(arguments(official, output))
-    assert (output / "images" / "0001.jpg").stat().st_mtime_ns == kept
+    assert (output / "images" / "0001.jpg").stat().st_mtime_ns == mtime
     assert snapshot(output) == snapshot(prepared)
 
 
-def test_refuses_a_folder_made_otherwise(
+def test_folder_with_other_options_or_files_is_an_error(
     official: tuple[Path, Path], prepared: Path, tmp_path: Path
 ) -> None:
     tool = load("prepare_nyud")
     with pytest.raises(DataError, match="made with the crop"):
         tool.main([*arguments(official, prepared), "--full"])
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="contains other files"):
         tool.main(arguments(official, tmp_path))
 
 
-def test_wrong_official_files(official: tuple[Path, Path], tmp_path: Path) -> None:
+def test_wrong_official_files_are_an_error(official: tuple[Path, Path], tmp_path: Path) -> None:
     tool, broken = load("prepare_nyud"), tmp_path / "broken.mat"
     broken.write_bytes(official[0].read_bytes()[:5000])
     with pytest.raises(DataError, match=r"broken\.mat: .*again"):
@@ -135,7 +135,9 @@ def _other_hdf5(folder: Path) -> Path:
     return folder / "other.h5"
 
 
-def test_missing_normals_from_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_normals_are_derived_from_depth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tool, root, output = load("prepare_nyud"), tmp_path / "nyud", tmp_path / "normals"
     fake_datasets.write_nyud_png_depth(root, size=(106, 140))
     (root / "normals" / "0002.png").unlink()
@@ -143,17 +145,17 @@ def test_missing_normals_from_depth(tmp_path: Path, capsys: pytest.CaptureFixtur
     tool.main(["normals", str(root), "--output", str(output)])
     assert set(arrays.index_by_stem(output)) == {"0002", "0004"}
     assert snapshot(root) == before
-    said = capsys.readouterr().out
-    assert "2 written, 0 were there" in said
-    assert "of 2 frames: mean" in said
+    output_text = capsys.readouterr().out
+    assert "2 written, 0 already existed" in output_text
+    assert "of 2 images: mean" in output_text
     (output / "0004.png").unlink()
     tool.main(["normals", str(root), "--output", str(output), "--compare", "0"])
-    assert "1 written, 1 were there" in capsys.readouterr().out
+    assert "1 written, 1 already existed" in capsys.readouterr().out
     tool.main(["normals", str(root), "--output", str(output), "--compare", "0", "--all"])
     assert set(arrays.index_by_stem(output)) == {"0001", "0002", "0003", "0004"}
 
 
-def test_compares_with_the_given_in_their_axes(
+def test_comparison_uses_the_axes_of_the_given_normals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tool = load("prepare_nyud")
@@ -161,12 +163,12 @@ def test_compares_with_the_given_in_their_axes(
     write_normals(tmp_path / "normals" / "0001.png", np.full((106, 140, 3), [0, 0, 1.0]), bits=16)
     facing = ["--normals-axes", "left", "down", "backward"]
     tool.main(["normals", str(tmp_path), "--output", str(tmp_path / "out"), *facing])
-    assert "of 1 frames: mean 0.0" in capsys.readouterr().out
+    assert "of 1 images: mean 0.0" in capsys.readouterr().out
 
 
-def test_never_writes_among_the_given_normals(tmp_path: Path) -> None:
+def test_given_normals_are_never_overwritten(tmp_path: Path) -> None:
     fake_datasets.write_nyud_png_depth(tmp_path)
-    with pytest.raises(DataError, match="holds the given normals"):
+    with pytest.raises(DataError, match="contains the given normals"):
         load("prepare_nyud").main(["normals", str(tmp_path), "--output", str(tmp_path / "normals")])
     with pytest.raises(DataError, match="no depth maps here"):
         load("prepare_nyud").main(
@@ -174,7 +176,7 @@ def test_never_writes_among_the_given_normals(tmp_path: Path) -> None:
         )
 
 
-def test_pascal_cache_holds_what_would_be_derived(
+def test_stored_pascal_labels_equal_derived_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tool, root, cache = load("prepare_pascal_context"), tmp_path / "pascal", tmp_path / "cache"
@@ -195,7 +197,9 @@ def test_pascal_cache_holds_what_would_be_derived(
                 np.testing.assert_array_equal(cached[task], label)
 
 
-def test_pascal_cache_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pascal_preparation_resumes_after_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tool, root, cache = load("prepare_pascal_context"), tmp_path / "pascal", tmp_path / "cache"
     ids = fake_datasets.write_pascal_context(root)
     broken = root / "human_parts" / f"{ids[1]}.mat"
@@ -215,7 +219,7 @@ def test_pascal_cache_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("tool", ["prepare_nyud", "prepare_pascal_context"])
-def test_help_needs_no_heavy_import(tool: str) -> None:
+def test_scripts_import_no_heavy_libraries(tool: str) -> None:
     heavy = "{'torch', 'numpy', 'cv2', 'rich', 'h5py'} & set(sys.modules)"
     code = f"import sys; sys.path.insert(0, {str(TOOLS)!r}); import {tool}; print({heavy})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

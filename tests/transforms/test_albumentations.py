@@ -1,4 +1,4 @@
-"""Transforms of albumentations: seeded by the sample, of pixels alone; mistakes are one line."""
+"""Transforms of albumentations: seeded per sample, of colors only, with errors of one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (16, 20, 3)).astype(np.uint8)
 
 
-def test_a_sample_has_its_own_noise_and_always_the_same(image):
+def test_noise_depends_on_the_generator_only(image):
     first, second = AlbumentationsTransform([NOISE]), AlbumentationsTransform([NOISE])
     second(image, np.random.default_rng(9))
     one, again = (each(image, np.random.default_rng(5)) for each in (first, second))
@@ -26,15 +26,15 @@ def test_a_sample_has_its_own_noise_and_always_the_same(image):
     assert not np.array_equal(one, first(image, np.random.default_rng(6)))
 
 
-def test_transforms_come_one_after_the_other(image):
+def test_transforms_are_applied_in_order(image):
     both = AlbumentationsTransform([{"name": "InvertImg", "p": 1.0}, {"name": "ToGray", "p": 1.0}])
-    found = both(image, np.random.default_rng(0))
-    grey = 255 - image.astype(float) @ [0.299, 0.587, 0.114]
-    assert np.abs(found - grey[..., None]).max() <= 1
+    transformed = both(image, np.random.default_rng(0))
+    gray = 255 - image.astype(float) @ [0.299, 0.587, 0.114]
+    assert np.abs(transformed - gray[..., None]).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("transform", "told"),
+    ("transform", "message"),
     [
         (
             {"name": "GausNoise"},
@@ -52,7 +52,7 @@ def test_transforms_come_one_after_the_other(image):
         ),
     ],
 )
-def test_mistakes_are_one_line(transform, told):
-    with pytest.raises(ConfigError, match=told) as caught:
+def test_invalid_transform_is_an_error_of_one_line(transform, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         AlbumentationsTransform([transform])
     assert "\n" not in str(caught.value)

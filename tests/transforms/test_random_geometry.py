@@ -1,4 +1,4 @@
-"""The distribution of training views."""
+"""Distribution of random geometric transforms."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def draws(settings: AugmentConfig, sample: Sample, fit="resize", size=SIZE, coun
 EVERYTHING = AugmentConfig(scale_range=(0.5, 2.0), crop="random", max_rotation=20, flip_prob=0.5)
 
 
-def test_the_same_generator_draws_the_same_views():
+def test_transforms_depend_on_the_generator_only():
     assert draws(EVERYTHING, make_sample()) == draws(EVERYTHING, make_sample())
-    assert len({(view.crop_box, view.angle) for view in draws(EVERYTHING, make_sample())}) > 50
+    assert len({(each.crop_box, each.angle) for each in draws(EVERYTHING, make_sample())}) > 50
 
 
-def test_no_augmentation_shows_the_whole_image():
+def test_no_augmentation_resizes_the_whole_image():
     settings = AugmentConfig(flip_prob=0)
     assert set(draws(settings, make_sample(), size=(20, 30))) == {
         GeometricTransform((0, 0, *SIZE), (20, 30))
@@ -39,57 +39,57 @@ def test_no_augmentation_shows_the_whole_image():
 
 
 def test_values_stay_within_their_bounds():
-    views = draws(EVERYTHING, make_sample(), count=400)
-    zooms, angles = ([getattr(view, name) for view in views] for name in ("scale", "angle"))
-    assert 0.5 <= min(zooms) < 0.6 < 1.9 < max(zooms) <= 2
+    transforms = draws(EVERYTHING, make_sample(), count=400)
+    scales, angles = ([getattr(each, name) for each in transforms] for name in ("scale", "angle"))
+    assert 0.5 <= min(scales) < 0.6 < 1.9 < max(scales) <= 2
     assert -20 <= min(angles) < -18 < 18 < max(angles) <= 20
-    assert 0.4 < np.mean([view.flip for view in views]) < 0.6
+    assert 0.4 < np.mean([each.flip for each in transforms]) < 0.6
 
 
-@pytest.mark.parametrize("chance", [0, 1])
-def test_flip_is_a_chance(chance):
-    views = draws(AugmentConfig(flip_prob=chance), make_sample())
-    assert {view.flip for view in views} == {bool(chance)}
+@pytest.mark.parametrize("flip_prob", [0, 1])
+def test_flip_prob_is_the_probability_of_a_flip(flip_prob):
+    transforms = draws(AugmentConfig(flip_prob=flip_prob), make_sample())
+    assert {each.flip for each in transforms} == {bool(flip_prob)}
 
 
-def test_zoom_choices_about_the_centre():
-    views = draws(AugmentConfig(scales=(1.0, 1.25, 2.0), flip_prob=0), make_sample())
-    assert {(view.scale, view.crop_box) for view in views} == {
+def test_scales_are_chosen_about_the_center():
+    transforms = draws(AugmentConfig(scales=(1.0, 1.25, 2.0), flip_prob=0), make_sample())
+    assert {(each.scale, each.crop_box) for each in transforms} == {
         (1.0, (0, 0, 40, 60)),
         (1.25, (4, 6, 32, 48)),
         (2.0, (10, 15, 20, 30)),
     }
 
 
-@pytest.mark.parametrize("zoom", [0.5, 1.0, 1.6])
-def test_a_random_crop_lies_inside_the_image_or_around_it(zoom):
-    for view in draws(AugmentConfig(scale_range=(zoom, zoom), crop="random"), make_sample()):
-        top, left, height, width = view.crop_box
-        assert (height, width) == (round(40 / zoom), round(60 / zoom))
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.6])
+def test_random_crop_is_inside_the_image_or_contains_it(scale):
+    for each in draws(AugmentConfig(scale_range=(scale, scale), crop="random"), make_sample()):
+        top, left, height, width = each.crop_box
+        assert (height, width) == (round(40 / scale), round(60 / scale))
         assert min(0, 40 - height) <= top <= max(0, 40 - height)
         assert min(0, 60 - width) <= left <= max(0, 60 - width)
 
 
-def test_pad_keeps_native_pixels():
-    view = draws(
+def test_pad_keeps_original_pixels():
+    transform = draws(
         AugmentConfig(crop="random", flip_prob=0), make_sample(), fit="pad", size=(32, 48)
     )[0]
-    assert view.crop_box[2:] == view.size == (32, 48)
-    view = draws(AugmentConfig(flip_prob=0), make_sample(), fit="pad", size=(64, 64))[0]
-    assert view.crop_box == (-12, -2, 64, 64)
+    assert transform.crop_box[2:] == transform.size == (32, 48)
+    transform = draws(AugmentConfig(flip_prob=0), make_sample(), fit="pad", size=(64, 64))[0]
+    assert transform.crop_box == (-12, -2, 64, 64)
 
 
-def test_a_view_of_one_class_is_drawn_again():
-    """The right part holds the only other class, behind a strip of void, which does not count."""
+def test_crop_of_one_class_is_sampled_again():
+    """The right part has the only other class, after a strip of ignored pixels."""
     semseg = np.zeros(SIZE, np.uint8)
     semseg[:, 44:52] = IGNORE_INDEX
     semseg[:, 52:] = 1
     settings = {"scale_range": (3.0, 3.0), "crop": "random"}
 
-    def share_mixed(ratio: float, sample: Sample) -> float:
-        views = draws(AugmentConfig(**settings, cat_max_ratio=ratio), sample, count=200)
-        return float(np.mean([view.crop_box[1] + 20 > 52 for view in views]))
+    def fraction_with_two_classes(ratio: float, sample: Sample) -> float:
+        transforms = draws(AugmentConfig(**settings, cat_max_ratio=ratio), sample, count=200)
+        return float(np.mean([each.crop_box[1] + 20 > 52 for each in transforms]))
 
-    assert share_mixed(1.0, make_sample(semseg)) < 0.4
-    assert share_mixed(0.99, make_sample(semseg)) > 0.75
-    assert share_mixed(0.99, make_sample()) < 0.4
+    assert fraction_with_two_classes(1.0, make_sample(semseg)) < 0.4
+    assert fraction_with_two_classes(0.99, make_sample(semseg)) > 0.75
+    assert fraction_with_two_classes(0.99, make_sample()) < 0.4

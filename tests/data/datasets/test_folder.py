@@ -1,4 +1,4 @@
-"""One's own images and label maps, as the configuration describes them."""
+"""Custom images and label maps, as described in the configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make(split: str, tasks: list[str], options: dict[str, Any]) -> FolderDataset
     return registry.create("data.datasets", "folder", split, tasks, options=options)
 
 
-def test_every_kind(tmp_path: Path) -> None:
+def test_labels_of_every_kind(tmp_path: Path) -> None:
     options = fake_datasets.write_custom_folder(tmp_path)
     dataset = make("train", TASKS, options)
     assert dataset.ids == ("shot1", "shot2")
@@ -46,7 +46,7 @@ def test_every_kind(tmp_path: Path) -> None:
     ]
 
 
-def test_offers_what_is_described(tmp_path: Path) -> None:
+def test_task_defaults_follow_the_description(tmp_path: Path) -> None:
     parsed = registry.parse_options(FolderDataset, fake_datasets.write_custom_folder(tmp_path))
     assert FolderDataset.task_defaults(**parsed) == {
         "semseg": {"class_names": ["road", "car", "sky"]},
@@ -56,8 +56,8 @@ def test_offers_what_is_described(tmp_path: Path) -> None:
     }
 
 
-def test_a_whole_configuration(tmp_path: Path) -> None:
-    """The generic kinds arrive at the tasks, and a wrong key is named."""
+def test_configuration_with_custom_labels_is_validated(tmp_path: Path) -> None:
+    """The kinds of the labels become the kinds of the tasks, and the error names a wrong key."""
     options = fake_datasets.write_custom_folder(tmp_path)
     document = {**TINY_CONFIG, "tasks": TASKS, "data": {"name": "folder", **options}}
     assert (
@@ -69,7 +69,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         validate_experiment(yaml_loader.apply_overrides(document, [], "own"))
 
 
-def test_patterns_reach_into_subfolders(tmp_path: Path) -> None:
+def test_patterns_match_in_subfolders(tmp_path: Path) -> None:
     for city, number in (("ulm", 1), ("ulm", 2), ("bonn", 1)):
         scene = fake_datasets.FakeScene(number, (8, 9))
         fake_datasets.write_image(tmp_path / "left" / city / f"{number}_left.png", scene.image)
@@ -86,7 +86,7 @@ def test_patterns_reach_into_subfolders(tmp_path: Path) -> None:
     assert all("semseg" in dataset[0].targets for dataset in both)
 
 
-def test_a_split_by_name_stays_when_images_are_added(tmp_path: Path) -> None:
+def test_split_by_hash_is_stable_when_images_are_added(tmp_path: Path) -> None:
     def ids(split: str, count: int) -> set[str]:
         fake_datasets.write_custom_folder(tmp_path, count, (4, 5))
         labels = {"depth": {"files": "depth"}}
@@ -100,7 +100,7 @@ def test_a_split_by_name_stays_when_images_are_added(tmp_path: Path) -> None:
     assert len(val & ids("val", 25)) >= 3
 
 
-def test_labels_missing_for_some_images(tmp_path: Path) -> None:
+def test_labels_may_be_missing_for_some_images_but_not_all(tmp_path: Path) -> None:
     options = fake_datasets.write_custom_folder(tmp_path)
     (tmp_path / "depth" / "shot1.png").unlink()
     dataset = make("train", TASKS, options)
@@ -111,7 +111,7 @@ def test_labels_missing_for_some_images(tmp_path: Path) -> None:
         make("train", TASKS, options)
 
 
-def test_faults_in_files(tmp_path: Path) -> None:
+def test_errors_in_files(tmp_path: Path) -> None:
     options = fake_datasets.write_custom_folder(tmp_path)
     mask = tmp_path / "masks" / "shot1_mask.png"
     fake_datasets.write_image(mask, np.full(fake_datasets.SIZE, 4, np.uint8))
@@ -126,7 +126,7 @@ def test_faults_in_files(tmp_path: Path) -> None:
         make("train", [], {**options, "images": "photos"})
 
 
-def test_faults_in_the_description(tmp_path: Path) -> None:
+def test_errors_in_the_description(tmp_path: Path) -> None:
     options = fake_datasets.write_custom_folder(tmp_path)
     with pytest.raises(ConfigError, match=r"labels\.heat\.encoding.*'heat'"):
         make("train", ["heat"], {**options, "labels": {"heat": {"files": "depth"}}})
@@ -136,7 +136,7 @@ def test_faults_in_the_description(tmp_path: Path) -> None:
         make("train", [], {**options, "splits": None, "val_fraction": 2})
 
 
-def test_normals_and_scaled_numbers(tmp_path: Path) -> None:
+def test_axes_of_normals_and_scale_of_numbers(tmp_path: Path) -> None:
     options = fake_datasets.write_custom_folder(tmp_path)
     up = np.broadcast_to(np.array([0, 0, 1.0]), (*fake_datasets.SIZE, 3))
     fake_datasets.write_array(tmp_path / "n" / "shot1.npy", up)

@@ -1,4 +1,4 @@
-"""NYUD-v2 in every archive's layout, and what is wrong with it in one line."""
+"""NYUD-v2 in the layouts of all archives, and errors of one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout(layout: Callable[[Path], list[str]], tmp_path: Path) -> None:
+def test_samples_of_every_layout(layout: Callable[[Path], list[str]], tmp_path: Path) -> None:
     ids = layout(tmp_path)
     for split, own in (("train", ids[:2]), ("val", ids[2:])):
         dataset = NYUDDataset(split, TASKS, root=tmp_path)
@@ -38,7 +38,7 @@ def test_every_layout(layout: Callable[[Path], list[str]], tmp_path: Path) -> No
 
 
 def check_sample(sample, classes: int) -> None:
-    """Types, shapes and ranges of a `Sample` of any layout."""
+    """Check the types, shapes and ranges of a sample."""
     assert sample.image.dtype == np.uint8
     assert sample.image.shape == (*fake_datasets.SIZE, 3)
     semseg, depth, edge = (sample.targets[task] for task in ("semseg", "depth", "edge"))
@@ -55,7 +55,9 @@ def check_sample(sample, classes: int) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_values_are_those_written(layout: Callable[[Path], list[str]], tmp_path: Path) -> None:
+def test_labels_equal_the_written_values(
+    layout: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
     layout(tmp_path)
     targets = NYUDDataset("train", TASKS, root=tmp_path)[0].targets
     scene = fake_datasets.FakeScene(0, fake_datasets.SIZE)
@@ -70,7 +72,7 @@ def test_values_are_those_written(layout: Callable[[Path], list[str]], tmp_path:
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_mtan(first: bool, tmp_path: Path) -> None:
+def test_mtan_layout(first: bool, tmp_path: Path) -> None:
     fake_datasets.write_nyud_mtan(tmp_path, 24, channels_first=first)
     dataset = NYUDDataset("val", ["semseg", "depth", "normals"], root=tmp_path, num_classes=13)
     assert list(dataset.ids) == [str(number) for number in range(12)]
@@ -87,7 +89,7 @@ def test_mtan(first: bool, tmp_path: Path) -> None:
         NYUDDataset("val", ["semseg"], root=tmp_path)
 
 
-def test_thirteen_classes_out_of_forty(tmp_path: Path) -> None:
+def test_forty_classes_are_mapped_to_thirteen(tmp_path: Path) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     many, few = (
         NYUDDataset("train", ["semseg"], root=tmp_path, num_classes=n)[0] for n in (40, 13)
@@ -95,12 +97,12 @@ def test_thirteen_classes_out_of_forty(tmp_path: Path) -> None:
     forty, thirteen = many.targets["semseg"], few.targets["semseg"]
     names = {"wall": "wall", "bed": "bed", "television": "tv", "desk": "table", "box": "objects"}
     for name, coarse in names.items():
-        where = forty == nyud_metadata.CLASSES_40.index(name)
-        assert (thirteen[where] == nyud_metadata.CLASSES_13.index(coarse)).all()
+        mask = forty == nyud_metadata.CLASSES_40.index(name)
+        assert (thirteen[mask] == nyud_metadata.CLASSES_13.index(coarse)).all()
     np.testing.assert_array_equal(forty == IGNORE_INDEX, thirteen == IGNORE_INDEX)
 
 
-def test_offers() -> None:
+def test_task_defaults() -> None:
     assert len(NYUDDataset.task_defaults()["semseg"]["class_names"]) == 40
     assert (
         len(NYUDDataset.task_defaults(num_classes=13, root=Path())["semseg"]["class_names"]) == 13
@@ -112,7 +114,7 @@ def test_offers() -> None:
     }
 
 
-def test_only_labels_asked_for_are_touched(tmp_path: Path) -> None:
+def test_only_labels_of_the_tasks_are_read(tmp_path: Path) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     for file in (tmp_path / "depth").iterdir():
         file.write_bytes(b"broken")
@@ -121,13 +123,13 @@ def test_only_labels_asked_for_are_touched(tmp_path: Path) -> None:
     assert set(NYUDDataset("train", ["semseg"], root=tmp_path)[0].targets) == {"semseg"}
 
 
-def test_lists_of_other_names(tmp_path: Path) -> None:
+def test_train_split_name_selects_the_list(tmp_path: Path) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     (tmp_path / "gt_sets" / "mini.txt").write_text("0004\r\n0001\r\n")
     assert NYUDDataset("train", [], root=tmp_path, train_split_name="mini").ids == ("0004", "0001")
 
 
-def test_a_label_missing_for_one_image_is_absent(tmp_path: Path) -> None:
+def test_label_missing_for_one_image_is_absent(tmp_path: Path) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     (tmp_path / "normals" / "0001.npy").unlink()
     dataset = NYUDDataset("train", ["semseg", "normals"], root=tmp_path)
@@ -137,7 +139,7 @@ def test_a_label_missing_for_one_image_is_absent(tmp_path: Path) -> None:
     ]
 
 
-def test_a_label_missing_for_all_is_an_error(tmp_path: Path) -> None:
+def test_label_missing_for_all_images_is_an_error(tmp_path: Path) -> None:
     fake_datasets.write_nyud_png_depth(tmp_path)
     for name in ("0003", "0004"):
         (tmp_path / "normals" / f"{name}.png").unlink(missing_ok=True)
@@ -145,7 +147,7 @@ def test_a_label_missing_for_all_is_an_error(tmp_path: Path) -> None:
         NYUDDataset("val", ["normals"], root=tmp_path)
 
 
-def test_derived_normals_fill_gaps_in_training_alone(tmp_path: Path) -> None:
+def test_derived_normals_are_used_in_training_only(tmp_path: Path) -> None:
     root, derived = tmp_path / "nyud", tmp_path / "derived"
     fake_datasets.write_nyud_png_depth(root)
     (root / "normals" / "0002.png").unlink()
@@ -162,7 +164,7 @@ def test_derived_normals_fill_gaps_in_training_alone(tmp_path: Path) -> None:
     assert [set(val[index].targets) for index in (0, 1)] == [{"normals"}, set()]
 
 
-def test_derived_normals_are_in_camera_axes_whatever_the_given(tmp_path: Path) -> None:
+def test_derived_normals_are_in_camera_axes_for_any_normals_axes(tmp_path: Path) -> None:
     root, derived = tmp_path / "nyud", tmp_path / "derived"
     fake_datasets.write_nyud_survey(root)
     (root / "normals" / "0002.npy").unlink()
@@ -176,7 +178,7 @@ def test_derived_normals_are_in_camera_axes_whatever_the_given(tmp_path: Path) -
         np.testing.assert_allclose(normals, facing, atol=1e-4)
 
 
-def test_no_derived_normals_where_they_should_be(tmp_path: Path) -> None:
+def test_missing_derived_normals_are_an_error(tmp_path: Path) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     with pytest.raises(DataError, match=r"none: no derived normals .*prepare_nyud\.py normals"):
         NYUDDataset("train", ["normals"], root=tmp_path, derived_normals=tmp_path / "none")
@@ -212,21 +214,21 @@ def long_normals(root: Path) -> Path:
     return file
 
 
-def coloured_edges(root: Path) -> Path:
+def colored_edges(root: Path) -> Path:
     file = root / "edge" / "0001.npy"
     fake_datasets.write_array(file, np.zeros((*fake_datasets.SIZE, 3)))
     return file
 
 
 @pytest.mark.parametrize(
-    "spoil",
-    [truncate_image, shrink_label, blank_depth, unknown_class, long_normals, coloured_edges],
+    "damage",
+    [truncate_image, shrink_label, blank_depth, unknown_class, long_normals, colored_edges],
 )
-def test_each_fault_is_one_line_naming_the_file(
-    spoil: Callable[[Path], Path], tmp_path: Path
+def test_invalid_file_is_an_error_of_one_line(
+    damage: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
-    file = spoil(tmp_path)
+    file = damage(tmp_path)
     dataset = NYUDDataset("train", TASKS, root=tmp_path)
     with pytest.raises(DataError) as caught:
         dataset[0]
@@ -235,7 +237,7 @@ def test_each_fault_is_one_line_naming_the_file(
     assert dataset[1].id == "0002"
 
 
-def test_faults_seen_at_construction(tmp_path: Path) -> None:
+def test_errors_at_construction(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no NYUD-v2 here.*gt_sets/train\.txt.*data\.root"):
         NYUDDataset("train", TASKS, root=tmp_path)
     fake_datasets.write_nyud_survey(tmp_path)
@@ -247,7 +249,7 @@ def test_faults_seen_at_construction(tmp_path: Path) -> None:
         NYUDDataset("val", TASKS, root=tmp_path)
 
 
-def test_can_be_sent_to_workers(tmp_path: Path) -> None:
+def test_dataset_can_be_pickled(tmp_path: Path) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
     dataset = NYUDDataset("train", TASKS, root=tmp_path)
     copy = pickle.loads(pickle.dumps(dataset))
@@ -255,8 +257,8 @@ def test_can_be_sent_to_workers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(copy[1].targets[task], target)
 
 
-def test_camera_at_every_size() -> None:
-    """Cropped and halved as in the usual 425x560 frames; MTAN's is the full frame, scaled."""
+def test_intrinsics_of_full_cropped_and_scaled_images() -> None:
+    """The usual images are cropped to 425x560; those of MTAN are full images, scaled."""
     crop, half = nyud_metadata.get_intrinsics((425, 560)), nyud_metadata.get_intrinsics((212, 280))
     assert (crop.fx, crop.cx) == pytest.approx((518.857901, 283.582449))
     assert (half.fx, half.fy, half.cx, half.cy) == pytest.approx(
@@ -269,7 +271,7 @@ def test_camera_at_every_size() -> None:
     not (SHARED / "nyud").is_dir(),
     reason=f"no real NYUD-v2 at {SHARED / 'nyud'}; set DENSEMTL_DATA",
 )
-def test_real_frames() -> None:
+def test_real_dataset() -> None:
     root = SHARED / "nyud"
     assert [len(NYUDDataset(split, [], root=root)) for split in ("train", "val")] == [795, 654]
     dataset = NYUDDataset("val", TASKS, root=root, val_split_name="mini_val")

@@ -1,4 +1,4 @@
-"""PASCAL-Context in the archives' tree and with ready maps."""
+"""PASCAL-Context in the layout of the archives, and with precomputed maps."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ TASKS = ["semseg", "human_parts", "edge", "saliency", "normals"]
 SHARED = Path(os.environ.get("DENSEMTL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
-def test_the_tree_of_the_archives(tmp_path: Path) -> None:
+def test_samples_of_the_archive_layout(tmp_path: Path) -> None:
     ids = fake_datasets.write_pascal_context(tmp_path)
     for split, own in (("train", ids[:2]), ("val", ids[2:])):
         dataset = PascalContextDataset(split, TASKS, root=tmp_path)
         assert list(dataset.ids) == own
         first, last = dataset[0], dataset[1]
         assert set(first.targets) == set(TASKS)
-        assert set(last.targets) == set(TASKS) - {"human_parts"}, "it shows no person"
+        assert set(last.targets) == set(TASKS) - {"human_parts"}, "no person in the image"
         assert all(target.shape[:2] == fake_datasets.SIZE for target in first.targets.values())
         for task, count in (("semseg", 21), ("human_parts", 7), ("edge", 2), ("saliency", 2)):
             assert first.targets[task].dtype == np.uint8
             assert set(np.unique(first.targets[task])) <= {*range(count), IGNORE_INDEX}
 
 
-def test_values_are_those_written(tmp_path: Path) -> None:
+def test_labels_equal_the_written_values(tmp_path: Path) -> None:
     fake_datasets.write_pascal_context(tmp_path)
     targets = PascalContextDataset("train", TASKS, root=tmp_path)[0].targets
     scene = fake_datasets.FakeScene(0, fake_datasets.SIZE)
@@ -47,26 +47,26 @@ def test_values_are_those_written(tmp_path: Path) -> None:
     assert (targets["semseg"][:3] == IGNORE_INDEX).all()
     np.testing.assert_array_equal(targets["saliency"], salient)
     np.testing.assert_array_equal(targets["human_parts"], np.array([1, 2, 3, 4, 5])[scene.blocks])
-    known = np.isin(labels, LABELS_WITH_NORMALS)
-    known[0, 0] = False
-    np.testing.assert_array_equal(np.isfinite(targets["normals"]).all(-1), known)
-    np.testing.assert_allclose(targets["normals"][known], scene.normals[known], atol=8e-3)
+    valid = np.isin(labels, LABELS_WITH_NORMALS)
+    valid[0, 0] = False
+    np.testing.assert_array_equal(np.isfinite(targets["normals"]).all(-1), valid)
+    np.testing.assert_allclose(targets["normals"][valid], scene.normals[valid], atol=8e-3)
 
 
-def test_each_split_has_its_own_rule_of_edges(tmp_path: Path) -> None:
+def test_edges_are_derived_differently_for_each_split(tmp_path: Path) -> None:
     fake_datasets.write_pascal_context(tmp_path)
-    for split, number, rule in (
+    for split, number, derive_edges in (
         ("train", 0, derived_labels.derive_laplacian_edges),
         ("val", 2, derived_labels.derive_region_edges),
     ):
         scene = fake_datasets.FakeScene(number, fake_datasets.SIZE)
         scene.make_ids(21)
-        expected = rule(scene.make_ids(200).astype(np.uint16) + 200)
+        expected = derive_edges(scene.make_ids(200).astype(np.uint16) + 200)
         edge = PascalContextDataset(split, ["edge"], root=tmp_path)[0].targets["edge"]
         np.testing.assert_array_equal(edge, expected)
 
 
-def test_context_masks_where_voc_has_none(tmp_path: Path) -> None:
+def test_semseg_falls_back_to_context_masks(tmp_path: Path) -> None:
     ids = fake_datasets.write_pascal_context(tmp_path)
     (tmp_path / "semseg" / "VOC12" / f"{ids[0]}.png").unlink()
     fake_datasets.write_image(
@@ -84,7 +84,7 @@ def test_context_masks_where_voc_has_none(tmp_path: Path) -> None:
     assert not (second.targets["semseg"] == 9).all()
 
 
-def test_ready_maps(tmp_path: Path) -> None:
+def test_precomputed_maps(tmp_path: Path) -> None:
     fake_datasets.write_pascal_ready_maps(tmp_path)
     targets = PascalContextDataset("train", ["semseg", "edge", "saliency"], root=tmp_path)[
         0
@@ -99,8 +99,8 @@ def test_ready_maps(tmp_path: Path) -> None:
         PascalContextDataset("train", ["human_parts"], root=tmp_path)
 
 
-def test_edges_of_a_list_alone_are_scored(tmp_path: Path) -> None:
-    """Of the validation set; training sees all, and the other labels stay."""
+def test_edge_val_split_name_limits_validation_edges(tmp_path: Path) -> None:
+    """Training edges and labels of other tasks are not affected."""
     ids = fake_datasets.write_pascal_context(tmp_path)
     extra = tmp_path / "ImageSets" / "Edges" / "scored.txt"
     extra.parent.mkdir()
@@ -115,7 +115,7 @@ def test_edges_of_a_list_alone_are_scored(tmp_path: Path) -> None:
     assert len(val) == len(plain) == 2
 
 
-def test_faults_of_the_list_of_edges(tmp_path: Path) -> None:
+def test_errors_in_the_edge_split_list(tmp_path: Path) -> None:
     ids = fake_datasets.write_pascal_context(tmp_path)
     options = {"root": tmp_path, "edge_val_split_name": "scored"}
     with pytest.raises(DataError, match=r"scored\.txt: cannot read the split list"):
@@ -123,16 +123,16 @@ def test_faults_of_the_list_of_edges(tmp_path: Path) -> None:
     scored = tmp_path / "ImageSets" / "Context" / "scored.txt"
     scored.write_text("\n".join(ids[2:]))
     (tmp_path / "pascal-context" / "trainval" / f"{ids[2]}.mat").unlink()
-    lacking = rf"scored\.txt: 1 of its 2 images have no edges, such as '{ids[2]}'"
-    with pytest.raises(DataError, match=lacking):
+    message = rf"scored\.txt: 1 of its 2 images have no edges, the first is '{ids[2]}'"
+    with pytest.raises(DataError, match=message):
         PascalContextDataset("val", ["edge"], **options)
     scored.write_text("2010_000001")
     with pytest.raises(DataError, match=r"scored\.txt: no edge label for any of the 2 images"):
         PascalContextDataset("val", ["edge"], **options)
 
 
-def test_people_without_annotated_parts_are_void_throughout(tmp_path: Path) -> None:
-    """As images without people: what is scored shows a part."""
+def test_people_without_annotated_parts_give_no_label(tmp_path: Path) -> None:
+    """Only images with a part are evaluated, as for images without people."""
     ids = fake_datasets.write_pascal_context(tmp_path)
     scene = fake_datasets.FakeScene(0, fake_datasets.SIZE)
     record = fake_datasets.make_part_annotation(ids[0], scene, 15)
@@ -149,7 +149,7 @@ def test_people_without_annotated_parts_are_void_throughout(tmp_path: Path) -> N
     np.testing.assert_array_equal(train[1].targets["human_parts"], blank)
 
 
-def test_parts_are_grouped_and_later_ones_lie_on_top(tmp_path: Path) -> None:
+def test_parts_are_grouped_and_later_parts_cover_earlier_ones(tmp_path: Path) -> None:
     scene = fake_datasets.FakeScene(1, fake_datasets.SIZE)
     record = fake_datasets.make_part_annotation("a", scene, 15)
     fake_datasets.write_mat(tmp_path / "a.mat", anno=record)
@@ -166,17 +166,17 @@ def test_parts_are_grouped_and_later_ones_lie_on_top(tmp_path: Path) -> None:
     assert set(NAME_TO_PART.values()) == set(range(1, 7))
 
 
-def test_no_annotation_of_parts(tmp_path: Path) -> None:
+def test_file_that_is_no_part_annotation_is_an_error(tmp_path: Path) -> None:
     fake_datasets.write_mat(tmp_path / "a.mat", other=np.zeros((2, 2)))
     with pytest.raises(DataError, match=r"a\.mat: not a PASCAL-Part annotation"):
         read_human_parts(tmp_path / "a.mat")
 
 
-def test_faults(tmp_path: Path) -> None:
+def test_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no PASCAL-Context here.*data\.root"):
         PascalContextDataset("train", TASKS, root=tmp_path)
     ids = fake_datasets.write_pascal_context(tmp_path)
-    with pytest.raises(DataError, match=r"none: no such cache; .*prepare_pascal_context\.py"):
+    with pytest.raises(DataError, match=r"none: no such folder; .*prepare_pascal_context\.py"):
         PascalContextDataset("train", TASKS, root=tmp_path, derived_labels=tmp_path / "none")
     mask = tmp_path / "semseg" / "VOC12" / f"{ids[0]}.png"
     fake_datasets.write_image(mask, np.full(fake_datasets.SIZE, 21, np.uint8))
@@ -189,18 +189,18 @@ def test_faults(tmp_path: Path) -> None:
             PascalContextDataset("train", [task], root=tmp_path)[0]
 
 
-def test_offers() -> None:
-    offered = PascalContextDataset.task_defaults(root=Path())
-    assert set(offered) == set(TASKS)
-    assert [len(offered[task]["class_names"]) for task in ("semseg", "human_parts")] == [21, 7]
-    assert offered["edge"] == {"max_distance": 0.0075}
+def test_task_defaults() -> None:
+    defaults = PascalContextDataset.task_defaults(root=Path())
+    assert set(defaults) == set(TASKS)
+    assert [len(defaults[task]["class_names"]) for task in ("semseg", "human_parts")] == [21, 7]
+    assert defaults["edge"] == {"max_distance": 0.0075}
 
 
 @pytest.mark.skipif(
     not (SHARED / "pascal").is_dir(),
     reason=f"no real PASCAL at {SHARED / 'pascal'}; set DENSEMTL_DATA",
 )
-def test_real_images() -> None:
+def test_real_dataset() -> None:
     root = SHARED / "pascal"
     dataset = PascalContextDataset("train", ["semseg", "edge", "saliency"], root=root)
     assert len(dataset) == 200

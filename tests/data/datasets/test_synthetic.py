@@ -1,4 +1,4 @@
-"""The embedded dataset: the same bytes for the same numbers, six exact labels, two disk layouts."""
+"""Synthetic dataset: reproducible samples, exact labels of six tasks, two layouts on disk."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def equal(a: Sample, b: Sample) -> bool:
     )
 
 
-def test_same_numbers_give_the_same_sample() -> None:
+def test_samples_are_reproducible() -> None:
     for index in (0, 3):
         first, second = (SyntheticDataset("train", ALL, size=SMALL)[index] for _ in range(2))
         assert equal(first, second)
 
 
-def test_index_split_and_seed_give_other_rooms() -> None:
+def test_rooms_depend_on_index_split_and_seed() -> None:
     samples = [
         SyntheticDataset("train", ALL, size=SMALL)[0],
         SyntheticDataset("train", ALL, size=SMALL)[1],
@@ -55,48 +55,48 @@ def test_index_split_and_seed_give_other_rooms() -> None:
         assert not any(np.allclose(depth, other, atol=0.05) for other in depths[k + 1 :])
 
 
-def test_the_number_of_images_changes_none_of_them() -> None:
+def test_samples_do_not_depend_on_the_number_of_images() -> None:
     few = SyntheticDataset("val", ALL, size=SMALL, train_images=2, val_images=3)
     many = SyntheticDataset("val", ALL, size=SMALL, train_images=9, val_images=30)
     assert equal(few[2], many[2])
 
 
-def test_asking_for_fewer_tasks_changes_nothing_else() -> None:
-    every, one = (
+def test_image_and_labels_do_not_depend_on_the_tasks() -> None:
+    all_tasks, one_task = (
         SyntheticDataset("train", ALL, size=SMALL)[1],
         SyntheticDataset("train", ["depth"], size=SMALL)[1],
     )
-    assert list(one.targets) == ["depth"]
-    np.testing.assert_array_equal(one.image, every.image)
-    np.testing.assert_array_equal(one.targets["depth"], every.targets["depth"])
+    assert list(one_task.targets) == ["depth"]
+    np.testing.assert_array_equal(one_task.image, all_tasks.image)
+    np.testing.assert_array_equal(one_task.targets["depth"], all_tasks.targets["depth"])
 
 
-def test_samples_have_the_layout_that_tasks_expect(make_task: Callable[..., Task]) -> None:
+def test_labels_have_the_layout_that_tasks_expect(make_task: Callable[..., Task]) -> None:
     dataset = SyntheticDataset("train", ALL, size=(40, 72))
     for index in range(4):
         sample = dataset[index]
         assert sample.image.shape == (40, 72, 3)
         assert sample.image.dtype == np.uint8
         for task, target in sample.targets.items():
-            void = make_task(task).make_empty_label(sample.size)
-            assert (target.shape, target.dtype) == (void.shape, void.dtype), task
+            empty = make_task(task).make_empty_label(sample.size)
+            assert (target.shape, target.dtype) == (empty.shape, empty.dtype), task
 
 
-def test_parts_are_absent_exactly_where_nobody_is() -> None:
+def test_parts_are_absent_if_and_only_if_no_person_is_visible() -> None:
     dataset = SyntheticDataset("train", ALL, size=SMALL)
-    shown = [dataset.render_scene(index).parts.any() for index in range(20)]
-    assert [("human_parts" in dataset[index].targets) for index in range(20)] == shown
-    assert 0 < sum(shown) < 20
+    visible = [dataset.render_scene(index).parts.any() for index in range(20)]
+    assert [("human_parts" in dataset[index].targets) for index in range(20)] == visible
+    assert 0 < sum(visible) < 20
 
 
 def test_class_names_cover_the_labels() -> None:
-    offers = SyntheticDataset.task_defaults()
+    defaults = SyntheticDataset.task_defaults()
     sample = SyntheticDataset("train", ALL, size=SMALL)[0]
-    assert sample.targets["semseg"].max() < len(offers["semseg"]["class_names"])
-    assert offers["human_parts"]["class_names"][0] == "background"
+    assert sample.targets["semseg"].max() < len(defaults["semseg"]["class_names"])
+    assert defaults["human_parts"]["class_names"][0] == "background"
 
 
-def test_length_names_and_bounds() -> None:
+def test_length_ids_and_bounds() -> None:
     dataset = SyntheticDataset("val", ALL, size=SMALL, val_images=3)
     assert len(dataset) == len(set(dataset.ids)) == 3
     assert dataset[2].id == dataset.ids[2]
@@ -105,7 +105,7 @@ def test_length_names_and_bounds() -> None:
         dataset[3]
 
 
-def test_fingerprint_tells_what_is_scored() -> None:
+def test_fingerprint_depends_on_images_but_not_on_tasks() -> None:
     base = SyntheticDataset("val", ALL).fingerprint()
     assert SyntheticDataset("val", ["depth"]).fingerprint() == base
     others = [
@@ -120,7 +120,7 @@ def test_fingerprint_tells_what_is_scored() -> None:
 @pytest.mark.parametrize(
     "options", [{"size": (8, 60)}, {"train_images": 0}, {"val_images": 0}, {"seed": -1}]
 )
-def test_wrong_options_are_refused(options: dict[str, int]) -> None:
+def test_invalid_options_are_an_error(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"synthetic.{next(iter(options))}"):
         registry.create("data.datasets", "synthetic", "train", [], options=options)
 
@@ -157,14 +157,14 @@ def pascal(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_nyud_loader_reads_back_what_was_rendered(nyud: Path, split: str) -> None:
+def test_nyud_dataset_reads_the_rendered_labels(nyud: Path, split: str) -> None:
     loaded = NYUDDataset(split, ("semseg", "depth", "normals", "edge"), root=nyud)  # type: ignore[arg-type]
-    names = NYUDDataset.task_defaults()["semseg"]["class_names"]
-    ours = SyntheticDataset.task_defaults()["semseg"]["class_names"]
-    made = rooms(split)
-    assert len(loaded) == len(made)
-    for index in range(len(made)):
-        stored, rendered = loaded[index], made[index]
+    nyud_classes = NYUDDataset.task_defaults()["semseg"]["class_names"]
+    classes = SyntheticDataset.task_defaults()["semseg"]["class_names"]
+    source = rooms(split)
+    assert len(loaded) == len(source)
+    for index in range(len(source)):
+        stored, rendered = loaded[index], source[index]
         np.testing.assert_array_equal(stored.targets["depth"], rendered.targets["depth"])
         np.testing.assert_array_equal(stored.targets["edge"], rendered.targets["edge"])
         np.testing.assert_allclose(
@@ -172,17 +172,17 @@ def test_nyud_loader_reads_back_what_was_rendered(nyud: Path, split: str) -> Non
         )
         assert np.abs(stored.image.astype(int) - rendered.image).mean() < 8
         for name in ("wall", "person", "bed"):
-            here = stored.targets["semseg"] == names.index(name)
-            np.testing.assert_array_equal(here, rendered.targets["semseg"] == ours.index(name))
+            mask = stored.targets["semseg"] == nyud_classes.index(name)
+            np.testing.assert_array_equal(mask, rendered.targets["semseg"] == classes.index(name))
 
 
 def test_pascal_parts_have_the_nested_structure_of_the_real_files(pascal: Path) -> None:
     people = 0
     for index in range(5):
-        view = rooms("train").render_scene(index)
+        scene = rooms("train").render_scene(index)
         file = pascal / "human_parts" / f"2008_{index + 1:06d}.mat"
         if not file.exists():
-            assert not view.parts.any()
+            assert not scene.parts.any()
             continue
         anno = loadmat(file)["anno"][0][0]
         assert anno[0][0] == file.stem
@@ -200,32 +200,34 @@ def test_pascal_parts_have_the_nested_structure_of_the_real_files(pascal: Path) 
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_pascal_loader_reads_back_what_was_rendered(pascal: Path, split: str) -> None:
+def test_pascal_dataset_reads_the_rendered_labels(pascal: Path, split: str) -> None:
     tasks = ("semseg", "human_parts", "edge", "saliency", "normals")
-    loaded, made = PascalContextDataset(split, tasks, root=pascal), rooms(split)  # type: ignore[arg-type]
-    names, ours = (
+    loaded, source = PascalContextDataset(split, tasks, root=pascal), rooms(split)  # type: ignore[arg-type]
+    pascal_classes, classes = (
         PascalContextDataset.task_defaults()["semseg"]["class_names"],
-        SyntheticDataset.task_defaults(),
+        SyntheticDataset.task_defaults()["semseg"]["class_names"],
     )
-    assert len(loaded) == len(made)
-    for index in range(len(made)):
-        stored, rendered = loaded[index].targets, made[index].targets
-        for theirs, name in (("person", "person"), ("chair", "chair"), ("sofa", "sofa")):
-            here = rendered["semseg"] == ours["semseg"]["class_names"].index(name)
-            np.testing.assert_array_equal(stored["semseg"] == names.index(theirs), here)
+    assert len(loaded) == len(source)
+    for index in range(len(source)):
+        stored, rendered = loaded[index].targets, source[index].targets
+        for pascal_name, name in (("person", "person"), ("chair", "chair"), ("sofa", "sofa")):
+            mask = rendered["semseg"] == classes.index(name)
+            np.testing.assert_array_equal(
+                stored["semseg"] == pascal_classes.index(pascal_name), mask
+            )
         parts = stored.get("human_parts", np.full(SMALL, 255))
         np.testing.assert_array_equal(parts, rendered.get("human_parts", np.full(SMALL, 255)))
         salient = stored.get("saliency", np.full(SMALL, 255))
         np.testing.assert_array_equal(salient, rendered["saliency"])
-        known = np.isfinite(stored["normals"]).all(-1)
-        assert known.mean() > 0.5
-        assert np.abs(stored["normals"] - rendered["normals"])[known].max() < 0.02
+        valid = np.isfinite(stored["normals"]).all(-1)
+        assert valid.mean() > 0.5
+        assert np.abs(stored["normals"] - rendered["normals"])[valid].max() < 0.02
         near = cv2.dilate(rendered["edge"], np.ones((5, 5), np.uint8)) == 1
         assert 0.01 < (stored["edge"] == 1).mean() < 0.4
         assert near[stored["edge"] == 1].all()
 
 
-def test_pascal_files_are_named_by_the_lists(pascal: Path) -> None:
+def test_pascal_split_lists_match_the_files(pascal: Path) -> None:
     for split, count in (("train", 5), ("val", 3)):
         ids = (pascal / "ImageSets" / "Context" / f"{split}.txt").read_text().split()
         assert len(ids) == count
@@ -241,29 +243,29 @@ def test_pascal_files_are_named_by_the_lists(pascal: Path) -> None:
     assert 0 < first.min() <= first.max() <= 459
 
 
-def test_the_script_completes_what_was_interrupted(
+def test_script_resumes_after_an_interruption(
     script: ModuleType, nyud: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost, kept = nyud / "images" / "0002.jpg", nyud / "images" / "0001.jpg"
-    before, stamp = lost.read_bytes(), kept.stat().st_mtime_ns
-    lost.unlink()
+    missing, existing = nyud / "images" / "0002.jpg", nyud / "images" / "0001.jpg"
+    before, mtime = missing.read_bytes(), existing.stat().st_mtime_ns
+    missing.unlink()
     script.main(["nyud", str(nyud), *OPTIONS])
-    assert lost.read_bytes() == before
-    assert kept.stat().st_mtime_ns == stamp
+    assert missing.read_bytes() == before
+    assert existing.stat().st_mtime_ns == mtime
 
 
-def test_the_script_refuses_other_options_and_other_peoples_folders(
+def test_script_rejects_other_options_and_folders_with_other_files(
     script: ModuleType, nyud: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="another seed"):
         script.main(["nyud", str(nyud), *OPTIONS[:-1], "5"])
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(DataError, match="something else"):
+    with pytest.raises(DataError, match="other files"):
         script.main(["nyud", str(tmp_path), *OPTIONS])
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_refused_size_leaves_no_trace(script: ModuleType, tmp_path: Path) -> None:
+def test_invalid_size_creates_no_folder(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="size"):
         script.main(["nyud", str(tmp_path / "set"), "--size", "8", "8"])
     assert not (tmp_path / "set").exists()
@@ -278,7 +280,7 @@ def test_workers_write_the_same_files(script: ModuleType, nyud: Path, tmp_path: 
     assert json.loads((root / "synthetic.json").read_text())["seed"] == 4
 
 
-def test_help_comes_at_once_without_heavy_imports() -> None:
+def test_help_imports_no_heavy_libraries() -> None:
     code = (
         "import runpy, sys; sys.argv = ['x', '--help']\n"
         f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
@@ -289,7 +291,7 @@ def test_help_comes_at_once_without_heavy_imports() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_edges_are_those_of_the_instances() -> None:
+def test_edges_are_object_boundaries() -> None:
     dataset = SyntheticDataset("train", ["edge"], size=SMALL)
     np.testing.assert_array_equal(
         dataset[0].targets["edge"], find_object_edges(dataset.render_scene(0))
