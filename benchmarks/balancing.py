@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""What balancing costs: CPU time of a training step and peak memory, relative to a plain sum.
+"""Measure the cost of balancing methods: CPU time of a training step, and peak memory.
 
-Hard sharing of three tasks on a ResNet-18, one thread. Steps of all rules take turns, so that what
-else runs on the machine meets all alike; told is the median of the ratios within turns. Peak memory
-is that of a process of its own; it is held against the plain sum and against a loop that runs
-every task's loss backward after another. Memory is read as Linux tells it, of processes that give
-back at once what they free: what glibc keeps for later depends on the order of sizes, not on need.
+The model is hard sharing of three tasks on a ResNet-18, on one thread. Steps of all methods are
+timed in turns, so that other processes affect all of them equally. The time is the median over
+turns of the ratio to the plain sum of losses. Peak memory is that of a separate process per method,
+relative to the plain sum and to a loop that calls backward for each task's loss. It is the resident
+memory that Linux reports, of processes that return freed memory immediately, because the amount
+that glibc keeps depends on the order of allocations.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 from densemtl import cli
 
 STATUS = Path("/proc/self/status")
-PLAIN, LOOP = "fixed", "loop of three backwards"
+PLAIN, LOOP = "fixed", "loop of three backward passes"
 GRAMIAN_METHODS = (
     *("upgrad", "mgda", "pcgrad", "gradvac", "cagrad", "imtl_g", "nash_mtl", "aligned_mtl"),
     *("fairgrad", "dual_proj", "gradnorm", "db_mtl"),
@@ -35,27 +36,38 @@ METHODS = {
     "uncertainty": "{name: uncertainty}",
     "graddrop, features": "{name: graddrop}",
     **{
-        f"{rule}, {scope}": f"{{name: {rule}, scope: {scope}}}"
+        f"{method}, {scope}": f"{{name: {method}, scope: {scope}}}"
         for scope in ("features", "parameters")
-        for rule in GRAMIAN_METHODS
+        for method in GRAMIAN_METHODS
     },
 }
-"""{name in the table: section of a configuration}."""
+"""{name in the table: section `balancing` of the configuration}."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rules", nargs="*", metavar="NAME", help="those that begin with NAME")
-    parser.add_argument("--turns", type=int, default=10, metavar="N")
-    parser.add_argument("--batch", type=int, default=4, metavar="N")
-    parser.add_argument("--size", type=int, nargs=2, default=[192, 256], metavar=("H", "W"))
+    parser.add_argument(
+        "--methods", nargs="*", metavar="NAME", help="methods that start with NAME (default: all)"
+    )
+    parser.add_argument(
+        "--turns", type=int, default=10, metavar="N", help="timed steps per method (default: 10)"
+    )
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="images (default: 4)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=[192, 256],
+        metavar=("H", "W"),
+        help="input size in pixels (default: 192 256)",
+    )
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print Markdown tables as they are found, or with `--memory-of` one number."""
+    """Print two Markdown tables, or with `--memory-of` one number."""
     args = parse_args(argv)
     import torch
 
@@ -63,24 +75,24 @@ def main(argv: list[str] | None = None) -> None:
     if args.memory_of:
         print(json.dumps(measure_own_peak(args)))
         return
-    chosen = [name for name in METHODS if is_selected(name, args.rules)]
-    print("| rule | step |\n| --- | ---: |")
-    for name, ratio in time_steps(chosen, args).items():
+    selected = [name for name in METHODS if is_selected(name, args.methods)]
+    print("| method | step |\n| --- | ---: |")
+    for name, ratio in time_steps(selected, args).items():
         print(f"| {name} | {ratio:.2f} |", flush=True)
     memory = {name: measure_memory(name, args) for name in (PLAIN, LOOP)}
-    print("\n| rule | memory | memory, of the loop |\n| --- | ---: | ---: |")
-    for name in (*chosen, LOOP):
+    print("\n| method | memory | memory, relative to the loop |\n| --- | ---: | ---: |")
+    for name in (*selected, LOOP):
         used = memory.get(name) or measure_memory(name, args)
         print(f"| {name} | {used / memory[PLAIN]:.2f} | {used / memory[LOOP]:.2f} |", flush=True)
 
 
 def is_selected(name: str, prefixes: Iterable[str] | None) -> bool:
-    """Whether a rule was asked for; the plain sum always is."""
-    return name == PLAIN or prefixes is None or any(name.startswith(each) for each in prefixes)
+    """Return whether a method is selected; the plain sum always is."""
+    return name == PLAIN or prefixes is None or any(name.startswith(prefix) for prefix in prefixes)
 
 
 def time_steps(names: list[str], args: argparse.Namespace) -> dict[str, float]:
-    """{rule: median CPU time of a step over that of the plain sum in the same turn}."""
+    """Return {method: median ratio of its CPU time to that of the plain sum in the same turn}."""
     with TemporaryDirectory() as folder:
         steps = {name: make_step(METHODS[name], Path(folder) / name, args) for name in names}
         for step in steps.values():
@@ -93,29 +105,32 @@ def time_steps(names: list[str], args: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_cpu_seconds(work: Callable[[], object]) -> float:
-    """What the process spends on it."""
+    """Return the CPU time of this process for some work, in seconds."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> float:
-    """Peak KiB that steps add to a process that has its network and data."""
+    """Return the peak memory in KiB that steps add to a new process with model and data."""
     options = ["--batch", args.batch, "--size", *args.size, "--memory-of", name]
     command = [sys.executable, __file__, *(str(option) for option in options)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
-    done = subprocess.run(command, check=True, capture_output=True, env=environment)
-    return float(json.loads(done.stdout))
+    process = subprocess.run(command, check=True, capture_output=True, env=environment)
+    return float(json.loads(process.stdout))
 
 
 def measure_own_peak(args: argparse.Namespace) -> int:
-    """Likewise, of this process, over three steps: the first makes room for optimiser state."""
+    """Return the peak memory in KiB that three steps add to this process.
+
+    Several steps are needed, as the first one allocates the state of the optimizer.
+    """
     with TemporaryDirectory() as folder:
         if args.memory_of == LOOP:
             step = make_step(METHODS[PLAIN], Path(folder) / "run", args, loop=True)
         else:
             step = make_step(METHODS[args.memory_of], Path(folder) / "run", args)
-        STATUS.with_name("clear_refs").write_text("5")  # forgets the peak so far
+        STATUS.with_name("clear_refs").write_text("5")  # resets the peak
         before = read_status_kib("VmRSS")
         for _ in range(3):
             step()
@@ -123,7 +138,7 @@ def measure_own_peak(args: argparse.Namespace) -> int:
 
 
 def read_status_kib(field: str) -> int:
-    """A line of what Linux tells of this process."""
+    """Return a field of /proc/self/status in KiB."""
     lines = STATUS.read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
@@ -131,7 +146,14 @@ def read_status_kib(field: str) -> int:
 def make_step(
     method: str, folder: Path, args: argparse.Namespace, loop: bool = False
 ) -> Callable[[], object]:
-    """One optimiser step on one batch in memory."""
+    """Return a function that takes one optimizer step on a batch in memory.
+
+    Args:
+        method: section `balancing` of the configuration.
+        folder: run folder, which is created.
+        args: batch size and input size.
+        loop: whether losses are run backward one after the other.
+    """
     from densemtl.config.experiment import validate_experiment
     from densemtl.config.yaml_loader import apply_overrides
     from densemtl.factory import build_splits
@@ -150,17 +172,19 @@ def make_step(
     }
     run = validate_experiment(apply_overrides(values, [f"balancing={method}"], "benchmark"))
     folder.mkdir()
-    job = build_training_run(
+    training_run = build_training_run(
         run, build_splits(run), folder, make_execution_config(run.train, "cpu")
     )
-    batch = next(iter(job.train_loader))
+    batch, train_step = next(iter(training_run.train_loader)), training_run.train_step
     if loop:
-        job.train_step.balancer = make_sequential_backward(job.train_step.tasks)
-    return lambda: job.train_step.run([batch])
+        train_step.balancer = make_sequential_backward(train_step.tasks)
+    return lambda: train_step.run([batch])
 
 
 def make_sequential_backward(tasks: Any) -> Any:
-    """A plain sum whose losses are run backward one after the other."""
+    """Return a balancer that is a plain sum, with one backward pass per loss."""
+    import torch
+
     from densemtl.balancing.base import WeightedLossBackward
     from densemtl.balancing.fixed import Fixed
 
@@ -169,8 +193,8 @@ def make_sequential_backward(tasks: Any) -> Any:
             pairs = zip(weights, self._added.tasks.values(), strict=True)
             *others, last = [self._scale(weight * loss) for weight, loss in pairs]
             for loss in others:
-                loss.backward(retain_graph=True)
-            last.backward()
+                torch.autograd.backward(loss, retain_graph=True)
+            torch.autograd.backward(last)
 
     class Loop(Fixed):
         def start_step(self, model: Any, scale: Any) -> LoopBackward:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure what the boundary F-measure costs: CPU seconds an image, and which part takes them."""
+"""Measure the cost of the boundary F-measure: CPU seconds per image, and share of each part."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Case:
-    """One image: what it shows, a prediction, and true boundaries."""
+    """One image to score.
+
+    Attributes:
+        kind: description of the image.
+        probability: predicted edge probability, shape (H, W).
+        truth: true boundaries, shape (H, W).
+    """
 
     kind: str
     probability: FloatMap
@@ -34,13 +40,31 @@ class Case:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, nargs=2, default=(425, 560), metavar=("H", "W"))
-    parser.add_argument("--max-dist", type=float, default=0.011)
-    parser.add_argument("--maps", type=Path, metavar="DIR", help="edge maps to jitter and blur")
-    parser.add_argument("--images", type=int, default=3, help="of these maps (default: 3)")
-    parser.add_argument("--hard", action="store_true", help="patterns made to be slow as well")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(425, 560),
+        metavar=("H", "W"),
+        help="size of the images in pixels (default: 425 560)",
+    )
+    parser.add_argument(
+        "--max-dist",
+        type=float,
+        default=0.011,
+        help="maximum matching distance as a fraction of the image diagonal (default: 0.011)",
+    )
+    parser.add_argument(
+        "--maps", type=Path, metavar="DIR", help="folder of edge maps to jitter and blur"
+    )
+    parser.add_argument(
+        "--images", type=int, default=3, help="number of edge maps to use (default: 3)"
+    )
+    parser.add_argument(
+        "--hard", action="store_true", help="also measure patterns that are slow by design"
+    )
     return parser.parse_args(argv)
 
 
@@ -68,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure_case(case: Case, protocol: Protocol, max_distance: float) -> list[str]:
-    """Seconds in all, the share of each part, and odsF."""
+    """Return the cells of a row: total seconds, share of each part, and odsF."""
     from densemtl.metrics.boundary.counts import count_boundary_matches
     from densemtl.metrics.boundary.non_max_suppression import suppress_non_maxima
     from densemtl.metrics.boundary.precision_recall import compute_summary, select_best_counts
@@ -92,14 +116,14 @@ def measure_case(case: Case, protocol: Protocol, max_distance: float) -> list[st
 
 
 def measure_seconds(work: Callable[[], T]) -> tuple[float, T]:
-    """CPU time of this process, and what came out."""
+    """Return the CPU time of this process for some work in seconds, and the result."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result
 
 
 def iter_cases(args: argparse.Namespace) -> Iterator[Case]:
-    """Like pictures, and if asked unlike any."""
+    """Yield realistic cases, and slow artificial patterns with `--hard`."""
     rng = np.random.default_rng(0)
     size = tuple(args.size)
     for regions in (20, 60, 200):
@@ -114,7 +138,7 @@ def iter_cases(args: argparse.Namespace) -> Iterator[Case]:
 
 
 def make_random_boundaries(rng: np.random.Generator, size: tuple[int, int], regions: int) -> Mask:
-    """Boundaries between the cells of random points."""
+    """Return the boundaries of the Voronoi cells of random points."""
     from densemtl.ops.region_boundaries import find_region_boundaries
 
     seeds = np.ones(size, np.uint8)
@@ -124,7 +148,7 @@ def make_random_boundaries(rng: np.random.Generator, size: tuple[int, int], regi
 
 
 def load_edge_map(file: Path, size: tuple[int, int]) -> Mask:
-    """A stored edge map, resized and read as regions, as `modern` does on NYUD."""
+    """Load an edge map, resize it and derive region boundaries, as the modern protocol on NYUD."""
     from densemtl.io.arrays import read_array
     from densemtl.ops.region_boundaries import find_region_boundaries
 
@@ -133,7 +157,7 @@ def load_edge_map(file: Path, size: tuple[int, int]) -> Mask:
 
 
 def simulate_prediction(rng: np.random.Generator, truth: Mask) -> FloatMap:
-    """A prediction: boundaries out of place, blurred, of uneven strength, among false ones."""
+    """Simulate a prediction: displaced, blurred boundaries of varying strength, and false ones."""
     size = truth.shape
     offsets = [2.5 * make_smooth_noise(rng, size, 12) for _ in range(2)]
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
@@ -142,17 +166,19 @@ def simulate_prediction(rng: np.random.Generator, truth: Mask) -> FloatMap:
     clutter = np.exp(-((make_smooth_noise(rng, size, 6) / 0.15) ** 2))
     strength = 1 / (1 + np.exp(-make_smooth_noise(rng, size, 25)))
     mixed = 0.8 * strength * blurred / blurred.max() + 0.35 * (1 - strength) * clutter
-    return np.clip(mixed / mixed.max(), 0, 1).astype(np.float32)
+    probability: FloatMap = np.clip(mixed / mixed.max(), 0, 1).astype(np.float32)
+    return probability
 
 
 def make_smooth_noise(rng: np.random.Generator, size: tuple[int, ...], sigma: float) -> FloatMap:
-    """Smooth noise of mean 0 and deviation 1."""
+    """Return smooth noise with mean 0 and standard deviation 1."""
     noise = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), sigma)
-    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    normalized: FloatMap = ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    return normalized
 
 
 def iter_hard_cases(rng: np.random.Generator, size: tuple[int, int]) -> Iterator[Case]:
-    """Predictions that fill the image, against a picture's boundaries and truths that fill it."""
+    """Yield dense predictions, each with ordinary boundaries and with dense patterns as truth."""
     from densemtl.ops.thinning import thin
 
     y, x = np.indices(size)

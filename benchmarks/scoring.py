@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""CPU milliseconds an image that evaluation adds to the forward pass, by task, on one thread.
+"""Measure the CPU time per image and task that evaluation adds to a forward pass, on one thread.
 
-A real network with random weights sees random images with blocks of random labels, of the sizes and
-channel numbers of NYUD-v2 and PASCAL-Context. Evaluation runs the network to its heads' logits;
-what that takes is measured inside the same evaluation and taken off. Whoever runs a network by
-itself has logits of its input's size, so what making those takes is told as well: the last row is
-what a whole evaluation adds to such a forward pass.
+A model with random weights evaluates random images with random blocks of labels, of the sizes and
+channel numbers of NYUD-v2 and PASCAL-Context. Evaluation runs the model up to the logits of its
+heads; this time is measured inside the same evaluation and subtracted. A plain forward pass also
+resizes the logits to the input size, which is measured separately: the last row of each case is the
+time that an evaluation adds to a plain forward pass.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ CASES: dict[str, tuple[dict[str, int | None], Size, Size, FitMode]] = {
     "PASCAL, 375x500 resized to 512x512": (PASCAL, (375, 500), (512, 512), "resize"),
     "PASCAL, 375x500 padded to 512x512": (PASCAL, (375, 500), (512, 512), "pad"),
 }
-"""{what: ({task: classes}, the images' size, the network's input, how they fit)}."""
+"""{name: ({task: number of classes}, image size, input size of the network, how images fit)}."""
 
 IMAGES = 2
 ALL = "all"
-UPSAMPLING = "(logits of full size, not made)"
-ALL_WITHOUT_FORWARD = "all, beyond a forward pass"
+UPSAMPLING = "(resizing logits to the input size, which evaluation avoids)"
+ALL_WITHOUT_FORWARD = "all, in addition to a forward pass"
 BLOCK = 16
+"""Side of a block of constant labels in pixels."""
 
 
 class BlockDataset(DenseDataset):
-    """Images of noise; labels of one value a block, a fifth of the blocks void."""
+    """Dataset of random images whose labels are constant in each block; 20 % are ignored."""
 
     def __init__(self, tasks: list[Task], size: Size) -> None:
         super().__init__("val", [task.name for task in tasks])
@@ -62,7 +63,7 @@ class BlockDataset(DenseDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """Nothing to a configuration: it is made here alone."""
+        """Return no tasks, as this dataset is not used in configurations."""
         return {}
 
     def __getitem__(self, index: int) -> Sample:
@@ -73,31 +74,33 @@ class BlockDataset(DenseDataset):
 
 
 def make_label(task: Task, size: Size, rng: np.random.Generator) -> NDArray[np.generic]:
-    """Blocks in a `Sample`'s layout."""
+    """Return a random label map of constant blocks, in the layout of a `Sample`."""
     small = task.make_empty_label((size[0] // BLOCK + 1, size[1] // BLOCK + 1))
-    known = rng.random(small.shape[:2]) > 0.2
+    valid = rng.random(small.shape[:2]) > 0.2
     if small.dtype == np.uint8:
-        small = np.where(known, rng.integers(0, max(task.channels, 2), small.shape), IGNORE_INDEX)
+        small = np.where(valid, rng.integers(0, max(task.channels, 2), small.shape), IGNORE_INDEX)
         small = small.astype(np.uint8)
     else:
-        small[known] = rng.uniform(0.5, 5, small.shape)[known]
+        small[valid] = rng.uniform(0.5, 5, small.shape)[valid]
     return small.repeat(BLOCK, 0).repeat(BLOCK, 1)[: size[0], : size[1]]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a Markdown table: median (minimum) of each task alone, and of all together."""
+    """Print a Markdown table: median (minimum) for each task alone, and for all tasks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet18", help="a timm model (default: resnet18)")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N")
+    parser.add_argument(
+        "--repeats", type=int, default=7, metavar="N", help="timed evaluations (default: 7)"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    print("| images | layout | what is scored | CPU ms/image |\n| --- | --- | --- | ---: |")
+    print("| images | layout | tasks | CPU ms/image |\n| --- | --- | --- | ---: |")
     for name, case in CASES.items():
         for channels_last in (True, False):
             layout = "channels-last" if channels_last else "contiguous"
-            for what, times in measure_case(args, *case, channels_last).items():
-                found = f"{statistics.median(times):.1f} ({min(times):.1f})"
-                print(f"| {name} | {layout} | {what} | {found} |", flush=True)
+            for scored, times in measure_case(args, *case, channels_last).items():
+                cell = f"{statistics.median(times):.1f} ({min(times):.1f})"
+                print(f"| {name} | {layout} | {scored} | {cell} |", flush=True)
 
 
 def measure_case(
@@ -108,7 +111,16 @@ def measure_case(
     fit: FitMode,
     channels_last: bool,
 ) -> dict[str, list[float]]:
-    """{task or "all": milliseconds of each repeat}, taken in turn."""
+    """Return {task or "all": milliseconds per image of each repetition}, measured in turns.
+
+    Args:
+        args: backbone and number of repetitions.
+        classes: {task: number of classes, or None}.
+        size: (height, width) of the images.
+        input_size: (height, width) of the network's input.
+        fit: how images are brought to the input size.
+        channels_last: whether the network uses the channels-last layout.
+    """
     tasks = [make_task(name, count) for name, count in classes.items()]
     precision = ExecutionConfig(torch.device("cpu"), channels_last=channels_last)
     network = precision.to_device(make_network(args.backbone, tasks)).eval()
@@ -116,35 +128,36 @@ def measure_case(
         make_eval_loader(EvalDataset(BlockDataset(tasks, size), input_size, fit), tasks, 1, 0)
     )
     sets = {task.name: [task] for task in tasks} | {ALL: tasks}
-    found: dict[str, list[float]] = {name: [] for name in (*sets, UPSAMPLING, ALL_WITHOUT_FORWARD)}
+    rows = (*sets, UPSAMPLING, ALL_WITHOUT_FORWARD)
+    measured: dict[str, list[float]] = {name: [] for name in rows}
     for repeat in range(args.repeats + 1):
         times = {
             name: measure_overhead(
-                network, partial(evaluate, network, batches, some, "modern", precision)
+                network, partial(evaluate, network, batches, scored, "modern", precision)
             )
-            for name, some in sets.items()
+            for name, scored in sets.items()
         }
         whole = partial(run_forward, network, batches, precision)
         times[UPSAMPLING] = measure_overhead(network.get_submodule("decoder"), whole)
         times[ALL_WITHOUT_FORWARD] = times[ALL] - times[UPSAMPLING]
-        for name, several in found.items():
-            several += [times[name]] if repeat else []
-    return found
+        for name, values in measured.items():
+            values += [times[name]] if repeat else []  # the first repetition is a warm-up
+    return measured
 
 
 def measure_overhead(network: nn.Module, work: Callable[[], object]) -> float:
-    """CPU milliseconds an image of some work, without the network's own part in it."""
+    """Return the CPU milliseconds per image of some work, without the forward pass in it."""
     inside = 0.0
 
-    def enters(*_: object) -> None:
+    def on_enter(*_: object) -> None:
         nonlocal inside
         inside -= time.process_time()
 
-    def leaves(*_: object) -> None:
+    def on_exit(*_: object) -> None:
         nonlocal inside
         inside += time.process_time()
 
-    hooks = network.register_forward_pre_hook(enters), network.register_forward_hook(leaves)
+    hooks = network.register_forward_pre_hook(on_enter), network.register_forward_hook(on_exit)
     started = time.process_time()
     work()
     spent = time.process_time() - started
@@ -155,19 +168,20 @@ def measure_overhead(network: nn.Module, work: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def run_forward(network: nn.Module, batches: list[Batch], precision: ExecutionConfig) -> None:
-    """All images through the network, to logits of its input's size."""
+    """Run the model on all images, which gives logits of the input size."""
     for batch in batches:
         precision.forward(network, batch.image)
 
 
 def make_task(name: str, classes: int | None) -> Task:
-    """A task by name, with as many classes."""
+    """Return a task by its name, with the given number of classes."""
     names = {"class_names": [str(index) for index in range(classes)]} if classes else {}
-    return registry.create("tasks", name, name, options=names)
+    task: Task = registry.create("tasks", name, name, options=names)
+    return task
 
 
 def make_network(backbone: str, tasks: list[Task]) -> nn.Module:
-    """Hard sharing with random weights."""
+    """Return a model with hard sharing and random weights."""
     values = {
         "tasks": ["semseg"],
         "data": {"name": "synthetic"},

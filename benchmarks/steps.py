@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""CPU seconds of a training step of several configurations, on synthetic rooms.
+"""Measure the CPU time of a training step of several configurations, on the synthetic dataset.
 
-The rooms take the place of the data, so none is needed. CPU time of one thread is hardly changed by
-what else runs on the machine.
+The synthetic dataset replaces that of the configuration, so no data is needed. The single-thread
+CPU time is nearly unaffected by other processes.
 """
 
 from __future__ import annotations
@@ -18,60 +18,67 @@ from densemtl import cli
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("configs", type=Path, nargs="+", help="YAML files, of tasks rooms have")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    parser.add_argument(
+        "configs",
+        type=Path,
+        nargs="+",
+        help="experiment configurations whose tasks the synthetic dataset has",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="timed steps (default: 5)"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a Markdown table, the quickest first."""
+    """Print a Markdown table, the fastest configuration first."""
     args = parse_args(argv)
     import torch
 
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        found = {file.stem: time_step(file, Path(folder), args.repeats) for file in args.configs}
+        times = {file.stem: time_step(file, Path(folder), args.repeats) for file in args.configs}
     print("| configuration | CPU s/step |\n| --- | ---: |")
-    for name, seconds in sorted(found.items(), key=lambda item: item[1]):
+    for name, seconds in sorted(times.items(), key=lambda item: item[1]):
         print(f"| {name} | {seconds:.2f} |")
 
 
 def time_step(file: Path, folder: Path, repeats: int) -> float:
-    """Median after one step that does not count."""
+    """Return the median CPU time of a step in seconds, after one warm-up step."""
     step = make_step(file, folder / file.stem)
     step()
     return statistics.median(measure_cpu_seconds(step) for _ in range(repeats))
 
 
 def measure_cpu_seconds(work: Callable[[], object]) -> float:
-    """What the process spends on it."""
+    """Return the CPU time of this process for some work, in seconds."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def make_step(file: Path, folder: Path) -> Callable[[], object]:
-    """One optimiser step on one batch in memory."""
+    """Return a function that takes one optimizer step on a batch in memory."""
     from densemtl.config.experiment import load_experiment
     from densemtl.factory import build_splits
     from densemtl.runs.training_run import build_training_run
     from densemtl.runtime.execution import make_execution_config
 
-    plain = load_experiment(file)
-    rooms = [
-        f"data={{name: synthetic, size: {list(plain.input.size)}}}",
-        f"data.train_images={plain.loader.batch_size}",
+    original = load_experiment(file)
+    overrides = [
+        f"data={{name: synthetic, size: {list(original.input.size)}}}",
+        f"data.train_images={original.loader.batch_size}",
         *("baselines=none", "init_from=none", "loader.num_workers=0", "loader.cache=false"),
     ]
-    run = load_experiment(file, rooms)
+    run = load_experiment(file, overrides)
     folder.mkdir()
-    job = build_training_run(
+    training_run = build_training_run(
         run, build_splits(run), folder, make_execution_config(run.train, "cpu")
     )
-    batch = next(iter(job.train_loader))
-    return lambda: job.train_step.run([batch])
+    batch = next(iter(training_run.train_loader))
+    return lambda: training_run.train_step.run([batch])
 
 
 if __name__ == "__main__":

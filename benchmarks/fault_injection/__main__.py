@@ -1,7 +1,7 @@
-"""Faults of every kind against the real tools, on tiny runs: how many, and what was lost.
+"""Inject faults into tiny runs of the training tool, and count how often data was lost.
 
-`python benchmarks/faults 2>/dev/null` prints the table of docs/reliability.md. Without the right to
-mount (a disk of a few hundred kilobytes) or to become another user, those rows are left out.
+`python benchmarks/fault_injection 2>/dev/null` prints the table of docs/reliability.md. Rows that
+need the permission to mount a small file system or to change the user are omitted without it.
 """
 
 from __future__ import annotations
@@ -17,26 +17,33 @@ from typing import Any
 from densemtl import cli
 
 ROOT = Path(__file__).parents[2]
-"""Whose tiny experiments and datasets these are."""
+"""Root of the repository, for the tiny experiments and datasets of its tests."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="faults", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all")
-    parser.add_argument("--kills", type=int, default=50, help="of trainings (default: 50)")
-    parser.add_argument("--flips", type=int, default=400, help="of each file (default: 400)")
-    parser.add_argument("--configs", type=int, default=5000, help="random ones (default: 5000)")
-    parser.add_argument("--seed", type=int, default=0)
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="fault_injection", description=__doc__)
+    parser.add_argument(
+        "kinds",
+        nargs="*",
+        metavar="KIND",
+        help=f"kinds of faults, of {', '.join(KINDS)} (default: all)",
+    )
+    parser.add_argument("--kills", type=int, default=50, help="killed trainings (default: 50)")
+    parser.add_argument("--flips", type=int, default=400, help="bit flips per file (default: 400)")
+    parser.add_argument(
+        "--configs", type=int, default=5000, help="random configurations (default: 5000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     args = parser.parse_args(argv)
-    wrong = [kind for kind in args.kinds if kind not in KINDS]
-    if wrong:
-        parser.error(f"no kind {wrong[0]!r}; there are {', '.join(KINDS)}")
+    unknown = [kind for kind in args.kinds if kind not in KINDS]
+    if unknown:
+        parser.error(f"KIND: unknown kind {unknown[0]!r}, choose from {', '.join(KINDS)}")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Try them all."""
+    """Inject the selected kinds of faults, and print the table and one example per loss."""
     args = parse_args(argv)
     sys.path.insert(0, str(ROOT))
     import torch
@@ -51,9 +58,9 @@ def main(argv: list[str] | None = None) -> None:
             Path(scratch).chmod(0o755)
             for row in KINDS[kind](Path(scratch), args, rng):
                 print(row, flush=True)
-                losses |= {f"{row.fault}: {end}": text for end, text in row.examples.items()}
-    for what, text in losses.items():
-        print(f"\n{what}\n{text}")
+                losses |= {f"{row.fault}: {key}": text for key, text in row.examples.items()}
+    for title, text in losses.items():
+        print(f"\n{title}\n{text}")
 
 
 def _make_tool(scratch: Path) -> Any:
@@ -65,7 +72,7 @@ def _make_tool(scratch: Path) -> Any:
 
 
 def try_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
-    """SIGKILL."""
+    """Kill trainings and worker processes with SIGKILL."""
     import sigkill
 
     tool = _make_tool(scratch)
@@ -74,34 +81,35 @@ def try_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> It
 
 
 def try_disk(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
-    """Output that cannot be written."""
+    """Train with output folders that cannot be written."""
     import disk_full
 
     yield from disk_full.iter_rows(_make_tool(scratch), rng)
 
 
 def try_not_finite(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
-    """NaN and infinity inside a training."""
+    """Inject NaN and infinity during training."""
     import non_finite
 
     yield from non_finite.iter_rows(_make_tool(scratch), rng)
 
 
 def try_damage(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
-    """Flipped bits and truncated files."""
+    """Flip bits of files and truncate files."""
     import corruption
 
     yield from corruption.iter_rows(scratch, args.flips, rng)
 
 
 def try_fuzz(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
-    """Random configurations, pictures and label maps."""
+    """Read random configurations, images and label maps."""
     import fuzzing
 
     yield from fuzzing.iter_rows(scratch, args.configs, rng)
 
 
 Kind = Callable[[Path, argparse.Namespace, random.Random], Iterable[Any]]
+"""Function (scratch folder, command line, random generator) that yields rows of the table."""
 
 KINDS: dict[str, Kind] = {
     "kills": try_kills,

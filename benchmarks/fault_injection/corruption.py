@@ -1,7 +1,7 @@
-"""Files with one bit flipped, or cut short: told, without effect, or unnoticed?
+"""Fault injection: bit flips and truncations of files, which must be reported or have no effect.
 
-JPEG, NumPy's and MATLAB's files have no checksums, nor has a sample that is mapped into memory:
-what cannot be noticed in them is counted apart, and is no loss of this project's making.
+JPEG, NumPy and MATLAB files have no checksums, and neither have memory-mapped samples. Changes that
+cannot be detected in these formats are counted separately and not as losses.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from densemtl.runs.train_run import train_experiment
 from tests.helpers import fake_datasets
 from tests.helpers.experiments import make_tiny_experiment
 
-UNCHECKED = "other values, which the format cannot show"
-UNNOTICED = "other values, unnoticed"
+UNCHECKED = "other values, undetectable in this format"
+UNNOTICED = "other values, undetected"
 
 
 @dataclass
 class Case:
-    """A file and how it is read.
+    """A file to damage, and how it is read.
 
     Attributes:
-        fault: what it is.
-        file: whole.
-        read: gives what must be the same.
-        has_checksum: whether the format has checksums, of its own or of ours.
+        fault: description of the file.
+        file: the undamaged file.
+        read: function whose result must not change.
+        has_checksum: whether the file has checksums, by its format or added by densemtl.
     """
 
     fault: str
@@ -51,7 +51,7 @@ class Case:
 
 
 def iter_rows(scratch: Path, flips: int, rng: random.Random) -> Iterator[Row]:
-    """A row a file: flips, and a quarter as many truncations."""
+    """Yield one row per file: `flips` bit flips, and a quarter as many truncations."""
     for case in [
         *_iter_run_cases(scratch / "run"),
         *_iter_data_cases(scratch),
@@ -61,21 +61,15 @@ def iter_rows(scratch: Path, flips: int, rng: random.Random) -> Iterator[Row]:
 
 
 def _try_case(case: Case, flips: int, rng: random.Random) -> Row:
-    good = (REPORTED, NO_EFFECT) if case.has_checksum else (REPORTED, NO_EFFECT, UNCHECKED)
-    row, data, whole = (
-        Row(f"bit flip or truncation: {case.fault}", acceptable=good),
-        *_read_case(case),
-    )
+    acceptable = (REPORTED, NO_EFFECT) if case.has_checksum else (REPORTED, NO_EFFECT, UNCHECKED)
+    row = Row(f"bit flip or truncation: {case.fault}", acceptable=acceptable)
+    data, expected = case.file.read_bytes(), case.read()
     for number in range(flips + flips // 4):
-        place = rng.randrange(len(data) * 8)
-        case.file.write_bytes(_flip_bit(data, place) if number < flips else data[: place // 8])
-        row.add(*_classify(case, whole))
+        bit = rng.randrange(len(data) * 8)
+        case.file.write_bytes(_flip_bit(data, bit) if number < flips else data[: bit // 8])
+        row.add(*_classify(case, expected))
     case.file.write_bytes(data)
     return row
-
-
-def _read_case(case: Case) -> tuple[bytes, Any]:
-    return case.file.read_bytes(), case.read()
 
 
 def _flip_bit(data: bytes, bit: int) -> bytes:
@@ -86,14 +80,14 @@ def _flip_bit(data: bytes, bit: int) -> bytes:
 
 def _classify(case: Case, expected: Any) -> tuple[str, str]:
     try:
-        found = case.read()
+        result = case.read()
     except UserError as error:
         lines = str(error).splitlines()
         named = all(str(case.file.parent) in line for line in lines)
-        return (REPORTED if named else "told without its name"), str(error)
+        return (REPORTED if named else "a message without the file name"), str(error)
     except Exception as error:
         return f"traceback ({type(error).__name__})", repr(error)
-    if _is_equal(found, expected):
+    if _is_equal(result, expected):
         return NO_EFFECT, ""
     return (UNNOTICED if case.has_checksum else UNCHECKED), ""
 
@@ -117,12 +111,14 @@ def _iter_run_cases(folder: Path) -> Iterator[Case]:
     best, last = folder / "best.safetensors", folder / "last"
 
     def weights() -> Any:
-        found = load_weights(best)
-        return found.tensors, found.config_yaml
+        weights_file = load_weights(best)
+        return weights_file.tensors, weights_file.config_yaml
 
     def state() -> Any:
-        found = read_checkpoint(folder)
-        return found and (found[0].tensors, found[0].config_yaml, found[1])
+        checkpoint = read_checkpoint(folder)
+        if checkpoint is None:
+            return None
+        return checkpoint[0].tensors, checkpoint[0].config_yaml, checkpoint[1]
 
     yield Case("`best.safetensors`", best, weights)
     yield Case("`last/model.safetensors`", last / "model.safetensors", state)
@@ -149,10 +145,10 @@ def _iter_data_cases(scratch: Path) -> Iterator[Case]:
     fake_datasets.write_image(scratch / "label.png", scene.make_ids(41))
     fake_datasets.write_array(scratch / "label.npy", scene.depth)
     fake_datasets.write_mat(scratch / "label.mat", depth=scene.depth)
-    for name, what in (("image.png", "PNG image"), ("label.png", "PNG label")):
-        yield Case(what, scratch / name, _make_reader(scratch / name))
-    for name, what in (("image.jpg", "JPEG"), ("label.npy", ".npy"), ("label.mat", ".mat")):
-        yield Case(what, scratch / name, _make_reader(scratch / name), has_checksum=False)
+    for name, title in (("image.png", "PNG image"), ("label.png", "PNG label")):
+        yield Case(title, scratch / name, _make_reader(scratch / name))
+    for name, title in (("image.jpg", "JPEG"), ("label.npy", ".npy"), ("label.mat", ".mat")):
+        yield Case(title, scratch / name, _make_reader(scratch / name), has_checksum=False)
 
 
 def _make_reader(file: Path) -> Callable[[], Any]:
@@ -161,12 +157,12 @@ def _make_reader(file: Path) -> Callable[[], Any]:
 
 def _iter_shard_cases(root: Path) -> Iterator[Case]:
     splits = build_splits(make_tiny_experiment("tasks=[semseg, depth]"))
-    offers = {"semseg": {"class_names": ["a"]}, "depth": {}}
-    write_shards([splits.train, splits.val], offers, root, 2, jpeg=False)
+    task_options = {"semseg": {"class_names": ["a"]}, "depth": {}}
+    write_shards([splits.train, splits.val], task_options, root, 2, jpeg=False)
 
     def samples() -> Any:
-        found = ShardsDataset("train", ["semseg", "depth"], root=str(root))
-        return [_read_arrays(found, index) for index in range(len(found))]
+        dataset = ShardsDataset("train", ["semseg", "depth"], root=str(root))
+        return [_read_arrays(dataset, index) for index in range(len(dataset))]
 
     yield Case("`shards.json`", root / "shards.json", samples, has_checksum=False)
     yield Case("a shard (.tar)", root / "train-000000.tar", samples, has_checksum=False)

@@ -1,4 +1,4 @@
-"""Output that cannot be written: a full disk, one that is read-only, a folder of somebody else."""
+"""Fault injection: full disk, read-only disk, and missing permission to write."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from training_runs import TrainTool, is_one_line_error
 
 NOBODY_UID = 65534
 NUM_DISK_SIZES = 12
-"""Sizes of a disk that are tried."""
+"""Number of random sizes of the disk."""
 
 REPORTED, ENOUGH_SPACE = (
-    "one line that names the file, then goes on exactly",
-    "there was room: ends exactly",
+    "one line that names the file, then resumes exactly",
+    "enough space, ends exactly",
 )
+"""Outcomes without a loss."""
 
 
 def iter_rows(tool: TrainTool, rng: random.Random) -> Iterator[Row]:
-    """Those that this machine lets one try."""
+    """Yield the rows for which this process has sufficient permissions."""
     with _mount_tmpfs(tool.scratch / "disk") as disk:
         if disk is not None:
             yield _try_full(tool, disk, rng)
@@ -53,30 +54,30 @@ def _remount(mount_point: Path, options: str) -> None:
 
 
 def _try_full(tool: TrainTool, disk: Path, rng: random.Random) -> Row:
-    """Of sizes at which the first, or a later, of all that a run writes finds no room."""
-    row = Row("the disk fills up", acceptable=(REPORTED, ENOUGH_SPACE))
+    """Train on disks of random sizes, so that different writes of a run fail."""
+    row = Row("full disk", acceptable=(REPORTED, ENOUGH_SPACE))
     needed = sum(file.stat().st_size for file in tool.reference_folder.rglob("*") if file.is_file())
     for _ in range(NUM_DISK_SIZES):
         folder = disk / "run"
         size = rng.randint(8, needed // 1024) // 4 * 4
         _remount(disk, f"size={size}k")
-        code, said = tool.run(folder)
+        code, output = tool.run(folder)
         _remount(disk, "size=1g")
-        row.add(_classify(tool, folder, code, said), f"{size} KiB\n{said}")
+        row.add(_classify(tool, folder, code, output), f"{size} KiB\n{output}")
         rmtree(folder, ignore_errors=True)
     return row
 
 
 def _try_read_only(tool: TrainTool, disk: Path) -> Row:
-    row = Row("the disk is read-only", acceptable=(REPORTED,))
+    row = Row("read-only disk", acceptable=(REPORTED,))
     for steps in (0, 3, 5):
         folder = disk / "run"
         if steps:
             tool.run(folder, max_steps=steps)
         _remount(disk, "ro")
-        code, said = tool.run(folder)
+        code, output = tool.run(folder)
         _remount(disk, "rw")
-        row.add(_classify(tool, folder, code, said), said)
+        row.add(_classify(tool, folder, code, output), output)
         rmtree(folder, ignore_errors=True)
     return row
 
@@ -89,16 +90,16 @@ def _try_forbidden(tool: TrainTool) -> Row:
             tool.run(folder, max_steps=steps)
         else:
             folder.parent.mkdir()
-        code, said = tool.run(folder, partial(os.setuid, NOBODY_UID))
-        row.add(_classify(tool, folder, code, said), said)
+        code, output = tool.run(folder, partial(os.setuid, NOBODY_UID))
+        row.add(_classify(tool, folder, code, output), output)
         rmtree(folder, ignore_errors=True)
     return row
 
 
 def _classify(tool: TrainTool, folder: Path, code: int, output: str) -> str:
-    told = is_one_line_error(code, output, str(folder))
-    left = list(folder.parent.rglob("*draft*"))
+    reported = is_one_line_error(code, output, str(folder))
+    remaining = list(folder.parent.rglob("*draft*"))
     exact = tool.run(folder)[0] == 0 and tool.is_equal_to_reference(folder)
-    if exact and not left and (told or code == 0):
-        return REPORTED if told else ENOUGH_SPACE
-    return f"code {code}, told {told}, exact {exact}, drafts {len(left)}"
+    if exact and not remaining and (reported or code == 0):
+        return REPORTED if reported else ENOUGH_SPACE
+    return f"code {code}, reported {reported}, exact {exact}, temporary files {len(remaining)}"

@@ -1,4 +1,4 @@
-"""Random configurations, pictures and label maps: understood, or told in one line each."""
+"""Fault injection: random configurations, images and label maps, accepted or reported."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from densemtl.io import images
 from tests.helpers import random_configs, random_runs
 from tests.helpers.experiments import write_tiny_config
 
-ACCEPTED, REPORTED_IN_LINES = "accepted, and read back the same", "told in lines that say where"
-STEPPED, REPORTED_IN_ONE_LINE = "built, trained a step and validated", "told in one line each"
-DECODED, IN_RANGE = "decoded", "read, all in range or void"
+ACCEPTED = "accepted, and equal after writing and reading"
+REPORTED_IN_LINES = "reported with their location"
+STEPPED, REPORTED_IN_ONE_LINE = "built, trained a step and validated", "reported in one line"
+UNCLEAR = "unclear message"
+DECODED, IN_RANGE = "decoded", "read, all valid or ignored"
 TYPES = (
     *("uint8", "int16", "uint16", "int64", "float16", "float32", "float64", "bool", "complex64"),
 )
@@ -37,7 +39,7 @@ LIMITS = (1.0, 10.0, 300.0, 1e9)
 
 
 def iter_rows(scratch: Path, num_configs: int, rng: random.Random) -> Iterator[Row]:
-    """As many pictures and label maps as configurations, and a third as many steps."""
+    """Yield one row per kind of input, with a third as many training steps as other inputs."""
     yield _try_configurations(scratch / "a.yaml", num_configs, rng)
     yield _try_runs(write_tiny_config(scratch), num_configs // 3, rng)
     yield _try_images(num_configs, rng)
@@ -61,20 +63,17 @@ def _try_configurations(file: Path, count: int, rng: random.Random) -> Row:
 
 def _classify_configuration(file: Path, text: str, overrides: list[str]) -> str:
     try:
-        found = random_configs.load_outcome(file, text, overrides)
-        if isinstance(found, ExperimentConfig):
-            return (
-                ACCEPTED
-                if random_configs.is_saved_unchanged(found, file)
-                else "read back differently"
-            )
-        return REPORTED_IN_LINES if random_configs.is_clear_error(found, file) else "told badly"
+        outcome = random_configs.load_outcome(file, text, overrides)
+        if isinstance(outcome, ExperimentConfig):
+            unchanged = random_configs.is_saved_unchanged(outcome, file)
+            return ACCEPTED if unchanged else "different after writing and reading"
+        return REPORTED_IN_LINES if random_configs.is_clear_error(outcome, file) else UNCLEAR
     except Exception as error:
         return f"traceback ({type(error).__name__})"
 
 
 def _try_runs(file: Path, count: int, rng: random.Random) -> Row:
-    """Options of every component, far out of range too, as the training tool takes a step."""
+    """Train one step with random options of every component, also far outside their range."""
     row = Row(
         "random options of tiny networks, tasks, data and training",
         acceptable=(STEPPED, REPORTED_IN_ONE_LINE),
@@ -95,48 +94,51 @@ def _try_runs(file: Path, count: int, rng: random.Random) -> Row:
 
 def _classify_run(file: Path, overrides: list[str]) -> str:
     try:
-        code, said = random_runs.run_one_step(overrides, file)
+        code, output = random_runs.run_one_step(overrides, file)
     except Exception as error:
         return f"traceback ({type(error).__name__})"
     if code == 0:
         return STEPPED
-    return REPORTED_IN_ONE_LINE if random_runs.is_clear_error(said) else "told badly"
+    return REPORTED_IN_ONE_LINE if random_runs.is_clear_error(output) else UNCLEAR
 
 
 def _try_images(count: int, rng: random.Random) -> Row:
-    """Random bytes behind the beginnings of real pictures, and headers of any size."""
-    row = Row("random bytes and sizes behind JPEG and PNG headers", acceptable=(DECODED, REPORTED))
+    """Decode beginnings of images that random bytes follow, and images with random sizes."""
+    row = Row(
+        "random bytes after JPEG and PNG headers, random image sizes",
+        acceptable=(DECODED, REPORTED),
+    )
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
-    whole = [cv2.imencode(kind, noise)[1].tobytes() for kind in (".png", ".jpg")]
+    encoded = [cv2.imencode(kind, noise)[1].tobytes() for kind in (".png", ".jpg")]
     ends = (b"IEND\xae\x42\x60\x82", b"\xff\xda\xff\xd9", b"")
     for _ in range(count):
-        start = rng.choice(whole)
+        start = rng.choice(encoded)
         data = start[: rng.choice((2, 4, 8, 33, 160, 400))] + rng.randbytes(rng.randint(0, 300))
         data = rng.choice((data + rng.choice(ends), _change_size(start, rng)))
         row.add(_classify_image(data), data.hex())
     return row
 
 
-def _change_size(data_of_image: bytes, rng: random.Random) -> bytes:
-    """A picture that claims another size."""
-    data, most = bytearray(data_of_image), 2 ** rng.randint(1, 31)
-    if data_of_image.startswith(b"\x89PNG"):
-        data[16:24] = struct.pack(">II", rng.randrange(most), rng.randrange(most))
+def _change_size(encoded: bytes, rng: random.Random) -> bytes:
+    """Return an encoded image with a random size in its header."""
+    data, limit = bytearray(encoded), 2 ** rng.randint(1, 31)
+    if encoded.startswith(b"\x89PNG"):
+        data[16:24] = struct.pack(">II", rng.randrange(limit), rng.randrange(limit))
     else:
-        place = data_of_image.index(b"\xff\xc0") + 5
-        most = min(most, 2**16)
-        data[place : place + 4] = struct.pack(">HH", rng.randrange(most), rng.randrange(most))
+        offset = encoded.index(b"\xff\xc0") + 5
+        limit = min(limit, 2**16)
+        data[offset : offset + 4] = struct.pack(">HH", rng.randrange(limit), rng.randrange(limit))
     return bytes(data)
 
 
 def _classify_image(data: bytes) -> str:
     try:
-        found = images.decode_image(data, cv2.IMREAD_UNCHANGED, "a.png")
+        image = images.decode_image(data, cv2.IMREAD_UNCHANGED, "a.png")
     except DataError as error:
-        return REPORTED if _is_error_about(error, "a.png") else "told badly"
+        return REPORTED if _is_error_about(error, "a.png") else UNCLEAR
     except Exception as error:
         return f"traceback ({type(error).__name__})"
-    return DECODED if found.nbytes <= 6 * images.MAX_PIXELS else "too large"
+    return DECODED if image.nbytes <= 6 * images.MAX_PIXELS else "too large"
 
 
 def _is_error_about(error: Exception, name: str) -> bool:
@@ -144,32 +146,32 @@ def _is_error_about(error: Exception, name: str) -> bool:
 
 
 def _try_labels(file: Path, count: int, rng: random.Random) -> Row:
-    """Arrays of every type and shape, with values far out of range, read as every kind of label."""
+    """Read arrays of random types, shapes and values with random encodings of labels."""
     row = Row("label maps of random types, shapes and values", acceptable=(IN_RANGE, REPORTED))
-    ways = list(product(sorted(set(DEFAULT_ENCODINGS.values())), TYPES, SHAPES, LIMITS))
+    choices = list(product(sorted(set(DEFAULT_ENCODINGS.values())), TYPES, SHAPES, LIMITS))
     values = np.random.default_rng(rng.randrange(2**31))
     for number in range(count):
-        stored, kind, shape, limit = rng.choice(ways)
-        maps = LabelSpec(
-            files=".", encoding=stored, class_names=["a", "b", "c"], ignore_values=(7,)
+        encoding, kind, shape, limit = rng.choice(choices)
+        spec = LabelSpec(
+            files=".", encoding=encoding, class_names=["a", "b", "c"], ignore_values=(7,)
         )
         array = values.normal(0, limit, shape) + (limit if number % 2 else 0)
         array = np.where(values.random(shape) < 0.02, rng.choice((np.nan, np.inf, 1)), array)
         with np.errstate(all="ignore"):
             np.save(file, array.astype(kind))
-        row.add(_classify_label(maps, stored, file), f"{stored} {kind} {shape} {limit}")
+        row.add(_classify_label(spec, encoding, file), f"{encoding} {kind} {shape} {limit}")
     return row
 
 
 def _classify_label(spec: LabelSpec, encoding: Any, file: Path) -> str:
     try:
-        found = spec.make_reader("task")(file)
+        label = spec.make_reader("task")(file)
     except DataError as error:
-        return REPORTED if _is_error_about(error, str(file)) else f"told badly: {error}"
+        return REPORTED if _is_error_about(error, str(file)) else f"{UNCLEAR}: {error}"
     except Exception as error:
         return f"traceback ({type(error).__name__})"
-    if encoding in ("classes", "binary") and found.dtype == np.uint8:
-        good = bool(np.isin(found, (0, 1, 2, 255)).all())
+    if encoding in ("classes", "binary") and label.dtype == np.uint8:
+        in_range = bool(np.isin(label, (0, 1, 2, 255)).all())
     else:
-        good = found.dtype == np.float32 and not bool(np.isinf(found).any())
-    return IN_RANGE if good else "out of range"
+        in_range = label.dtype == np.float32 and not bool(np.isinf(label).any())
+    return IN_RANGE if in_range else "out of range"

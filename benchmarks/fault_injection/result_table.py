@@ -1,29 +1,29 @@
-"""What a kind of fault came to, as rows of a Markdown table."""
+"""Outcomes of fault injection as rows of a Markdown table."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-TABLE_HEADER = "| fault | tried | lost | what is seen |\n|---|---|---|---|"
+TABLE_HEADER = "| fault | tried | lost | result |\n|---|---|---|---|"
 
 REPORTED, NO_EFFECT, RESUMED_EXACTLY = (
     "one line that names the file",
     "without effect",
-    "goes on exactly",
+    "resumes exactly",
 )
-"""How a fault may end."""
+"""Outcomes without a loss."""
 
 
 @dataclass
 class Row:
-    """One kind of fault.
+    """Outcomes of one kind of fault.
 
     Attributes:
-        fault: what was done.
-        outcomes: how often it ended how; all ends that are not among `acceptable` are losses.
-        acceptable: ends that lose nothing.
-        examples: one text for each loss, to look into.
+        fault: description of the fault.
+        outcomes: number of times of each outcome; outcomes that are not in `acceptable` are losses.
+        acceptable: outcomes without a loss.
+        examples: {outcome: text of one example} of the losses, for debugging.
     """
 
     fault: str
@@ -32,12 +32,17 @@ class Row:
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, outcome: str, example: str = "") -> None:
-        """Count one."""
+        """Count one outcome.
+
+        Args:
+            outcome: description of the outcome.
+            example: text that is stored if this is the first loss with this outcome.
+        """
         self.outcomes[outcome] += 1
         if outcome not in self.acceptable:
             self.examples.setdefault(outcome, example)
 
     def __str__(self) -> str:
-        lost = sum(count for end, count in self.outcomes.items() if end not in self.acceptable)
-        seen = ", ".join(f"{end}: {count}" for end, count in self.outcomes.most_common())
-        return f"| {self.fault} | {self.outcomes.total()} | {lost} | {seen} |"
+        lost = sum(count for key, count in self.outcomes.items() if key not in self.acceptable)
+        results = ", ".join(f"{key}: {count}" for key, count in self.outcomes.most_common())
+        return f"| {self.fault} | {self.outcomes.total()} | {lost} | {results} |"

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a training, while it saves, while it validates; of its workers."""
+"""Fault injection: SIGKILL of trainings (random time, saving, validation) and of workers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
+from unittest import mock
 
-from result_table import REPORTED, RESUMED_EXACTLY, Row
+from result_table import RESUMED_EXACTLY, Row
 from training_runs import OVERRIDES, TrainTool, is_one_line_error
 
 from densemtl.engine.checkpoint import BEST_NAME, LAST_DIR, load_weights, read_checkpoint
@@ -20,43 +21,61 @@ from densemtl.errors import UserError
 from densemtl.results.results import RESULTS_FILE, load_results
 
 TIMEOUT_SECONDS = 60.0
+"""Maximum time to wait for a moment of the training."""
+
 MAX_KILL_DELAY = 0.03
-"""Seconds from the moment that was waited for to the kill."""
+"""Maximum time between the selected moment and the kill, in seconds."""
+
+REPORTED_AND_RESUMED = f"one line, {RESUMED_EXACTLY}"
+"""Outcome without a loss if a worker process was killed."""
 
 
 def kill_trainings(tool: TrainTool, count: int, rng: random.Random) -> list[Row]:
-    """Kill trainings up to three times each, and let them go on to their end."""
+    """Kill trainings up to three times each, and then resume them until they end.
+
+    Args:
+        tool: the training tool.
+        count: total number of kills.
+        rng: random generator.
+
+    Returns:
+        One row per moment of the kill.
+    """
     started = time.monotonic()
     tool.run(tool.scratch / "timed")
-    whole = time.monotonic() - started
+    duration = time.monotonic() - started
     rows = {
         "at a random moment": Row("SIGKILL at a random moment of training"),
         "while saving": Row("SIGKILL while a checkpoint is written"),
-        "while validating": Row("SIGKILL while the network is validated"),
+        "while validating": Row("SIGKILL during validation"),
     }
     moments = list(rows) * (count // len(rows) + 1)
-    left = moments[:count]
-    while left:
+    remaining = moments[:count]
+    while remaining:
         folder = tool.scratch / "killed"
         rmtree(folder, ignore_errors=True)
-        ends = [(name, _kill_once(tool, folder, name, whole, rng)) for name in _pop_some(left, rng)]
-        code, said = tool.run(folder)
+        outcomes = [
+            (moment, _kill_once(tool, folder, moment, duration, rng))
+            for moment in _pop_some(remaining, rng)
+        ]
+        code, output = tool.run(folder)
         exact = code == 0 and tool.is_equal_to_reference(folder)
-        for name, end in ends:
-            rows[name].add(end if end != RESUMED_EXACTLY or exact else "another result", said)
+        for moment, outcome in outcomes:
+            resumed = outcome != RESUMED_EXACTLY or exact
+            rows[moment].add(outcome if resumed else "another result", output)
     return list(rows.values())
 
 
 def _pop_some(remaining: list[str], rng: random.Random) -> list[str]:
-    taken = [remaining.pop() for _ in range(min(rng.randint(1, 3), len(remaining)))]
-    rng.shuffle(taken)
-    return taken
+    moments = [remaining.pop() for _ in range(min(rng.randint(1, 3), len(remaining)))]
+    rng.shuffle(moments)
+    return moments
 
 
 def _kill_once(
     tool: TrainTool, folder: Path, moment: str, duration: float, rng: random.Random
 ) -> str:
-    """How the folder looks after a kill."""
+    """Kill a training once, and return the state of its folder."""
     before, mark = _read_step(folder), tool.scratch / "validating"
     mark.unlink(missing_ok=True)
     child = tool.start(folder, lambda: _mark_validation(mark))
@@ -78,31 +97,30 @@ def _kill_once(
 
 
 def _mark_validation(mark: Path) -> None:
-    from densemtl.engine import trainer
+    """Create a file when the training in this process starts a validation."""
+    from densemtl.evaluation.evaluate import evaluate
 
-    evaluate = trainer.evaluate
-
-    def marked(*given: Any) -> Any:
+    def mark_and_evaluate(*args: Any) -> Any:
         mark.touch()
-        return evaluate(*given)
+        return evaluate(*args)
 
-    trainer.evaluate = marked  # type: ignore[assignment]
+    mock.patch("densemtl.engine.trainer.evaluate", mark_and_evaluate).start()
 
 
 def _is_saving(folder: Path) -> bool:
-    drafts = [folder / f"{LAST_DIR}.{suffix}" for suffix in ("draft", "new", "old")]
-    return any(draft.exists() for draft in drafts) or any(folder.glob(".best.*"))
+    temporary = [folder / f"{LAST_DIR}.{suffix}" for suffix in ("draft", "new", "old")]
+    return any(path.exists() for path in temporary) or any(folder.glob(".best.*"))
 
 
 def _wait_for(condition: Callable[[], bool], child: int, num_skipped: int) -> None:
-    """Until it happens once more than `num_skipped` times, or the process has ended by itself."""
-    deadline, was = time.monotonic() + TIMEOUT_SECONDS, False
+    """Wait until a condition becomes true, after skipping some times, or the process has ended."""
+    deadline, previous = time.monotonic() + TIMEOUT_SECONDS, False
     while time.monotonic() < deadline and os.waitid(os.P_PID, child, _WAIT_OPTIONS) is None:
-        now = condition()
-        num_skipped -= now and not was
+        current = condition()
+        num_skipped -= current and not previous
         if num_skipped < 0:
             return
-        was = now
+        previous = current
         time.sleep(0.0005)
 
 
@@ -110,13 +128,13 @@ _WAIT_OPTIONS = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def _read_step(folder: Path) -> int:
-    """How far the checkpoint has come; -1 without one."""
+    """Return the step of the checkpoint; -1 if there is none."""
     last = read_checkpoint(folder)
     return -1 if last is None else int(last[1]["record"]["step"])
 
 
 def _classify_folder(folder: Path, before: int) -> str:
-    """Whether all that is there is whole, and no older than it was."""
+    """Check that all files are complete, and that the checkpoint is not older than before."""
     try:
         steps = _read_step(folder)
         for file in folder.glob(BEST_NAME):
@@ -124,15 +142,22 @@ def _classify_folder(folder: Path, before: int) -> str:
         if (folder / RESULTS_FILE).exists():
             load_results(folder)
     except UserError as error:
-        return f"half a file: {error}"
+        return f"an incomplete file: {error}"
     return RESUMED_EXACTLY if steps >= before else "an older checkpoint"
 
 
 def kill_workers(tool: TrainTool, count: int, rng: random.Random) -> Row:
-    """Kill a process that reads images, and train on."""
-    row = Row(
-        "SIGKILL of a process that reads images", acceptable=(f"{REPORTED[:8]}, {RESUMED_EXACTLY}",)
-    )
+    """Kill worker processes that load images, and resume the training.
+
+    Args:
+        tool: the training tool.
+        count: number of kills.
+        rng: random generator.
+
+    Returns:
+        One row of the table.
+    """
+    row = Row("SIGKILL of a worker process", acceptable=(REPORTED_AND_RESUMED,))
     overrides = (*OVERRIDES, "loader.num_workers=1")
     for _ in range(count):
         folder = tool.scratch / "orphaned"
@@ -142,11 +167,11 @@ def kill_workers(tool: TrainTool, count: int, rng: random.Random) -> Row:
         _wait_for(partial(_is_saving, folder), child, skipped)
         for worker in Path(f"/proc/{child}/task/{child}/children").read_text().split():
             os.kill(int(worker), signal.SIGKILL)
-        code, said = tool.wait(child)
-        told = is_one_line_error(code, said, "killed", "loader.num_workers")
-        done = tool.run(folder, overrides=overrides)[0] == 0 and tool.is_equal_to_reference(folder)
+        code, output = tool.wait(child)
+        reported = is_one_line_error(code, output, "killed", "loader.num_workers")
+        exact = tool.run(folder, overrides=overrides)[0] == 0 and tool.is_equal_to_reference(folder)
         row.add(
-            f"{REPORTED[:8]}, {RESUMED_EXACTLY}" if told and done else f"code {code}, exact {done}",
-            said,
+            REPORTED_AND_RESUMED if reported and exact else f"code {code}, exact {exact}",
+            output,
         )
     return row

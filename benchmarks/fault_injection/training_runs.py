@@ -1,4 +1,4 @@
-"""The real training tool in forked processes, so that none of them has to import torch again."""
+"""The training tool in forked processes, which therefore need not import torch again."""
 
 from __future__ import annotations
 
@@ -31,12 +31,18 @@ OVERRIDES = (
     "train.ema_decay=0.9",
     "head={name: deeplabv3}",
 )
-"""Twelve steps with dropout and an averaged model; a checkpoint a step, three validations."""
+"""Twelve steps with dropout and weight averaging, a checkpoint per step, three validations."""
 
 
 @dataclass
 class TrainTool:
-    """tools/train.py on one configuration, and what it gives when nothing goes wrong."""
+    """The tool tools/train.py on one configuration, with a reference run without faults.
+
+    Attributes:
+        config: configuration file.
+        scratch: folder for runs.
+        reference_folder: folder of the reference run, which the constructor trains.
+    """
 
     config: Path
     scratch: Path
@@ -47,9 +53,9 @@ class TrainTool:
         self._main: Callable[[list[str]], None] = runpy.run_path(str(ROOT / "tools" / "train.py"))[
             "main"
         ]
-        self.reference_folder = self.scratch / "whole"
-        code, said = self.run(self.reference_folder)
-        assert code == 0, said
+        self.reference_folder = self.scratch / "reference"
+        code, output = self.run(self.reference_folder)
+        assert code == 0, output
 
     def start(
         self,
@@ -58,21 +64,38 @@ class TrainTool:
         overrides: Iterable[str] = OVERRIDES,
         max_steps: int | None = None,
     ) -> int:
-        """Start a training; `setup` is called in its process first. Gives its process id."""
+        """Start a training in a forked process.
+
+        Args:
+            folder: run folder.
+            setup: function that is called first in the new process.
+            overrides: changes `key=value` of the configuration.
+            max_steps: number of steps after which the training stops; None trains to the end.
+
+        Returns:
+            The process id.
+        """
         child = os.fork()
         if child:
             return child
-        with (self.scratch / "said").open("w") as said:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
+        with (self.scratch / "output").open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
             command = [str(self.config), *overrides, "--output", str(folder), "--device", "cpu"]
             command += [] if max_steps is None else ["--max-steps", str(max_steps)]
             os._exit(_run_to_exit_code(setup, lambda: self._main(command)))
 
     def wait(self, child: int) -> tuple[int, str]:
-        """A training's exit code, negative for a signal, and what it said."""
+        """Wait for the end of a training.
+
+        Args:
+            child: process id.
+
+        Returns:
+            The exit code, negative for a signal, and the output.
+        """
         _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status), (self.scratch / "said").read_text()
+        return os.waitstatus_to_exitcode(status), (self.scratch / "output").read_text()
 
     def run(
         self,
@@ -81,17 +104,18 @@ class TrainTool:
         overrides: Iterable[str] = OVERRIDES,
         max_steps: int | None = None,
     ) -> tuple[int, str]:
-        """Train to the end, or until it fails."""
+        """Train until the end or a failure; parameters of `start`, result of `wait`."""
         return self.wait(self.start(folder, setup, overrides, max_steps))
 
     def is_equal_to_reference(self, folder: Path) -> bool:
-        """Whether weights and scores are, bit for bit, those of a run without faults."""
-        alike = all(
-            _is_same_weights(self.reference_folder / name, folder / name)
+        """Return whether weights and metrics are bit-identical to those of the reference run."""
+        equal_weights = all(
+            _has_equal_weights(self.reference_folder / name, folder / name)
             for name in (BEST_NAME, f"{LAST_DIR}/{WEIGHTS_NAME}")
         )
-        ours, theirs = (load_results(each) for each in (folder, self.reference_folder))
-        return alike and ours.tasks == theirs.tasks and ours.weights_hash == theirs.weights_hash
+        results, reference = (load_results(path) for path in (folder, self.reference_folder))
+        equal_results = results.tasks == reference.tasks
+        return equal_weights and equal_results and results.weights_hash == reference.weights_hash
 
 
 def _run_to_exit_code(setup: Callable[[], Any], main: Callable[[], None]) -> int:
@@ -108,13 +132,19 @@ def _run_to_exit_code(setup: Callable[[], Any], main: Callable[[], None]) -> int
     return code
 
 
-def _is_same_weights(first: Path, second: Path) -> bool:
-    ours, theirs = load_weights(first).tensors, load_weights(second).tensors
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+def _has_equal_weights(first: Path, second: Path) -> bool:
+    left, right = load_weights(first).tensors, load_weights(second).tensors
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
 def is_one_line_error(code: int, output: str, *words: str) -> bool:
-    """Whether a tool ended as it should: exit code 2, and one line with these words."""
+    """Return whether a tool reported an error as specified.
+
+    Args:
+        code: exit code, which must be 2.
+        output: output, which must have one line that starts with "error: ", and no traceback.
+        words: texts that this line must contain.
+    """
     lines = [line for line in output.splitlines() if line.startswith("error: ")]
-    whole = "Traceback" not in output and len(lines) == 1
-    return code == 2 and whole and all(word in lines[0] for word in words)
+    is_one_line = "Traceback" not in output and len(lines) == 1
+    return code == 2 and is_one_line and all(word in lines[0] for word in words)
