@@ -1,4 +1,7 @@
-"""A published network back, from a folder or the hub; no code is unpickled, nor run from there."""
+"""Loading of published models from folders and from the Hugging Face hub.
+
+No downloaded file can run code: no pickles are loaded, and no code is imported from a download.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from densemtl.errors import CheckpointError, ConfigError
 from densemtl.results.results import RESULTS_FILE
 
 ALLOW_PATTERNS = (WEIGHTS_NAME, RESULTS_FILE, CONFIG, "README.md")
-"""The only files that are fetched."""
+"""The only files of a repository that are downloaded."""
 
 _REPO_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -30,20 +33,47 @@ def from_pretrained(
     overrides: Sequence[str] = (),
     trust_custom_code: bool = False,
 ) -> TrainedModel:
-    """Load a published network.
+    """Load a published model.
 
     Args:
-        source: a folder that `save_pretrained` or a run wrote, or a hub repository, "owner/name".
+        source: a folder that `save_pretrained` or a run wrote, or the name of a hub repository,
+            "owner/name".
         revision: branch, tag or commit of the repository.
-        device: "cpu", "cuda" ..; None for a GPU where there is one.
-        overrides: `key=value` changes to the configuration, such as data.root=...
-        trust_custom_code: allow the configuration to name classes, `package.module:Class`, which
-            are then imported from what is installed here; never from the folder or repository
-            itself.
+        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+        overrides: `key=value` changes to the configuration, such as `data.root=/data`.
+        trust_custom_code: whether the configuration may name custom classes,
+            `package.module:Class`. They are imported from packages that are installed on this
+            machine, never from the folder or the repository.
+
+    Returns:
+        The model, its tasks and its configuration.
 
     Raises:
-        CheckpointError: not there, not to be had, corrupt.
-        ConfigError: a configuration that asks for own components without leave, or is wrong.
+        CheckpointError: if the source does not exist, cannot be downloaded, or is corrupt.
+        ConfigError: if the configuration is invalid, or if it names custom classes without
+            `trust_custom_code`.
+
+    Example:
+        See `save_pretrained` for how the folder is written.
+
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from densemtl.config.experiment import ExperimentConfig
+        >>> from densemtl.engine.checkpoint import save_weights
+        >>> from densemtl.factory import build_model, build_tasks
+        >>> experiment = ExperimentConfig.model_validate({
+        ...     "tasks": ["depth"],
+        ...     "data": {"name": "synthetic"},
+        ...     "backbone": {"name": "test_resnet"},
+        ...     "decoder": {"name": "hard_sharing"},
+        ...     "head": {"name": "linear"},
+        ... })
+        >>> model = build_model(experiment, build_tasks(experiment), pretrained=False)
+        >>> with TemporaryDirectory() as folder:
+        ...     save_weights(Path(folder) / "model.safetensors", model, experiment.to_yaml())
+        ...     loaded = from_pretrained(folder, device="cpu")
+        >>> [task.name for task in loaded.tasks]
+        ['depth']
     """
     folder = Path(source) if Path(source).exists() else download(str(source), revision)
     if not trust_custom_code:
@@ -52,38 +82,49 @@ def from_pretrained(
 
 
 def download(repo_id: str, revision: str | None = None) -> Path:
-    """The folder of a repository, fetched, or as it lies in the cache already.
+    """Download a repository of the Hugging Face hub, unless it is in the cache.
+
+    Args:
+        repo_id: name of the repository, "owner/name".
+        revision: branch, tag or commit; the main branch by default.
+
+    Returns:
+        The folder of the repository in the cache.
 
     Raises:
-        CheckpointError: it cannot be had.
+        CheckpointError: if the name is invalid or the download fails.
     """
     if not _REPO_ID_PATTERN.fullmatch(repo_id):
-        raise CheckpointError(f"{repo_id}: no such folder, and no hub repository, owner/name")
+        raise CheckpointError(
+            f"{repo_id}: no such folder, and not the name of a hub repository; pass a folder or"
+            " owner/name"
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[*ALLOW_PATTERNS]))
-    except Exception as error:  # of network, cache and files, raised by several libraries
+    except Exception as error:  # several libraries raise errors of network, cache and files
         reason = shorten(f"{type(error).__name__}: {error}", 160)
         raise CheckpointError(
-            f"{repo_id}: no such folder, and not to be had from the hub ({reason}); check name"
-            " and network, log in if it is private, or give a folder"
+            f"{repo_id}: no such folder, and the download from the hub failed ({reason}); check"
+            " name and network, log in if the repository is private, or pass a folder"
         ) from error
 
 
 def _refuse_custom_code(file: Path) -> None:
-    named = sorted(
+    """Raise an error if the configuration of a weights file names custom classes."""
+    names = sorted(
         set(_find_custom_components(parse_yaml(load_weights(file).config_yaml, str(file))))
     )
-    if named:
+    if names:
         raise ConfigError(
-            f"{file}: its configuration names {', '.join(named)}, code that would be imported from"
-            " this machine; say own_components=True if you trust it"
+            f"{file}: its configuration names {', '.join(names)}, code that would be imported from"
+            " this machine; pass trust_custom_code=True if you trust it"
         )
 
 
 def _find_custom_components(values: Any) -> Iterator[str]:
-    """Every component that is `package.module:Class`, however deep, alone or with options."""
+    """Yield all names of the form `package.module:Class`, at any depth of the configuration."""
     if isinstance(values, dict):
         for key in ("name", "kind", "protocol"):
             if ":" in str(values.get(key, "")):

@@ -1,4 +1,4 @@
-"""A model card, made of a run's configuration and results alone."""
+"""Model card of a published model, generated from its configuration and results."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ predictor = densemtl.Predictor.from_pretrained("{name}")
 maps = predictor("photo.jpg")    # {{task: map of the photo's size}}: {tasks}
 ```
 
-`densemtl.from_pretrained("{name}")` gives the network and its tasks themselves.
+`densemtl.from_pretrained("{name}")` returns the model and its tasks.
 """
 
-_LICENSE_SECTION = """## Licence
+_LICENSE_SECTION = """## License
 
-{license} Trained on `{dataset}`, whose own licence may bind what is learnt from it.
+{license} The model was trained on `{dataset}`; the license of the dataset may also apply to models
+that are trained on it.
 """
 
 
 def write_model_card(
     folder: Path, name: str, experiment: ExperimentConfig, results: Results | None, license: str
 ) -> None:
-    """Write README.md.
+    """Write the model card, `README.md`.
 
     Args:
-        folder: of the published network; a picture that lies there already is shown.
-        name: of the network, by which it is fetched.
-        experiment: that trained it.
-        results: None where it was not evaluated.
-        license: of the weights, by its hub identifier.
+        folder: folder of the published model; the card shows `predictions.png` if it is there.
+        name: name or path with which the model is loaded.
+        experiment: the experiment that trained the model.
+        results: results of the model; None if it was not evaluated.
+        license: license of the weights, as an identifier of the hub; "other" if it is not stated.
     """
     head = _make_metadata(name, experiment, results, license)
     body = "\n".join(_make_body(folder, name, experiment, results, license))
@@ -59,7 +60,7 @@ def write_model_card(
 def _make_metadata(
     name: str, experiment: ExperimentConfig, results: Results | None, license: str
 ) -> str:
-    """The YAML that the hub reads."""
+    """Return the metadata of the card, which the hub reads, as YAML."""
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
@@ -73,7 +74,7 @@ def _make_metadata(
 
 
 def _make_eval_results(results: Results) -> Iterator[EvalResult]:
-    """Each task's primary metric, unless it had nothing to score."""
+    """Yield the primary metric of each task that has labeled images."""
     from huggingface_hub import EvalResult
 
     dataset = results.run["dataset"]
@@ -93,11 +94,12 @@ def _make_eval_results(results: Results) -> Iterator[EvalResult]:
 def _make_body(
     folder: Path, name: str, experiment: ExperimentConfig, results: Results | None, license: str
 ) -> Iterator[str]:
+    """Yield the sections of the card in Markdown."""
     tasks = experiment.list_task_names()
     yield f"# {name}\n"
     yield (
-        f"One network for {', '.join(tasks)}: architecture `{experiment.decoder.name}`, heads"
-        f" `{experiment.head.name}`, backbone `{experiment.backbone.name}` (timm), trained by"
+        f"Multi-task model for {', '.join(tasks)}: decoder `{experiment.decoder.name}`, head"
+        f" `{experiment.head.name}`, backbone `{experiment.backbone.name}` (timm), trained with"
         f" densemtl on `{experiment.data.name}`.\n"
     )
     if (folder / IMAGE_NAME).exists():
@@ -116,20 +118,21 @@ def _make_results_section(results: Results) -> Iterator[str]:
     lines = [_make_row(task, result, results) for task, result in results.tasks.items()]
     yield markdown_table([head, *lines], num_text_columns=2)
     if results.delta_m is not None:
-        yield f"Multi-task performance Delta_m, in percent better: **{results.delta_m:+.2f}**.\n"
-    stopped = "" if results.complete else " The run was stopped before its end."
+        yield f"Multi-task performance Delta_m in percent: **{results.delta_m:+.2f}**.\n"
+    stopped = "" if results.complete else " The run was stopped before its last epoch."
     yield (
         f"Protocol `{results.protocol}`, at original image size, on the {results.images} images of"
         f" `{results.run['dataset']}` {results.split}; one run, seed {results.seed}; weights"
-        f" `{results.weights_hash}`.{stopped} Reported are the best validated weights of the run.\n"
+        f" `{results.weights_hash}`.{stopped} These are the best weights of the run on the"
+        " validation split.\n"
     )
-    every = [
+    all_metrics = [
         [task, metric, _format_number(value)]
         for task, result in results.tasks.items()
         for metric, value in result.metrics.items()
     ]
-    yield "<details><summary>Every metric</summary>\n"
-    yield markdown_table([["task", "metric", "value"], *every], num_text_columns=2)
+    yield "<details><summary>All metrics</summary>\n"
+    yield markdown_table([["task", "metric", "value"], *all_metrics], num_text_columns=2)
     yield "</details>\n"
 
 
@@ -152,5 +155,6 @@ def _describe_training(experiment: ExperimentConfig) -> str:
         f"## Training\n\nInput {height}x{width} ({experiment.input.fit}),"
         f" batches of {experiment.loader.batch_size}, epochs: {experiment.train.epochs},"
         f" {experiment.optim.name} at {experiment.optim.lr:g}, balancing"
-        f" `{experiment.balancing.name}`; all of it in `config.yaml`, which trains it again.\n"
+        f" `{experiment.balancing.name}`. `config.yaml` contains the complete configuration, with"
+        " which the training can be repeated.\n"
     )

@@ -1,4 +1,4 @@
-"""A run given away: weights, configuration, results and a card, in a folder or on the hub."""
+"""Publication of a run as a folder or on the hub: weights, configuration, results, model card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from densemtl.io.atomic import atomic_write
 from densemtl.results.results import RESULTS_FILE, Results, load_results
 
 SHAREABLE_DATASETS = ("synthetic",)
-"""Datasets whose pictures anyone may see."""
+"""Datasets whose images may be published."""
 
 
 def save_pretrained(
@@ -42,34 +42,57 @@ def save_pretrained(
     license: str = "other",
     panels: bool | None = None,
 ) -> Path:
-    """Write a run's best weights, configuration, results and a model card to a folder.
+    """Write the best weights, the configuration, the results and a model card of a run to a folder.
 
-    Paths of this machine are left out. Other files of the folder stay as they are.
+    Paths of this machine are removed from all files. Other files in the folder are not changed.
 
     Args:
-        run_path: a run's folder or a `.safetensors` file of this project.
-        folder: made if need be.
-        repo_id: "owner/name" on the hub, for the card's example.
-        license: of the weights, by its hub identifier, which the data's licence may bind.
-        panels: show pictures of the validation set; None for those of synthetic data alone.
+        run_path: a run folder, or a `.safetensors` file that this project wrote.
+        folder: folder to write; created if it does not exist.
+        repo_id: name of the repository on the hub, "owner/name", for the example in the card; by
+            default, the name of the folder.
+        license: license of the weights, as an identifier of the hub; the license of the dataset may
+            restrict the choice.
+        panels: whether to include an image of predictions on the validation split; by default, only
+            for synthetic datasets.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: weights that are missing or corrupt.
-        ResultsError: results that are corrupt, or those of other weights.
+        CheckpointError: if the weights are missing or corrupt.
+        ResultsError: if the results are corrupt, or belong to other weights.
+
+    Example:
+        Random weights stand in for those of a run.
+
+        >>> from densemtl.config.experiment import ExperimentConfig
+        >>> from densemtl.engine.checkpoint import save_weights
+        >>> from densemtl.factory import build_model, build_tasks
+        >>> experiment = ExperimentConfig.model_validate({
+        ...     "tasks": ["depth"],
+        ...     "data": {"name": "synthetic"},
+        ...     "backbone": {"name": "test_resnet"},
+        ...     "decoder": {"name": "hard_sharing"},
+        ...     "head": {"name": "linear"},
+        ... })
+        >>> model = build_model(experiment, build_tasks(experiment), pretrained=False)
+        >>> with TemporaryDirectory() as run:
+        ...     save_weights(Path(run) / "best.safetensors", model, experiment.to_yaml())
+        ...     folder = save_pretrained(run, Path(run) / "published", license="mit")
+        ...     sorted(file.name for file in folder.iterdir())
+        ['README.md', 'config.yaml', 'model.safetensors']
     """
     file, folder = find_weights_file(Path(run_path)), Path(folder)
     weights = load_weights(file)
     experiment = _strip_paths(parse_saved_experiment(weights.config_yaml, file))
     results = _load_matching_results(file, weights)
-    shown = experiment.data.name in SHAREABLE_DATASETS if panels is None else panels
-    picture = _find_last_image(file.parent) if shown else None
+    with_image = experiment.data.name in SHAREABLE_DATASETS if panels is None else panels
+    image = _find_last_image(file.parent) if with_image else None
     _write_files(folder, experiment, weights, results)
-    if picture is not None:
+    if image is not None:
         with atomic_write(folder / IMAGE_NAME) as tmp_path:
-            shutil.copyfile(picture, tmp_path)
+            shutil.copyfile(image, tmp_path)
     name = repo_id or folder.resolve().name
     write_model_card(folder, name, experiment, results, license)
     return folder
@@ -84,35 +107,38 @@ def push_to_hub(
     panels: bool | None = None,
     token: str | None = None,
 ) -> str:
-    """Publish a run on the hub, as `save_pretrained` writes it.
+    """Publish a run on the Hugging Face hub, with the files of `save_pretrained`.
 
     Args:
-        run_path: a run's folder or a `.safetensors` file of this project.
-        repo_id: "owner/name"; made if need be.
-        private: of a repository that is made.
+        run_path: a run folder, or a `.safetensors` file that this project wrote.
+        repo_id: name of the repository, "owner/name"; created if it does not exist.
+        private: whether a created repository is private.
         license: as for `save_pretrained`.
         panels: as for `save_pretrained`.
-        token: of the hub; None for the one that was logged in with.
+        token: access token of the hub; by default, that of the current login.
 
     Returns:
-        The repository's address.
+        The URL of the repository.
 
     Raises:
-        CheckpointError: weights that are missing or corrupt, or a hub that refuses them.
-        ResultsError: results that are corrupt, or those of other weights.
+        CheckpointError: if the weights are missing or corrupt, or if the upload fails.
+        ResultsError: if the results are corrupt, or belong to other weights.
     """
     from huggingface_hub import HfApi
 
-    with TemporaryDirectory() as scratch:
-        folder = save_pretrained(run_path, scratch, repo_id=repo_id, license=license, panels=panels)
+    with TemporaryDirectory() as temporary:
+        folder = save_pretrained(
+            run_path, temporary, repo_id=repo_id, license=license, panels=panels
+        )
         api = HfApi(token=token)
         try:
             address = api.create_repo(repo_id, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="densemtl")
-        except Exception as error:  # of network, login and hub, raised by several libraries
+        except Exception as error:  # several libraries raise errors of network, login and hub
             reason = shorten(f"{type(error).__name__}: {error}", 160)
             raise CheckpointError(
-                f"{repo_id}: not published ({reason}); check network and login (`hf auth login`)"
+                f"{repo_id}: publication failed ({reason}); check network and login"
+                " (`hf auth login`)"
             ) from error
     return str(address)
 
@@ -120,6 +146,7 @@ def push_to_hub(
 def _write_files(
     folder: Path, experiment: ExperimentConfig, weights: SavedWeights, results: Results | None
 ) -> None:
+    """Write weights, configuration and results."""
     config = experiment.to_yaml()
     save_tensors(folder / WEIGHTS_NAME, SavedWeights(weights.tensors, config))
     with atomic_write(folder / CONFIG) as tmp_path:
@@ -129,7 +156,7 @@ def _write_files(
 
 
 def _strip_paths(experiment: ExperimentConfig) -> ExperimentConfig:
-    """The folders of this machine mean nothing elsewhere, and nobody needs to know them."""
+    """Return the experiment without paths of this machine, which are useless elsewhere."""
     options = {key: _strip_parents(value) for key, value in experiment.data.options.items()}
     changed: dict[str, Any] = {
         "data": ComponentConfig(name=experiment.data.name, **options),
@@ -141,7 +168,7 @@ def _strip_paths(experiment: ExperimentConfig) -> ExperimentConfig:
 
 
 def _strip_parents(value: Any) -> Any:
-    """Of an absolute path; anything else stays."""
+    """Reduce absolute paths to their last part; other values are returned unchanged."""
     if isinstance(value, dict):
         return {key: _strip_parents(item) for key, item in value.items()}
     absolute = isinstance(value, str) and Path(value).expanduser().is_absolute()
@@ -149,7 +176,7 @@ def _strip_parents(value: Any) -> Any:
 
 
 def _load_matching_results(file: Path, weights: SavedWeights) -> Results | None:
-    """Those beside the weights, if they are of these weights."""
+    """Return the results next to a weights file, after checking that they belong to it."""
     if not (file.parent / RESULTS_FILE).exists():
         return None
     results = load_results(file.parent)
@@ -158,16 +185,17 @@ def _load_matching_results(file: Path, weights: SavedWeights) -> Results | None:
         compute_tensors_hash(weights.tensors),
         compute_tensors_hash(old_names),
     ):
-        beside = file.parent / RESULTS_FILE
-        advice = f"evaluate again: tools/evaluate.py {file} --output {beside}"
-        raise ResultsError(f"{beside}: scores of other weights than {file.name}; {advice}")
-    singles = {
-        task: single.model_copy(update={"file": Path(single.file).name})
-        for task, single in results.baselines.items()
+        results_file = file.parent / RESULTS_FILE
+        hint = f"evaluate again: tools/evaluate.py {file} --output {results_file}"
+        raise ResultsError(f"{results_file}: results of other weights than {file.name}; {hint}")
+    baselines = {
+        task: baseline.model_copy(update={"file": Path(baseline.file).name})
+        for task, baseline in results.baselines.items()
     }
-    return results.model_copy(update={"baselines": singles})
+    return results.model_copy(update={"baselines": baselines})
 
 
 def _find_last_image(folder: Path) -> Path | None:
-    pictures: Sequence[Path] = sorted((folder / PANELS).glob("*.png"))
-    return pictures[-1] if pictures else None
+    """Return the image of predictions of the last validation of a run."""
+    images: Sequence[Path] = sorted((folder / PANELS).glob("*.png"))
+    return images[-1] if images else None

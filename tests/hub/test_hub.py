@@ -131,7 +131,7 @@ def test_scores_of_other_weights_are_refused(trained: Path, tmp_path: Path) -> N
     results = load_results(trained).model_copy(update={"weights_hash": "0" * 16})
     shutil.copy(trained / "best.safetensors", tmp_path)
     results.save(tmp_path / RESULTS_FILE)
-    with pytest.raises(ResultsError, match=r"scores of other weights than best\.safetensors"):
+    with pytest.raises(ResultsError, match=r"results of other weights than best\.safetensors"):
         densemtl.save_pretrained(tmp_path, tmp_path / "gift")
     assert not (tmp_path / "gift").exists()
 
@@ -143,7 +143,7 @@ def test_weights_without_results_are_not_evaluated(trained: Path, tmp_path: Path
 
 
 def test_missing_and_corrupt_files_are_told(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such folder, and no hub repository, owner/name"):
+    with pytest.raises(CheckpointError, match="no such folder, and not the name of a hub"):
         densemtl.from_pretrained("nowhere")
     with pytest.raises(CheckpointError, match="no finished validation there yet"):
         densemtl.from_pretrained(tmp_path / "gift" / "..")
@@ -208,7 +208,7 @@ def test_without_a_network_one_line_is_told(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        CheckpointError, match=r"me/tiny: no such folder, and not to be had"
+        CheckpointError, match=r"me/tiny: no such folder, and the download"
     ) as found:
         densemtl.from_pretrained("me/tiny")
     assert isinstance(found.value.__cause__, LocalEntryNotFoundError)
@@ -250,7 +250,9 @@ def test_a_refusal_of_the_hub_is_one_line(trained: Path, monkeypatch: pytest.Mon
             raise ConnectionError("401\nUnauthorized")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Refuses)
-    with pytest.raises(CheckpointError, match=r"me/tiny: not published \(ConnectionError") as found:
+    with pytest.raises(
+        CheckpointError, match=r"me/tiny: publication failed \(ConnectionError"
+    ) as found:
         densemtl.push_to_hub(trained, "me/tiny")
     assert "\n" not in str(found.value)
 
