@@ -1,1 +1,1 @@
-"""Predict images of any size: fit, tile and test-time augmentation."""
+"""Prediction on images of any size, with tiling and test-time augmentation."""

@@ -1,4 +1,4 @@
-"""How a trained network is run on images."""
+"""Options for prediction on images with a trained model."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from densemtl.errors import ConfigError
 
 
 class InferenceSettings(Section):
-    """Views of each image, and how the network runs.
+    """Options of test-time augmentation, tiling and execution.
 
     Attributes:
-        flip: look at the mirrored image too.
-        scales: sizes relative to the usual input at which the image is looked at.
-        tile: (height, width) of windows that a larger image is cut into, at its own resolution
-            times each scale; None fits the whole image into the input, as in evaluation.
-        overlap: share of a window's sides that it has in common with the next.
-        batch_size: windows, or whole images, that the network sees at once.
-        amp: autocast type; None as the network was trained.
-        channels_last: memory layout; None as the network was trained.
-        fuse_bn: merge batch normalisation into the convolutions before it.
-        compile: run the network through torch.compile, which takes a minute before the first
-            image of each size.
+        flip: whether to predict also the horizontally flipped image and average the logits.
+        scales: scales of the image relative to the usual input size; the logits of all scales are
+            averaged.
+        tile: (height, width) in pixels of the tiles into which an image is split, at its original
+            resolution times each scale. By default, the whole image is fitted into the input, as in
+            evaluation.
+        overlap: minimum overlap of adjacent tiles, as a fraction of the side of a tile.
+        batch_size: number of tiles, or of whole images, per forward pass.
+        amp: autocast dtype; by default, that of the training.
+        channels_last: whether to use the channels-last memory layout; by default, as in training.
+        fuse_bn: whether to fold batch normalization into the preceding convolutions.
+        compile: whether to compile the model by `torch.compile`, which takes a minute before the
+            first image of each size.
     """
 
     flip: bool = False
@@ -41,10 +43,20 @@ class InferenceSettings(Section):
 
 
 def parse_inference_options(options: dict[str, Any]) -> InferenceSettings:
-    """Checked options.
+    """Validate the options of a predictor.
+
+    Args:
+        options: {name: value}; see `InferenceSettings`.
+
+    Returns:
+        The validated options.
 
     Raises:
-        ConfigError: an unknown one or a wrong value; one line each.
+        ConfigError: if an option is unknown or a value is invalid; one line per error.
+
+    Example:
+        >>> parse_inference_options({"scales": (0.5, 1)}).scales
+        (0.5, 1.0)
     """
     try:
         return InferenceSettings(**options)

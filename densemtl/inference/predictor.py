@@ -1,4 +1,4 @@
-"""From images to maps: what the demo, the pictures of a run, and people's own programs call."""
+"""Predictor: the interface between images and the predictions of a trained model."""
 
 from __future__ import annotations
 
@@ -32,23 +32,38 @@ from densemtl.types import PredictionMaps, RGBImage
 
 
 class Predictor:
-    """A network that takes images of any form and size, and gives maps of their size.
+    """Predictor that maps images of any type and size to predictions of the same size.
 
-    One view of the whole image, the default, gives exactly what evaluation scores. Several views
-    (`flip`, `scales`) are brought back by each task (`Task.inverse_transform_logits`: mirrored
-    normals get their x back, depth seen s times nearer is multiplied by s), and their logits are
-    averaged. Windows (`tile`) show an image larger, hence nearer, than the shrunk input that the
-    network was trained on; depth is corrected for that likewise.
+    By default, predictions are exactly those that evaluation scores. With test-time augmentation
+    (`flip`, `scales`), each task transforms the logits of an augmented image back
+    (`Task.inverse_transform_logits`: the x component of flipped normals changes its sign, and the
+    depth of an image that was enlarged by a factor s is multiplied by s), and the logits are
+    averaged. Tiles (`tile`) have the original resolution, so that objects appear larger and
+    therefore nearer than in the resized images that the model was trained on; depth is corrected
+    for this as well.
 
     Args:
-        model: the network; it is moved to the device.
-        tasks: those it was built with.
-        input_config: what it was trained on.
-        device: "cpu", "cuda" ..; None for a GPU where there is one.
-        options: see `InferenceSettings`.
+        model: model that returns `Predictions`; it is moved to the device.
+        tasks: tasks that the model was built with.
+        input_config: input size and fit that the model was trained with.
+        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one. An `ExecutionConfig`
+            also sets autocast dtype and memory layout.
+        options: options of `InferenceSettings`.
 
     Raises:
-        ConfigError: an unknown option or a wrong value.
+        ConfigError: if an option is unknown or a value is invalid.
+
+    Example:
+        >>> import numpy as np
+        >>> import densemtl
+        >>> tasks = densemtl.create_tasks(["depth", "normals"])
+        >>> model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=tasks)
+        >>> predictor = densemtl.Predictor(
+        ...     model, tasks, InputConfig(size=(32, 48)), device="cpu", flip=True
+        ... )
+        >>> maps = predictor(np.zeros((37, 61, 3), np.uint8))
+        >>> {task: prediction.shape for task, prediction in maps.items()}
+        {'depth': (37, 61), 'normals': (37, 61, 3)}
     """
 
     def __init__(
@@ -62,32 +77,48 @@ class Predictor:
     ) -> None:
         self.tasks, self.input_config = list(tasks), input_config or InputConfig()
         self.settings = parse_inference_options(options)
-        usual = (
+        default = (
             device
             if isinstance(device, ExecutionConfig)
             else make_execution_config(TrainConfig(), device)
         )
-        self.precision = _select_precision(usual, self.settings)
+        self.precision = _select_precision(default, self.settings)
         self._model = _prepare_model(self.precision.to_device(model), self.settings)
         self._augmentations = make_tta_augmentations(self.settings.scales, self.settings.flip)
 
     @classmethod
     def from_trained(cls, loaded: TrainedModel, **options: Any) -> Predictor:
-        """Of a loaded network, which runs as it was trained unless the options say otherwise.
+        """Create a predictor from a loaded model.
+
+        Args:
+            loaded: the model; autocast dtype and memory layout are those of its training unless the
+                options change them.
+            options: options of `InferenceSettings`.
+
+        Returns:
+            The predictor.
 
         Raises:
-            ConfigError: an unknown option or a wrong value.
+            ConfigError: if an option is unknown or a value is invalid.
         """
-        where, how = loaded.experiment.input, loaded.execution
-        return cls(loaded.model, loaded.tasks, where, device=how, **options)
+        input_config, execution = loaded.experiment.input, loaded.execution
+        return cls(loaded.model, loaded.tasks, input_config, device=execution, **options)
 
     @classmethod
     def from_run(cls, path: str | Path, *, device: str | None = None, **options: Any) -> Predictor:
-        """Of a run's folder, or a `.safetensors` file that this project wrote.
+        """Create a predictor from a run.
+
+        Args:
+            path: a run folder, or a `.safetensors` file that this project wrote.
+            device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+            options: options of `InferenceSettings`.
+
+        Returns:
+            The predictor.
 
         Raises:
-            CheckpointError: missing or corrupt.
-            ConfigError: an unknown option or a wrong value.
+            CheckpointError: if the weights are missing or corrupt.
+            ConfigError: if an option is unknown or a value is invalid.
         """
         return cls.from_trained(load_trained_model(Path(path), device=device), **options)
 
@@ -95,13 +126,23 @@ class Predictor:
     def from_pretrained(
         cls, source: str | Path, *, device: str | None = None, **options: Any
     ) -> Predictor:
-        """Of a folder that was published, or a hub repository, "owner/name".
+        """Create a predictor from a published model.
 
-        See `from_pretrained` of densemtl for revisions and own components.
+        `densemtl.from_pretrained` loads other revisions of a repository and models with custom
+        components; pass its result to `from_trained`.
+
+        Args:
+            source: a folder that `densemtl.save_pretrained` or a run wrote, or the name of a hub
+                repository, "owner/name".
+            device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+            options: options of `InferenceSettings`.
+
+        Returns:
+            The predictor.
 
         Raises:
-            CheckpointError: not there, not to be had, or corrupt.
-            ConfigError: an unknown option or a wrong value.
+            CheckpointError: if the source does not exist, cannot be downloaded, or is corrupt.
+            ConfigError: if an option is unknown or a value is invalid.
         """
         return cls.from_trained(from_pretrained(source, device=device), **options)
 
@@ -113,14 +154,18 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, image: ImageInput | list[Any]) -> PredictionMaps | list[PredictionMaps]:
-        """An image -> its maps; a list of images, of any sizes -> a list.
+        """Predict all tasks.
+
+        Args:
+            image: path, PIL image, array or tensor (see `to_rgb_array`), or a list of images of any
+                sizes.
 
         Returns:
-            {task: decoded prediction at the image's size}: class ids, probabilities and scalars
-            (depth in metres) HxW, vectors HxWxC.
+            {task: decoded prediction at the size of the image}, or a list of these. Class ids,
+            probabilities and scalars (depth in meters) have shape (H, W), vectors (H, W, C).
 
         Raises:
-            DataError: not an image.
+            DataError: if the input is not an image.
         """
         self._model.eval()
         if not isinstance(image, list):
@@ -135,38 +180,40 @@ class Predictor:
 
     @property
     def _is_single_view(self) -> bool:
-        """Whether one usual view of the whole image is all there is."""
+        """Whether neither test-time augmentation nor tiling is used."""
         return self._augmentations == [Augmentation()] and self.settings.tile is None
 
     def _predict_single(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
-        """Exactly as evaluation does."""
+        """Predict whole images exactly as evaluation does."""
         results: list[PredictionMaps] = []
-        canvases = [Augmentation().apply(image, self.input_config, None) for image in images]
-        for batch in tiling.iter_equal_size_batches(canvases, self.settings.batch_size):
+        inputs = [Augmentation().apply(image, self.input_config, None) for image in images]
+        for batch in tiling.iter_equal_size_batches(inputs, self.settings.batch_size):
             image = tiling.stack_images(batch).to(self.precision.device)
             predictions = forward_low_res(self._model, image, self.precision)
-            for row, canvas in enumerate(batch):
-                frame = canvas.placement
+            for row, item in enumerate(batch):
                 maps = {
-                    task.name: decode_prediction(task, predictions, row, frame)
+                    task.name: decode_prediction(task, predictions, row, item.placement)
                     for task in self.tasks
                 }
                 results.append({task: to_hwc(prediction[0]) for task, prediction in maps.items()})
         return results
 
     def _predict_tta(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
-        """Logits of all views and windows averaged."""
+        """Average the logits of all augmented images, each predicted as a whole or in tiles."""
         means: list[dict[str, Tensor]] = [{} for _ in images]
         tile, settings = self.settings.tile, self.settings
-        for view in self._augmentations:
-            canvases = [view.apply(image, self.input_config, tile) for image in images]
-            shown = [canvas.image for canvas in canvases]
-            view_logits = tiling.predict_tiled(
-                self._forward, shown, tile, settings.overlap, settings.batch_size
+        for augmentation in self._augmentations:
+            inputs = [augmentation.apply(image, self.input_config, tile) for image in images]
+            augmented_logits = tiling.predict_tiled(
+                self._forward,
+                [item.image for item in inputs],
+                tile,
+                settings.overlap,
+                settings.batch_size,
             )
-            for mean, canvas, logits in zip(means, canvases, view_logits, strict=True):
+            for mean, item, logits in zip(means, inputs, augmented_logits, strict=True):
                 for task in self.tasks:
-                    part = self._restore(task, logits[task.name], canvas) / len(self._augmentations)
+                    part = self._restore(task, logits[task.name], item) / len(self._augmentations)
                     mean[task.name] = mean[task.name] + part if task.name in mean else part
         return [self._decode(mean) for mean in means]
 
@@ -177,7 +224,7 @@ class Predictor:
         return final
 
     def _restore(self, task: Task, logits: Tensor, augmented: AugmentedImage) -> Tensor:
-        """Logits of a view -> at the image's size."""
+        """Transform the logits of an augmented image back to the original image."""
         restored = LazyLogits.from_placement(logits, augmented.placement).upsample()
         return task.inverse_transform_logits(restored, augmented.scale, augmented.flip)
 
@@ -186,7 +233,7 @@ class Predictor:
 
 
 def _select_precision(default: ExecutionConfig, settings: InferenceSettings) -> ExecutionConfig:
-    """How the network was trained, where the settings leave it open."""
+    """Apply the autocast dtype and memory layout of the settings to the defaults."""
     amp, last = settings.amp, settings.channels_last
     return replace(
         default,
@@ -196,6 +243,7 @@ def _select_precision(default: ExecutionConfig, settings: InferenceSettings) -> 
 
 
 def _prepare_model(model: nn.Module, settings: InferenceSettings) -> nn.Module:
+    """Fold batch normalization and compile the model, as the settings request."""
     if settings.fuse_bn:
         assert isinstance(model, MultiTaskModel)
         model = fuse_conv_bn(model)

@@ -1,4 +1,4 @@
-"""Views of an image, as test-time augmentation takes them, and the way back from each."""
+"""Augmented versions of an image for test-time augmentation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from densemtl.types import ImagePlacement, RGBImage, Size
 
 @dataclass(frozen=True)
 class AugmentedImage:
-    """One view of an image.
+    """Augmented image, with the information needed to transform predictions back.
 
     Attributes:
-        image: HxWx3 uint8 RGB.
-        placement: where the original lies in it.
-        scale: how much nearer things look than in the input that the network was trained on.
-        flip: whether it is mirrored.
+        image: uint8 RGB image, shape (H, W, 3).
+        placement: placement of the original image in the augmented image.
+        scale: magnification relative to the input that the model was trained with; objects appear
+            nearer by this factor.
+        flip: whether the image is flipped horizontally.
     """
 
     image: RGBImage
@@ -30,7 +31,19 @@ class AugmentedImage:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A rule how to look at images: at what scale, and whether mirrored."""
+    """Test-time augmentation by scaling and flipping.
+
+    Attributes:
+        scale: scale relative to the usual input size.
+        flip: whether to flip the image horizontally.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((20, 30, 3), np.uint8)
+        >>> augmented = Augmentation(scale=2.0).apply(image, InputConfig(size=(32, 48)), tile=None)
+        >>> augmented.image.shape, augmented.scale
+        ((64, 96, 3), 2.0)
+    """
 
     scale: float = 1.0
     flip: bool = False
@@ -38,36 +51,60 @@ class Augmentation:
     def apply(
         self, image: RGBImage, input_config: InputConfig, tile: Size | None
     ) -> AugmentedImage:
-        """An image as this view shows it.
+        """Augment an image.
 
         Args:
-            image: HxWx3 uint8 RGB.
-            input_config: the input that the network was trained on.
-            tile: size of the windows that the view will be cut into; the image then keeps its own
-                resolution, times the scale.
+            image: uint8 RGB image, shape (H, W, 3).
+            input_config: input size and fit that the model was trained with.
+            tile: (height, width) of the tiles into which the result will be split; the image is
+                then scaled relative to its original resolution instead of the input size. None if
+                the result will not be split.
+
+        Returns:
+            The augmented image; it is padded if it is smaller than a tile, or than the input size
+            of a model that was trained with padding.
         """
         size = image.shape[0], image.shape[1]
-        usual = input_config.size if input_config.fit == "resize" else size
-        height, width = size if tile else usual
+        train_size = input_config.size if input_config.fit == "resize" else size
+        height, width = size if tile else train_size
         scaled = max(round(self.scale * height), 1), max(round(self.scale * width), 1)
         stretch, _ = stretch_to_size(size, scaled)
-        pad, frame = pad_to_size(scaled, _clamp_size(scaled, tile or _get_min_size(input_config)))
-        shown = pad.apply_image(replace(stretch, flip=self.flip).apply_image(image))
-        zoom = math.sqrt(math.prod(scaled) / math.prod(usual))
-        return AugmentedImage(shown, ImagePlacement(size, frame.box), zoom, self.flip)
+        pad, placement = pad_to_size(
+            scaled, _clamp_size(scaled, tile or _get_min_size(input_config))
+        )
+        augmented = pad.apply_image(replace(stretch, flip=self.flip).apply_image(image))
+        magnification = math.sqrt(math.prod(scaled) / math.prod(train_size))
+        return AugmentedImage(
+            augmented, ImagePlacement(size, placement.box), magnification, self.flip
+        )
 
 
 def make_tta_augmentations(scales: Sequence[float], flip: bool) -> list[Augmentation]:
-    """Every scale, each mirrored as well if asked for."""
+    """Create the augmentations for all combinations of scales and flips.
+
+    Args:
+        scales: scales relative to the usual input size.
+        flip: whether to add a flipped version of each scale.
+
+    Returns:
+        The augmentations.
+
+    Example:
+        >>> make_tta_augmentations([1.0], flip=True)
+        [Augmentation(scale=1.0, flip=False), Augmentation(scale=1.0, flip=True)]
+    """
     return [
-        Augmentation(scale, side)
+        Augmentation(scale, flipped)
         for scale in scales
-        for side in ((False, True) if flip else (False,))
+        for flipped in ((False, True) if flip else (False,))
     ]
 
 
 def _get_min_size(input_config: InputConfig) -> Size:
-    """An image larger than a padded input is taken as it is: the network takes any size."""
+    """Return the size to which smaller images are padded.
+
+    Larger images are not reduced to the size of a padded input, because models accept any size.
+    """
     return input_config.size if input_config.fit == "pad" else (1, 1)
 
 

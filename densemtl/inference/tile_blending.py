@@ -1,4 +1,4 @@
-"""Large images in overlapping windows, whose logits are blended."""
+"""Overlapping tiles of large images, and blending of their logits."""
 
 from __future__ import annotations
 
@@ -12,34 +12,51 @@ from torch import Tensor
 from densemtl.types import Size
 
 TileOffset = tuple[int, int]
-"""(top, left) of a window."""
+"""(top, left) of a tile in pixels."""
 
 
 def compute_tile_offsets(size: Size, tile: Size, overlap: float) -> list[TileOffset]:
-    """Where windows lie so that they cover everything, evenly spread.
+    """Compute the offsets of evenly spaced tiles that cover an image.
 
     Args:
-        size: (height, width) to cover, no smaller than a window.
-        tile: (height, width) of a window.
-        overlap: share of its sides, in 0..1, that a window has in common with the next at least.
+        size: (height, width) of the image in pixels, at least that of a tile.
+        tile: (height, width) of a tile in pixels.
+        overlap: minimum overlap of adjacent tiles, as a fraction in [0, 1) of the side of a tile.
+
+    Returns:
+        The offsets, row by row.
+
+    Example:
+        >>> compute_tile_offsets(size=(10, 4), tile=(4, 4), overlap=0.5)
+        [(0, 0), (2, 0), (4, 0), (6, 0)]
     """
     rows, columns = (_compute_axis_offsets(*axis, overlap) for axis in zip(size, tile, strict=True))
     return list(itertools.product(rows, columns))
 
 
-def _compute_axis_offsets(length: int, window: int, overlap: float) -> list[int]:
-    step = max(int(window * (1 - overlap)), 1)
-    gaps = math.ceil((length - window) / step)
-    return [round(index * (length - window) / max(gaps, 1)) for index in range(gaps + 1)]
+def _compute_axis_offsets(length: int, tile: int, overlap: float) -> list[int]:
+    """Return the offsets of tiles along one axis."""
+    step = max(int(tile * (1 - overlap)), 1)
+    gaps = math.ceil((length - tile) / step)
+    return [round(index * (length - tile) / max(gaps, 1)) for index in range(gaps + 1)]
 
 
 class TileBlender:
-    """Weighted mean of windows, each of which fades towards its border, over the overlap.
+    """Weighted mean of the logits of overlapping tiles.
+
+    The weight of a tile decreases linearly towards its border, over the width of the overlap.
 
     Args:
-        size: (height, width) of the whole.
-        tile: of a window.
-        overlap: as for `places`.
+        size: (height, width) of the image in pixels.
+        tile: (height, width) of a tile in pixels.
+        overlap: minimum overlap of adjacent tiles, as for `compute_tile_offsets`.
+
+    Example:
+        >>> blender = TileBlender(size=(4, 6), tile=(4, 4), overlap=0.5)
+        >>> for offset in compute_tile_offsets(size=(4, 6), tile=(4, 4), overlap=0.5):
+        ...     blender.add({"depth": torch.ones(1, 1, 4, 4)}, offset)
+        >>> blender.compute()["depth"].shape
+        torch.Size([1, 1, 4, 6])
     """
 
     def __init__(self, size: Size, tile: Size, overlap: float) -> None:
@@ -49,7 +66,12 @@ class TileBlender:
         self._weights = torch.zeros(size)
 
     def add(self, logits: Mapping[str, Tensor], offset: TileOffset) -> None:
-        """One window's {task: 1xCxHxW logits}."""
+        """Add the logits of one tile.
+
+        Args:
+            logits: {task: logits (1, C, H, W)} of the tile.
+            offset: (top, left) of the tile in the image.
+        """
         if self._is_single_tile:
             self._sums = dict(logits)
             return
@@ -64,13 +86,17 @@ class TileBlender:
             self._sums[task][part] += tensor * self._weight.to(tensor.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """{task: 1xCxHxW logits} of the whole; of a single window, the window's own."""
+        """Compute the blended logits of the image.
+
+        Returns:
+            {task: logits (1, C, H, W)}; those of the tile, unchanged, if there is only one.
+        """
         if self._is_single_tile:
             return self._sums
         return {task: total / self._weights.to(total.device) for task, total in self._sums.items()}
 
 
 def _make_ramp(length: int, ramp_length: float) -> Tensor:
-    """Rises over `ramp_length` pixels, is 1 in the middle, and falls likewise; never 0."""
-    inside = torch.arange(length, dtype=torch.float32) + 0.5
-    return torch.minimum(inside, inside.flip(0)).div(max(ramp_length, 0.5)).clamp(max=1)
+    """Return weights that rise over `ramp_length` pixels to 1, and fall likewise; never 0."""
+    centers = torch.arange(length, dtype=torch.float32) + 0.5
+    return torch.minimum(centers, centers.flip(0)).div(max(ramp_length, 0.5)).clamp(max=1)
