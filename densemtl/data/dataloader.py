@@ -86,7 +86,14 @@ class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
 
 
 def as_is(item: T) -> T:
-    """Return an item unchanged; the collate function of a loader that makes no batches."""
+    """Return an item unchanged; the collate function of a loader that makes no batches.
+
+    Args:
+        item: item of the dataset.
+
+    Returns:
+        The same item.
+    """
     return item
 
 

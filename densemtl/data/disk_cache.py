@@ -68,7 +68,14 @@ class MemmapCacheDataset(DenseDataset):
         return self._dataset.fingerprint()
 
     def get_sample_version(self, index: int) -> str:
-        """Return the version of a sample of the cached dataset."""
+        """Return the version of a sample of the cached dataset.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            At most 64 ASCII characters.
+        """
         return self._dataset.get_sample_version(index)
 
 

@@ -81,7 +81,14 @@ class FileDataset(DenseDataset):
         """
 
     def get_sample_version(self, index: int) -> str:
-        """Return a hash of the names, sizes and modification times of the files of a sample."""
+        """Return a hash of the names, sizes and modification times of the files of a sample.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            64 hexadecimal digits.
+        """
         stats = [
             (str(file), file.stat()) for file in self.list_sample_files(index) if file.exists()
         ]

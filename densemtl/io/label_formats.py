@@ -285,7 +285,7 @@ def decode_probabilities(array: NDArray[Any], file: Path) -> NDArray[np.float32]
     """Convert stored probabilities to floats.
 
     Args:
-        array: integers of 8 or 16 bits, whose maximum stands for 1, or floats from 0 to 1; shape
+        array: integers of 8 or 16 bits, whose maximum represents 1, or floats from 0 to 1; shape
             (H, W).
         file: file name for error messages.
 

@@ -65,7 +65,15 @@ class AffineColorJitter:
 
 
 def make_brightness_matrix(change: float, _: float = 0.0) -> AffineMatrix:
-    """Return the matrix that multiplies all values by 1 + `change`."""
+    """Return the matrix that multiplies all values by 1 + `change`.
+
+    Args:
+        change: relative change of the brightness.
+        _: unused, for the same signature as the other functions.
+
+    Returns:
+        The 4x4 matrix.
+    """
     return np.diag([1 + change, 1 + change, 1 + change, 1.0])
 
 
@@ -83,7 +91,15 @@ def make_contrast_matrix(change: float, mean_gray: float) -> AffineMatrix:
 
 
 def make_saturation_matrix(change: float, _: float = 0.0) -> AffineMatrix:
-    """Return the matrix that multiplies each pixel's difference to its luma by 1 + `change`."""
+    """Return the matrix that multiplies each pixel's difference to its luma by 1 + `change`.
+
+    Args:
+        change: relative change of the saturation.
+        _: unused, for the same signature as the other functions.
+
+    Returns:
+        The 4x4 matrix.
+    """
     return _make_gray_blend_matrix(LUMA_WEIGHTS, change)
 
 
@@ -92,6 +108,7 @@ def make_hue_matrix(change: float, _: float = 0.0) -> AffineMatrix:
 
     Args:
         change: angle as a fraction of the full circle.
+        _: unused, for the same signature as the other functions.
 
     Returns:
         The 4x4 matrix.

@@ -89,12 +89,29 @@ class FolderDataset(FileDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """Return one task for each key of `labels`, with its options."""
+        """Return one task for each key of `labels`, with its options.
+
+        Args:
+            **options: the options of the dataset, of which `labels` is read.
+
+        Returns:
+            {task name: {option: default value}}.
+        """
         specs: dict[str, LabelSpec] = options["labels"]
         return {task: spec.task_defaults() for task, spec in specs.items()}
 
     def find_label_files(self, task: str) -> LabelFiles:
-        """Find the label maps of a task by its folder or pattern."""
+        """Find the label maps of a task by its folder or pattern.
+
+        Args:
+            task: name of the task, a key of `labels`.
+
+        Returns:
+            The files and the function that reads them.
+
+        Raises:
+            ConfigError: if the description of the label is incomplete.
+        """
         spec = self._label_specs[task]
         return LabelFiles(
             _index_files(self._root, spec.files), spec.make_reader(task), self._root / spec.files

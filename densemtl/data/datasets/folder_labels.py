@@ -73,7 +73,11 @@ class LabelSpec(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def task_defaults(self) -> dict[str, Any]:
-        """Return the default options of a task with these labels."""
+        """Return the default options of a task with these labels.
+
+        Returns:
+            {option: default value}: `options`, and `kind`, `class_names` and `channels` if given.
+        """
         defaults = {"kind": self.kind, "class_names": self.class_names, "channels": self.channels}
         return {
             **self.options,

@@ -105,13 +105,32 @@ class NYUDDataset(FileDataset):
     def task_defaults(
         cls, *, num_classes: Literal[40, 13] = 40, **options: Any
     ) -> dict[str, dict[str, Any]]:
-        """Return the options of semseg, depth, normals and edge."""
+        """Return the options of semseg, depth, normals and edge.
+
+        Args:
+            num_classes: number of classes of semseg, 40 or 13.
+            **options: the other options of the dataset, which are not read.
+
+        Returns:
+            {task name: {option: default value}}.
+        """
         names = list(CLASSES_40 if num_classes == 40 else CLASSES_13)
         edge = {"max_distance": EDGE_MAX_DISTANCE, "region_label_protocols": ["modern"]}
         return {"semseg": {"class_names": names}, "depth": {}, "normals": {}, "edge": edge}
 
     def find_label_files(self, task: str) -> LabelFiles:
-        """Find the files in the folder of a task, and those of derived normals."""
+        """Find the files in the folder of a task, and those of derived normals.
+
+        Args:
+            task: name of the task.
+
+        Returns:
+            The files and the function that reads them.
+
+        Raises:
+            DataError: if there are no derived normals, or the number of classes is not that of the
+                dataset.
+        """
         folder = self._split_root / self._folders[task]
         files = arrays.index_by_stem(folder)
         if task == "normals" and self._derived_normals is not None and self.split == "train":

@@ -109,7 +109,14 @@ class PascalContextDataset(FileDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """Return the options of the five tasks of Maninis et al., CVPR 2019."""
+        """Return the options of the five tasks of Maninis et al., CVPR 2019.
+
+        Args:
+            **options: the options of the dataset, which are not read.
+
+        Returns:
+            {task name: {option: default value}}.
+        """
         return {
             "semseg": {"class_names": list(CLASSES)},
             "human_parts": {"class_names": list(PARTS)},
@@ -119,7 +126,17 @@ class PascalContextDataset(FileDataset):
         }
 
     def find_label_files(self, task: str) -> LabelFiles:
-        """Find the label files of a task, including derived labels."""
+        """Find the label files of a task, including derived labels.
+
+        Args:
+            task: name of the task.
+
+        Returns:
+            The files and the function that reads them.
+
+        Raises:
+            DataError: if images in the list of evaluated edges have no edges.
+        """
         sources: dict[str, Callable[[], LabelFiles]] = {
             "semseg": self._find_semseg_files,
             "human_parts": self._find_human_parts_files,

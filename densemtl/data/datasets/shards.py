@@ -77,7 +77,17 @@ class ShardsDataset(DenseDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """Return the tasks and options in the index."""
+        """Return the tasks and options in the index.
+
+        Args:
+            **options: the options of the dataset, of which `root` and `cache_dir` are read.
+
+        Returns:
+            {task name: {option: default value}}.
+
+        Raises:
+            DataError: if the index is missing or invalid.
+        """
         folder = Path(options.get("cache_dir", "~/.cache/densemtl/shards")).expanduser()
         return ShardStore(options["root"], folder, 1).read_index().offers
 

@@ -65,7 +65,14 @@ class SyntheticDataset(DenseDataset):
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
-        """Return all six tasks, with the class names of semseg and human_parts."""
+        """Return all six tasks, with the class names of semseg and human_parts.
+
+        Args:
+            **options: the options of the dataset, which are not read.
+
+        Returns:
+            {task name: {option: default value}}.
+        """
         tasks: dict[str, dict[str, Any]] = {task: {} for task in _TARGET_FUNCTIONS}
         tasks["semseg"]["class_names"] = list(CLASSES)
         tasks["human_parts"]["class_names"] = list(PARTS)
@@ -107,7 +114,11 @@ class SyntheticDataset(DenseDataset):
         return render(scene, scene.camera, self.size, rng)
 
     def fingerprint(self) -> str:
-        """Return a hash that also depends on the size and the seed of the images."""
+        """Return a hash that identifies the evaluated images.
+
+        Returns:
+            12 hexadecimal digits, which also depend on the size and the seed.
+        """
         text = f"{super().fingerprint()} {self.size} {self.seed}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
