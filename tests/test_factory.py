@@ -89,10 +89,10 @@ def test_create_model_with_fixed_size_backbone() -> None:
         ("mtan", {"tasks": ["dpth"]}, "no 'dpth' in tasks: did you mean 'depth'"),
         ("mtan", {"tasks": ["semseg"]}, "semseg.class_names: must be given"),
         ("mtan", {"tasks": ["depth"], "data": "nyu"}, "no 'nyu' in datasets: did you mean 'nyud'"),
-        ("mtan", {"tasks": ["saliency"], "data": "nyud"}, "the dataset offers no 'saliency'"),
-        ("mtan", {"tasks": ["depth", "depth"]}, "'depth' is named twice"),
-        ("mtan", {"auxiliary_tasks": ["edge"]}, "decoder 'mtan' takes none"),
-        ("mtan", {"tasks": []}, "tasks: name at least one task"),
+        ("mtan", {"tasks": ["saliency"], "data": "nyud"}, "the dataset has no task 'saliency'"),
+        ("mtan", {"tasks": ["depth", "depth"]}, "'depth' is listed twice"),
+        ("mtan", {"auxiliary_tasks": ["edge"]}, "not supported by decoder 'mtan'"),
+        ("mtan", {"tasks": []}, "tasks: list at least one task"),
     ],
 )
 def test_wrong_components_are_config_errors(

@@ -1,1 +1,1 @@
-"""The experiment file: its sections, their constraints, YAML, validation and JSON schema."""
+"""Configuration of experiments: sections, constraints, YAML files, validation and JSON schema."""

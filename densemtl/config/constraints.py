@@ -1,7 +1,8 @@
-"""What a number in a configuration may be: the named types of settings and of options.
+"""Named types of numbers in configurations, with their limits.
 
-An annotation is the one place of a limit: `settings` and `components` check by it, the JSON schema
-shows it, and constructors rely on it. NaN and infinity are refused everywhere.
+Limits are defined only in type annotations. Sections of the configuration and options of components
+are validated against them, the JSON schema contains them, and constructors rely on them. NaN and
+infinity are always rejected.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import Annotated
 from pydantic import Field
 
 MAX_INT = 2**31 - 1
-"""Of whatever is counted."""
+"""Maximum of integers."""
 
 MAX_FLOAT = 1e15
-"""Of floats: single precision still holds the product of two."""
+"""Maximum of floats; the product of two still fits into single precision."""
 
 MAX_IMAGE_SIDE = 2**14
-"""Pixels of a side: a square picture of it is the largest that is read."""
+"""Maximum height and width of images in pixels."""
 
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 PositiveUnitInterval = Annotated[float, Field(gt=0, le=1)]
@@ -29,18 +30,18 @@ PositiveInt = Annotated[int, Field(ge=1, le=MAX_INT)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_INT)]
 SmallPositiveInt = Annotated[int, Field(ge=1, le=1000)]
 SmallNonNegativeInt = Annotated[int, Field(ge=0, le=1000)]
-"""Of modules, side by side or one after the other."""
+"""Number of modules, in parallel or in sequence."""
 
 NumChannels = Annotated[int, Field(ge=1, le=2**14)]
-"""Channels of a map."""
+"""Number of channels of a feature map."""
 
 ImageSide = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIDE)]
-"""Pixels."""
+"""Height or width in pixels."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 ClassNames = Annotated[list[str], Field(min_length=1, max_length=255)]
-"""In the order of their ids, of which 255 is void."""
+"""Names in the order of class ids; id 255 is the ignore index."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""Of random numbers; torch takes no larger one."""
+"""Seed of random number generators, below the maximum that PyTorch accepts."""

@@ -1,4 +1,23 @@
-"""An experiment: the whole configuration, strict and frozen, with every error told at once."""
+"""Configuration of an experiment, and functions that load and validate it.
+
+All errors of a configuration are reported together, one line each.
+
+Example:
+    >>> import tempfile
+    >>> text = '''
+    ... tasks: [semseg, depth]
+    ... data: {name: synthetic}
+    ... backbone: {name: test_resnet, pretrained: false}
+    ... decoder: {name: hard_sharing}
+    ... head: {name: linear}
+    ... '''
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "run.yaml")
+    ...     _ = file.write_text(text)
+    ...     experiment = load_experiment(file, ["optim.lr=2e-4", "train.epochs=3"])
+    >>> experiment.list_task_names(), experiment.optim.lr, experiment.train.epochs
+    (['semseg', 'depth'], 0.0002, 3)
+"""
 
 from __future__ import annotations
 
@@ -39,7 +58,7 @@ from densemtl.errors import ConfigError
 from densemtl.types import SHARED, ProtocolName
 
 CONFIG = "config.yaml"
-"""Name of a resolved configuration in the folder of a run."""
+"""File name of the resolved configuration in a run folder."""
 
 NON_SEMANTIC_KEYS = {
     "data": ("root",),
@@ -49,17 +68,18 @@ NON_SEMANTIC_KEYS = {
         *("checkpoint_every_steps", "grad_checkpointing", "compile", "fsdp"),
     ),
 }
-"""{section: keys that change where, how fast or how visibly a run goes, but no number of it}."""
+"""{section: keys that affect location, speed, memory or logging of a run, but not its results}."""
 
 
 def _replace_union_errors(expected: str) -> WrapValidator:
-    """One line for all that pydantic says of each kind of value that could have been given."""
+    """Replace pydantic's errors, one for each member of a union, by a single one."""
 
     def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
         try:
             return inner(value)
         except ValidationError as error:
-            raise PydanticCustomError("one_of", "give {told}", {"told": expected}) from error
+            context = {"expected": expected}
+            raise PydanticCustomError("one_of", "must be {expected}", context) from error
 
     return WrapValidator(check)
 
@@ -70,21 +90,24 @@ PROTOCOL_SCHEMA = {
         {"type": "string", "pattern": ":"},
     ]
 }
-"""A protocol by name, or one of the user's own."""
+"""JSON schema of `protocol`: the name of a protocol, or `package.module:Class`."""
 
 Baselines = Annotated[
     Literal["auto", "none"] | dict[str, Path],
-    _replace_union_errors("auto, none, or {task: its run's folder}"),
+    _replace_union_errors("auto, none or {task: run folder}"),
 ]
 
 InitFrom = Annotated[
     Literal["none", "baselines"] | dict[str, Path],
-    _replace_union_errors("baselines, none, or {task: its run's folder}"),
+    _replace_union_errors("baselines, none or {task: run folder}"),
 ]
 
 
 class ComponentConfig(BaseModel):
-    """A component by name, with its options beside the name."""
+    """Name and options of a component.
+
+    Options are keys next to `name`, for example `{name: fpn, width: 128}`.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
@@ -93,12 +116,12 @@ class ComponentConfig(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was set besides the name."""
+        """Options that were set, without the name."""
         return dict(self.model_extra or {})
 
 
 class ListedComponentConfig(ComponentConfig):
-    """A component in a list: `name`, or {name: .., option: ..}."""
+    """Component in a list: a name, or `{name: .., option: ..}`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,58 +130,77 @@ class ListedComponentConfig(ComponentConfig):
 
 
 class TaskConfig(ListedComponentConfig):
-    """A task; a name of one's own comes with a kind."""
+    """Task; a custom name requires a `kind`."""
 
     kind: str | None = None
-    """Kind of the task; by default the one that its name or the data set states."""
+    """Kind of the task; by default, the kind that the dataset states, or else the name."""
     metrics: tuple[ListedComponentConfig, ...] = ()
-    """What scores the task besides the protocol's metrics: names, or {name: .., option: ..}."""
+    """Metrics in addition to those of the protocol: names, or `{name: .., option: ..}`."""
 
 
 class ExperimentConfig(Section):
-    """One run: what is learnt, from what, by which network, how."""
+    """Configuration of one training run."""
 
     seed: Seed = 0
-    """Of weights, order and augmentation."""
+    """Seed of initial weights, order of samples and augmentation."""
     protocol: Annotated[ProtocolName, WithJsonSchema(PROTOCOL_SCHEMA)] = "survey"
-    """Which family of metrics scores the run; `package.module:Class` for one of your own."""
+    """Evaluation protocol, which defines the metrics; `package.module:Class` for a custom one."""
     tasks: tuple[TaskConfig, ...]
-    """What is learnt and scored: names, or {name: .., option: ..}."""
+    """Tasks to learn and evaluate: names, or `{name: .., option: ..}`."""
     auxiliary_tasks: tuple[TaskConfig, ...] = ()
-    """What is learnt besides, for decoders that take it; neither scored nor shown."""
+    """Tasks that are learned but not evaluated, for decoders that support them."""
     data: ComponentConfig
-    """Where images and labels come from."""
+    """Dataset of images and labels."""
     input: InputConfig = InputConfig()
     augment: AugmentConfig = AugmentConfig()
     loader: LoaderConfig = LoaderConfig()
     backbone: ComponentConfig
-    """A timm model by `name`."""
+    """Name and options of a timm model."""
     decoder: ComponentConfig
-    """The architecture."""
+    """Decoder, which connects the backbone with the heads."""
     head: ComponentConfig
-    """What makes logits of features."""
+    """Head of each task, which computes logits from features."""
     balancing: ComponentConfig = ComponentConfig(name="fixed")
-    """The rule that weighs the tasks."""
+    """Balancing method, which computes the weights of losses or gradients."""
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
     trackers: tuple[ListedComponentConfig, ...] = (ListedComponentConfig(name="tensorboard"),)
-    """What shows the run while it goes."""
+    """Experiment trackers: names, or `{name: .., option: ..}`."""
     baselines: Baselines = "none"
-    """Single-task references: trained where missing, none, or {task: run or results file}."""
+    """Single-task runs to compare with: `auto` trains them if they are missing, `none` uses none,
+    `{task: path}` names run folders or results files."""
     init_from: InitFrom = "none"
-    """Where networks of one task each start: the baselines' weights, or {task: run or file}."""
+    """Initial weights of decoders that have one network per task: `baselines` uses those of the
+    baselines, `none` uses none, `{task: path}` names run folders or weights files."""
 
     def list_task_names(self) -> list[str]:
-        """The tasks' names in the order given."""
+        """List the names of the tasks in the order of the configuration.
+
+        Returns:
+            Names, without auxiliary tasks.
+        """
         return [task.name for task in self.tasks]
 
     def list_all_task_names(self) -> list[str]:
-        """The tasks, then the auxiliary ones, which are learnt but neither scored nor shown."""
+        """List the names of the tasks, followed by those of the auxiliary tasks.
+
+        Returns:
+            Names of all tasks that are learned.
+        """
         return [task.name for task in (*self.tasks, *self.auxiliary_tasks)]
 
     def to_single_task(self, task_name: str) -> ExperimentConfig:
-        """The experiment that is this one's reference for a task: the same, with nothing shared."""
+        """Return the experiment of the single-task baseline of a task.
+
+        All settings stay the same, except those that concern several tasks.
+
+        Args:
+            task_name: one of the tasks.
+
+        Returns:
+            A new experiment with this task only.
+        """
         scales = {
             group: self.optim.lr_scale[group]
             for group in (SHARED, task_name)
@@ -176,10 +218,16 @@ class ExperimentConfig(Section):
         return self.model_copy(update=alone)
 
     def to_semantic_dict(self) -> dict[str, Any]:
-        """The values that can change a number, whatever machine and folder the run is on."""
+        """Return the configuration without the keys that do not affect the results of training.
+
+        Returns:
+            {key: value} that does not depend on the machine and on folders.
+        """
         values = self.model_dump(mode="json")
         for section, keys in NON_SEMANTIC_KEYS.items():
             values[section] = {k: v for k, v in values[section].items() if k not in keys}
+        if values["train"]["channels_last"] == "auto":
+            values["train"]["channels_last"] = True  # the layouts differ in rounding only
         for key in ("baselines", "trackers"):
             values.pop(key)
         for task in (*values["tasks"], *values["auxiliary_tasks"]):
@@ -187,34 +235,73 @@ class ExperimentConfig(Section):
         return values
 
     def compute_config_hash(self) -> str:
-        """A short hash of `to_semantic_dict()`, which renaming a key does not change."""
+        """Compute a short hash of `to_semantic_dict()`, independent of renamed keys.
+
+        Returns:
+            12 hexadecimal digits.
+        """
         text = json.dumps(restore_config(self.to_semantic_dict()), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def list_config_hashes(self) -> list[str]:
+        """Return the hashes that runs of this experiment may have on different hardware.
+
+        Returns:
+            One hash, or one per autocast type that `train.amp: auto` may be resolved to.
+        """
+        if self.train.amp != "auto":
+            return [self.compute_config_hash()]
+        return [self.with_train(amp=amp).compute_config_hash() for amp in ("auto", "none", "bf16")]
+
+    def with_train(self, **values: Any) -> ExperimentConfig:
+        """Return a copy with other values in the section `train`.
+
+        Args:
+            values: {key: value}, not validated.
+
+        Returns:
+            The changed copy.
+        """
+        return self.model_copy(update={"train": self.train.model_copy(update=values)})
+
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML that reads back to an equal experiment."""
+        """Serialize the resolved configuration.
+
+        Returns:
+            YAML text from which an equal experiment can be loaded.
+        """
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def load_experiment(file: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read, merge and check a configuration file.
+    """Load and validate a configuration file.
+
+    Args:
+        file: YAML file; `base` names a file to inherit from.
+        overrides: changes of values, `key.key=value`.
+
+    Returns:
+        The experiment, whose components and options all exist.
 
     Raises:
-        ConfigError: one line for each thing that is wrong.
+        ConfigError: if the configuration is wrong; one line per error.
     """
     return validate_experiment(yaml_loader.load_config(file, overrides))
 
 
 def load_saved(text: str, source: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Check an experiment as `to_yaml` wrote it, now or in an older version.
+    """Load and validate a configuration that this or an older version saved by `to_yaml`.
 
     Args:
-        text: the configuration.
-        source: the file that it comes from, for errors.
-        overrides: `key=value` changes.
+        text: YAML text.
+        source: file of the text, for error messages.
+        overrides: changes of values, `key.key=value`.
+
+    Returns:
+        The experiment, with renamed keys translated.
 
     Raises:
-        ConfigError: one line for each thing that is wrong.
+        ConfigError: if the configuration is wrong; one line per error.
     """
     return validate_experiment(
         yaml_loader.apply_overrides(_translate_saved(text, source), overrides, str(source))
@@ -222,10 +309,17 @@ def load_saved(text: str, source: Path, overrides: Sequence[str] = ()) -> Experi
 
 
 def parse_saved_experiment(text: str, source: Path) -> ExperimentConfig:
-    """As `load_saved`, but whether its components exist is not checked, so none is imported.
+    """Load a saved configuration without importing and validating its components.
+
+    Args:
+        text: YAML text.
+        source: file of the text, for error messages.
+
+    Returns:
+        The experiment, with renamed keys translated.
 
     Raises:
-        ConfigError: it is no experiment; names the source.
+        ConfigError: if a key or the type of a value is wrong; one line per error.
     """
     experiment, errors = _parse(_translate_saved(text, source))
     if experiment is None:
@@ -239,10 +333,16 @@ def _translate_saved(text: str, source: Path) -> dict[str, Any]:
 
 
 def validate_experiment(merged_config: MergedConfig) -> ExperimentConfig:
-    """A merged mapping -> an experiment whose every name and option exists.
+    """Validate a merged configuration, including names and options of components.
+
+    Args:
+        merged_config: values and the files that they come from.
+
+    Returns:
+        The experiment.
 
     Raises:
-        ConfigError: one line for each thing that is wrong.
+        ConfigError: if the configuration is wrong; one line per error, with file and key.
     """
     values, renamed = translate_config(merged_config.values)
     experiment, errors = _parse(values)
@@ -254,7 +354,7 @@ def validate_experiment(merged_config: MergedConfig) -> ExperimentConfig:
 
 
 def _parse(values: Mapping[str, Any]) -> tuple[ExperimentConfig | None, list[str]]:
-    """An experiment, or one line for each value of a wrong type."""
+    """Return an experiment or None, and one line for each value of a wrong type."""
     try:
         return ExperimentConfig.model_validate(values), []
     except ValidationError as error:

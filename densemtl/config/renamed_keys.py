@@ -3,9 +3,9 @@
 Configuration files and overrides of users must use the new names; an old name is an error that
 names the new one. Files saved by a run (configuration, results, weights) are translated silently.
 
-A path has one part for each level: `train.accumulate`. Options of a component follow its name,
-those of a task its kind: `decoder.mti_net.softmax`, `tasks.edge.max_distance`. `*` matches any one
-part. All parts but the last are new names.
+A path has one part per level: `train.accumulate`. The path of an option contains the name of the
+component, or the kind of the task: `decoder.mti_net.softmax`, `tasks.edge.max_distance`. `*`
+matches any single part. All parts except the last one are new names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 _TASK_OPTIONS = ("tasks.*", "data.folder.labels.*.options")
-"""Paths of sections that hold options of tasks."""
+"""Paths of sections that contain options of tasks."""
 
 _RENAMED_TASK_OPTIONS = {
     "colours": "colors",
@@ -90,8 +90,8 @@ RENAMED_VALUES: dict[str, dict[Any, Any]] = {
     "metrics.name": {"reliability": "calibration_error"},
     **{f"{path}.reduction": _RENAMED_REDUCTIONS for path in _TASK_OPTIONS},
 }
-"""{path: {old value: new value}}, such as {"decoder.mti_net.softmax": {"a": "b"}}; `decoder.name`
-is the path of the names of components."""
+"""{path: {old value: new value}}, such as {"schedule.interval": {"iteration": "step"}}. Renamed
+decoders have the path `decoder.name`."""
 
 RENAMED_RESULT_FIELDS: dict[str, str] = {
     "tasks.*.primary": "primary_metric",
@@ -100,13 +100,13 @@ RENAMED_RESULT_FIELDS: dict[str, str] = {
     "weights": "weights_hash",
     "fingerprint": "config_hash",
 }
-"""{path of an old field of results.json: new field}, such as {"tasks.*.primary": "metric"}."""
+"""{path of an old field of results.json: new field}."""
 
 RENAMED_PROGRESS_FIELDS: dict[str, str] = {
     "best": "best_selection_scores",
     "best_weights": "best_weights_hash",
 }
-"""Likewise of the progress of training inside a checkpoint."""
+"""{old field: new field} of the training progress in a checkpoint."""
 
 RENAMED_PARAMETERS: dict[str, dict[str, str]] = {
     "pad_net": {
@@ -127,4 +127,4 @@ RENAMED_PARAMETERS: dict[str, dict[str, str]] = {
         "decoder.joins.": "decoder.mixers.",
     },
 }
-"""{decoder: {old prefix: new prefix}} of names in a state dict; `*` stands for any decoder."""
+"""{decoder: {old prefix: new prefix}} of parameters in a state dict; `*` matches any decoder."""

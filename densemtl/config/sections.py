@@ -1,6 +1,7 @@
-"""The sections of an experiment: frozen values with their defaults and bounds, nothing else.
+"""Sections of the configuration: immutable values with defaults and limits.
 
-Each part of the toolkit is handed its own section; none sees the whole experiment.
+Each package receives its own section, not the whole configuration. The docstrings of the fields are
+the descriptions in the JSON schema and in the configuration reference.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Scale = Annotated[float, Field(ge=0.1, le=10)]
 
 def _check_ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise PydanticCustomError("order", "give the smaller one first")
+        raise PydanticCustomError("order", "give the smaller value first")
     return bounds
 
 
@@ -36,7 +37,7 @@ ScaleRange = Annotated[tuple[Scale, Scale], AfterValidator(_check_ordered)]
 
 
 class Section(BaseModel):
-    """A strict, frozen section: unknown keys and wrong types are errors."""
+    """Base class of sections: immutable; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -44,140 +45,139 @@ class Section(BaseModel):
 
 
 class InputConfig(Section):
-    """What the network sees, and how an image comes to that size."""
+    """Input size of the model, and how images are brought to that size."""
 
     size: tuple[ImageSide, ImageSide] = (480, 640)
-    """(height, width) in pixels."""
+    """Height and width of the input in pixels."""
     fit: FitMode = "resize"
-    """Stretch images to the size, or keep their pixels and pad or crop."""
+    """`resize` stretches images to the input size; `pad` keeps their pixels and pads or crops."""
 
 
 class ColorJitterConfig(Section):
-    """Random colour."""
+    """Random changes of brightness, contrast, saturation and hue."""
 
     brightness: UnitInterval = 0.125
-    """Largest relative change of all values."""
+    """Maximum relative change of all values; 0.125 gives factors of 0.875 to 1.125."""
     contrast: UnitInterval = 0.5
-    """Likewise of the distance to the mean grey."""
+    """Maximum relative change of the difference from the mean gray of the image."""
     saturation: UnitInterval = 0.5
-    """Likewise of the distance to the pixel's grey."""
+    """Maximum relative change of the difference from the gray of the pixel."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Largest turn, as a part of the colour circle."""
+    """Maximum rotation of hue, as a fraction of the color circle."""
 
 
 class AugmentConfig(Section):
-    """The distribution of training views."""
+    """Random augmentation of training samples."""
 
     scale_range: ScaleRange = (1.0, 1.0)
-    """Bounds of a uniform zoom; above 1 things look nearer, and depth is divided by it."""
+    """Range of the random scale (uniform); a scale above 1 enlarges the image and divides depth."""
     scales: tuple[Scale, ...] = ()
-    """When given, the zoom is chosen from these with equal chance instead."""
+    """Scales to choose from with equal probability instead of `scale_range`; empty by default."""
     crop: Literal["center", "random"] = "center"
-    """Where the seen box lies when it is smaller or larger than the image."""
+    """Position of the crop if it is smaller or larger than the image."""
     max_rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Largest turn in degrees, uniform in both directions."""
+    """Maximum rotation in degrees, sampled uniformly in both directions; 0 for none."""
     flip_prob: UnitInterval = 0.5
-    """Chance of a mirror."""
+    """Probability of a horizontal flip."""
     cat_max_ratio: PositiveUnitInterval = 1.0
-    """Redraw a crop in which one class of `semseg` covers more than this share of the valid pixels,
-    up to ten times (ATRC's cat_max_ratio); 1 never redraws."""
+    """Maximum fraction of valid pixels that one class of `semseg` may cover in a random crop. Other
+    crops are sampled again, up to ten times, as in ATRC; 1 disables this."""
     color_jitter: ColorJitterConfig | None = None
-    """Random colour, or null for none."""
+    """Random color changes, or null for none."""
     albumentations: tuple[dict[str, Any], ...] = ()
-    """Transforms of the image alone, by albumentations, after it: a class by `name`, with its
-    options and its chance `p` beside it."""
+    """Transforms of albumentations that change only the image, applied after `color_jitter`. Each
+    entry has the `name` of the class, its options and its probability `p`."""
 
 
 def _parse_cache(value: Any) -> Any:
-    """Yes and no, as older files have it."""
+    """Convert true and false, which are accepted as well."""
     return {True: "memory", False: "none"}.get(value, value) if isinstance(value, bool) else value
 
 
 class LoaderConfig(Section):
-    """Batches and workers."""
+    """Batch sizes, worker processes and caching."""
 
     batch_size: PositiveInt = 8
-    """Images in a batch of training."""
+    """Number of images per training batch, over all processes."""
     eval_batch_size: PositiveInt = 8
-    """Images in a batch of evaluation."""
+    """Number of images per evaluation batch and process."""
     num_workers: NonNegativeInt = 2
-    """Processes that read and augment, a split; 0 reads between steps."""
+    """Number of worker processes per split that read and augment; 0 uses the main process."""
     cache: Annotated[Literal["none", "memory", "disk"], BeforeValidator(_parse_cache)] = "none"
-    """Keep decoded samples in "memory" (or true), read ahead at the start, or on "disk", written as
-    they are first read; "none" (or false) decodes them each time."""
+    """Cache of decoded samples: `memory` (or true) is filled at the start, `disk` when samples are
+    first read; `none` (or false) decodes them each time."""
     cache_dir: Path = Path("~/.cache/densemtl")
-    """Of the cache on disk, best on a fast local one."""
+    """Folder of the cache on disk, preferably on a fast local disk."""
     on_corrupt: Literal["stop", "skip"] = "stop"
-    """Stop at a file that cannot be read, or skip its image: all are then read once before
-    training, and the broken ones told and counted."""
+    """What to do if a file cannot be read: `stop` with an error, or `skip` its image. To skip, all
+    files are read once before training, and the corrupt ones are listed and counted."""
 
 
 class OptimConfig(Section):
-    """A timm optimiser."""
+    """Optimizer of timm."""
 
     name: str = "adamw"
-    """Of the optimiser in timm."""
+    """Name of the optimizer in timm."""
     lr: PositiveFloat = 1e-3
-    """The highest rate, before `lr_scale`."""
+    """Maximum learning rate, before `lr_scale`."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Of all that the network learns; what a balancer learns has none."""
+    """Weight decay of the model; parameters of the balancing method have none."""
     momentum: UnitInterval = 0.9
-    """Of optimisers that have one."""
+    """Momentum, for optimizers that have this option."""
     lr_scale: dict[str, PositiveFloat] = {}
-    """{group: factor of its rate}; groups are "shared", "fusion", each task's name, "balancing"."""
+    """Factors of the learning rate of parameter groups: shared, fusion, balancing or a task."""
 
 
 class ScheduleConfig(Section):
-    """A timm learning-rate schedule over the whole run, with a linear warm-up in epochs."""
+    """Learning-rate schedule of timm over the whole run, after a linear warm-up."""
 
     name: Literal["poly", "cosine", "constant"] = "poly"
-    """Of the way down from `optim.lr`."""
+    """Schedule of the learning rate from `optim.lr` to `min_lr`."""
     power: PositiveFloat = 0.9
-    """Of `poly`."""
+    """Exponent of the schedule `poly`."""
     interval: Literal["epoch", "step"] = "step"
-    """Whether the rate falls with each epoch or each step."""
+    """Whether the learning rate changes after each epoch or each step."""
     warmup_epochs: NonNegativeFloat = 0.0
-    """Linear rise before; may be part of an epoch."""
+    """Length of the linear warm-up in epochs; may be fractional, 0 for none."""
     min_lr: NonNegativeFloat = 0.0
-    """Rate at the end."""
+    """Learning rate at the end of the run."""
 
 
 class TrainConfig(Section):
-    """The loop."""
+    """Training loop."""
 
     epochs: PositiveInt = 100
-    """Passes over the training set."""
+    """Number of passes over the training split."""
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """Autocast type; fp16 scales the loss."""
+    """Type of automatic mixed precision; fp16 also scales the loss."""
     grad_accum_steps: PositiveInt = 1
-    """Batches that one step joins, each counting by its labels."""
+    """Number of micro-batches per optimizer step, whose joint loss is minimized."""
     max_grad_norm: PositiveFloat | None = None
-    """Largest gradient norm, or null for no clipping."""
+    """Maximum norm of the gradient, or null for no clipping."""
     ema_decay: OpenUnitInterval | None = None
-    """Decay of an exponential moving average of the weights, which is then what is evaluated and
-    saved; null for none. It starts lower and rises to this with the steps."""
+    """Decay of an exponential moving average of the weights, which replaces them in evaluation and
+    saved files; null for none. The decay increases from a lower value during the first steps."""
     eval_every: PositiveInt = 10
-    """Epochs between validations; the last epoch is always validated."""
+    """Number of epochs between validations; the last epoch is always validated."""
     visualize_every: NonNegativeInt = 10
-    """Epochs between pictures of predictions; 0 draws them at the end alone."""
+    """Number of epochs between figures of predictions; 0 draws them only at the end."""
     num_vis_images: PositiveInt = 6
-    """Images in a picture."""
+    """Number of images in a figure of predictions."""
     grad_similarity_every: NonNegativeInt = 0
-    """Epochs between measurements of the tasks' gradient cosines; 0 for none."""
+    """Number of epochs between measurements of cosine similarity of task gradients; 0 for none."""
     log_every_steps: PositiveInt = 20
-    """Steps whose mean losses make one line of the log."""
+    """Number of steps between log lines, which contain the mean losses of these steps."""
     checkpoint_every_steps: PositiveInt | None = None
-    """Steps between checkpoints inside an epoch; each epoch ends with one."""
+    """Number of steps between checkpoints within an epoch; null saves only after each epoch."""
     fsdp: bool = False
-    """Of several processes each keeps a part of the weights, their gradients and the optimiser's
-    state alone (FSDP2)."""
+    """Shard weights, gradients and optimizer state over several processes (FSDP2)."""
     channels_last: bool = True
-    """The memory layout that convolutions are fastest in."""
+    """Use the memory layout in which convolutions are usually fastest."""
     grad_checkpointing: bool = False
-    """Keep what enters a block alone, and compute its inside again in the backward pass: less
-    memory for a third more work, and the same numbers."""
+    """Store only the inputs of blocks and recompute their activations in the backward pass. This
+    saves memory for about a third more computation, with identical results."""
     compile: bool = False
-    """Let torch.compile join operations, which takes a minute at the start; pays on GPUs. Goes with
-    all architectures and with `checkpoint_activations`."""
+    """Fuse operations with torch.compile, which takes about a minute at the start and is mainly
+    useful on GPUs. It works with all decoders and with `grad_checkpointing`."""
     on_non_finite: Literal["stop", "skip"] = "stop"
-    """Stop at a loss that is not finite, or skip its step with a warning."""
+    """What to do if a loss is not finite: `stop` with an error, or `skip` the step and warn."""

@@ -1,4 +1,4 @@
-"""Translate configurations, results and weights that an older version wrote.
+"""Translation of configurations, results and weights that an older version saved.
 
 The old names are in `densemtl.config.renamed_keys`.
 """
@@ -13,23 +13,24 @@ from densemtl.config.renamed_keys import RENAMED_KEYS, RENAMED_PARAMETERS, RENAM
 T = TypeVar("T")
 
 COMPONENTS = ("data", "backbone", "decoder", "head", "balancing")
-"""Sections that hold a component."""
+"""Sections that contain a component."""
 
 LISTS = {"tasks": "tasks", "auxiliary_tasks": "tasks", "trackers": "trackers", "metrics": "metrics"}
 """{key of a list of components: first part of its paths}."""
 
 ABOUT = ("name", "kind", "metrics")
-"""Keys beside a component's options."""
+"""Keys of a component that are not options."""
 
 Path = tuple[str, ...]
+"""Keys from the root of a configuration to a value."""
 
 
 class Rename(NamedTuple):
-    """An old name that was found.
+    """Old name in a configuration.
 
     Attributes:
-        path: where it stands.
-        message: what to write instead.
+        path: dotted path of the old name.
+        message: error message with the new name.
     """
 
     path: str
@@ -37,57 +38,93 @@ class Rename(NamedTuple):
 
 
 def translate_config(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Rename]]:
-    """Return a configuration with new names, and the old names that were found."""
+    """Replace old names of keys and values in a configuration.
+
+    Args:
+        values: a configuration, or some of its sections; types may be wrong.
+
+    Returns:
+        The configuration with new names, and the old names that it contained.
+    """
     keys = {_split(path): new for path, new in RENAMED_KEYS.items()}
     options = {_split(path): renamed for path, renamed in RENAMED_VALUES.items()}
-    walk = _Translation(keys, options, parents_are_new=False)
-    return walk.mapping(values, (), ()), walk.found
+    translation = _Translation(keys, options, parents_are_new=False)
+    return translation.mapping(values, (), ()), translation.renames
 
 
 def restore_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with its oldest names, so that fingerprints outlive renaming."""
+    """Replace names of keys and values by their oldest names.
+
+    Hashes of configurations are computed from the oldest names, so that renaming does not change
+    them.
+
+    Args:
+        values: a configuration with new names.
+
+    Returns:
+        The configuration with old names.
+    """
     keys = {(*_split(path)[:-1], new): _split(path)[-1] for path, new in RENAMED_KEYS.items()}
     options = {_split(path): _inverse(renamed) for path, renamed in RENAMED_VALUES.items()}
     return _Translation(keys, options, parents_are_new=True).mapping(values, (), ())
 
 
 def translate_fields(values: Any, table: Mapping[str, str]) -> Any:
-    """Return nested mappings with new names of fields.
+    """Replace old names of fields in nested dictionaries.
 
     Args:
-        values: as read from a file.
+        values: content of a file.
         table: `RENAMED_RESULT_FIELDS` or `RENAMED_PROGRESS_FIELDS`.
+
+    Returns:
+        The content with new names; values that are no dictionary are returned unchanged.
     """
     if not isinstance(values, dict):
         return values
-    walk = _Translation({_split(path): new for path, new in table.items()}, {}, components=False)
-    return walk.mapping(values, (), ())
+    keys = {_split(path): new for path, new in table.items()}
+    return _Translation(keys, {}, components=False).mapping(values, (), ())
 
 
 def translate_parameters(tensors: Mapping[str, T], decoder: str) -> dict[str, T]:
-    """Return a state dict with new names.
+    """Replace old parameter names in a state dict.
 
     Args:
-        tensors: {name: tensor}.
-        decoder: name of the decoder that they belong to.
+        tensors: {parameter name: tensor}.
+        decoder: name of the decoder of the model.
+
+    Returns:
+        A state dict with new names.
     """
     return _with_prefixes(tensors, _prefixes(decoder))
 
 
 def restore_parameters(tensors: Mapping[str, T], decoder: str) -> dict[str, T]:
-    """Return a state dict with its oldest names, as hashes of old weights are made of these."""
+    """Replace parameter names in a state dict by their oldest names.
+
+    Hashes of weights are computed from the oldest names, so that renaming does not change them.
+
+    Args:
+        tensors: {parameter name: tensor} with new names.
+        decoder: name of the decoder of the model.
+
+    Returns:
+        A state dict with old names.
+    """
     return _with_prefixes(tensors, _inverse(_prefixes(decoder)))
 
 
 class _Translation:
-    """A walk through nested values that renames keys and values on its way.
+    """Recursive replacement of keys and values in nested dictionaries.
 
     Args:
-        keys: {path: key instead of its last part}.
-        options: {path: {value: value instead}}.
-        parents_are_new: whether the names that are read, rather than those that are written, are
-            the ones that paths are made of.
-        components: whether there are components inside.
+        keys: {path: new last part of the path}.
+        options: {path: {old value: new value}}.
+        parents_are_new: whether paths consist of the names before the replacement, instead of those
+            after it.
+        components: whether the dictionaries contain components, whose names are part of paths.
+
+    Attributes:
+        renames: old names that were replaced so far.
     """
 
     def __init__(
@@ -98,12 +135,21 @@ class _Translation:
         parents_are_new: bool = False,
         components: bool = True,
     ) -> None:
-        self.found: list[Rename] = []
+        self.renames: list[Rename] = []
         self._keys, self._options = keys, options
         self._parents_are_new, self._components = parents_are_new, components
 
     def mapping(self, values: Mapping[Any, Any], path: Path, location: Path) -> dict[Any, Any]:
-        """Translate a mapping at a path, which stands at a place of the file."""
+        """Translate a dictionary.
+
+        Args:
+            values: dictionary to translate.
+            path: path of the dictionary in terms of `keys` and `options`.
+            location: path of the dictionary in the file, including list indices.
+
+        Returns:
+            A translated copy.
+        """
         return self._translated(values, lambda key: path, location)
 
     def _translated(
@@ -114,7 +160,7 @@ class _Translation:
             here, path = (*location, str(key)), (*parent(key), str(key))
             new = _look_up(self._keys, path)
             if new is not None:
-                self.found.append(Rename(".".join(here), f"renamed to {new!r}"))
+                self.renames.append(Rename(".".join(here), f"renamed to {new!r}"))
                 if new in values:
                     continue
                 path = path if self._parents_are_new else (*path[:-1], new)
@@ -135,20 +181,20 @@ class _Translation:
         return self._option(value, path, location)
 
     def _component(self, entry: Any, path: Path, location: Path) -> Any:
-        """Translate `name`, or {name: .., option: ..}."""
+        """Translate a component: `name`, or {name: .., option: ..}."""
         if not isinstance(entry, dict):
             return self._option(entry, (*path, "name"), location)
-        about = next((key for key in ("kind", "name") if entry.get(key)), "name")
-        name = entry.get(about)
+        key_of_name = next((key for key in ("kind", "name") if entry.get(key)), "name")
+        name = entry.get(key_of_name)
         if not self._parents_are_new:
-            name = _replaced(self._options, (*path, about), name)
+            name = _replaced(self._options, (*path, key_of_name), name)
         inside = (*path, str(name))
         return self._translated(entry, lambda key: path if key in ABOUT else inside, location)
 
     def _option(self, value: Any, path: Path, location: Path) -> Any:
         new = _replaced(self._options, path, value)
         if new is not value:
-            self.found.append(Rename(".".join(location), f"{value!r} was renamed to {new!r}"))
+            self.renames.append(Rename(".".join(location), f"{value!r} was renamed to {new!r}"))
         return new
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong in a configuration besides its types: names, options, tasks, weights."""
+"""Validation of names, options, tasks and loss weights in a configuration."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ SECTION_PACKAGES = {
 """{section: package of its components}."""
 
 AUXILIARY_TASKS = "auxiliary_tasks"
-"""What a decoder that can learn further tasks calls the parameter for them, as the section does."""
+"""Section of the auxiliary tasks, and parameter of the decoders that support them."""
 
 TASK_KEYS = ("name", "kind", "metrics")
-"""Keys of a task that are no options of its class."""
+"""Keys of a task that are not options of its class."""
 
 RESERVED_TASK_NAMES = (SHARED, FUSION, "balancing")
-"""Parameter groups that are no task's."""
+"""Names of parameter groups that belong to no task."""
 
 
 @dataclass(frozen=True)
 class _Resolved:
-    """A component of a configuration.
+    """Component of a configuration after validation.
 
     Attributes:
-        cls: its class, None if there is no such component.
-        options: of the types that the constructor takes, None if one of them is wrong.
-        errors: one line each.
+        cls: class of the component; None if it does not exist.
+        options: options converted to the types of the constructor; None if an option is wrong.
+        errors: error messages, one line each.
     """
 
     cls: type[Any] | None = None
@@ -46,12 +46,15 @@ class _Resolved:
 
 
 def find_errors(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one line for each component, option, task or weight that does not exist.
+    """Find components, options, tasks and loss weights that do not exist.
 
-    Every component is looked up, and its options are validated, once.
+    Every component is looked up and its options are validated only once.
 
     Args:
         values: a configuration, or some of its sections; types may be wrong.
+
+    Yields:
+        One line per error, which starts with the key.
     """
     sections = {
         section: _resolve(section, package, values[section])
@@ -60,8 +63,8 @@ def find_errors(values: Mapping[str, Any]) -> Iterator[str]:
     }
     for resolved in sections.values():
         yield from resolved.errors
-    for where, entry in _iter_entries(values, "trackers"):
-        yield from _resolve(where, "trackers", entry).errors
+    for path, entry in _iter_entries(values, "trackers"):
+        yield from _resolve(path, "trackers", entry).errors
     yield from _protocol_errors(values.get("protocol"))
     backbone = values.get("backbone")
     if isinstance(backbone, dict):
@@ -71,19 +74,19 @@ def find_errors(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _find_auxiliary_errors(values, sections.get("decoder"))
 
 
-def _resolve(where: str, package: str, entry: Mapping[str, Any]) -> _Resolved:
+def _resolve(path: str, package: str, entry: Mapping[str, Any]) -> _Resolved:
     try:
         cls = registry.get_class(package, entry["name"])
     except ConfigError as error:
-        return _Resolved(errors=(f"{where}.name: {error}",))
-    return _validate(where, cls, _drop_key(entry, "name"))
+        return _Resolved(errors=(f"{path}.name: {error}",))
+    return _validate(path, cls, _drop_key(entry, "name"))
 
 
-def _validate(where: str, cls: type[Any], options: Mapping[str, Any]) -> _Resolved:
+def _validate(path: str, cls: type[Any], options: Mapping[str, Any]) -> _Resolved:
     try:
         return _Resolved(cls, registry.parse_options(cls, options))
     except ValidationError as error:
-        lines = registry.format_validation_errors(error, where, registry.make_options_model(cls))
+        lines = registry.format_validation_errors(error, path, registry.make_options_model(cls))
         return _Resolved(cls, errors=tuple(lines))
 
 
@@ -96,27 +99,27 @@ def _protocol_errors(name: Any) -> Iterator[str]:
 
 
 def _task_errors(
-    values: Mapping[str, Any], offered: Mapping[str, dict[str, Any]] | None
+    values: Mapping[str, Any], task_defaults: Mapping[str, dict[str, Any]] | None
 ) -> Iterator[str]:
-    """Tasks that the dataset does not offer, and what is said of tasks elsewhere."""
+    """Yield errors of tasks and of loss weights for tasks."""
     if values.get("tasks") in ([], ()):
-        yield "tasks: name at least one task"
+        yield "tasks: list at least one task"
     task_names: set[str] = set()
-    for where, entry in _iter_task_entries(values):
+    for path, entry in _iter_task_entries(values):
         name = entry["name"]
         if name in task_names:
-            yield f"{where}: {name!r} is named twice"
+            yield f"{path}: {name!r} is listed twice"
         task_names.add(name)
-        yield from _metric_errors(where, entry)
+        yield from _metric_errors(path, entry)
         if not _is_valid_module_name(name):
-            yield f"{where}: {name!r} cannot name a task: take another word of a-z, 0-9, _"
-        if offered is None:
+            yield f"{path}: {name!r} is not a valid task name: use another word of a-z, 0-9, _"
+        if task_defaults is None:
             continue
-        if name in offered:
-            yield from _find_task_option_errors(where, entry, offered[name])
+        if name in task_defaults:
+            yield from _find_task_option_errors(path, entry, task_defaults[name])
         else:
-            hint = suggest(name, offered)
-            yield f"{where}: the dataset offers no {name!r}, {hint}"
+            hint = suggest(name, task_defaults)
+            yield f"{path}: the dataset has no task {name!r}, {hint}"
     if isinstance(values.get("tasks"), list | tuple):
         yield from _find_weight_errors(values.get("balancing"), task_names)
 
@@ -130,13 +133,13 @@ def _find_task_option_errors(
         yield from _resolve(path, "tasks", {"name": kind, **options}).errors
 
 
-def _metric_errors(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
-    """Metrics that are added to a task; whether they fit it is found out when it is built."""
-    if entry.get("metrics") and where.startswith(AUXILIARY_TASKS):
-        yield f"{where}.metrics: auxiliary tasks are not scored; leave metrics out"
+def _metric_errors(path: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield errors of added metrics. Whether a metric fits the task is checked when it is built."""
+    if entry.get("metrics") and path.startswith(AUXILIARY_TASKS):
+        yield f"{path}.metrics: auxiliary tasks are not evaluated; remove metrics"
         return
-    for entry_path, metric in _iter_entries(entry, "metrics"):
-        yield from _resolve(f"{where}.{entry_path}", "metrics", metric).errors
+    for metric_path, metric in _iter_entries(entry, "metrics"):
+        yield from _resolve(f"{path}.{metric_path}", "metrics", metric).errors
 
 
 def _find_weight_errors(balancing: Any, tasks: set[str]) -> Iterator[str]:
@@ -145,40 +148,41 @@ def _find_weight_errors(balancing: Any, tasks: set[str]) -> Iterator[str]:
         for name in weights:
             if name not in tasks:
                 hint = suggest(str(name), tasks)
-                yield f"balancing.weights.{name}: a weight for no task, {hint}"
+                yield f"balancing.weights.{name}: no task {str(name)!r}, {hint}"
 
 
 def _find_auxiliary_errors(values: Mapping[str, Any], decoder: _Resolved | None) -> Iterator[str]:
-    """Only some architectures can learn more tasks than they are asked for."""
+    """Yield an error if the decoder does not support auxiliary tasks."""
     cls = decoder.cls if decoder else None
     if (
         values.get(AUXILIARY_TASKS)
         and cls is not None
         and not registry.has_option(cls, AUXILIARY_TASKS)
     ):
-        able = "use pad_net or mti_net, or leave them out"
-        yield f"{AUXILIARY_TASKS}: decoder {values['decoder']['name']!r} takes none: {able}"
+        fix = "use pad_net or mti_net, or remove them"
+        decoder_name = values["decoder"]["name"]
+        yield f"{AUXILIARY_TASKS}: not supported by decoder {decoder_name!r}: {fix}"
 
 
 def _get_available_tasks(data: _Resolved | None) -> dict[str, dict[str, Any]] | None:
-    """{task: its default options} of the dataset, or None while its own section is wrong."""
+    """Return {task: default options} of the dataset, or None if its section is wrong."""
     if data is None or data.cls is None or data.options is None:
         return None
     try:
-        offered: dict[str, dict[str, Any]] = data.cls.task_defaults(**data.options)
+        task_defaults: dict[str, dict[str, Any]] = data.cls.task_defaults(**data.options)
     except ConfigError:
         return None
-    return offered
+    return task_defaults
 
 
 def _iter_task_entries(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, entry) of every task that has a name, auxiliary ones included."""
+    """Yield (path, entry) of every task that has a name, including auxiliary tasks."""
     for section in ("tasks", AUXILIARY_TASKS):
         yield from _iter_entries(values, section)
 
 
 def _iter_entries(values: Mapping[str, Any], section: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where it stands, entry) of what a section lists."""
+    """Yield (path, entry) of every component in a list."""
     entries = values.get(section)
     for index, raw in enumerate(entries if isinstance(entries, list | tuple) else ()):
         entry = {"name": raw} if isinstance(raw, str) else raw
@@ -187,11 +191,14 @@ def _iter_entries(values: Mapping[str, Any], section: str) -> Iterator[tuple[str
 
 
 def _is_valid_module_name(name: str) -> bool:
-    """Heads and parameter groups bear their task's name, so it must not be one of torch's own."""
+    """Return whether a task name can name a submodule and a parameter group.
+
+    Attributes of `torch.nn.ModuleDict` cannot be names of submodules.
+    """
     from torch.nn import ModuleDict
 
-    taken = name in RESERVED_TASK_NAMES or hasattr(ModuleDict, name) or name == "training"
-    return name.isidentifier() and not taken
+    is_reserved = name in RESERVED_TASK_NAMES or hasattr(ModuleDict, name) or name == "training"
+    return name.isidentifier() and not is_reserved
 
 
 def _has_component_name(entry: Any) -> bool:

@@ -1,7 +1,19 @@
-"""YAML files to one plain mapping: single inheritance by `base:`, then overrides; nothing is run.
+"""Loading of YAML configuration files with inheritance (`base:`) and overrides.
 
-Numbers follow YAML 1.2 (PyYAML alone reads 1e-4 as a string). Every value remembers the file it
-came from, so that an error can say where to look.
+Files contain plain values only; tags that construct Python objects are errors. Numbers follow YAML
+1.2, as PyYAML alone reads 1e-4 as a string. The source of every value is recorded, so that error
+messages can name the file.
+
+Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "base.yaml").write_text("optim: {name: adam, lr: 1e-3}")
+    ...     _ = Path(folder, "run.yaml").write_text("base: base.yaml")
+    ...     config = load_config(Path(folder, "run.yaml"), ["optim.lr=2e-4"])
+    >>> config.values
+    {'optim': {'name': 'adam', 'lr': 0.0002}}
+    >>> config.find_source("optim.lr")
+    'command line'
 """
 
 from __future__ import annotations
@@ -19,21 +31,25 @@ import yaml
 from densemtl.errors import ConfigError
 
 COMMAND_LINE = "command line"
+"""Source of overrides in error messages."""
+
 ROOT = ""
+"""Path of the whole configuration in `Sources`."""
+
 SHARED_KEY_SECTIONS = ("optim", "schedule")
-"""Sections that have the same keys whatever their `name` is, and keep them when it changes."""
+"""Sections whose keys do not depend on `name`, and are therefore kept when the name changes."""
 
 Sources = dict[str, str]
-"""{dotted path: file that set it}; at `ROOT` the file that was asked for."""
+"""{dotted path: file that set the value}; `ROOT` has the file that was loaded."""
 
 
 MAX_VALUES, MAX_DEPTH = 100_000, 50
-"""Of a file, aliases written out: a few lines of them may otherwise stand for billions of values,
-or for a value inside itself."""
+"""Limits on the number of values of a file and on their nesting, after the expansion of aliases. A
+few lines with aliases can otherwise expand to billions of values or to an infinite recursion."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that reads floats as YAML 1.2 does, and refuses bombs and keys given twice."""
+    """SafeLoader with floats of YAML 1.2 that rejects duplicate keys and too many values."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -43,14 +59,14 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise ConfigError(f"line {node.start_mark.line + 1}: {twice[0]!r} is given twice")
+        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if duplicates:
+            raise ConfigError(f"line {node.start_mark.line + 1}: duplicate key {duplicates[0]!r}")
         return super().construct_mapping(node, deep)
 
 
 def _count_values(node: yaml.Node, counts_by_id: dict[int, int], depth: int) -> int:
-    """How many values there are in a node; a node that is met again is not gone through again."""
+    """Count the values in a node; each node is traversed only once."""
     if depth > MAX_DEPTH:
         raise ConfigError(f"line {node.start_mark.line + 1}: more than {MAX_DEPTH} levels deep")
     if id(node) in counts_by_id:
@@ -73,13 +89,25 @@ _StrictLoader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class MergedConfig:
-    """A merged configuration and where each of its values came from."""
+    """Merged configuration with the source of each value.
+
+    Attributes:
+        values: nested dictionaries.
+        sources: {dotted path: file that set the value}.
+    """
 
     values: dict[str, Any]
     sources: Sources = field(default_factory=dict)
 
     def find_source(self, path: str) -> str:
-        """The file that set a path or its nearest ancestor, else the file that was asked for."""
+        """Return the source of a value.
+
+        Args:
+            path: dotted path of the value.
+
+        Returns:
+            The file that set the value or the closest section around it, or else the loaded file.
+        """
         parts = path.split(".")
         for end in range(len(parts), 0, -1):
             source = self.sources.get(".".join(parts[:end]))
@@ -89,70 +117,113 @@ class MergedConfig:
 
 
 def load_config(file: Path, overrides: Sequence[str] = ()) -> MergedConfig:
-    """Read a file, its bases, and `a.b=value` overrides.
+    """Load a configuration file, merge it into its base files, and apply overrides.
+
+    Args:
+        file: YAML file; `base` names a file to inherit from, relative to this file.
+        overrides: changes of values, `key.key=value`.
+
+    Returns:
+        The merged configuration, which is not validated.
 
     Raises:
-        ConfigError: a missing or malformed file, a circle of bases, a malformed override.
+        ConfigError: if a file is missing or malformed, bases form a cycle, or an override is
+            malformed.
     """
     return _merge_overrides(_load_with_bases(file, ()), overrides)
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str], source: str) -> MergedConfig:
-    """A configuration that was saved whole, with `a.b=value` overrides.
+    """Apply overrides to a complete configuration.
+
+    Args:
+        values: nested dictionaries without `base`.
+        overrides: changes of values, `key.key=value`.
+        source: file of the values, for error messages.
+
+    Returns:
+        The merged configuration, which is not validated.
 
     Raises:
-        ConfigError: a malformed override.
+        ConfigError: if an override is malformed.
     """
     return _merge_overrides(_merge(MergedConfig({}), values, source), overrides)
 
 
 def _merge_overrides(base: MergedConfig, overrides: Sequence[str]) -> MergedConfig:
-    """Overrides are merged with each other first, so that their order does not matter."""
-    asked = MergedConfig({})
+    """Merge the overrides with each other first, so that their order does not matter."""
+    merged = MergedConfig({})
     for text in overrides:
-        asked = _merge(asked, parse_override(text), COMMAND_LINE)
-    return _merge(base, asked.values, COMMAND_LINE)
+        merged = _merge(merged, parse_override(text), COMMAND_LINE)
+    return _merge(base, merged.values, COMMAND_LINE)
 
 
 def _load_with_bases(file: Path, descendants: tuple[Path, ...]) -> MergedConfig:
     file = Path(file)
     values = read_yaml(file)
     if file.resolve() in descendants:
-        raise ConfigError(f"{file}: base leads back to itself")
+        raise ConfigError(f"{file}: base: the files inherit from each other in a cycle")
     base = values.pop("base", None)
     if base is None:
         return _merge(MergedConfig({}), values, str(file))
     if not isinstance(base, str):
-        raise ConfigError(f"{file}: base: give the name of one file, not {base!r}")
+        raise ConfigError(f"{file}: base: must be the name of one file, not {base!r}")
     parent = _load_with_bases(file.parent / base, (*descendants, file.resolve()))
     return _merge(parent, values, str(file))
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file that holds one mapping with text keys."""
+    """Read a YAML file that contains one mapping.
+
+    Args:
+        file: YAML file.
+
+    Returns:
+        {key: value}; empty for an empty file.
+
+    Raises:
+        ConfigError: if the file cannot be read, is malformed, no mapping, or too large.
+    """
     return parse_yaml(read_text(file), str(file))
 
 
 def read_text(file: Path) -> str:
-    """A UTF-8 text file.
+    """Read a UTF-8 text file.
+
+    Args:
+        file: text file.
+
+    Returns:
+        The content.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: if the file cannot be read.
     """
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: cannot be read: not a UTF-8 text file") from error
-    except (OSError, ValueError) as error:  # of impossible names, such as those with a null byte
+    except (OSError, ValueError) as error:  # ValueError: invalid name, e.g. with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{file}: cannot be read: {reason}") from error
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """The mapping in a YAML text, which is named by its source in errors.
+    """Parse a YAML text that contains one mapping.
+
+    Args:
+        text: YAML text.
+        source: file of the text, for error messages.
+
+    Returns:
+        {key: value}; empty for an empty text.
 
     Raises:
-        ConfigError: malformed, no mapping, too large, or keys that are no text.
+        ConfigError: if the text is malformed, no mapping, or too large.
+
+    Example:
+        >>> parse_yaml("optim: {lr: 1e-4}", "run.yaml")
+        {'optim': {'lr': 0.0001}}
     """
     try:
         values = _parse_yaml_value(text)
@@ -161,12 +232,26 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must hold keys and values, not a {type(values).__name__}")
+        raise ConfigError(f"{source}: must contain keys and values, not a {type(values).__name__}")
     return values
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """`optim.lr=2e-5` -> {"optim": {"lr": 2e-5}}; the value is YAML."""
+    """Parse an override.
+
+    Args:
+        text: `key.key=value`; the value is YAML.
+
+    Returns:
+        Nested dictionaries with a single value.
+
+    Raises:
+        ConfigError: if the override is malformed.
+
+    Example:
+        >>> parse_override("optim.lr=2e-5")
+        {'optim': {'lr': 2e-05}}
+    """
     path, sign, value = text.partition("=")
     parts = path.strip().split(".")
     if not sign or not all(parts):
@@ -185,7 +270,7 @@ def _parse_yaml_value(text: str) -> Any:
         return yaml.load(text, Loader=_StrictLoader)
     except ConfigError:
         raise
-    except Exception as error:  # PyYAML's constructors let through whatever Python raises
+    except Exception as error:  # constructors of PyYAML may raise any exception
         reason = shorten(str(error) or type(error).__name__, 300)
         raise ConfigError(f"not valid YAML: {reason}") from error
 
@@ -220,6 +305,6 @@ def _merge_into(
 
 
 def _is_component_change(path: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """A component under a new name starts afresh: the old one's options are not its own."""
-    named = path not in SHARED_KEY_SECTIONS and "name" in old and "name" in new
-    return named and new["name"] != old["name"]
+    """Return whether a component is replaced by another one, whose options differ."""
+    has_names = path not in SHARED_KEY_SECTIONS and "name" in old and "name" in new
+    return has_names and new["name"] != old["name"]

@@ -1,4 +1,4 @@
-"""Limits stand in annotations: every number has some, and what is beyond them is told at load."""
+"""Limits of numbers: all numeric options have limits, which are checked when loading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.helpers.experiments import make_tiny_experiment
 
 PACKAGES = ("tasks", "data.datasets", "heads", "decoders", "balancing", "trackers", "metrics")
 FREE = {"vis_min", "vis_max"}
-"""Numbers that may be anything finite."""
+"""Options that accept any finite number."""
 
 CLASSES = [
     Backbone,
@@ -37,7 +37,7 @@ NARROW = (
 
 
 def without_limits(annotation: Any) -> Iterator[type]:
-    """The number types in an annotation that nothing limits."""
+    """Yield the number types in an annotation that have no limits."""
     if get_origin(annotation) is Annotated:
         kind, *limits = get_args(annotation)
         if not any(isinstance(each, FieldInfo) and each.metadata for each in limits):
@@ -51,7 +51,7 @@ def without_limits(annotation: Any) -> Iterator[type]:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_every_number_among_the_options_has_limits(cls: type[Any]) -> None:
+def test_all_numeric_options_have_limits(cls: type[Any]) -> None:
     hints = {
         name: hint
         for definer in registry.option_classes(cls)
@@ -62,7 +62,7 @@ def test_every_number_among_the_options_has_limits(cls: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("override", NARROW)
-def test_the_narrowest_networks_run(override: str) -> None:
+def test_models_of_minimum_width_run(override: str) -> None:
     flat = "backbone={name: test_vit, pretrained: false}"
     experiment = make_tiny_experiment(override, flat)
     model = build_model(experiment, build_tasks(experiment)).eval()
@@ -74,7 +74,7 @@ def test_the_narrowest_networks_run(override: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("head.width=-5", "head.width: Input should be greater than or equal to 1, not -5"),
         ("head.width=99999999", "head.width: Input should be less than or equal to 16384"),
@@ -106,14 +106,14 @@ def test_the_narrowest_networks_run(override: str) -> None:
         ("optim.weight_decay=1e300", "optim.weight_decay: Input should be less than or equal to"),
         (
             "augment.scale_range=[2, 1]",
-            "augment.scale_range: give the smaller one first, not [2, 1]",
+            "augment.scale_range: give the smaller value first, not [2, 1]",
         ),
         ("seed=99999999999999999999", "seed: Input should be less than 9223372036854775808"),
         ("loader.batch_size=99999999999", "loader.batch_size: Input should be less than or equal"),
     ],
 )
-def test_what_is_beyond_them_is_one_line_at_load(override: str, told: str) -> None:
+def test_value_out_of_limits_is_one_line_error(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_tiny_experiment(override)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"command line: {told}")
+    assert line.startswith(f"command line: {message}")

@@ -1,4 +1,4 @@
-"""The whole configuration: every error at once, each with its file, its path and a way out."""
+"""Experiment configuration: loading, overrides, error messages and configuration hashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from densemtl.errors import ConfigError
 
 
 class Rooms:
-    """A dataset that offers three tasks, one of them of the user's own kind."""
+    """Dataset with three tasks, one of which has a custom name and a kind."""
 
     def __init__(self, split: str, tasks: list[str], *, root: str = "/data", size: int = 8) -> None:
         self.split, self.tasks, self.root, self.size = split, tasks, root, size
@@ -29,14 +29,14 @@ class Rooms:
 
 
 class Joint:
-    """A decoder with options of its own."""
+    """Decoder with one option."""
 
     def __init__(self, make_backbone: Any, make_head: Any, tasks: Any, *, width: int = 8) -> None:
         self.width = width
 
 
 class Thin:
-    """A head with one option that must be given."""
+    """Head with one required option."""
 
     def __init__(self, features: Any, channels: int, *, depth: int) -> None:
         self.depth = depth
@@ -74,7 +74,7 @@ def errors(file: Path, *overrides: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_a_good_file(write):
+def test_valid_file_is_loaded(write):
     experiment = load_experiment(write(GOOD))
     assert experiment.list_task_names() == ["semseg", "depth"]
     assert experiment.tasks[1].options == {"loss": "berhu"}
@@ -85,7 +85,7 @@ def test_a_good_file(write):
         experiment.seed = 3
 
 
-def test_overrides(write):
+def test_overrides_change_values(write):
     experiment = load_experiment(
         write(GOOD), ["optim.lr=2e-5", "tasks=[height]", "input.size=[4, 6]", "decoder.width=3"]
     )
@@ -110,11 +110,11 @@ def test_overrides(write):
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
         ("protocol=moderm", "protocol: no 'moderm' in protocols: did you mean 'modern'?"),
         ("tasks=semseg", "tasks: Input should be a valid tuple, not 'semseg'"),
-        ("tasks=[]", "tasks: name at least one task"),
-        ("tasks=[depth, depth]", "tasks.1: 'depth' is named twice"),
+        ("tasks=[]", "tasks: list at least one task"),
+        ("tasks=[depth, depth]", "tasks.1: 'depth' is listed twice"),
         ("tasks=[depth, {loss: l1}]", "tasks.1.name: must be given"),
-        ("tasks=[dept]", "tasks.0: the dataset offers no 'dept', did you mean 'depth'?"),
-        ("tasks=[normals]", "tasks.0: the dataset offers no 'normals', choose from depth, height"),
+        ("tasks=[dept]", "tasks.0: the dataset has no task 'dept', did you mean 'depth'?"),
+        ("tasks=[normals]", "tasks.0: the dataset has no task 'normals', choose from depth, hei"),
         ("tasks=[{name: depth, los: l1}]", "tasks.0.los: unknown key, did you mean 'loss'?"),
         ("tasks=[{name: depth, loss: l3}]", "tasks.0.loss: Input should be 'l1', 'log_l1'"),
         ("tasks=[{name: depth, kind: regresion}]", "tasks.0.name: no 'regresion' in tasks: did"),
@@ -123,7 +123,7 @@ def test_overrides(write):
         ("balancing.name=fixd", "balancing.name: no 'fixd' in balancing: did you mean 'fixed'?"),
         (
             "balancing={name: fixed, weights: {depht: 2}}",
-            "balancing.weights.depht: a weight for no task, did you mean 'depth'?",
+            "balancing.weights.depht: no task 'depht', did you mean 'depth'?",
         ),
         (
             "balancing={name: fixed, weights: {depth: x}}",
@@ -141,25 +141,27 @@ def test_overrides(write):
         ("data=null", "data: give keys and values"),
     ],
 )
-def test_each_fault_is_one_line_with_its_source_path_and_a_way_out(write, override, line):
-    told = errors(write(GOOD), override)
-    assert len(told) == 1
-    assert told[0].startswith(f"command line: {line}")
+def test_error_is_one_line_with_source_key_and_fix(write, override, line):
+    messages = errors(write(GOOD), override)
+    assert len(messages) == 1
+    assert messages[0].startswith(f"command line: {line}")
 
 
-def test_baselines_of_a_wrong_type(write):
+def test_baselines_of_wrong_type_are_one_error(write):
     for wrong in ("later", "false", "{depth: 3}", "[1]"):
-        (told,) = errors(write(GOOD), f"baselines={wrong}")
-        assert told.startswith("command line: baselines: give auto, none, or {task: its run's fol")
-    (told,) = errors(write(GOOD), "init_from=3")
-    assert (
-        told == "command line: init_from: give baselines, none, or {task: its run's folder}, not 3"
+        (message,) = errors(write(GOOD), f"baselines={wrong}")
+        assert message.startswith(
+            "command line: baselines: must be auto, none or {task: run folder}, not "
+        )
+    (message,) = errors(write(GOOD), "init_from=3")
+    assert message == (
+        "command line: init_from: must be baselines, none or {task: run folder}, not 3"
     )
     folders = load_experiment(write(GOOD), ["baselines={depth: runs/a}"]).baselines
     assert folders == {"depth": Path("runs/a")}
 
 
-def test_all_errors_at_once_each_with_its_file(write):
+def test_all_errors_are_reported_with_their_files(write):
     base = write(GOOD.replace("width: 16", "wid: 16").replace("1e-4", "0"), "base.yaml")
     child = write("base: base.yaml\ntasks: [semseg, edge]\nsede: 3\ndata: {root: 7}\n")
     assert set(errors(child, "train.epochs=many")) == {
@@ -172,7 +174,7 @@ def test_all_errors_at_once_each_with_its_file(write):
     }
 
 
-def test_what_is_missing_is_told_of_the_file_that_was_asked_for(write):
+def test_missing_sections_are_reported_for_the_loaded_file(write):
     write("seed: 1", "base.yaml")
     child = write("base: base.yaml\ntasks: [depth]\n")
     assert sorted(errors(child, "train.epochs=3")) == [
@@ -180,7 +182,7 @@ def test_what_is_missing_is_told_of_the_file_that_was_asked_for(write):
     ]
 
 
-def test_a_component_of_another_name_keeps_no_options(write):
+def test_replaced_component_inherits_no_options(write):
     write(GOOD, "base.yaml")
     child = write('base: base.yaml\nhead: {name: linear}\ndecoder: {name: "toybox:Joint"}\n')
     experiment = load_experiment(child)
@@ -188,10 +190,10 @@ def test_a_component_of_another_name_keeps_no_options(write):
     assert experiment.decoder.options == {"width": 16}
 
 
-def test_a_key_that_is_no_text(write):
-    told = errors(write(GOOD + "3: 4\n"))
-    assert len(told) == 1
-    assert "3" in told[0]
+def test_integer_key_is_one_error(write):
+    messages = errors(write(GOOD + "3: 4\n"))
+    assert len(messages) == 1
+    assert "3" in messages[0]
 
 
 @pytest.mark.parametrize(
@@ -208,15 +210,15 @@ def test_a_key_that_is_no_text(write):
         ],
     ],
 )
-def test_the_resolved_configuration_reads_back_equal(write, overrides):
+def test_resolved_yaml_loads_equal_experiment(write, overrides):
     experiment = load_experiment(write(GOOD), overrides)
     again = load_experiment(write(experiment.to_yaml(), "resolved.yaml"))
     assert again == experiment
     assert again.to_yaml() == experiment.to_yaml()
 
 
-def test_fingerprints_ignore_what_changes_no_number(write):
-    prints = {
+def test_config_hash_ignores_keys_without_effect_on_results(write):
+    hashes = {
         load_experiment(write(GOOD), overrides).compute_config_hash()
         for overrides in (
             [],
@@ -225,12 +227,12 @@ def test_fingerprints_ignore_what_changes_no_number(write):
             ["train.num_vis_images=2"],
         )
     }
-    assert len(prints) == 1
+    assert len(hashes) == 1
     for override in ("seed=1", "optim.lr=1e-3", "data.size=5", "tasks=[depth]", "head.depth=3"):
-        assert load_experiment(write(GOOD), [override]).compute_config_hash() not in prints
+        assert load_experiment(write(GOOD), [override]).compute_config_hash() not in hashes
 
 
-def test_the_single_task_reference_shares_nothing_else(write):
+def test_to_single_task_keeps_all_other_settings(write):
     experiment = load_experiment(
         write(GOOD), ["optim.lr_scale={shared: 0.1, depth: 10, semseg: 2}", "seed=4"]
     )
@@ -245,11 +247,11 @@ def test_the_single_task_reference_shares_nothing_else(write):
 
 
 @pytest.mark.parametrize("name", ["shared", "fusion", "balancing", "a.b", "keys", "training", "2d"])
-def test_a_name_that_no_module_can_bear(write, monkeypatch, name):
+def test_reserved_task_name_is_an_error(write, monkeypatch, name):
     monkeypatch.setattr(
         Rooms, "task_defaults", classmethod(lambda cls, **options: {name: {"kind": "depth"}})
     )
     file = write(GOOD.replace("[semseg, {name: depth, loss: berhu}]", f"['{name}']"))
     assert errors(file) == [
-        f"{file}: tasks.0: {name!r} cannot name a task: take another word of a-z, 0-9, _"
+        f"{file}: tasks.0: {name!r} is not a valid task name: use another word of a-z, 0-9, _"
     ]

@@ -1,4 +1,4 @@
-"""The JSON schema for editors: it accepts what loads and refuses what does not."""
+"""JSON schema: accepts valid configurations, rejects invalid ones, describes all keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(tmp_path):
 
 
 def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
-    """Whether a value fits a JSON schema, by the keywords that pydantic writes."""
+    """Return whether a value matches a JSON schema, for the keywords that pydantic uses."""
     if "$ref" in schema:
         target = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
         return accepts(target, value, root)
@@ -93,10 +93,10 @@ def schema() -> dict[str, Any]:
     return make_json_schema()
 
 
-def test_the_schema_accepts_what_loads(schema, write):
+def test_schema_accepts_valid_configurations(schema, write):
     resolved = load_experiment(write(BUILT_IN)).to_yaml()
-    own = BUILT_IN.replace("{name: hard_sharing}", '{name: "mine.parts:Decoder", any: 3}')
-    for text in (BUILT_IN, resolved, own, "base: b.yaml\ndecoder: {}\nhead: {width: 3}"):
+    custom = BUILT_IN.replace("{name: hard_sharing}", '{name: "mine.parts:Decoder", any: 3}')
+    for text in (BUILT_IN, resolved, custom, "base: b.yaml\ndecoder: {}\nhead: {width: 3}"):
         assert accepts(schema, yaml.safe_load(text), schema)
 
 
@@ -118,14 +118,14 @@ def test_the_schema_accepts_what_loads(schema, write):
         {"trackers": "wandb"},
     ],
 )
-def test_the_schema_refuses_what_does_not_load(schema, write, change):
+def test_schema_rejects_invalid_configurations(schema, write, change):
     values = yaml.safe_load(BUILT_IN) | change
     assert not accepts(schema, values, schema)
     with pytest.raises(ConfigError):
         load_experiment(write(yaml.safe_dump(values)))
 
 
-def test_the_schema_asks_for_all_sections_of_a_file_without_base(schema):
+def test_schema_requires_all_sections_without_base(schema):
     values = yaml.safe_load(BUILT_IN)
     for section in ("tasks", "data", "backbone", "decoder", "head"):
         rest = {key: value for key, value in values.items() if key != section}
@@ -133,7 +133,7 @@ def test_the_schema_asks_for_all_sections_of_a_file_without_base(schema):
         assert accepts(schema, rest | {"base": "b.yaml"}, schema)
 
 
-def test_the_schema_names_every_component(schema):
+def test_schema_contains_every_component(schema):
     for section, package in validation.SECTION_PACKAGES.items():
         variants = schema["properties"][section]["anyOf"]
         named = {variant["properties"]["name"].get("const") for variant in variants}
@@ -144,7 +144,7 @@ def test_the_schema_names_every_component(schema):
     assert set(schema["properties"]) == {*ExperimentConfig.model_fields, "base"}
 
 
-def test_the_schema_describes_every_setting(schema):
+def test_schema_describes_every_key(schema):
     sections = [each for name, each in schema["$defs"].items() if name.endswith("Config")]
     described = [
         value.get("description") for each in sections for value in each["properties"].values()

@@ -1,4 +1,4 @@
-"""Configurations of random content: an experiment, or lines that say where and what."""
+"""Random configurations: each one loads as an experiment or gives clear error messages."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=50)
 @given(random_configs.texts(), random_configs.overrides)
-def test_any_file_and_any_overrides(file: Path, text: str, overrides: list[str]) -> None:
-    found = random_configs.load_outcome(file, text, overrides)
-    if isinstance(found, ExperimentConfig):
-        assert random_configs.is_saved_unchanged(found, file)
+def test_random_file_and_overrides_load_or_give_clear_errors(
+    file: Path, text: str, overrides: list[str]
+) -> None:
+    outcome = random_configs.load_outcome(file, text, overrides)
+    if isinstance(outcome, ExperimentConfig):
+        assert random_configs.is_saved_unchanged(outcome, file)
     else:
-        assert random_configs.is_clear_error(found, file)
+        assert random_configs.is_clear_error(outcome, file)

@@ -1,7 +1,7 @@
-"""Old names: users are told the new ones, and whatever older versions saved still loads.
+"""Renamed keys: error messages for users, and loading of files that older versions saved.
 
-The tables are filled with examples here: `gather` for `accumulate`, `thick` for `width` of the head
-`fpn`, and so on.
+The tables of renamed keys are replaced by examples, such as the old key `gather` for
+`grad_accum_steps` and `thick` for the `width` of the head `fpn`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def replace_tables(monkeypatch: pytest.MonkeyPatch, tables: dict[str, dict[str, Any]]) -> None:
-    """Put other entries into the tables, in place: some modules import a table by name."""
+    """Replace the entries of tables in place, as some modules import a table by name."""
     for name, entries in tables.items():
         table = getattr(renamed_keys, name)
         for key in list(table):
@@ -78,7 +78,7 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def old_config(**changes: object) -> dict[str, object]:
-    """The tiny experiment as it was written before."""
+    """Return the tiny experiment with old names."""
     train = {**TINY_CONFIG["train"], "gather": 2, "amp": "off"}
     return {
         **TINY_CONFIG,
@@ -89,7 +89,7 @@ def old_config(**changes: object) -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("examples")
-def test_users_are_told_the_new_names_with_all_other_errors(tmp_path: Path) -> None:
+def test_old_names_are_reported_with_new_names_and_other_errors(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     task = {"name": "edge", "farthest": 0.1, "metrics": [{"name": "boundary", "distance": 0.2}]}
     file.write_text(yaml.safe_dump(old_config(tasks=["segmentation", task], random=3, sede=4)))
@@ -110,7 +110,7 @@ def test_users_are_told_the_new_names_with_all_other_errors(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("examples")
-def test_python_is_told_too() -> None:
+def test_create_model_reports_new_name() -> None:
     with pytest.raises(ConfigError, match=r"^head\.thick: renamed to 'width'$"):
         create_model(
             "hard_sharing",
@@ -129,7 +129,7 @@ def test_saved_configurations_are_translated() -> None:
 
 
 @pytest.mark.usefixtures("examples")
-def test_paths_may_be_deep_and_lists_of_kinds() -> None:
+def test_nested_and_task_paths_are_translated() -> None:
     values = {
         "data": {
             "name": "folder",
@@ -138,7 +138,7 @@ def test_paths_may_be_deep_and_lists_of_kinds() -> None:
         "auxiliary_tasks": [{"name": "rim", "kind": "border", "farthest": 0.1}],
         "train": {"amp": False, "gather": 2, "grad_accum_steps": 3},
     }
-    translated, found = translate_config(values)
+    translated, renames = translate_config(values)
     assert translated == {
         "data": {
             "name": "folder",
@@ -147,7 +147,7 @@ def test_paths_may_be_deep_and_lists_of_kinds() -> None:
         "auxiliary_tasks": [{"name": "rim", "kind": "edge", "max_distance": 0.1}],
         "train": {"amp": "none", "grad_accum_steps": 3},
     }
-    assert [old.path for old in found] == [
+    assert [rename.path for rename in renames] == [
         *("data.labels.semseg.start", "auxiliary_tasks.0.kind", "auxiliary_tasks.0.farthest"),
         *("train.amp", "train.gather"),
     ]
@@ -155,13 +155,13 @@ def test_paths_may_be_deep_and_lists_of_kinds() -> None:
 
 
 @pytest.mark.usefixtures("examples")
-def test_restoring_undoes_translating() -> None:
+def test_restore_config_inverts_translate_config() -> None:
     old = old_config(random=3, tasks=["segmentation", {"name": "edge", "farthest": 0.1}])
     del old["train"]["amp"]
     assert restore_config(translate_config(old)[0]) == old
 
 
-def test_fingerprints_are_those_before_the_renaming(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renaming_does_not_change_config_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     replace_tables(monkeypatch, {"RENAMED_KEYS": {}, "RENAMED_VALUES": {}})
     now = make_tiny_experiment().compute_config_hash()
     replace_tables(monkeypatch, {"RENAMED_KEYS": EXAMPLES["RENAMED_KEYS"]})
@@ -177,7 +177,7 @@ def test_fingerprints_are_those_before_the_renaming(monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_nothing_is_translated_that_was_not_renamed() -> None:
+def test_other_names_are_not_translated() -> None:
     values = make_tiny_experiment(
         "tasks=[semseg, {name: edge, metrics: [calibration_error]}]"
     ).model_dump(mode="json")
@@ -188,7 +188,7 @@ def test_nothing_is_translated_that_was_not_renamed() -> None:
 
 
 def age(folder: Path) -> None:
-    """Rewrite a run's files as the older version of the examples would have written them."""
+    """Rewrite the files of a run with the old names of the examples."""
 
     def old(text: str) -> str:
         return text.replace("grad_accum_steps:", "gather:").replace("  width:", "  thick:")
@@ -216,7 +216,7 @@ def age(folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results))
 
 
-def test_an_old_run_loads_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_run_is_loaded_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = make_tiny_experiment("train.ema_decay=0.9")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train_experiment(experiment, whole, "cpu")
@@ -235,12 +235,12 @@ def test_an_old_run_loads_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_old_weights_are_published_with_their_results(
+def test_old_weights_are_published_with_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results name weights by a hash, which was made of the old names."""
+    """Results identify weights by a hash, which is computed from old names."""
     train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path / "run", "cpu")
-    table = {"decoder.heads.": "decoder.ends."}  # what is of today in the file is old
+    table = {"decoder.heads.": "decoder.ends."}  # the names in the file become old names
     monkeypatch.setitem(renamed_keys.RENAMED_PARAMETERS, "hard_sharing", table)
     tensors = load_weights(tmp_path / "run" / "best.safetensors").tensors
     assert any(name.startswith("decoder.ends.") for name in tensors)

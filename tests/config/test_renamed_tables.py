@@ -1,4 +1,4 @@
-"""The tables of renamed names: each entry leads somewhere, and old files load with old hashes."""
+"""Tables of renamed names: new names exist, and old files load with unchanged hashes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ OLD_CONFIGS = {
     "a2e4ff0086b3": OLD_PASCAL,
     "e778d2f0f5d2": OLD_SHARDS,
 }
-"""{hash that the version of these names computed: configuration}."""
+"""{hash computed by the version with these names: configuration}."""
 
 OLD_RESULTS = {
     "format": 1,
@@ -128,7 +128,7 @@ OLD_RESULTS = {
 
 
 @pytest.mark.parametrize(("config_hash", "text"), OLD_CONFIGS.items())
-def test_a_configuration_saved_with_old_names_has_its_old_hash(config_hash: str, text: str) -> None:
+def test_old_configuration_keeps_its_hash(config_hash: str, text: str) -> None:
     experiment = parse_saved_experiment(text, Path("old.yaml"))
     assert experiment.compute_config_hash() == config_hash
     again = parse_saved_experiment(experiment.to_yaml(), Path("new.yaml"))
@@ -137,25 +137,29 @@ def test_a_configuration_saved_with_old_names_has_its_old_hash(config_hash: str,
 
 
 @pytest.mark.parametrize("text", [OLD_NYUD, OLD_FOLDER, OLD_PASCAL])
-def test_saved_options_are_those_of_today(text: str) -> None:
+def test_old_options_are_translated(text: str) -> None:
     experiment = load_saved(text, Path("old.yaml"))
     assert experiment == parse_saved_experiment(text, Path("old.yaml"))
     assert translate_config(experiment.model_dump(mode="json"))[1] == []
 
 
 @pytest.mark.parametrize("text", OLD_CONFIGS.values())
-def test_restoring_undoes_translating(text: str) -> None:
+def test_restore_config_inverts_translate_config(text: str) -> None:
     old = yaml.safe_load(text)
-    translated, found = translate_config(old)
-    assert found
+    translated, renames = translate_config(old)
+    assert renames
     assert restore_config(translated) == old
 
 
-def test_the_old_configurations_have_every_old_name() -> None:
-    found = [
-        old for text in OLD_CONFIGS.values() for old in translate_config(yaml.safe_load(text))[1]
+def test_old_configurations_contain_every_old_key() -> None:
+    renames = [
+        rename
+        for text in OLD_CONFIGS.values()
+        for rename in translate_config(yaml.safe_load(text))[1]
     ]
-    keys = {old.path.rpartition(".")[2] for old in found if old.message.startswith("renamed")}
+    keys = {
+        rename.path.rpartition(".")[2] for rename in renames if rename.message.startswith("renamed")
+    }
     assert keys == {path.rpartition(".")[2] for path in RENAMED_KEYS}
 
 
@@ -180,7 +184,7 @@ OVERRIDES = [
     ("trackers=[{name: mlflow, uri: x}]", "trackers.0.uri: renamed to 'tracking_uri'"),
 ]
 
-TODAY = """
+NEW_CONFIG = """
 tasks: [semseg]
 data: {name: nyud, root: /data}
 backbone: {name: resnet18, pretrained: false}
@@ -190,41 +194,41 @@ head: {name: linear}
 
 
 @pytest.mark.parametrize(("override", "line"), OVERRIDES)
-def test_an_old_name_of_a_user_is_one_line_with_the_new_name(
-    tmp_path: Path, override: str, line: str
-) -> None:
+def test_old_name_is_one_line_error_with_new_name(tmp_path: Path, override: str, line: str) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(TODAY)
+    file.write_text(NEW_CONFIG)
     with pytest.raises(ConfigError) as on_command_line:
         load_experiment(file, [override])
-    told = str(on_command_line.value).splitlines()
-    assert told[0] == f"command line: {line}"
+    lines = str(on_command_line.value).splitlines()
+    assert lines[0] == f"command line: {line}"
     path, _, value = override.partition("=")
     section, _, key = path.partition(".")
     changed = yaml.safe_load(value)
     file.write_text(
-        yaml.safe_dump(yaml.safe_load(TODAY) | {section: {key: changed} if key else changed})
+        yaml.safe_dump(yaml.safe_load(NEW_CONFIG) | {section: {key: changed} if key else changed})
     )
     with pytest.raises(ConfigError) as in_file:
         load_experiment(file)
     assert str(in_file.value).splitlines() == [
-        text.replace("command line", str(file), 1) for text in told
+        text.replace("command line", str(file), 1) for text in lines
     ]
-    assert len(told) == 1
+    assert len(lines) == 1
 
 
-def test_a_task_may_be_called_as_an_old_kind(tmp_path: Path) -> None:
+def test_task_named_like_an_old_kind_is_not_translated(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     labels = {"classes": {"files": "x", "kind": "semseg", "class_names": ["a", "b"]}}
     data = {"name": "folder", "root": "/data", "images": "images", "labels": labels}
-    file.write_text(yaml.safe_dump(yaml.safe_load(TODAY) | {"tasks": ["classes"], "data": data}))
+    file.write_text(
+        yaml.safe_dump(yaml.safe_load(NEW_CONFIG) | {"tasks": ["classes"], "data": data})
+    )
     experiment = load_experiment(file)
     assert experiment.list_task_names() == ["classes"]
     assert load_saved(experiment.to_yaml(), file) == experiment
 
 
 def find_models(path: tuple[str, ...]) -> list[type[BaseModel]]:
-    """The models of what may hold a key at a path: of several kinds where the path has `*`."""
+    """Return the models of the sections at a path; several if the path contains `*`."""
     section, *names = path
     if names[-1:] == ["options"] or (section == "tasks" and names == ["*"]):
         return [registry.make_options_model(registry.get_class("tasks", kind)) for kind in KINDS]
@@ -243,7 +247,7 @@ KINDS = registry.list_names("tasks")
 
 
 @pytest.mark.parametrize(("path", "new"), RENAMED_KEYS.items())
-def test_each_new_key_exists_and_no_old_one_does(path: str, new: str) -> None:
+def test_new_keys_exist_and_old_keys_do_not(path: str, new: str) -> None:
     *parents, old = path.split(".")
     models = find_models(tuple(parents))
     assert any(new in model.model_fields for model in models)
@@ -251,7 +255,7 @@ def test_each_new_key_exists_and_no_old_one_does(path: str, new: str) -> None:
 
 
 def list_literals(annotation: Any) -> set[Any]:
-    """All values of the literal types in an annotation."""
+    """Return all values of the literal types in an annotation."""
     inside = get_args(annotation)
     return {
         value for each in inside for value in (list_literals(each) if get_args(each) else {each})
@@ -259,7 +263,7 @@ def list_literals(annotation: Any) -> set[Any]:
 
 
 @pytest.mark.parametrize(("path", "renamed"), RENAMED_VALUES.items())
-def test_each_new_value_exists_and_no_old_one_does(path: str, renamed: dict[Any, Any]) -> None:
+def test_new_values_exist_and_old_values_do_not(path: str, renamed: dict[Any, Any]) -> None:
     *parents, key = path.split(".")
     packages = {**SECTION_PACKAGES, "metrics": "metrics", "tasks": "tasks"}
     if key == "kind" or (key == "name" and len(parents) == 1):
@@ -284,7 +288,7 @@ def test_each_new_value_exists_and_no_old_one_does(path: str, renamed: dict[Any,
 
 
 @pytest.mark.parametrize("decoder", RENAMED_PARAMETERS)
-def test_each_new_prefix_is_one_of_the_decoder(decoder: str) -> None:
+def test_new_prefixes_exist_and_old_prefixes_do_not(decoder: str) -> None:
     model = create_model(decoder, backbone="test_resnet", tasks=["depth", "edge"], head="linear")
     tensors = model.state_dict()
     for old, new in RENAMED_PARAMETERS[decoder].items():
@@ -295,7 +299,7 @@ def test_each_new_prefix_is_one_of_the_decoder(decoder: str) -> None:
     assert list(translate_parameters(restored, decoder)) == list(tensors)
 
 
-def test_old_results_load(tmp_path: Path) -> None:
+def test_old_results_are_loaded(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(OLD_RESULTS))
     results = load_results(tmp_path)
     depth = results.tasks["depth"]
@@ -306,7 +310,7 @@ def test_old_results_load(tmp_path: Path) -> None:
     assert load_results(tmp_path) == results
 
 
-def test_each_new_field_exists() -> None:
+def test_new_fields_exist() -> None:
     fields = translate_fields(OLD_RESULTS, RENAMED_RESULT_FIELDS)
     assert len(RENAMED_RESULT_FIELDS) == 5
     assert (

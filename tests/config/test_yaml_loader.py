@@ -1,4 +1,4 @@
-"""From YAML files, their bases and overrides to one mapping that knows where it came from."""
+"""Loading of YAML files: inheritance, overrides, sources of values and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from densemtl.errors import ConfigError
 BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 30)
 )
-"""Thirty lines that stand for 10^30 values."""
+"""Thirty lines whose aliases expand to 10^30 values."""
 
 
 @pytest.fixture
@@ -51,25 +51,25 @@ def write(tmp_path):
         ("", None),
     ],
 )
-def test_values_are_read_as_yaml_1_2_does(text, value):
-    found = parse_override(f"a.b={text}")["a"]["b"]
-    assert found == value
-    assert type(found) is type(value)
+def test_numbers_are_parsed_as_in_yaml_1_2(text, value):
+    parsed = parse_override(f"a.b={text}")["a"]["b"]
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
-def test_overrides():
+def test_parse_override_returns_nested_dictionary():
     assert parse_override("optim.lr=2e-5") == {"optim": {"lr": 2e-5}}
     assert parse_override("tasks=[semseg, depth]") == {"tasks": ["semseg", "depth"]}
     assert parse_override("data.root=/a=b") == {"data": {"root": "/a=b"}}
 
 
 @pytest.mark.parametrize("text", ["optim.lr", "=3", "a..b=3", ".a=1", "a=[1", "a={b: 1, b: 2}"])
-def test_malformed_overrides_are_told(text):
+def test_malformed_override_is_config_error(text):
     with pytest.raises(ConfigError, match=f"^{COMMAND_LINE}: "):
         parse_override(text)
 
 
-def test_a_child_wins_over_its_bases_and_overrides_over_all(write):
+def test_precedence_of_overrides_file_and_bases(write):
     write("common/root.yaml", "seed: 1\noptim: {lr: 1e-2, momentum: 0.5}\ntasks: [a, b]")
     write("base.yaml", "base: common/root.yaml\noptim: {lr: 1e-3}\ninput: {size: [2, 3]}")
     child = write("child.yaml", "base: base.yaml\ntasks: [c]\noptim: {weight_decay: 0}")
@@ -83,7 +83,7 @@ def test_a_child_wins_over_its_bases_and_overrides_over_all(write):
     }
 
 
-def test_every_value_remembers_its_file(write):
+def test_find_source_returns_file_of_value(write):
     base = write("base.yaml", "seed: 1\noptim: {lr: 1, momentum: 0.5}\nhead: {name: x, width: 3}")
     child = write("child.yaml", "base: base.yaml\noptim: {lr: 2}\nhead: {name: y}")
     document = load_config(child, ["train.epochs=3"])
@@ -103,7 +103,7 @@ def test_every_value_remembers_its_file(write):
     assert document.find_source("never.set") == str(child)
 
 
-def test_a_component_of_another_name_starts_afresh(write):
+def test_component_with_another_name_drops_inherited_options(write):
     write("base.yaml", "head: {name: deeplabv3, width: 256}\ndata: {name: nyud, root: /x}")
     child = write("child.yaml", "base: base.yaml\nhead: {name: linear}\ndata: {name: nyud}")
     assert load_config(child).values == {
@@ -114,13 +114,13 @@ def test_a_component_of_another_name_starts_afresh(write):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_order_of_overrides_does_not_matter(write, order):
+def test_order_of_overrides_does_not_matter(write, order):
     file = write("a.yaml", "head: {name: deeplabv3, width: 256, atrous_rates: [1]}")
     overrides = ["head.name=fpn", "head.width=8"][::order]
     assert load_config(file, overrides).values["head"] == {"name": "fpn", "width": 8}
 
 
-def test_bases_are_found_beside_the_file_that_names_them(write, monkeypatch, tmp_path):
+def test_base_is_relative_to_the_file(write, monkeypatch, tmp_path):
     write("deep/root.yaml", "seed: 5")
     write("deep/base.yaml", "base: root.yaml")
     write("top/child.yaml", "base: ../deep/base.yaml")
@@ -131,16 +131,16 @@ def test_bases_are_found_beside_the_file_that_names_them(write, monkeypatch, tmp
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.yaml": "base: a.yaml"}, "a.yaml: base leads back to itself"),
+        ({"a.yaml": "base: a.yaml"}, "a.yaml: base: the files inherit from each other in a cycle"),
         (
             {"a.yaml": "base: b.yaml", "b.yaml": "base: c.yaml", "c.yaml": "base: b.yaml"},
-            "b.yaml: base leads back to itself",
+            "b.yaml: base: the files inherit from each other in a cycle",
         ),
-        ({"a.yaml": "base: [b.yaml, c.yaml]"}, "a.yaml: base: give the name of one file"),
+        ({"a.yaml": "base: [b.yaml, c.yaml]"}, "a.yaml: base: must be the name of one file"),
         ({"a.yaml": "base: gone.yaml"}, "gone.yaml: cannot be read: No such file"),
-        ({"a.yaml": "base: b.yaml", "b.yaml": "- 1"}, "b.yaml: must hold keys and values, not"),
-        ({"a.yaml": "seed: 1\nseed: 2"}, "a.yaml: line 1: 'seed' is given twice"),
-        ({"a.yaml": "x: 1\noptim:\n  lr: 1\n  lr: 2"}, "a.yaml: line 3: 'lr' is given twice"),
+        ({"a.yaml": "base: b.yaml", "b.yaml": "- 1"}, "b.yaml: must contain keys and values, not"),
+        ({"a.yaml": "seed: 1\nseed: 2"}, "a.yaml: line 1: duplicate key 'seed'"),
+        ({"a.yaml": "x: 1\noptim:\n  lr: 1\n  lr: 2"}, "a.yaml: line 3: duplicate key 'lr'"),
         ({"a.yaml": "optim: {lr: 1"}, "a.yaml: not valid YAML"),
         ({"a.yaml": "optim: !!python/object/apply:os.getcwd []"}, "a.yaml: not valid YAML"),
         ({"a.yaml": "? [1, 2]\n: 3"}, "a.yaml: not valid YAML"),
@@ -153,7 +153,7 @@ def test_bases_are_found_beside_the_file_that_names_them(write, monkeypatch, tmp
         ({"a.yaml": 'base: "b\\0.yaml"'}, "cannot be read: embedded null byte"),
     ],
 )
-def test_faulty_files_are_one_line_that_names_the_file(write, files, message):
+def test_invalid_file_is_one_line_error(write, files, message):
     for name, text in files.items():
         write(name, text)
     first = write("a.yaml", files["a.yaml"])
@@ -163,7 +163,7 @@ def test_faulty_files_are_one_line_that_names_the_file(write, files, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_text_file_is_told(tmp_path, write):
+def test_unreadable_file_is_config_error(tmp_path, write):
     (tmp_path / "image.yaml").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(ConfigError, match=r"image.yaml: cannot be read: not a UTF-8 text file"):
         read_yaml(tmp_path / "image.yaml")
@@ -172,7 +172,7 @@ def test_what_is_no_text_file_is_told(tmp_path, write):
     assert read_yaml(write("empty.yaml", "# nothing yet")) == {}
 
 
-def test_another_optimiser_or_schedule_keeps_its_numbers() -> None:
+def test_another_optimizer_or_schedule_keeps_other_keys() -> None:
     saved = {
         "optim": {"name": "adam", "lr": 1e-4},
         "schedule": {"name": "poly", "warmup_epochs": 2},

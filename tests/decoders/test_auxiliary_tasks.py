@@ -58,8 +58,8 @@ def test_a_run_learns_them_and_scores_the_targets(tmp_path: Path, architecture: 
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["decoder.name=mtan"], "auxiliary_tasks: decoder 'mtan' takes none: use pad_net"),
-        (["decoder.name=pad_net", "auxiliary_tasks=[depth]"], "'depth' is named twice"),
+        (["decoder.name=mtan"], "auxiliary_tasks: not supported by decoder 'mtan': use pad_net"),
+        (["decoder.name=pad_net", "auxiliary_tasks=[depth]"], "'depth' is listed twice"),
         (["decoder.name=pad_net", "auxiliary_tasks=[egde]"], "auxiliary_tasks.0: .*'edge'"),
         (
             ["decoder.name=pad_net", "auxiliary_tasks=[{name: edge, wieght: 1}]"],
