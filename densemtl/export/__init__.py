@@ -1,1 +1,1 @@
-"""Export models to ONNX and torch.export, and compare them with the original."""
+"""Export of models to ONNX and torch.export, with a comparison to the original model."""

@@ -1,4 +1,4 @@
-"""A trained network exported, held against the original on images, and reported on."""
+"""Export of a trained model to a file, with a report on parity, size and speed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from densemtl.transforms.geometry import stretch_to_size
 from densemtl.types import RGBImage, Size
 
 Format = Literal["onnx", "torch_export"]
+
 WEIGHT_TYPES = ("fp16", "bf16", "int8_dynamic", "int8_static")
+"""Weight types of smaller ONNX files."""
+
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 FILE_STEM = "network"
 REPORT_NAME = "report.json"
@@ -30,11 +33,11 @@ REPORT_NAME = "report.json"
 
 @dataclass(frozen=True)
 class ParityInputs:
-    """Images that a network and its export are run on.
+    """Inputs on which a model and its exported version are compared.
 
     Attributes:
-        batch: two images or more of the size that is exported.
-        other_inputs: of other batches and sizes, as far as they are left free.
+        batch: two or more images (B, 3, H, W) of the exported size.
+        other_inputs: inputs of other batch sizes and image sizes, if these are dynamic.
     """
 
     batch: Tensor
@@ -42,7 +45,7 @@ class ParityInputs:
 
     @property
     def single_image(self) -> Tensor:
-        """A single image, to measure times on."""
+        """First image (1, 3, H, W) of the batch, on which times are measured."""
         return self.batch[:1].contiguous()
 
 
@@ -54,65 +57,78 @@ def export_model(
     file_format: Format = "onnx",
     weight_types: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write `network.onnx` or `network.pt2`, smaller versions if asked for, and `report.json`.
+    """Export a model, compare it with the original, and write a report.
+
+    The function writes `network.onnx` or `network.pt2`, ONNX files with smaller weights if they are
+    requested, and `report.json`.
 
     Args:
-        network: on the CPU, in evaluation mode.
-        size: (height, width) of the input; rounded up to what the backbone divides.
-        images: HxWx3 uint8 RGB, at least two, to compare on.
-        folder: where the files go.
-        file_format: of file.
-        weight_types: smaller versions, of `WEIGHTS`; ONNX alone has them.
+        network: the model, on the CPU and in evaluation mode.
+        size: (height, width) of the input in pixels; rounded up to multiples of `size_divisor`.
+        images: at least two uint8 RGB images (H, W, 3) of any sizes, for the comparison.
+        folder: folder of the files.
+        file_format: "onnx" or "torch_export".
+        weight_types: weight types of further ONNX files, out of `WEIGHT_TYPES`.
 
     Returns:
         The report.
 
     Raises:
-        ModelError: it cannot be exported, or gives something else then; the report is not written.
+        ModelError: if the model cannot be exported, or if the exported model differs from the
+            original; then no report is written.
     """
+    inputs, traced = _trace_with_inputs(network, images, size)
+    file = folder / f"{FILE_STEM}{SUFFIXES[file_format]}"
+    run = _write_and_load(traced, network.output_names, file, file_format)
+    differences = parity.compute_differences(network, run, [inputs.batch, *inputs.other_inputs])
+    parity.check_parity(differences)
+    report = _describe_export(network, traced, inputs, file_format)
+    files = {file.name: _describe_file(file, differences, run, inputs)}
+    for weight_type in weight_types:
+        name, entry = _write_compressed(network, file, weight_type, inputs)
+        files[name] = entry
+    report |= {"files": files, "versions": get_versions()}
+    write_json(folder / REPORT_NAME, report)
+    return report
+
+
+def _trace_with_inputs(
+    network: ExportWrapper, images: Sequence[RGBImage], size: Size
+) -> tuple[ParityInputs, TracedGraph]:
+    """Trace a model, and return the inputs on which it can be compared and its graph."""
     size = parity.round_up(size, network.model.size_divisor)
     batch = _make_batch(network, images, size)
     traced = trace(network, batch)
     others = parity.choose_other_sizes(size, network.model.size_divisor, traced.dynamic_axes)
-    probes = ParityInputs(
-        batch, [_make_batch(network, images[:1], other_size) for other_size in others]
-    )
-    file = folder / f"{FILE_STEM}{SUFFIXES[file_format]}"
-    run = _write_and_load(traced, network.output_names, file, file_format)
-    differences = parity.compute_differences(network, run, [probes.batch, *probes.other_inputs])
-    parity.check_parity(differences)
-    report = {
+    other_inputs = [_make_batch(network, images[:1], other_size) for other_size in others]
+    return ParityInputs(batch, other_inputs), traced
+
+
+def _describe_export(
+    network: ExportWrapper, traced: TracedGraph, inputs: ParityInputs, file_format: Format
+) -> dict[str, Any]:
+    """Return the part of the report that is the same for all files."""
+    return {
         "format": file_format,
         "input": {
             "name": onnx.INPUT_NAME,
             "type": "uint8" if network.preprocess else "float32",
-            "traced": list(batch.shape),
+            "traced": list(inputs.batch.shape),
             "free": traced.dynamic_axes,
             "sides_divisible_by": network.model.size_divisor,
             "reasons": dict(traced.reasons),
         },
         "outputs": network.output_names,
         "decoded": network.postprocess,
-        "compared_on": [list(image.shape) for image in (probes.batch, *probes.other_inputs)],
-        "original_ms": parity.measure_ms(parity.make_reference_fn(network), probes.single_image),
-        "files": {
-            file.name: _describe_file(file, differences, run, probes),
-            **{
-                smaller: entry
-                for weight_type in weight_types
-                for smaller, entry in [_write_compressed(network, file, weight_type, probes)]
-            },
-        },
-        "versions": get_versions(),
+        "compared_on": [list(image.shape) for image in (inputs.batch, *inputs.other_inputs)],
+        "original_ms": parity.measure_ms(parity.make_reference_fn(network), inputs.single_image),
     }
-    write_json(folder / REPORT_NAME, report)
-    return report
 
 
 def _write_and_load(
     traced: TracedGraph, names: Sequence[str], file: Path, file_format: Format
 ) -> parity.InferenceFn:
-    """Write the file, and read it back as what is compared."""
+    """Write the file and load it again, so that what is compared is the file."""
     if file_format == "onnx":
         onnx.write_onnx(traced, names, file)
         return onnx.OnnxSession(file)
@@ -124,10 +140,11 @@ def _write_and_load(
         try:
             with torch.no_grad():
                 return [output.numpy() for output in module(image)]
-        except AssertionError as error:  # of a map of one pixel or window, taken for a constant
+        except AssertionError as error:  # a map of one pixel or window was traced as a constant
             size = "x".join(map(str, image.shape[2:]))
             raise ModelError(
-                f"{file}: takes no {size} ({shorten_error(error)}): export a larger size"
+                f"{file}: does not accept inputs of {size} ({shorten_error(error)}); export a"
+                " larger size"
             ) from error
 
     return run
@@ -136,7 +153,11 @@ def _write_and_load(
 def _write_compressed(
     network: ExportWrapper, file: Path, weight_type: str, inputs: ParityInputs
 ) -> tuple[str, dict[str, Any]]:
-    """(name, what there is to say) of a version with smaller weights, or why there is none."""
+    """Write an ONNX file with smaller weights.
+
+    Returns the name of the file and its entry in the report, which contains the reason if there is
+    no such file.
+    """
     target = file.with_name(f"{FILE_STEM}.{weight_type}.onnx")
     if weight_type in onnx.HALF_DTYPES:
         make = partial(onnx.convert_weights_to_half, file, weight_type, target)
@@ -159,6 +180,7 @@ def _describe_file(
     run: parity.InferenceFn,
     inputs: ParityInputs,
 ) -> dict[str, Any]:
+    """Return the entry of a file in the report."""
     return {
         "megabytes": round(file.stat().st_size / 1e6, 3),
         "ms": parity.measure_ms(run, inputs.single_image),
@@ -167,10 +189,11 @@ def _describe_file(
 
 
 def _make_batch(network: ExportWrapper, images: Sequence[RGBImage], size: Size) -> Tensor:
-    shown = [
+    """Resize images to one size and return them as the model expects them."""
+    resized = [
         torch.from_numpy(
             stretch_to_size((image.shape[0], image.shape[1]), size)[0].apply_image(image)
         )
         for image in images
     ]
-    return network.prepare_input(torch.stack(shown).permute(0, 3, 1, 2).contiguous())
+    return network.prepare_input(torch.stack(resized).permute(0, 3, 1, 2).contiguous())

@@ -1,4 +1,7 @@
-"""ONNX files: written, run, and their weights made smaller. Needs the extra `export`."""
+"""Conversion to ONNX, execution of ONNX files, and compression of their weights.
+
+Requires the extra `export`: `pip install "densemtl[export]"`.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,29 @@ from densemtl.io.atomic import atomic_write
 
 INPUT_NAME = "image"
 MIN_WEIGHT_SIZE = 64
-"""Weights of fewer numbers are not worth another type."""
+"""Minimum number of elements of weights that are stored in half precision."""
 
 QUANTIZED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operations that 8 bits serve: those with weights. Norms and divisions of decoding need more."""
+"""Operations that are quantized: those with weights.
+
+The norms and divisions of decoding need a higher precision.
+"""
 
 HALF_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""{weight type: dtype}."""
 
 
 def require_module(module: str) -> Any:
-    """A module of the extra.
+    """Import a module of the extra `export`.
+
+    Args:
+        module: full name of the module.
+
+    Returns:
+        The module.
 
     Raises:
-        ModelError: it is not installed.
+        ModelError: if its package is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -43,10 +56,15 @@ def require_module(module: str) -> Any:
 
 
 def write_onnx(traced: TracedGraph, output_names: Sequence[str], file: Path) -> None:
-    """Write a graph as ONNX, its outputs under `output_names`.
+    """Convert a graph to ONNX and write it to a file.
+
+    Args:
+        traced: the graph.
+        output_names: names of the outputs in the file.
+        file: the file to write.
 
     Raises:
-        ModelError: it has no ONNX form, or the extra is missing.
+        ModelError: if the graph cannot be converted, or if the extra `export` is not installed.
     """
     for module in ("onnx", "onnxscript"):
         require_module(module)
@@ -60,18 +78,23 @@ def write_onnx(traced: TracedGraph, output_names: Sequence[str], file: Path) -> 
                 output_names=list(output_names),
                 verbose=False,
             )
-    except Exception as error:  # of torch's exporter, which raises many types
-        raise ModelError(f"the network has no ONNX form: {shorten_error(error)}") from error
+    except Exception as error:  # torch's exporter raises exceptions of many types
+        raise ModelError(
+            f"the model cannot be converted to ONNX: {shorten_error(error)}"
+        ) from error
     assert exported is not None
     with atomic_write(file) as tmp_path:
         exported.save(str(tmp_path))
 
 
 class OnnxSession:
-    """An ONNX file, ready to run on one core of the CPU.
+    """Session of onnxruntime that runs an ONNX file on one CPU core.
+
+    Args:
+        file: the ONNX file.
 
     Raises:
-        ModelError: this runtime cannot run it.
+        ModelError: if onnxruntime cannot load the file, or is not installed.
     """
 
     def __init__(self, file: Path) -> None:
@@ -83,28 +106,38 @@ class OnnxSession:
             self._session = runtime.InferenceSession(
                 str(file), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # of the runtime, which has types of its own
+        except Exception as error:  # onnxruntime raises exceptions of its own types
             raise ModelError(
                 f"{file}: onnxruntime cannot run it: {shorten_error(error)}"
             ) from error
 
     def __call__(self, image: Tensor) -> list[NDArray[Any]]:
-        """An image as the network takes it -> its outputs in order."""
+        """Run the model.
+
+        Args:
+            image: input of the model, a tensor on the CPU.
+
+        Returns:
+            The outputs in the order of `ExportWrapper.output_names`.
+        """
         outputs: list[NDArray[Any]] = self._session.run(None, {INPUT_NAME: image.numpy()})
         return outputs
 
 
 def convert_weights_to_half(source: Path, weight_type: str, target: Path) -> None:
-    """Keep weights in 16 bits; they are widened when the file is loaded, and computed with in 32.
+    """Write a copy of an ONNX file with weights of 16 bits.
+
+    Only the file is smaller: weights are cast to float32 when it is loaded, and all operations are
+    computed in float32.
 
     Args:
-        source: an ONNX file of float32 weights.
+        source: an ONNX file with float32 weights.
         weight_type: "fp16" or "bf16".
-        target: to write.
+        target: the file to write.
     """
     onnx = require_module("onnx")
     model = onnx.load(str(source))
-    widenings = []
+    casts = []
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < MIN_WEIGHT_SIZE:
@@ -113,32 +146,32 @@ def convert_weights_to_half(source: Path, weight_type: str, target: Path) -> Non
             torch.from_numpy(values.copy()).to(HALF_DTYPES[weight_type]).view(torch.int16).numpy()
         )
         name = f"{tensor.name}.{weight_type}"
-        widenings.append(
+        casts.append(
             onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT)
         )
-        number = onnx.TensorProto.FLOAT16 if weight_type == "fp16" else onnx.TensorProto.BFLOAT16
-        small = onnx.TensorProto(
-            name=name, data_type=number, dims=values.shape, raw_data=half.tobytes()
+        data_type = onnx.TensorProto.FLOAT16 if weight_type == "fp16" else onnx.TensorProto.BFLOAT16
+        half_tensor = onnx.TensorProto(
+            name=name, data_type=data_type, dims=values.shape, raw_data=half.tobytes()
         )
-        tensor.CopyFrom(small)
-    for node in reversed(widenings):
+        tensor.CopyFrom(half_tensor)
+    for node in reversed(casts):
         model.graph.node.insert(0, node)
     with atomic_write(target) as tmp_path:
         onnx.save(model, str(tmp_path))
 
 
 def quantize(source: Path, weight_type: str, images: Sequence[Tensor], target: Path) -> None:
-    """Weights of 8 bits, by onnxruntime.
+    """Write a copy of an ONNX file with weights of 8 bits, quantized by onnxruntime.
 
     Args:
-        source: an ONNX file of float32 weights.
-        weight_type: "int8_dynamic": activations are scaled anew for each image; "int8_static": by
-            the range that they have on `images`.
-        images: as the network takes them.
-        target: to write.
+        source: an ONNX file with float32 weights.
+        weight_type: "int8_dynamic" computes the range of activations for each image, "int8_static"
+            uses the range of activations on `images`.
+        images: inputs of the model for the calibration of "int8_static".
+        target: the file to write.
 
     Raises:
-        ModelError: onnxruntime cannot quantise it.
+        ModelError: if onnxruntime cannot quantize the file.
     """
     tools = require_module("onnxruntime.quantization")
     try:
@@ -146,17 +179,17 @@ def quantize(source: Path, weight_type: str, images: Sequence[Tensor], target: P
             if weight_type == "int8_dynamic":
                 tools.quantize_dynamic(source, tmp_path, weight_type=tools.QuantType.QUInt8)
             else:
-                reader = _make_calibration_reader(tools, images)
+                reader = _CalibrationReader(images)
                 tools.quantize_static(
                     source, tmp_path, reader, op_types_to_quantize=list(QUANTIZED_OPS)
                 )
-    except Exception as error:  # of the runtime, which has types of its own
-        raise ModelError(f"{source}: cannot be quantised: {shorten_error(error)}") from error
+    except Exception as error:  # onnxruntime raises exceptions of its own types
+        raise ModelError(f"{source}: cannot be quantized: {shorten_error(error)}") from error
 
 
 @contextmanager
 def _silence_logging() -> Iterator[None]:
-    """Without the runtime's advice to prepare graphs, which the exporter has done."""
+    """Suppress warnings, such as those to preprocess the graph, which torch's exporter has done."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -165,13 +198,13 @@ def _silence_logging() -> Iterator[None]:
         logging.disable(before)
 
 
-def _make_calibration_reader(tools: Any, images: Sequence[Tensor]) -> Any:
-    class Reader(tools.CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left: Iterator[Tensor] = iter(images)
+class _CalibrationReader:
+    """Iterator over images with the interface of onnxruntime's `CalibrationDataReader`."""
 
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            image = next(self._left, None)
-            return None if image is None else {INPUT_NAME: image.numpy()}
+    def __init__(self, images: Sequence[Tensor]) -> None:
+        self._remaining: Iterator[Tensor] = iter(images)
 
-    return Reader()
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        """Return the inputs of the next run, or None after the last image."""
+        image = next(self._remaining, None)
+        return None if image is None else {INPUT_NAME: image.numpy()}

@@ -1,4 +1,4 @@
-"""Whether an exported network gives what the original gives, and how fast."""
+"""Comparison of an exported model with the original: differences of outputs, and run times."""
 
 from __future__ import annotations
 
@@ -18,19 +18,27 @@ from densemtl.export.wrapper import ExportWrapper
 from densemtl.types import Size
 
 InferenceFn = Callable[[Tensor], Sequence[NDArray[Any]]]
-"""An image as the network takes it -> its outputs in order."""
+"""Function of the input of a model that returns its outputs in order."""
 
 TOLERANCE = 1e-3
-"""Largest difference, relative to the largest value, that is rounding."""
+"""Maximum difference due to rounding, relative to the largest absolute value."""
 
 MAX_CLASS_MISMATCH = 1e-3
-"""Share of the pixels that may get another class, where two are equally likely."""
+"""Maximum fraction of pixels with another class; it may change if two are equally likely."""
 
 REPEATS = 5
+"""Number of timed runs."""
 
 
 def make_reference_fn(network: ExportWrapper) -> InferenceFn:
-    """The network itself."""
+    """Return the original model as a function of the same type as exported models.
+
+    Args:
+        network: the model, on the CPU and in evaluation mode.
+
+    Returns:
+        Function that runs the model.
+    """
 
     @torch.inference_mode()
     def run(image: Tensor) -> list[NDArray[Any]]:
@@ -42,54 +50,74 @@ def make_reference_fn(network: ExportWrapper) -> InferenceFn:
 def compute_differences(
     network: ExportWrapper, exported: InferenceFn, images: Sequence[Tensor]
 ) -> dict[str, dict[str, float]]:
-    """How far outputs are apart, over all images: {task: ..}.
+    """Compute the differences between the outputs of a model and of its exported version.
 
-    Of class ids `differ`, the share of pixels with another class; of numbers `max` and `mean` of
-    the absolute differences, and `largest`, the largest absolute value of the original.
+    Args:
+        network: the model, on the CPU and in evaluation mode.
+        exported: the exported model.
+        images: inputs of the model.
+
+    Returns:
+        {task: differences over all inputs}. For class ids: `differ`, the fraction of pixels with
+        another class. For real values: `max` and `mean` of the absolute differences, and `largest`,
+        the largest absolute value of the original.
     """
     outputs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
-    theirs = make_reference_fn(network)
+    reference = make_reference_fn(network)
     for image in images:
         for name, expected, actual in zip(
-            network.output_names, theirs(image), exported(image), strict=True
+            network.output_names, reference(image), exported(image), strict=True
         ):
             outputs.setdefault(name, []).append((expected, actual))
     return {name: _compare_outputs(pairs) for name, pairs in outputs.items()}
 
 
 def _compare_outputs(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, float]:
+    """Return the differences over pairs of expected and actual outputs."""
     expected, actual = (np.concatenate([np.ravel(pair[side]) for pair in pairs]) for side in (0, 1))
     if expected.dtype.kind in "iu":
         return {"differ": float(np.mean(expected != actual))}
-    apart = np.abs(expected.astype(np.float64) - actual)
+    difference = np.abs(expected.astype(np.float64) - actual)
     return {
-        "max": float(apart.max()),
-        "mean": float(apart.mean()),
+        "max": float(difference.max()),
+        "mean": float(difference.mean()),
         "largest": float(np.abs(expected).max()),
     }
 
 
 def check_parity(differences: dict[str, dict[str, float]]) -> None:
-    """Refuse what is more than rounding.
+    """Check that differences are small enough to be caused by rounding.
+
+    Args:
+        differences: output of `compute_differences`.
 
     Raises:
-        ModelError: names the task and the difference.
+        ModelError: if a difference is larger than `TOLERANCE` or `MAX_CLASS_MISMATCH`.
+
+    Example:
+        >>> check_parity({"semseg": {"differ": 1e-4}})
+        >>> check_parity({"semseg": {"differ": 0.5}})
+        Traceback (most recent call last):
+        densemtl.errors.ModelError: the exported model differs from the original: semseg: differ 0.5
     """
     for task, values in differences.items():
         if not _is_rounding(values):
             details = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-            raise ModelError(f"the exported network gives something else: {task}: {details}")
+            raise ModelError(f"the exported model differs from the original: {task}: {details}")
 
 
 def check_finite(differences: dict[str, dict[str, float]]) -> None:
-    """Refuse what is no number.
+    """Check that outputs contain no infinite values and no NaN.
+
+    Args:
+        differences: output of `compute_differences`.
 
     Raises:
-        ModelError: names the task.
+        ModelError: if an output is not finite.
     """
     for task, values in differences.items():
         if not all(math.isfinite(value) for value in values.values()):
-            raise ModelError(f"its output is not finite: {task}")
+            raise ModelError(f"an output of the exported model is not finite: {task}")
 
 
 def _is_rounding(values: dict[str, float]) -> bool:
@@ -99,7 +127,15 @@ def _is_rounding(values: dict[str, float]) -> bool:
 
 
 def measure_ms(run: InferenceFn, image: Tensor) -> float:
-    """CPU time of one run on one core: the median of a few, after a first one."""
+    """Measure the CPU time of a run on one core, after a warm-up run.
+
+    Args:
+        run: the model.
+        image: its input.
+
+    Returns:
+        Median of `REPEATS` runs in milliseconds.
+    """
     run(image)
     return round(1e3 * statistics.median(_measure_times(run, image)), 3)
 
@@ -112,17 +148,36 @@ def _measure_times(run: InferenceFn, image: Tensor) -> Iterator[float]:
 
 
 def choose_other_sizes(size: Size, multiple: int, dynamic_axes: str) -> list[Size]:
-    """Of single images to look at besides a batch of `size`: that size and a larger one, if free.
+    """Choose the sizes of single images on which a model is compared in addition to a batch.
 
     Args:
-        size: (height, width) that was traced.
-        multiple: divides all heights and widths.
+        size: (height, width) that was traced, in pixels.
+        multiple: number by which height and width must be divisible.
         dynamic_axes: "batch and size", "batch" or "nothing".
+
+    Returns:
+        `size` if the batch size is dynamic, and a larger size if the image size is dynamic.
+
+    Example:
+        >>> choose_other_sizes((64, 96), 32, "batch and size")
+        [(64, 96), (96, 160)]
     """
     larger = size[0] + multiple, size[1] + 2 * multiple
     return {"batch and size": [size, larger], "batch": [size], "nothing": []}[dynamic_axes]
 
 
 def round_up(size: Size, multiple: int) -> Size:
-    """Sides divisible by `multiple`."""
+    """Round a size up to multiples of a number.
+
+    Args:
+        size: (height, width) in pixels.
+        multiple: number by which height and width must be divisible.
+
+    Returns:
+        The rounded size.
+
+    Example:
+        >>> round_up((30, 64), 32)
+        (32, 64)
+    """
     return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple

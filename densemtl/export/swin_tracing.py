@@ -1,8 +1,9 @@
-"""Swin's shifted windows, with sizes that torch's tracer can reckon with.
+"""Shifted-window attention of Swin in a form that torch traces quickly with dynamic sizes.
 
-timm pads a map of H rows to whole windows of w by (w - H % w) % w. Where H is free, torch takes up
-to a minute a block to find out that the sum divides by w, and to divide it. The same padding is
-w ceil(H / w) - H, which leaves nothing to find out: the sum is w times the number of windows.
+timm pads a map of H rows to a multiple of the window size w by adding (w - H % w) % w rows. If H is
+dynamic, torch needs up to a minute per block to prove that the sum is divisible by w. This module
+computes the same padding as w * ceil(H / w) - H, so that the sum is w times the number of windows
+by construction.
 """
 
 from __future__ import annotations
@@ -26,15 +27,25 @@ ATTENTION_METHODS: dict[type[nn.Module], str] = {
     SwinTransformerV2Block: "_attn",
     SwinTransformerV2CrBlock: "_shifted_window_attn",
 }
-"""What attends within windows in each kind of block."""
+"""{type of block: name of its method that computes attention within windows}."""
 
 MASK_VALUE = -100.0
-"""Added to the attention between what the roll brought together."""
+"""Value that is added to attention scores between pixels that only the roll made adjacent."""
 
 
 @contextmanager
 def patch_swin_for_export(network: nn.Module) -> Iterator[None]:
-    """Let the blocks of all Swins inside count their windows so; what they compute is the same."""
+    """Replace the window attention of all Swin blocks inside this context.
+
+    The outputs of the blocks do not change.
+
+    Args:
+        network: module that may contain Swin, Swin V2 and Swin V2 CR blocks of timm; other types
+            of blocks, including subclasses, are not changed.
+
+    Yields:
+        Nothing; the original methods are restored at the end.
+    """
     blocks = [module for module in network.modules() if type(module) in ATTENTION_METHODS]
     for block in blocks:
         setattr(block, ATTENTION_METHODS[type(block)], partial(_attend_windows, block))
@@ -46,7 +57,7 @@ def patch_swin_for_export(network: nn.Module) -> Iterator[None]:
 
 
 def _attend_windows(block: Any, x: Tensor) -> Tensor:
-    """What the block's own method does: attention within windows, BxHxWxC -> BxHxWxC."""
+    """Compute the attention within windows of a map (B, H, W, C), like the block's own method."""
     (height, width), (h, w) = x.shape[1:3], block.window_size
     down, right = block.shift_size
     counts = (height + h - 1) // h, (width + w - 1) // w
@@ -58,18 +69,23 @@ def _attend_windows(block: Any, x: Tensor) -> Tensor:
 
 
 def _roll(x: Tensor, size: Size, shift: Size) -> Tensor:
-    """The first rows and columns, rolled up and to the left; a new map, of known strides."""
+    """Roll a map up and to the left by the shift; the result is a new contiguous map."""
     rows, columns = (_compute_rolled_indices(*args, x) for args in zip(size, shift, strict=True))
     return x.index_select(1, rows).index_select(2, columns)
 
 
 def _compute_rolled_indices(length: int, shift: int, like: Tensor) -> Tensor:
+    """Return the source index of each row or column of a rolled map."""
     index = torch.arange(length, device=like.device)
-    return (index + shift) % torch.full_like(index, length)  # by a map: ONNX wants no free number
+    # The divisor is a tensor, because the ONNX conversion does not support a dynamic number here.
+    return (index + shift) % torch.full_like(index, length)
 
 
 def _partition_windows(x: Tensor, num_windows: Size, window: Size) -> Tensor:
-    """BxHxWxC -> (B rows columns)x(h w)xC; `num_windows` is (rows, columns), `window` (h, w)."""
+    """Split a map (B, rows * h, columns * w, C) into windows (B * rows * columns, h * w, C).
+
+    `num_windows` is (rows, columns), `window` is (h, w).
+    """
     (rows, columns), (h, w) = num_windows, window
     batch, channels = x.shape[0], x.shape[3]
     tiles = x.reshape(batch, rows, h, columns, w, channels).transpose(2, 3)
@@ -77,7 +93,7 @@ def _partition_windows(x: Tensor, num_windows: Size, window: Size) -> Tensor:
 
 
 def _merge_windows(windows: Tensor, num_windows: Size, window: Size) -> Tensor:
-    """`_cut` undone."""
+    """Join windows to a map; the inverse of `_partition_windows`."""
     (rows, columns), (h, w) = num_windows, window
     batch, channels = windows.shape[0] // (rows * columns), windows.shape[2]
     tiles = windows.reshape(batch, rows, columns, h, w, channels).transpose(2, 3)
@@ -85,7 +101,10 @@ def _merge_windows(windows: Tensor, num_windows: Size, window: Size) -> Tensor:
 
 
 def _make_attention_mask(block: Any, num_windows: Size, like: Tensor) -> Tensor:
-    """Return (rows columns)x(h w)x(h w), `MASK_VALUE` where the roll joined two pixels, else 0."""
+    """Return a mask (rows * columns, h * w, h * w) that is added to the attention scores.
+
+    It is `MASK_VALUE` for pairs of pixels that only the roll made adjacent, and 0 for others.
+    """
     down, across = (
         _number_regions(count * length, length, shift, like)
         for count, length, shift in zip(
@@ -98,6 +117,10 @@ def _make_attention_mask(block: Any, num_windows: Size, like: Tensor) -> Tensor:
 
 
 def _number_regions(length: int, window: int, shift: int, like: Tensor) -> Tensor:
-    """For each place: 0; in the last window 1; and 2 if the roll brought it there."""
+    """Return the region of each row or column of a rolled map.
+
+    It is 2 for those that the roll moved to the end, 1 in the rest of the last window, and 0
+    elsewhere.
+    """
     index = torch.arange(length, device=like.device)
     return (index >= length - window).long() + (index >= length - shift).long()

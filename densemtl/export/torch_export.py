@@ -1,4 +1,4 @@
-"""Networks as graphs of torch.export, with as many free sizes as they allow."""
+"""Tracing of models by torch.export, with as many dynamic axes as possible."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ from densemtl.export.swin_tracing import patch_swin_for_export
 from densemtl.export.wrapper import ExportWrapper
 
 BATCH_AND_SIZE = "batch and size"
+"""Name of the dynamic axes batch, height and width."""
 
 TRACE_FEATURE_SIZE = (33, 34)
-"""Height and width of the coarsest level while the size is free: above the widest windows' side.
+"""Height and width of the coarsest level of the image that is traced with a dynamic size.
 
-What occurs once while it is traced, be it a pixel or a window, the tracer takes for a constant.
+They are larger than the side of the largest attention windows, because the tracer treats a number
+of pixels or windows that is 1 as a constant.
 """
 
 TIME_LIMIT = 120.0
-"""Seconds of CPU after which an attempt to leave something free is given up."""
+"""CPU seconds after which an attempt to trace with dynamic axes is stopped."""
 
 RETRY_SECONDS = 1.0
-"""Seconds until it is told again, should torch have swallowed it."""
+"""CPU seconds after which the time limit raises its exception again, if torch suppressed it."""
 
 DynamicShapes = dict[int, Any]
-"""{dimension of the image: what it may be}."""
+"""{dimension of the image: its range}."""
 
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """A graph and what it leaves free.
+    """Graph of a model, and its dynamic axes.
 
     Attributes:
-        program: takes an image, gives a tuple.
+        program: the graph, from a batch of images to a tuple of outputs.
         dynamic_axes: "batch and size", "batch" or "nothing".
-        reasons: {what was tried to be left free: why it cannot be}.
+        reasons: {dynamic axes that were tried: reason why tracing failed}.
     """
 
     program: ExportedProgram
@@ -51,34 +53,42 @@ class TracedGraph:
 
 
 def trace(network: ExportWrapper, image: Tensor) -> TracedGraph:
-    """Trace with batch, height and width free, or the batch, or nothing, in `TIME_LIMIT` each.
+    """Trace a model with as many dynamic axes as possible.
+
+    The first attempt that succeeds within `TIME_LIMIT` is returned: with dynamic batch size, height
+    and width, with dynamic batch size, or without dynamic axes.
 
     Args:
-        network: in evaluation mode.
-        image: as it takes; more than one, of sides divisible by `network.model.size_divisor`.
+        network: the model, in evaluation mode.
+        image: input of the model: two or more images whose height and width are divisible by
+            `network.model.size_divisor`.
+
+    Returns:
+        The graph.
 
     Raises:
-        ModelError: it cannot be traced at all; tells why.
+        ModelError: if the model cannot be traced even without dynamic axes.
     """
     reasons: dict[str, str] = {}
-    for free, shapes in _list_dynamic_shapes(network.model.size_divisor).items():
-        shown = (
+    for axes, shapes in _list_dynamic_shapes(network.model.size_divisor).items():
+        example = (
             _make_large_image(image, network.model.size_divisor)
-            if free == BATCH_AND_SIZE
+            if axes == BATCH_AND_SIZE
             else image
         )
         try:
-            program = _export_program(network, shown, shapes)
-        except Exception as error:  # of torch's tracer, which raises many types
-            reasons[free] = shorten_error(error)
+            program = _export_program(network, example, shapes)
+        except Exception as error:  # torch's tracer raises exceptions of many types
+            reasons[axes] = shorten_error(error)
         else:
-            return TracedGraph(program, free, reasons)
-    raise ModelError(f"the network cannot be traced: {reasons['nothing']}")
+            return TracedGraph(program, axes, reasons)
+    raise ModelError(f"the model cannot be traced: {reasons['nothing']}")
 
 
 def _export_program(
     network: ExportWrapper, image: Tensor, shapes: DynamicShapes | None
 ) -> ExportedProgram:
+    """Trace a model; the time limit applies only to attempts with dynamic axes."""
     if shapes is None:
         with torch.no_grad(), patch_swin_for_export(network):
             return torch.export.export(network, (image,))
@@ -88,18 +98,19 @@ def _export_program(
 
 @contextmanager
 def _limit_time(seconds: float) -> Iterator[None]:
-    """Give up what takes the process longer; sizes can be such that a single one takes torch hours.
+    """Raise a `ModelError` if the code inside this context takes more CPU seconds.
 
-    Signals reach the main thread alone: elsewhere there is no limit.
+    Without a limit, torch can take hours for a single dynamic size. Signals reach only the main
+    thread, so there is no limit in other threads.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def give_up(*_: Any) -> None:
-        raise ModelError(f"torch had not traced it after {seconds:g} s")
+    def raise_timeout(*_: Any) -> None:
+        raise ModelError(f"torch did not finish tracing within {seconds:g} s")
 
-    before = signal.signal(signal.SIGPROF, give_up)
+    before = signal.signal(signal.SIGPROF, raise_timeout)
     signal.setitimer(signal.ITIMER_PROF, seconds, RETRY_SECONDS)
     try:
         yield
@@ -109,6 +120,7 @@ def _limit_time(seconds: float) -> Iterator[None]:
 
 
 def _list_dynamic_shapes(multiple: int) -> dict[str, DynamicShapes | None]:
+    """Return the dynamic axes to try, in this order, with the range of each dimension."""
     rows, columns = (multiple * Dim(side, min=1) for side in ("rows", "columns"))
     batch = Dim("batch", min=1)
     return {
@@ -119,6 +131,6 @@ def _list_dynamic_shapes(multiple: int) -> dict[str, DynamicShapes | None]:
 
 
 def _make_large_image(image: Tensor, multiple: int) -> Tensor:
-    """An image of `CELLS`: no more than its shape is looked at."""
+    """Return images of zeros of `TRACE_FEATURE_SIZE`; tracing depends only on their shape."""
     height, width = (multiple * cells for cells in TRACE_FEATURE_SIZE)
     return image.new_zeros(*image.shape[:2], height, width)

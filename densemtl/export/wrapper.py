@@ -1,4 +1,4 @@
-"""A network as it is exported: tensors in, one tensor a task out."""
+"""Wrapper of a model for export, from a tensor to one tensor per task."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ from densemtl.tasks.base import Task
 
 
 class ExportWrapper(nn.Module):
-    """A model with what comes before and after it inside, if asked for.
+    """Model for export, optionally with pre- and postprocessing.
 
     Args:
-        model: in evaluation mode.
-        tasks: it was built with; their order is that of the outputs.
-        preprocess: normalise inside: the input is RGB in 0..255, uint8; else it is normalised
-            float32 already.
-        postprocess: decode inside: class ids, probabilities, metres, unit vectors; else logits.
+        model: the model, in evaluation mode.
+        tasks: tasks that the model was built with, in the order of the outputs.
+        preprocess: whether to normalize images inside the model. If True, the input is uint8 RGB in
+            0..255, otherwise normalized float32.
+        postprocess: whether to decode logits inside the model, to class ids, probabilities, depth
+            in meters and unit vectors. If False, the outputs are logits.
+
+    Example:
+        >>> import torch
+        >>> import densemtl
+        >>> tasks = densemtl.create_tasks(["depth", "normals"])
+        >>> model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=tasks)
+        >>> network = ExportWrapper(model, tasks).eval()
+        >>> outputs = network(torch.zeros(1, 3, 32, 64, dtype=torch.uint8))
+        >>> dict(zip(network.output_names, [tuple(output.shape) for output in outputs]))
+        {'depth': (1, 1, 32, 64), 'normals': (1, 3, 32, 64)}
     """
 
     def __init__(
@@ -35,15 +46,29 @@ class ExportWrapper(nn.Module):
 
     @property
     def output_names(self) -> list[str]:
-        """Of the outputs."""
+        """Names of the outputs."""
         return [task.name for task in self.tasks]
 
     def prepare_input(self, image: Tensor) -> Tensor:
-        """Bx3xHxW uint8 RGB -> what `forward` takes."""
+        """Convert images to the input of `forward`.
+
+        Args:
+            image: uint8 RGB images (B, 3, H, W).
+
+        Returns:
+            The images, normalized unless the model does so itself.
+        """
         return image if self.preprocess else self.model.normalize(image)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return one tensor per task for a Bx3xHxW image; `model.size_divisor` divides H and W."""
+        """Predict all tasks.
+
+        Args:
+            image: images (B, 3, H, W) as of `prepare_input`; `model.size_divisor` divides H and W.
+
+        Returns:
+            One tensor per task: decoded predictions or logits at image size.
+        """
         predictions = self.model(image) if self.preprocess else self.model.predict(image)
         return tuple(
             task.decode(predictions.logits[task.name])

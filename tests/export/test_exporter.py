@@ -204,14 +204,16 @@ def test_what_takes_torch_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch_export, "TIME_LIMIT", 1.0)
     traced = torch_export.trace(Endless(), torch.zeros(2, 3, 8, 16))  # type: ignore[arg-type]
     assert traced.dynamic_axes == "nothing"
-    told = "ModelError: torch had not traced it after 1 s"
+    told = "ModelError: torch did not finish tracing within 1 s"
     assert traced.reasons == {"batch and size": told, "batch": told}
 
 
 def test_an_image_too_small_for_a_graph_is_told_in_one_line(
     network: ExportWrapper, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"network\.pt2: takes no 32x32 .*export a larger size$"):
+    with pytest.raises(
+        ModelError, match=r"network\.pt2: does not accept inputs of 32x32 .*export a larger size$"
+    ):
         export_model(network, (32, 32), pictures(), tmp_path, "torch_export")
     assert not (tmp_path / "report.json").exists()
 
@@ -246,7 +248,7 @@ def test_only_rounding_is_let_through(values: dict[str, float], fine: bool) -> N
     if fine:
         parity.check_parity({"depth": values})
         return
-    with pytest.raises(ModelError, match="gives something else: depth: "):
+    with pytest.raises(ModelError, match="differs from the original: depth: "):
         parity.check_parity({"depth": values})
 
 
@@ -265,7 +267,7 @@ def test_a_network_that_changes_leaves_no_report(
         "densemtl.export.exporter.trace",
         lambda *_: torch_export.TracedGraph(None, "nothing", {}),  # type: ignore[arg-type]
     )
-    with pytest.raises(ModelError, match="gives something else: semseg: differ 1"):
+    with pytest.raises(ModelError, match="differs from the original: semseg: differ 1"):
         export_model(network, (32, 32), pictures(), tmp_path)
     assert not (tmp_path / "report.json").exists()
 
