@@ -84,9 +84,7 @@ def export_model(
     parity.check_parity(differences)
     report = _describe_export(network, traced, inputs, file_format)
     files = {file.name: _describe_file(file, differences, run, inputs)}
-    for weight_type in weight_types:
-        name, entry = _write_compressed(network, file, weight_type, inputs)
-        files[name] = entry
+    files |= dict(_write_compressed(network, file, kind, inputs) for kind in weight_types)
     report |= {"files": files, "versions": get_versions()}
     write_json(folder / REPORT_NAME, report)
     return report
