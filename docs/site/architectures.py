@@ -1,4 +1,4 @@
-"""Figures and costs of architectures, counted on the recipes that lie in configs/nyud/."""
+"""Figures and costs of decoders, computed from the configurations in configs/nyud/."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ ROOT = Path(__file__).parents[2]
 RECIPES_FOLDER = ROOT / "configs" / "nyud"
 
 Recipe = tuple[Path, ExperimentConfig]
+"""(configuration file, its content)."""
 
 
 @cache
 def load_recipes() -> dict[str, list[Recipe]]:
-    """{decoder: the survey's recipes that train it}, that of the smallest input first."""
-    found: dict[str, list[Recipe]] = {}
+    """Load the configurations that follow the survey protocol and have no auxiliary tasks.
+
+    Returns:
+        {decoder: its configurations}, that with the smallest input first.
+    """
+    recipes: dict[str, list[Recipe]] = {}
     for file in sorted(RECIPES_FOLDER.glob("*/*.yaml")):
         experiment = load_experiment(file)
         if not experiment.auxiliary_tasks and experiment.protocol == "survey":
-            found.setdefault(experiment.decoder.name, []).append((file, experiment))
-    for some in found.values():
-        some.sort(key=lambda recipe: recipe[1].input.size)
-    return found
+            recipes.setdefault(experiment.decoder.name, []).append((file, experiment))
+    for decoder_recipes in recipes.values():
+        decoder_recipes.sort(key=lambda recipe: recipe[1].input.size)
+    return recipes
 
 
 @cache
@@ -36,23 +41,26 @@ def _load_summary(file: Path) -> ModelSummary:
 
 
 def render_figure(recipe: Recipe) -> str:
-    """What of the network is shared."""
+    """Render the sharing diagram of a configuration with a caption, as Markdown with SVG."""
     file, experiment = recipe
-    drawn = _load_summary(file).structure
-    label = f"Modules of {experiment.decoder.name}, from the image down to the tasks"
+    structure = _load_summary(file).structure
+    label = f"Modules of {experiment.decoder.name}, from the image at the top to the tasks"
     caption = (
-        "*Modules from the image down to each task, read off the graph of a forward pass of "
-        f"`{file.relative_to(ROOT)}`: what all tasks share spans the columns, and so does what "
-        "they meet in (fusion); the rest is a task's own.*"
+        "*Modules from the image at the top to each task, derived from the graph of a forward pass "
+        f"of `{file.relative_to(ROOT)}`. Shared modules and fusion modules, which combine features "
+        "of several tasks, span all columns; all other modules belong to one task.*"
     )
-    return f"{svg.draw_sharing_diagram(drawn.rows, drawn.labels, label)}\n\n{caption}"
+    return f"{svg.draw_sharing_diagram(structure.rows, structure.labels, label)}\n\n{caption}"
 
 
-def render_cost_table(recipes_of_decoder: list[Recipe]) -> str:
-    """A line a recipe."""
-    header = ["recipe", "backbone", "input", "tasks", "parameters M", "GFLOP", "activations MiB"]
+def render_cost_table(recipes: list[Recipe]) -> str:
+    """Render a Markdown table of costs with one row per configuration."""
+    header = [
+        *("configuration", "backbone", "input", "tasks"),
+        *("parameters M", "GFLOP", "activations MiB"),
+    ]
     rows = []
-    for file, experiment in recipes_of_decoder:
+    for file, experiment in recipes:
         summary = _load_summary(file)
         height, width = summary.input
         rows.append(
@@ -62,16 +70,16 @@ def render_cost_table(recipes_of_decoder: list[Recipe]) -> str:
                 *(f"{summary.total.gflop:.2f}", f"{summary.activation_mib:.0f}"),
             ]
         )
-    below = (
-        "Of one image; two FLOP a multiply-add; activations are what training keeps for the "
-        "backward pass in fp32. Counted by `tools/summary.py`. "
-        "Measured times: [architectures compared](../../comparison.md)."
+    note = (
+        "Costs are for one image, with two FLOP per multiply-add. Activations are the tensors that "
+        "training keeps for the backward pass, in fp32. `tools/summary.py` computes these numbers. "
+        "Measured times: [decoders on NYUD-v2](../../comparison.md)."
     )
-    return f"{markdown_table([header, *rows], num_text_columns=3)}\n{below}"
+    return f"{markdown_table([header, *rows], num_text_columns=3)}\n{note}"
 
 
-def render_recipe(located_recipe: Recipe) -> str:
-    """The file, and how it is run."""
-    file = located_recipe[0].relative_to(ROOT)
-    text = located_recipe[0].read_text(encoding="utf-8").strip()
-    return f'```yaml title="{file}"\n{text}\n```\n\n```\npython tools/train.py {file}\n```'
+def render_recipe(recipe: Recipe) -> str:
+    """Render a configuration file, and the command that trains it, as Markdown."""
+    path = recipe[0].relative_to(ROOT)
+    text = recipe[0].read_text(encoding="utf-8").strip()
+    return f'```yaml title="{path}"\n{text}\n```\n\n```\npython tools/train.py {path}\n```'

@@ -1,4 +1,4 @@
-"""The page of the configuration, from the JSON schema: every key, what it may be, its default."""
+"""Reference page of the configuration: keys, values and defaults from the JSON schema."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from densemtl import registry
 from densemtl.backbones.backbone import Backbone
 from densemtl.config.experiment import ExperimentConfig
+from densemtl.config.sections import Section
 from densemtl.results.tables import markdown_table
 
 Schema = dict[str, Any]
@@ -15,17 +16,18 @@ Schema = dict[str, Any]
 PAGE_HEADER = """\
 # Configuration
 
-A YAML file; `base: other.yaml` inherits, and the command line overrides single values
-(`optim.lr=2e-4`). `python tools/train.py --schema` prints a JSON schema of all this, for editors.
+A configuration is a YAML file. `base: other.yaml` inherits from another file, and the command line
+overrides single values (`optim.lr=2e-4`). `python tools/train.py --schema` prints a JSON schema
+for editors.
 """
 
 COMPONENTS_HEADER = """\
 ## Components
 
-A component (`data`, `backbone`, `decoder`, `head`, `balancing`, each of `tasks` and `trackers`) is
-a `name` with its options beside it: the keyword-only parameters of its class.
-[Architectures and balancing rules](../methods/index.md), [tasks and data](tasks.md) and
-[trackers](../guides/trackers.md) have pages of their own; backbone and heads:
+A component (`data`, `backbone`, `decoder`, `head`, `balancing`, each of `tasks` and `trackers`) has
+a `name` and options, which are the keyword-only parameters of its class.
+[Decoders and balancing methods](../methods/index.md), [tasks and datasets](tasks.md) and
+[trackers](../guides/trackers.md) have separate pages. Options of the backbone and of the heads:
 """
 
 LIMIT_WORDS = {
@@ -34,14 +36,14 @@ LIMIT_WORDS = {
     "maximum": "to",
     "exclusiveMaximum": "below",
 }
-"""{keyword: word}."""
+"""{keyword of JSON schema: word in front of the limit}."""
 
 MAX_SHOWN_LIMIT = 2**31 - 1
-"""A limit that nobody meets."""
+"""Limits from here on are not shown, as they only prevent overflow."""
 
 
 def make_pages() -> dict[str, str]:
-    """{place in the site: Markdown}."""
+    """Return {path in the site: Markdown} of the generated pages."""
     schema = ExperimentConfig.model_json_schema()
     sections = [_render_section("", _add_descriptions(schema))]
     for key, value in schema["properties"].items():
@@ -49,14 +51,14 @@ def make_pages() -> dict[str, str]:
     heads = [registry.get_class("heads", name) for name in registry.list_names("heads")]
     classes: list[type[Any]] = [Backbone, *heads]
     parts = [
-        f"::: {each.__module__}.{each.__name__}\n    options:\n      members: false\n"
-        for each in classes
+        f"::: {cls.__module__}.{cls.__name__}\n    options:\n      members: false\n"
+        for cls in classes
     ]
     return {"api/configuration.md": "\n".join([PAGE_HEADER, *sections, COMPONENTS_HEADER, *parts])}
 
 
 def _add_descriptions(schema: Schema) -> Schema:
-    """Keys that hold a section say what the section says of itself."""
+    """Add the description of a section to the key that holds it, if the key has none."""
     properties = {
         key: {
             "description": schema["$defs"].get(_get_definition_name(value), {}).get("description"),
@@ -68,16 +70,21 @@ def _add_descriptions(schema: Schema) -> Schema:
 
 
 def _render_nested_sections(key: str, value: Schema, definitions: dict[str, Schema]) -> list[str]:
-    """A part for each section that a key holds, and for those inside."""
-    for each in (value, *value.get("anyOf", ())):
-        schema = definitions.get(_get_definition_name(each), {})
-        if _get_definition_name(each).endswith("Settings"):
-            inside = [
+    """Render the section that a key holds, and the sections inside it."""
+    for option in (value, *value.get("anyOf", ())):
+        if _is_section(option):
+            schema = definitions[_get_definition_name(option)]
+            nested = [
                 _render_nested_sections(f"{key}.{k}", v, definitions)
                 for k, v in schema["properties"].items()
             ]
-            return [_render_section(key, schema), *(part for parts in inside for part in parts)]
+            return [_render_section(key, schema), *(part for parts in nested for part in parts)]
     return []
+
+
+def _is_section(schema: Schema) -> bool:
+    """Return whether a schema refers to a section, and not to a component."""
+    return _get_definition_name(schema) in {cls.__name__ for cls in Section.__subclasses__()}
 
 
 def _get_definition_name(schema: Schema) -> str:
@@ -102,12 +109,7 @@ def _render_section(key: str, schema: Schema) -> str:
 def _format_default(name: str, value: Schema, needed: Any) -> str:
     if name in needed:
         return "must be given"
-    default = value.get("default")
-    return (
-        "see below"
-        if _get_definition_name(value).endswith("Settings")
-        else f"`{json.dumps(default)}`"
-    )
+    return "see below" if _is_section(value) else f"`{json.dumps(value.get('default'))}`"
 
 
 def _format_description(value: Schema) -> str:
@@ -115,44 +117,40 @@ def _format_description(value: Schema) -> str:
 
 
 def _format_values(schema: Schema) -> str:
-    """What a value may be, in words."""
+    """Describe the valid values of a key in words."""
     if "anyOf" in schema:
-        return " or ".join(_format_values(each) for each in schema["anyOf"])
+        return " or ".join(_format_values(option) for option in schema["anyOf"])
     if "$ref" in schema:
-        return (
-            "keys and values"
-            if _get_definition_name(schema).endswith("Settings")
-            else "a component"
-        )
+        return "keys and values" if _is_section(schema) else "a component"
     if "enum" in schema:
-        return ", ".join(f"`{each}`" for each in schema["enum"])
+        return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("pattern") == ":":
         return "`package.module:Class`"
     if schema["type"] == "array":
-        fixed = schema.get("prefixItems", ())
-        count = str(len(fixed)) if fixed else "list"
-        return f"{count} of: {_format_values(fixed[0] if fixed else schema['items'])}"
+        items = schema.get("prefixItems", ())
+        count = str(len(items)) if items else "list"
+        return f"{count} of: {_format_values(items[0] if items else schema['items'])}"
     if schema["type"] == "object":
-        more = schema.get("additionalProperties")
-        return (
-            f"`{{name: {_format_values(more)}}}`" if isinstance(more, dict) else "keys and values"
-        )
+        values = schema.get("additionalProperties")
+        if isinstance(values, dict):
+            return f"`{{name: {_format_values(values)}}}`"
+        return "keys and values"
     return f"{TYPE_NAMES[schema['type']]}{_format_limits(schema)}"
 
 
 TYPE_NAMES = {
-    "integer": "whole number",
+    "integer": "integer",
     "number": "number",
-    "string": "text",
+    "string": "string",
     "boolean": "`true`, `false`",
     "null": "`null`",
 }
 
 
 def _format_limits(schema: Schema) -> str:
-    found = [
+    limits = [
         f" {word} {schema[keyword]:g}"
         for keyword, word in LIMIT_WORDS.items()
         if schema.get(keyword, MAX_SHOWN_LIMIT) < MAX_SHOWN_LIMIT
     ]
-    return "".join(found)
+    return "".join(limits)

@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages that the code tells, pages from elsewhere, mathematics, a last look."""
+"""MkDocs hooks: generated pages, pages from outside docs/, formulas, check of the output."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ EXTERNAL_RESOURCE = re.compile(
     r"<(?:script|img|iframe)[^>]*?src=\"?https?:"
     r"|<link[^>]*rel=\"?(?:stylesheet|preload|preconnect)[^>]*https?:"
 )
-"""What a browser would load from elsewhere."""
+"""HTML elements that load files from other servers."""
 
 log = logging.getLogger("mkdocs.plugins.densemtl")
 
 
 def on_config(config: Any) -> Any:
-    """Put the methods' pages into the navigation."""
+    """Add the pages of decoders and balancing methods to the navigation."""
     config["nav"] = _expand_nav(config["nav"])
     return config
 
@@ -33,11 +33,11 @@ def on_config(config: Any) -> Any:
 def _expand_nav(nav: Any) -> Any:
     if isinstance(nav, list):
         lists = [
-            _expand_pattern(each) if isinstance(each, str) else [_expand_nav(each)] for each in nav
+            _expand_pattern(item) if isinstance(item, str) else [_expand_nav(item)] for item in nav
         ]
-        return [each for some in lists for each in some]
+        return [item for items in lists for item in items]
     if isinstance(nav, dict):
-        return {title: _expand_nav(below) for title, below in nav.items()}
+        return {title: _expand_nav(child) for title, child in nav.items()}
     pages = _expand_pattern(nav)
     return pages if len(pages) > 1 else nav
 
@@ -50,7 +50,7 @@ def _expand_pattern(pattern: str) -> list[Any]:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add what is made, and what lies outside docs/."""
+    """Add generated pages, and pages whose source is outside docs/."""
     for uri, text in {**methods.make_pages(), **configuration.make_pages()}.items():
         files.append(File.generated(config, uri, content=text))
     for source, uri in links.EXTERNAL_PAGES.items():
@@ -60,17 +60,17 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links point into the site."""
+    """Rewrite links between files of the repository as links between pages."""
     return links.rewrite_links(markdown, page.file.src_uri)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Write formulas as MathML."""
+    """Convert formulas to MathML."""
     return maths.render_formulas(html)
 
 
 def on_post_build(config: Any) -> None:
-    """Warn of pages that would not be whole without a network."""
+    """Warn about pages that load files from other servers."""
     for file in sorted(Path(config["site_dir"]).rglob("*.html")):
         if EXTERNAL_RESOURCE.search(file.read_text(encoding="utf-8")):
-            log.warning("%s loads something from elsewhere", file)
+            log.warning("%s loads a file from another server", file)

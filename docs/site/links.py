@@ -1,4 +1,4 @@
-"""Links between files of the repository, as links between pages of the site."""
+"""Conversion of links between files of the repository to links between pages of the site."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ EXTERNAL_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-"""{file outside docs/: the page that it becomes}."""
+"""{file outside docs/: its page in the site}."""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def rewrite_links(markdown: str, page: str) -> str:
-    """Rewrite the links of a page, given by its place in the site.
+    """Rewrite the links of a page.
 
-    A file that is no page is named in place of the link. What does not exist is left alone, for
-    MkDocs to complain of.
+    A link to a file that is not a page is replaced by the name of the file. Links to missing files
+    are unchanged, so that MkDocs reports them.
+
+    Args:
+        markdown: text of the page.
+        page: path of the page in the site.
+
+    Returns:
+        The text with rewritten links.
     """
     source = {uri: file for file, uri in EXTERNAL_PAGES.items()}.get(page, f"docs/{page}")
 
-    def mend(match: re.Match[str]) -> str:
+    def rewrite(match: re.Match[str]) -> str:
         text, target, anchor = match[1], match[2], match[3] or ""
         file = os.path.normpath(PurePosixPath(source).parent / target)
         uri = EXTERNAL_PAGES.get(
@@ -39,4 +46,4 @@ def rewrite_links(markdown: str, page: str) -> str:
             return match[0]
         return text if text.strip("`") in (file, target) else f"{text} (`{file}`)"
 
-    return LINK.sub(mend, markdown)
+    return LINK.sub(rewrite, markdown)

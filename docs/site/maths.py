@@ -1,4 +1,4 @@
-"""LaTeX as MathML, which browsers draw themselves: no script, no fonts, no network."""
+"""Conversion of LaTeX to MathML, which browsers render without scripts, fonts or a network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FORMULA = re.compile(r"<(span|div) class=\"arithmatex\">(.*?)</\1>", re.DOTALL)
 
 
 def render_formulas(page: str) -> str:
-    r"""Replace what arithmatex has marked, `\(..\)` in a line and `\[..\]` on its own."""
+    r"""Convert the formulas that arithmatex has marked: inline `\(..\)` and display `\[..\]`."""
 
-    def draw(match: re.Match[str]) -> str:
+    def render(match: re.Match[str]) -> str:
         latex = html.unescape(match[2]).strip()[2:-2].strip()
-        alone = match[1] == "div"
-        drawn = convert(latex, display="block" if alone else "inline")
-        if "\\" in drawn:
-            log.warning("a formula is not understood: %s", latex)
-        return f'<div class="formula">{drawn}</div>' if alone else drawn
+        is_block = match[1] == "div"
+        mathml = convert(latex, display="block" if is_block else "inline")
+        if "\\" in mathml:
+            log.warning("cannot convert a formula to MathML: %s", latex)
+        return f'<div class="formula">{mathml}</div>' if is_block else mathml
 
-    return FORMULA.sub(draw, page)
+    return FORMULA.sub(render, page)

@@ -1,4 +1,4 @@
-"""A page for each architecture and balancing rule, from its code, recipes and equations."""
+"""Pages of decoders and balancing methods, from their code, configurations and equations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import architectures
-import rules
+import balancing_methods
 
 from densemtl import registry
 from densemtl.balancing.gradient_base import GradientBalancer
@@ -28,28 +28,28 @@ WITHOUT_HEADING = """\
 
 
 def list_methods(package: str) -> list[str]:
-    """The methods of "decoders" or "balancing"."""
+    """Return the names of all methods of "decoders" or "balancing"."""
     return registry.list_names(package)
 
 
 def get_page_uri(package: str, name: str) -> str:
-    """Where the page of a method lies."""
+    """Return the path of the page of a method in the site."""
     return f"methods/{package}/{name}.md"
 
 
 @cache
 def make_pages() -> dict[str, str]:
-    """{place in the site: Markdown} of all of them, and their overview."""
-    made = {"methods/index.md": _render_overview()}
+    """Return {path in the site: Markdown} of all methods and their overview."""
+    pages = {"methods/index.md": _render_overview()}
     for name in list_methods("decoders"):
-        made[get_page_uri("decoders", name)] = _render_page(
+        pages[get_page_uri("decoders", name)] = _render_page(
             "decoders", name, *_describe_decoder(name)
         )
     for name in list_methods("balancing"):
-        made[get_page_uri("balancing", name)] = _render_page(
+        pages[get_page_uri("balancing", name)] = _render_page(
             "balancing", name, *_describe_balancing_method(name)
         )
-    return made
+    return pages
 
 
 def _render_page(package: str, name: str, figure: str, cost: str, recipe: str) -> str:
@@ -61,35 +61,36 @@ def _render_page(package: str, name: str, figure: str, cost: str, recipe: str) -
         _render_equations(package, name),
         f"## Description and options\n\n{_render_description(cls)}",
         f"## Cost\n\n{cost}",
-        f"## Recipe\n\n{recipe}",
+        f"## Configuration\n\n{recipe}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _render_description(cls: type[Any]) -> str:
-    """Its docstring, and those of the classes that define its other options."""
+    """Render the docstrings of a class and of the classes that define its other options."""
     classes = dict.fromkeys([cls, *filter(_has_options, registry.option_classes(cls))])
     return "\n".join(
-        f"::: {each.__module__}.{each.__name__}\n{WITHOUT_HEADING}" for each in classes
+        f"::: {option_class.__module__}.{option_class.__name__}\n{WITHOUT_HEADING}"
+        for option_class in classes
     )
 
 
 def _has_options(cls: type[Any]) -> bool:
     """Return whether a constructor defines keyword-only parameters itself."""
     parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
-    return any(each.kind is inspect.Parameter.KEYWORD_ONLY for each in parameters)
+    return any(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters)
 
 
 def _get_title(cls: type[Any]) -> str:
-    """What its file calls it, `MTI-Net: ..` or `Sluice networks (..`, else the class's name."""
-    named = re.match(r"([^.:(]+?) ?[:(]", _get_summary(cls))
-    return named[1] if named else cls.__name__
+    """Return the name before the first `:` or `(` of the module docstring, else the class name."""
+    match = re.match(r"([^.:(]+?) ?[:(]", _get_summary(cls))
+    return match[1] if match else cls.__name__
 
 
 def _get_summary(cls: type[Any]) -> str:
-    """The first sentence of its file, which names the paper."""
-    told = ast.get_docstring(ast.parse(Path(inspect.getfile(cls)).read_text(encoding="utf-8")))
-    return (told or "").partition("\n\n")[0].replace("\n", " ")
+    """Return the first paragraph of the module docstring, which names the paper."""
+    docstring = ast.get_docstring(ast.parse(Path(inspect.getfile(cls)).read_text(encoding="utf-8")))
+    return (docstring or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def _render_equations(package: str, name: str) -> str:
@@ -98,36 +99,42 @@ def _render_equations(package: str, name: str) -> str:
 
 
 def _describe_decoder(name: str) -> tuple[str, str, str]:
-    found = architectures.load_recipes().get(name, [])
-    if not found:
-        return "", "No recipe names it.", f"```yaml\ndecoder: {{name: {name}}}\n```"
+    """Return the figure, the costs and the configuration of a decoder."""
+    recipes = architectures.load_recipes().get(name, [])
+    if not recipes:
+        note = "No configuration in `configs/nyud/` uses this decoder."
+        return "", note, f"```yaml\ndecoder: {{name: {name}}}\n```"
     return (
-        architectures.render_figure(found[0]),
-        architectures.render_cost_table(found),
-        architectures.render_recipe(found[0]),
+        architectures.render_figure(recipes[0]),
+        architectures.render_cost_table(recipes),
+        architectures.render_recipe(recipes[0]),
     )
 
 
 def _describe_balancing_method(name: str) -> tuple[str, str, str]:
+    """Return the figure, the costs and the configuration of a balancing method."""
     cls = registry.get_class("balancing", name)
     options = {
         key: field.default
         for key, field in registry.make_options_model(cls).model_fields.items()
         if field.default is not None
     }
-    told = ", ".join([f"name: {name}", *(f"{key}: {each}" for key, each in options.items())])
-    recipe = f"With its defaults:\n\n```yaml\nbalancing: {{{told}}}\n```"
-    weighs_gradients = issubclass(cls, GradientBalancer)
-    figure = rules.render_direction(name) if weighs_gradients else rules.render_weight_curves(name)
-    return figure, rules.describe_cost(cls), recipe
+    section = ", ".join([f"name: {name}", *(f"{key}: {value}" for key, value in options.items())])
+    recipe = f"With default options:\n\n```yaml\nbalancing: {{{section}}}\n```"
+    if issubclass(cls, GradientBalancer):
+        figure = balancing_methods.render_direction(name)
+    else:
+        figure = balancing_methods.render_weight_curves(name)
+    return figure, balancing_methods.describe_cost(cls), recipe
 
 
 def _render_overview() -> str:
     rows = [
-        "# Methods\n\nThese pages are made from the code: what a docstring, a recipe or a count"
-        " tells is told there alone. [Contributing](../contributing.md) says how one is added.",
-        "## Architectures\n\n" + _table("decoders"),
-        "## Balancing\n\nHow they compare: [balancing](../concepts/balancing.md).\n\n" + _table("balancing"),
+        "# Methods\n\nThese pages are generated from docstrings, configurations and computed costs."
+        " [Contributing](../contributing.md) describes how to add a method.",
+        "## Decoders\n\n" + _table("decoders"),
+        "## Balancing methods\n\n[Balancing](../concepts/balancing.md) compares them.\n\n"
+        + _table("balancing"),
     ]
     return "\n\n".join(rows)
 

@@ -1,4 +1,4 @@
-"""Small drawings, coloured by the site's style sheet so that they suit light and dark pages."""
+"""SVG figures whose colors are set by the style sheet of the site, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from html import escape
 from textwrap import wrap
 
 WIDTH, GAP, LINE_HEIGHT, LETTER_WIDTH = 720, 4, 17, 7.6
-"""Of a wall, its joints, a line of text and a letter, in pixels."""
+"""Width of a sharing diagram, gap between blocks, height of a text line, width of a letter; px."""
 
 Point = tuple[float, float]
+"""(x, y)."""
 
 
 def _wrap_svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
@@ -19,11 +20,20 @@ def _wrap_svg(width: float, height: float, parts: Sequence[str], label: str) -> 
 
 
 def draw_sharing_diagram(rows: Sequence[Sequence[str]], labels: Sequence[str], label: str) -> str:
-    """Bricks from the image down to the tasks; `rows` and `labels` as in `Structure`."""
+    """Draw a sharing diagram, from the image at the top to the tasks.
+
+    Args:
+        rows: rows of blocks, as in `SharingStructure`.
+        labels: label of each column.
+        label: description for screen readers.
+
+    Returns:
+        An SVG element.
+    """
     top, parts = 0.0, []
     for row in (["image"], *rows, labels):
-        height, bricks = _draw_row(row, top, len(labels), row is labels)
-        parts.append(bricks)
+        height, blocks = _draw_row(row, top, len(labels), row is labels)
+        parts.append(blocks)
         top += height + GAP
     return _wrap_svg(WIDTH, top, parts, label)
 
@@ -34,7 +44,7 @@ def _draw_row(
     width = (WIDTH - GAP * (len(row) - 1)) / len(row)
     lines = [wrap(text, int(width / LETTER_WIDTH) - 2) for text in row]
     height = max(map(len, lines)) * LINE_HEIGHT + 12
-    bricks = "".join(
+    blocks = "".join(
         _draw_block(
             text,
             (index * (width + GAP), top),
@@ -43,15 +53,15 @@ def _draw_row(
         )
         for index, text in enumerate(lines)
     )
-    return height, bricks
+    return height, blocks
 
 
 def _get_css_class(row: Sequence[str], index: int, columns: int, is_label_row: bool) -> str:
     if is_label_row:
         return "outside"
     first = row[0].partition(":")[0] if len(row) == 1 else ""
-    spanning = {"image": "outside", "shared": "shared", "fusion": "fusion"}.get(first)
-    return spanning or f"task task{index % 6}"
+    css_class = {"image": "outside", "shared": "shared", "fusion": "fusion"}.get(first)
+    return css_class or f"task task{index % 6}"
 
 
 def _draw_block(lines: Sequence[str], corner: Point, size: Point, css_class: str) -> str:
@@ -69,11 +79,20 @@ def _draw_block(lines: Sequence[str], corner: Point, size: Point, css_class: str
 
 
 def draw_curves(series: Mapping[str, Sequence[float]], max_value: float, label: str) -> str:
-    """Lines over the same steps, from 0 to `max_value`."""
+    """Draw curves over steps.
+
+    Args:
+        series: {name: values}, all of the same length.
+        max_value: upper end of the vertical axis, which starts at 0.
+        label: description for screen readers.
+
+    Returns:
+        An SVG element.
+    """
     width, height, left, right, foot = 560, 210, 44, 110, 26
     inner = (width - left - right, height - foot - 10)
 
-    def place(step: int, count: int, value: float) -> str:
+    def format_point(step: int, count: int, value: float) -> str:
         x = left + inner[0] * step / (count - 1)
         return f"{x:.1f},{10 + inner[1] * (1 - min(value / max_value, 1)):.1f}"
 
@@ -87,7 +106,7 @@ def draw_curves(series: Mapping[str, Sequence[float]], max_value: float, label: 
     ends = [f'<text class="tick" x="{left + inner[0] / 2:.0f}" y="{height - 6}">steps</text>']
     lines = [
         f'<polyline class="line task{index}" points="'
-        + " ".join(place(step, len(values), value) for step, value in enumerate(values))
+        + " ".join(format_point(step, len(values), value) for step, value in enumerate(values))
         + '"/>'
         for index, values in enumerate(series.values())
     ]
@@ -100,7 +119,15 @@ def draw_curves(series: Mapping[str, Sequence[float]], max_value: float, label: 
 
 
 def draw_arrows(vectors: Sequence[tuple[str, str, Point]], label: str) -> str:
-    """Vectors (name, kind, x and y) from one origin, the y axis upwards."""
+    """Draw vectors from a common origin; the y axis points upward.
+
+    Args:
+        vectors: (name, CSS class, (x, y)) of each vector.
+        label: description for screen readers.
+
+    Returns:
+        An SVG element.
+    """
     return _wrap_svg(440, 175, list(_iter_arrows(vectors, (130.0, 160.0), 120.0)), label)
 
 
