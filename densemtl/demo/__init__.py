@@ -1,1 +1,1 @@
-"""Show predictions: panels, videos, raw maps, point clouds and a web page."""
+"""Demonstration of trained models: panels, videos, raw maps, point clouds and a web page."""

@@ -1,4 +1,4 @@
-"""Predicted depth as points in space, with normals and colours, and their PLY files."""
+"""Point clouds from predicted depth, with normals and colors, and PLY files of them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ from densemtl.transforms.camera import Intrinsics
 from densemtl.types import RGBImage, Size
 
 DEFAULT_FOCAL_LENGTH = 0.81
-"""Assumed focal length in picture widths, 63 degrees across: a Kinect, or a telephone."""
+"""Assumed focal length in image widths; the horizontal field of view is 63 degrees, as of a Kinect
+or a mobile phone."""
 
 IMAGE_COLORS = "image"
-"""Colours of the photograph, where others are those of a task."""
+"""Color source of points that have the colors of the image instead of those of a task."""
 
 VERTEX_DTYPE = np.dtype(
     [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
     + [(name, "u1") for name in ("red", "green", "blue")]
 )
+"""Layout of a vertex in PLY files."""
 
 
 @dataclass(frozen=True)
 class PointCloud:
-    """N points in the camera's axes: x right, y down, z forward.
+    """N points in camera coordinates: x right, y down, z forward.
 
     Attributes:
-        positions: Nx3 float32, metres.
-        normals: Nx3 float32 unit vectors that face the camera.
-        colors: Nx3 uint8 RGB.
-        comment: how they were made.
+        positions: positions in meters, shape (N, 3), float32.
+        normals: unit vectors that face the camera, shape (N, 3), float32.
+        colors: RGB colors, shape (N, 3), uint8.
+        comment: description of units, axes and intrinsics, for the PLY file.
     """
 
     positions: NDArray[np.float32]
@@ -49,15 +51,16 @@ class PointCloud:
 
 @dataclass(frozen=True)
 class PointCloudBuilder:
-    """Makes point clouds of a network's predictions.
+    """Converter from predictions to point clouds.
 
     Attributes:
-        tasks: what the network predicts.
-        color_source: `image`, or the task whose colours the points have.
-        intrinsics: of all pictures; None assumes `DEFAULT_FOCAL_LENGTH` and the centre.
+        tasks: tasks that the model predicts; one of them must be depth.
+        color_source: `image`, or the task whose colors the points have.
+        intrinsics: intrinsics of all images in pixels; by default, a focal length of
+            `DEFAULT_FOCAL_LENGTH` image widths and the center of the image are assumed.
 
     Raises:
-        ConfigError: no depth among the tasks, or no such task to colour by.
+        ConfigError: if the tasks include no depth, or `color_source` is not one of them.
     """
 
     tasks: Sequence[Task]
@@ -67,20 +70,25 @@ class PointCloudBuilder:
     def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
         if _find_task(self.tasks, Depth) is None:
-            raise ConfigError(f"--points: needs depth; this network predicts {', '.join(names)}")
+            raise ConfigError(f"--points: needs depth, but the model predicts {', '.join(names)}")
         if self.color_source not in (IMAGE_COLORS, *names):
             choices = ", ".join((IMAGE_COLORS, *names))
             raise ConfigError(
-                f"--points: no {self.color_source!r} to colour by; there are {choices}"
+                f"--points: no task {self.color_source!r} for colors (choose from {choices})"
             )
 
     def __call__(self, image: RGBImage, maps: Mapping[str, NDArray[np.generic]]) -> PointCloud:
-        """Every pixel whose depth is known and positive, and whose normal is known.
+        """Convert the predictions of one image to a point cloud.
+
+        Pixels with unknown or non-positive depth, or with unknown normals, are omitted.
 
         Args:
-            image: HxWx3 uint8 RGB.
-            maps: {task: decoded prediction in a `Sample`'s layout}. Normals, where they are not
-                among them, are fitted to the depth.
+            image: RGB image, shape (H, W, 3), uint8.
+            maps: {task: decoded prediction}, in the layout of `Sample.targets`. If they include no
+                normals, normals are estimated from the depth.
+
+        Returns:
+            One point per valid pixel.
         """
         depth_task, normals_task = _find_task(self.tasks, Depth), _find_task(self.tasks, Normals)
         assert depth_task
@@ -91,25 +99,34 @@ class PointCloudBuilder:
             normals_from_depth(depth, camera) if normals_task is None else maps[normals_task.name]
         )
         valid = np.isfinite(depth) & np.isfinite(facing).all(-1)
-        colours = image if self.color_source == IMAGE_COLORS else self._colorize(maps)
+        colors = image if self.color_source == IMAGE_COLORS else self._colorize(maps)
         positions = unproject(depth, camera)
         normal = facing[valid].astype(np.float32)
-        return PointCloud(positions[valid], normal, colours[valid], self._make_comment(camera))
+        return PointCloud(positions[valid], normal, colors[valid], self._make_comment(camera))
 
     def _colorize(self, maps: Mapping[str, NDArray[np.generic]]) -> RGBImage:
         task = next(task for task in self.tasks if task.name == self.color_source)
         return task.colorize(maps[task.name])
 
     def _make_comment(self, intrinsics: Intrinsics) -> str:
-        how = "given" if self.intrinsics else f"assumed, focal length {DEFAULT_FOCAL_LENGTH} widths"
+        origin = (
+            "given" if self.intrinsics else f"assumed, focal length {DEFAULT_FOCAL_LENGTH} widths"
+        )
         values = (
             f"fx {intrinsics.fx:g} fy {intrinsics.fy:g} cx {intrinsics.cx:g} cy {intrinsics.cy:g}"
         )
-        return f"metres; x right, y down, z forward; intrinsics {how}: {values}"
+        return f"meters; x right, y down, z forward; intrinsics {origin}: {values}"
 
 
 def assume_intrinsics(size: Size) -> Intrinsics:
-    """Return intrinsics with square pixels and the principal point in the center of the image."""
+    """Return intrinsics with square pixels and the principal point in the center of the image.
+
+    Args:
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        Intrinsics with a focal length of `DEFAULT_FOCAL_LENGTH` image widths.
+    """
     height, width = size
     return Intrinsics(
         DEFAULT_FOCAL_LENGTH * width,
@@ -120,14 +137,29 @@ def assume_intrinsics(size: Size) -> Intrinsics:
 
 
 def unproject(depth: NDArray[np.float32], intrinsics: Intrinsics) -> NDArray[np.float32]:
-    """HxW metres along the optical axis -> HxWx3 metres: z ((u - cx) / fx, (v - cy) / fy, 1)."""
+    """Compute 3D points from depth: z ((u - cx) / fx, (v - cy) / fy, 1) for the pixel (u, v).
+
+    Args:
+        depth: depth along the optical axis in meters, shape (H, W).
+        intrinsics: focal lengths and principal point in pixels.
+
+    Returns:
+        Points in camera coordinates in meters, shape (H, W, 3), float32.
+    """
     rows, columns = np.indices(depth.shape, np.float32)
     x, y = (columns - intrinsics.cx) / intrinsics.fx, (rows - intrinsics.cy) / intrinsics.fy
     return np.stack([x * depth, y * depth, depth], -1).astype(np.float32)
 
 
 def write_ply(file: Path, cloud: PointCloud) -> None:
-    """Binary little-endian PLY: float x y z nx ny nz, uchar red green blue."""
+    """Write a point cloud as a binary little-endian PLY file.
+
+    Vertices have the properties float x y z nx ny nz and uchar red green blue.
+
+    Args:
+        file: path of the file.
+        cloud: points to write.
+    """
     vertices = np.empty(len(cloud.positions), VERTEX_DTYPE)
     columns = np.concatenate([cloud.positions, cloud.normals], 1).T
     for name, values in zip(VERTEX_DTYPE.names or (), [*columns, *cloud.colors.T], strict=True):

@@ -1,4 +1,4 @@
-"""What the demo makes of images, videos, a camera and a dataset: every picture in its place."""
+"""Rendering of predictions for images, videos, a camera and datasets."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from densemtl.visualization.panels import draw_prediction_panel
 from densemtl.visualization.prediction_panels import pick_evenly_spaced
 
 WEBCAM_NAME = "webcam"
-"""Name of a camera's film."""
+"""Name of the video of a camera, without suffix."""
 
 
 @dataclass(frozen=True)
 class DemoRenderer:
-    """Predicts and writes.
+    """Renderer that predicts images and writes panels of the predictions.
 
     Attributes:
-        predictor: the network.
-        output: folder for the pictures; raw maps lie in its `maps`, point clouds in its `points`.
-        overlay: how much predictions cover the image, from 0 to 1, which shows them alone.
-        save_raw: write the maps themselves.
-        point_cloud_builder: what makes point clouds, if anything.
+        predictor: model with options of inference.
+        output: output folder; raw maps are written to its folder `maps`, point clouds to `points`.
+        overlay: opacity of predictions over the image, from 0 (only the image) to 1 (only the
+            predictions).
+        save_raw: write the predicted maps as well.
+        point_cloud_builder: converter to point clouds; None writes no point clouds.
     """
 
     predictor: Predictor
@@ -45,21 +46,29 @@ class DemoRenderer:
     point_cloud_builder: PointCloudBuilder | None = None
 
     def render_images(self, files: Sequence[Path]) -> None:
-        """Each -> NAME.png.
+        """Write a panel NAME.png for each image.
+
+        Args:
+            files: image files.
 
         Raises:
-            DataError: one cannot be read, or would be replaced.
+            DataError: if an image cannot be read, or an output would replace it.
         """
         for name, file in assign_output_names(files, self.output, ".png").items():
             image = to_rgb_array(file)
             self._write_image(name, image, self.predictor(image))
 
     def render_videos(self, files: Sequence[Path]) -> None:
-        """Each -> NAME.mp4 of as many frames; maps and points are numbered by frame from 0.
+        """Write a video NAME.mp4 of panels for each video, with the same number of frames.
+
+        Files of raw maps and point clouds are numbered by frame, starting from 0.
+
+        Args:
+            files: video files.
 
         Raises:
-            DataError: one cannot be read, or would be replaced.
-            KeyboardInterrupt: after Ctrl-C, when what was done so far lies in its place.
+            DataError: if a video cannot be read, or an output would replace it.
+            KeyboardInterrupt: after Ctrl-C; the frames so far have been saved as a valid video.
         """
         for name, file in assign_output_names(files, self.output, ".mp4").items():
             video = VideoReader(file)
@@ -67,13 +76,26 @@ class DemoRenderer:
             write_video(self.output / f"{name}.mp4", video.fps, self._iter_panels(name, frames))
 
     def render_webcam(self, index: int) -> None:
-        """A camera -> a video in real time, until someone stops it."""
+        """Write a real-time video of panels from a camera until Ctrl-C.
+
+        Args:
+            index: index of the camera; 0 is the first one.
+
+        Raises:
+            DataError: if the camera does not exist.
+            KeyboardInterrupt: after Ctrl-C; the frames so far have been saved as a valid video.
+        """
         camera = Webcam(index)
-        film = repeat_to_frame_rate(self._iter_panels(WEBCAM_NAME, camera), camera.fps)
-        write_video(self.output / f"{WEBCAM_NAME}.mp4", camera.fps, film)
+        panels = repeat_to_frame_rate(self._iter_panels(WEBCAM_NAME, camera), camera.fps)
+        write_video(self.output / f"{WEBCAM_NAME}.mp4", camera.fps, panels)
 
     def render_dataset(self, dataset: DenseDataset, num_images: int) -> None:
-        """Evenly spaced samples of a split, predictions above ground truth."""
+        """Write panels of evenly spaced samples, with predictions above ground truth.
+
+        Args:
+            dataset: split of a dataset.
+            num_images: number of samples.
+        """
         for index in pick_evenly_spaced(len(dataset), num_images):
             sample = dataset[index]
             maps = self.predictor(sample.image)
@@ -104,7 +126,7 @@ class DemoRenderer:
         return draw_prediction_panel(image, maps, targets, self.predictor.tasks, self.overlay)
 
     def _write_extras(self, name: str, image: RGBImage, maps: PredictionMaps) -> None:
-        """What is asked for besides the picture."""
+        """Write raw maps and point clouds if requested."""
         if self.save_raw:
             write_raw_outputs(self.output / "maps", self.predictor.tasks, name, maps)
         if self.point_cloud_builder:

@@ -1,4 +1,4 @@
-"""Videos and webcams in, videos out: one frame in memory at a time, whatever their length."""
+"""Reading of videos and cameras, and writing of videos, with one frame in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ from densemtl.io.atomic import atomic_write
 from densemtl.types import RGBImage
 
 DEFAULT_FPS = 25.0
-"""Frames a second where a file or camera does not tell."""
+"""Frames per second if a file or camera does not state them."""
 
 MAX_VIDEO_SIDE = 4096
-"""Larger pictures are shrunk before they go into a film: few players show more."""
+"""Maximum height and width of video frames in pixels; few players support larger ones."""
 
 
 class VideoReader:
-    """Frames of a video file, once.
+    """Iterable over the frames of a video file, which can be iterated only once.
+
+    Iteration raises a `DataError` if no frame can be read.
+
+    Args:
+        file: video file.
 
     Attributes:
-        fps: frames a second.
-        num_frames: number of frames as the file tells it, 0 if it does not.
+        fps: frames per second.
+        num_frames: number of frames stated in the file; 0 if it is not stated.
 
     Raises:
-        DataError: not a video that OpenCV can read; of the frames, if there is none.
+        DataError: if OpenCV cannot read the file.
     """
 
     def __init__(self, file: Path) -> None:
         self._file, self._capture = file, _open_capture(str(file))
         if not self._capture.isOpened():
-            raise DataError(f"{file}: not a readable video; convert it to MP4, or copy it again")
+            raise DataError(f"{file}: not a readable video (convert it to MP4 or copy it again)")
         self.fps = _read_fps(self._capture)
         self.num_frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
@@ -48,25 +53,31 @@ class VideoReader:
             count += 1
             yield frame
         if not count:
-            raise DataError(f"{self._file}: no frame of this video can be read; copy it again")
+            raise DataError(f"{self._file}: no frame can be read (copy the video again)")
         if count < self.num_frames:
-            print(f"{self._file}: only {count} of {self.num_frames} frames", file=sys.stderr)
+            print(
+                f"{self._file}: only {count} of {self.num_frames} frames can be read",
+                file=sys.stderr,
+            )
 
 
 class Webcam:
-    """Frames of a camera until someone stops it.
+    """Iterable over the frames of a camera, without end.
 
     Args:
-        index: 0 is the first camera.
+        index: index of the camera; 0 is the first one.
+
+    Attributes:
+        fps: frames per second.
 
     Raises:
-        DataError: no such camera.
+        DataError: if the camera does not exist.
     """
 
     def __init__(self, index: int) -> None:
         self._capture = _open_capture(index)
         if not self._capture.isOpened():
-            raise DataError(f"--webcam {index}: no such camera; 0 is the first one")
+            raise DataError(f"--webcam {index}: no such camera (0 is the first one)")
         self.fps = _read_fps(self._capture)
 
     def __iter__(self) -> Iterator[RGBImage]:
@@ -76,22 +87,30 @@ class Webcam:
 def repeat_to_frame_rate(
     frames: Iterable[RGBImage], fps: float, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[RGBImage]:
-    """Each picture as often as a film needs that lasts as long as the pictures took to come.
+    """Repeat frames so that the video has the duration in which they were produced.
 
     Args:
-        frames: made from a camera, slower than it films.
-        fps: frames a second of the film.
-        clock: tells seconds.
+        frames: frames that are produced more slowly than `fps`.
+        fps: frames per second of the video.
+        clock: function that returns the time in seconds.
+
+    Yields:
+        Each frame, at least once.
     """
-    start, shown = clock(), 0
-    for picture in frames:
-        copies = max(round((clock() - start) * fps) - shown, 1)
-        shown += copies
-        yield from repeat(picture, copies)
+    start, count = clock(), 0
+    for frame in frames:
+        copies = max(round((clock() - start) * fps) - count, 1)
+        count += copies
+        yield from repeat(frame, copies)
 
 
 class VideoWriter:
-    """Pictures of one size to an MP4 file; see `open_video_writer`."""
+    """Writer of frames of equal size to an MP4 file; see `open_video_writer`.
+
+    Args:
+        file: path of the video.
+        fps: frames per second.
+    """
 
     def __init__(self, file: Path, fps: float) -> None:
         self._file, self._fps = file, fps
@@ -99,18 +118,25 @@ class VideoWriter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing has been added yet."""
+        """Whether no frame has been added yet."""
         return self._writer is None
 
     def add(self, frame: RGBImage) -> None:
-        """One more HxWx3 RGB frame of the first one's size."""
+        """Add a frame.
+
+        Args:
+            frame: RGB image of the same size as the first frame, shape (H, W, 3), uint8.
+
+        Raises:
+            DataError: if OpenCV cannot write MP4 videos to this path.
+        """
         frame = fit_to_codec(frame)
         if self._writer is None:
             _silence_ffmpeg()
             code, (height, width) = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[:2]
             self._writer = cv2.VideoWriter(str(self._file), code, self._fps, (width, height))
             if not self._writer.isOpened():
-                raise DataError(f"{self._file}: no MP4 video can be written there by this OpenCV")
+                raise DataError(f"{self._file}: this OpenCV build cannot write an MP4 video there")
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
@@ -120,18 +146,40 @@ class VideoWriter:
 
 
 def fit_to_codec(frame: RGBImage) -> RGBImage:
-    """As codecs want it: no side above `MAX_VIDEO_SIDE`, and even ones, the last line repeated."""
+    """Fit a frame to the requirements of video codecs.
+
+    Frames larger than `MAX_VIDEO_SIDE` are downscaled. Odd heights and widths are made even by
+    repeating the last row or column.
+
+    Args:
+        frame: RGB image, shape (H, W, 3), uint8.
+
+    Returns:
+        The fitted frame.
+
+    Example:
+        >>> fit_to_codec(np.zeros((5, 8, 3), np.uint8)).shape
+        (6, 8, 3)
+    """
     height, width = frame.shape[:2]
     if max(height, width) > MAX_VIDEO_SIDE:
-        share = MAX_VIDEO_SIDE / max(height, width)
-        height, width = max(round(height * share), 1), max(round(width * share), 1)
+        scale = MAX_VIDEO_SIDE / max(height, width)
+        height, width = max(round(height * scale), 1), max(round(width * scale), 1)
         frame = np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA))
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 @contextmanager
 def open_video_writer(file: Path, fps: float) -> Iterator[VideoWriter]:
-    """A video that takes its place when the block ends without error."""
+    """Open a video for writing, which replaces `file` only if the block ends without error.
+
+    Args:
+        file: path of the video.
+        fps: frames per second.
+
+    Yields:
+        A writer of frames.
+    """
     with atomic_write(file) as tmp_path:
         writer = VideoWriter(tmp_path, fps)
         try:
@@ -141,25 +189,30 @@ def open_video_writer(file: Path, fps: float) -> Iterator[VideoWriter]:
 
 
 def write_video(file: Path, fps: float, frames: Iterable[RGBImage]) -> None:
-    """A whole video, or, after Ctrl-C, a whole file of what was done so far.
+    """Write a video; after Ctrl-C, write a valid video of the frames so far.
+
+    Args:
+        file: path of the video.
+        fps: frames per second.
+        frames: RGB images of equal size, shape (H, W, 3), uint8.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, when the file is in its place.
+        KeyboardInterrupt: after Ctrl-C; the video has been saved if it has any frames.
     """
     with open_video_writer(file, fps) as writer:
         interrupted = _write_frames(writer, frames)
         if interrupted and writer.is_empty:
             raise KeyboardInterrupt
     if interrupted:
-        print(f"stopped; what was done so far: {file}")
+        print(f"interrupted; frames so far: {file}")
         raise KeyboardInterrupt
 
 
 def _write_frames(writer: VideoWriter, frames: Iterable[RGBImage]) -> bool:
-    """Whether Ctrl-C came in between."""
+    """Write all frames and return whether Ctrl-C interrupted this."""
     try:
-        for picture in frames:
-            writer.add(picture)
+        for frame in frames:
+            writer.add(frame)
     except KeyboardInterrupt:
         return True
     return False
@@ -176,7 +229,10 @@ def _open_capture(source: str | int) -> cv2.VideoCapture:
 
 
 def _silence_ffmpeg() -> None:
-    """It reads this once, when it is first needed; what is wrong with a file is told by us."""
+    """Disable log messages of FFmpeg, as unreadable files are reported by exceptions.
+
+    FFmpeg reads this variable only once, before its first use.
+    """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 

@@ -1,4 +1,4 @@
-"""Point clouds against a pinhole camera by hand, and their files read back."""
+"""Point clouds compared with a pinhole camera computed by hand, and their PLY files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CAMERA = Intrinsics(10.0, 20.0, 1.0, 0.5)
 
 
 def read_ply(file: Path):
-    """Written from the format's description, not from what writes it."""
+    """Read a PLY file, implemented from the specification of the format."""
     header, _, body = file.read_bytes().partition(b"end_header\n")
     lines = header.decode("ascii").splitlines()
     assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
@@ -31,7 +31,7 @@ def columns(vertices, names):
     return np.stack([vertices[name] for name in names.split()], -1)
 
 
-def test_pixels_lie_on_their_rays() -> None:
+def test_unproject_matches_pinhole_camera() -> None:
     points = unproject(np.array([[2, 4, 6], [1, 1, 1]], np.float32), CAMERA)
     # x = (u - 1) / 10 z, y = (v - 0.5) / 20 z
     expected = [
@@ -41,8 +41,8 @@ def test_pixels_lie_on_their_rays() -> None:
     np.testing.assert_allclose(points, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_a_wall_at_two_metres(make_task, tmp_path: Path) -> None:
-    """63 degrees across: 0.81 widths, so half the wall's width is 2 (w - 1) / 2 / (0.81 w)."""
+def test_point_cloud_of_wall_at_two_meters(make_task, tmp_path: Path) -> None:
+    """With a focal length of 0.81 widths, half the wall's width is 2 (w - 1) / 2 / (0.81 w)."""
     depth = np.full((30, 40), 2, np.float32)
     image = np.full((30, 40, 3), (10, 120, 250), np.uint8)
     cloud = PointCloudBuilder([make_task("depth")])(image, {"depth": depth})
@@ -60,7 +60,7 @@ def test_a_wall_at_two_metres(make_task, tmp_path: Path) -> None:
     assert any("assumed, focal length 0.81 widths" in line for line in lines)
 
 
-def test_a_slope_keeps_its_predicted_normals_and_unknown_depth_is_left_out(
+def test_point_cloud_uses_predicted_normals_and_omits_invalid_pixels(
     make_task, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     tasks = [make_task("depth"), make_task("normals")]
@@ -74,24 +74,26 @@ def test_a_slope_keeps_its_predicted_normals_and_unknown_depth_is_left_out(
     cloud = PointCloudBuilder(tasks, "normals", CAMERA)(image, maps)
     write_ply(tmp_path / "a.ply", cloud)
     vertices, lines = read_ply(tmp_path / "a.ply")
-    known = np.ones((4, 5), bool)
-    known[[0, 1, 2, 3], [0, 1, 2, 3]] = False
-    np.testing.assert_array_equal(vertices["z"], depth[known])
-    np.testing.assert_array_equal(columns(vertices, "nx ny nz"), normals[known])
-    colours = tasks[1].colorize(normals)[known]
-    np.testing.assert_array_equal(columns(vertices, "red green blue"), colours)
+    valid = np.ones((4, 5), bool)
+    valid[[0, 1, 2, 3], [0, 1, 2, 3]] = False
+    np.testing.assert_array_equal(vertices["z"], depth[valid])
+    np.testing.assert_array_equal(columns(vertices, "nx ny nz"), normals[valid])
+    colors = tasks[1].colorize(normals)[valid]
+    np.testing.assert_array_equal(columns(vertices, "red green blue"), colors)
     assert any("intrinsics given: fx 10 fy 20 cx 1 cy 0.5" in line for line in lines)
 
 
-def test_the_assumed_camera_sees_63_degrees() -> None:
+def test_assumed_field_of_view_is_63_degrees() -> None:
     camera = assume_intrinsics((480, 640))
     assert 2 * np.degrees(np.arctan(320 / camera.fx)) == pytest.approx(63.4, abs=0.1)
     assert (camera.cx, camera.cy) == (319.5, 239.5)
     assert camera.fx == camera.fy
 
 
-def test_without_depth_or_colour_one_line_tells(make_task) -> None:
-    with pytest.raises(ConfigError, match="--points: needs depth; this network predicts semseg"):
+def test_missing_depth_or_color_task_is_config_error(make_task) -> None:
+    with pytest.raises(ConfigError, match="--points: needs depth, but the model predicts semseg"):
         PointCloudBuilder([make_task("semseg")])
-    with pytest.raises(ConfigError, match="no 'normal' to colour by; there are image, depth"):
+    with pytest.raises(
+        ConfigError, match=r"no task 'normal' for colors \(choose from image, depth"
+    ):
         PointCloudBuilder([make_task("depth")], "normal")

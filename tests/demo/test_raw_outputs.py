@@ -1,4 +1,4 @@
-"""Maps in files: exact where they can be, and read back by what scores files."""
+"""Files of raw maps: exact values, readable by the evaluation of prediction files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from densemtl.evaluation import prediction_files
 from densemtl.evaluation.prediction_formats import ReadOptions
 
 
-def test_metres_to_millimetres() -> None:
-    metres = np.array([[0, 0.0004, 0.0006, 2.3456, 65.535, 80]], np.float32)
-    np.testing.assert_array_equal(to_millimeters(metres), [[0, 0, 1, 2346, 65535, 65535]])
+def test_to_millimeters_rounds_and_clips() -> None:
+    meters = np.array([[0, 0.0004, 0.0006, 2.3456, 65.535, 80]], np.float32)
+    np.testing.assert_array_equal(to_millimeters(meters), [[0, 0, 1, 2346, 65535, 65535]])
     np.testing.assert_array_equal(to_millimeters(np.array([[np.nan, -1, np.inf]])), [[0, 0, 0]])
 
 
-def test_each_map_comes_back(make_task, draw_label, rng, tmp_path: Path) -> None:
+def test_written_maps_are_read_unchanged(make_task, draw_label, rng, tmp_path: Path) -> None:
     size = (7, 9)
     tasks = [make_task(name) for name in ("semseg", "depth", "normals", "saliency")]
     maps = {task.name: draw_label(task, size, rng, void=0) for task in tasks}
@@ -39,7 +39,7 @@ def test_each_map_comes_back(make_task, draw_label, rng, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", ""])
-def test_no_name_leaves_the_folder(make_task, tmp_path: Path, name: str) -> None:
+def test_name_outside_the_folder_is_data_error(make_task, tmp_path: Path, name: str) -> None:
     depth = np.ones((2, 2), np.float32)
     with pytest.raises(DataError, match="would lie outside"):
         write_raw_outputs(tmp_path / "maps", [make_task("depth")], name, {"depth": depth})

@@ -1,4 +1,4 @@
-"""Videos in and out: every frame, in order, at its rate, in a file that is whole or not there."""
+"""Reading and writing of videos: order of frames, frame rate, size, interruption and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def shade(value: int, height: int = 48, width: int = 64) -> RGBImage:
 
 @pytest.mark.parametrize("rate", [10.0, 23.976, 29.97, 60.0])
 @pytest.mark.parametrize("size", [(48, 64), (47, 63)])
-def test_frames_rate_and_size_survive(tmp_path: Path, rate: float, size: tuple[int, int]) -> None:
+def test_written_video_has_all_frames_rate_and_size(
+    tmp_path: Path, rate: float, size: tuple[int, int]
+) -> None:
     shades = [20 * index for index in range(12)]
     write_video(tmp_path / "film.mp4", rate, (shade(value, *size) for value in shades))
     film = VideoReader(tmp_path / "film.mp4")
@@ -35,14 +37,14 @@ def test_frames_rate_and_size_survive(tmp_path: Path, rate: float, size: tuple[i
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
 
 
-def test_colours_stay_red_green_blue(tmp_path: Path) -> None:
+def test_written_video_keeps_rgb_order(tmp_path: Path) -> None:
     red = np.tile(np.array([200, 30, 60], np.uint8), (48, 64, 1))
     write_video(tmp_path / "film.mp4", 25, [red])
     (frame,) = VideoReader(tmp_path / "film.mp4")
     np.testing.assert_allclose(frame.mean((0, 1)), [200, 30, 60], atol=6)
 
 
-def test_odd_sides_repeat_their_last_line_and_large_ones_shrink(rng: np.random.Generator) -> None:
+def test_fit_to_codec_pads_odd_sides_and_downscales(rng: np.random.Generator) -> None:
     odd = rng.integers(0, 256, (5, 3, 3)).astype(np.uint8)
     fitted = fit_to_codec(odd)
     assert fitted.shape == (6, 4, 3)
@@ -53,7 +55,7 @@ def test_odd_sides_repeat_their_last_line_and_large_ones_shrink(rng: np.random.G
     assert fit_to_codec(odd[:4, :2]).shape == (4, 2, 3)
 
 
-def test_ctrl_c_leaves_a_whole_file_of_what_was_done(tmp_path: Path) -> None:
+def test_interrupted_video_contains_frames_so_far(tmp_path: Path) -> None:
     def interrupted() -> Iterator[RGBImage]:
         yield from (shade(value) for value in (0, 100, 200))
         raise KeyboardInterrupt
@@ -65,7 +67,7 @@ def test_ctrl_c_leaves_a_whole_file_of_what_was_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, DataError])
-def test_nothing_stays_where_nothing_was_done_or_it_failed(
+def test_failed_or_empty_video_keeps_existing_file(
     tmp_path: Path, fault: type[BaseException]
 ) -> None:
     def failing() -> Iterator[RGBImage]:
@@ -81,7 +83,7 @@ def test_nothing_stays_where_nothing_was_done_or_it_failed(
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
 
 
-def test_frames_are_taken_one_at_a_time(tmp_path: Path) -> None:
+def test_frames_are_read_lazily(tmp_path: Path) -> None:
     write_video(tmp_path / "film.mp4", 25, (shade(value) for value in range(0, 200, 10)))
     alive = []
 
@@ -96,15 +98,15 @@ def test_frames_are_taken_one_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all", b"\0\0\0\x18ftypmp42" + bytes(5000)])
-def test_a_corrupt_video_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_corrupt_video_is_data_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "film.mp4"
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"film\.mp4: not a readable video"):
         VideoReader(file)
 
 
-def test_ffmpeg_adds_no_lines_of_its_own(tmp_path: Path) -> None:
-    """In a fresh process, since FFmpeg is told once."""
+def test_ffmpeg_prints_no_messages(tmp_path: Path) -> None:
+    """Run in a new process, as FFmpeg reads its log level only once."""
     file = tmp_path / "film.mp4"
     file.write_bytes(b"no video at all")
     lines = [
@@ -120,7 +122,7 @@ def test_ffmpeg_adds_no_lines_of_its_own(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_video_that_ends_early_is_told(
+def test_truncated_video_prints_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rng: np.random.Generator
 ) -> None:
     file = tmp_path / "film.avi"
@@ -132,17 +134,17 @@ def test_a_video_that_ends_early_is_told(
     film = VideoReader(file)
     count = len(list(film))
     assert 0 < count < film.num_frames == 10
-    assert f"{file}: only {count} of 10 frames" in capsys.readouterr().err
+    assert f"{file}: only {count} of 10 frames can be read" in capsys.readouterr().err
 
 
-def test_an_absent_camera_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_camera_is_data_error(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="--webcam 99: no such camera"):
         Webcam(99)
     assert capfd.readouterr() == ("", "")
 
 
-class StandIn:
-    """A camera of three frames whose driver tells no rate."""
+class FakeCapture:
+    """Fake `cv2.VideoCapture` with three frames and an unknown frame rate."""
 
     def __init__(self, source: int) -> None:
         self.left = [shade(value) for value in (0, 1, 2)]
@@ -160,14 +162,14 @@ class StandIn:
         self.left = []
 
 
-def test_a_camera_is_read_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video.cv2, "VideoCapture", StandIn)
+def test_webcam_yields_all_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video.cv2, "VideoCapture", FakeCapture)
     camera = Webcam(0)
     assert camera.fps == video.DEFAULT_FPS
     assert [frame[0, 0, 0] for frame in camera] == [0, 1, 2]
 
 
-def test_a_slow_camera_fills_the_time_that_went_by() -> None:
+def test_repeat_to_frame_rate_repeats_slow_frames() -> None:
     seconds = iter([0.0, 0.1, 0.5, 0.51, 1.0])
     film = list(
         repeat_to_frame_rate([shade(value) for value in range(4)], 10, lambda: next(seconds))

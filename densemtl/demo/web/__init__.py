@@ -1,1 +1,1 @@
-"""Serve a page: drop an image, see the prediction of every task, read values under the pointer."""
+"""Web page that shows predictions of an uploaded image and their values under the pointer."""

@@ -1,4 +1,4 @@
-"""Protect the page: security headers, and a check of the Host header against DNS rebinding."""
+"""Security of the web page: HTTP headers, and a check of the Host header against DNS rebinding."""
 
 from __future__ import annotations
 
@@ -21,19 +21,27 @@ HEADERS = {
     "cache-control": "no-store",
     "cross-origin-resource-policy": "same-origin",
 }
+"""Security headers of all responses."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def protect(host: str) -> Callable[[Request, Handler], Awaitable[Response]]:
-    """Return an HTTP middleware for a server that listens on `host`."""
+    """Create an HTTP middleware that checks the Host header and adds security headers.
+
+    Args:
+        host: address that the server listens on.
+
+    Returns:
+        A coroutine function for FastAPI's `middleware("http")`.
+    """
     names = {"localhost", socket.gethostname().lower(), host.lower()}
 
     async def middleware(request: Request, handle: Handler) -> Response:
         if is_trusted_host(request.headers.get("host", ""), names):
             response = await handle(request)
         else:
-            text = "unknown name in the Host header; use an IP address, or serve with --host NAME"
+            text = "unknown name in the Host header (use an IP address, or serve with --host NAME)"
             response = JSONResponse({"error": text}, 400)
         response.headers.update(HEADERS)
         return response
@@ -42,10 +50,23 @@ def protect(host: str) -> Callable[[Request, Handler], Awaitable[Response]]:
 
 
 def is_trusted_host(header: str, names: Collection[str]) -> bool:
-    """Return whether a Host header holds an IP address or one of the names.
+    """Return whether a Host header contains an IP address or a trusted name.
 
     Another site can let its own name resolve to this server, so that its scripts may read from it.
-    Only addresses and the names of this machine are therefore accepted.
+    Therefore only IP addresses and the names of this machine are accepted.
+
+    Args:
+        header: value of the Host header, with or without port.
+        names: trusted names in lower case.
+
+    Returns:
+        True if the header is trusted.
+
+    Example:
+        >>> is_trusted_host("127.0.0.1:7860", {"localhost"})
+        True
+        >>> is_trusted_host("example.org", {"localhost"})
+        False
     """
     try:
         name = urlsplit(f"//{header}").hostname or ""

@@ -1,4 +1,4 @@
-"""Build the web page: static files, and one route that predicts an uploaded image."""
+"""Web application: static files, and a route that predicts an uploaded image."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from densemtl.errors import DataError
 from densemtl.inference.predictor import Predictor
 
 MAX_BYTES = 20 * 2**20
-"""Size limit of an uploaded file."""
+"""Maximum size of an uploaded file in bytes."""
 
 CONCURRENCY, QUEUE_SIZE = 1, 8
-"""Images that are predicted at the same time, and that wait; further ones are refused."""
+"""Maximum numbers of images that are predicted simultaneously and that wait in the queue."""
 
 UPLOAD_SECONDS = 60
-"""Time limit for the transfer of one image."""
+"""Time limit for the transfer of one image in seconds."""
 
 UPLOAD_TYPE = "application/octet-stream"
-"""A type that browsers send to their own site only, unless another site permits it."""
+"""Content type of uploads. Browsers send it to other sites only if those sites permit it."""
 
 
 def create_app(predictor: Predictor, host: str) -> FastAPI:
-    """Return the page as an ASGI application.
+    """Create the web application.
 
     Args:
         predictor: model that predicts the uploaded images.
         host: address that the server listens on.
+
+    Returns:
+        The ASGI application.
     """
     app = FastAPI(openapi_url=None)
     running = asyncio.Semaphore(CONCURRENCY)
@@ -49,20 +52,11 @@ def create_app(predictor: Predictor, host: str) -> FastAPI:
     @app.post("/predict")
     async def predict(request: Request) -> JSONResponse:
         nonlocal admitted
-        if request.headers.get("content-type") != UPLOAD_TYPE:
-            return _error(415, f"send the image file as {UPLOAD_TYPE}")
-        try:
-            data = await asyncio.wait_for(_read_body(request), UPLOAD_SECONDS)
-        except asyncio.TimeoutError:
-            return _error(408, f"the upload took longer than {UPLOAD_SECONDS} s; try again")
-        except ClientDisconnect:
-            return _error(400, "the upload was interrupted")
-        if data is None:
-            return _error(
-                413, f"this file is larger than {MAX_BYTES >> 20} MB; choose a smaller one"
-            )
+        data = await _receive_upload(request)
+        if isinstance(data, JSONResponse):
+            return data
         if admitted >= CONCURRENCY + QUEUE_SIZE:
-            return _error(503, "too many images are waiting; try again in a moment")
+            return _error(503, "too many images are waiting (try again in a moment)")
         admitted += 1
         try:
             async with running:
@@ -73,6 +67,21 @@ def create_app(predictor: Predictor, host: str) -> FastAPI:
     app.mount("/", StaticFiles(directory=str(files("densemtl.demo.web") / "static"), html=True))
     app.middleware("http")(protect(host))
     return app
+
+
+async def _receive_upload(request: Request) -> bytes | JSONResponse:
+    """Return the uploaded file, or an error response."""
+    if request.headers.get("content-type") != UPLOAD_TYPE:
+        return _error(415, f"send the image file as {UPLOAD_TYPE}")
+    try:
+        data = await asyncio.wait_for(_read_body(request), UPLOAD_SECONDS)
+    except asyncio.TimeoutError:
+        return _error(408, f"the upload took longer than {UPLOAD_SECONDS} s (try again)")
+    except ClientDisconnect:
+        return _error(400, "the upload was interrupted (try again)")
+    if data is None:
+        return _error(413, f"this file is larger than {MAX_BYTES >> 20} MB (choose a smaller one)")
+    return data
 
 
 async def _read_body(request: Request) -> bytes | None:

@@ -1,16 +1,16 @@
-"""Convert predictions to JSON for the page: images, values to read under the pointer, legends.
+"""Conversion of predictions to JSON for the web page: images, values and legends.
 
-The view of a task is a dictionary:
+The payload of a task is a dictionary:
 
     task      name
     picture   data URI of the colored map
-    values    the map itself: base64 of deflated little-endian integers, row by row
-    bits      bits of each integer, 8 or 16
-    channels  integers per pixel
-    low, high values of 0 and of the largest integer; class ids are stored as they are (0, 255)
-    unit      written after a value
-    classes   {name, color, share} of each class, for class ids; else empty
-    legend    {picture, captions} for numbers; else None
+    values    the map as base64 of deflated little-endian integers in row-major order
+    bits      number of bits of each integer, 8 or 16
+    channels  number of integers per pixel
+    low, high values that 0 and the maximum integer represent; 0 and 255 for class ids
+    unit      unit of the values
+    classes   list of {name, color, share} for class ids; otherwise empty
+    legend    {picture, captions} for numbers; otherwise None
 """
 
 from __future__ import annotations
@@ -35,16 +35,20 @@ TaskPayload = dict[str, Any]
 Map = NDArray[np.generic]
 
 _LEGEND_SIZE = 160
-"""Pixels: length of a color scale, diameter of a ball."""
+"""Length of a color scale and diameter of a sphere in pixels."""
 
 
 def make_payload(image: RGBImage, maps: Mapping[str, Map], tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return what the page shows of one image: its size, the image, and a view of each task.
+    """Convert an image and its predictions to a JSON object for the page.
 
     Args:
-        image: HxWx3 uint8 RGB.
-        maps: {task: decoded prediction in the layout of a `Sample`}.
-        tasks: tasks in the order shown.
+        image: RGB image, shape (H, W, 3), uint8.
+        maps: {task: decoded prediction}, in the layout of `Sample.targets`.
+        tasks: tasks in the order in which they are shown.
+
+    Returns:
+        Dictionary of `width`, `height`, `image` (a data URI) and `views`, the list of task
+        payloads.
     """
     height, width = image.shape[:2]
     views = [_make_task_payload(task, maps[task.name]) for task in tasks]
@@ -106,7 +110,7 @@ def _draw_scale(task: Task, low: float, high: float) -> str:
 
 
 def _draw_sphere(task: Direction) -> RGBImage:
-    """Draw a ball seen from the front, on white."""
+    """Draw a sphere seen from the front, on a white background."""
     x, y = np.meshgrid(*2 * [np.linspace(-1, 1, _LEGEND_SIZE, dtype=np.float32)])
     inside = x * x + y * y < 1
     z = -np.sqrt(np.where(inside, 1 - x * x - y * y, 0))
@@ -115,7 +119,7 @@ def _draw_sphere(task: Direction) -> RGBImage:
 
 
 def _data_uri(picture: RGBImage, suffix: str = ".png") -> str:
-    """Return an image as a data URI, so that the page fetches nothing else."""
+    """Encode an image as a data URI, so that the page needs no further requests."""
     _, data = cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]))
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

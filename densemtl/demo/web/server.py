@@ -1,4 +1,4 @@
-"""Serve the page, by default to this machine only."""
+"""HTTP server of the web page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from densemtl.errors import ConfigError
 from densemtl.inference.predictor import Predictor
 
 CONNECTIONS = 64
-"""Limit on simultaneous connections; together with the limit on uploads it bounds the memory."""
+"""Maximum number of simultaneous connections; it limits the memory that uploads can use."""
 
 
 def serve(predictor: Predictor, host: str, port: int) -> None:
@@ -17,17 +17,17 @@ def serve(predictor: Predictor, host: str, port: int) -> None:
     Args:
         predictor: model that predicts the uploaded images.
         host: address to listen on; 127.0.0.1 is reachable from this machine only.
-        port: port to listen on; 0 takes a free one.
+        port: port to listen on; 0 selects a free one.
 
     Raises:
-        ConfigError: the extra is not installed, or the address is not available.
+        ConfigError: if FastAPI is not installed or the address is not available.
     """
     try:
         import uvicorn
 
         from densemtl.demo.web.page import create_app
     except ImportError as error:
-        text = 'the page needs FastAPI: pip install "densemtl[web]" first'
+        text = 'the page needs FastAPI; install it with pip install "densemtl[web]"'
         raise ConfigError(f"--web: {text} ({error})") from error
 
     listener = listen(host, port)
@@ -38,17 +38,26 @@ def serve(predictor: Predictor, host: str, port: int) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
-    print(f"page: http://{host}:{listener.getsockname()[1]}  (Ctrl-C ends it)", flush=True)
+    print(f"page: http://{host}:{listener.getsockname()[1]}  (press Ctrl-C to stop)", flush=True)
     uvicorn.Server(config).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket, so that an unavailable address is reported at once.
+    """Bind a socket, so that an unavailable address is reported before the server starts.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; 0 selects a free one.
+
+    Returns:
+        The listening socket.
 
     Raises:
-        ConfigError: not an address of this machine, or taken.
+        ConfigError: if the address does not belong to this machine or is in use.
     """
     try:
         return socket.create_server((host, port))
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"--host {host} --port {port}: cannot listen there ({error})") from error
+        raise ConfigError(
+            f"--host {host} --port {port}: cannot listen on this address ({error})"
+        ) from error

@@ -1,4 +1,4 @@
-"""Decode untrusted image files, bounded in pixels."""
+"""Decoding of untrusted image files with a limit on their size."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from densemtl.errors import DataError
 from densemtl.types import RGBImage
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Pillow has dozens of other readers, some of them old; untrusted files do not reach them."""
+"""Accepted formats. Untrusted files are not passed to other, less tested decoders of Pillow."""
 
 MAX_PIXELS = 40_000_000
-"""Limit on the size in the header; a decoded pixel takes three bytes."""
+"""Maximum number of pixels stated in the header; a decoded pixel takes three bytes."""
 
 MAX_SIDE = 960
-"""Pixels; larger images are shrunk first, as the page would not show more."""
+"""Maximum height and width in pixels; larger images are downscaled, as the page shows no more."""
 
 
 def read_upload(data: bytes) -> RGBImage:
-    """Decode an image file and shrink it so that no side is above `MAX_SIDE`.
+    """Decode an image file and downscale it to at most `MAX_SIDE` pixels per side.
 
-    The header is checked before anything is decoded; nothing is written to disk.
+    The header is checked before the image is decoded. Nothing is written to disk.
+
+    Args:
+        data: content of the file.
 
     Returns:
-        HxWx3 uint8 RGB.
+        RGB image, shape (H, W, 3), uint8.
 
     Raises:
-        DataError: empty, too many pixels, damaged, or of an unknown format.
+        DataError: if the file is empty, corrupt, too large or of an unknown format.
     """
     if not data:
         raise DataError("nothing was uploaded")
@@ -44,9 +47,9 @@ def read_upload(data: bytes) -> RGBImage:
         raise _make_too_many_pixels_error("more than Pillow opens") from error
     except UnidentifiedImageError as error:
         formats = ", ".join(IMAGE_FORMATS)
-        raise DataError(f"this file is not an image that the page reads ({formats})") from error
-    except Exception as error:  # Pillow raises nearly anything for broken files
-        raise DataError(f"this image is broken and cannot be decoded ({error})") from error
+        raise DataError(f"this file is not a supported image ({formats})") from error
+    except Exception as error:  # Pillow raises various exceptions for corrupt files
+        raise DataError(f"this image is corrupt and cannot be decoded ({error})") from error
 
 
 def _check_pixels(width: int, height: int) -> None:
@@ -55,5 +58,5 @@ def _check_pixels(width: int, height: int) -> None:
 
 
 def _make_too_many_pixels_error(description: str) -> DataError:
-    most = f"at most {MAX_PIXELS // 10**6} megapixels are taken"
-    return DataError(f"this image has too many pixels ({description}); {most}, so shrink it first")
+    limit = f"downscale it to at most {MAX_PIXELS // 10**6} megapixels"
+    return DataError(f"this image has too many pixels ({description}); {limit}")

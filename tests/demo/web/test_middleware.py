@@ -1,4 +1,4 @@
-"""What the server answers: few routes, bounded bodies, security headers, only its own names."""
+"""HTTP responses: routes, size limits, security headers and trusted host names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PNG = cv2.imencode(".png", np.zeros((4, 6, 3), np.uint8))[1].tobytes()
 
 
 class NoTasks:
-    """A predictor without tasks."""
+    """Fake predictor without tasks."""
 
     tasks = ()
 
@@ -28,7 +28,7 @@ class NoTasks:
 def ask(
     method: str, path: str, *parts: bytes, host: str = "localhost:7860", kind: str = UPLOAD_TYPE
 ) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers and body of an answer."""
+    """Send a request and return status, headers and body of the response."""
     waiting = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     waiting.append({"type": "http.request", "body": b"", "more_body": False})
     return ask_with(waiting, method, path, host, kind)
@@ -37,7 +37,7 @@ def ask(
 def ask_with(
     waiting: list[dict], method: str, path: str, host: str, kind: str
 ) -> tuple[int, dict[bytes, bytes], bytes]:
-    """The same for given messages; afterwards the client sends nothing more."""
+    """Send the given ASGI messages and return status, headers and body of the response."""
     sent: list[dict] = []
 
     async def receive():
@@ -57,7 +57,7 @@ def ask_with(
 
 
 @pytest.mark.parametrize("path", ["/", "/info", "/viewer.css", "/viewer.js"])
-def test_the_page_is_let_through(path: str) -> None:
+def test_page_files_are_served_with_security_headers(path: str) -> None:
     status, headers, body = ask("GET", path)
     assert status == 200
     assert len(body) == int(headers[b"content-length"]) > 0
@@ -88,24 +88,24 @@ def test_the_page_is_let_through(path: str) -> None:
         ("OPTIONS", "/predict"),
     ],
 )
-def test_nothing_else_is(method: str, path: str) -> None:
+def test_other_routes_are_not_found(method: str, path: str) -> None:
     status, headers, _ = ask(method, path)
     assert status in (404, 405)
     assert b"content-security-policy" in headers
 
 
-def test_bodies_arrive_whole_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_of_uploads_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     status, _, body = ask("POST", "/predict", PNG[:20], PNG[20:])
     assert (status, json.loads(body)["width"]) == (200, 6)
     part = bytes(MAX_BYTES // 4)
     status, _, body = ask("POST", "/predict", *4 * [part])
-    assert (status, b"not an image that the page reads" in body) == (400, True)
+    assert (status, b"not a supported image" in body) == (400, True)
     monkeypatch.setattr(page, "read_upload", lambda _: pytest.fail("decoded"))
     status, _, body = ask("POST", "/predict", *4 * [part], b"x")
-    assert (status, b"larger than 20 MB; choose a smaller one" in body) == (413, True)
+    assert (status, b"larger than 20 MB (choose a smaller one)" in body) == (413, True)
 
 
-def test_uploads_that_stall_or_break_off_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_or_interrupted_uploads_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "UPLOAD_SECONDS", 0.05)
     first = {"type": "http.request", "body": PNG[:20], "more_body": True}
     status, _, body = ask_with([first], "POST", "/predict", "localhost", UPLOAD_TYPE)
@@ -116,7 +116,7 @@ def test_uploads_that_stall_or_break_off_end(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "multipart/form-data", "image/png"])
-def test_types_that_other_sites_may_send_are_refused(kind: str) -> None:
+def test_content_types_of_cross_site_requests_are_rejected(kind: str) -> None:
     assert ask("POST", "/predict", PNG, kind=kind)[0] == 415
 
 
@@ -135,7 +135,7 @@ def test_types_that_other_sites_may_send_are_refused(kind: str) -> None:
         ("", False),
     ],
 )
-def test_only_own_names_are_answered(host: str, trusted: bool) -> None:
+def test_untrusted_host_header_is_rejected(host: str, trusted: bool) -> None:
     for method, path in (("GET", "/"), ("POST", "/predict")):
         status, headers, body = ask(method, path, PNG, host=host)
         assert status == (200 if trusted else 400)

@@ -1,4 +1,4 @@
-"""The page in a real browser: an upload, clicks, values under the pointer, and what is refused."""
+"""Web page in a browser: uploads, choice of tasks, values under the pointer and rejected files."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ SIZE = (60, 90)
 BROWSER = ("/usr/bin/chromium", "/usr/bin/chromedriver")
 
 
-class StandIn:
-    """Predicts a chair in the left third, a floor elsewhere, and depth from 1 m to 3 m."""
+class FakePredictor:
+    """Predictor of a chair in the left third, floor elsewhere, and depth from 1 m to 3 m."""
 
     fails = False
 
     def __init__(self, tasks) -> None:
-        self.tasks, self.go_on = tasks, threading.Event()
-        self.go_on.set()
+        self.tasks, self.resume = tasks, threading.Event()
+        self.resume.set()
 
     def __call__(self, image):
-        self.go_on.wait(30)
+        self.resume.wait(30)
         if self.fails:
             raise RuntimeError("out of memory")
         height, width = image.shape[:2]
@@ -52,10 +52,10 @@ class StandIn:
 
 @pytest.fixture(scope="module")
 def page(make_task, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """A page that is served: its address, its predictor, and the folder of temporary files."""
+    """Run a server and return its address, its predictor and the folder of temporary files."""
     folder = tmp_path_factory.mktemp("temporary")
     tempfile.tempdir = str(folder)
-    predictor = StandIn([make_task(name) for name in ("semseg", "depth", "normals")])
+    predictor = FakePredictor([make_task(name) for name in ("semseg", "depth", "normals")])
     app, socket = create_app(predictor, "127.0.0.1"), listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
@@ -103,7 +103,7 @@ def wait(browser, seen) -> None:
 
 
 def point_at(browser, task: str, x: float, y: float) -> dict[str, str]:
-    """{task: text} of what is read at a share of a card's width and height."""
+    """Return {task: value} at a point, given as fractions of a card's width and height."""
     from selenium.webdriver import ActionChains
 
     stack = find(browser, f'.card[data-task="{task}"] .stack')
@@ -116,7 +116,7 @@ def point_at(browser, task: str, x: float, y: float) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def test_an_upload_is_shown_and_read(page, browser, photo: Path, tmp_path: Path) -> None:
+def test_upload_shows_predictions_and_values(page, browser, photo: Path, tmp_path: Path) -> None:
     browser.get(page.url)
     find(browser, ".drop input").send_keys(str(photo))
     wait(browser, lambda: "90 x 60" in find(browser, ".message").text)
@@ -136,7 +136,7 @@ def test_an_upload_is_shown_and_read(page, browser, photo: Path, tmp_path: Path)
     assert [path for path in page.folder.rglob("*") if path.is_file()] == []
 
 
-def test_tasks_are_chosen_and_the_overlay_slides(page, browser, photo: Path) -> None:
+def test_task_chips_and_overlay_slider(page, browser, photo: Path) -> None:
     from selenium.webdriver.support.expected_conditions import staleness_of
 
     browser.get(page.url)
@@ -161,7 +161,7 @@ def test_tasks_are_chosen_and_the_overlay_slides(page, browser, photo: Path) -> 
     assert find(browser, '.card[data-task="semseg"]').is_displayed()
 
 
-def test_an_image_can_be_dropped(page, browser, photo: Path) -> None:
+def test_image_can_be_dropped(page, browser, photo: Path) -> None:
     browser.get(page.url)
     script = """
     const [target, text] = arguments, data = new DataTransfer();
@@ -174,7 +174,7 @@ def test_an_image_can_be_dropped(page, browser, photo: Path) -> None:
     wait(browser, lambda: find(browser, ".message").text.startswith("dropped.png, 90 x 60"))
 
 
-def test_refusals_are_clear_and_the_page_goes_on(
+def test_rejected_files_show_a_message_and_do_not_block_the_page(
     page, browser, photo: Path, tmp_path: Path
 ) -> None:
     browser.get(page.url)
@@ -182,7 +182,7 @@ def test_refusals_are_clear_and_the_page_goes_on(
     words = tmp_path / "words.png"
     words.write_text("no picture")
     drop.send_keys(str(words))
-    wait(browser, lambda: "words.png: this file is not an image that the page reads" in message())
+    wait(browser, lambda: "words.png: this file is not a supported image" in message())
     large = tmp_path / "large.png"
     with large.open("wb") as handle:
         handle.truncate(21 * 2**20)
@@ -192,27 +192,27 @@ def test_refusals_are_clear_and_the_page_goes_on(
     wait(browser, lambda: "90 x 60" in message())
 
 
-def test_the_browser_asks_nobody_else_and_has_nothing_to_complain_of(page, browser) -> None:
+def test_page_requests_only_own_files_and_logs_no_errors(page, browser) -> None:
     browser.get_log("performance"), browser.get_log("browser")
     browser.get(page.url)
     wait(browser, lambda: "semseg, depth, normals" in find(browser, ".tasks").text)
     entries = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    asked = [
+    urls = [
         entry["params"]["request"]["url"]
         for entry in entries
         if entry["method"] == "Network.requestWillBeSent"
     ]
     paths = ("/", "/viewer.css", "/viewer.js", "/info")
-    assert {url for url in asked if not url.startswith("data:")} == {page.url + p for p in paths}
+    assert {url for url in urls if not url.startswith("data:")} == {page.url + p for p in paths}
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
 
 
-def test_a_failure_of_the_server_is_shown(page, browser, photo: Path) -> None:
+def test_server_error_is_shown(page, browser, photo: Path) -> None:
     browser.get(page.url)
     page.predictor.fails = True
     try:
         find(browser, ".drop input").send_keys(str(photo))
-        message = "photo.png: the server failed (500)"
+        message = "photo.png: the server failed (status 500)"
         wait(browser, lambda: find(browser, ".message").text == message)
     finally:
         page.predictor.fails = False
@@ -221,7 +221,7 @@ def test_a_failure_of_the_server_is_shown(page, browser, photo: Path) -> None:
 
 
 def post(url: str, data: bytes, kind: str = UPLOAD_TYPE) -> tuple[int, str]:
-    """Status and text of an answer."""
+    """Send a POST request and return status and text of the response."""
     try:
         with urlopen(Request(url, data, {"content-type": kind})) as response:
             return response.status, response.read().decode()
@@ -229,7 +229,7 @@ def post(url: str, data: bytes, kind: str = UPLOAD_TYPE) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_files_are_neither_taken_nor_given(page, photo: Path) -> None:
+def test_other_files_are_neither_stored_nor_served(page, photo: Path) -> None:
     lines = [
         "--x",
         'Content-Disposition: form-data; name="files"; filename="a.png"',
@@ -247,24 +247,26 @@ def test_files_are_neither_taken_nor_given(page, photo: Path) -> None:
     assert [path for path in page.folder.rglob("*") if path.is_file()] == []
 
 
-def test_too_many_at_once_are_refused(page) -> None:
+def test_requests_beyond_the_queue_are_rejected(page) -> None:
     pixel = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
-    page.predictor.go_on.clear()
+    page.predictor.resume.clear()
     with ThreadPoolExecutor(CONCURRENCY + QUEUE_SIZE + 3) as pool:
-        asked = [pool.submit(post, f"{page.url}/predict", pixel) for _ in range(pool._max_workers)]
+        futures = [
+            pool.submit(post, f"{page.url}/predict", pixel) for _ in range(pool._max_workers)
+        ]
         try:
             deadline = time.monotonic() + 20
-            while sum(each.done() for each in asked) < 3 and time.monotonic() < deadline:
+            while sum(each.done() for each in futures) < 3 and time.monotonic() < deadline:
                 time.sleep(0.05)
         finally:
-            page.predictor.go_on.set()
-        answers = [each.result()[0] for each in asked]
+            page.predictor.resume.set()
+        answers = [each.result()[0] for each in futures]
     assert answers.count(200) == CONCURRENCY + QUEUE_SIZE
     assert answers.count(503) == 3
 
 
 @pytest.mark.parametrize("sent", [b"", b"text", b"[]", b"{}", b'{"data": {"path": "/etc"}}'])
-def test_strange_uploads_get_an_answer(page, sent: bytes) -> None:
+def test_invalid_uploads_are_rejected_with_a_message(page, sent: bytes) -> None:
     status, text = post(f"{page.url}/predict", sent)
-    message = "not an image that the page reads" if sent else "nothing was uploaded"
+    message = "not a supported image" if sent else "nothing was uploaded"
     assert (status, message in json.loads(text)["error"]) == (400, True)

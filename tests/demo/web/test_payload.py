@@ -1,4 +1,4 @@
-"""What the page reads under the pointer is what was predicted."""
+"""JSON payload of the web page: maps, classes, color scales and legends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = (6, 8)
 
 
 def unpack(view) -> np.ndarray:
-    """The map, as the page decodes it."""
+    """Decode a map in the same way as the page does."""
     data = zlib.decompress(base64.b64decode(view["values"]))
     levels = np.frombuffer(data, "u1" if view["bits"] == 8 else "<u2")
     values = view["low"] + levels * ((view["high"] - view["low"]) / (2 ** view["bits"] - 1))
@@ -31,8 +31,8 @@ def picture(address: str) -> np.ndarray:
 
 
 @pytest.fixture
-def described(make_task, draw_label, rng):
-    """(tasks, maps, what the page gets)."""
+def payload(make_task, draw_label, rng):
+    """Return (tasks, maps, payload)."""
     tasks = [make_task(name) for name in ("semseg", "depth", "normals", "edge", "regression")]
     maps = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
     maps["edge"] = rng.random(SIZE).astype(np.float32)
@@ -41,8 +41,8 @@ def described(make_task, draw_label, rng):
     return tasks, maps, shown
 
 
-def test_maps_come_back(described) -> None:
-    tasks, maps, shown = described
+def test_maps_are_decoded_unchanged(payload) -> None:
+    tasks, maps, shown = payload
     assert (shown["height"], shown["width"]) == SIZE
     for task, view in zip(tasks, shown["views"], strict=True):
         values = np.asarray(maps[task.name], np.float64).reshape(*SIZE, -1)
@@ -51,18 +51,18 @@ def test_maps_come_back(described) -> None:
         np.testing.assert_array_equal(picture(view["picture"]), task.colorize(maps[task.name]))
 
 
-def test_classes_have_names_colours_and_shares(described) -> None:
-    tasks, maps, shown = described
+def test_classes_have_names_colors_and_shares(payload) -> None:
+    tasks, maps, shown = payload
     classes = shown["views"][0]["classes"]
     assert [each["name"] for each in classes] == ["wall", "floor", "chair"]
     for index, each in enumerate(classes):
         assert each["share"] == pytest.approx((maps["semseg"] == index).mean())
-        colour = tasks[0].colorize(np.array([[index]]))[0, 0]
-        assert each["color"] == "#{:02x}{:02x}{:02x}".format(*colour)
+        color = tasks[0].colorize(np.array([[index]]))[0, 0]
+        assert each["color"] == "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def test_numbers_have_scales(described) -> None:
-    tasks, _, shown = described
+def test_numeric_tasks_have_legends(payload) -> None:
+    tasks, _, shown = payload
     depth, normals, edge = shown["views"][1:4]
     assert depth["unit"] == "m"
     assert depth["legend"]["captions"] == ["0 m", "10 m"]
@@ -70,11 +70,13 @@ def test_numbers_have_scales(described) -> None:
     np.testing.assert_array_equal(scale[:, 0], tasks[1].colorize(np.zeros((1, 1)))[:, 0])
     assert edge["legend"]["captions"] == ["no", "yes"]
     ball = picture(normals["legend"]["picture"])
-    np.testing.assert_allclose(ball[80, 80], [128, 128, 255], atol=2)  # towards the viewer
+    np.testing.assert_allclose(
+        ball[80, 80], [128, 128, 255], atol=2
+    )  # the normal that faces the viewer
     assert (ball[0, 0] == 255).all()
 
 
-def test_maps_without_a_value_are_shown_too(make_task) -> None:
+def test_map_without_valid_pixels_has_a_payload(make_task) -> None:
     task = make_task("depth")
     image = np.zeros((*SIZE, 3), np.uint8)
     (view,) = make_payload(image, {"depth": np.full(SIZE, np.nan, np.float32)}, [task])["views"]

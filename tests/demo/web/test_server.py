@@ -1,4 +1,4 @@
-"""Without the extra, one line names it; an address that is taken is reported."""
+"""Errors of the server: missing packages and unavailable addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from densemtl.errors import ConfigError
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
-def test_the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_config_error(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "densemtl.demo.web.page", raising=False)
     monkeypatch.delitem(sys.modules, "densemtl.demo.web.middleware", raising=False)
@@ -19,8 +19,8 @@ def test_the_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> No
         serve(None, "127.0.0.1", 0)
 
 
-def test_a_taken_port_is_told() -> None:
+def test_used_port_is_config_error() -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port {port}: cannot listen there"):
+        with pytest.raises(ConfigError, match=f"--port {port}: cannot listen on this address"):
             listen("127.0.0.1", port)

@@ -1,4 +1,4 @@
-"""Uploads from strangers: bounded, decoded only after their header is known, and never stored."""
+"""Decoding of untrusted uploads: limits, orientation, downscaling and errors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes
     return buffer.getvalue()
 
 
-def png_that_claims(width: int, height: int) -> bytes:
-    """A few bytes whose header promises a picture of any size."""
+def make_png_header(width: int, height: int) -> bytes:
+    """Return a small invalid PNG file whose header states the given size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -32,20 +32,20 @@ def png_that_claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9)))
 
 
-def test_a_picture_arrives_as_it_is(rng: np.random.Generator) -> None:
+def test_small_image_is_decoded_unchanged(rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (40, 60, 3)).astype(np.uint8)
     np.testing.assert_array_equal(read_upload(encoded(Image.fromarray(pixels))), pixels)
     assert read_upload(encoded(Image.new("RGBA", (5, 4)))).shape == (4, 5, 3)
 
 
-def test_cameras_that_were_turned_are_turned_back() -> None:
+def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the top of the scene is on the right of the file
     assert read_upload(encoded(Image.new("RGB", (60, 40)), "JPEG", exif=exif)).shape == (60, 40, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_large_pictures_are_shrunk(kind: str) -> None:
+def test_large_image_is_downscaled(kind: str) -> None:
     shown = read_upload(encoded(Image.new("RGB", (3000, 1500), (10, 200, 90)), kind))
     assert shown.shape == (480, 960, 3)
     np.testing.assert_allclose(shown.mean((0, 1)), (10, 200, 90), atol=2)
@@ -54,36 +54,36 @@ def test_large_pictures_are_shrunk(kind: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"just words", "not an image that the page reads"),
-        (b"GIF89a" + bytes(50), "not an image that the page reads"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image that the page reads"),
-        (png_that_claims(50, 50), "broken and cannot be decoded"),
+        (b"just words", "not a supported image"),
+        (b"GIF89a" + bytes(50), "not a supported image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a supported image"),
+        (make_png_header(50, 50), "corrupt and cannot be decoded"),
         (
-            png_that_claims(10_000, 5_000),
-            r"too many pixels \(10000 x 5000\); at most 40 megapixels",
+            make_png_header(10_000, 5_000),
+            r"too many pixels \(10000 x 5000\); downscale it to at most 40 meg",
         ),
-        (png_that_claims(60_000, 60_000), "too many pixels"),
+        (make_png_header(60_000, 60_000), "too many pixels"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_everything_else_is_refused_in_one_line(data: bytes, message: str) -> None:
+def test_invalid_file_is_one_line_data_error(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read_upload(data)
     assert "\n" not in str(caught.value)
 
 
-def test_bombs_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_image_is_rejected_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "thumbnail", lambda *_: pytest.fail("decoded"))
     with pytest.raises(DataError, match="too many pixels"):
         read_upload(encoded(Image.new("1", (8000, 5001))))
 
 
-def test_an_empty_file_is_nothing() -> None:
+def test_empty_file_is_data_error() -> None:
     with pytest.raises(DataError, match="nothing was uploaded"):
         read_upload(b"")
 
 
 @pytest.mark.parametrize("sent", ["not base64!", "ümlaut==", "AAA", "../../etc/passwd"])
-def test_text_is_not_an_image(sent: str) -> None:
-    with pytest.raises(DataError, match="not an image"):
+def test_text_is_data_error(sent: str) -> None:
+    with pytest.raises(DataError, match="not a supported image"):
         read_upload(sent.encode())

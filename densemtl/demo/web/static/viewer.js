@@ -1,4 +1,4 @@
-// Predictions come with their values, so that moving the pointer sends no requests.
+// The server sends the values of predictions as well, so moving the pointer causes no requests.
 const hidden = new Set();
 let limit = Infinity;
 let alpha = 0.7;
@@ -26,14 +26,14 @@ function say(text, wrong = false) {
 async function send(file) {
   if (!file) return;
   uploads += 1;
-  const number = uploads;
+  const index = uploads;
   if (file.size > limit) {
-    say(`${file.name}: this file is larger than ${limit >> 20} MB; choose a smaller one`, true);
+    say(`${file.name}: this file is larger than ${limit >> 20} MB (choose a smaller one)`, true);
     return;
   }
   say(`${file.name}: predicting ...`);
   const answer = await predict(file);
-  if (number !== uploads) return;  // a later upload has replaced this one
+  if (index !== uploads) return;  // a later upload has replaced this one
   if (answer.error) say(`${file.name}: ${answer.error}`, true);
   else await show(file.name, answer);
 }
@@ -43,9 +43,9 @@ async function predict(file) {
     const headers = { 'content-type': 'application/octet-stream' };
     const response = await fetch('predict', { method: 'POST', headers, body: file });
     const isJson = response.headers.get('content-type') === 'application/json';
-    return isJson ? await response.json() : { error: `the server failed (${response.status})` };
+    return isJson ? await response.json() : { error: `the server failed (status ${response.status})` };
   } catch (error) {
-    return { error: `the server cannot be reached, or the file not be read (${error.message})` };
+    return { error: `the server cannot be reached or the file cannot be read (${error.message})` };
   }
 }
 
@@ -63,7 +63,7 @@ for (const kind of ['dragenter', 'dragover', 'dragleave', 'drop']) {
   });
 }
 
-// Show an answer as cards.
+// Show predictions as cards.
 
 async function inflate(view) {
   const bytes = Uint8Array.from(atob(view.values), (letter) => letter.charCodeAt(0));
@@ -89,7 +89,7 @@ function legend(view) {
   const [low, high] = view.legend.captions;
   const picture = make('img', { src: view.legend.picture, alt: '' });
   picture.className = low === undefined ? 'ball' : 'scale';
-  const after = low === undefined ? 'colors of a ball seen from the front' : high;
+  const after = low === undefined ? 'colors of a sphere seen from the front' : high;
   return make('div', { className: 'legend' }, ...(low ? [make('span', {}, low)] : []), picture,
     make('span', {}, after));
 }
@@ -118,7 +118,7 @@ async function show(name, value) {
     ...value.views.map((view) => card(view.task, value.image, view)));
   find('.bar').hidden = false;
   find('.drop').classList.remove('empty');
-  say(`${name}, ${value.width} x ${value.height}: point at it to read values`);
+  say(`${name}, ${value.width} x ${value.height}: move the pointer over an image to read values`);
   refresh();
 }
 
@@ -140,10 +140,10 @@ document.addEventListener('input', (event) => {
   refresh();
 });
 
-// Values under the pointer.
+// Show values under the pointer.
 
 function read(view, map, pixel) {
-  if (view.classes.length) return view.classes[map[pixel]]?.name ?? 'void';
+  if (view.classes.length) return view.classes[map[pixel]]?.name ?? 'ignored';
   const step = (view.high - view.low) / (2 ** view.bits - 1);
   const start = pixel * view.channels;
   const numbers = [...map.slice(start, start + view.channels)];
@@ -180,7 +180,7 @@ function place(tip, lines, event) {
   tip.replaceChildren(...lines);
   const left = event.clientX + 18 + tip.offsetWidth > innerWidth
     ? event.clientX - 18 - tip.offsetWidth : event.clientX + 18;
-  const above = event.clientY - 18 - tip.offsetHeight;  // legends lie below
+  const above = event.clientY - 18 - tip.offsetHeight;  // legends are below the images
   const top = above < 8 ? event.clientY + 18 : above;
   Object.assign(tip.style, { left: `${left}px`, top: `${top}px` });
 }
@@ -188,9 +188,9 @@ function place(tip, lines, event) {
 document.addEventListener('pointermove', point);
 document.documentElement.addEventListener('pointerleave', point);
 
-// What is served.
+// Show the tasks of the model.
 
 fetch('info').then((response) => response.json()).then((info) => {
   limit = info.max_bytes;
-  find('.tasks').textContent = `one network: ${info.tasks.join(', ')}`;
+  find('.tasks').textContent = `tasks: ${info.tasks.join(', ')}`;
 });
