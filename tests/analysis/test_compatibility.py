@@ -1,4 +1,4 @@
-"""The table of architectures and models."""
+"""Tests of the compatibility table of decoders and timm models."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tools.compatibility import main
 HRNET = "hrnet_w18_small_v2"
 
 
-def test_what_runs_and_what_does_not() -> None:
-    told: list[str] = []
-    verdicts = check_all_pairs(["test_vit", HRNET], ["hard_sharing", "cross_stitch"], told.append)
-    assert told == ["test_vit", HRNET]
+def test_check_all_pairs_reports_supported_and_unsupported_pairs() -> None:
+    models: list[str] = []
+    verdicts = check_all_pairs(["test_vit", HRNET], ["hard_sharing", "cross_stitch"], models.append)
+    assert models == ["test_vit", HRNET]
     assert verdicts["test_vit"] == {"hard_sharing": OK, "cross_stitch": OK}
     assert verdicts[HRNET]["hard_sharing"] == OK
     assert "side by side" in verdicts[HRNET]["cross_stitch"]
 
 
-def test_a_crash_is_a_verdict() -> None:
+def test_unexpected_exception_is_a_verdict() -> None:
     assert check_pair("hard_sharing", "inception_v3").startswith("RuntimeError: ")
 
 
@@ -48,7 +48,7 @@ def test_equal_reasons_share_a_number() -> None:
     ]
 
 
-def test_the_tool_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tool_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compatibility, "list_architectures", lambda: ["hard_sharing", "mtan"])
     file = tmp_path / "table.md"
     main(["test_resnet", "test_vit", "--output", str(file)])
@@ -57,6 +57,6 @@ def test_the_tool_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert text.count("yes") == 4
 
 
-def test_all_architectures_are_tried_but_the_trivial_one() -> None:
+def test_list_architectures_excludes_single_task() -> None:
     assert {"hard_sharing", "mti_net", "nddr_cnn"} <= set(list_architectures())
     assert "single_task" not in list_architectures()

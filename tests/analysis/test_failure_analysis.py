@@ -1,4 +1,4 @@
-"""Where a network fails, told of a tiny run."""
+"""Tests of the failure analysis and its report, on a tiny run."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ def loaded(trained: Path) -> TrainedModel:
     return load_trained_model(trained, device="cpu")
 
 
-def test_every_image_has_the_score_it_would_have_alone(loaded: TrainedModel) -> None:
+def test_image_scores_are_consistent_with_scores_of_the_split(loaded: TrainedModel) -> None:
     diagnosis = diagnose(loaded, "val")
     assert set(diagnosis.image_scores) == set(TASKS)
     assert all(len(scores) == 4 for scores in diagnosis.image_scores.values())
     squares = [score**2 for score in diagnosis.image_scores["depth"].values()]
-    whole = diagnosis.scores["depth"]
-    assert np.sqrt(np.mean(squares)) == pytest.approx(whole["rmse"], rel=1e-4)
-    assert np.sqrt(squares).mean() == pytest.approx(whole["rmse_per_image"], rel=1e-4)
+    split_scores = diagnosis.scores["depth"]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(split_scores["rmse"], rel=1e-4)
+    assert np.sqrt(squares).mean() == pytest.approx(split_scores["rmse_per_image"], rel=1e-4)
     assert set(diagnosis.calibration) == {"edge"}
 
 
-def test_the_worst_come_first_in_either_direction() -> None:
+def test_list_worst_images_respects_the_direction_of_the_metric() -> None:
     scores = {"a": 1.0, "b": 3.0, "c": 2.0}
     diagnosis = Diagnosis(image_scores={"depth": scores, "edge": scores})
     assert diagnosis.list_worst_images(Depth("depth"), 2) == ["b", "c"]
     assert diagnosis.list_worst_images(Edge("edge"), 2) == ["a", "c"]
 
 
-def test_classes_that_do_not_occur_are_last() -> None:
+def test_class_iou_lists_absent_classes_last() -> None:
     iou = {"mIoU": 30.0, "IoU/wall": 50.0, "IoU/lamp": float("nan"), "IoU/chair": 10.0}
     assert list(Diagnosis(scores={"semseg": iou}).get_class_iou("semseg")) == [
         "chair",
@@ -60,9 +60,7 @@ def test_classes_that_do_not_occur_are_last() -> None:
     ]
 
 
-def test_the_tool_writes_tables_and_pictures(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tool_writes_tables_and_figures(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(trained), "--worst", "2", "--device", "cpu"])
     folder = trained / "diagnosis"
     for name in ("worst_semseg", "worst_depth", "worst_edge", "calibration"):
@@ -73,7 +71,7 @@ def test_the_tool_writes_tables_and_pictures(
         header, *rows = csv.reader(handle)
     assert header == ["image", *TASKS]
     assert len(rows) == 4
-    told = json.loads((folder / "diagnosis.json").read_text())
-    assert 0 <= told["calibration"]["edge"]["ECE"] <= 100
+    content = json.loads((folder / "diagnosis.json").read_text())
+    assert 0 <= content["calibration"]["edge"]["ECE"] <= 100
     assert (folder / "classes_semseg.csv").read_text().startswith("class,IoU\n")
     assert "worst images: " in capsys.readouterr().out

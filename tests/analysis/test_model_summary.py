@@ -1,4 +1,4 @@
-"""What a network costs: published numbers, numbers by hand, and what torch's allocator says."""
+"""Tests of model costs against published values, hand calculations and torch's allocator."""
 
 from __future__ import annotations
 
@@ -42,37 +42,40 @@ def build(experiment: ExperimentConfig) -> MultiTaskModel:
         ("resnet50/mtan", 789),
     ],
 )
-def test_flop_as_published(config: str, gflop: float) -> None:
-    """Of the survey's published implementation, for semseg (40) and depth (1) at 480 x 640.
+def test_flops_equal_the_published_implementation(config: str, gflop: float) -> None:
+    """GFLOP of the survey's implementation for semseg (40 channels) and depth (1) at 480 x 640.
 
-    HRNet's levels are mixed there at the finest size, and here each at its own.
+    That implementation applies the 1x1 convolution of HRNet's levels at the finest size, and
+    densemtl at the size of each level.
     """
     model = build(load_experiment(CONFIGS / "nyud" / f"{config}.yaml"))
     flop = count_flops(model.to("meta"), (480, 640))
-    mixes = [each.out_channels for each in model.modules() if isinstance(each, MultiLevelConv1x1)]
-    cells = [19200, 4800, 1200, 300]
-    spared = sum(
-        2 * out * width * (cells[0] - own)
+    mixes = [
+        module.out_channels for module in model.modules() if isinstance(module, MultiLevelConv1x1)
+    ]
+    num_pixels = [19200, 4800, 1200, 300]
+    saved = sum(
+        2 * out * width * (num_pixels[0] - level_pixels)
         for out in mixes
-        for width, own in zip((18, 36, 72, 144), cells, strict=True)
+        for width, level_pixels in zip((18, 36, 72, 144), num_pixels, strict=True)
     )
-    assert (sum(flop.values()) + spared) / 1e9 == pytest.approx(gflop, rel=0.01)
+    assert (sum(flop.values()) + saved) / 1e9 == pytest.approx(gflop, rel=0.01)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_groups_add_up(decoder: str) -> None:
+def test_costs_of_groups_add_up_to_the_total(decoder: str) -> None:
     experiment = make_tiny_experiment(f"decoder.name={decoder}")
     summary = summarize(experiment)
     groups, tasks = summary.groups, {"semseg", "depth"}
     assert tasks <= groups.keys() <= {"shared", *tasks, "fusion"}
-    assert sum(each.gflop for each in groups.values()) == pytest.approx(summary.total.gflop)
-    counts = [each.parameters for each in groups.values()]
-    numbers = sum(each.numel() for each in build(experiment).parameters())
-    assert sum(counts) == summary.total.parameters == numbers
+    assert sum(cost.gflop for cost in groups.values()) == pytest.approx(summary.total.gflop)
+    counts = [cost.parameters for cost in groups.values()]
+    expected = sum(parameter.numel() for parameter in build(experiment).parameters())
+    assert sum(counts) == summary.total.parameters == expected
 
 
-def test_a_linear_head_by_hand() -> None:
-    """1x1 convolutions of the levels: 2 FLOP a pixel, input channel and output."""
+def test_flops_of_a_linear_head_equal_a_hand_calculation() -> None:
+    """1x1 convolutions of all levels: 2 FLOP per pixel, input channel and output channel."""
     model = build(make_tiny_experiment("head={name: linear}"))
     spec = model.decoder.backbone.feature_info
     levels = zip(spec.channels, spec.strides, strict=True)
@@ -80,18 +83,18 @@ def test_a_linear_head_by_hand() -> None:
     assert count_flops(model.to("meta"), SIZE)["depth"] == flop
 
 
-def test_fusion_by_hand() -> None:
-    """PAD-Net's messages: between each two of three tasks, each way, two 3x3 at stride 4."""
+def test_costs_of_fusion_equal_a_hand_calculation() -> None:
+    """PAD-Net has two 3x3 convolutions at stride 4 for each ordered pair of three tasks."""
     model = build(
         make_tiny_experiment("decoder={name: pad_net, width: 16}", "tasks=[semseg, depth, edge]")
     )
     weights = 3 * 2 * 2 * 9 * 16 * 16
-    assert sum(each.numel() for each in model.parameter_groups()["fusion"]) == weights
+    assert sum(parameter.numel() for parameter in model.parameter_groups()["fusion"]) == weights
     assert count_flops(model.to("meta"), SIZE)["fusion"] == 2 * weights * (64 // 4) * (96 // 4)
 
 
-class Meeting(HardSharing):
-    """Features meet in products in which no module's parameters take part."""
+class ParameterFreeFusion(HardSharing):
+    """Decoder that computes matrix products of features outside of its submodules."""
 
     def decode_features(self, features: list[torch.Tensor]) -> Predictions:
         last = features[-1].flatten(2)
@@ -100,8 +103,8 @@ class Meeting(HardSharing):
         )
 
 
-def test_what_no_module_does_is_fusion() -> None:
-    decoder = Meeting(
+def test_flops_outside_of_grouped_modules_are_fusion() -> None:
+    decoder = ParameterFreeFusion(
         lambda: Backbone("test_resnet", pretrained=False),
         LinearHead,
         build_tasks(make_tiny_experiment()),
@@ -124,19 +127,19 @@ def test_what_no_module_does_is_fusion() -> None:
     ],
     ids=" ".join,
 )
-def test_activations_are_what_a_forward_pass_leaves_in_memory(overrides: tuple[str, ...]) -> None:
-    """Against the balance of torch's allocator over a pass with numbers."""
+def test_activation_bytes_equal_memory_after_a_forward_pass(overrides: tuple[str, ...]) -> None:
+    """The expected value is the net allocation that torch's profiler reports for a real pass."""
     model = build(make_tiny_experiment(f"input.size={list(SIZE)}", *overrides)).train()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         predictions = model(torch.zeros(2, 3, *SIZE), full_size=False)
-    left = sum(event.self_cpu_memory_usage for event in profiler.events())
+    allocated = sum(event.self_cpu_memory_usage for event in profiler.events())
     assert len(predictions.logits) == 2
     assert trace_training_forward(model.to("meta"), SIZE).activation_bytes == pytest.approx(
-        left / 2, rel=0.01
+        allocated / 2, rel=0.01
     )
 
 
-def test_the_record_of_a_summary() -> None:
+def test_to_dict_contains_components_and_costs() -> None:
     summary = summarize(make_tiny_experiment("input.size=[64, 96]"))
     record = summary.to_dict()
     assert (record["architecture"], record["backbone"]) == ("hard_sharing", "test_resnet")

@@ -1,4 +1,4 @@
-"""Runs as processes: in order, so many at once, and none takes another one down."""
+"""Tests of benchmarks in local processes: order, parallel runs, failures and interruptions."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from densemtl.errors import ConfigError
 from densemtl.runtime.process_pool import exit_with_parent
 from tests.helpers.fake_benchmark_runs import is_alive, make_tiny_plan, write_finished_run
 
-DIARY = "diary.txt"
+EVENT_LOG = "events.txt"
 
 
-def note(run: BenchmarkRun, *words: object) -> None:
-    """Write a line to the diary beside all runs; short appends do not mix."""
-    top = next(folder for folder in run.folder.parents if folder.name == "out")
-    with (top / DIARY).open("a") as diary:
-        diary.write(" ".join(map(str, (*words, run.folder.relative_to(top)))) + "\n")
+def log_event(run: BenchmarkRun, *words: object) -> None:
+    """Append a line to the event log next to all runs; short appends are atomic."""
+    output = next(folder for folder in run.folder.parents if folder.name == "out")
+    with (output / EVENT_LOG).open("a") as log:
+        log.write(" ".join(map(str, (*words, run.folder.relative_to(output)))) + "\n")
 
 
-def diary(plan: BenchmarkPlan) -> list[list[str]]:
-    file = plan.runs[0].folder.parents[1] / DIARY
+def read_events(plan: BenchmarkPlan) -> list[list[str]]:
+    file = plan.runs[0].folder.parents[1] / EVENT_LOG
     return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def diligent(run: BenchmarkRun, device: str | None, threads: int) -> None:
-    note(run, "begin", device, threads)
+def finish(run: BenchmarkRun, device: str | None, threads: int) -> None:
+    log_event(run, "begin", device, threads)
     time.sleep(0.3)
     write_finished_run(run)
-    note(run, "end")
+    log_event(run, "end")
 
 
-def fatal_for_cross_stitch(run: BenchmarkRun, device: str | None, threads: int) -> None:
+def kill_cross_stitch(run: BenchmarkRun, device: str | None, threads: int) -> None:
     if run.experiment.decoder.name == "cross_stitch":
         os.kill(os.getpid(), signal.SIGKILL)
     write_finished_run(run)
 
 
-def raises_for_references(run: BenchmarkRun, device: str | None, threads: int) -> None:
-    note(run, "begin")
+def fail_depth_baseline(run: BenchmarkRun, device: str | None, threads: int) -> None:
+    log_event(run, "begin")
     (run.folder).mkdir(parents=True)
     (run.folder / "output.txt").write_text("epoch 1\nerror: no such GPU\n")
     if run.experiment.decoder.name == "single_task" and run.experiment.list_task_names() == [
@@ -61,72 +61,71 @@ def raises_for_references(run: BenchmarkRun, device: str | None, threads: int) -
     write_finished_run(run)
 
 
-def idle(run: BenchmarkRun, device: str | None, threads: int) -> None:
+def stop_early(run: BenchmarkRun, device: str | None, threads: int) -> None:
     write_finished_run(run, complete=False)
 
 
-def stuck_but_for_seed_0(run: BenchmarkRun, device: str | None, threads: int) -> None:
+def block_except_seed_0(run: BenchmarkRun, device: str | None, threads: int) -> None:
     if run.experiment.seed:
-        note(run, os.getpid())
+        log_event(run, os.getpid())
         time.sleep(600)
-    while not diary_of(run):
+    while not (run.folder.parents[1] / EVENT_LOG).exists():
         time.sleep(0.01)
     write_finished_run(run)
 
 
-def diary_of(run: BenchmarkRun) -> bool:
-    return (run.folder.parents[1] / DIARY).exists()
-
-
-def go(
-    plan: BenchmarkPlan, work: Callable[..., None], workers: int = 1, **more: object
+def run_plan(
+    plan: BenchmarkPlan,
+    work_fn: Callable[..., None],
+    workers: int = 1,
+    devices: tuple[str, ...] = (),
 ) -> list[str]:
-    """Work a plan off -> what was told."""
-    told: list[str] = []
-    resources = Resources(workers, tuple(more.get("devices", ())))  # type: ignore[arg-type]
-    run_benchmark(plan, plan.runs[0].folder.parents[1], LocalLauncher(resources, told.append, work))
-    return told
+    """Run a benchmark and return the reported lines."""
+    reported: list[str] = []
+    launcher = LocalLauncher(Resources(workers, devices), reported.append, work_fn)
+    run_benchmark(plan, plan.runs[0].folder.parents[1], launcher)
+    return reported
 
 
-def test_references_first_and_never_more_at_once_than_workers(tmp_path: Path) -> None:
+def test_baselines_run_first_and_at_most_workers_in_parallel(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"], seeds=[0, 1])
-    told = go(plan, diligent, workers=2, devices=("one", "two"))
-    lines = diary(plan)
-    assert len(told) == 8
-    assert told[-1].startswith("[8/8] ")
-    begun = [line[-1].split("/")[0] for line in lines if line[0] == "begin"]
-    assert sorted(begun[:4]) == ["baselines"] * 4
-    assert "baselines" not in begun[4:]
-    at_work, most = 0, 0
-    for line in lines:
-        at_work += 1 if line[0] == "begin" else -1
-        most = max(most, at_work)
-    assert most == 2
-    assert {line[1] for line in lines if line[0] == "begin"} == {"one", "two"}
+    reported = run_plan(plan, finish, workers=2, devices=("one", "two"))
+    events = read_events(plan)
+    assert len(reported) == 8
+    assert reported[-1].startswith("[8/8] ")
+    started = [event[-1].split("/")[0] for event in events if event[0] == "begin"]
+    assert sorted(started[:4]) == ["baselines"] * 4
+    assert "baselines" not in started[4:]
+    num_active, max_active = 0, 0
+    for event in events:
+        num_active += 1 if event[0] == "begin" else -1
+        max_active = max(max_active, num_active)
+    assert max_active == 2
+    assert {event[1] for event in events if event[0] == "begin"} == {"one", "two"}
 
 
-def test_the_same_call_again_does_nothing_twice(tmp_path: Path) -> None:
+def test_finished_runs_are_not_repeated(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"])
-    go(plan, diligent)
-    before = diary(plan)
-    told = go(plan, diligent)
-    assert diary(plan) == before
-    assert all(line.endswith("already finished") for line in told)
+    run_plan(plan, finish)
+    before = read_events(plan)
+    reported = run_plan(plan, finish)
+    assert read_events(plan) == before
+    assert all(line.endswith("already finished") for line in reported)
 
 
-def test_new_references_are_compared_with_anew(tmp_path: Path) -> None:
+def test_changed_baseline_repeats_the_runs_compared_with_it(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"])
-    go(plan, diligent)
+    run_plan(plan, finish)
     write_finished_run(plan.baselines[0])
-    go(plan, diligent)
-    begun = [line[-1] for line in diary(plan) if line[0] == "begin"]
-    assert begun.count("hard_sharing/seed0") == begun.count("cross_stitch/seed0") == 2
-    assert len(begun) == 6
+    run_plan(plan, finish)
+    started = [event[-1] for event in read_events(plan) if event[0] == "begin"]
+    assert started.count("hard_sharing/seed0") == started.count("cross_stitch/seed0") == 2
+    assert len(started) == 6
 
 
-def test_one_that_is_killed_ends_alone_and_is_tried_again(tmp_path: Path) -> None:
+def test_killed_run_does_not_stop_others_and_is_repeated(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, seeds=[0, 1], decoders=["cross_stitch", "hard_sharing"])
-    told = go(plan, fatal_for_cross_stitch)
+    reported = run_plan(plan, kill_cross_stitch)
     assert [load_finished_results(run) is not None for run in plan.runs] == [
         False,
         False,
@@ -134,23 +133,26 @@ def test_one_that_is_killed_ends_alone_and_is_tried_again(tmp_path: Path) -> Non
         True,
     ]
     assert (
-        told[0]
+        reported[0]
         == "[1/4] cross_stitch, seed 0: FAILED: killed by SIGKILL, possibly because memory was"
         " exhausted"
     )
     assert "SIGKILL" in read_failure(plan.runs[0])
-    go(plan, diligent)
+    run_plan(plan, finish)
     assert all(load_finished_results(run) is not None for run in plan.runs)
     assert read_failure(plan.runs[0]) == ""
-    assert {line[-1] for line in diary(plan)} == {"cross_stitch/seed0", "cross_stitch/seed1"}
+    assert {event[-1] for event in read_events(plan)} == {
+        "cross_stitch/seed0",
+        "cross_stitch/seed1",
+    }
 
 
-def test_nothing_starts_without_its_references(tmp_path: Path) -> None:
+def test_runs_are_not_started_if_a_baseline_failed(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"])
-    told = go(plan, raises_for_references)
-    assert len(diary(plan)) == 2
-    assert told[1].endswith("single task depth, test_resnet, seed 0: FAILED: no such GPU")
-    assert "not started" in told[2]
+    reported = run_plan(plan, fail_depth_baseline)
+    assert len(read_events(plan)) == 2
+    assert reported[1].endswith("single task depth, test_resnet, seed 0: FAILED: no such GPU")
+    assert "not started" in reported[2]
     assert "single task depth" in read_failure(plan.runs[0])
     assert read_failure(plan.baselines[1]).splitlines() == [
         "no such GPU",
@@ -159,77 +161,77 @@ def test_nothing_starts_without_its_references(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_that_stops_early_without_a_word_has_failed(tmp_path: Path) -> None:
+def test_incomplete_run_without_output_has_failed(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, decoders=["hard_sharing"])
-    assert go(plan, idle) == ["[1/1] hard_sharing, seed 0: FAILED: exit code 0"]
+    assert run_plan(plan, stop_early) == ["[1/1] hard_sharing, seed 0: FAILED: exit code 0"]
 
 
-def test_an_interruption_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_interruption_stops_all_processes(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, seeds=[0, 1], decoders=["hard_sharing"])
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
-    crew = LocalLauncher(Resources(2), interrupt, stuck_but_for_seed_0)
+    launcher = LocalLauncher(Resources(2), interrupt, block_except_seed_0)
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(plan, tmp_path / "out", crew)
-    ((pid, _),) = diary(plan)
+        run_benchmark(plan, tmp_path / "out", launcher)
+    ((pid, _),) = read_events(plan)
     assert not is_alive(int(pid))
     assert [load_finished_results(run) is not None for run in plan.runs] == [True, False]
 
 
-def _middle(file: Path) -> None:
-    get_context("fork").Process(target=_orphan, args=(file,)).start()
+def _start_child(file: Path) -> None:
+    get_context("fork").Process(target=_wait_for_parent, args=(file,)).start()
     time.sleep(600)
 
 
-def _orphan(file: Path) -> None:
+def _wait_for_parent(file: Path) -> None:
     Thread(target=exit_with_parent, daemon=True).start()
     file.write_text(str(os.getpid()))
     time.sleep(600)
 
 
-def test_a_run_does_not_outlive_its_suite(tmp_path: Path) -> None:
+def test_run_ends_with_a_killed_benchmark(tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    middle = get_context("fork").Process(target=_middle, args=(file,))
-    middle.start()
+    parent = get_context("fork").Process(target=_start_child, args=(file,))
+    parent.start()
     deadline = time.monotonic() + 30
     while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     pid = int(file.read_text())
     assert is_alive(pid)
-    middle.kill()
-    middle.join()
+    parent.kill()
+    parent.join()
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not is_alive(pid)
 
 
-def test_two_at_once_in_a_folder_are_refused(tmp_path: Path) -> None:
+def test_second_benchmark_in_the_same_folder_is_rejected(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path)
     with (
         executor._exclusive_lock(tmp_path / "out"),
         pytest.raises(ConfigError, match="another benchmark is running in this folder"),
     ):
-        go(plan, diligent)
-    assert diary(plan) == []
+        run_plan(plan, finish)
+    assert read_events(plan) == []
 
 
-def test_a_changed_suite_does_not_mix_with_what_was_trained_before(tmp_path: Path) -> None:
-    go(make_tiny_plan(tmp_path), diligent)
+def test_changed_benchmark_rejects_folders_of_other_experiments(tmp_path: Path) -> None:
+    run_plan(make_tiny_plan(tmp_path), finish)
     changed = make_tiny_plan(tmp_path, overrides=["train.epochs=3", "baselines=auto"])
     with pytest.raises(ConfigError, match="hard_sharing/seed0: holds another experiment"):
-        go(changed, diligent)
+        run_plan(changed, finish)
     assert not changed.baselines[0].folder.exists()
 
 
 @pytest.mark.parametrize(
-    ("workers", "asked", "threads"),
+    ("workers", "omp_num_threads", "threads"),
     [(1, "", 8), (2, "", 4), (3, "", 2), (16, "", 1), (2, "1", 1), (2, "64", 4), (2, "no", 4)],
 )
-def test_cores_are_shared_out(
-    workers: int, asked: str, threads: int, monkeypatch: pytest.MonkeyPatch
+def test_threads_per_worker_divide_the_cores(
+    workers: int, omp_num_threads: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setenv("OMP_NUM_THREADS", omp_num_threads)
     assert Resources(workers).threads_per_worker == threads

@@ -1,4 +1,4 @@
-"""The report, from runs whose numbers are known."""
+"""Tests of the report on runs with given metrics."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tests.helpers.fake_benchmark_runs import make_tiny_plan, write_finished_run
 VALUES = {"hard_sharing": (0.5, 0.52), "cross_stitch": (0.6, 0.64)}
 
 
-def trained(folder: Path, **values: Any) -> BenchmarkPlan:
-    """Two architectures, two seeds, and references whose semseg is 0.5, whose depth 1."""
+def make_finished_plan(folder: Path, **values: Any) -> BenchmarkPlan:
+    """Write finished runs of two decoders and two seeds; baselines have semseg 0.5 and depth 1."""
     plan = make_tiny_plan(folder, overrides=["baselines=auto"], seeds=[0, 1], **values)
     for run in plan.baselines:
         write_finished_run(
@@ -42,21 +42,21 @@ def trained(folder: Path, **values: Any) -> BenchmarkPlan:
     return plan
 
 
-def written(plan: BenchmarkPlan, folder: Path, panels: bool = False) -> dict[str, str]:
-    """{file: text} of the report."""
+def write_texts(plan: BenchmarkPlan, folder: Path, panels: bool = False) -> dict[str, str]:
+    """Write the report and return {file name: content} of its text files."""
     write_report(plan, folder, "a <title>", panels)
     return {file.name: file.read_text() for file in folder.iterdir() if file.suffix != ".png"}
 
 
-def grid(markdown: str) -> list[dict[str, str]]:
-    """A Markdown table as a dictionary a line."""
+def parse_table(markdown: str) -> list[dict[str, str]]:
+    """Return one dictionary per row of a Markdown table."""
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(header, line, strict=True)) for line in body]
 
 
 class Page(HTMLParser):
-    """Everything that a page refers to, and the text of its table cells."""
+    """Parser that collects the references of a page and the text of its table cells."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -80,9 +80,10 @@ class Page(HTMLParser):
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_means_and_deviations(tmp_path: Path) -> None:
-    single, hard, cross = grid(written(trained(tmp_path), tmp_path / "report")["table.md"])
-    assert [line["run"] for line in (single, hard, cross)] == [
+def test_table_has_means_and_standard_deviations_over_seeds(tmp_path: Path) -> None:
+    texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
+    single, hard, cross = parse_table(texts["table.md"])
+    assert [row["run"] for row in (single, hard, cross)] == [
         "single tasks",
         "hard_sharing",
         "cross_stitch",
@@ -92,13 +93,14 @@ def test_means_and_deviations(tmp_path: Path) -> None:
     assert hard["depth d ↓"] == "0.95 ± 0.071"
     assert hard["seeds"] == "2"
     assert hard["GFLOP"] == "0.5 ± 0"
-    # Each task's gain in percent: semseg 0 and 4, depth 10 and 0; Delta_m is their mean.
+    # The gains in percent are 0 and 4 for semseg, 10 and 0 for depth; Delta_m is their mean.
     assert hard["Delta_m % ↑"] == f"3.5 ± {statistics.stdev([5, 2]):.2g}"
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_single_tasks_are_one_row_whose_costs_add_up(tmp_path: Path) -> None:
-    single = grid(written(trained(tmp_path), tmp_path / "report")["table.md"])[0]
+def test_single_task_baselines_are_one_row_with_summed_costs(tmp_path: Path) -> None:
+    texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
+    single = parse_table(texts["table.md"])[0]
     assert single["semseg s ↑"] == "0.5 ± 0"
     assert single["depth d ↓"] == "1 ± 0"
     assert single["GFLOP"] == "1 ± 0"
@@ -107,25 +109,25 @@ def test_single_tasks_are_one_row_whose_costs_add_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_the_other_tables_hold_the_same(tmp_path: Path) -> None:
-    texts = written(trained(tmp_path), tmp_path / "report")
+def test_all_formats_of_the_table_agree(tmp_path: Path) -> None:
+    texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
     cross = list(csv.DictReader(io.StringIO(texts["table.csv"])))[2]
     assert float(cross["semseg s ↑ mean"]) == pytest.approx(0.62)
     assert float(cross["semseg s ↑ std"]) == pytest.approx(statistics.stdev([0.6, 0.64]))
     assert r"cross\_stitch & 2 & 0.62 $\pm$ 0.028" in texts["table.tex"]
     cells = Page(texts["report.html"]).cells
-    for line in (*grid(texts["table.md"]), *grid(texts["differences.md"])):
-        for cell in line.values():
+    for row in (*parse_table(texts["table.md"]), *parse_table(texts["differences.md"])):
+        for cell in row.values():
             assert not cell or cell in cells
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_differences_are_paired(tmp_path: Path) -> None:
-    """0.6 - 0.5 and 0.64 - 0.52: mean 0.11, s = 0.0141, and t(1) = 12.706."""
-    texts = written(trained(tmp_path), tmp_path / "report")
-    lines = {line["metric"]: line for line in grid(texts["differences.md"])}
-    assert set(lines) == {"semseg s ↑", "depth d ↓", "Delta_m % ↑"}
-    semseg = lines["semseg s ↑"]
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    """The differences are 0.6 - 0.5 and 0.64 - 0.52: mean 0.11, s = 0.0141, and t(1) = 12.706."""
+    texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
+    rows = {row["metric"]: row for row in parse_table(texts["differences.md"])}
+    assert set(rows) == {"semseg s ↑", "depth d ↓", "Delta_m % ↑"}
+    semseg = rows["semseg s ↑"]
     assert (semseg["run"], semseg["against"]) == ("cross_stitch", "hard_sharing")
     assert (semseg["seeds"], semseg["difference"]) == ("2", "+0.11")
     assert semseg["95 % t"] == "-0.01706 to +0.2371"
@@ -137,39 +139,39 @@ def test_differences_are_paired(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_rules_are_held_against_a_rule(tmp_path: Path) -> None:
+def test_balancing_methods_are_compared_with_the_reference_method(tmp_path: Path) -> None:
     plan = make_tiny_plan(
         tmp_path, decoders=["hard_sharing"], balancing=["gls", "fixed"], seeds=[0, 1]
     )
     for run in plan.runs:
         gain = 0.25 if run.experiment.balancing.name == "gls" else 0.0
         write_finished_run(run, {"semseg": 0.5 + gain, "depth": 1.0 + run.experiment.seed})
-    texts = written(plan, tmp_path / "report")
-    lines = grid(texts["differences.md"])
-    assert {(line["run"], line["against"]) for line in lines} == {
+    texts = write_texts(plan, tmp_path / "report")
+    rows = parse_table(texts["differences.md"])
+    assert {(row["run"], row["against"]) for row in rows} == {
         ("hard_sharing-fixed", "hard_sharing-gls")
     }
-    assert [line["difference"] for line in lines] == ["-0.25", "+0"]
+    assert [row["difference"] for row in rows] == ["-0.25", "+0"]
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
-    plan = trained(tmp_path)
+def test_differences_use_only_seeds_of_both_groups(tmp_path: Path) -> None:
+    plan = make_finished_plan(tmp_path)
     (plan.groups[0].runs[1].folder / "results.json").unlink()
-    texts = written(plan, tmp_path / "report")
-    (semseg, *_) = grid(texts["differences.md"])
+    texts = write_texts(plan, tmp_path / "report")
+    (semseg, *_) = parse_table(texts["differences.md"])
     assert (semseg["seeds"], semseg["difference"]) == ("1", "+0.1")
     assert semseg["verdict"] == "one seed: no spread known"
     assert "One seed gives no estimate of the spread" in texts["report.html"]
-    assert grid(texts["table.md"])[1]["seeds"] == "1"
+    assert parse_table(texts["table.md"])[1]["seeds"] == "1"
 
 
-def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
-    text = written(trained(tmp_path), tmp_path / "report")["report.html"]
+def test_page_is_self_contained(tmp_path: Path) -> None:
+    text = write_texts(make_finished_plan(tmp_path), tmp_path / "report")["report.html"]
     page = Page(text)
     assert page.open == []
     assert len(page.references) == 2
-    assert all(each.startswith("data:image/png;base64,") for each in page.references)
+    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
     assert "url(" not in text
     assert "://" not in text
     assert "@import" not in text
@@ -179,14 +181,16 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_panels_are_shown_only_where_they_may_be(tmp_path: Path) -> None:
-    plan = trained(tmp_path)
+def test_page_shows_panels_only_if_enabled(tmp_path: Path) -> None:
+    plan = make_finished_plan(tmp_path)
     for step in (1, 12):
         folder = plan.runs[0].folder / "panels"
         folder.mkdir(exist_ok=True)
         cv2.imwrite(str(folder / f"step_{step:06d}.png"), np.full((4, 4, 3), step, np.uint8))
-    without = Page(written(plan, tmp_path / "report")["report.html"]).references
-    shown = Page(written(plan, tmp_path / "report", panels=True)["report.html"]).references
+    texts = write_texts(plan, tmp_path / "report")
+    without = Page(texts["report.html"]).references
+    texts = write_texts(plan, tmp_path / "report", panels=True)
+    shown = Page(texts["report.html"]).references
     assert shown[: len(without)] == without
     (panel,) = shown[len(without) :]
     last = plan.runs[0].folder / "panels" / "step_000012.png"
@@ -194,22 +198,22 @@ def test_panels_are_shown_only_where_they_may_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_failures_are_shown(tmp_path: Path) -> None:
-    plan = trained(tmp_path)
+def test_page_shows_failures(tmp_path: Path) -> None:
+    plan = make_finished_plan(tmp_path)
     failed = plan.groups[1].runs[1]
     (failed.folder / "results.json").unlink()
     (failed.folder / "output.txt").write_text("epoch 1\nValueError: <odd>\n")
     write_failure(failed, "exit code 1")
-    text = written(plan, tmp_path / "report")["report.html"]
+    text = write_texts(plan, tmp_path / "report")["report.html"]
     assert "Not finished: 1 of 8 runs" in text
     assert "exit code 1\nepoch 1\nValueError: &lt;odd&gt;" in text
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_groups_of_several_backbones_have_references_of_their_own(tmp_path: Path) -> None:
-    plan = trained(tmp_path, backbones=["test_resnet", "test_convnext"])
-    lines = grid(written(plan, tmp_path / "report")["table.md"])
-    assert [line["run"] for line in lines][:3] == [
+def test_each_backbone_has_separate_baselines(tmp_path: Path) -> None:
+    plan = make_finished_plan(tmp_path, backbones=["test_resnet", "test_convnext"])
+    rows = parse_table(write_texts(plan, tmp_path / "report")["table.md"])
+    assert [row["run"] for row in rows][:3] == [
         "single tasks-test_resnet",
         "single tasks-test_convnext",
         "hard_sharing-test_resnet",
@@ -217,51 +221,49 @@ def test_groups_of_several_backbones_have_references_of_their_own(tmp_path: Path
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_without_references_there_is_no_gain_to_draw(tmp_path: Path) -> None:
+def test_report_without_baselines_has_no_delta_m(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path)
     for run in plan.runs:
         write_finished_run(run)
-    texts = written(plan, tmp_path / "report")
+    texts = write_texts(plan, tmp_path / "report")
     assert "Delta_m" not in texts["table.md"]
     assert len(Page(texts["report.html"]).references) == 1
 
 
-def test_the_curves_show_every_group(tmp_path: Path) -> None:
-    plan = trained(tmp_path)
-    written(plan, tmp_path / "report")
-    picture = cv2.imread(str(tmp_path / "report" / "curves.png"))
-    for colour in ((180, 119, 31), (232, 199, 174)):
-        assert (picture == colour).all(axis=2).sum() > 20
+def test_validation_curves_show_all_groups(tmp_path: Path) -> None:
+    plan = make_finished_plan(tmp_path)
+    write_texts(plan, tmp_path / "report")
+    figure = cv2.imread(str(tmp_path / "report" / "curves.png"))
+    for color in ((180, 119, 31), (232, 199, 174)):
+        assert (figure == color).all(axis=2).sum() > 20
 
 
-def test_nothing_finished_is_nothing_to_report(tmp_path: Path) -> None:
+def test_report_without_finished_runs_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="no run of the benchmark is finished"):
         write_report(make_tiny_plan(tmp_path), tmp_path / "report", "empty")
 
 
-def test_a_metric_of_the_best_weights_alone_is_in_the_table_and_another_in_the_courses(
-    tmp_path: Path,
-) -> None:
-    """Edges: odsF is reported, and validations know the F-measure of pixels."""
-    plan = trained(tmp_path)
+def test_table_has_the_primary_metric_and_curves_the_validation_metric(tmp_path: Path) -> None:
+    """For edges, odsF is reported, but validations only have the F-measure of pixels."""
+    plan = make_finished_plan(tmp_path)
     for run in (*plan.baselines, *plan.runs):
         results = load_results(run.folder)
         tasks = {}
-        for task, each in results.tasks.items():
-            values = {**each.metrics, "odsF": 7.0}
-            tasks[task] = each.model_copy(
+        for task, result in results.tasks.items():
+            values = {**result.metrics, "odsF": 7.0}
+            tasks[task] = result.model_copy(
                 update={
                     "primary_metric": "odsF",
-                    "selection_metric": each.primary_metric,
+                    "selection_metric": result.primary_metric,
                     "metrics": values,
                 }
             )
         results.model_copy(update={"tasks": tasks}).save(run.folder / RESULTS_FILE)
-    files = written(plan, tmp_path / "report")
-    assert {line["semseg odsF ↑"] for line in grid(files["table.md"])} == {"7 ± 0"}
-    outcomes = collect_results(plan)
-    bare = [replace(outcome, folders={}) for outcome in outcomes]
-    for name, given in (("with", outcomes), ("without", bare)):
-        plot_validation_curves(tmp_path / f"{name}.png", given)
-    drawn, empty = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("with", "without"))
-    assert (drawn != empty).any()
+    texts = write_texts(plan, tmp_path / "report")
+    assert {row["semseg odsF ↑"] for row in parse_table(texts["table.md"])} == {"7 ± 0"}
+    groups = collect_results(plan)
+    without_logs = [replace(group, folders={}) for group in groups]
+    for name, plotted in (("with", groups), ("without", without_logs)):
+        plot_validation_curves(tmp_path / f"{name}.png", plotted)
+    curves, empty = (cv2.imread(str(tmp_path / f"{name}.png")) for name in ("with", "without"))
+    assert (curves != empty).any()

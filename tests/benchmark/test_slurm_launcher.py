@@ -1,4 +1,4 @@
-"""Runs as jobs of a scheduler: submitit's local one, with real processes."""
+"""Tests of benchmarks as jobs of submitit's local scheduler, with real processes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.helpers.fake_benchmark_runs import is_alive, make_tiny_plan, write_fi
 pytest.importorskip("submitit", reason='needs pip install "densemtl[cluster]"')
 
 
-def by_architecture(run: BenchmarkRun, device: str | None, threads: int) -> None:
-    """One is finished, one says what is wrong."""
+def fail_cross_stitch(run: BenchmarkRun, device: str | None, threads: int) -> None:
+    """Finish a run, or fail with a message if its decoder is cross_stitch."""
     if run.experiment.decoder.name == "cross_stitch":
         run.folder.mkdir(parents=True)
         (run.folder / "output.txt").write_text("error: no such GPU\n")
@@ -33,57 +33,58 @@ def by_architecture(run: BenchmarkRun, device: str | None, threads: int) -> None
     sys.exit(0)
 
 
-def idle(run: BenchmarkRun, device: str | None, threads: int) -> None:
+def block(run: BenchmarkRun, device: str | None, threads: int) -> None:
     run.folder.mkdir(parents=True)
     (run.folder / "pid").write_text(str(os.getpid()))
     time.sleep(600)
 
 
-def idle_at_first(run: BenchmarkRun, device: str | None, threads: int) -> None:
+def block_on_first_attempt(run: BenchmarkRun, device: str | None, threads: int) -> None:
     if run.folder.exists():
         write_finished_run(run)
         sys.exit(0)
-    idle(run, device, threads)
+    block(run, device, threads)
 
 
 @pytest.fixture(autouse=True)
-def paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs find the functions of this file."""
+def python_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set PYTHONPATH so that jobs can import the functions of this file."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
 
 
 @pytest.fixture
-def heeded() -> Iterator[None]:
-    """Jobs heed Ctrl-C even where a shell runs all of this in the background, which ignores it."""
+def default_sigint() -> Iterator[None]:
+    """Restore the default handler of Ctrl-C, which shells disable for background processes."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def go(plan: BenchmarkPlan, work: Any, output: Path) -> list[str]:
-    told: list[str] = []
+def run_plan(plan: BenchmarkPlan, work_fn: Any, output: Path) -> list[str]:
+    """Run a benchmark and return the reported lines."""
+    reported: list[str] = []
     options = {"timeout_min": 5, "cpus_per_task": 1}
-    jobs = SlurmLauncher(
-        "local", options, output, report=told.append, work_fn=work, poll_seconds=0.1
+    launcher = SlurmLauncher(
+        "local", options, output, report=reported.append, work_fn=work_fn, poll_seconds=0.1
     )
-    run_benchmark(plan, output, jobs)
-    return told
+    run_benchmark(plan, output, launcher)
+    return reported
 
 
-def test_what_fails_ends_alone_and_only_what_is_lacking_is_submitted_again(tmp_path: Path) -> None:
+def test_failing_run_does_not_stop_others_and_only_it_is_resubmitted(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path)
-    assert len(go(plan, by_architecture, tmp_path / "out")) == 2
+    assert len(run_plan(plan, fail_cross_stitch, tmp_path / "out")) == 2
     hard_sharing, cross_stitch = plan.runs
     assert load_finished_results(hard_sharing) is not None
     assert read_failure(hard_sharing) == ""
     assert read_failure(cross_stitch).startswith("no such GPU")
-    told = go(plan, by_architecture, tmp_path / "out")
-    assert "hard_sharing, seed 0: already finished" in told[0]
+    reported = run_plan(plan, fail_cross_stitch, tmp_path / "out")
+    assert "hard_sharing, seed 0: already finished" in reported[0]
     assert len(list((tmp_path / "out" / LOG_FOLDER).glob("*_submitted.pkl"))) == 3
 
 
-class Interrupted(SlurmLauncher):
-    """Whoever waits presses Ctrl-C once a file is there."""
+class InterruptedLauncher(SlurmLauncher):
+    """Launcher that raises KeyboardInterrupt while waiting, once a file exists."""
 
     file: Path
 
@@ -94,20 +95,20 @@ class Interrupted(SlurmLauncher):
         raise KeyboardInterrupt
 
 
-def test_an_interruption_cancels_the_jobs(tmp_path: Path, heeded: None) -> None:
+def test_interruption_cancels_the_jobs(tmp_path: Path, default_sigint: None) -> None:
     plan = make_tiny_plan(tmp_path, decoders=["hard_sharing"])
-    jobs = Interrupted("local", {"timeout_min": 5}, tmp_path / "out", work_fn=idle)
-    jobs.file = plan.runs[0].folder / "pid"
+    launcher = InterruptedLauncher("local", {"timeout_min": 5}, tmp_path / "out", work_fn=block)
+    launcher.file = plan.runs[0].folder / "pid"
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(plan, tmp_path / "out", jobs)
-    pid, deadline = int(jobs.file.read_text()), time.monotonic() + 60
+        run_benchmark(plan, tmp_path / "out", launcher)
+    pid, deadline = int(launcher.file.read_text()), time.monotonic() + 60
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(pid)
 
 
-class RunningOut(SlurmLauncher):
-    """Time is up, as the scheduler tells the job, once a file is there."""
+class TimeoutLauncher(SlurmLauncher):
+    """Launcher that sends the signal of a time limit to the job, once a file exists."""
 
     file: Path
 
@@ -119,33 +120,37 @@ class RunningOut(SlurmLauncher):
         return super().wait()
 
 
-def test_a_job_whose_time_is_up_goes_on(tmp_path: Path) -> None:
+def test_job_at_its_time_limit_is_requeued(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path, decoders=["hard_sharing"])
-    jobs = RunningOut(
-        "local", {"timeout_min": 5}, tmp_path / "out", work_fn=idle_at_first, poll_seconds=0.1
+    launcher = TimeoutLauncher(
+        "local",
+        {"timeout_min": 5},
+        tmp_path / "out",
+        work_fn=block_on_first_attempt,
+        poll_seconds=0.1,
     )
-    jobs.file = plan.runs[0].folder / "pid"
-    assert run_benchmark(plan, tmp_path / "out", jobs) == []
+    launcher.file = plan.runs[0].folder / "pid"
+    assert run_benchmark(plan, tmp_path / "out", launcher) == []
     assert load_finished_results(plan.runs[0]) is not None
     assert "Requeued job" in "".join(
         log.read_text() for log in (tmp_path / "out" / LOG_FOLDER).glob("*_log.*")
     )
 
 
-def test_what_submitit_does_not_know_is_one_line(tmp_path: Path) -> None:
+def test_unknown_option_of_submitit_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--job: .*timeout_mins") as caught:
         SlurmLauncher("local", {"timeout_mins": 5}, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_no_scheduler_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_scheduler_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="--submit slurm: "):
         SlurmLauncher("slurm", {}, tmp_path)
 
 
-def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_submitit_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
-    jobs = importlib.import_module("densemtl.benchmark.slurm_launcher")
+    module = importlib.import_module("densemtl.benchmark.slurm_launcher")
     with pytest.raises(UserError, match=r"densemtl\[cluster\]"):
-        jobs.SlurmLauncher("local", {}, tmp_path)
+        module.SlurmLauncher("local", {}, tmp_path)

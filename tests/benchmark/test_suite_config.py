@@ -1,4 +1,4 @@
-"""Suite files: what they stand for, and what is said of mistakes."""
+"""Tests of benchmark configurations: the grid of runs, and error messages."""
 
 from __future__ import annotations
 
@@ -19,99 +19,99 @@ QUICK = ROOT / "benchmarks" / "quick.yaml"
 BALANCING = ROOT / "benchmarks" / "balancing.yaml"
 
 
-def test_the_grid(tmp_path: Path) -> None:
-    grid = make_tiny_plan(
+def test_plan_combines_all_entries_and_seeds(tmp_path: Path) -> None:
+    plan = make_tiny_plan(
         tmp_path,
         backbones=[{"name": "test_resnet", "pretrained": False}, "test_convnext"],
         balancing=["fixed", "uncertainty"],
         seeds=[3, 5],
     )
-    assert len(grid.runs) == len({run.folder for run in grid.runs}) == 2 * 2 * 2 * 2
-    last = grid.groups[-1]
+    assert len(plan.runs) == len({run.folder for run in plan.runs}) == 2 * 2 * 2 * 2
+    last = plan.groups[-1]
     assert last.name == "cross_stitch-test_convnext-uncertainty"
     assert last.reference == "hard_sharing-test_convnext-uncertainty"
     run = last.runs[1]
     assert run.folder == tmp_path / "out" / last.name / "seed5"
-    chosen = run.experiment
-    assert (chosen.decoder.name, chosen.backbone.name) == ("cross_stitch", "test_convnext")
-    assert (chosen.balancing.name, chosen.seed) == ("uncertainty", 5)
+    experiment = run.experiment
+    assert (experiment.decoder.name, experiment.backbone.name) == ("cross_stitch", "test_convnext")
+    assert (experiment.balancing.name, experiment.seed) == ("uncertainty", 5)
 
 
-def test_one_entry_of_an_axis_is_not_named(tmp_path: Path) -> None:
-    grid = make_tiny_plan(tmp_path, backbones=["test_resnet"], balancing=["fixed"])
-    assert [group.name for group in grid.groups] == ["hard_sharing", "cross_stitch"]
+def test_group_names_omit_sections_with_one_entry(tmp_path: Path) -> None:
+    plan = make_tiny_plan(tmp_path, backbones=["test_resnet"], balancing=["fixed"])
+    assert [group.name for group in plan.groups] == ["hard_sharing", "cross_stitch"]
 
 
-def test_options_tell_equal_names_apart(tmp_path: Path) -> None:
+def test_group_names_contain_options_of_equal_components(tmp_path: Path) -> None:
     entries = [{"name": "pad_net", "width": 8}, {"name": "pad_net", "width": 16}, "mtan"]
-    grid = make_tiny_plan(tmp_path, decoders=entries, reference="pad_net-width=16")
-    assert [group.name for group in grid.groups] == ["pad_net-width=8", "pad_net-width=16", "mtan"]
-    assert {group.reference for group in grid.groups} == {"pad_net-width=16"}
-    assert grid.groups[1].runs[0].experiment.decoder.options == {"width": 16}
+    plan = make_tiny_plan(tmp_path, decoders=entries, reference="pad_net-width=16")
+    assert [group.name for group in plan.groups] == ["pad_net-width=8", "pad_net-width=16", "mtan"]
+    assert {group.reference for group in plan.groups} == {"pad_net-width=16"}
+    assert plan.groups[1].runs[0].experiment.decoder.options == {"width": 16}
 
 
-def test_one_architecture_has_its_rules_compared(tmp_path: Path) -> None:
-    grid = make_tiny_plan(
+def test_balancing_methods_are_compared_if_there_is_one_decoder(tmp_path: Path) -> None:
+    plan = make_tiny_plan(
         tmp_path,
         decoders=["hard_sharing"],
         backbones=["test_resnet", "test_convnext"],
         balancing=["equal", {"name": "dwa", "temperature": 1.0}, {"name": "dwa"}],
         reference="dwa-temperature=1.0",
     )
-    rivals = {group.name: group.reference for group in grid.groups}
+    references = {group.name: group.reference for group in plan.groups}
     for backbone in ("test_resnet", "test_convnext"):
-        for rule in ("equal", "dwa-temperature=1.0", "dwa"):
-            name = f"hard_sharing-{backbone}-{rule}"
-            assert rivals[name] == f"hard_sharing-{backbone}-dwa-temperature=1.0"
+        for method in ("equal", "dwa-temperature=1.0", "dwa"):
+            name = f"hard_sharing-{backbone}-{method}"
+            assert references[name] == f"hard_sharing-{backbone}-dwa-temperature=1.0"
 
 
-def test_the_first_is_the_reference(tmp_path: Path) -> None:
-    rules = make_tiny_plan(tmp_path, decoders=["mtan"], balancing=["dwa", "fixed"])
-    assert [group.reference for group in rules.groups] == ["mtan-dwa", "mtan-dwa"]
-    architectures = make_tiny_plan(tmp_path, balancing=["dwa", "fixed"])
-    assert {group.reference for group in architectures.groups} == {
+def test_default_reference_is_the_first_entry(tmp_path: Path) -> None:
+    plan = make_tiny_plan(tmp_path, decoders=["mtan"], balancing=["dwa", "fixed"])
+    assert [group.reference for group in plan.groups] == ["mtan-dwa", "mtan-dwa"]
+    plan = make_tiny_plan(tmp_path, balancing=["dwa", "fixed"])
+    assert {group.reference for group in plan.groups} == {
         "hard_sharing-dwa",
         "hard_sharing-fixed",
     }
 
 
-def test_references_are_shared_by_all_that_can_share_them(tmp_path: Path) -> None:
-    grid = make_tiny_plan(
+def test_equal_baselines_are_shared(tmp_path: Path) -> None:
+    plan = make_tiny_plan(
         tmp_path,
         overrides=["baselines=auto"],
         backbones=["test_resnet", "test_convnext"],
         balancing=["fixed", "uncertainty"],
         seeds=[0, 1],
     )
-    assert len(grid.runs) == 16
-    assert len(grid.baselines) == 2 * 2 * 2
-    by_folder = {run.folder: run.experiment for run in grid.baselines}
-    for run in grid.runs:
+    assert len(plan.runs) == 16
+    assert len(plan.baselines) == 2 * 2 * 2
+    by_folder = {run.folder: run.experiment for run in plan.baselines}
+    for run in plan.runs:
         assert len(run.required_folders) == 2
         for task, folder in zip(["semseg", "depth"], run.required_folders, strict=True):
-            single = by_folder[folder]
-            assert single.list_task_names() == [task]
-            assert single.backbone == run.experiment.backbone
-            assert single.seed == run.experiment.seed
+            baseline = by_folder[folder]
+            assert baseline.list_task_names() == [task]
+            assert baseline.backbone == run.experiment.backbone
+            assert baseline.seed == run.experiment.seed
         assert run.experiment.baselines == dict(
             zip(["semseg", "depth"], run.required_folders, strict=True)
         )
 
 
-def test_no_references_where_none_are_asked_for(tmp_path: Path) -> None:
-    grid = make_tiny_plan(tmp_path)
-    assert grid.baselines == ()
-    assert {run.required_folders for run in grid.runs} == {()}
+def test_plan_has_no_baselines_by_default(tmp_path: Path) -> None:
+    plan = make_tiny_plan(tmp_path)
+    assert plan.baselines == ()
+    assert {run.required_folders for run in plan.runs} == {()}
 
 
 def test_overrides_change_the_base(tmp_path: Path) -> None:
-    grid = make_tiny_plan(tmp_path, overrides=["train.epochs=7", "head.width=16"])
-    assert {run.experiment.train.epochs for run in grid.runs} == {7}
-    assert {run.experiment.head.options["width"] for run in grid.runs} == {16}
+    plan = make_tiny_plan(tmp_path, overrides=["train.epochs=7", "head.width=16"])
+    assert {run.experiment.train.epochs for run in plan.runs} == {7}
+    assert {run.experiment.head.options["width"] for run in plan.runs} == {16}
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"decoder": ["mtan"]}, "suite.yaml: decoder: unknown key, did you mean 'decoders'?"),
         ({"decoders": None}, "suite.yaml: decoders: must be given"),
@@ -137,24 +137,24 @@ def test_overrides_change_the_base(tmp_path: Path) -> None:
         ({"base": "tny.yaml"}, "tny.yaml: cannot be read: No such file"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path: Path, values: dict[str, Any], told: str) -> None:
+def test_error_is_one_line(tmp_path: Path, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_tiny_plan(tmp_path, seeds=values.pop("seeds", [0, 1]), **values)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_the_quick_suite_has_every_architecture() -> None:
-    grid = make_plan(load_benchmark_config(QUICK), QUICK, Path("out"))
-    assert sorted(group.name for group in grid.groups) == sorted(list_architectures())
-    assert {len(group.runs) for group in grid.groups} == {2}
-    assert len(grid.baselines) == 2 * 3
+def test_quick_benchmark_has_all_decoders() -> None:
+    plan = make_plan(load_benchmark_config(QUICK), QUICK, Path("out"))
+    assert sorted(group.name for group in plan.groups) == sorted(list_architectures())
+    assert {len(group.runs) for group in plan.groups} == {2}
+    assert len(plan.baselines) == 2 * 3
 
 
-def test_the_balancing_suite_has_every_rule() -> None:
-    grid = make_plan(load_benchmark_config(BALANCING), BALANCING, Path("out"))
-    chosen = [group.runs[0].experiment.balancing.name for group in grid.groups]
-    assert sorted(chosen) == registry.list_names("balancing")
-    assert {group.reference for group in grid.groups} == {"hard_sharing-fixed"}
-    assert {len(group.runs) for group in grid.groups} == {2}
-    assert len(grid.baselines) == 2 * 3
+def test_balancing_benchmark_has_all_methods() -> None:
+    plan = make_plan(load_benchmark_config(BALANCING), BALANCING, Path("out"))
+    methods = [group.runs[0].experiment.balancing.name for group in plan.groups]
+    assert sorted(methods) == registry.list_names("balancing")
+    assert {group.reference for group in plan.groups} == {"hard_sharing-fixed"}
+    assert {len(group.runs) for group in plan.groups} == {2}
+    assert len(plan.baselines) == 2 * 3

@@ -1,4 +1,4 @@
-"""The tool that tells how the tasks of a run get on."""
+"""Tests of tools/affinity.py, which measures the affinity of the tasks of a run."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_numbers_and_picture_lie_in_the_run(
+def test_tool_writes_json_and_figure_to_the_run_folder(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(trained), "--batches", "2", "--device", "cpu"])
-    told = json.loads((trained / "affinity.json").read_text())
-    assert told["tasks"] == ["semseg", "depth"]
-    assert told["batches"] == 2
-    assert told["rate"] == 1e-3
-    assert len(told["look-ahead"]) == len(told["stage 4"]) == 2
-    assert told["stage 4"][0][0] == pytest.approx(1)
+    content = json.loads((trained / "affinity.json").read_text())
+    assert content["tasks"] == ["semseg", "depth"]
+    assert content["batches"] == 2
+    assert content["rate"] == 1e-3
+    assert len(content["look-ahead"]) == len(content["stage 4"]) == 2
+    assert content["stage 4"][0][0] == pytest.approx(1)
     assert cv2.imread(str(trained / "affinity.png")) is not None
     assert "look-ahead" in capsys.readouterr().out
 
 
-def test_no_batch_is_an_error_of_one_line(trained: Path) -> None:
-    with pytest.raises(UserError) as found:
+def test_zero_batches_are_an_error_of_one_line(trained: Path) -> None:
+    with pytest.raises(UserError) as caught:
         main([str(trained), "--batches", "0", "--device", "cpu"])
-    assert str(found.value) == "--batches 0, --rate 0.001: both must be more than 0"
+    assert str(caught.value) == "--batches 0, --rate 0.001: both must be more than 0"

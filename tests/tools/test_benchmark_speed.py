@@ -1,4 +1,4 @@
-"""The speed benchmark's tool: every part, a table and JSON."""
+"""Tests of tools/benchmark_speed.py: all parts, the table and the JSON file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = {"data", "step", "evaluation", "inference"}
 
 
-def test_every_part_is_measured(tmp_path, capsys):
+def test_tool_measures_all_parts(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("tool", ROOT / "tools" / "benchmark_speed.py")
     assert spec
     assert spec.loader
@@ -26,9 +26,9 @@ def test_every_part_is_measured(tmp_path, capsys):
         "decoder.name=cross_stitch",
     ]
     tool.main([str(config), "--repeats", "1", "--json", str(file), *changes])
-    [measures] = json.loads(file.read_text())["configs"].values()
-    assert {each["part"] for each in measures} == PARTS
-    values = {(each["part"], each["name"]): each["value"] for each in measures}
+    [measurements] = json.loads(file.read_text())["configs"].values()
+    assert {item["part"] for item in measurements} == PARTS
+    values = {(item["part"], item["name"]): item["value"] for item in measurements}
     assert all(value > 0 for key, value in values.items() if key != ("evaluation", "scores"))
     assert 0.3 < values["step", "over a bare loop"] < 3
     assert "over a bare loop" in capsys.readouterr().out

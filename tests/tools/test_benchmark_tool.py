@@ -1,4 +1,4 @@
-"""tools/benchmark.py from its file to its report, with real training."""
+"""Tests of tools/benchmark.py from the configuration to the report, with real training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def load(file: Path) -> dict:
     return json.loads(file.read_text())
 
 
-def test_two_architectures_two_seeds_and_one_that_cannot_run(
+def test_tool_trains_and_reports_all_runs_despite_failing_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite = write_benchmark_config(
@@ -33,10 +33,10 @@ def test_two_architectures_two_seeds_and_one_that_cannot_run(
     with pytest.raises(SystemExit) as stopped:
         main(command)
     assert stopped.value.code == 1
-    told = capsys.readouterr()
-    assert told.out.count("finished in") == 4 + 4
-    assert told.out.count("FAILED: decoder.subspaces: 7 does not divide") == 2
-    assert told.err.strip().endswith(": sluice, seed 0; sluice, seed 1")
+    output = capsys.readouterr()
+    assert output.out.count("finished in") == 4 + 4
+    assert output.out.count("FAILED: decoder.subspaces: 7 does not divide") == 2
+    assert output.err.strip().endswith(": sluice, seed 0; sluice, seed 1")
     table = (out / "report" / "table.md").read_text()
     for name in ("hard_sharing", "cross_stitch"):
         runs = [load(out / name / f"seed{seed}" / "results.json") for seed in (0, 1)]
@@ -62,7 +62,7 @@ def test_two_architectures_two_seeds_and_one_that_cannot_run(
     assert {file: file.stat().st_mtime_ns for file in out.rglob("results.json")} == written
 
 
-def test_a_report_alone_trains_nothing(tmp_path: Path) -> None:
+def test_report_option_trains_nothing(tmp_path: Path) -> None:
     from densemtl.errors import ResultsError
 
     suite = write_benchmark_config(tmp_path)
@@ -71,7 +71,7 @@ def test_a_report_alone_trains_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "hard_sharing").exists()
 
 
-def test_no_workers_is_a_usage_error(tmp_path: Path) -> None:
+def test_zero_workers_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([str(write_benchmark_config(tmp_path)), "--workers", "0"])
     assert stopped.value.code == 2

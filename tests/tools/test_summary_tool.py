@@ -1,4 +1,4 @@
-"""tools/summary.py as people and programs use it."""
+"""Tests of tools/summary.py: table, diagram, JSON and errors."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def main() -> Main:
     return runpy.run_path(str(TOOL))["main"]
 
 
-def test_json_is_the_summary(
+def test_json_equals_the_summary(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(write_tiny_config(tmp_path))
     main([config, "decoder.name=pad_net", "--json", "--size", "64", "96"])
-    told = json.loads(capsys.readouterr().out)
+    content = json.loads(capsys.readouterr().out)
     summary = summarize(make_tiny_experiment("decoder.name=pad_net", "input.size=[64, 96]"))
-    assert told == json.loads(json.dumps(summary.to_dict()))
-    assert told["input"] == [64, 96]
-    assert [*told["groups"]] == ["shared", "semseg", "depth", "fusion"]
+    assert content == json.loads(json.dumps(summary.to_dict()))
+    assert content["input"] == [64, 96]
+    assert [*content["groups"]] == ["shared", "semseg", "depth", "fusion"]
 
 
-def test_every_key_is_documented(
+def test_help_documents_all_keys_of_the_json(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(write_tiny_config(tmp_path)), "--json"])
@@ -45,7 +45,7 @@ def test_every_key_is_documented(
     assert {line.split()[0] for line in described.strip().splitlines()} == keys
 
 
-def test_people_see_a_table_and_a_wall(
+def test_tool_prints_a_table_and_the_sharing_diagram(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(write_tiny_config(tmp_path))])
@@ -59,23 +59,23 @@ def test_people_see_a_table_and_a_wall(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["decoder.name=hard_shring"], "no 'hard_shring' in decoders: did you mean"),
         (["--size", "0", "64"], "input.size.0: "),
         (["decoder.name=mtan", "backbone.name=hrnet_w18_small_v2"], "cannot be run stage by stage"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_invalid_argument_is_an_error_of_one_line(
     main: Main,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    told: str,
+    message: str,
 ) -> None:
     with pytest.raises(SystemExit) as end:
         cli.run_main(lambda: main([str(write_tiny_config(tmp_path)), *arguments]))
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     assert line.startswith("error: ")
-    assert told in line
+    assert message in line

@@ -1,4 +1,4 @@
-"""Pictures of predictions: everything at its place, in its task's colours."""
+"""Tests of panels: position, size and color of each map."""
 
 from __future__ import annotations
 
@@ -24,83 +24,85 @@ def tasks(make_task):
     return [make_task(name) for name in ("semseg", "depth", "normals")]
 
 
-def cell(picture, row: int, column: int):
-    """The part of a panel that shows one map."""
+def crop_cell(panel, row: int, column: int):
+    """Return the part of a panel that shows one map."""
     top = GAP + row * (SIZE[0] + TITLE + GAP) + TITLE
     left = GAP + column * (SIZE[1] + GAP)
-    return picture[top : top + SIZE[0], left : left + SIZE[1]]
+    return panel[top : top + SIZE[0], left : left + SIZE[1]]
 
 
-def test_image_predictions_and_labels_in_a_grid(image, tasks, draw_label, rng):
+def test_panel_shows_image_and_predictions_above_labels(image, tasks, draw_label, rng):
     predictions = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
     targets = {task.name: draw_label(task, SIZE, rng) for task in tasks}
-    picture = draw_prediction_panel(image, predictions, targets, tasks)
-    assert picture.dtype == np.uint8
-    assert picture.shape == (
+    panel = draw_prediction_panel(image, predictions, targets, tasks)
+    assert panel.dtype == np.uint8
+    assert panel.shape == (
         GAP + 2 * (SIZE[0] + TITLE + GAP),
         GAP + 4 * (SIZE[1] + GAP),
         3,
     )
-    np.testing.assert_array_equal(cell(picture, 0, 0), image)
+    np.testing.assert_array_equal(crop_cell(panel, 0, 0), image)
     for column, task in enumerate(tasks, start=1):
         np.testing.assert_array_equal(
-            cell(picture, 0, column), task.colorize(predictions[task.name])
+            crop_cell(panel, 0, column), task.colorize(predictions[task.name])
         )
-        np.testing.assert_array_equal(cell(picture, 1, column), task.colorize(targets[task.name]))
+        np.testing.assert_array_equal(
+            crop_cell(panel, 1, column), task.colorize(targets[task.name])
+        )
 
 
-def test_a_missing_label_leaves_its_place_empty(image, tasks, draw_label, rng):
+def test_cell_of_a_missing_label_is_empty(image, tasks, draw_label, rng):
     predictions = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
-    picture = draw_prediction_panel(image, predictions, {"semseg": predictions["semseg"]}, tasks)
-    assert (cell(picture, 1, 1) != panels._BACKGROUND).any()
-    assert (cell(picture, 1, 2) == panels._BACKGROUND).all()
+    panel = draw_prediction_panel(image, predictions, {"semseg": predictions["semseg"]}, tasks)
+    assert (crop_cell(panel, 1, 1) != panels._BACKGROUND).any()
+    assert (crop_cell(panel, 1, 2) == panels._BACKGROUND).all()
 
 
-def test_without_labels_there_is_one_row_of_the_tasks_predicted(image, tasks, draw_label, rng):
+def test_panel_without_labels_has_one_row_of_predicted_tasks(image, tasks, draw_label, rng):
     predictions = {"depth": draw_label(tasks[1], SIZE, rng, void=0), "other": image}
-    picture = draw_prediction_panel(image, predictions, None, tasks)
-    assert picture.shape[:2] == (GAP + SIZE[0] + TITLE + GAP, GAP + 2 * (SIZE[1] + GAP))
+    panel = draw_prediction_panel(image, predictions, None, tasks)
+    assert panel.shape[:2] == (GAP + SIZE[0] + TITLE + GAP, GAP + 2 * (SIZE[1] + GAP))
 
 
-def test_predictions_of_another_size_are_shown_at_the_images(image, tasks):
+def test_predictions_are_resized_to_the_image(image, tasks):
     small = np.arange(6, dtype=np.uint8).reshape(2, 3) % 3
-    shown = cell(draw_prediction_panel(image, {"semseg": small}, None, tasks), 0, 1)
+    shown = crop_cell(draw_prediction_panel(image, {"semseg": small}, None, tasks), 0, 1)
     np.testing.assert_array_equal(shown, tasks[0].colorize(small.repeat(10, 0).repeat(20, 1)))
 
 
 @pytest.mark.parametrize(
     ("shape", "layout"), [((4, 5), (4, 5)), ((1, 4, 5), (4, 5)), ((3, 4, 5), (4, 5, 3))]
 )
-def test_decoded_tensors_to_a_samples_layout(shape, layout):
+def test_to_hwc_moves_channels_to_the_end(shape, layout):
     decoded = torch.rand(shape, requires_grad=True)
     array = to_hwc(decoded)
     assert array.shape == layout
     assert array[2, 3].tolist() == decoded[..., 2, 3].squeeze().tolist()
 
 
-def test_a_sheet_holds_pictures_of_any_width(image):
-    sheet = stack_vertically([image, image[:, :30]])
-    assert sheet.shape == (2 * SIZE[0], SIZE[1], 3)
-    np.testing.assert_array_equal(sheet[: SIZE[0]], image)
-    np.testing.assert_array_equal(sheet[SIZE[0] :, :30], image[:, :30])
-    assert (sheet[SIZE[0] :, 30:] == panels._BACKGROUND).all()
+def test_stack_vertically_pads_to_the_widest_image(image):
+    stacked = stack_vertically([image, image[:, :30]])
+    assert stacked.shape == (2 * SIZE[0], SIZE[1], 3)
+    np.testing.assert_array_equal(stacked[: SIZE[0]], image)
+    np.testing.assert_array_equal(stacked[SIZE[0] :, :30], image[:, :30])
+    assert (stacked[SIZE[0] :, 30:] == panels._BACKGROUND).all()
 
 
-def test_overlays_blend_by_hand():
+def test_overlay_equals_a_hand_calculation():
     image = np.array([[[0, 100, 255], [10, 20, 30]]], np.uint8)
-    colours = np.array([[[200, 0, 255], [110, 21, 30]]], np.uint8)
-    np.testing.assert_array_equal(overlay(image, colours, 0), image)
-    np.testing.assert_array_equal(overlay(image, colours, 1), colours)
+    colors = np.array([[[200, 0, 255], [110, 21, 30]]], np.uint8)
+    np.testing.assert_array_equal(overlay(image, colors, 0), image)
+    np.testing.assert_array_equal(overlay(image, colors, 1), colors)
     quarter = [[[50, 75, 255], [35, 20, 30]]]
-    np.testing.assert_array_equal(overlay(image, colours, 0.25), quarter)
-    np.testing.assert_array_equal(overlay(image, colours[:, :1], 0.5)[0, 1], [105, 10, 142])
+    np.testing.assert_array_equal(overlay(image, colors, 0.25), quarter)
+    np.testing.assert_array_equal(overlay(image, colors[:, :1], 0.5)[0, 1], [105, 10, 142])
 
 
-def test_predictions_and_labels_lie_over_the_image(image, tasks, draw_label, rng):
+def test_panel_with_alpha_blends_maps_with_the_image(image, tasks, draw_label, rng):
     maps = {task.name: draw_label(task, SIZE, rng, void=0) for task in tasks}
-    picture = draw_prediction_panel(image, maps, maps, tasks, 0.5)
-    np.testing.assert_array_equal(cell(picture, 0, 0), image)
+    panel = draw_prediction_panel(image, maps, maps, tasks, 0.5)
+    np.testing.assert_array_equal(crop_cell(panel, 0, 0), image)
     for column, task in enumerate(tasks, start=1):
         mean = (image.astype(int) + task.colorize(maps[task.name])) / 2
         for row in (0, 1):
-            np.testing.assert_allclose(cell(picture, row, column), mean, atol=0.5)
+            np.testing.assert_allclose(crop_cell(panel, row, column), mean, atol=0.5)

@@ -1,4 +1,4 @@
-"""The picture of a run's course."""
+"""Tests of the figures of training curves and balancing."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ TRAIN = [{"step": step, "kind": "train", "depth": 3.0 / step} for step in (1, 2)
 VAL = [{"step": 2, "kind": "val", "depth/rmse": 2.0}]
 
 
-def inked(file: Path) -> list[bool]:
-    """Whether something is drawn in colour in the upper and in the lower half."""
-    picture = cv2.imread(str(file)).astype(int)
-    coloured = np.ptp(picture, axis=2) > 80
-    half = len(picture) // 2
-    return [bool(part.any()) for part in (coloured[:half], coloured[half:])]
+def has_color(file: Path) -> list[bool]:
+    """Return whether the upper and the lower half of a figure contain colored curves."""
+    image = cv2.imread(str(file)).astype(int)
+    colored = np.ptp(image, axis=2) > 80
+    half = len(image) // 2
+    return [bool(part.any()) for part in (colored[:half], colored[half:])]
 
 
 @pytest.mark.parametrize(
-    ("lines", "shown"),
+    ("records", "expected"),
     [([], [False, False]), (TRAIN, [True, False]), (VAL, [False, True]), (TRAIN + VAL, [True] * 2)],
 )
-def test_losses_above_and_metrics_below(
-    tmp_path: Path, lines: list[dict[str, Any]], shown: list[bool]
+def test_training_curves_show_losses_above_metrics(
+    tmp_path: Path, records: list[dict[str, Any]], expected: list[bool]
 ) -> None:
-    plot_training_curves(tmp_path / "curves.png", lines, {"depth": "rmse"})
-    assert inked(tmp_path / "curves.png") == shown
+    plot_training_curves(tmp_path / "curves.png", records, {"depth": "rmse"})
+    assert has_color(tmp_path / "curves.png") == expected
 
 
-def test_one_column_a_task(tmp_path: Path) -> None:
+def test_training_curves_have_one_column_per_task(tmp_path: Path) -> None:
     plot_training_curves(tmp_path / "one.png", [], {"depth": "rmse"})
     plot_training_curves(tmp_path / "two.png", [], {"depth": "rmse", "semseg": "mIoU"})
     one, two = (cv2.imread(str(tmp_path / name)) for name in ("one.png", "two.png"))
@@ -42,17 +42,17 @@ def test_one_column_a_task(tmp_path: Path) -> None:
 
 
 WEIGHTS = [{"step": step, "kind": "train", "weight/depth": step, "depth": 1.0} for step in (1, 2)]
-MEASURES = {"norm/depth": 0.1, "norm/edge": 3.0, "cosine/depth~edge": -0.5}
+GRADIENT_VALUES = {"norm/depth": 0.1, "norm/edge": 3.0, "cosine/depth~edge": -0.5}
 
 
-def test_one_panel_for_weights_and_three_where_gradients_were_weighed(tmp_path: Path) -> None:
+def test_plot_balancing_has_one_panel_per_logged_quantity(tmp_path: Path) -> None:
     plot_balancing(tmp_path / "losses.png", WEIGHTS)
-    plot_balancing(tmp_path / "gradients.png", [line | MEASURES for line in WEIGHTS])
+    plot_balancing(tmp_path / "gradients.png", [record | GRADIENT_VALUES for record in WEIGHTS])
     one, three = (cv2.imread(str(tmp_path / name)) for name in ("losses.png", "gradients.png"))
     assert three.shape[1] == pytest.approx(3 * one.shape[1], rel=0.01)
-    assert inked(tmp_path / "losses.png")[0]
+    assert has_color(tmp_path / "losses.png")[0]
 
 
-def test_no_picture_where_nothing_was_weighed(tmp_path: Path) -> None:
+def test_plot_balancing_writes_no_file_without_weights(tmp_path: Path) -> None:
     plot_balancing(tmp_path / "none.png", TRAIN + VAL)
     assert list(tmp_path.iterdir()) == []
