@@ -41,7 +41,7 @@ def load_finished_results(run: BenchmarkRun) -> Results | None:
     except ResultsError:
         return None
     compared = {task: baseline.weights_hash for task, baseline in results.baselines.items()}
-    same = results.config_hash == run.experiment.compute_config_hash()
+    same = results.config_hash in run.experiment.list_config_hashes()
     return results if results.complete and same and compared == weights else None
 
 
@@ -58,7 +58,7 @@ def check_same_experiment(run: BenchmarkRun) -> None:
     if not file.exists():
         return
     theirs = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
-    if theirs.compute_config_hash() != run.experiment.compute_config_hash():
+    if theirs.compute_config_hash() not in run.experiment.list_config_hashes():
         raise ConfigError(
             f"{run.folder}: holds another experiment, from before the benchmark configuration was"
             f" changed (choose another --output, or remove the folder)"

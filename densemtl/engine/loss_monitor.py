@@ -153,8 +153,12 @@ class RunningMeans:
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
         self._count += 1
 
+    def compute(self) -> LossValues:
+        """Return {name: mean}, empty if nothing was added since the last reset."""
+        return {name: total / self._count for name, total in self._sums.items()}
+
     def compute_and_reset(self) -> LossValues:
         """Return {name: mean}, empty if nothing was added, and reset the means."""
-        means = {name: total / self._count for name, total in self._sums.items()}
+        means = self.compute()
         self._sums, self._count = {}, 0
         return means

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,10 +176,11 @@ def _train_epoch(run: TrainingRun, end_step: int, progress_bar: ProgressBar, log
     for batches in _iter_rest_of_epoch(run, end_step):
         losses = _take_step(run, batches)
         means.add(monitor.update(progress.step + 1, losses))
+        task_losses = _select_task_losses(run, means.compute())
         if progress.step % config.log_every_steps == 0:
             _log_losses(run, means, progress_bar, log)
         progress.step += 1
-        progress_bar.advance(progress.step)
+        progress_bar.advance(progress.step, task_losses)
         if _is_checkpoint_due(run, end_step):
             _check_finite(run, monitor, means)
             _log_losses(run, means, progress_bar, log)
@@ -246,15 +247,19 @@ def _start_epoch(run: TrainingRun, epoch: int, steps_done: int) -> None:
     sampler.start_index = steps_done * run.images_per_step
 
 
+def _select_task_losses(run: TrainingRun, losses: Mapping[str, float]) -> dict[str, float]:
+    """Return {task: loss}, without the other logged values."""
+    names = [task.name for task in run.train_step.tasks]
+    return {name: losses[name] for name in names if name in losses}
+
+
 def _log_losses(
     run: TrainingRun, means: RunningMeans, progress_bar: ProgressBar, log: RunLog
 ) -> None:
     losses = means.compute_and_reset()
     if not losses:
         return
-    names = [task.name for task in run.train_step.tasks]
-    task_losses = {name: losses[name] for name in names if name in losses}
-    images_per_second = progress_bar.report_losses(task_losses)
+    images_per_second = progress_bar.report_losses(_select_task_losses(run, losses))
     groups = run.train_step.optimizer.param_groups
     lrs = {f"lr/{group['name']}": group["lr"] for group in groups}
     values = {**losses, **lrs, "images_per_second": images_per_second}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_experiment
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.dataloader import translate_worker_errors
 from densemtl.distributed.collectives import barrier, is_main_process
 from densemtl.engine.final_metrics import compute_final_metrics
@@ -21,7 +20,6 @@ from densemtl.factory import (
     build_tasks,
     build_trackers,
 )
-from densemtl.io.atomic import atomic_write
 from densemtl.results.results import (
     BASELINES,
     RESULTS_FILE,
@@ -32,6 +30,7 @@ from densemtl.results.results import (
 )
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
+from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
 from densemtl.runs.training_run import build_training_run
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
@@ -65,6 +64,8 @@ def train_experiment(
         UserError: if the user can fix the cause; the folder keeps everything that was finished.
     """
     get_versions()  # cached before training, since source files may change during a long run
+    execution = make_execution_config(experiment.train, device)
+    experiment = choose_amp(experiment, folder, execution.device)
     execution = make_execution_config(experiment.train, device)
     initial = _prepare(experiment)
     splits = build_splits(experiment)
@@ -169,7 +170,9 @@ def _train_run(
     initial: InitialModel,
     init_from: Mapping[str, Path] | None = None,
 ) -> Results:
-    _reserve_run_dir(folder, experiment)
+    experiment = reserve_run_dir(folder, experiment)
+    experiment, execution = choose_layout(experiment, initial.model, execution)
+    write_config(folder, experiment)
     run = build_training_run(experiment, splits, folder, execution, init_from, initial)
     train(run, max_steps)
     compute_final_metrics(run)
@@ -188,35 +191,3 @@ def _write_outputs(results: Results, folder: Path) -> None:
     plot_balancing(folder / BALANCING_FILE, lines)
     for kind in (SHARING, RELATIONS):
         plot_matrix_history(folder / f"{kind}.png", lines, kind)
-
-
-def _reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> None:
-    """Save the configuration, unless the folder holds another experiment.
-
-    Raises:
-        ConfigError: if it does; names the values that differ.
-    """
-    file = folder / CONFIG
-    if file.exists():
-        saved = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
-        differences = list(
-            _find_differences(saved.to_semantic_dict(), experiment.to_semantic_dict())
-        )
-        if differences:
-            raise ConfigError(
-                f"{folder}: holds another experiment; {'; '.join(differences[:4])}: "
-                f"choose another --output, or remove the folder"
-            )
-    if is_main_process():
-        with atomic_write(file) as tmp_path:
-            tmp_path.write_text(experiment.to_yaml(), encoding="utf-8")
-
-
-def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:
-    if isinstance(saved, dict) and isinstance(current, dict):
-        for key in sorted({*saved, *current}):
-            yield from _find_differences(
-                saved.get(key), current.get(key), f"{path}.{key}".lstrip(".")
-            )
-    elif saved != current:
-        yield f"{path} is {saved} there, {current} here"

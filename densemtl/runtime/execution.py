@@ -13,6 +13,7 @@ from densemtl.config.sections import TrainConfig
 from densemtl.distributed.collectives import get_local_device
 from densemtl.distributed.sharding import is_sharded
 from densemtl.errors import UserError
+from densemtl.runtime.hardware import resolve_amp
 
 Output = TypeVar("Output")
 
@@ -76,6 +77,9 @@ class ExecutionConfig:
 def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionConfig:
     """Create the execution configuration of this rank.
 
+    `amp: auto` is resolved for the device. `channels_last: auto` gives channels-last; training
+    replaces it by the layout that it measures to be faster.
+
     Args:
         config: the section `train` of the configuration.
         device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one. With several ranks,
@@ -94,6 +98,6 @@ def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionC
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {name}: no usable GPU found; omit it or use --device cpu")
-    return ExecutionConfig(
-        torch.device(get_local_device(name)), AUTOCAST_DTYPES.get(config.amp), config.channels_last
-    )
+    resolved = torch.device(get_local_device(name))
+    dtype = AUTOCAST_DTYPES.get(resolve_amp(config.amp, resolved))
+    return ExecutionConfig(resolved, dtype, config.channels_last is not False)

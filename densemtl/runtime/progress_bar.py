@@ -1,9 +1,10 @@
-"""Progress of a run: a live bar on a terminal, or one line per epoch if output is piped."""
+"""Progress of a run: a live bar on a terminal, or a line every 30 seconds if output is piped."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,6 +22,9 @@ from densemtl.distributed.collectives import is_main_process
 
 Item = TypeVar("Item")
 
+LINE_SECONDS = 30.0
+"""Time between lines of progress if output is piped."""
+
 
 class ProgressBar:
     """Progress bar of training with steps, losses of the tasks and images per second.
@@ -37,7 +41,9 @@ class ProgressBar:
     def __init__(self, title: str, step: int, total_steps: int, batch_size: int) -> None:
         self._console = Console(quiet=not is_main_process())
         self._title, self._step, self._batch_size = title, step, batch_size
-        self._timer_start = (time.monotonic(), step)
+        self._total_steps, self._start_step = total_steps, step
+        self._start = self._last_line = time.monotonic()
+        self._timer_start = (self._start, step)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -52,14 +58,26 @@ class ProgressBar:
             title, total=total_steps, completed=step, rate=0.0, losses=""
         )
 
-    def advance(self, step: int) -> None:
+    def advance(self, step: int, losses: Mapping[str, float]) -> None:
         """Update the bar after an optimizer step.
+
+        If output is piped, print a line with the progress every `LINE_SECONDS`.
 
         Args:
             step: number of finished optimizer steps.
+            losses: {task: mean loss of the latest steps}; may be empty.
         """
         self._step = step
         self._bar.update(self._task, completed=step)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            rate = (step - self._start_step) / (now - self._start)
+            remaining = timedelta(seconds=round((self._total_steps - step) / rate))
+            self.print_line(
+                f"step {step}/{self._total_steps}  {_format_losses(losses)}  "
+                f"{rate * self._batch_size:.3g} img/s  {remaining} left"
+            )
 
     def report_losses(self, losses: Mapping[str, float]) -> float:
         """Show mean losses and the training speed since the last call.
@@ -73,8 +91,7 @@ class ProgressBar:
         now, (start, start_step) = time.monotonic(), self._timer_start
         rate = (self._step - start_step) * self._batch_size / max(now - start, 1e-9)
         self._timer_start = (now, self._step)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        self._bar.update(self._task, rate=rate, losses=text)
+        self._bar.update(self._task, rate=rate, losses=_format_losses(losses))
         return rate
 
     def print_line(self, text: str) -> None:
@@ -97,6 +114,19 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+
+def _format_losses(losses: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+
+
+def print_message(text: str) -> None:
+    """Print one line, on the main process only.
+
+    Args:
+        text: the line.
+    """
+    Console(quiet=not is_main_process()).print(escape(text), highlight=False, soft_wrap=True)
 
 
 def track_progress(items: Iterable[Item], total: int, title: str) -> Iterable[Item]:

@@ -1,0 +1,145 @@
+"""Run folder: its configuration, and choices that depend on the hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_experiment
+from densemtl.distributed.collectives import get_per_rank_batch_size, is_main_process
+from densemtl.errors import ConfigError
+from densemtl.io.atomic import atomic_write
+from densemtl.runtime.execution import ExecutionConfig
+from densemtl.runtime.hardware import (
+    choose_channels_last,
+    find_emulation_warning,
+    has_native_bf16,
+    resolve_amp,
+)
+from densemtl.runtime.progress_bar import print_message
+
+AUTOMATIC_KEYS = ("amp", "channels_last")
+"""Keys of the section `train` that may be "auto"."""
+
+
+def reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> ExperimentConfig:
+    """Check that the folder contains no other experiment.
+
+    Args:
+        folder: the run folder; it may be absent.
+        experiment: the experiment to start or resume in it.
+
+    Returns:
+        The experiment, with the automatic choices that the run made when it was started.
+
+    Raises:
+        ConfigError: if the folder contains another experiment; names the values that differ.
+    """
+    file = folder / CONFIG
+    if not file.exists():
+        return experiment
+    saved = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
+    resumed = _keep_choices(experiment, saved)
+    differences = list(_find_differences(saved.to_semantic_dict(), resumed.to_semantic_dict()))
+    if differences:
+        raise ConfigError(
+            f"{folder}: holds another experiment; {'; '.join(differences[:4])}: "
+            f"choose another --output, or remove the folder"
+        )
+    return resumed
+
+
+def write_config(folder: Path, experiment: ExperimentConfig) -> None:
+    """Write the resolved configuration into the run folder, on the main process only.
+
+    Args:
+        folder: the run folder.
+        experiment: the experiment without automatic choices.
+    """
+    if is_main_process():
+        with atomic_write(folder / CONFIG) as tmp_path:
+            tmp_path.write_text(experiment.to_yaml(), encoding="utf-8")
+
+
+def _keep_choices(experiment: ExperimentConfig, saved: ExperimentConfig) -> ExperimentConfig:
+    choices = {
+        key: getattr(saved.train, key)
+        for key in AUTOMATIC_KEYS
+        if getattr(experiment.train, key) == "auto"
+    }
+    return experiment.with_train(**choices)
+
+
+def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(current, dict):
+        for key in sorted({*saved, *current}):
+            yield from _find_differences(
+                saved.get(key), current.get(key), f"{path}.{key}".lstrip(".")
+            )
+    elif saved != current:
+        yield f"{path} is {saved} there, {current} here"
+
+
+def choose_amp(
+    experiment: ExperimentConfig, folder: Path, device: torch.device
+) -> ExperimentConfig:
+    """Resolve `train.amp: auto`, and print the choice or a warning about emulation.
+
+    Args:
+        experiment: the experiment.
+        folder: the run folder; a run that is resumed there keeps its autocast type.
+        device: device of the training.
+
+    Returns:
+        The experiment with the resolved value, which is part of its configuration hash.
+
+    Raises:
+        ConfigError: if the folder contains another experiment.
+    """
+    amp = resolve_amp(reserve_run_dir(folder, experiment).train.amp, device)
+    if experiment.train.amp == "auto":
+        has = "has" if has_native_bf16(device) else "has no"
+        print_message(f"train.amp: {amp} (this {device.type.upper()} {has} bfloat16 instructions)")
+    if warning := find_emulation_warning(amp, device):
+        print_message(f"warning: {warning}")
+    return experiment.with_train(amp=amp)
+
+
+def choose_layout(
+    experiment: ExperimentConfig, model: nn.Module, execution: ExecutionConfig
+) -> tuple[ExperimentConfig, ExecutionConfig]:
+    """Resolve `train.channels_last: auto` by measuring a step in each layout, and print the choice.
+
+    Args:
+        experiment: the experiment, with the choice of an earlier start if there is one.
+        model: the untrained model on the CPU; a copy is measured.
+        execution: device and autocast type.
+
+    Returns:
+        The experiment and the execution configuration with the chosen layout.
+    """
+    choice = experiment.train.channels_last
+    if choice == "auto":
+        batch_size = get_per_rank_batch_size(experiment.loader.batch_size)
+        image = torch.randint(0, 256, (batch_size, 3, *experiment.input.size), dtype=torch.uint8)
+        choice, seconds = choose_channels_last(model, image, _make_forward(execution))
+        measured = ", ".join(f"{layout} {value:.3g} s" for layout, value in seconds.items())
+        print_message(f"train.channels_last: {str(choice).lower()} (per step: {measured})")
+    return experiment.with_train(channels_last=choice), replace(execution, channels_last=choice)
+
+
+def _make_forward(execution: ExecutionConfig) -> Any:
+    def run_forward(model: nn.Module, image: Tensor, channels_last: bool) -> Tensor:
+        layout = replace(execution, channels_last=channels_last)
+        predictions = layout.forward(layout.to_device(model), image.to(execution.device))
+        outputs = [*predictions.logits.values()]
+        for auxiliary in predictions.aux_logits:
+            outputs += auxiliary.values()
+        return torch.stack([output.float().mean() for output in outputs]).sum()
+
+    return run_forward
