@@ -1,4 +1,4 @@
-"""Asymmetric sharing: some tasks read other tasks' encoders besides their own."""
+"""Asymmetric sharing: some tasks also read the backbones of other tasks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-def randomised(decoder: AsymmetricSharing) -> AsymmetricSharing:
+def randomize(decoder: AsymmetricSharing) -> AsymmetricSharing:
     for weight in decoder.mixers.parameters():
         weight.normal_(0, 0.1)
     return randomize_batch_norms(decoder)
@@ -50,7 +50,7 @@ def randomised(decoder: AsymmetricSharing) -> AsymmetricSharing:
 def test_equations(
     tasks: list[Task], given: dict[str, list[str]] | None, reads: dict[str, list[str]]
 ) -> None:
-    decoder = randomised(AsymmetricSharing(build_backbone, LinearHead, tasks, sources=given))
+    decoder = randomize(AsymmetricSharing(build_backbone, LinearHead, tasks, sources=given))
     x = make_images()
     pyramids = {task: net(x) for task, net in decoder.backbones.items()}
     final = decoder(x).logits
@@ -64,35 +64,39 @@ def test_equations(
 
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
-def test_nothing_read_is_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
+def test_alpha_of_one_equals_single_task_networks(
+    tasks: list[Task], names: tuple[str, ...]
+) -> None:
     chosen, x = [task for task in tasks if task.name in names], make_images()
     decoder = randomize_batch_norms(
         AsymmetricSharing(build_backbone, LinearHead, chosen, alpha=1.0)
     )
     for task in chosen:
-        wanted = make_single_task_decoder(decoder, task)(x).logits[task.name]
-        assert_same(decoder(x).logits[task.name], wanted)
+        expected = make_single_task_decoder(decoder, task)(x).logits[task.name]
+        assert_same(decoder(x).logits[task.name], expected)
 
 
-def test_one_task_alone_has_nothing_to_learn_about_sharing(tasks: list[Task]) -> None:
+def test_single_task_has_no_fusion_parameters_or_sharing_weights(tasks: list[Task]) -> None:
     decoder = AsymmetricSharing(build_backbone, LinearHead, tasks[:1])
     assert decoder.parameter_groups()["fusion"] == []
     assert decoder.sharing_weights(make_images()) == {}
 
 
-def test_joins_start_as_mixtures_of_equal_channels(tasks: list[Task]) -> None:
+def test_mixers_are_initialized_as_weighted_sums_of_corresponding_channels(
+    tasks: list[Task],
+) -> None:
     decoder = AsymmetricSharing(build_backbone, LinearHead, tasks, alpha=0.8)
     weight = decoder.mixers["normals"].levels[0].weight[:, :, 0, 0]
     eye = torch.eye(len(weight))
     torch.testing.assert_close(weight, torch.cat([0.8 * eye, 0.1 * eye, 0.1 * eye], 1))
 
 
-def test_the_order_of_tasks_does_not_matter_where_it_is_said_who_reads(tasks: list[Task]) -> None:
-    one = randomised(AsymmetricSharing(build_backbone, LinearHead, tasks, sources=READS))
+def test_task_order_does_not_matter_with_explicit_sources(tasks: list[Task]) -> None:
+    first = randomize(AsymmetricSharing(build_backbone, LinearHead, tasks, sources=READS))
     x = make_images()
     other = AsymmetricSharing(build_backbone, LinearHead, tasks[::-1], sources=READS).eval()
-    other.load_state_dict(one.state_dict())
-    expected = one(x).logits
+    other.load_state_dict(first.state_dict())
+    expected = first(x).logits
     assert all(torch.equal(logits, expected[task]) for task, logits in other(x).logits.items())
 
 
@@ -100,7 +104,7 @@ def test_the_order_of_tasks_does_not_matter_where_it_is_said_who_reads(tasks: li
     ("task", "trained"),
     [("semseg", set(NAMES)), ("depth", {"depth"}), ("normals", {"normals", "depth"})],
 )
-def test_a_loss_trains_the_encoders_that_its_task_reads(
+def test_loss_trains_the_backbones_that_its_task_reads(
     tasks: list[Task], task: str, trained: set[str]
 ) -> None:
     decoder = AsymmetricSharing(build_backbone, LinearHead, tasks, sources=READS)
@@ -114,7 +118,7 @@ def test_a_loss_trains_the_encoders_that_its_task_reads(
     assert touched == trained
 
 
-def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
+def test_sharing_weights_are_block_norms_of_the_mixers(tasks: list[Task]) -> None:
     decoder = AsymmetricSharing(build_backbone, LinearHead, tasks, sources=READS, alpha=0.6)
     decoder.mixers["normals"].levels[3].weight.mul_(3)
     sharing = decoder.sharing_weights(make_images())
@@ -142,9 +146,9 @@ def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
         ),
     ],
 )
-def test_mistakes_are_told_all_at_once(
+def test_invalid_sources_raise_all_errors_in_one_message(
     tasks: list[Task], reads: dict[str, list[str]], lines: list[str]
 ) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as error:
         AsymmetricSharing(build_backbone, LinearHead, tasks, sources=reads)
-    assert str(told.value).splitlines() == lines
+    assert str(error.value).splitlines() == lines

@@ -1,4 +1,4 @@
-"""Tasks that are learnt beside those asked for: predicted, distilled from, not refined."""
+"""Auxiliary tasks, which are predicted initially and distilled, but not refined or evaluated."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.base import Task
 from tests.helpers.experiments import make_tiny_experiment
 
-ABLE = {"pad_net": 1, "mti_net": 4}
-"""{architecture: how often it predicts all tasks on the way}."""
+NUM_AUX_LOGITS = {"pad_net": 1, "mti_net": 4}
+"""{decoder: number of auxiliary predictions of all tasks}."""
 
 
-@pytest.mark.parametrize("architecture", ABLE)
-def test_only_targets_are_final(make_task: Callable[..., Task], architecture: str) -> None:
-    targets, further = [make_task("semseg"), make_task("depth")], [make_task("edge")]
+@pytest.mark.parametrize("architecture", NUM_AUX_LOGITS)
+def test_only_target_tasks_have_final_logits(
+    make_task: Callable[..., Task], architecture: str
+) -> None:
+    targets, auxiliary = [make_task("semseg"), make_task("depth")], [make_task("edge")]
     decoder: torch.nn.Module = registry.create(
         "decoders",
         architecture,
         lambda: Backbone("test_resnet", pretrained=False),
         LinearHead,
         targets,
-        further,
+        auxiliary,
         options={"width": 16} if architecture == "pad_net" else {},
     )
     predictions = decoder(torch.randn(2, 3, 64, 64))
     assert set(predictions.logits) == {"semseg", "depth"}
-    assert [set(aux) for aux in predictions.aux_logits] == [{"semseg", "depth", "edge"}] * ABLE[
-        architecture
-    ]
+    assert [set(aux) for aux in predictions.aux_logits] == [
+        {"semseg", "depth", "edge"}
+    ] * NUM_AUX_LOGITS[architecture]
     predictions.logits["depth"].square().mean().backward()
     gradients = [each.grad for each in decoder.parameter_groups()["edge"]]
     assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients)
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("architecture", ABLE)
-def test_a_run_learns_them_and_scores_the_targets(tmp_path: Path, architecture: str) -> None:
+@pytest.mark.parametrize("architecture", NUM_AUX_LOGITS)
+def test_run_trains_auxiliary_tasks_and_evaluates_only_target_tasks(
+    tmp_path: Path, architecture: str
+) -> None:
     options = (f"decoder.name={architecture}", "auxiliary_tasks=[edge, normals]")
     results = train_experiment(make_tiny_experiment(*options, "train.epochs=1"), tmp_path, "cpu")
     assert set(results.tasks) == {"semseg", "depth"}
@@ -67,11 +71,11 @@ def test_a_run_learns_them_and_scores_the_targets(tmp_path: Path, architecture: 
         ),
     ],
 )
-def test_mistakes_are_told(overrides: list[str], line: str) -> None:
+def test_invalid_auxiliary_tasks_raise_config_error(overrides: list[str], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         make_tiny_experiment("auxiliary_tasks=[edge]", *overrides)
 
 
-def test_the_single_task_references_know_nothing_of_them() -> None:
+def test_single_task_experiment_has_no_auxiliary_tasks() -> None:
     experiment = make_tiny_experiment("decoder.name=pad_net", "auxiliary_tasks=[edge]")
     assert experiment.to_single_task("depth") == make_tiny_experiment().to_single_task("depth")

@@ -1,4 +1,4 @@
-"""What holds for every architecture, on backbones that are cut into stages and on others."""
+"""Properties of all decoders, on backbones with and without stages."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def build(make_task: Callable[..., Task]) -> Build:
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """(architecture, backbone)."""
+    """Return (decoder, backbone)."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def model(build: Build, case: tuple[str, str]) -> MultiTaskModel:
-    """Built once for all tests of a case; none of them changes its weights."""
+    """Return a model that is built once for all tests of a case; no test changes its weights."""
     return build(*case)
 
 
@@ -76,7 +76,7 @@ def predict(model: MultiTaskModel, x: torch.Tensor) -> Predictions:
         return model.eval()(x)
 
 
-def test_trains_every_parameter_and_predicts_every_task(model: MultiTaskModel) -> None:
+def test_predicts_all_tasks_and_every_parameter_gets_a_gradient(model: MultiTaskModel) -> None:
     trained, size = deepcopy(model).train(), (29, 51)
     predictions = trained(image(2, size))
     assert {t: tuple(each.shape) for t, each in predictions.logits.items()} == {
@@ -99,7 +99,7 @@ def test_every_parameter_is_in_one_group(model: MultiTaskModel) -> None:
     assert set(model.parameter_groups()) <= {"shared", "fusion", *NAMES}
 
 
-def test_batch_mates_do_not_matter(model: MultiTaskModel) -> None:
+def test_images_of_a_batch_are_independent(model: MultiTaskModel) -> None:
     exact, x = deepcopy(model).double(), image(3)
     whole = predict(exact, x).logits
     for row in range(3):
@@ -108,7 +108,7 @@ def test_batch_mates_do_not_matter(model: MultiTaskModel) -> None:
             assert_same(alone[task][0], whole[task][row])
 
 
-def test_weights_carry_everything_and_runs_repeat(
+def test_state_dict_restores_predictions_and_predictions_are_deterministic(
     build: Build, case: tuple[str, str], model: MultiTaskModel
 ) -> None:
     other = build(*case)
@@ -116,10 +116,10 @@ def test_weights_carry_everything_and_runs_repeat(
         for parameter in other.parameters():
             parameter.add_(1)
     other.load_state_dict(model.state_dict())
-    once, again, carried = (predict(each, image(1)) for each in (model, model, other))
+    first, second, restored = (predict(each, image(1)) for each in (model, model, other))
     for task in NAMES:
-        assert torch.equal(once.logits[task], again.logits[task])
-        assert torch.equal(once.logits[task], carried.logits[task])
+        assert torch.equal(first.logits[task], second.logits[task])
+        assert torch.equal(first.logits[task], restored.logits[task])
 
 
 @pytest.mark.parametrize("names", [["depth"], ["normals", "depth"]])
@@ -129,10 +129,10 @@ def test_any_number_of_tasks_in_any_order(
     assert list(predict(build(*case, names), image(1)).logits) == names
 
 
-def test_sharing_is_told_of_tasks_in_numbers(model: MultiTaskModel) -> None:
+def test_sharing_weights_are_finite_matrices_without_gradients(model: MultiTaskModel) -> None:
     with torch.no_grad():
-        places = model.eval().sharing_weights(image(2, (61, 83)))
-    for sharing in places.values():
+        locations = model.eval().sharing_weights(image(2, (61, 83)))
+    for sharing in locations.values():
         assert sharing.weights.shape == (len(sharing.tasks), len(sharing.sources))
         assert sharing.weights.isfinite().all()
         assert not sharing.weights.requires_grad
@@ -140,7 +140,7 @@ def test_sharing_is_told_of_tasks_in_numbers(model: MultiTaskModel) -> None:
 
 @pytest.mark.parametrize("architecture", sorted(STAGED_ARCHITECTURES))
 @pytest.mark.parametrize("backbone", sorted(UNSTAGED_BACKBONES))
-def test_a_backbone_that_cannot_be_cut_is_told(
+def test_unstaged_backbone_raises_model_error(
     build: Build, architecture: str, backbone: str
 ) -> None:
     with pytest.raises(ModelError, match="cannot be run stage by stage"):

@@ -1,4 +1,4 @@
-"""Customized sharing: a shared and a private encoder a task, joined."""
+"""Customized sharing: a shared backbone and one backbone per task, mixed level by level."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-def randomised(decoder: CustomizedSharing) -> CustomizedSharing:
+def randomize(decoder: CustomizedSharing) -> CustomizedSharing:
     for weight in decoder.mixers.parameters():
         weight.normal_(0, 0.1)
     return randomize_batch_norms(decoder)
 
 
 def test_equations(tasks: list[Task]) -> None:
-    decoder, x = randomised(CustomizedSharing(build_backbone, LinearHead, tasks)), make_images()
+    decoder, x = randomize(CustomizedSharing(build_backbone, LinearHead, tasks)), make_images()
     shared, final = decoder.shared_backbone(x), decoder(x).logits
     for task in tasks:
         own = decoder.backbones[task.name](x)
@@ -54,51 +54,53 @@ def test_equations(tasks: list[Task]) -> None:
         for level, (first, other) in enumerate(zip(own, shared, strict=True)):
             layer = decoder.mixers[task.name].levels[level]
             joined.append(conv(torch.cat([first, other], 1), layer))
-        wanted = decoder.heads[task.name](joined)
-        assert_same(final[task.name], wanted)
+        expected = decoder.heads[task.name](joined)
+        assert_same(final[task.name], expected)
 
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[:1]])
-def test_own_features_alone_are_single_tasks(tasks: list[Task], names: tuple[str, ...]) -> None:
+def test_alpha_of_one_equals_single_task_networks(
+    tasks: list[Task], names: tuple[str, ...]
+) -> None:
     chosen, x = [task for task in tasks if task.name in names], make_images()
     decoder = randomize_batch_norms(
         CustomizedSharing(build_backbone, LinearHead, chosen, alpha=1.0)
     )
     for task in chosen:
-        wanted = make_single_task_decoder(decoder, task)(x).logits[task.name]
-        assert_same(decoder(x).logits[task.name], wanted)
+        expected = make_single_task_decoder(decoder, task)(x).logits[task.name]
+        assert_same(decoder(x).logits[task.name], expected)
 
 
-def test_shared_features_alone_are_hard_sharing(tasks: list[Task]) -> None:
+def test_alpha_of_zero_equals_hard_sharing(tasks: list[Task]) -> None:
     decoder = randomize_batch_norms(CustomizedSharing(build_backbone, LinearHead, tasks, alpha=0.0))
     x = make_images()
     hard = HardSharing(build_backbone, LinearHead, tasks).eval()
     hard.backbone.load_state_dict(decoder.shared_backbone.state_dict())
     hard.heads.load_state_dict(decoder.heads.state_dict())
-    for task, wanted in hard(x).logits.items():
-        assert_same(decoder(x).logits[task], wanted)
+    for task, expected in hard(x).logits.items():
+        assert_same(decoder(x).logits[task], expected)
 
 
-def test_equal_backbones_start_as_one(tasks: list[Task]) -> None:
+def test_identical_pyramids_pass_through_initial_mixers_unchanged(tasks: list[Task]) -> None:
     decoder = randomize_batch_norms(CustomizedSharing(build_backbone, LinearHead, tasks))
     x = make_images()
     for own in decoder.backbones.values():
         own.load_state_dict(decoder.shared_backbone.state_dict())
     levels = decoder.shared_backbone(x)
     for task in NAMES:
-        for got, wanted in zip(decoder.mixers[task]([levels, levels]), levels, strict=True):
-            assert_same(got, wanted)
+        for got, expected in zip(decoder.mixers[task]([levels, levels]), levels, strict=True):
+            assert_same(got, expected)
 
 
-def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
-    one, x = randomised(CustomizedSharing(build_backbone, LinearHead, tasks)), make_images()
+def test_task_order_does_not_matter(tasks: list[Task]) -> None:
+    one, x = randomize(CustomizedSharing(build_backbone, LinearHead, tasks)), make_images()
     other = CustomizedSharing(build_backbone, LinearHead, tasks[::-1]).eval()
     other.load_state_dict(one.state_dict())
     expected = one(x).logits
     assert all(torch.equal(logits, expected[task]) for task, logits in other(x).logits.items())
 
 
-def test_a_loss_trains_what_its_task_reads(tasks: list[Task]) -> None:
+def test_loss_trains_only_parameters_that_its_task_uses(tasks: list[Task]) -> None:
     decoder = CustomizedSharing(build_backbone, LinearHead, tasks)
     with torch.enable_grad():
         decoder(make_images()).logits["depth"].square().mean().backward()
@@ -107,7 +109,7 @@ def test_a_loss_trains_what_its_task_reads(tasks: list[Task]) -> None:
     assert trained == {"shared": True, "semseg": False, "depth": True, "fusion": True}
 
 
-def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
+def test_sharing_weights_are_block_norms_of_the_mixers(tasks: list[Task]) -> None:
     decoder = CustomizedSharing(build_backbone, LinearHead, tasks, alpha=0.7)
     decoder.mixers["depth"].levels[1].weight.mul_(2)
     sharing = decoder.sharing_weights(make_images())
@@ -117,9 +119,9 @@ def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
     torch.testing.assert_close(second.weights, torch.tensor([[0.7, 0.3], [1.4, 0.6]]))
 
 
-def test_the_norm_of_a_block_is_that_of_its_pyramid_s_channels() -> None:
-    join = PyramidMixer([3], [0.5, 0.25])
+def test_block_norms_are_computed_per_pyramid() -> None:
+    mixer = PyramidMixer([3], [0.5, 0.25])
     weight = torch.arange(18.0).view(3, 6)
-    join.levels[0].weight.copy_(weight[:, :, None, None])
-    wanted = [(weight[:, :3] ** 2).sum() / 3, (weight[:, 3:] ** 2).sum() / 3]
-    torch.testing.assert_close(join.compute_block_norms(), torch.stack(wanted).sqrt()[None])
+    mixer.levels[0].weight.copy_(weight[:, :, None, None])
+    expected = [(weight[:, :3] ** 2).sum() / 3, (weight[:, 3:] ** 2).sum() / 3]
+    torch.testing.assert_close(mixer.compute_block_norms(), torch.stack(expected).sqrt()[None])

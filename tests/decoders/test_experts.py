@@ -1,4 +1,4 @@
-"""MMoE, ML-MMoE, CGC and PLE: their equations, who depends on whom, and what they start as."""
+"""MMoE, ML-MMoE, CGC and PLE: equations, dependencies between tasks, and initialization."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.helpers.exact import SINGLE_TOLERANCE, assert_same
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 FAMILY = [MMoE, MLMMoE, CGC, PLE]
-COLLAPSED = 1e6
-"""A gate's weight so large that one choice has all: features are never negative here."""
+DOMINANT_WEIGHT = 1e6
+"""Weight of a gate so large that one expert gets all weight; features are not negative here."""
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def make(cls: type[MixtureOfExperts], tasks: list[Task], **options: Any) -> Mixt
 
 
 @torch.no_grad()
-def trained(decoder: MixtureOfExperts) -> MixtureOfExperts:
-    """With weights as they could be after training: experts that differ, gates that choose."""
+def randomize(decoder: MixtureOfExperts) -> MixtureOfExperts:
+    """Set weights as after training: different experts and gates that are not uniform."""
     randomize_batch_norms(decoder)
     for module in decoder.modules():
         if isinstance(module, Gate):
@@ -62,18 +62,18 @@ def predict(decoder: MixtureOfExperts | HardSharing, x: Tensor) -> dict[str, Ten
 
 
 @torch.no_grad()
-def disturb(module: nn.Module) -> None:
+def perturb(module: nn.Module) -> None:
     for parameter in module.parameters():
         parameter.add_(1)
 
 
-# The equations, restated.
+# Independent implementations of the equations.
 
 
 def expert(x: Tensor, module: Expert) -> Tensor:
-    reduce, look, expand, last = module.body
+    reduce, spatial, expand, last = module.body
     hidden = batch_norm(conv(x, reduce[0]), reduce[1]).clamp(min=0)
-    hidden = batch_norm(conv(hidden, look[0]), look[1]).clamp(min=0)
+    hidden = batch_norm(conv(hidden, spatial[0]), spatial[1]).clamp(min=0)
     return x + batch_norm(conv(hidden, expand), last)
 
 
@@ -88,23 +88,23 @@ def mixed(selector: Tensor, gate: Gate, outputs: list[Tensor], pooled: bool = Fa
 
 
 def check(
-    decoder: MixtureOfExperts, restated: Callable[[Tensor, nn.ModuleList], dict[str, Tensor]]
+    decoder: MixtureOfExperts, reference: Callable[[Tensor, nn.ModuleList], dict[str, Tensor]]
 ) -> None:
-    """`restated`: (a level's feature, its layers) -> {task: what its head reads}."""
+    """Compare with `reference`: (feature of a level, its layers) -> {task: input of its head}."""
     x = make_images()
     with torch.no_grad():
         pairs = zip(decoder.backbone(x), decoder.levels, strict=True)
-        levels = [restated(feature, stack.layers) for feature, stack in pairs]
-        made = decoder(x).logits
-        assert list(made) == list(decoder.task_names)
+        levels = [reference(feature, stack.layers) for feature, stack in pairs]
+        actual = decoder(x).logits
+        assert list(actual) == list(decoder.task_names)
         for task, head in decoder.heads.items():
-            wanted = head([level[task] for level in levels])
-            assert_same(made[task], wanted, SINGLE_TOLERANCE)
+            expected = head([level[task] for level in levels])
+            assert_same(actual[task], expected, SINGLE_TOLERANCE)
 
 
 @pytest.mark.parametrize("gating", ["pixel", "pooled"])
 def test_mmoe(tasks: list[Task], gating: str) -> None:
-    def restated(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
+    def reference(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
         (layer,) = layers
         outputs = [expert(x, layer.experts[f"shared_{i}"]) for i in (1, 2, 3)]
         return {
@@ -112,26 +112,26 @@ def test_mmoe(tasks: list[Task], gating: str) -> None:
             for task in ("semseg", "depth")
         }
 
-    check(trained(make(MMoE, tasks, experts=3, gating=gating, width=8)), restated)
+    check(randomize(make(MMoE, tasks, experts=3, gating=gating, width=8)), reference)
 
 
 def test_ml_mmoe(tasks: list[Task]) -> None:
     names = ("shared_1", "shared_2", "shared_3")
 
-    def restated(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
+    def reference(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
         *below, last = layers
-        given = [x, x, x]
+        inputs = [x, x, x]
         for layer in below:
-            outputs = [expert(g, layer.experts[n]) for g, n in zip(given, names, strict=True)]
-            given = [mixed(x, layer.gates[n], outputs) for n in names]
-        outputs = [expert(g, last.experts[n]) for g, n in zip(given, names, strict=True)]
+            outputs = [expert(g, layer.experts[n]) for g, n in zip(inputs, names, strict=True)]
+            inputs = [mixed(x, layer.gates[n], outputs) for n in names]
+        outputs = [expert(g, last.experts[n]) for g, n in zip(inputs, names, strict=True)]
         return {task: mixed(x, last.gates[task], outputs) for task in ("semseg", "depth")}
 
-    check(trained(make(MLMMoE, tasks, experts=3, layers=3)), restated)
+    check(randomize(make(MLMMoE, tasks, experts=3, layers=3)), reference)
 
 
 def test_cgc(tasks: list[Task]) -> None:
-    def restated(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
+    def reference(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
         (layer,) = layers
         shared = [expert(x, layer.experts[f"shared_{i}"]) for i in (1, 2)]
         out = {}
@@ -140,12 +140,12 @@ def test_cgc(tasks: list[Task]) -> None:
             out[task] = mixed(x, layer.gates[task], shared + own)
         return out
 
-    check(trained(make(CGC, tasks, shared_experts=2, task_experts=3)), restated)
+    check(randomize(make(CGC, tasks, shared_experts=2, task_experts=3)), reference)
 
 
 @pytest.mark.parametrize("layers", [2, 3])
 def test_ple(tasks: list[Task], layers: int) -> None:
-    def restated(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
+    def reference(x: Tensor, layers: nn.ModuleList) -> dict[str, Tensor]:
         shared, semseg, depth = x, x, x
         for index, layer in enumerate(layers):
             common = [expert(shared, layer.experts[f"shared_{i}"]) for i in (1, 2)]
@@ -160,26 +160,26 @@ def test_ple(tasks: list[Task], layers: int) -> None:
             depth = mixed(depth, layer.gates["depth"], [*common, of_depth])
         return {"semseg": semseg, "depth": depth}
 
-    check(trained(make(PLE, tasks, layers=layers, shared_experts=2)), restated)
+    check(randomize(make(PLE, tasks, layers=layers, shared_experts=2)), reference)
 
 
 @pytest.mark.parametrize(("many", "one"), [(PLE, CGC), (MLMMoE, MMoE)])
-def test_a_stack_of_one_layer(
+def test_stack_of_one_layer_equals_single_layer_method(
     tasks: list[Task], many: type[MixtureOfExperts], one: type[MixtureOfExperts]
 ) -> None:
-    stack, x = trained(make(many, tasks, layers=1)), make_images()
+    stack, x = randomize(make(many, tasks, layers=1)), make_images()
     single = make(one, tasks)
     single.load_state_dict(stack.state_dict())
     assert torch.equal(predict(stack, x)["depth"], predict(single, x)["depth"])
 
 
-# Who depends on whom.
+# Dependencies between tasks.
 
 
-def test_in_cgc_no_task_sees_another_s_experts(tasks: list[Task]) -> None:
-    decoder, x = trained(make(CGC, tasks)), make_images()
+def test_cgc_tasks_do_not_depend_on_experts_of_other_tasks(tasks: list[Task]) -> None:
+    decoder, x = randomize(make(CGC, tasks)), make_images()
     before = predict(decoder, x)
-    disturb(decoder.levels[1].layers[0].experts["depth_1"])
+    perturb(decoder.levels[1].layers[0].experts["depth_1"])
     after = predict(decoder, x)
     assert torch.equal(before["semseg"], after["semseg"])
     assert not torch.allclose(before["depth"], after["depth"])
@@ -188,29 +188,29 @@ def test_in_cgc_no_task_sees_another_s_experts(tasks: list[Task]) -> None:
 @pytest.mark.parametrize(
     ("layer", "open_gate", "reached"), [(0, True, True), (0, False, False), (1, True, False)]
 )
-def test_in_ple_another_s_experts_are_seen_through_the_shared_gate_below(
+def test_ple_tasks_depend_on_experts_of_other_tasks_only_through_lower_shared_gates(
     tasks: list[Task], layer: int, open_gate: bool, reached: bool
 ) -> None:
-    decoder, x = trained(make(PLE, tasks, gating="pooled")), make_images()
+    decoder, x = randomize(make(PLE, tasks, gating="pooled")), make_images()
     for stack in decoder.levels:
         first = stack.layers[0]
         if not open_gate:
             depth = list(first.routing.gate_experts["shared"]).index("depth_1")
-            first.gates["shared"].score.weight.data[depth] = -COLLAPSED
+            first.gates["shared"].score.weight.data[depth] = -DOMINANT_WEIGHT
     before = predict(decoder, x)
-    disturb(decoder.levels[1].layers[layer].experts["depth_1"])
+    perturb(decoder.levels[1].layers[layer].experts["depth_1"])
     after = predict(decoder, x)
     assert torch.equal(before["semseg"], after["semseg"]) is not reached
     assert not torch.allclose(before["depth"], after["depth"])
 
 
 @pytest.mark.parametrize(("cls", "from_below"), [(PLE, True), (MLMMoE, False)])
-def test_what_upper_gates_look_at(
+def test_upper_gates_read_lower_layer_in_ple_and_backbone_in_ml_mmoe(
     tasks: list[Task], cls: type[MixtureOfExperts], from_below: bool
 ) -> None:
-    decoder, x = trained(make(cls, tasks)), make_images()
+    decoder, x = randomize(make(cls, tasks)), make_images()
     before = decoder.sharing_weights(x)["layer 2 stage 1"].weights
-    disturb(decoder.levels[0].layers[0].experts["shared_1"])
+    perturb(decoder.levels[0].layers[0].experts["shared_1"])
     after = decoder.sharing_weights(x)["layer 2 stage 1"].weights
     assert torch.allclose(before, after) is not from_below
 
@@ -226,15 +226,15 @@ def test_every_expert_runs_once(tasks: list[Task], cls: type[MixtureOfExperts]) 
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-def test_the_order_of_tasks_does_not_matter(tasks: list[Task], cls: type[MixtureOfExperts]) -> None:
-    decoder, x = trained(make(cls, tasks)), make_images()
+def test_task_order_does_not_matter(tasks: list[Task], cls: type[MixtureOfExperts]) -> None:
+    decoder, x = randomize(make(cls, tasks)), make_images()
     reverse = make(cls, tasks[::-1])
     reverse.load_state_dict(decoder.state_dict())
-    wanted, made = predict(decoder, x), predict(reverse, x)
-    assert all(torch.equal(made[task], wanted[task]) for task in ("semseg", "depth"))
+    expected, actual = predict(decoder, x), predict(reverse, x)
+    assert all(torch.equal(actual[task], expected[task]) for task in ("semseg", "depth"))
 
 
-def test_a_task_s_loss_reaches_no_parameter_of_another(tasks: list[Task]) -> None:
+def test_loss_has_no_gradient_for_parameters_of_other_tasks(tasks: list[Task]) -> None:
     decoder = make(CGC, tasks)
     decoder(make_images()).logits["depth"].sum().backward()
     groups = decoder.parameter_groups()
@@ -251,11 +251,11 @@ def test_a_task_s_loss_reaches_no_parameter_of_another(tasks: list[Task]) -> Non
     assert sum(p.numel() for p in groups["depth"]) == own + head
 
 
-# What they start as.
+# Initialization.
 
 
-def hard_sharing_of(decoder: MixtureOfExperts, tasks: list[Task], backbone: str) -> HardSharing:
-    """Hard sharing with the same backbone and heads."""
+def make_hard_sharing(decoder: MixtureOfExperts, tasks: list[Task], backbone: str) -> HardSharing:
+    """Return hard sharing with the same backbone and heads."""
     hard = HardSharing(lambda: Backbone(backbone, pretrained=False), LinearHead, tasks)
     left = hard.load_state_dict(decoder.state_dict(), strict=False)
     assert left.missing_keys == []
@@ -265,42 +265,40 @@ def hard_sharing_of(decoder: MixtureOfExperts, tasks: list[Task], backbone: str)
 
 @pytest.mark.parametrize("cls", [CGC, PLE])
 @pytest.mark.parametrize("training", [False, True])
-def test_one_shared_expert_alone_starts_as_hard_sharing(
+def test_single_shared_expert_is_initially_hard_sharing(
     tasks: list[Task], cls: type[MixtureOfExperts], training: bool
 ) -> None:
-    decoder = lively_backbone(make(cls, tasks, shared_experts=1, task_experts=0)).train(training)
-    hard, x = hard_sharing_of(decoder, tasks, "test_resnet").train(training), make_images()
-    wanted, made = hard(x).logits, decoder(x).logits
-    assert all(torch.equal(made[task], wanted[task]) for task in ("semseg", "depth"))
+    decoder = randomize_backbone(make(cls, tasks, shared_experts=1, task_experts=0)).train(training)
+    hard, x = make_hard_sharing(decoder, tasks, "test_resnet").train(training), make_images()
+    expected, actual = hard(x).logits, decoder(x).logits
+    assert all(torch.equal(actual[task], expected[task]) for task in ("semseg", "depth"))
 
 
 @torch.no_grad()
-def lively_backbone(decoder: MixtureOfExperts) -> MixtureOfExperts:
+def randomize_backbone(decoder: MixtureOfExperts) -> MixtureOfExperts:
     randomize_batch_norms(decoder.backbone)
     return decoder
 
 
 @pytest.mark.parametrize("cls", FAMILY)
 @pytest.mark.parametrize("backbone", ["test_convnext", "test_vit"])
-def test_all_start_as_hard_sharing_whatever_their_gates(
+def test_all_methods_are_initially_hard_sharing_for_any_gates(
     tasks: list[Task], cls: type[MixtureOfExperts], backbone: str
 ) -> None:
-    """Features of these backbones are of both signs."""
+    """The features of these backbones have both signs."""
     decoder = cls(lambda: Backbone(backbone, pretrained=False), LinearHead, tasks)
     for module in decoder.modules():
         if isinstance(module, Gate):
             nn.init.normal_(module.score.weight)
-    hard, x = hard_sharing_of(decoder, tasks, backbone), make_images()
+    hard, x = make_hard_sharing(decoder, tasks, backbone), make_images()
     assert any((feature < 0).any() for feature in decoder.backbone(x))
-    wanted, made = predict(hard, x), predict(decoder, x)
+    expected, actual = predict(hard, x), predict(decoder, x)
     for task in ("semseg", "depth"):
-        assert_same(made[task], wanted[task], SINGLE_TOLERANCE)
+        assert_same(actual[task], expected[task], SINGLE_TOLERANCE)
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-def test_after_one_step_gates_have_something_to_choose(
-    tasks: list[Task], cls: type[MixtureOfExperts]
-) -> None:
+def test_gates_get_gradients_after_one_step(tasks: list[Task], cls: type[MixtureOfExperts]) -> None:
     decoder, x = make(cls, tasks), make_images()
     optimizer = torch.optim.SGD(decoder.parameters(), lr=0.1)
     for _ in range(2):
@@ -311,14 +309,14 @@ def test_after_one_step_gates_have_something_to_choose(
     assert all(gate.score.weight.grad.abs().max() > 0 for gate in gates)
 
 
-# Gates, and what is told of them.
+# Gates and sharing weights.
 
 
-@pytest.mark.parametrize(("cls", "places"), [(MMoE, 1), (MLMMoE, 2), (CGC, 1), (PLE, 2)])
-def test_gates_sum_to_one(tasks: list[Task], cls: type[MixtureOfExperts], places: int) -> None:
-    sharing = trained(make(cls, tasks)).sharing_weights(make_images())
-    layers = {place: each for place, each in sharing.items() if not place.startswith("entropy")}
-    assert len(layers) == 4 * places
+@pytest.mark.parametrize(("cls", "num_layers"), [(MMoE, 1), (MLMMoE, 2), (CGC, 1), (PLE, 2)])
+def test_gates_sum_to_one(tasks: list[Task], cls: type[MixtureOfExperts], num_layers: int) -> None:
+    sharing = randomize(make(cls, tasks)).sharing_weights(make_images())
+    layers = {key: each for key, each in sharing.items() if not key.startswith("entropy")}
+    assert len(layers) == 4 * num_layers
     for each in layers.values():
         assert each.weights.shape == (len(each.tasks), len(each.sources))
         ones = torch.ones(len(each.tasks), dtype=each.weights.dtype)
@@ -326,10 +324,10 @@ def test_gates_sum_to_one(tasks: list[Task], cls: type[MixtureOfExperts], places
 
 
 @torch.no_grad()
-def test_the_shares_of_ple(tasks: list[Task]) -> None:
-    decoder, x = trained(make(PLE, tasks)), make_images()
-    told = decoder.sharing_weights(x)
-    below, last = told["layer 1 stage 2"], told["layer 2 stage 2"]
+def test_sharing_weights_of_ple_are_mean_gates(tasks: list[Task]) -> None:
+    decoder, x = randomize(make(PLE, tasks)), make_images()
+    sharing = decoder.sharing_weights(x)
+    below, last = sharing["layer 1 stage 2"], sharing["layer 2 stage 2"]
     assert below.sources == last.sources == ("shared_1", "semseg_1", "depth_1")
     assert below.tasks == ("semseg", "depth", "shared")
     assert last.tasks == ("semseg", "depth")
@@ -337,13 +335,13 @@ def test_the_shares_of_ple(tasks: list[Task]) -> None:
     assert (below.weights[2] > 0).all()
     weight = decoder.levels[1].layers[0].gates["depth"].score.weight[:, :, 0, 0]
     scores = torch.einsum("bchw,ec->ebhw", decoder.backbone(x)[1], weight).exp()
-    wanted = (scores / scores.sum(0)).mean((1, 2, 3))
-    torch.testing.assert_close(below.weights[1, [0, 2]], wanted.float())
+    expected = (scores / scores.sum(0)).mean((1, 2, 3))
+    torch.testing.assert_close(below.weights[1, [0, 2]], expected.float())
 
 
-def test_entropy_is_told_for_each_layer(tasks: list[Task]) -> None:
-    told = make(PLE, tasks).sharing_weights(make_images())
-    layers = {name: each for name, each in told.items() if name.startswith("entropy")}
+def test_sharing_weights_contain_entropy_of_each_layer(tasks: list[Task]) -> None:
+    sharing = make(PLE, tasks).sharing_weights(make_images())
+    layers = {name: each for name, each in sharing.items() if name.startswith("entropy")}
     assert list(layers) == ["entropy layer 1", "entropy layer 2"]
     for each in layers.values():
         assert each.sources == ("entropy",)
@@ -363,12 +361,12 @@ def test_entropy_is_told_for_each_layer(tasks: list[Task]) -> None:
 def test_entropy(gate: list[float], entropy: float) -> None:
     uniform_elsewhere = torch.full((1, len(gate), 1, 2), 1 / len(gate))
     uniform_elsewhere[0, :, 0, 0] = torch.tensor(gate)
-    wanted = (entropy + (len(gate) > 1)) / 2
-    assert compute_mean_entropy(uniform_elsewhere).item() == pytest.approx(wanted)
+    expected = (entropy + (len(gate) > 1)) / 2
+    assert compute_mean_entropy(uniform_elsewhere).item() == pytest.approx(expected)
 
 
 @torch.no_grad()
-def test_gates_do_not_depend_on_the_size() -> None:
+def test_gates_do_not_depend_on_map_size() -> None:
     x, pixel, pooled = torch.randn(2, 8, 6, 5), Gate(8, 3, "pixel"), Gate(8, 3, "pooled")
     pixel.score.weight.normal_()
     pooled.score.weight.normal_()
@@ -377,12 +375,12 @@ def test_gates_do_not_depend_on_the_size() -> None:
     assert pooled(x).shape == (2, 3, 1, 1)
 
 
-def test_a_mixture_keeps_the_features_precision() -> None:
+def test_mix_experts_preserves_dtype_of_features() -> None:
     features = [torch.ones(1, 2, 3, 3, dtype=torch.bfloat16)] * 2
     assert mix_experts(torch.full((1, 2, 1, 1), 0.5), features).dtype == torch.bfloat16
 
 
-# The balance of experts.
+# Load balancing.
 
 FOUR = ("a", "b", "c", "d")
 
@@ -392,7 +390,7 @@ def one_hot(column: int, columns: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("gates", "wanted"),
+    ("gates", "expected"),
     [
         ({"x": torch.full((2, 4, 3, 3), 0.25), "y": torch.full((2, 4, 3, 3), 0.25)}, 0),
         ({"x": one_hot(0), "y": one_hot(0)}, 3),
@@ -400,20 +398,20 @@ def one_hot(column: int, columns: int = 4) -> Tensor:
         ({"x": torch.cat([one_hot(0), one_hot(1)]), "y": torch.cat([one_hot(2), one_hot(3)])}, 0),
     ],
 )
-def test_imbalance(gates: dict[str, Tensor], wanted: float) -> None:
-    wiring = ExpertRouting(dict.fromkeys(FOUR, "in"), {"x": FOUR, "y": FOUR})
-    assert load_balancing_loss(wiring, gates).item() == pytest.approx(wanted, abs=1e-6)
+def test_load_balancing_loss(gates: dict[str, Tensor], expected: float) -> None:
+    routing = ExpertRouting(dict.fromkeys(FOUR, "in"), {"x": FOUR, "y": FOUR})
+    assert load_balancing_loss(routing, gates).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_gates_with_different_choices_are_balanced_apart() -> None:
-    wiring = ExpertRouting(dict.fromkeys(FOUR, "in"), {"x": ("a", "b"), "y": ("c", "d")})
+def test_gates_over_different_experts_are_balanced_separately() -> None:
+    routing = ExpertRouting(dict.fromkeys(FOUR, "in"), {"x": ("a", "b"), "y": ("c", "d")})
     assert load_balancing_loss(
-        wiring, {"x": one_hot(0, 2), "y": one_hot(1, 2)}
+        routing, {"x": one_hot(0, 2), "y": one_hot(1, 2)}
     ).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("cls", FAMILY)
-def test_load_balance_is_a_term_of_training_alone(
+def test_load_balancing_loss_is_added_only_in_training(
     tasks: list[Task], cls: type[MixtureOfExperts]
 ) -> None:
     decoder = make(cls, tasks, load_balance=0.5)
@@ -422,9 +420,9 @@ def test_load_balance_is_a_term_of_training_alone(
     assert make(cls, tasks)(make_images()).aux_losses == {}
 
 
-def test_load_balance_of_gates_that_all_choose_one_expert(tasks: list[Task]) -> None:
+def test_load_balancing_loss_is_maximal_if_all_gates_select_one_expert(tasks: list[Task]) -> None:
     decoder = make(MLMMoE, tasks, experts=4, gating="pooled", load_balance=0.5)
     for module in decoder.modules():
         if isinstance(module, Gate):
-            module.score.weight.data[2] = COLLAPSED
+            module.score.weight.data[2] = DOMINANT_WEIGHT
     assert decoder(make_images()).aux_losses["load_balance"].item() == pytest.approx(0.5 * 3)

@@ -1,4 +1,4 @@
-"""One backbone, one head a task."""
+"""Hard sharing and single-task networks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def backbone() -> Backbone:
     return Backbone("test_resnet", pretrained=False)
 
 
-def test_both_are_found_by_name() -> None:
+def test_both_decoders_are_found_by_name() -> None:
     assert registry.get_class("decoders", "hard_sharing") is HardSharing
     assert registry.get_class("decoders", "single_task") is SingleTask
 
 
-def test_a_task_s_loss_reaches_the_backbone_and_its_own_head_alone() -> None:
+def test_loss_has_gradients_only_for_the_backbone_and_the_head_of_its_task() -> None:
     decoder = HardSharing(backbone, LinearHead, TASKS)
     decoder(torch.randn(1, 3, 64, 64)).logits["depth"].sum().backward()
     groups = decoder.parameter_groups()
@@ -35,7 +35,7 @@ def test_a_task_s_loss_reaches_the_backbone_and_its_own_head_alone() -> None:
     assert touched == {"shared": True, "depth": True, "edge": False}
 
 
-def test_logits_lie_at_feature_size() -> None:
+def test_logits_have_feature_resolution() -> None:
     final = HardSharing(backbone, LinearHead, TASKS)(torch.randn(2, 3, 64, 96)).logits
     assert {task: each.shape for task, each in final.items()} == {
         "depth": (2, 1, 16, 24),
@@ -43,7 +43,7 @@ def test_logits_lie_at_feature_size() -> None:
     }
 
 
-def test_a_single_task_is_hard_sharing_of_one() -> None:
+def test_single_task_equals_hard_sharing_with_one_task() -> None:
     alone = SingleTask(backbone, LinearHead, TASKS[:1])
     shared = HardSharing(backbone, LinearHead, TASKS[:1])
     shared.load_state_dict(alone.state_dict())
@@ -54,7 +54,7 @@ def test_a_single_task_is_hard_sharing_of_one() -> None:
 
 
 @pytest.mark.parametrize("tasks", [TASKS, []])
-def test_a_single_task_refuses_any_other_number(tasks: list[Depth | Edge]) -> None:
+def test_single_task_raises_for_other_numbers_of_tasks(tasks: list[Depth | Edge]) -> None:
     with pytest.raises(ModelError, match="exactly one task"):
         SingleTask(backbone, LinearHead, tasks)
 

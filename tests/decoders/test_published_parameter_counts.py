@@ -1,4 +1,4 @@
-"""Parameters of whole models, equal to those of the survey's published implementation."""
+"""Parameter counts of complete models, compared with the published code of the survey."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from densemtl import registry
 from densemtl.backbones.backbone import Backbone
 
 PLAIN, EXTRA = (), (3, 1)
-"""Outputs of auxiliary tasks: none, or NYUD's normals and edges."""
+"""Output channels of auxiliary tasks: none, or the normals and edges of NYUD."""
 
 HRNET = ("hrnet_w18_small_v2", 32, "hrnetv2")
 RESNET50 = ("resnet50", 8, "deeplabv3")
@@ -37,7 +37,7 @@ PASCAL = (21, 7, 1, 3, 1)
         (HRNET, "mti_net", PASCAL, PLAIN, 24_494_171),
     ],
 )
-def test_as_published(
+def test_parameter_counts_equal_published_code(
     network: tuple[str, int, str],
     architecture: str,
     outputs: tuple[int, ...],
@@ -45,17 +45,17 @@ def test_as_published(
     parameters: int,
 ) -> None:
     backbone, stride, head = network
-    given = [tasks("task", outputs), *([tasks("extra", extra)] if extra else [])]
+    task_lists = [make_tasks("task", outputs), *([make_tasks("extra", extra)] if extra else [])]
     decoder: torch.nn.Module = registry.create(
         "decoders",
         architecture,
         lambda: Backbone(backbone, pretrained=False, output_stride=stride),
         lambda spec, channels: registry.create("heads", head, spec, channels, options={}),
-        *given,
+        *task_lists,
         options={},
     )
     assert sum(each.numel() for each in decoder.parameters()) == parameters
 
 
-def tasks(word: str, outputs: tuple[int, ...]) -> list[SimpleNamespace]:
-    return [SimpleNamespace(name=f"{word}{i}", channels=each) for i, each in enumerate(outputs)]
+def make_tasks(prefix: str, outputs: tuple[int, ...]) -> list[SimpleNamespace]:
+    return [SimpleNamespace(name=f"{prefix}{i}", channels=each) for i, each in enumerate(outputs)]

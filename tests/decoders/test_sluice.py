@@ -1,4 +1,4 @@
-"""Sluice networks: their equations, where they start, and their penalty."""
+"""Sluice networks: equations, initialization and orthogonality loss."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
 
 
 def mixed(decoder: Sluice, x: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """(each task's own outputs, what it goes on with) of every stage of a ResNet."""
+    """Return the stage outputs of each task's ResNet before and after the exchange."""
     parts = decoder.subspaces
     nets = [list(net.net.children()) for net in decoder.backbones.values()]
     features = [nn.Sequential(*layers[:-4])(x) for layers in nets]
-    made: list[list[Tensor]] = [[] for _ in nets]
+    outputs: list[list[Tensor]] = [[] for _ in nets]
     pyramids: list[list[Tensor]] = [[] for _ in nets]
     for stage, alpha in enumerate(decoder.alphas):
         own = [layers[stage - 4](each) for layers, each in zip(nets, features, strict=True)]
@@ -48,13 +48,13 @@ def mixed(decoder: Sluice, x: Tensor) -> tuple[list[list[Tensor]], list[list[Ten
                 taken = own[column // parts][:, start : start + width]
                 features[row // parts][:, to] += alpha[row, column] * taken
         for index in range(len(nets)):
-            made[index].append(own[index])
+            outputs[index].append(own[index])
             pyramids[index].append(features[index])
-    return made, pyramids
+    return outputs, pyramids
 
 
 @torch.no_grad()
-def randomised(decoder: Sluice) -> Sluice:
+def randomize(decoder: Sluice) -> Sluice:
     for weights in (*decoder.alphas, decoder.betas):
         weights.normal_(0, 0.3)
     return randomize_batch_norms(decoder)
@@ -66,7 +66,7 @@ def randomised(decoder: Sluice) -> Sluice:
 def test_equations(
     tasks: list[Task], subspaces: int, head: type[LinearHead] | type[DeepLabV3Head]
 ) -> None:
-    decoder, x = randomised(Sluice(build_backbone, head, tasks, subspaces=subspaces)), make_images()
+    decoder, x = randomize(Sluice(build_backbone, head, tasks, subspaces=subspaces)), make_images()
     _, pyramids = mixed(decoder, x)
     final = decoder(x).logits
     for index, task in enumerate(tasks):
@@ -76,12 +76,12 @@ def test_equations(
             pooled = F.avg_pool2d(level, level.shape[-1] // last.shape[-1])
             projection = decoder.projections[index][stage]
             summed += decoder.betas[index, stage] * conv(pooled, projection)
-        wanted = decoder.heads[task.name]([*earlier, summed])
-        assert_same(final[task.name], wanted)
+        expected = decoder.heads[task.name]([*earlier, summed])
+        assert_same(final[task.name], expected)
 
 
 @torch.no_grad()
-def test_starts_as_cross_stitch_in_each_subspace(tasks: list[Task]) -> None:
+def test_initial_weights_are_cross_stitch_in_each_subspace(tasks: list[Task]) -> None:
     decoder = Sluice(build_backbone, LinearHead, tasks, alpha=0.8)
     for alpha in decoder.alphas:
         for row in range(6):
@@ -94,7 +94,7 @@ def test_starts_as_cross_stitch_in_each_subspace(tasks: list[Task]) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("head", [LinearHead, DeepLabV3Head])
 @pytest.mark.parametrize(("names", "alpha"), [(NAMES, 1.0), (("depth",), 0.9)])
-def test_nothing_taken_is_single_tasks(
+def test_alpha_of_one_equals_single_task_networks(
     make_task: Callable[..., Task],
     names: tuple[str, ...],
     alpha: float,
@@ -109,8 +109,8 @@ def test_nothing_taken_is_single_tasks(
 
 
 @torch.no_grad()
-def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
-    one, x = randomised(Sluice(build_backbone, LinearHead, tasks)), make_images()
+def test_task_order_does_not_matter(tasks: list[Task]) -> None:
+    one, x = randomize(Sluice(build_backbone, LinearHead, tasks)), make_images()
     order = [2, 0, 1]
     other = Sluice(build_backbone, LinearHead, [tasks[index] for index in order]).eval()
     parts = [2 * index + part for index in order for part in range(2)]
@@ -128,8 +128,8 @@ def test_the_order_of_tasks_does_not_matter(tasks: list[Task]) -> None:
         assert_same(logits, expected[task])
 
 
-def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
-    decoder = randomised(Sluice(build_backbone, LinearHead, tasks))
+def test_exchange_exports_with_dynamic_batch_and_size(tasks: list[Task]) -> None:
+    decoder = randomize(Sluice(build_backbone, LinearHead, tasks))
 
     class Exchange(nn.Module):
         def forward(self, *features: Tensor) -> list[Tensor]:
@@ -148,58 +148,58 @@ def test_an_export_leaves_batch_and_size_free(tasks: list[Task]) -> None:
 
 
 @pytest.mark.parametrize("subspaces", [2, 4])
-def test_the_penalty_by_hand(tasks: list[Task], subspaces: int) -> None:
+def test_orthogonality_loss_equals_reference(tasks: list[Task], subspaces: int) -> None:
     decoder = Sluice(build_backbone, LinearHead, tasks, subspaces=subspaces, orthogonality=0.3)
     nn.init.normal_(decoder.alphas[0])
     x = make_images()
     with torch.no_grad():
-        made, _ = mixed(decoder, x)
-    wanted = 0.0
-    for feature in (stage for task in made for stage in task):
+        outputs, _ = mixed(decoder, x)
+    expected = 0.0
+    for feature in (stage for task in outputs for stage in task):
         rows = feature.double().permute(0, 2, 3, 1).flatten(0, 2)
         width = rows.shape[1] // subspaces
         for i in range(subspaces):
             for j in range(i + 1, subspaces):
                 first, other = rows[:, i * width :][:, :width], rows[:, j * width :][:, :width]
                 gram = (first.T @ other) / len(rows)
-                wanted += 0.3 * (gram**2).sum().item() / width**2
+                expected += 0.3 * (gram**2).sum().item() / width**2
     terms = decoder(x).aux_losses
     assert list(terms) == ["orthogonality"]
-    assert terms["orthogonality"].item() == pytest.approx(wanted, rel=1e-4)
+    assert terms["orthogonality"].item() == pytest.approx(expected, rel=1e-4)
     terms["orthogonality"].backward()
     first = next(decoder.backbones["depth"].parameters())
     assert first.grad is not None
     assert first.grad.abs().sum() > 0
 
 
-def test_the_penalty_is_for_training_and_for_those_who_ask(tasks: list[Task]) -> None:
+def test_orthogonality_loss_is_computed_only_in_training_and_if_enabled(tasks: list[Task]) -> None:
     assert Sluice(build_backbone, LinearHead, tasks)(make_images()).aux_losses == {}
     decoder = Sluice(build_backbone, LinearHead, tasks, orthogonality=1.0).eval()
     assert decoder(make_images()).aux_losses == {}
 
 
-def test_a_forward_pass_leaves_nothing_behind(tasks: list[Task]) -> None:
+def test_decoder_can_be_copied_after_a_forward_pass(tasks: list[Task]) -> None:
     decoder, x = Sluice(build_backbone, LinearHead, tasks, orthogonality=1.0), make_images()
     once = decoder(x).aux_losses["orthogonality"].item()
     assert copy.deepcopy(decoder)(x).aux_losses["orthogonality"].item() == pytest.approx(once)
 
 
-def test_the_overlap_knows_no_resolution_and_no_batch_size() -> None:
+def test_subspace_orthogonality_does_not_depend_on_resolution_or_batch_size() -> None:
     feature = torch.randn(2, 8, 4, 6)
-    wanted = subspace_orthogonality(feature, 2)
-    assert wanted > 0
-    torch.testing.assert_close(subspace_orthogonality(feature.repeat(1, 1, 3, 2), 2), wanted)
-    torch.testing.assert_close(subspace_orthogonality(feature.repeat(3, 1, 1, 1), 2), wanted)
+    expected = subspace_orthogonality(feature, 2)
+    assert expected > 0
+    torch.testing.assert_close(subspace_orthogonality(feature.repeat(1, 1, 3, 2), 2), expected)
+    torch.testing.assert_close(subspace_orthogonality(feature.repeat(3, 1, 1, 1), 2), expected)
 
 
-def test_subspaces_that_never_meet_do_not_overlap() -> None:
+def test_subspace_orthogonality_is_zero_for_disjoint_features() -> None:
     feature = torch.rand(2, 8, 4, 6)
     feature[:, :4, :, :3] = 0
     feature[:, 4:, :, 3:] = 0
     assert subspace_orthogonality(feature, 2) == 0
 
 
-def test_the_overlap_of_large_half_precision_maps_is_finite() -> None:
+def test_subspace_orthogonality_is_finite_for_large_half_precision_maps() -> None:
     feature = torch.full((1, 4, 120, 160), 10.0)
     torch.testing.assert_close(
         subspace_orthogonality(feature.half(), 2),
@@ -209,8 +209,8 @@ def test_the_overlap_of_large_half_precision_maps_is_finite() -> None:
     )
 
 
-def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
-    decoder = randomised(Sluice(build_backbone, LinearHead, tasks))
+def test_sharing_weights_are_alphas_and_betas(tasks: list[Task]) -> None:
+    decoder = randomize(Sluice(build_backbone, LinearHead, tasks))
     sharing = decoder.sharing_weights(make_images())
     assert list(sharing) == ["stage 1", "stage 2", "stage 3", "stage 4", "beta"]
     third = sharing["stage 3"]
@@ -222,14 +222,14 @@ def test_what_is_learnt_is_told(tasks: list[Task]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "told"),
+    ("options", "kind", "message"),
     [
         ({"subspaces": 5}, ModelError, r"5 does not divide .*\[32, 48, 192, 96\].*divisor of 16"),
         ({"orthogonality": 1.0, "subspaces": 1}, ConfigError, "needs 2 subspaces or more, not 1"),
     ],
 )
-def test_mistakes_are_told(
-    tasks: list[Task], options: dict[str, float], kind: type[Exception], told: str
+def test_invalid_options_raise_errors(
+    tasks: list[Task], options: dict[str, float], kind: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         Sluice(build_backbone, LinearHead, tasks, **options)

@@ -1,4 +1,4 @@
-"""The order in which tasks are named means nothing: other order, same predictions."""
+"""Predictions do not depend on the order of tasks."""
 
 from __future__ import annotations
 
@@ -25,41 +25,42 @@ from tests.helpers.exact import SINGLE_TOLERANCE, TOLERANCE, assert_same
 NAMES = ["semseg", "depth", "normals"]
 GATED = {"cgc", "ml_mmoe", "mmoe", "ple"}
 ORDER = [2, 0, 1]
-"""The new order, as indices into the old."""
+"""New order of tasks, as indices into the old order."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "mti_net": {"softmax": "paper"},
     "asymmetric_sharing": {"sources": {"depth": ["normals", "semseg"]}},
 }
-"""Where the default does depend on the order: the reference code's softmax goes over neighbouring
-channels, whatever tasks they belong to, and without `sources` the last task is the reader."""
+"""Options of decoders whose default depends on the order of tasks.
+
+The softmax of the reference code is computed over neighboring channels of any tasks, and without
+`sources` the last task is the reader.
+"""
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_other_order_same_predictions(
+def test_predictions_do_not_depend_on_task_order(
     make_task: Callable[..., Task], architecture: str, backbone: str
 ) -> None:
     if architecture in STAGED_ARCHITECTURES and backbone in UNSTAGED_BACKBONES:
-        pytest.skip(f"{backbone} cannot be cut into the stages that {architecture} needs")
+        pytest.skip(f"{backbone} cannot be run stage by stage, which {architecture} requires")
     old = build(make_task, architecture, NAMES, backbone)
     new = build(make_task, architecture, [NAMES[index] for index in ORDER], backbone)
     state = old.state_dict()
-    new.load_state_dict({key: moved(architecture, key, state) for key in state})
+    new.load_state_dict({key: permute_parameter(architecture, key, state) for key in state})
     x = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
-        wanted, made = old.double().eval()(x).logits, new.double().eval()(x).logits
-    assert list(made) == [NAMES[index] for index in ORDER]
+        expected, actual = old.double().eval()(x).logits, new.double().eval()(x).logits
+    assert list(actual) == [NAMES[index] for index in ORDER]
     for task in NAMES:
         tolerance = SINGLE_TOLERANCE if architecture in GATED else TOLERANCE
-        assert_same(made[task], wanted[task], tolerance)
-    assert (wanted["depth"].std() > 1e-4).item()
+        assert_same(actual[task], expected[task], tolerance)
+    assert (expected["depth"].std() > 1e-4).item()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_same_seed_makes_the_same_network(
-    make_task: Callable[..., Task], architecture: str
-) -> None:
+def test_same_seed_gives_same_weights(make_task: Callable[..., Task], architecture: str) -> None:
     x = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         one, other = (build(make_task, architecture, NAMES).eval()(x).logits for _ in range(2))
@@ -88,18 +89,18 @@ def build(
     return decoder
 
 
-def moved(architecture: str, key: str, state: dict[str, Tensor]) -> Tensor:
-    """The new network's tensor of that name, from the old one's."""
-    return MOVES.get(architecture, by_name)(key, state)
+def permute_parameter(architecture: str, key: str, state: dict[str, Tensor]) -> Tensor:
+    """Return a parameter of the network with the new order from the state of the old one."""
+    return PERMUTATIONS.get(architecture, keep_parameter)(key, state)
 
 
-def by_name(key: str, state: dict[str, Tensor]) -> Tensor:
-    """Modules that bear their task's name need no more."""
+def keep_parameter(key: str, state: dict[str, Tensor]) -> Tensor:
+    """Return the parameter of the same name, for modules that are named after their task."""
     return state[key]
 
 
-def blocks(tensor: Tensor, dim: int) -> Tensor:
-    """Equal parts a task along a dimension, put in the new order."""
+def permute_blocks(tensor: Tensor, dim: int) -> Tensor:
+    """Permute equal blocks, one per task, along a dimension."""
     parts = tensor.chunk(len(ORDER), dim)
     return torch.cat([parts[index] for index in ORDER], dim)
 
@@ -109,30 +110,30 @@ def cross_stitch(key: str, state: dict[str, Tensor]) -> Tensor:
 
 
 def nddr_cnn(key: str, state: dict[str, Tensor]) -> Tensor:
-    """layers.LEVEL.TASK.LAYER.*"""
+    """Permute `layers.LEVEL.TASK.LAYER.*`."""
     if not key.startswith("layers."):
         return state[key]
     _, level, task, layer, what = key.split(".")
     tensor = state[f"layers.{level}.{ORDER[int(task)]}.{layer}.{what}"]
-    return blocks(tensor, 1) if tensor.ndim == 4 else tensor
+    return permute_blocks(tensor, 1) if tensor.ndim == 4 else tensor
 
 
 def mti_net(key: str, state: dict[str, Tensor]) -> Tensor:
-    """The propagation reads, and its mask weighs, all tasks' joined channels."""
+    """Permute the feature propagation, which reads and weighs the channels of all tasks."""
     tensor = state[key]
     if not key.startswith("feature_propagation."):
         return tensor
     reads = ("mask.0.body.0.0.", "mask.0.skip.0.", "reduce.body.0.0.", "reduce.skip.0.")
     if any(part in key for part in reads):
-        return blocks(tensor, 1)
-    return blocks(tensor, 0) if ".mask.2." in key else tensor
+        return permute_blocks(tensor, 1)
+    return permute_blocks(tensor, 0) if ".mask.2." in key else tensor
 
 
 def sluice(key: str, state: dict[str, Tensor]) -> Tensor:
-    """alphas.STAGE, betas, projections.TASK.STAGE.weight"""
+    """Permute `alphas.STAGE`, `betas` and `projections.TASK.STAGE.weight`."""
     tensor = state[key]
     if key.startswith("alphas."):
-        return blocks(blocks(tensor, 0), 1)
+        return permute_blocks(permute_blocks(tensor, 0), 1)
     if key == "betas":
         return tensor[ORDER]
     if key.startswith("projections."):
@@ -141,7 +142,7 @@ def sluice(key: str, state: dict[str, Tensor]) -> Tensor:
     return tensor
 
 
-MOVES: dict[str, Callable[[str, dict[str, Tensor]], Tensor]] = {
+PERMUTATIONS: dict[str, Callable[[str, dict[str, Tensor]], Tensor]] = {
     "cross_stitch": cross_stitch,
     "nddr_cnn": nddr_cnn,
     "mti_net": mti_net,

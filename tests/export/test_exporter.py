@@ -1,4 +1,4 @@
-"""Exported networks give what the original gives, and the report says what was seen."""
+"""Export to ONNX and torch.export: parity, dynamic axes, compressed weights and the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytest.importorskip("onnxruntime", reason='needs pip install "densemtl[export]"'
 pytest.importorskip("onnxscript", reason='needs pip install "densemtl[export]"')
 
 
-def pictures(count: int = 2) -> list[RGBImage]:
+def make_images(count: int = 2) -> list[RGBImage]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (50, 70, 3), dtype=np.uint8) for _ in range(count)]
 
@@ -51,10 +51,10 @@ def exported(
 ) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("export")
     weights = ["fp16", "bf16", "int8_dynamic", "int8_static"]
-    return folder, export_model(network, (30, 40), pictures(), folder, "onnx", weights)
+    return folder, export_model(network, (30, 40), make_images(), folder, "onnx", weights)
 
 
-def test_an_onnx_file_takes_bytes_of_any_number_and_size(
+def test_onnx_file_accepts_uint8_images_of_other_batch_and_image_sizes(
     network: ExportWrapper, exported: tuple[Path, dict[str, Any]]
 ) -> None:
     session = onnx.OnnxSession(exported[0] / "network.onnx")
@@ -62,14 +62,14 @@ def test_an_onnx_file_takes_bytes_of_any_number_and_size(
     outputs = dict(zip(network.output_names, session(image), strict=True))
     with torch.no_grad():
         final = network.model(image).logits
-    wanted = {task.name: task.decode(final[task.name]).numpy() for task in network.tasks}
-    assert (outputs["semseg"] == wanted["semseg"]).mean() > 0.999
+    expected = {task.name: task.decode(final[task.name]).numpy() for task in network.tasks}
+    assert (outputs["semseg"] == expected["semseg"]).mean() > 0.999
     for name in ("depth", "normals", "edge"):
-        np.testing.assert_allclose(outputs[name], wanted[name], atol=1e-4)
+        np.testing.assert_allclose(outputs[name], expected[name], atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(outputs["normals"], axis=1), 1, atol=1e-4)
 
 
-def test_the_report_says_what_was_seen(exported: tuple[Path, dict[str, Any]]) -> None:
+def test_report_contains_inputs_and_differences(exported: tuple[Path, dict[str, Any]]) -> None:
     folder, report = exported
     assert json.loads((folder / "report.json").read_text()) == report
     assert report["input"]["free"] == "batch and size"
@@ -81,22 +81,22 @@ def test_the_report_says_what_was_seen(exported: tuple[Path, dict[str, Any]]) ->
     assert plain["ms"] > 0
 
 
-def test_smaller_weights_are_smaller_and_further_away(
+def test_smaller_weights_give_smaller_files_and_larger_differences(
     exported: tuple[Path, dict[str, Any]],
 ) -> None:
     files = exported[1]["files"]
     size = {name: entry["megabytes"] for name, entry in files.items()}
-    apart = {name: entry["differences"]["depth"]["mean"] for name, entry in files.items()}
+    differences = {name: entry["differences"]["depth"]["mean"] for name, entry in files.items()}
     for kind in ("fp16", "bf16"):
         assert size[f"network.{kind}.onnx"] < 0.65 * size["network.onnx"]
     for kind in ("int8_dynamic", "int8_static"):
         assert size[f"network.{kind}.onnx"] < 0.45 * size["network.onnx"]
     order = ("network.onnx", "network.fp16.onnx", "network.bf16.onnx", "network.int8_dynamic.onnx")
-    assert [apart[name] for name in order] == sorted(apart[name] for name in order)
-    assert apart["network.int8_dynamic.onnx"] < 0.5
+    assert [differences[name] for name in order] == sorted(differences[name] for name in order)
+    assert differences["network.int8_dynamic.onnx"] < 0.5
 
 
-def test_directions_of_8_bits_are_still_of_length_1(
+def test_quantized_normals_have_unit_length(
     exported: tuple[Path, dict[str, Any]],
 ) -> None:
     session = onnx.OnnxSession(exported[0] / "network.int8_static.onnx")
@@ -104,12 +104,12 @@ def test_directions_of_8_bits_are_still_of_length_1(
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-4)
 
 
-def test_what_is_not_finite_is_refused() -> None:
+def test_outputs_that_are_not_finite_raise_model_error() -> None:
     with pytest.raises(ModelError, match="not finite: depth"):
         parity.check_finite({"edge": {"max": 1.0}, "depth": {"max": math.nan}})
 
 
-def test_the_tool_exports_a_run_for_torch(
+def test_tool_exports_a_run_to_torch_export(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = make_tiny_experiment(
@@ -125,16 +125,16 @@ def test_the_tool_exports_a_run_for_torch(
     program = torch.export.load(tmp_path / "export" / "network.pt2").module()
     image = torch.randint(0, 256, (2, 3, *report["input"]["traced"][2:]), dtype=torch.uint8)
     with torch.no_grad():
-        wanted = model(image).logits
+        expected = model(image).logits
         outputs = program(model.normalize(image))
     for task, output in zip(tasks, outputs, strict=True):
-        torch.testing.assert_close(output, wanted[task.name], rtol=1e-4, atol=1e-4)
-    told = capsys.readouterr().out
-    assert "network.pt2: " in told
-    assert f"free: {report['input']['free']}" in told
+        torch.testing.assert_close(output, expected[task.name], rtol=1e-4, atol=1e-4)
+    output = capsys.readouterr().out
+    assert "network.pt2: " in output
+    assert f"dynamic axes: {report['input']['free']};" in output
 
 
-def test_a_swin_leaves_its_size_free(tmp_path: Path) -> None:
+def test_swin_exports_with_dynamic_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     swin = TinySwin(SwinTransformer)
     traced = torch_export.trace(swin, torch.zeros(2, 3, 8, 12))  # type: ignore[arg-type]
@@ -144,11 +144,11 @@ def test_a_swin_leaves_its_size_free(tmp_path: Path) -> None:
     for sizes in ((2, 3, 8, 12), (3, 3, 26, 14), (1, 3, 60, 60), (1, 3, 2, 4)):
         image = torch.randn(sizes)
         with torch.no_grad():
-            (wanted,) = swin(image)
-        np.testing.assert_allclose(session(image)[0], wanted, rtol=1e-4, atol=1e-4)
+            (expected,) = swin(image)
+        np.testing.assert_allclose(session(image)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_told_to_be_free_is(network: ExportWrapper) -> None:
+def test_exported_dynamic_axes_accept_other_sizes(network: ExportWrapper) -> None:
     torch.manual_seed(0)
     mtan = densemtl.create_model("mtan", backbone="test_resnet", tasks=network.tasks)
     other = ExportWrapper(mtan, network.tasks, postprocess=False).eval()
@@ -159,8 +159,8 @@ def test_what_is_told_to_be_free_is(network: ExportWrapper) -> None:
         torch.testing.assert_close(traced.program.module()(image), other(image))
 
 
-class Sized(nn.Module):
-    """Takes what it was made for alone: batch and size free, the batch alone, or nothing."""
+class FixedSize(nn.Module):
+    """Model for a fixed image size, and for a fixed batch size if it is given."""
 
     def __init__(self, batch: int | None, fails: bool = False) -> None:
         super().__init__()
@@ -174,21 +174,21 @@ class Sized(nn.Module):
         return (image.float().reshape(image.shape[0], 3, 8, 16) * 2,)
 
 
-def test_what_cannot_be_free_is_told_with_its_reason() -> None:
+def test_static_axes_are_reported_with_their_reason() -> None:
     image = torch.zeros(2, 3, 8, 16)
-    traced = torch_export.trace(Sized(None), image)  # type: ignore[arg-type]
+    traced = torch_export.trace(FixedSize(None), image)  # type: ignore[arg-type]
     assert traced.dynamic_axes == "batch"
     assert set(traced.reasons) == {"batch and size"}
-    traced = torch_export.trace(Sized(2), image)  # type: ignore[arg-type]
+    traced = torch_export.trace(FixedSize(2), image)  # type: ignore[arg-type]
     assert traced.dynamic_axes == "nothing"
     assert set(traced.reasons) == {"batch and size", "batch"}
-    with pytest.raises(ModelError, match=r"cannot be traced: .*not this one") as found:
-        torch_export.trace(Sized(2, fails=True), image)  # type: ignore[arg-type]
-    assert "\n" not in str(found.value)
+    with pytest.raises(ModelError, match=r"cannot be traced: .*not this one") as error:
+        torch_export.trace(FixedSize(2, fails=True), image)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
 
 
-class Endless(nn.Module):
-    """Never traced while any of the image's sides is free."""
+class EndlessTracing(nn.Module):
+    """Model whose tracing never ends if any side of the image is dynamic."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,33 +200,33 @@ class Endless(nn.Module):
         return (image * 2,)
 
 
-def test_what_takes_torch_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracing_stops_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_export, "TIME_LIMIT", 1.0)
-    traced = torch_export.trace(Endless(), torch.zeros(2, 3, 8, 16))  # type: ignore[arg-type]
+    traced = torch_export.trace(EndlessTracing(), torch.zeros(2, 3, 8, 16))  # type: ignore[arg-type]
     assert traced.dynamic_axes == "nothing"
-    told = "ModelError: torch did not finish tracing within 1 s"
-    assert traced.reasons == {"batch and size": told, "batch": told}
+    reason = "ModelError: torch did not finish tracing within 1 s"
+    assert traced.reasons == {"batch and size": reason, "batch": reason}
 
 
-def test_an_image_too_small_for_a_graph_is_told_in_one_line(
-    network: ExportWrapper, tmp_path: Path
-) -> None:
+def test_too_small_image_raises_one_line_error(network: ExportWrapper, tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"network\.pt2: does not accept inputs of 32x32 .*export a larger size$"
     ):
-        export_model(network, (32, 32), pictures(), tmp_path, "torch_export")
+        export_model(network, (32, 32), make_images(), tmp_path, "torch_export")
     assert not (tmp_path / "report.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("free", "sizes"),
+    ("dynamic_axes", "sizes"),
     [("nothing", []), ("batch", [(64, 96)]), ("batch and size", [(64, 96), (96, 160)])],
 )
-def test_what_is_free_is_looked_at(free: str, sizes: list[tuple[int, int]]) -> None:
-    assert parity.choose_other_sizes((64, 96), 32, free) == sizes
+def test_other_sizes_match_the_dynamic_axes(
+    dynamic_axes: str, sizes: list[tuple[int, int]]
+) -> None:
+    assert parity.choose_other_sizes((64, 96), 32, dynamic_axes) == sizes
 
 
-def test_differences_by_hand() -> None:
+def test_output_differences() -> None:
     ids = np.array([[1, 2], [3, 3]]), np.array([[1, 2], [3, 4]])
     assert parity._compare_outputs([ids, ids]) == {"differ": 0.25}
     numbers = np.float32([1, -4]), np.float32([1.5, -4])
@@ -234,7 +234,7 @@ def test_differences_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "fine"),
+    ("values", "accepted"),
     [
         ({"max": 1e-4, "mean": 0, "largest": 0.1}, True),
         ({"max": 5e-3, "mean": 0, "largest": 10}, True),
@@ -244,34 +244,36 @@ def test_differences_by_hand() -> None:
         ({"differ": 1e-2}, False),
     ],
 )
-def test_only_rounding_is_let_through(values: dict[str, float], fine: bool) -> None:
-    if fine:
+def test_check_parity_accepts_only_rounding_differences(
+    values: dict[str, float], accepted: bool
+) -> None:
+    if accepted:
         parity.check_parity({"depth": values})
         return
     with pytest.raises(ModelError, match="differs from the original: depth: "):
         parity.check_parity({"depth": values})
 
 
-def test_a_network_that_changes_leaves_no_report(
+def test_different_export_raises_model_error_and_writes_no_report(
     network: ExportWrapper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Wrong:
+    class WrongSession:
         def __init__(self, file: Path) -> None: ...
 
         def __call__(self, image: torch.Tensor) -> list[Any]:
             return [1 + output for output in parity.make_reference_fn(network)(image)]
 
-    monkeypatch.setattr(onnx, "OnnxSession", Wrong)
+    monkeypatch.setattr(onnx, "OnnxSession", WrongSession)
     monkeypatch.setattr(onnx, "write_onnx", lambda *_: None)
     monkeypatch.setattr(
         "densemtl.export.exporter.trace",
         lambda *_: torch_export.TracedGraph(None, "nothing", {}),  # type: ignore[arg-type]
     )
     with pytest.raises(ModelError, match="differs from the original: semseg: differ 1"):
-        export_model(network, (32, 32), pictures(), tmp_path)
+        export_model(network, (32, 32), make_images(), tmp_path)
     assert not (tmp_path / "report.json").exists()
 
 
-def test_without_the_extra_one_line_is_told() -> None:
+def test_missing_extra_raises_model_error() -> None:
     with pytest.raises(ModelError, match=r'onnxfoo is not installed: pip install "densemtl\[exp'):
         onnx.require_module("onnxfoo.quantization")

@@ -1,4 +1,4 @@
-"""Swin's windows as they are counted for the tracer are timm's."""
+"""Patched window attention of Swin equals that of timm."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.helpers.swin import SwinType, TinySwin
 @pytest.mark.parametrize("size", [(6, 10), (24, 20), (26, 14), (2, 4)])
 @pytest.mark.usefixtures("double_precision")
 @torch.no_grad()
-def test_the_same_is_computed(kind: SwinType, size: tuple[int, int]) -> None:
+def test_patched_attention_gives_the_same_output(kind: SwinType, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     network, image = TinySwin(kind), torch.randn(2, 3, *size)
-    (wanted,) = network(image)
+    (expected,) = network(image)
     with patch_swin_for_export(network):
-        (found,) = network(image)
-    assert_same(found, wanted)
+        (actual,) = network(image)
+    assert_same(actual, expected)
 
 
-def test_blocks_are_left_as_they_were() -> None:
+def test_original_methods_are_restored() -> None:
     network = TinySwin(SwinTransformer)
     blocks = [module for module in network.modules() if hasattr(module, "_attn")]
     before = [block._attn for block in blocks]

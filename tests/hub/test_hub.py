@@ -1,4 +1,4 @@
-"""Networks given away and fetched again: the same bits, nothing of this machine, no code."""
+"""Publication and loading of models: equal weights, no local paths, no code execution."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ def saved(trained: Path, tmp_path: Path) -> Path:
     return densemtl.save_pretrained(trained, tmp_path / "gift", license="cc-by-4.0")
 
 
-def test_every_bit_comes_back(trained: Path, saved: Path) -> None:
-    ours, theirs = (
+def test_save_and_load_preserve_weights_and_predictions(trained: Path, saved: Path) -> None:
+    original, loaded = (
         load_trained_model(trained, device="cpu"),
         densemtl.from_pretrained(saved, device="cpu"),
     )
-    assert theirs.weights_hash == ours.weights_hash == load_results(saved).weights_hash
-    first, second = ours.model.state_dict(), theirs.model.state_dict()
+    assert loaded.weights_hash == original.weights_hash == load_results(saved).weights_hash
+    first, second = original.model.state_dict(), loaded.model.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-    here = densemtl.Predictor.from_run(trained, device="cpu")(PHOTO)
-    there = densemtl.Predictor.from_pretrained(str(saved), device="cpu")(PHOTO)
-    for task, values in here.items():
-        np.testing.assert_array_equal(values, there[task])
+    expected = densemtl.Predictor.from_run(trained, device="cpu")(PHOTO)
+    actual = densemtl.Predictor.from_pretrained(str(saved), device="cpu")(PHOTO)
+    for task, values in expected.items():
+        np.testing.assert_array_equal(values, actual[task])
 
 
-def test_a_folder_is_for_every_tool_what_a_run_is(saved: Path) -> None:
+def test_published_folder_loads_like_a_run_folder(saved: Path) -> None:
     assert load_trained_model(saved, device="cpu").file.name == "model.safetensors"
     assert load_results(saved).delta_m is not None
 
 
-def test_nothing_tells_of_this_machine(saved: Path, trained: Path, tmp_path: Path) -> None:
+def test_published_files_contain_no_local_paths(saved: Path, trained: Path, tmp_path: Path) -> None:
     weights = load_weights(trained / "best.safetensors")
     config = yaml.safe_load(weights.config_yaml)
     secret = "/home/alice/secret"
@@ -78,7 +78,7 @@ def test_nothing_tells_of_this_machine(saved: Path, trained: Path, tmp_path: Pat
             assert word not in file.read_bytes(), file
 
 
-def test_the_card_tells_what_results_tell(saved: Path, trained: Path) -> None:
+def test_card_contains_the_results(saved: Path, trained: Path) -> None:
     card, results = ModelCard.load(saved / "README.md"), load_results(trained)
     data = card.data.to_dict()
     assert data["license"] == "cc-by-4.0"
@@ -104,7 +104,9 @@ def test_the_card_tells_what_results_tell(saved: Path, trained: Path) -> None:
     assert "`test_resnet`" in text
 
 
-def test_pictures_only_of_synthetic_scenes_or_when_asked(trained: Path, tmp_path: Path) -> None:
+def test_images_are_included_only_for_synthetic_data_or_on_request(
+    trained: Path, tmp_path: Path
+) -> None:
     picture = tmp_path / "a" / "predictions.png"
     densemtl.save_pretrained(trained, picture.parent)
     assert picture.exists()
@@ -121,13 +123,13 @@ def test_pictures_only_of_synthetic_scenes_or_when_asked(trained: Path, tmp_path
         assert (folder / "predictions.png").exists() is shown
 
 
-def test_other_files_of_the_folder_stay(trained: Path, tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_kept(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     densemtl.save_pretrained(trained, tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_scores_of_other_weights_are_refused(trained: Path, tmp_path: Path) -> None:
+def test_results_of_other_weights_raise_results_error(trained: Path, tmp_path: Path) -> None:
     results = load_results(trained).model_copy(update={"weights_hash": "0" * 16})
     shutil.copy(trained / "best.safetensors", tmp_path)
     results.save(tmp_path / RESULTS_FILE)
@@ -136,13 +138,13 @@ def test_scores_of_other_weights_are_refused(trained: Path, tmp_path: Path) -> N
     assert not (tmp_path / "gift").exists()
 
 
-def test_weights_without_results_are_not_evaluated(trained: Path, tmp_path: Path) -> None:
+def test_card_without_results_states_not_evaluated(trained: Path, tmp_path: Path) -> None:
     shutil.copy(trained / "best.safetensors", tmp_path)
     folder = densemtl.save_pretrained(tmp_path, tmp_path / "gift")
     assert "Not evaluated." in (folder / "README.md").read_text()
 
 
-def test_missing_and_corrupt_files_are_told(saved: Path, tmp_path: Path) -> None:
+def test_missing_and_corrupt_files_raise_checkpoint_error(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder, and not the name of a hub"):
         densemtl.from_pretrained("nowhere")
     with pytest.raises(CheckpointError, match="no finished validation there yet"):
@@ -150,12 +152,12 @@ def test_missing_and_corrupt_files_are_told(saved: Path, tmp_path: Path) -> None
     whole = (saved / "model.safetensors").read_bytes()
     for broken in (whole[:-10], whole[:5], b"", b"\xff" * 100):
         (saved / "model.safetensors").write_bytes(broken)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable") as found:
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable") as error:
             densemtl.from_pretrained(saved)
-        assert "\n" not in str(found.value)
+        assert "\n" not in str(error.value)
 
 
-def test_own_components_need_leave(saved: Path) -> None:
+def test_custom_code_requires_trust_custom_code(saved: Path) -> None:
     weights = load_weights(saved / "model.safetensors")
     config = yaml.safe_load(weights.config_yaml)
     config["head"]["name"] = "densemtl.heads.fpn:FPNHead"
@@ -175,9 +177,7 @@ def test_own_components_need_leave(saved: Path) -> None:
         {"tasks": [{"name": "semseg", "metrics": [{"name": "os:path"}]}]},
     ],
 )
-def test_own_components_are_found_wherever_they_are_named(
-    saved: Path, change: dict[str, Any]
-) -> None:
+def test_custom_code_is_detected_in_all_sections(saved: Path, change: dict[str, Any]) -> None:
     weights = load_weights(saved / "model.safetensors")
     config = yaml.safe_dump({**yaml.safe_load(weights.config_yaml), **change})
     save_tensors(saved / "model.safetensors", SavedWeights(weights.tensors, config))
@@ -185,13 +185,13 @@ def test_own_components_are_found_wherever_they_are_named(
         densemtl.from_pretrained(saved)
 
 
-def test_the_hub_gives_what_was_published(
+def test_repository_is_downloaded_from_the_hub(
     saved: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     def snapshot(repository: str, **options: Any) -> str:
-        asked.append(
+        requests.append(
             (repository, options["revision"], "model.safetensors" in options["allow_patterns"])
         )
         return str(saved)
@@ -199,24 +199,24 @@ def test_the_hub_gives_what_was_published(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     loaded = densemtl.from_pretrained("me/tiny", revision="v1", device="cpu")
     assert loaded.weights_hash == load_results(trained).weights_hash
-    assert asked == [("me/tiny", "v1", True)]
+    assert requests == [("me/tiny", "v1", True)]
 
 
-def test_without_a_network_one_line_is_told(
+def test_failed_download_raises_one_line_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         CheckpointError, match=r"me/tiny: no such folder, and the download"
-    ) as found:
+    ) as error:
         densemtl.from_pretrained("me/tiny")
-    assert isinstance(found.value.__cause__, LocalEntryNotFoundError)
-    assert "\n" not in str(found.value)
+    assert isinstance(error.value.__cause__, LocalEntryNotFoundError)
+    assert "\n" not in str(error.value)
 
 
 class Hub:
-    """What of HfApi is used, keeping what it is given."""
+    """Fake HfApi that records its calls."""
 
     def __init__(self, **options: Any) -> None:
         Hub.calls: list[Any] = [options]
@@ -230,7 +230,7 @@ class Hub:
         self.calls.append((Path(folder_path) / "README.md").read_text())
 
 
-def test_pushing_uploads_the_folder(
+def test_push_uploads_the_folder(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
@@ -244,12 +244,14 @@ def test_pushing_uploads_the_folder(
     assert "published network: https://hub/me/tiny" in capsys.readouterr().out
 
 
-def test_a_refusal_of_the_hub_is_one_line(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refuses(Hub):
+def test_failed_upload_raises_one_line_error(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FailingHub(Hub):
         def create_repo(self, repository: str, **options: Any) -> str:
             raise ConnectionError("401\nUnauthorized")
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Refuses)
+    monkeypatch.setattr(huggingface_hub, "HfApi", FailingHub)
     with pytest.raises(
         CheckpointError, match=r"me/tiny: publication failed \(ConnectionError"
     ) as found:
@@ -257,12 +259,12 @@ def test_a_refusal_of_the_hub_is_one_line(trained: Path, monkeypatch: pytest.Mon
     assert "\n" not in str(found.value)
 
 
-def test_the_tool_writes_a_folder(trained: Path, tmp_path: Path) -> None:
+def test_tool_writes_a_folder(trained: Path, tmp_path: Path) -> None:
     main([str(trained), "--save", str(tmp_path / "gift"), "--licence", "mit"])
     assert "license: mit" in (tmp_path / "gift" / "README.md").read_text()
 
 
-def test_nothing_in_the_package_unpickles_code() -> None:
+def test_package_does_not_unpickle_code() -> None:
     for file in Path(densemtl.__file__).parent.rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -270,5 +272,5 @@ def test_nothing_in_the_package_unpickles_code() -> None:
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
                 assert not {"pickle", "dill", "cloudpickle", "joblib"} & set(names), file
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                given = {word.arg: ast.unparse(word.value) for word in node.keywords}
-                assert given.get("weights_only") == "True", f"{file}:{node.lineno}"
+                keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert keywords.get("weights_only") == "True", f"{file}:{node.lineno}"

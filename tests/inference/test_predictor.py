@@ -1,4 +1,4 @@
-"""Predictors: what evaluation scores, whatever the image's form; views and windows by hand."""
+"""Predictor: equality with evaluation, test-time augmentation, tiling and options."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SIZE = (37, 61)
 RESIZE, PAD = (InputConfig(size=(32, 40), fit=fit) for fit in ("resize", "pad"))
 
 
-def photo(size: Size = SIZE, seed: int = 0) -> NDArray[np.uint8]:
+def make_image(size: Size = SIZE, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-class PerPixel(nn.Module):
-    """Logits that are the pixel's own colour: the same however the image is cut or mirrored."""
+class PixelColors(nn.Module):
+    """Model whose logits are the colors of pixels, independent of tiling and flipping."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class PerPixel(nn.Module):
 
     def forward(self, image: Tensor) -> Predictions:
         self.sizes.append(tuple(image.shape))
-        colour = image.float() / 255
-        return Predictions({"semseg": colour, "depth": colour[:, :1], "edge": colour[:, 1:2]})
+        color = image.float() / 255
+        return Predictions({"semseg": color, "depth": color[:, :1], "edge": color[:, 1:2]})
 
 
-class Ruler(nn.Module):
-    """Depth from the width of the bright thing in the picture, as a camera of one focal length."""
+class DepthFromWidth(nn.Module):
+    """Model that predicts depth from the width of the bright bar, for a fixed focal length."""
 
     def forward(self, image: Tensor) -> Predictions:
         widths = (image[:, 0].float() > 127).sum(-1).amax(-1)
@@ -52,8 +52,8 @@ class Ruler(nn.Module):
         return Predictions({"depth": depth})
 
 
-class Sideways(nn.Module):
-    """Normals that point to where it is brighter along x, and one that never changes."""
+class NormalsFromGradient(nn.Module):
+    """Model whose normals point along x to brighter pixels, with a constant z component."""
 
     def forward(self, image: Tensor) -> Predictions:
         grey = image[:, :1].float()
@@ -67,16 +67,18 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
     return [make_task("semseg"), make_task("depth"), make_task("edge")]
 
 
-def same(first: PredictionMaps, second: PredictionMaps, atol: float = 0) -> None:
+def assert_maps_close(first: PredictionMaps, second: PredictionMaps, atol: float = 0) -> None:
     assert first.keys() == second.keys()
     for task, values in first.items():
         np.testing.assert_allclose(values, second[task], rtol=0, atol=atol)
 
 
-def test_maps_have_the_image_s_size_and_their_task_s_kind() -> None:
+def test_maps_have_image_size_and_the_type_of_their_task() -> None:
     experiment = make_tiny_experiment("tasks=[semseg, depth, normals, edge]")
     tasks = build_tasks(experiment)
-    maps = Predictor(build_model(experiment, tasks), tasks, experiment.input, device="cpu")(photo())
+    maps = Predictor(build_model(experiment, tasks), tasks, experiment.input, device="cpu")(
+        make_image()
+    )
     assert {task: (each.shape, each.dtype.kind) for task, each in maps.items()} == {
         "semseg": (SIZE, "i"),
         "depth": (SIZE, "f"),
@@ -87,45 +89,47 @@ def test_maps_have_the_image_s_size_and_their_task_s_kind() -> None:
 
 
 @pytest.mark.parametrize("settings", [RESIZE, PAD])
-def test_a_list_gives_what_its_images_give_alone(tasks: list[Task], settings: InputConfig) -> None:
-    network = PerPixel()
+def test_list_gives_the_same_maps_as_single_images(
+    tasks: list[Task], settings: InputConfig
+) -> None:
+    network = PixelColors()
     predictor = Predictor(network, tasks, settings, device="cpu", batch_size=2)
-    photos = [photo(seed=0), photo(seed=1), photo((20, 30), 2)]
-    together = predictor(photos)
+    images = [make_image(seed=0), make_image(seed=1), make_image((20, 30), 2)]
+    together = predictor(images)
     assert [shape[0] for shape in network.sizes] == [2, 1]
-    for one, maps in zip(photos, together, strict=True):
-        same(predictor(one), maps)
+    for image, maps in zip(images, together, strict=True):
+        assert_maps_close(predictor(image), maps)
     assert predictor([]) == []
 
 
-def test_a_padded_image_is_seen_as_it_is(tasks: list[Task]) -> None:
-    network = PerPixel()
-    maps = Predictor(network, tasks, PAD, device="cpu")(photo())
-    np.testing.assert_array_equal(maps["depth"], photo()[..., 0].astype(np.float32) / 255)
+def test_padding_preserves_larger_images(tasks: list[Task]) -> None:
+    network = PixelColors()
+    maps = Predictor(network, tasks, PAD, device="cpu")(make_image())
+    np.testing.assert_array_equal(maps["depth"], make_image()[..., 0].astype(np.float32) / 255)
     assert network.sizes == [(1, 3, 37, 61)]
 
 
 @pytest.mark.parametrize("options", [{"flip": True}, {"tile": (16, 20)}, {"tile": (64, 64)}])
-def test_views_and_windows_change_nothing_that_depends_on_the_pixel_alone(
+def test_augmentation_and_tiling_preserve_pixelwise_predictions(
     tasks: list[Task], options: dict[str, object]
 ) -> None:
-    plain = Predictor(PerPixel(), tasks, PAD, device="cpu")
-    varied = Predictor(PerPixel(), tasks, PAD, device="cpu", **options)
-    same(plain(photo()), varied(photo()), atol=1e-6)
+    plain = Predictor(PixelColors(), tasks, PAD, device="cpu")
+    varied = Predictor(PixelColors(), tasks, PAD, device="cpu", **options)
+    assert_maps_close(plain(make_image()), varied(make_image()), atol=1e-6)
 
 
-def test_windows_see_the_image_at_its_own_resolution(tasks: list[Task]) -> None:
-    network = PerPixel()
+def test_tiles_have_original_resolution(tasks: list[Task]) -> None:
+    network = PixelColors()
     predictor = Predictor(network, tasks[:1], RESIZE, device="cpu", tile=(32, 40), batch_size=3)
-    maps = predictor(photo())
+    maps = predictor(make_image())
     assert network.sizes == [(3, 3, 32, 40), (1, 3, 32, 40)]
-    np.testing.assert_array_equal(maps["semseg"], photo().argmax(-1))
+    np.testing.assert_array_equal(maps["semseg"], make_image().argmax(-1))
 
 
-def bright_thing() -> NDArray[np.uint8]:
-    picture = np.zeros((64, 80, 3), np.uint8)
-    picture[:, 20:40] = 255
-    return picture
+def make_bright_bar() -> NDArray[np.uint8]:
+    image = np.zeros((64, 80, 3), np.uint8)
+    image[:, 20:40] = 255
+    return image
 
 
 @pytest.mark.parametrize(
@@ -139,40 +143,42 @@ def bright_thing() -> NDArray[np.uint8]:
         (InputConfig(size=(32, 40)), {"tile": (64, 80), "scales": (0.5, 1)}),
     ],
 )
-def test_depth_does_not_depend_on_how_near_things_are_shown(
+def test_depth_is_corrected_for_scale_and_tiling(
     make_task: Callable[..., Task], settings: InputConfig, options: dict[str, object]
 ) -> None:
     tasks = [make_task("depth")]
-    usual = Predictor(Ruler(), tasks, settings, device="cpu")(bright_thing())
-    seen = Predictor(Ruler(), tasks, settings, device="cpu", **options)(bright_thing())
-    same(usual, seen, atol=1e-5)
+    expected_maps = Predictor(DepthFromWidth(), tasks, settings, device="cpu")(make_bright_bar())
+    maps = Predictor(DepthFromWidth(), tasks, settings, device="cpu", **options)(make_bright_bar())
+    assert_maps_close(expected_maps, maps, atol=1e-5)
 
 
-def test_mirrored_normals_come_back(make_task: Callable[..., Task]) -> None:
-    tasks, picture = [make_task("normals")], photo()
-    plain = Predictor(Sideways(), tasks, PAD, device="cpu")(picture)
-    flipped = Predictor(Sideways(), tasks, PAD, device="cpu", flip=True)(picture)
+def test_normals_of_flipped_images_are_flipped_back(make_task: Callable[..., Task]) -> None:
+    tasks, image = [make_task("normals")], make_image()
+    plain = Predictor(NormalsFromGradient(), tasks, PAD, device="cpu")(image)
+    flipped = Predictor(NormalsFromGradient(), tasks, PAD, device="cpu", flip=True)(image)
     assert np.abs(plain["normals"][..., 0]).max() > 0.9
-    same(plain, flipped, atol=1e-5)
+    assert_maps_close(plain, flipped, atol=1e-5)
 
 
-def test_views_are_averaged(make_task: Callable[..., Task]) -> None:
+def test_logits_of_augmented_images_are_averaged(make_task: Callable[..., Task]) -> None:
     class Left(nn.Module):
         def forward(self, image: Tensor) -> Predictions:
             x = torch.linspace(0, 1, image.shape[-1]).expand(1, 1, *image.shape[-2:])
             return Predictions({"depth": x})
 
     predictor = Predictor(Left(), [make_task("depth")], PAD, device="cpu", flip=True)
-    np.testing.assert_allclose(predictor(photo())["depth"], 0.5, atol=1e-6)
+    np.testing.assert_allclose(predictor(make_image())["depth"], 0.5, atol=1e-6)
 
 
-def test_a_single_view_is_what_evaluation_sees() -> None:
+def test_default_predictions_equal_evaluation() -> None:
     experiment = make_tiny_experiment("tasks=[semseg, depth, normals]")
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks).eval()
-    maps = Predictor(model, tasks, experiment.input, device="cpu", channels_last=False)(photo())
+    maps = Predictor(model, tasks, experiment.input, device="cpu", channels_last=False)(
+        make_image()
+    )
     geometry, _ = stretch_to_size(SIZE, (32, 40))
-    image = torch.from_numpy(geometry.apply_image(photo())).permute(2, 0, 1)[None].contiguous()
+    image = torch.from_numpy(geometry.apply_image(make_image())).permute(2, 0, 1)[None].contiguous()
     with torch.no_grad():
         final = model(image).logits
     for task in tasks:
@@ -185,13 +191,13 @@ def test_a_single_view_is_what_evaluation_sees() -> None:
 
 
 @pytest.mark.usefixtures("double_precision")
-def test_the_model_keeps_its_weights_and_folding_changes_little() -> None:
+def test_fuse_bn_preserves_predictions_and_weights_of_the_model() -> None:
     experiment = make_tiny_experiment()
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    plain = Predictor(model, tasks, experiment.input, device="cpu")(photo())
-    folded = Predictor(model, tasks, experiment.input, device="cpu", fuse_bn=True)(photo())
+    plain = Predictor(model, tasks, experiment.input, device="cpu")(make_image())
+    folded = Predictor(model, tasks, experiment.input, device="cpu", fuse_bn=True)(make_image())
     assert plain["depth"].dtype == np.float32
     np.testing.assert_allclose(plain["depth"], folded["depth"], rtol=1e-6, atol=1e-6)
     after = model.state_dict()
@@ -199,35 +205,37 @@ def test_the_model_keeps_its_weights_and_folding_changes_little() -> None:
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_bf16_runs_in_bf16_and_gives_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_predictions_are_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = make_tiny_experiment("tasks=[depth]")
     tasks = build_tasks(experiment)
     predictor = Predictor(
         build_model(experiment, tasks), tasks, experiment.input, device="cpu", amp="bf16"
     )
     assert predictor.precision.autocast_dtype == torch.bfloat16
-    assert predictor(photo())["depth"].dtype == np.float32
+    assert predictor(make_image())["depth"].dtype == np.float32
 
 
-def test_compiled_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_model_gives_the_same_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = torch.compile
-    seen: list[nn.Module] = []
+    compiled_models: list[nn.Module] = []
 
-    def quickly(model: nn.Module) -> object:
-        seen.append(model)
+    def compile_eagerly(model: nn.Module) -> object:
+        compiled_models.append(model)
         return compiled(model, backend="eager", fullgraph=True)
 
-    monkeypatch.setattr(torch, "compile", quickly)
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
     experiment = make_tiny_experiment("head={name: linear}")
     tasks = build_tasks(experiment)
     model = build_model(experiment, tasks)
-    plain = Predictor(model, tasks, experiment.input, device="cpu")(photo())
-    same(plain, Predictor(model, tasks, experiment.input, device="cpu", compile=True)(photo()))
-    assert seen == [model]
+    plain = Predictor(model, tasks, experiment.input, device="cpu")(make_image())
+    assert_maps_close(
+        plain, Predictor(model, tasks, experiment.input, device="cpu", compile=True)(make_image())
+    )
+    assert compiled_models == [model]
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"scale": (1, 2)}, "scale: unknown key, did you mean 'scales'"),
         ({"scales": ()}, "scales"),
@@ -235,17 +243,19 @@ def test_compiled_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"tile": (0, 5)}, "tile.0"),
     ],
 )
-def test_wrong_options_are_told(tasks: list[Task], options: dict[str, object], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
-        Predictor(PerPixel(), tasks, device="cpu", **options)
+def test_invalid_options_raise_config_error(
+    tasks: list[Task], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Predictor(PixelColors(), tasks, device="cpu", **options)
 
 
-def test_a_device_that_is_not_there(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_raises_user_error(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no usable GPU"):
-        Predictor(PerPixel(), tasks, device="cuda")
+        Predictor(PixelColors(), tasks, device="cuda")
 
 
-def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_run_raises_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished validation there yet"):
         densemtl.Predictor.from_run(tmp_path)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: less is kept, and every number stays."""
+"""Activation checkpointing saves memory and does not change any result."""
 
 from __future__ import annotations
 
@@ -32,59 +32,63 @@ def model(decoder: str, backbone: str, *overrides: str) -> nn.Module:
 
 
 def step(net: nn.Module) -> tuple[list[Tensor], float]:
-    """(predictions, gradients and buffers of a pass; numbers kept for the backward pass)."""
-    kept: dict[int, int] = {}
+    """Run forward and backward passes.
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+    Returns predictions, gradients and buffers, and the number of elements saved for the backward
+    pass.
+    """
+    sizes: dict[int, int] = {}
+
+    def save_size(tensor: Tensor) -> Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.numel()
         return tensor
 
     torch.manual_seed(1)
     image = torch.randint(0, 256, (2, 3, 64, 64))
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(save_size, lambda tensor: tensor):
         predictions = net(image)
         total = sum(each.square().mean() for each in predictions.logits.values())
     total.backward()
     gradients = [each.grad for each in net.parameters() if each.grad is not None]
-    return [*predictions.logits.values(), *gradients, *net.buffers()], sum(kept.values())
+    return [*predictions.logits.values(), *gradients, *net.buffers()], sum(sizes.values())
 
 
 @pytest.mark.parametrize("decoder", MODELS)
-def test_every_number_stays_and_less_is_kept(decoder):
+def test_outputs_and_gradients_are_unchanged_and_memory_is_smaller(decoder):
     plain = model(decoder, MODELS[decoder])
-    thrifty = deepcopy(plain)
-    enable_grad_checkpointing(thrifty)
-    (wanted, whole), (found, part) = step(plain), step(thrifty)
-    assert part < 0.8 * whole
-    assert_all_same(found, wanted)
+    checkpointed = deepcopy(plain)
+    enable_grad_checkpointing(checkpointed)
+    (expected, plain_size), (actual, checkpointed_size) = step(plain), step(checkpointed)
+    assert checkpointed_size < 0.8 * plain_size
+    assert_all_same(actual, expected)
 
 
-def test_compiled_every_number_stays():
+def test_outputs_and_gradients_are_unchanged_in_a_compiled_model():
     plain = model("hard_sharing", "test_resnet", "head={name: linear}")
-    thrifty = deepcopy(plain)
-    enable_grad_checkpointing(thrifty)
+    checkpointed = deepcopy(plain)
+    enable_grad_checkpointing(checkpointed)
     torch._dynamo.reset()
-    thrifty.compile(backend="aot_eager", fullgraph=True)
-    (wanted, whole), (found, part) = step(plain), step(thrifty)
-    assert part < 0.8 * whole
-    assert_all_same(found, wanted)
+    checkpointed.compile(backend="aot_eager", fullgraph=True)
+    (expected, plain_size), (actual, checkpointed_size) = step(plain), step(checkpointed)
+    assert checkpointed_size < 0.8 * plain_size
+    assert_all_same(actual, expected)
 
 
-def test_no_block_holds_another_or_a_backbone():
+def test_blocks_contain_no_other_blocks_or_backbones():
     for decoder, backbone in MODELS.items():
-        found = list(find_blocks(model(decoder, backbone)))
-        inside = [each for block in found for each in block.modules() if each is not block]
-        assert found
-        assert not {*map(id, inside)} & {*map(id, found)}
-        assert not any(isinstance(each, Backbone) for each in inside + found)
+        blocks = list(find_blocks(model(decoder, backbone)))
+        inside = [each for block in blocks for each in block.modules() if each is not block]
+        assert blocks
+        assert not {*map(id, inside)} & {*map(id, blocks)}
+        assert not any(isinstance(each, Backbone) for each in inside + blocks)
 
 
-def test_a_copy_runs_its_own_blocks():
+def test_copied_model_runs_its_own_blocks():
     net = model("hard_sharing", "test_resnet")
     enable_grad_checkpointing(net)
-    copied = deepcopy(net)
+    copy = deepcopy(net)
     with torch.no_grad():
         for each in net.parameters():
             each.fill_(torch.nan)
-    final = copied(torch.zeros(2, 3, 64, 64)).logits
+    final = copy(torch.zeros(2, 3, 64, 64)).logits
     assert all(each.isfinite().all() for each in final.values())

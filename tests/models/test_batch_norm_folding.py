@@ -1,4 +1,4 @@
-"""Folded networks give the same, with less in them."""
+"""Folding of batch normalization preserves logits and removes layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NORM = nn.BatchNorm2d
 
 
 def make(decoder: str, backbone: str, head: str = "fpn") -> MultiTaskModel:
-    """With statistics and weights that normalisation cannot be left out for."""
+    """Return a model with random statistics and weights, so that normalization has an effect."""
     torch.manual_seed(0)
     model = densemtl.create_model(decoder, backbone=backbone, head=head, tasks=["depth", "edge"])
     for module in model.modules():
@@ -29,12 +29,12 @@ def make(decoder: str, backbone: str, head: str = "fpn") -> MultiTaskModel:
     return model.eval()
 
 
-def norms(model: nn.Module) -> int:
+def count_norms(model: nn.Module) -> int:
     return sum(isinstance(module, NORM) for module in model.modules())
 
 
 @pytest.mark.parametrize(
-    ("decoder", "backbone", "head", "left"),
+    ("decoder", "backbone", "head", "remaining"),
     [
         ("hard_sharing", "test_resnet", "fpn", 0),
         ("hard_sharing", "test_resnet", "deeplabv3", 0),
@@ -48,22 +48,24 @@ def norms(model: nn.Module) -> int:
     ],
 )
 @pytest.mark.usefixtures("double_precision")
-def test_folded_gives_the_same(decoder: str, backbone: str, head: str, left: int) -> None:
+def test_folding_preserves_logits_and_removes_normalization(
+    decoder: str, backbone: str, head: str, remaining: int
+) -> None:
     model = make(decoder, backbone, head)
     assert model.mean.dtype == torch.float64
-    count = norms(model)
+    count = count_norms(model)
     folded = fuse_conv_bn(model)
     assert count > 0
-    assert norms(model) == count
-    assert norms(folded) == left
+    assert count_norms(model) == count
+    assert count_norms(folded) == remaining
     image = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for task, logits in model(image).logits.items():
             assert_same(folded(image).logits[task], logits)
 
 
-class Twice(nn.Module):
-    """A convolution that two normalisations read, and one that has one to itself."""
+class SharedConvolution(nn.Module):
+    """Network with a convolution that two normalizations read, and one that only one reads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,15 +78,15 @@ class Twice(nn.Module):
         return self.norms[2](self.plain(both)) + self.norms[3](image)
 
 
-def test_only_pairs_are_folded() -> None:
-    network = Twice().eval()
+def test_only_exclusive_pairs_are_folded() -> None:
+    network = SharedConvolution().eval()
     image = torch.randn(1, 3, 4, 4)
     assert batch_norm_folding._find_conv_bn_pairs(network, image) == [
         (network.plain, network.norms[2])
     ]
 
 
-def test_what_changes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_logits_raise_model_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("hard_sharing", "test_resnet")
     monkeypatch.setattr(
         batch_norm_folding, "fuse_conv_bn_eval", lambda convolution, norm: convolution
