@@ -1,4 +1,4 @@
-"""Every file in configs/ builds, and takes a step on fake data of the real layout."""
+"""All files in configs/: one training step on fake data with the layout of the real dataset."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def name(file: Path) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """{dataset: overrides that put a fake in its place}."""
-    nyud, pascal, own = (tmp_path_factory.mktemp(kind) for kind in ("nyud", "pascal", "own"))
+    """Return {dataset: overrides that replace it by fake data}."""
+    nyud, pascal, custom = (tmp_path_factory.mktemp(kind) for kind in ("nyud", "pascal", "custom"))
     fake_datasets.write_nyud_survey(nyud)
     fake_datasets.write_pascal_context(pascal)
-    fake_datasets.write_custom_folder(own)
+    fake_datasets.write_custom_folder(custom)
     return {
         "synthetic": ["data={size: [64, 64], train_images: 2, val_images: 2}"],
         "nyud": [f"data.root={nyud}"],
         "pascal_context": [f"data.root={pascal}"],
-        "folder": [f"data.root={own}"],
+        "folder": [f"data.root={custom}"],
     }
 
 
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("file", RUNNABLE, ids=name)
-def test_takes_a_step(file: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
+def test_config_trains_one_step(file: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
     experiment = load_experiment(file, SMALL)
     overrides = [*SMALL, *data[experiment.data.name]]
     if experiment.input.fit == "pad":
-        overrides.append("input.size=[64, 64]")  # images of the fakes are larger than 32x32
+        overrides.append("input.size=[64, 64]")  # fake images are larger than 32x32
     if "derived_normals" in load_experiment(file).data.options:
         overrides.append("data.derived_normals=null")
     results = train_experiment(load_experiment(file, overrides), tmp_path, "cpu", max_steps=1)
@@ -57,7 +57,7 @@ def test_takes_a_step(file: Path, data: dict[str, list[str]], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("file", RUNNABLE, ids=name)
-def test_survives_its_own_yaml(file: Path, tmp_path: Path) -> None:
+def test_resolved_yaml_loads_equal_experiment(file: Path, tmp_path: Path) -> None:
     experiment = load_experiment(file)
     copy = tmp_path / "copy.yaml"
     copy.write_text(experiment.to_yaml())
@@ -66,8 +66,8 @@ def test_survives_its_own_yaml(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["nyud", "pascal_context"])
-def test_the_survey_recipe(dataset: str) -> None:
-    """Vandenhende et al. 2021, section 4, and its supplement."""
+def test_survey_recipe(dataset: str) -> None:
+    """Compare with Vandenhende et al. 2021, section 4 and supplement."""
     recipe = load_experiment(CONFIGS / dataset / "hrnet18" / "hard_sharing.yaml")
     assert (recipe.optim.name, recipe.optim.lr, recipe.optim.weight_decay) == ("adam", 1e-4, 1e-4)
     assert (recipe.schedule.name, recipe.schedule.power, recipe.schedule.interval) == (

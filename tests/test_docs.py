@@ -1,4 +1,4 @@
-"""Docs say what is true: options and files in commands exist, examples load, pages are found."""
+"""Documentation: options and files in commands exist, examples load, links and navigation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMMANDS = [
 
 @cache
 def help_of(script: str, command: str) -> str:
-    """What `--help` prints, of a command if the script has that."""
+    """Return what `--help` prints, for a subcommand if one is given."""
     spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
     assert spec is not None
     assert spec.loader is not None
@@ -63,27 +63,27 @@ def test_options_and_files_of_commands_exist(script: str, rest: str) -> None:
             assert list(ROOT.glob(word)), word
 
 
-def test_commands_were_found() -> None:
+def test_documentation_contains_commands() -> None:
     assert len(COMMANDS) > 40
     assert {"tools/train.py", "tools/benchmark.py"} <= {each.values[0] for each in COMMANDS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_files_of_the_repository_lead_somewhere(page: Path) -> None:
-    made = re.compile(r"(changelog|contributing|datasets|examples)\.md$|methods/index\.md$")
+def test_relative_links_exist(page: Path) -> None:
+    generated = re.compile(r"(changelog|contributing|datasets|examples)\.md$|methods/index\.md$")
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
-        assert (page.parent / target).exists() or made.search(target), target
+        assert (page.parent / target).exists() or generated.search(target), target
 
 
-def test_the_configuration_of_the_tutorial_loads(tmp_path: Path) -> None:
+def test_configuration_of_custom_data_tutorial_loads(tmp_path: Path) -> None:
     text = (DOCS / "tutorials/custom_data.md").read_text(encoding="utf-8")
     (found,) = re.findall(r'```yaml title="mine.yaml"\n(.*?)```', text, re.DOTALL)
     (tmp_path / "mine.yaml").write_text(found)
     assert load_experiment(tmp_path / "mine.yaml").list_task_names() == ["semseg", "depth"]
 
 
-def test_the_suite_of_the_tutorial_loads(tmp_path: Path) -> None:
+def test_suite_of_benchmark_tutorial_loads(tmp_path: Path) -> None:
     from densemtl.benchmark.grid import make_plan
     from densemtl.benchmark.suite_config import load_benchmark_config
 
@@ -96,15 +96,17 @@ def test_the_suite_of_the_tutorial_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["decoders", "balancing"])
-def test_equations_are_of_methods(package: str) -> None:
+def test_equation_files_belong_to_components(package: str) -> None:
     written = {file.stem for file in (DOCS / "equations" / package).glob("*.md")}
     assert written <= set(registry.list_names(package))
 
 
-def test_the_navigation_names_every_page() -> None:
+def test_navigation_lists_every_page() -> None:
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     named = set(re.findall(r"[\w/]+\.md", str(nav)))
     outside = {"datasets.md", "examples.md", "contributing.md", "changelog.md"}
-    made = {"methods/index.md", "api/configuration.md"}
+    generated = {"methods/index.md", "api/configuration.md"}
     pages = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
-    assert named == {each for each in pages if not each.startswith("equations/")} | outside | made
+    assert (
+        named == {each for each in pages if not each.startswith("equations/")} | outside | generated
+    )

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Tell how the tasks of a trained network get on: gradient cosines and look-ahead affinity.
+"""Measure the affinity of the tasks of a trained model.
 
-A cosine is that of two tasks' gradients in the parameters that they share in one stage of the
-backbone: below 0 they pull in opposite directions. The look-ahead affinity of a row's task with a
-column's is the share of the column's loss that one step for the row's takes away.
+Two measures are reported. The cosine similarity is that of the gradients of two tasks with respect
+to the shared parameters of a backbone stage; it is negative if the gradients conflict. The
+look-ahead affinity of a row with a column is the fraction by which one gradient step on the loss of
+the row's task reduces the loss of the column's task.
 """
 
 from __future__ import annotations
@@ -15,23 +16,43 @@ from densemtl import cli
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="a run's folder or a .safetensors file")
+    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
     cli.add_overrides_argument(parser)
-    parser.add_argument("--batches", type=int, default=8, metavar="N", help="(default: 8)")
-    parser.add_argument("--rate", type=float, help="of the step (default: the run's optim.lr)")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="for affinity.json and .png (default: RUN)"
+        "--batches", type=int, default=8, metavar="N", help="number of batches (default: 8)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help="learning rate of the look-ahead step (default: optim.lr of the run)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of affinity.json and affinity.png (default: run folder)",
     )
     cli.add_device_argument(parser)
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, write both files, print the matrices."""
+    """Measure the affinity of tasks, write it to files and print it.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     from rich import print as show
 
@@ -47,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     plot_affinity(affinity, folder / f"{AFFINITY}.png")
     for name, matrix in affinity.get_matrices().items():
         show(make_matrix_table(name, affinity.tasks, matrix.tolist()))
-    print(f"numbers and picture: {folder / AFFINITY}.json, .png")
+    print(f"results and figure: {folder / AFFINITY}.json, .png")
 
 
 if __name__ == "__main__":

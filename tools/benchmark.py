@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a grid of architectures, backbones, weightings and seeds, and report on it."""
+"""Train a grid of decoders, backbones, balancing methods and seeds, and write a report."""
 
 from __future__ import annotations
 
@@ -16,41 +16,62 @@ if TYPE_CHECKING:
     from densemtl.benchmark.launcher import Launcher
 
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
+"""Exit code after SIGTERM, as in shells."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="The same command goes on where it was stopped: finished runs are left alone,"
-        " failed ones tried again. Exits with 1 if some fail.",
+        epilog="The same command resumes a stopped benchmark: finished runs are kept, and failed"
+        " runs are tried again. The exit code is 1 if a run fails.",
     )
-    parser.add_argument("suite", type=Path, help="a YAML file, such as benchmarks/quick.yaml")
-    parser.add_argument("--output", type=Path, help="folder of all runs (default: the suite's)")
-    parser.add_argument("--workers", type=int, metavar="N", help="runs at once (the suite's)")
+    parser.add_argument(
+        "suite", type=Path, help="YAML file of the benchmark, e.g. benchmarks/quick.yaml"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder of all runs (default: output of the suite)"
+    )
+    text = "number of simultaneous runs (default: workers of the suite)"
+    parser.add_argument("--workers", type=int, metavar="N", help=text)
     parser.add_argument(
         "--device",
         action="append",
         default=[],
-        help="cpu, cuda or cuda:N (default: a GPU where there is one); give several to share out",
+        help="cpu, cuda or cuda:N (default: a GPU if available); repeat it to use several devices",
     )
-    text = "hand the runs to a scheduler through submitit: slurm, or local as a rehearsal"
+    text = "submit the runs to a scheduler by submitit: slurm, or local for a test"
     parser.add_argument("--submit", metavar="CLUSTER", choices=("slurm", "local"), help=text)
-    text = "what a job gets, such as timeout_min=600 slurm_partition=gpu gpus_per_node=1"
+    text = "resources of a job, e.g. timeout_min=600 slurm_partition=gpu gpus_per_node=1"
     parser.add_argument("--job", nargs="+", default=[], metavar="KEY=VALUE", help=text)
-    parser.add_argument("--report", action="store_true", help="train nothing, report what there is")
+    parser.add_argument(
+        "--report", action="store_true", help="only write the report of existing runs"
+    )
     args = parser.parse_args(argv)
     if args.workers is not None and args.workers < 1:
-        parser.error("--workers: give a number above 0")
+        parser.error("--workers: must be at least 1")
     if args.job and not args.submit:
-        parser.error("--job: says what a scheduler gives a run; name it by --submit")
+        parser.error("--job: requires --submit, as it sets the resources of submitted jobs")
     if args.submit and (args.workers or len(args.device) > 1):
-        parser.error("--submit: the scheduler decides how many run at once, and on which device")
+        parser.error(
+            "--submit: incompatible with --workers and several devices (the scheduler decides)"
+        )
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train, report, and say how many runs failed."""
+    """Train all runs, write and print the report, and exit with 1 if a run fails.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     from densemtl.benchmark.executor import run_benchmark
     from densemtl.benchmark.grid import make_plan
@@ -70,25 +91,33 @@ def main(argv: list[str] | None = None) -> None:
     print(f"report: {page}")
     if failed:
         titles = "; ".join(sorted(run.title for run in failed))
-        print(f"failed, see failed.txt in their folders: {titles}", file=sys.stderr)
+        print(f"failed runs (see failed.txt in their folders): {titles}", file=sys.stderr)
         sys.exit(1)
 
 
 def make_launcher(args: argparse.Namespace, workers: int, output: Path) -> Launcher:
-    """Processes here, or jobs of a scheduler.
+    """Create the launcher of the runs.
+
+    Args:
+        args: parsed command line.
+        workers: number of simultaneous runs, unless they are submitted to a scheduler.
+        output: folder of all runs.
+
+    Returns:
+        A launcher of local processes or of jobs of a scheduler.
 
     Raises:
-        UserError: the scheduler cannot be had, or does not take the options.
+        UserError: if the scheduler is not available or rejects the options.
     """
     from densemtl.benchmark.local_launcher import LocalLauncher, Resources
     from densemtl.benchmark.slurm_launcher import SlurmLauncher
     from densemtl.config import yaml_loader
 
-    tell = partial(print, flush=True)
+    log = partial(print, flush=True)
     if not args.submit:
-        return LocalLauncher(Resources(workers, tuple(args.device)), tell)
+        return LocalLauncher(Resources(workers, tuple(args.device)), log)
     options = yaml_loader.apply_overrides({}, args.job, "--job").values
-    return SlurmLauncher(args.submit, options, output, next(iter(args.device), None), tell)
+    return SlurmLauncher(args.submit, options, output, next(iter(args.device), None), log)
 
 
 if __name__ == "__main__":

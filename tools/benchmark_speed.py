@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Measure what configurations cost: data pipeline, training step, evaluation, inference.
+"""Measure the speed of the data pipeline, training step, evaluation and inference.
 
-On a CPU everything is measured in CPU time of this process, which what else runs hardly changes; on
-a GPU by the clock on the wall, when all work is done. References run in turn with what is held
-against them: a bare loop of the same model, and the largest product of matrices a second. The data
-part reads the configuration's data, all others batches of noise.
+On a CPU, the CPU time of this process is measured, which is nearly unaffected by other processes.
+On a GPU, wall-clock time is measured after synchronization. Reference measurements alternate with
+the measured code: a plain loop over the same model, and the highest rate of matrix products. The
+part `data` reads the data of the configuration; all other parts use random batches.
 """
 
 from __future__ import annotations
@@ -18,27 +18,48 @@ PARTS = ("data", "step", "evaluation", "inference")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help="YAML files")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="key=value", help="change a value of them all"
+        "configs", type=Path, nargs="+", metavar="CONFIG", help="configuration files"
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="(default: 5)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="for programs")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="override a value of all files",
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)"
+    )
+    text = "number of repetitions (default: 5)"
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help=text)
+    text = "number of threads of PyTorch (default: 1)"
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help=text)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     cli.add_device_argument(parser)
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.threads < 1:
-        parser.error("--repeats and --threads: give a number above 0")
+        parser.error("--repeats and --threads: must be at least 1")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a table a configuration, write JSON."""
+    """Print a table of each configuration and optionally write JSON.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     import cv2
     import torch
@@ -50,14 +71,14 @@ def main(argv: list[str] | None = None) -> None:
 
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(0)
-    found = {}
+    results = {}
     for config in args.configs:
         experiment = load_experiment(config, args.set)
         measures = measure_speed(experiment, args.parts, args.repeats, args.device)
-        found[str(config)] = [vars(each) for each in measures]
+        results[str(config)] = [vars(each) for each in measures]
         show(make_speed_table(str(config), measures))
     if args.json:
-        write_json(args.json, {"machine": describe_machine(args.device), "configs": found})
+        write_json(args.json, {"machine": describe_machine(args.device), "configs": results})
 
 
 if __name__ == "__main__":

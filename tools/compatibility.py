@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Try every architecture on timm models, and print which runs on which as a Markdown table."""
+"""Run all decoders on timm models, and print a Markdown table of the compatible pairs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,31 @@ from densemtl import cli
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", help="names in timm (default: one of each family)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there instead")
+    parser.add_argument("models", nargs="*", help="names of timm models (default: one per family)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the table to a file instead of printing it",
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table, or write it."""
+    """Check all pairs and print or write the table.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     from densemtl.analysis.compatibility import (
         BACKBONES,
@@ -30,16 +46,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     from densemtl.io.atomic import atomic_write
 
-    verdicts = check_all_pairs(
+    results = check_all_pairs(
         args.models or BACKBONES, list_architectures(), lambda model: print(model, file=sys.stderr)
     )
     output = ["--output", str(args.output)] if args.output else []
-    table = to_markdown(verdicts, shlex.join(["tools/compatibility.py", *args.models, *output]))
+    table = to_markdown(results, shlex.join(["tools/compatibility.py", *args.models, *output]))
     if not args.output:
         print(table, end="")
         return
-    with atomic_write(args.output) as draft:
-        draft.write_text(table, encoding="utf-8")
+    with atomic_write(args.output) as tmp_path:
+        tmp_path.write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tell where a trained network fails: classes, the worst images with error maps, calibration."""
+"""Analyze failures of a trained model: classes, worst images with error maps, calibration."""
 
 from __future__ import annotations
 
@@ -10,20 +10,34 @@ from densemtl import cli
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="a run's folder or a .safetensors file")
+    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
     cli.add_overrides_argument(parser)
-    parser.add_argument("--split", choices=("train", "val"), default="val")
-    parser.add_argument("--worst", type=int, default=8, metavar="N", help="images a task")
-    text = "where everything goes (default: RUN/diagnosis)"
+    text = "split to analyze (default: val)"
+    parser.add_argument("--split", choices=("train", "val"), default="val", help=text)
+    parser.add_argument(
+        "--worst", type=int, default=8, metavar="N", help="worst images per task (default: 8)"
+    )
+    text = "output folder (default: diagnosis in the run folder)"
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=text)
     cli.add_device_argument(parser)
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Diagnose, write the files, name the worst."""
+    """Analyze the model, write the report and print the worst images.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     from densemtl.analysis.failure_analysis import diagnose
     from densemtl.analysis.failure_report import write_diagnosis
@@ -35,10 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     write_diagnosis(folder, diagnosis, loaded, args.split, args.worst)
     for task in loaded.tasks:
         metric = task.get_selection_metric(loaded.experiment.protocol)
-        worst = ", ".join(diagnosis.list_worst_images(task, 3)) or "none has a label"
+        worst = ", ".join(diagnosis.list_worst_images(task, 3)) or "no image has labels"
         value = diagnosis.scores[task.name][metric]
         print(f"{task.name}: {metric} {value:.4g}; worst images: {worst}")
-    print(f"tables and pictures: {folder}")
+    print(f"tables and figures: {folder}")
 
 
 if __name__ == "__main__":

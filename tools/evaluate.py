@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Score a trained network on a split, at the original image size, in one pass."""
+"""Evaluate a trained model on a split, at the original image size."""
 
 from __future__ import annotations
 
@@ -14,35 +14,47 @@ SUBCOMMANDS = {
     "predictions": "densemtl.runs.predictions_cli",
     "edges": "densemtl.evaluation.edges_cli",
 }
-"""{first word: module whose `main` takes the rest}."""
+"""{subcommand: module whose `main` parses the remaining arguments}."""
 
 SUBCOMMANDS_HELP = """
-without the network:
-  evaluate.py predictions DIR CONFIG   every metric of predictions in files, whoever made them
-  evaluate.py edges                    the boundary F-measure of two folders of edge maps
-each has its own --help
+subcommands that need no model:
+  evaluate.py predictions DIR CONFIG   all metrics of prediction files of any method
+  evaluate.py edges                    boundary F-measure of two folders of edge maps
+Both have their own --help.
 """
 
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=SUBCOMMANDS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="a run's folder or a .safetensors file")
+    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
     cli.add_overrides_argument(parser)
-    parser.add_argument("--split", choices=("train", "val"), default="val")
+    text = "split to evaluate (default: val)"
+    parser.add_argument("--split", choices=("train", "val"), default="val", help=text)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
-    text = "write every prediction: DIR/TASK/IMAGE.npy, or .png for class ids"
+    text = "write all predictions to DIR/TASK/IMAGE.npy, or .png for class ids"
     parser.add_argument("--save-predictions", type=Path, metavar="DIR", help=text)
     cli.add_device_argument(parser)
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate and print every metric, or hand over to a command."""
+    """Evaluate a model and print all metrics, or run a subcommand.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in SUBCOMMANDS:
         importlib.import_module(SUBCOMMANDS[argv[0]]).main(argv[1:])
@@ -55,7 +67,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def evaluate_network(args: argparse.Namespace) -> None:
-    """Evaluate a run or weights."""
+    """Evaluate a run folder or a weights file and print all metrics.
+
+    Args:
+        args: parsed command line.
+    """
     from functools import partial
 
     from rich import print as show
@@ -67,10 +83,9 @@ def evaluate_network(args: argparse.Namespace) -> None:
     from densemtl.runs.evaluate_run import evaluate_model
 
     folder = args.save_predictions
-    keep = None if folder is None else partial(prediction_files.write_prediction, folder)
-    results = evaluate_model(
-        load_trained_model(args.checkpoint, args.overrides, args.device), args.split, keep
-    )
+    save_prediction = None if folder is None else partial(prediction_files.write_prediction, folder)
+    loaded = load_trained_model(args.checkpoint, args.overrides, args.device)
+    results = evaluate_model(loaded, args.split, save_prediction)
     if not is_main_process():
         return
     show(make_metrics_table(results))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Export a trained network to ONNX or torch.export, and hold the file against the network.
+"""Export a trained model to ONNX or torch.export, and compare the file with the model.
 
-FOLDER holds network.onnx or network.pt2, and report.json: what is free in the input, differences
-on real images, sizes and times. Images must be resized to the input's size, or one that its
-report allows, before they go in.
+FOLDER will contain network.onnx or network.pt2, and report.json with the dynamic input axes, the
+differences on real images, the file sizes and the run times. Images must be resized to the input
+size, or to a size that the report allows, before inference.
 """
 
 from __future__ import annotations
@@ -23,35 +23,46 @@ WEIGHT_FORMATS = ("fp16", "bf16", "int8_dynamic", "int8_static")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("checkpoint", type=Path, help="a run's folder or a .safetensors file")
+    add("checkpoint", type=Path, help="run folder or .safetensors weights file")
     cli.add_overrides_argument(parser)
-    add("--format", choices=FORMATS, default="onnx")
-    text = "where everything goes (default: RUN/export)"
+    add("--format", choices=FORMATS, default="onnx", help="file format (default: onnx)")
+    text = "output folder (default: export in the run folder)"
     add("--output", type=Path, metavar="FOLDER", help=text)
-    text = "of the input (default: as it was trained)"
+    text = "size of the input (default: input.size of the run)"
     add("--size", type=int, nargs=2, metavar=("H", "W"), help=text)
-    text = "image or folder to compare on (default: of the validation set)"
+    text = "image or folder for the comparison (default: validation split)"
     add("--images", type=Path, metavar="PATH", help=text)
-    add("--count", type=int, default=4, help="images to compare on (default: 4)")
-    add("--normalised", action="store_true", help="take normalised floats instead of uint8 RGB")
-    add("--logits", action="store_true", help="give logits instead of decoded maps")
-    text = "smaller ONNX versions as well; int8_static is calibrated on the images"
+    add("--count", type=int, default=4, help="number of images for the comparison (default: 4)")
+    add("--normalised", action="store_true", help="expect normalized floats instead of uint8 RGB")
+    add("--logits", action="store_true", help="return logits instead of decoded maps")
+    text = "write smaller ONNX files as well; int8_static is calibrated on the images"
     add("--weights", nargs="+", choices=WEIGHT_FORMATS, default=[], help=text)
     args = parser.parse_intermixed_args(argv)
     if args.weights and args.format != "onnx":
-        parser.error("--weights: only ONNX files have smaller versions")
+        parser.error("--weights: requires --format onnx")
     if args.count < 2:
-        parser.error("--count: give 2 or more")
+        parser.error("--count: must be at least 2")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Export and report."""
+    """Export the model and print the report.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     from densemtl.engine.loading import load_trained_model
     from densemtl.export.exporter import export_model
@@ -69,7 +80,16 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def load_comparison_images(loaded: TrainedModel, path: Path | None, count: int) -> list[RGBImage]:
-    """Given images, repeated if need be, or evenly spaced ones of the validation set."""
+    """Load at least two images for the comparison.
+
+    Args:
+        loaded: trained model.
+        path: image or folder; None selects evenly spaced images of the validation split.
+        count: maximum number of images.
+
+    Returns:
+        RGB images, shape (H, W, 3), uint8; a single image is returned twice.
+    """
     from densemtl.factory import build_dataset
     from densemtl.io.image_inputs import to_rgb_array
     from densemtl.io.media import find_images
@@ -77,18 +97,24 @@ def load_comparison_images(loaded: TrainedModel, path: Path | None, count: int) 
 
     if path is None:
         dataset = build_dataset(loaded.experiment, "val")
-        found = [dataset[index].image for index in pick_evenly_spaced(len(dataset), count)]
+        images = [dataset[index].image for index in pick_evenly_spaced(len(dataset), count)]
     else:
-        found = [to_rgb_array(file) for file in find_images(path)[:count]]
-    return found if len(found) > 1 else 2 * found
+        images = [to_rgb_array(file) for file in find_images(path)[:count]]
+    return images if len(images) > 1 else 2 * images
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """A line a file."""
-    told = report["input"]
-    print(f"free: {told['free']}; sides divisible by {told['sides_divisible_by']}")
-    for what, reason in told["reasons"].items():
-        print(f"not {what}: {reason}")
+    """Print the report, one line per file.
+
+    Args:
+        report: report of `export_model`.
+    """
+    axes = report["input"]
+    print(
+        f"dynamic axes: {axes['free']}; height and width divisible by {axes['sides_divisible_by']}"
+    )
+    for axis, reason in axes["reasons"].items():
+        print(f"fixed axis {axis}: {reason}")
     print(f"original: {report['original_ms']} ms")
     for name, entry in report["files"].items():
         if "reason" in entry:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tell what a network costs and what of it is shared; needs neither data nor weights."""
+"""Print costs and structure of a model; neither data nor weights are needed."""
 
 from __future__ import annotations
 
@@ -10,42 +10,53 @@ from pathlib import Path
 from densemtl import cli
 
 EPILOG = """\
-GFLOP are of one image, 2 FLOP a multiply-add, in convolutions, matrix products and attention;
-normalisation, activations and resizing are not counted. An operation belongs to the group of its
-module's parameters: "shared", a task, or "fusion", where tasks meet.
+GFLOP are counted for one image, with 2 FLOP per multiply-add, in convolutions, matrix products and
+attention; normalization, activation functions and resizing are not counted. An operation belongs to
+the parameter group of its module: "shared", a task, or "fusion" for modules that combine tasks.
 
-Activations are what one image keeps in memory between the forward and the backward pass in fp32:
-every tensor saved for backward, those that share memory once, and the predictions. Weights, their
-gradients, the optimiser, the losses and passing needs of single operations come on top.
+Activations are the memory of one image between forward and backward pass in fp32: all tensors saved
+for backward (tensors that share memory are counted once) and the predictions. The memory of
+weights, gradients, optimizer state, losses and temporary buffers is not included.
 
 --json prints one object:
-  parameters      of the whole network
-  gflop           of the whole network
-  groups          {group: {"parameters": ..., "gflop": ...}}; the groups add up to the whole
-  activation_mib  activations of one image
+  parameters      parameters of the whole model
+  gflop           GFLOP of the whole model
+  groups          {group: {"parameters": ..., "gflop": ...}}; sums to the whole model
+  activation_mib  activations of one image in MiB
   input           [height, width]
-  architecture    the decoder's name
-  backbone        the timm model's name
-  head            the head's name
+  architecture    name of the decoder
+  backbone        name of the timm model
+  head            name of the head
 """
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, help="a YAML file of configs/ or your own")
+    parser.add_argument("config", type=Path, help="configuration file")
     cli.add_overrides_argument(parser)
     parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the input, for input.size"
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: input.size)"
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table and the sketch, or JSON."""
+    """Print costs and structure of the model, or JSON.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     size = [f"input.size={args.size}"] if args.size else []
     from rich import print as show

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a network, after the single-task runs that it is compared with."""
+"""Train a model and, if configured, the single-task baselines that it is compared with."""
 
 from __future__ import annotations
 
@@ -11,40 +11,60 @@ from densemtl import cli
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+
+    Returns:
+        The parsed arguments.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="A run that was stopped, or killed, goes on when the same command is given again. "
+        epilog="The same command resumes a run that was stopped or killed. "
         "torchrun --nproc-per-node=N tools/train.py ... trains with N processes or GPUs.",
     )
-    parser.add_argument("config", type=Path, nargs="?", help="a YAML file of configs/ or your own")
+    parser.add_argument("config", type=Path, nargs="?", help="configuration file")
     cli.add_overrides_argument(parser)
-    parser.add_argument("--output", type=Path, help="folder of the run (default: runs/CONFIG)")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="stop each run after N steps")
+    parser.add_argument("--output", type=Path, help="run folder (default: runs/CONFIG)")
+    parser.add_argument(
+        "--max-steps", type=int, metavar="N", help="stop each run after N optimizer steps"
+    )
     cli.add_device_argument(parser)
     parser.add_argument(
-        "--print-config", action="store_true", help="print the resolved configuration and stop"
+        "--print-config", action="store_true", help="print the resolved configuration and exit"
     )
     parser.add_argument(
-        "--schema", action="store_true", help="print the JSON schema of configurations and stop"
+        "--schema", action="store_true", help="print the JSON schema of configurations and exit"
     )
     args = parser.parse_intermixed_args(argv)
     if args.config is None and not args.schema:
-        parser.error("give a configuration, such as configs/synthetic/quick.yaml")
+        parser.error("config: missing configuration file, e.g. configs/synthetic/quick.yaml")
     if args.max_steps is not None and args.max_steps < 1:
-        parser.error("--max-steps: give a number above 0")
+        parser.error("--max-steps: must be at least 1")
     return args
 
 
 def get_default_folder(config: Path) -> Path:
-    """`configs/nyud/hrnet18/pad_net.yaml` -> `runs/nyud/hrnet18/pad_net`."""
+    """Return the default run folder of a configuration file.
+
+    Args:
+        config: configuration file, e.g. `configs/nyud/hrnet18/pad_net.yaml`.
+
+    Returns:
+        The path below `configs` moved to `runs`, e.g. `runs/nyud/hrnet18/pad_net`.
+    """
     parts = config.resolve().with_suffix("").parts
     below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
     return Path("runs", *below)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train, print the table, and say where everything lies."""
+    """Train a model, print its results and the location of its files.
+
+    Args:
+        argv: arguments without the program name; None uses `sys.argv`.
+    """
     args = parse_args(argv)
     if args.schema:
         from densemtl.config.json_schema import make_json_schema
@@ -58,7 +78,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train; alone, or each process its part."""
+    """Train a model, and print its results on the main process.
+
+    Args:
+        args: parsed command line.
+    """
     from densemtl.config.experiment import load_experiment
 
     experiment = load_experiment(args.config, args.overrides)
@@ -75,7 +99,7 @@ def train(args: argparse.Namespace) -> None:
     results = train_experiment(experiment, folder, args.device, args.max_steps)
     if is_main_process():
         show(make_run_table(results))
-        print(f"weights, results and pictures: {folder}")
+        print(f"weights, results and figures: {folder}")
 
 
 if __name__ == "__main__":

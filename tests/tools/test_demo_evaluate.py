@@ -1,4 +1,4 @@
-"""evaluate.py and demo.py on a run that train.py made."""
+"""Tools `evaluate.py` and `demo.py` on a trained run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def photo(tmp_path: Path) -> Path:
     return file
 
 
-def test_evaluating_a_run_repeats_its_results(
+def test_evaluate_reproduces_results_of_the_run(
     trained: Path, evaluate: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "again.json"
@@ -59,7 +59,7 @@ def test_evaluating_a_run_repeats_its_results(
     assert "abs_rel" in capsys.readouterr().out
 
 
-def test_another_split_and_dataset_by_override(
+def test_evaluate_accepts_another_split_and_overrides(
     trained: Path, evaluate: Main, tmp_path: Path
 ) -> None:
     file = tmp_path / "train.json"
@@ -68,7 +68,7 @@ def test_another_split_and_dataset_by_override(
     assert load_results(file).split == "train"
 
 
-def test_an_image_becomes_a_panel_and_raw_maps(
+def test_demo_writes_panel_and_raw_maps_of_an_image(
     trained: Path, demo: Main, photo: Path, tmp_path: Path
 ) -> None:
     demo([str(trained), str(photo), "--output", str(tmp_path / "out"), "--raw", "--device", "cpu"])
@@ -81,7 +81,7 @@ def test_an_image_becomes_a_panel_and_raw_maps(
     np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
 
 
-def test_views_and_windows_change_the_maps(
+def test_flip_and_scales_change_the_maps(
     trained: Path, demo: Main, photo: Path, tmp_path: Path
 ) -> None:
     maps = []
@@ -93,7 +93,9 @@ def test_views_and_windows_change_the_maps(
     assert not np.array_equal(*maps)
 
 
-def test_a_folder_and_the_dataset(trained: Path, demo: Main, photo: Path, tmp_path: Path) -> None:
+def test_demo_accepts_a_folder_and_a_split(
+    trained: Path, demo: Main, photo: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     demo(
         [str(trained), str(photo.parent), "--dataset", "val", "--count", "2", "--output", str(out)]
@@ -105,7 +107,7 @@ def test_a_folder_and_the_dataset(trained: Path, demo: Main, photo: Path, tmp_pa
     ]
 
 
-def test_a_video_becomes_a_video(trained: Path, demo: Main, tmp_path: Path) -> None:
+def test_demo_writes_a_video_of_a_video(trained: Path, demo: Main, tmp_path: Path) -> None:
     film = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (48, 32))
     for shade in (0, 90, 180):
@@ -117,7 +119,7 @@ def test_a_video_becomes_a_video(trained: Path, demo: Main, tmp_path: Path) -> N
     assert capture.get(cv2.CAP_PROP_FPS) == 10
 
 
-def test_mistakes_are_told(trained: Path, demo: Main, tmp_path: Path) -> None:
+def test_missing_or_corrupt_files_are_errors(trained: Path, demo: Main, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jpg: no such file"):
         demo([str(trained), str(tmp_path / "nowhere.jpg")])
     with pytest.raises(CheckpointError, match="no finished validation there yet"):
@@ -130,7 +132,7 @@ def test_mistakes_are_told(trained: Path, demo: Main, tmp_path: Path) -> None:
         demo([str(trained), "head.width=16", "--dataset", "val"])
 
 
-def test_points_overlays_and_patterns(
+def test_demo_writes_point_clouds_and_overlays(
     trained: Path, demo: Main, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, pattern = tmp_path / "out", str(tmp_path / "ph*.jpg")
@@ -149,11 +151,11 @@ def test_points_overlays_and_patterns(
     ("options", "message"),
     [
         (["--overlay", "1.5"], "argument --overlay: 1.5 is not between 0 and 1"),
-        (["--intrinsics", "1", "1", "0", "0"], "--intrinsics: only --points needs them"),
-        (["--web"], "--web: takes no inputs"),
+        (["--intrinsics", "1", "1", "0", "0"], "--intrinsics: requires --points"),
+        (["--web"], "--web: accepts no inputs"),
     ],
 )
-def test_options_that_do_not_fit(
+def test_invalid_options_exit_with_2(
     demo: Main, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -162,14 +164,14 @@ def test_options_that_do_not_fit(
     assert message in capsys.readouterr().err
 
 
-def test_what_cannot_be_shown_is_told_before_anything_is_written(
+def test_invalid_inputs_are_reported_before_output_is_written(
     trained: Path, demo: Main, photo: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     out = ["--output", str(tmp_path / "out")]
     with pytest.raises(DataError, match="empty: nothing to show in this folder"):
         demo([str(trained), str(photo), str(tmp_path / "empty"), *out])
-    with pytest.raises(ConfigError, match="no 'height' to colour by; there are image, semseg"):
+    with pytest.raises(ConfigError, match=r"no task 'height' for colors \(choose from image, sem"):
         demo([str(trained), str(photo), "--points", "height", *out])
     with pytest.raises(DataError, match="--webcam 99: no such camera"):
         demo([str(trained), "--webcam", "99", *out])
@@ -177,7 +179,7 @@ def test_what_cannot_be_shown_is_told_before_anything_is_written(
 
 
 class Camera:
-    """Three frames, then Ctrl-C."""
+    """Fake camera with three frames, followed by Ctrl-C."""
 
     fps = 10.0
 
@@ -189,7 +191,7 @@ class Camera:
         raise KeyboardInterrupt
 
 
-def test_a_camera_is_filmed_until_ctrl_c(
+def test_webcam_video_is_saved_after_ctrl_c(
     trained: Path, demo: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("densemtl.demo.renderer.Webcam", Camera)

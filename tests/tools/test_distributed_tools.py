@@ -106,7 +106,7 @@ def test_training_on_two_ranks_equals_one_process_with_the_joint_batch(
     assert_equal_logs(tmp_path / "one", tmp_path / "two")
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert {path.name for path in (tmp_path / "two").iterdir()} == names
-    assert output.count("weights, results and pictures: two") == 1
+    assert output.count("weights, results and figures: two") == 1
     results = load_results(tmp_path / "two")
     assert (results.images, results.complete) == (5, True)
 

@@ -1,4 +1,4 @@
-"""`--help` of every tool answers without importing anything heavy."""
+"""Option `--help` of all tools, which must not import large libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAVY = ("torch", "timm", "cv2", "albumentations", "torchmetrics", "scipy", "mat
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_help_is_light(tool: Path) -> None:
+def test_help_imports_no_large_libraries(tool: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(tool), "--help"],
         capture_output=True,
