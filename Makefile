@@ -1,9 +1,10 @@
-# make train   install, train on synthetic rooms, print the table, draw predictions
-# make test    install, run all tests
-# make lint    install, ruff and mypy
-# make benchmark   install, train all architectures on small synthetic rooms, write a report
-# make docs    install, build the site into build/docs
-# make speed   install, measure what data, training step, evaluation and inference cost
+# make train       install, train on synthetic rooms, print the table, draw predictions
+# make test        install, run all tests
+# make lint        install, run ruff and mypy
+# make format      install, format the code
+# make benchmark   install, train all decoders on small synthetic rooms, write a report
+# make docs        install, build the documentation into build/docs
+# make speed       install, measure the speed of data, training step, evaluation and inference
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ CONFIG ?= configs/synthetic/quick.yaml
 SUITE ?= benchmarks/quick.yaml
 
 export NO_ALBUMENTATIONS_UPDATE := 1
-# Where it is set, every process compiles torch and all the rest anew: longer than most tests take.
+# Without bytecode files, every process compiles all imported modules, which dominates the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test lint format benchmark docs speed install clean
@@ -38,9 +39,9 @@ benchmark: $(INSTALLED)
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "site: build/docs/index.html"
+	@echo "documentation: build/docs/index.html"
 
-# Packages of the site alone; nobody else needs them.
+# Packages that only the documentation needs.
 $(VENV)/.docs: $(INSTALLED)
 	@set -e; \
 	uv=$$(command -v uv || command -v $(BIN)/uv || true); \
@@ -54,8 +55,8 @@ speed: $(INSTALLED)
 
 install: $(INSTALLED)
 
-# uv where it is there or can be had, else pip. The headless OpenCV is laid down last: it shares the
-# folder cv2/ with opencv-python and, unlike it, needs no libGL.
+# Install by uv if it is available or can be installed, otherwise by pip. The headless OpenCV is
+# installed last, as it shares the folder cv2/ with opencv-python but does not need libGL.
 $(INSTALLED): setup.cfg pyproject.toml
 	@echo "installing into $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
