@@ -71,6 +71,10 @@ NON_SEMANTIC_KEYS = {
 """{section: keys that affect location, speed, memory or logging of a run, but not its results}."""
 
 
+EARLIER_DEFAULTS = {"amp": "none", "channels_last": True}
+"""Defaults in the section `train` of versions that saved configurations without these keys."""
+
+
 def _replace_union_errors(expected: str) -> WrapValidator:
     """Replace pydantic's errors, one for each member of a union, by a single one."""
 
@@ -329,6 +333,8 @@ def parse_saved_experiment(text: str, source: Path) -> ExperimentConfig:
 
 def _translate_saved(text: str, source: Path) -> dict[str, Any]:
     values, _ = translate_config(yaml_loader.parse_yaml(text, str(source)))
+    if isinstance(train := values.setdefault("train", {}), dict):
+        values["train"] = {**EARLIER_DEFAULTS, **train}
     return values
 
 

@@ -148,8 +148,9 @@ class TrainConfig(Section):
 
     epochs: PositiveInt = 100
     """Number of passes over the training split."""
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Type of automatic mixed precision; fp16 also scales the loss."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Type of automatic mixed precision. "auto" is bf16 on hardware with bfloat16 instructions, and
+    none (float32) otherwise. fp16 also scales the loss."""
     grad_accum_steps: PositiveInt = 1
     """Number of micro-batches per optimizer step, whose joint loss is minimized."""
     max_grad_norm: PositiveFloat | None = None
@@ -171,8 +172,9 @@ class TrainConfig(Section):
     """Number of steps between checkpoints within an epoch; null saves only after each epoch."""
     fsdp: bool = False
     """Shard weights, gradients and optimizer state over several processes (FSDP2)."""
-    channels_last: bool = True
-    """Use the memory layout in which convolutions are usually fastest."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory layout of images and convolutions. "auto" measures two steps in each layout at the
+    start of a run; a resumed run keeps the choice."""
     grad_checkpointing: bool = False
     """Store only the inputs of blocks and recompute their activations in the backward pass. This
     saves memory for about a third more computation, with identical results."""

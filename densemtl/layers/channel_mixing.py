@@ -88,4 +88,4 @@ def compute_block_norms(convolution: nn.Module) -> Tensor:
     weight = next(convolution.parameters()).detach()[:, :, 0, 0]
     width = len(weight)
     norms: Tensor = weight.view(width, -1, width).norm(dim=(0, 2))
-    return norms / width**0.5
+    return torch.div(norms, width**0.5)

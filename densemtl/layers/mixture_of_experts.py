@@ -279,7 +279,8 @@ def compute_mean_entropy(gate: Tensor) -> Tensor:
         A scalar: 0 if the gate always selects a single expert, 1 if all experts have equal weights.
     """
     max_entropy = math.log(max(gate.shape[1], 2))
-    return torch.special.entr(gate).sum(dim=1).mean() / max_entropy
+    entropy: Tensor = torch.special.entr(gate).sum(dim=1).mean()
+    return entropy / max_entropy
 
 
 def load_balancing_loss(routing: ExpertRouting, gates: GateWeights) -> Tensor:

@@ -36,7 +36,7 @@ def has_native_bf16(device: torch.device) -> bool:
         reports support without emulation. False for other devices.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -50,10 +50,9 @@ def test_memory_layout_of_images_and_convolutions(channels_last):
 def test_device_is_the_requested_one_or_a_gpu_if_available(monkeypatch):
     assert make_execution_config(TrainConfig(), "cpu").device == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert make_execution_config(TrainConfig(), None) == ExecutionConfig(
-        torch.device("cpu"), None, True
-    )
+    float32 = TrainConfig(amp="none")
+    assert make_execution_config(float32, None) == ExecutionConfig(torch.device("cpu"), None, True)
     with pytest.raises(UserError, match="--device cuda:1: no usable GPU"):
         make_execution_config(TrainConfig(), "cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert make_execution_config(TrainConfig(), None).device == torch.device("cuda")
+    assert make_execution_config(float32, None).device == torch.device("cuda")
