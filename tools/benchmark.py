@@ -47,10 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         help="cpu, cuda or cuda:N (default: a GPU if available); repeat it to use several devices",
     )
-    text = "submit the runs to a scheduler by submitit: slurm, or local for a test"
-    parser.add_argument("--submit", metavar="CLUSTER", choices=("slurm", "local"), help=text)
-    text = "resources of a job, e.g. timeout_min=600 slurm_partition=gpu gpus_per_node=1"
-    parser.add_argument("--job", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+    add_scheduler_arguments(parser)
     parser.add_argument(
         "--report", action="store_true", help="only write the report of existing runs"
     )
@@ -64,6 +61,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             "--submit: incompatible with --workers and several devices (the scheduler decides)"
         )
     return args
+
+
+def add_scheduler_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add options of job schedulers.
+
+    Args:
+        parser: parser of this tool, changed in place.
+    """
+    text = "submit the runs to a scheduler by submitit: slurm, or local for a test"
+    parser.add_argument("--submit", metavar="CLUSTER", choices=("slurm", "local"), help=text)
+    text = "resources of a job, e.g. timeout_min=600 slurm_partition=gpu gpus_per_node=1"
+    parser.add_argument("--job", nargs="+", default=[], metavar="KEY=VALUE", help=text)
 
 
 def main(argv: list[str] | None = None) -> None:
