@@ -103,7 +103,7 @@ class TaskBackward(ABC):
         """Record what the weights depend on, without changing any `.grad`.
 
         Args:
-            losses: the losses of a micro-batch with their graph. They may be emptied.
+            losses: the losses of a micro-batch with their graph. The call may empty it.
         """
 
     @abstractmethod

@@ -105,7 +105,10 @@ def test_overrides_change_values(write):
         ("optim.lr=-1", "optim.lr: Input should be greater than 0, not -1"),
         ("optim.lr=.inf", "optim.lr: Input should be a finite number"),
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1, not 0"),
-        ("train.amp=int8", "train.amp: Input should be 'auto', 'none', 'bf16' or 'fp16', not 'int8'"),
+        (
+            "train.amp=int8",
+            "train.amp: Input should be 'auto', 'none', 'bf16' or 'fp16', not 'int8'",
+        ),
         ("input.size=[4]", "input.size.1: must be given"),
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
         ("protocol=moderm", "protocol: no 'moderm' in protocols: did you mean 'modern'?"),

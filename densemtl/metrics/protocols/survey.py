@@ -21,7 +21,7 @@ BOUNDARY = {"thresholds": make_even_thresholds(99), "nms": False, "inclusive": T
 
 
 class Survey(ScoringProtocol):
-    """Metrics of the tables of the survey.
+    """Metrics that the survey reports in its tables.
 
     Source: Vandenhende et al., "Multi-task learning for dense prediction tasks: a survey", PAMI
     2021.
