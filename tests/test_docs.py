@@ -96,6 +96,22 @@ def test_suite_of_benchmark_tutorial_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["decoders", "balancing"])
+def test_every_method_has_an_introduction(package: str) -> None:
+    written = {file.stem: file for file in (DOCS / "introductions" / package).glob("*.md")}
+    assert set(written) == set(registry.list_names(package))
+    assert all(100 < len(file.read_text(encoding="utf-8")) < 600 for file in written.values())
+
+
+def test_architecture_page_lists_the_import_levels() -> None:
+    from tests.test_imports import LEVELS
+
+    text = (DOCS / "concepts/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)
+    assert [tuple(re.findall(r"`(\w+)`:", row)) for _, row in rows] == list(LEVELS)
+    assert [int(level) for level, _ in rows] == list(range(1, len(LEVELS) + 1))
+
+
+@pytest.mark.parametrize("package", ["decoders", "balancing"])
 def test_equation_files_belong_to_components(package: str) -> None:
     written = {file.stem for file in (DOCS / "equations" / package).glob("*.md")}
     assert written <= set(registry.list_names(package))
@@ -106,7 +122,7 @@ def test_navigation_lists_every_page() -> None:
     named = set(re.findall(r"[\w/]+\.md", str(nav)))
     outside = {"datasets.md", "examples.md", "contributing.md", "changelog.md"}
     generated = {"methods/index.md", "api/configuration.md"}
-    pages = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
-    assert (
-        named == {each for each in pages if not each.startswith("equations/")} | outside | generated
-    )
+    included = ("equations/", "introductions/")  # parts of generated pages
+    files = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
+    pages = {file for file in files if not file.startswith(included)}
+    assert named == pages | outside | generated

@@ -18,6 +18,8 @@ from densemtl.results.tables import markdown_table
 
 ROOT = Path(__file__).parents[2]
 EQUATIONS = ROOT / "docs" / "equations"
+INTRODUCTIONS = ROOT / "docs" / "introductions"
+"""One paragraph per method: what it does, and when to use it."""
 
 WITHOUT_HEADING = """\
     options:
@@ -57,6 +59,7 @@ def _render_page(package: str, name: str, figure: str, cost: str, recipe: str) -
     parts = [
         f"# {_get_title(cls)}",
         f"`{name}` · {_get_summary(cls)}",
+        (INTRODUCTIONS / package / f"{name}.md").read_text(encoding="utf-8").strip(),
         figure,
         _render_equations(package, name),
         f"## Description and options\n\n{_render_description(cls)}",
