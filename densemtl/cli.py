@@ -89,4 +89,4 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: parser of a tool, changed in place.
     """
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if available)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:N or mps (default: cuda if available)")

@@ -45,7 +45,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--device",
         action="append",
         default=[],
-        help="cpu, cuda or cuda:N (default: a GPU if available); repeat it to use several devices",
+        help="cpu, cuda, cuda:N or mps (default: cuda if available); repeat it for several devices",
     )
     add_scheduler_arguments(parser)
     parser.add_argument(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from densemtl.distributed.devices import get_local_device
 from densemtl.errors import ConfigError, UserError
 
 _rendezvous: Callable[..., Iterator[tuple[Store, int, int]]] = rendezvous
@@ -73,8 +74,8 @@ def distributed_session(device: str | None) -> Iterator[None]:
         Nothing.
 
     Raises:
-        UserError: if the body of the context raises it.
-        DistributedError: if another rank ended, or there are more ranks than GPUs on this machine.
+        UserError: if the body of the context raises it, or this rank has no device.
+        DistributedError: if another rank ended.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -112,9 +113,7 @@ def _get_store_prefix() -> str:
 
 
 def _init_process_group(store: Store, rank: int, world_size: int, device: str | None) -> None:
-    local_device = torch.device(
-        get_local_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    )
+    local_device = get_local_device(device)
     if local_device.type == "cuda":
         torch.cuda.set_device(local_device)
     dist.init_process_group(
@@ -139,32 +138,6 @@ def _exit_if_already_reported(error: UserError, store: Store) -> None:
 
 def _is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or GLOO_DISCONNECT.search(str(error)) is not None
-
-
-def get_local_device(name: str) -> str:
-    """Return the device of this rank.
-
-    Args:
-        name: "cpu" or "cuda"; "cuda:1" only in a single process.
-
-    Returns:
-        "cuda:1" for "cuda" on the second rank of a machine; other names unchanged.
-
-    Raises:
-        DistributedError: if there are more ranks on this machine than GPUs, or if `name` selects
-            one GPU for all ranks.
-    """
-    local_rank, num_gpus = os.environ.get("LOCAL_RANK"), torch.cuda.device_count()
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or local_rank is None or not num_gpus:
-        return name
-    if name.startswith("cuda:"):
-        raise DistributedError(f"--device {name}: each process uses its own GPU; use --device cuda")
-    if name == "cuda" and int(local_rank) >= num_gpus:
-        raise DistributedError(
-            f"more processes than GPUs on this machine ({num_gpus}): decrease torchrun's "
-            f"--nproc-per-node"
-        )
-    return f"{name}:{local_rank}" if name == "cuda" else name
 
 
 def get_per_rank_batch_size(batch_size: int) -> int:

@@ -48,7 +48,7 @@ def load_trained_model(
     Args:
         path: a run folder, or a `.safetensors` file that this project wrote.
         overrides: `key=value` changes to the saved configuration, such as `data.root=/data`.
-        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
 
     Returns:
         The model and everything needed to run and evaluate it.

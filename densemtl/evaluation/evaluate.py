@@ -44,16 +44,19 @@ class TaskMetrics:
     Args:
         tasks: tasks to evaluate.
         protocol: name of the protocol, which defines the metrics.
-        device: device of predictions and targets.
+        device: device of predictions and targets; None for the CPU.
     """
 
     def __init__(
         self, tasks: Sequence[Task], protocol: ProtocolName, device: torch.device | None = None
     ) -> None:
+        # Apple GPUs have no float64, in which the metrics are computed.
+        self.device = torch.device("cpu") if device is None or device.type == "mps" else device
         self._metrics = {
-            task.name: [metric.to(device) for metric in task.metrics(protocol)] for task in tasks
+            task.name: [metric.to(self.device) for metric in task.metrics(protocol)]
+            for task in tasks
         }
-        self._image_counts = {task.name: LabelledImageCount().to(device) for task in tasks}
+        self._image_counts = {task.name: LabelledImageCount().to(self.device) for task in tasks}
 
     def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
         """Add a batch of one task.
@@ -63,6 +66,7 @@ class TaskMetrics:
             prediction: decoded predictions at original size, as returned by `Task.decode`.
             target: targets at the same size.
         """
+        prediction, target = prediction.to(self.device), target.to(self.device)
         for metric in self._metrics[task.name]:
             metric.update(prediction, target)
         self._image_counts[task.name].update(task.compute_valid_mask(target))

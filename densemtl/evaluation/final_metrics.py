@@ -34,7 +34,7 @@ class FinalTaskMetrics(TaskMetrics):
     Args:
         tasks: tasks to evaluate.
         protocol: name of the protocol, which defines the metrics.
-        device: device of predictions and targets.
+        device: device of predictions and targets; None for the CPU.
         num_workers: number of worker processes per final metric; below 2, everything runs in this
             process.
     """
@@ -49,7 +49,7 @@ class FinalTaskMetrics(TaskMetrics):
         super().__init__(tasks, protocol, device)
         metrics_by_task = {task.name: task.final_metrics(protocol) for task in tasks}
         self._final = {
-            name: [metric.to(device) for metric in task_metrics]
+            name: [metric.to(self.device) for metric in task_metrics]
             for name, task_metrics in metrics_by_task.items()
             if task_metrics
         }
@@ -69,6 +69,7 @@ class FinalTaskMetrics(TaskMetrics):
             prediction: decoded predictions at original size, as returned by `Task.decode`.
             target: targets at the same size.
         """
+        prediction, target = prediction.to(self.device), target.to(self.device)
         super().update(task, prediction, target)
         if task.name not in self._final:
             return

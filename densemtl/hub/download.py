@@ -39,7 +39,7 @@ def from_pretrained(
         source: a folder that `save_pretrained` or a run wrote, or the name of a hub repository,
             "owner/name".
         revision: branch, tag or commit of the repository.
-        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         overrides: `key=value` changes to the configuration, such as `data.root=/data`.
         trust_custom_code: whether the configuration may name custom classes,
             `package.module:Class`. They are imported from packages that are installed on this

@@ -46,8 +46,8 @@ class Predictor:
         model: model that returns `Predictions`; it is moved to the device.
         tasks: tasks that the model was built with.
         input_config: input size and fit that the model was trained with.
-        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one. An `ExecutionConfig`
-            also sets autocast dtype and memory layout.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one. An
+            `ExecutionConfig` also sets autocast dtype and memory layout.
         options: options of `InferenceSettings`.
 
     Raises:
@@ -110,7 +110,7 @@ class Predictor:
 
         Args:
             path: a run folder, or a `.safetensors` file that this project wrote.
-            device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+            device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
             options: options of `InferenceSettings`.
 
         Returns:
@@ -134,7 +134,7 @@ class Predictor:
         Args:
             source: a folder that `densemtl.save_pretrained` or a run wrote, or the name of a hub
                 repository, "owner/name".
-            device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+            device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
             options: options of `InferenceSettings`.
 
         Returns:

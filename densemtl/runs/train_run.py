@@ -54,7 +54,7 @@ def train_experiment(
     Args:
         experiment: the experiment to train.
         folder: the run folder; baselines are saved next to it, in `baselines/`.
-        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         max_steps: number of optimizer steps after which each run stops; another call resumes it.
 
     Returns:

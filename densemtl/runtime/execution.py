@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.config.sections import TrainConfig
-from densemtl.distributed.collectives import get_local_device
+from densemtl.distributed.devices import get_local_device
 from densemtl.distributed.sharding import is_sharded
-from densemtl.errors import UserError
 from densemtl.runtime.hardware import resolve_amp
 
 Output = TypeVar("Output")
@@ -82,8 +81,8 @@ def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionC
 
     Args:
         config: the section `train` of the configuration.
-        device: "cpu", "cuda" or "cuda:1"; None selects a GPU if there is one. With several ranks,
-            "cuda" is the GPU of this rank.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one. With several
+            ranks, "cuda" is the GPU of this rank.
 
     Returns:
         Device, autocast type and memory layout.
@@ -95,9 +94,6 @@ def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionC
         >>> make_execution_config(TrainConfig(amp="bf16"), "cpu").autocast_dtype
         torch.bfloat16
     """
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: no usable GPU found; omit it or use --device cpu")
-    resolved = torch.device(get_local_device(name))
+    resolved = get_local_device(device)
     dtype = AUTOCAST_DTYPES.get(resolve_amp(config.amp, resolved))
     return ExecutionConfig(resolved, dtype, config.channels_last is not False)

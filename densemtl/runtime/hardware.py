@@ -125,4 +125,6 @@ def _synchronized_time() -> float:
     """Return the time in seconds after all work on the GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
     return time.perf_counter()

@@ -12,8 +12,8 @@ from torch import nn
 
 from densemtl.data.base import DenseDataset
 from densemtl.data.batching import EvalDataset, make_eval_loader
-from densemtl.evaluation.evaluate import evaluate
-from densemtl.factory import build_model
+from densemtl.evaluation.evaluate import TaskMetrics, evaluate
+from densemtl.factory import build_model, build_tasks
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.types import Predictions, Sample
 from tests.helpers.experiments import make_tiny_experiment
@@ -151,3 +151,10 @@ def test_low_res_and_full_size_logits_have_equal_predictions(tasks, fit, size):
             np.testing.assert_allclose(results[0][key], expected, rtol=1e-4, atol=1e-5)
         else:
             assert np.mean(results[0][key] != expected) < 0.01
+
+
+def test_metrics_of_apple_gpus_are_computed_on_the_cpu_in_float64() -> None:
+    task = build_tasks(make_tiny_experiment("tasks=[depth]"))[0]
+    metrics = TaskMetrics([task], "survey", torch.device("mps"))
+    metrics.update(task, torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 2, 2), 2.0))
+    assert metrics.compute()["depth"]["rmse"] == 1.0
