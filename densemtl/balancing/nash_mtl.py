@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from densemtl.balancing._gradients.summary import GradientSummary
@@ -21,8 +20,9 @@ class NashMTL(TorchJDBalancer):
     solved for gradients of norm 1, where it is well-conditioned even if the scales of the tasks
     differ: if C v = 1 / v holds for the cosines C, then w_i = v_i / |g_i|. The solver of TorchJD's
     Nash-MTL starts from its last weights and does not converge if the scales differ; its FairGrad
-    solves the same equation at alpha = 1. As in the published code, w is that of the Gramian scaled
-    to norm 1, and is then clipped.
+    solves the same equation at alpha = 1. The weighted sum of T gradients has the norm sqrt(T), for
+    gradients of any size. It is then clipped by `max_norm`, as in the published code, so that each
+    step has the norm 1 by default.
 
     Args:
         tasks: the tasks of the run.
@@ -48,6 +48,5 @@ class NashMTL(TorchJDBalancer):
             The weights, shape (T,).
         """
         weights: Tensor = self._weighting(gradients.cosines) / gradients.norms
-        weights = weights * torch.linalg.norm(gradients.gramian).sqrt()
         norm = (weights @ gradients.gramian @ weights).sqrt()
         return weights * (self._max_norm / norm).clamp(max=1) if self._max_norm else weights

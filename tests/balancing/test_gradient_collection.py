@@ -142,14 +142,16 @@ def test_log_values_are_norms_and_cosines(given):
 
 AGGREGATORS = {
     "upgrad": "UPGrad()",
-    "mgda": "MGDA()",
     "pcgrad": "PCGrad()",
     "cagrad": "CAGrad(c=0.5)",
     "imtl_g": "IMTLG()",
     "aligned_mtl": "AlignedMTL()",
     "dual_proj": "DualProj()",
 }
-"""Aggregators of TorchJD that depend only on the Gramian and not on its scale."""
+"""Aggregators of TorchJD that depend only on the Gramian and not on its scale.
+
+Its MGDA is not among them, because it approximates the shortest vector.
+"""
 
 
 def make_aggregator(name: str) -> object:

@@ -22,10 +22,10 @@ LOSS_METHODS = (
     *("fixed", "equal", "uncertainty", "dwa", "rlw", "gls", "dtp", "imtl_l", "stch", "famo"),
 )
 TORCHJD_METHODS = (
-    *("upgrad", "dual_proj", "mgda", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "fairgrad"),
+    *("upgrad", "dual_proj", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "fairgrad"),
     "aligned_mtl",
 )
-OTHER_GRADIENT_METHODS = ("gradvac", "gradnorm", "db_mtl")
+OTHER_GRADIENT_METHODS = ("mgda", "gradvac", "gradnorm", "db_mtl")
 CASES = (
     *((method, {}) for method in (*LOSS_METHODS, "graddrop")),
     *(

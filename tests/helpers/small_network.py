@@ -19,10 +19,10 @@ from tests.helpers.balancing_driver import accumulate
 TASK_NAMES = ("semseg", "depth", "normals")
 TASK_OPTIONS = {"semseg": {"class_names": ["wall", "floor"]}, "depth": {}, "normals": {}}
 TORCHJD_METHODS = (
-    *("upgrad", "mgda", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "aligned_mtl", "fairgrad"),
+    *("upgrad", "pcgrad", "cagrad", "imtl_g", "nash_mtl", "aligned_mtl", "fairgrad"),
     "dual_proj",
 )
-NATIVE_METHODS = ("gradvac", "gradnorm", "db_mtl")
+NATIVE_METHODS = ("mgda", "gradvac", "gradnorm", "db_mtl")
 GRAMIAN_METHODS = (*TORCHJD_METHODS, *NATIVE_METHODS)
 """Gradient methods whose weights depend on the Gramian of the gradients."""
 
