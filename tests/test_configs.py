@@ -77,3 +77,15 @@ def test_survey_recipe(dataset: str) -> None:
     )
     assert (recipe.train.epochs, recipe.loader.batch_size) == (100, 8)
     assert recipe.backbone.options.get("pretrained", True)
+
+
+@pytest.mark.parametrize("dataset", ["nyud", "pascal_context"])
+def test_hrnet_configs_have_the_batch_norm_momentum_of_the_survey(dataset: str) -> None:
+    for file in (CONFIGS / dataset / "hrnet18").glob("*.yaml"):
+        assert load_experiment(file).backbone.options["batch_norm_momentum"] == 0.01
+
+
+def test_pascal_context_has_the_task_order_of_the_survey() -> None:
+    experiment = load_experiment(CONFIGS / "pascal_context/hrnet18/mti_net.yaml")
+    names = [task.name for task in experiment.tasks]
+    assert names == ["semseg", "human_parts", "saliency", "normals", "edge"]

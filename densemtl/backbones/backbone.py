@@ -8,11 +8,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from densemtl.backbones.stage_discovery import find_stages
 from densemtl.backbones.staged_forward import StagePlan, StageState
 from densemtl.backbones.timm_factory import get_model_spec
-from densemtl.config.constraints import ImageSide
+from densemtl.config.constraints import ImageSide, OpenUnitInterval
 from densemtl.errors import ModelError, shorten_error
 from densemtl.types import FeatureInfo
 
@@ -35,6 +36,8 @@ class Backbone(nn.Module):
         output_stride: stride of the coarsest level; below 32, strides are replaced by dilation.
         img_size: (height, width) of the input in pixels, for models that are built for one size;
             rounded up to a multiple of `size_divisor`. Models that accept any size do not need it.
+        batch_norm_momentum: share of a batch in the update of the running statistics of batch
+            normalization; None keeps timm's value. The survey trains HRNet with 0.01, timm has 0.1.
 
     Attributes:
         feature_info: channels and strides of the maps that `forward` returns.
@@ -44,7 +47,8 @@ class Backbone(nn.Module):
 
     Raises:
         ModelError: if timm has no such model, if the model returns no feature pyramid, if it does
-            not support the output stride or image size, or if pretrained weights are not available.
+            not support the output stride or image size, if pretrained weights are not available, or
+            if it has no batch normalization and `batch_norm_momentum` is set.
 
     Example:
         >>> backbone = Backbone("test_resnet", pretrained=False)
@@ -64,11 +68,14 @@ class Backbone(nn.Module):
         pretrained: bool = True,
         output_stride: Literal[8, 16, 32] = 32,
         img_size: tuple[ImageSide, ImageSide] | None = None,
+        batch_norm_momentum: OpenUnitInterval | None = None,
     ) -> None:
         super().__init__()
         spec = get_model_spec(name, output_stride, img_size)
         self.name = name
         self.net = spec.build(pretrained)
+        if batch_norm_momentum is not None:
+            _set_batch_norm_momentum(self.net, name, batch_norm_momentum)
         info = self.net.feature_info
         self.feature_info = FeatureInfo(tuple(info.channels()), tuple(info.reduction()))
         self.size_divisor = max(int(level["reduction"]) for level in info.info)
@@ -236,3 +243,13 @@ class Backbone(nn.Module):
                 f"backbone {self.name!r} is built for inputs of {self._fixed_input_size}, not "
                 f"{size}: set backbone.img_size to {list(size)}"
             )
+
+
+def _set_batch_norm_momentum(net: nn.Module, name: str, momentum: float) -> None:
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        raise ModelError(
+            f"backbone {name!r} has no batch normalization: remove backbone.batch_norm_momentum"
+        )
+    for norm in norms:
+        norm.momentum = momentum

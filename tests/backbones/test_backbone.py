@@ -208,6 +208,22 @@ def test_unsupported_output_stride_is_a_one_line_error(name: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_batch_norm_momentum_is_the_share_of_a_batch(name: str) -> None:
+    backbone = make(name, batch_norm_momentum=0.01).train()
+    outputs: list[Tensor] = []
+    norm = next(each for each in backbone.modules() if isinstance(each, torch.nn.BatchNorm2d))
+    norm.register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0]))
+    backbone(image(backbone))
+    torch.testing.assert_close(norm.running_mean, 0.01 * outputs[0].mean((0, 2, 3)))
+
+
+def test_batch_norm_momentum_without_batch_norm_is_a_one_line_error() -> None:
+    with pytest.raises(ModelError, match=r"remove backbone\.batch_norm_momentum") as error:
+        make("test_vit", batch_norm_momentum=0.01)
+    assert "\n" not in str(error.value)
+
+
 def test_hrnet_has_its_published_widths() -> None:
     assert make("hrnet_w18_small_v2").feature_info.channels == (18, 36, 72, 144)
 
