@@ -116,15 +116,16 @@ def compare_groups(groups: Sequence[GroupResults]) -> Iterator[ComparisonRow]:
     """Compare every group with its reference, over the seeds that are finished in both.
 
     Args:
-        groups: result of `collect_results`; must include every reference that is named.
+        groups: result of `collect_results`.
 
     Yields:
-        One row per group and metric; groups that are their own reference are omitted.
+        One row per group and metric; groups that are their own reference, or whose reference is
+        not in `groups`, are omitted.
     """
     by_name = {group_results.group.name: group_results for group_results in groups}
     for group_results in groups:
         group = group_results.group
-        if group.reference != group.name:
+        if group.reference != group.name and group.reference in by_name:
             yield from _compare_with_reference(group_results, by_name[group.reference])
 
 

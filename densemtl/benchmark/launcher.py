@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from densemtl.benchmark.grid import BenchmarkRun
-from densemtl.benchmark.run_status import clear_failure, load_finished_results, write_failure
+from densemtl.benchmark.run_status import (
+    FAILURE_NAME,
+    clear_failure,
+    load_finished_results,
+    write_failure,
+)
 
 WorkFn = Callable[[BenchmarkRun, "str | None", int], None]
 """Function (run, device, number of threads) that trains a run in a separate process."""
@@ -104,7 +109,11 @@ class Launcher(ABC):
             self._log_progress(run, "already finished")
             return False
         clear_failure(run)
-        failed = [other.title for other in self.failed_runs if other.folder in run.required_folders]
+        failed = [
+            f"{other.title} (see {other.folder / FAILURE_NAME})"
+            for other in self.failed_runs
+            if other.folder in run.required_folders
+        ]
         if failed:
             self._record_failure(run, f"not started because a baseline failed: {'; '.join(failed)}")
         return not failed

@@ -18,7 +18,7 @@ from densemtl.benchmark.aggregation import (
 )
 from densemtl.benchmark.grid import BenchmarkPlan, BenchmarkRun
 from densemtl.benchmark.plots import plot_gain_vs_cost, plot_validation_curves
-from densemtl.benchmark.run_status import load_finished_results, read_failure
+from densemtl.benchmark.run_status import FAILURE_NAME, load_finished_results, read_failure
 from densemtl.benchmark.statistics import (
     CONFIDENCE_LEVEL,
     MIN_BOOTSTRAP_SEEDS,
@@ -57,12 +57,10 @@ def write_report(plan: BenchmarkPlan, folder: Path, title: str, panels: bool = F
     """
     groups = [group for group in collect_results(plan) if group.results]
     if not groups:
-        raise ResultsError(
-            f"{folder}: nothing to report, as no run of the benchmark is finished"
-            f" (train without --report first)"
-        )
+        raise ResultsError(f"{folder}: nothing to report, {_explain_no_results(plan)}")
     rows, lines = make_table_rows(groups), list(compare_groups(groups))
-    grid, notes = _make_difference_grid(lines), list(_iter_notes(lines))
+    grid = _make_difference_grid(lines)
+    notes = [*_iter_missing_references(plan, groups), *_iter_notes(lines)]
     for name, write in tables.TABLE_FORMATS.items():
         _write(folder / f"table.{SUFFIXES[name]}", write(rows))
     table = markdown_table(grid, num_text_columns=len(grid[0]))
@@ -125,6 +123,28 @@ def _make_difference_grid(comparisons: Sequence[ComparisonRow]) -> Grid:
 
 def _format_interval(interval: Interval | None) -> str:
     return "" if interval is None else "{:+.4g} to {:+.4g}".format(*interval)
+
+
+def _explain_no_results(plan: BenchmarkPlan) -> str:
+    for run in (*plan.baselines, *plan.runs):
+        reason = read_failure(run).partition("\n")[0]
+        if reason:
+            return f"as {run.title} failed: {reason} (see {run.folder / FAILURE_NAME})"
+    return "as no run of the benchmark is finished (train without --report first)"
+
+
+def _iter_missing_references(
+    plan: BenchmarkPlan, finished: Sequence[GroupResults]
+) -> Iterator[str]:
+    """Yield a paragraph for each reference without results, with which nothing can be compared."""
+    names = {group_results.group.name for group_results in finished}
+    references = {group_results.group.reference for group_results in finished}
+    for group in plan.groups:
+        if group.name in references - names:
+            run = group.runs[0]
+            reason = read_failure(run).partition("\n")[0]
+            cause = f": {reason} (see {run.folder / FAILURE_NAME})" if reason else ""
+            yield f"No differences from {group.name}, as none of its runs is finished{cause}."
 
 
 def _iter_notes(comparisons: Sequence[ComparisonRow]) -> Iterator[str]:

@@ -154,6 +154,7 @@ def test_runs_are_not_started_if_a_baseline_failed(tmp_path: Path) -> None:
     assert reported[1].endswith("single task depth, test_resnet, seed 0: FAILED: no such GPU")
     assert "not started" in reported[2]
     assert "single task depth" in read_failure(plan.runs[0])
+    assert str(plan.baselines[1].folder / "failed.txt") in reported[2]
     assert read_failure(plan.baselines[1]).splitlines() == [
         "no such GPU",
         "epoch 1",

@@ -243,6 +243,27 @@ def test_report_without_finished_runs_is_an_error(tmp_path: Path) -> None:
         write_report(make_tiny_plan(tmp_path), tmp_path / "report", "empty")
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_killed_reference_is_named(tmp_path: Path) -> None:
+    plan = make_finished_plan(tmp_path)
+    for run in plan.groups[0].runs:
+        (run.folder / "results.json").unlink()
+        write_failure(run, "killed by SIGKILL")
+    texts = write_texts(plan, tmp_path / "report")
+    note = "No differences from hard_sharing, as none of its runs is finished: killed by SIGKILL"
+    for name in ("report.html", "differences.md"):
+        assert note in texts[name]
+        assert "hard_sharing/seed0/failed.txt" in texts[name]
+    assert parse_table(texts["differences.md"]) == []
+
+
+def test_report_without_finished_runs_names_the_failure(tmp_path: Path) -> None:
+    plan = make_tiny_plan(tmp_path, overrides=["baselines=auto"])
+    write_failure(plan.baselines[0], "killed by SIGKILL")
+    with pytest.raises(ResultsError, match=r"task semseg.*killed by SIGKILL \(see .*failed\.txt"):
+        write_report(plan, tmp_path / "report", "empty")
+
+
 def test_table_has_the_primary_metric_and_curves_the_validation_metric(tmp_path: Path) -> None:
     """For edges, odsF is reported, but validations only have the F-measure of pixels."""
     plan = make_finished_plan(tmp_path)
