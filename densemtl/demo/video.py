@@ -110,11 +110,15 @@ class VideoWriter:
     Args:
         file: path of the video.
         fps: frames per second.
+
+    Attributes:
+        num_frames: number of frames that were added.
     """
 
     def __init__(self, file: Path, fps: float) -> None:
         self._file, self._fps = file, fps
         self._writer: cv2.VideoWriter | None = None
+        self.num_frames = 0
 
     @property
     def is_empty(self) -> bool:
@@ -128,7 +132,7 @@ class VideoWriter:
             frame: RGB image of the same size as the first frame, shape (H, W, 3), uint8.
 
         Raises:
-            DataError: if OpenCV cannot write MP4 videos to this path.
+            OSError: if OpenCV cannot write MP4 videos to this path.
         """
         frame = fit_to_codec(frame)
         if self._writer is None:
@@ -136,13 +140,28 @@ class VideoWriter:
             code, (height, width) = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[:2]
             self._writer = cv2.VideoWriter(str(self._file), code, self._fps, (width, height))
             if not self._writer.isOpened():
-                raise DataError(f"{self._file}: this OpenCV build cannot write an MP4 video there")
+                raise OSError("is the disk full? otherwise, this OpenCV build lacks MP4 videos")
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        self.num_frames += 1
 
     def close(self) -> None:
         """Finish the file."""
         if self._writer is not None:
             self._writer.release()
+
+    def count_lost_frames(self) -> int:
+        """Count the frames of the finished file that cannot be read.
+
+        OpenCV's encoder reports no errors, such as a full disk.
+
+        Returns:
+            Number of added frames minus that of readable frames.
+        """
+        capture, count = _open_capture(str(self._file)), 0
+        while capture.grab():
+            count += 1
+        capture.release()
+        return self.num_frames - count
 
 
 def fit_to_codec(frame: RGBImage) -> RGBImage:
@@ -179,6 +198,10 @@ def open_video_writer(file: Path, fps: float) -> Iterator[VideoWriter]:
 
     Yields:
         A writer of frames.
+
+    Raises:
+        OutputError: if the file cannot be written or lacks frames, for example because the disk is
+            full.
     """
     with atomic_write(file) as tmp_path:
         writer = VideoWriter(tmp_path, fps)
@@ -186,6 +209,8 @@ def open_video_writer(file: Path, fps: float) -> Iterator[VideoWriter]:
             yield writer
         finally:
             writer.close()
+        if lost := 0 if writer.is_empty else writer.count_lost_frames():
+            raise OSError(f"{lost} of {writer.num_frames} frames are lost; is the disk full?")
 
 
 def write_video(file: Path, fps: float, frames: Iterable[RGBImage]) -> None:
@@ -197,6 +222,7 @@ def write_video(file: Path, fps: float, frames: Iterable[RGBImage]) -> None:
         frames: RGB images of equal size, shape (H, W, 3), uint8.
 
     Raises:
+        OutputError: as for `open_video_writer`.
         KeyboardInterrupt: after Ctrl-C; the video has been saved if it has any frames.
     """
     with open_video_writer(file, fps) as writer:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from densemtl.distributed.collectives import is_main_process
-from densemtl.io.atomic import atomic_write
+from densemtl.io.atomic import atomic_write, raise_output_error
 from densemtl.trackers.background import BackgroundTracker
 from densemtl.trackers.base import RunInfo, Tracker
 
@@ -47,13 +47,17 @@ class RunLog:
             step: number of finished optimizer steps.
             kind: "train", "val", "sharing" or "relations".
             values: {name: value}; values that are not finite are written as null.
+
+        Raises:
+            OutputError: if the file cannot be written, for example because the disk is full.
         """
         finite_values = {
             name: value if math.isfinite(value) else None for name, value in values.items()
         }
         line = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite_values}
-        self._handle.write(json.dumps(line) + "\n")
-        self._handle.flush()
+        with raise_output_error(self._file):
+            self._handle.write(json.dumps(line) + "\n")
+            self._handle.flush()
         prefixed = {f"{kind}/{name}": value for name, value in values.items()}
         for tracker in self._trackers:
             tracker.log_scalars(step, prefixed)
@@ -73,7 +77,10 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._handle.close()
+        with raise_output_error(
+            self._file
+        ):  # closing writes what a full disk did not accept before
+            self._handle.close()
         for tracker in self._trackers:
             tracker.finish(failed=kind is not None)
 

@@ -133,7 +133,12 @@ def push_to_hub(
         api = HfApi(token=token)
         try:
             address = api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="densemtl")
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message="densemtl",
+                ignore_patterns=[".*"],  # temporary files
+            )
         except Exception as error:  # several libraries raise errors of network, login and hub
             reason = shorten(f"{type(error).__name__}: {error}", 160)
             raise CheckpointError(

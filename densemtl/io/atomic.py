@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
+import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +16,24 @@ from typing import Any
 
 from densemtl.errors import OutputError
 
+_HOST_KEY = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+"""Identifies this machine in names of temporary files, as other machines may share the folder."""
+
+_LEFTOVER_PATTERN = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)\.tmp(\.[^.]*)?")
+"""Names of temporary files; the groups are the machine and the process that write them."""
+
+_MAX_WRITE_SECONDS = 24 * 3600
+"""Age in seconds after which another machine has certainly stopped writing a temporary file."""
+
+_cleaned_folders: set[Path] = set()
+"""Folders from which this process has removed the temporary files of killed processes."""
+
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
     """Write a file atomically.
+
+    The first write to a folder removes the temporary files that killed processes left in it.
 
     Args:
         file: file to write; missing folders are created.
@@ -28,9 +46,10 @@ def atomic_write(file: Path) -> Iterator[Path]:
         OutputError: if the file cannot be written: full disk, no permission, read-only file system.
     """
     # The suffix is kept, since some writers choose the format by it.
-    tmp_path = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
-    with _raise_output_error(file):
+    tmp_path = file.with_name(f".{file.stem}.{_HOST_KEY}-{os.getpid()}.tmp{file.suffix}")
+    with raise_output_error(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(file.parent)
         try:
             yield tmp_path
             _fsync(tmp_path)
@@ -73,7 +92,7 @@ def atomic_write_dir(folder: Path) -> Iterator[Path]:
             system.
     """
     tmp_path, new, old = (_append_suffix(folder, suffix) for suffix in ("draft", "new", "old"))
-    with _raise_output_error(folder):
+    with raise_output_error(folder):
         recovered = find_complete_dir(folder)
         if recovered is not None and recovered != folder:
             recovered.rename(folder)
@@ -107,15 +126,60 @@ def find_complete_dir(folder: Path) -> Path | None:
 
 
 @contextmanager
-def _raise_output_error(path: Path) -> Iterator[None]:
-    """Convert an OSError to an error of one line that names the file or folder."""
+def raise_output_error(path: Path) -> Iterator[None]:
+    """Convert an OSError to an error of one line that names the file or folder.
+
+    Args:
+        path: file or folder that the block writes.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OutputError: if the block raises an OSError.
+    """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"{path}: cannot be written ({reason}); its previous content is intact"
-        ) from error
+        text = f"{path}: cannot be written ({error.strerror or error})"
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            text = f"{path}: the folder {path.parent} was deleted meanwhile; run the command again"
+        elif path.exists():
+            text += "; its previous content is intact"
+        raise OutputError(text) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed processes, once per folder and process."""
+    if folder in _cleaned_folders:
+        return
+    _cleaned_folders.add(folder)
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(".")]
+    for name in names:
+        match = _LEFTOVER_PATTERN.fullmatch(name)
+        if match and _is_abandoned(folder / name, match[1], int(match[2])):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _is_abandoned(file: Path, host_key: str, process: int) -> bool:
+    """Return whether the process that wrote a temporary file has ended."""
+    if host_key == _HOST_KEY:
+        return not _is_running(process)
+    try:
+        return time.time() - file.stat().st_mtime > _MAX_WRITE_SECONDS
+    except OSError:  # deleted meanwhile
+        return False
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # runs as another user
+        return True
+    return True
 
 
 def _append_suffix(folder: Path, suffix: str) -> Path:

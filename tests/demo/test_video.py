@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 
 from densemtl.demo import video
 from densemtl.demo.video import VideoReader, Webcam, fit_to_codec, repeat_to_frame_rate, write_video
-from densemtl.errors import DataError
+from densemtl.errors import DataError, OutputError
 from densemtl.types import RGBImage
 
 
@@ -81,6 +83,23 @@ def test_failed_or_empty_video_keeps_existing_file(
         write_video(old, 25, failing())
     assert old.read_bytes() == b"an earlier film"
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+
+
+@pytest.mark.parametrize("max_file_size", [0, 2000, 7000])
+def test_video_on_a_full_disk_is_an_error(
+    tmp_path: Path, rng: np.random.Generator, max_file_size: int
+) -> None:
+    """A limit of the file size simulates a full disk."""
+    frames = rng.integers(0, 256, (6, 48, 64, 3)).astype(np.uint8)
+    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, old_limit[1]))
+    try:
+        with pytest.raises(OutputError, match=r"film.mp4: cannot be written \(.*is the disk full"):
+            write_video(tmp_path / "film.mp4", 25, iter(frames))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_are_read_lazily(tmp_path: Path) -> None:

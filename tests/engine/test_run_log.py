@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from densemtl.engine.run_log import RunLog, open_log, read_log
+from densemtl.errors import OutputError
 from densemtl.trackers.base import RunInfo
 from densemtl.trackers.tensorboard import TensorBoard
 
@@ -34,6 +36,19 @@ def test_lines_are_written_before_the_run_ends(tmp_path):
     with RunLog(tmp_path, 0) as log:
         log.log_scalars(1, "train", {"a": 1.0})
         assert read_steps(tmp_path) == [(1, "train")]
+
+
+def test_full_disk_is_an_error_that_names_the_log(tmp_path):
+    """/dev/full rejects every write, like a full disk."""
+
+    log = RunLog(tmp_path, 0)
+    log._handle.close()
+    message = r"log\.jsonl: cannot be written \(No space left"
+    with Path("/dev/full").open("w") as log._handle:
+        with pytest.raises(OutputError, match=message):
+            log.log_scalars(1, "train", {"a": 1.0})
+        with pytest.raises(OutputError, match=message):
+            log.__exit__(None)
 
 
 def test_resumed_run_removes_lines_after_its_checkpoint(tmp_path):

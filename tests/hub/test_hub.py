@@ -225,7 +225,8 @@ class Hub:
         self.calls.append((repository, options))
         return f"https://hub/{repository}"
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, **_: Any) -> None:
+    def upload_folder(self, *, repo_id: str, folder_path: Path, **options: Any) -> None:
+        assert options["ignore_patterns"] == [".*"]
         self.calls.append((repo_id, sorted(file.name for file in Path(folder_path).iterdir())))
         self.calls.append((Path(folder_path) / "README.md").read_text())
 

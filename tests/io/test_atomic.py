@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from densemtl.errors import OutputError
+from densemtl.io import atomic
 from densemtl.io.atomic import atomic_write, atomic_write_dir, find_complete_dir, write_json
 
 
@@ -65,6 +67,58 @@ def test_kill_while_writing_keeps_the_old_file(tmp_path):
 
     run_in_killed_process(die)
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README", "a.b.json"])
+def test_leftovers_of_killed_processes_are_removed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(atomic, "_cleaned_folders", set())
+    for other in (".notes.2024.txt", ".gitignore", "model.tmp.safetensors"):
+        (tmp_path / other).write_text("of the user")
+    others = set(tmp_path.iterdir())
+
+    def die():
+        with atomic_write(tmp_path / name) as tmp_file:
+            tmp_file.write_text("half")
+            os._exit(1)
+
+    run_in_killed_process(die)
+    assert len(set(tmp_path.iterdir()) - others) == 1
+    with atomic_write(tmp_path / "other.txt") as tmp_file:
+        tmp_file.write_text("new")
+    assert set(tmp_path.iterdir()) - others == {tmp_path / "other.txt"}
+
+
+def test_files_of_running_processes_and_of_other_machines_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "_cleaned_folders", set())
+    with atomic_write(tmp_path / "a.txt") as tmp_file:
+        tmp_file.write_text("new")
+        foreign = tmp_path / ".b.00000000-1.tmp.txt"
+        old = tmp_path / ".c.00000000-1.tmp.txt"
+        for file in (foreign, old):
+            file.write_text("half")
+        os.utime(old, (0, 0))
+        atomic._cleaned_folders.clear()
+        write_json(tmp_path / "d.json", {})
+    assert {file.name for file in tmp_path.iterdir()} == {"a.txt", foreign.name, "d.json"}
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_message_says_whether_a_previous_file_is_intact(tmp_path, before):
+    file = tmp_path / "a.txt"
+    if before:
+        file.write_text("old")
+    with pytest.raises(OutputError, match=r"a\.txt: .*No space left") as error, atomic_write(file):
+        raise OSError(28, "No space left on device")
+    assert ("intact" in str(error.value)) == before
+
+
+@pytest.mark.parametrize("writer", [atomic_write, atomic_write_dir])
+def test_deleted_output_folder_is_named(tmp_path, writer):
+    folder = tmp_path / "run"
+    message = r"run was deleted meanwhile"
+    with pytest.raises(OutputError, match=message) as error, writer(folder / "a"):
+        shutil.rmtree(folder)
+    assert "intact" not in str(error.value)
 
 
 def test_values_that_json_does_not_support_keep_the_old_file(tmp_path):
