@@ -1,4 +1,4 @@
-"""Readers of arrays from images (PNG, JPEG), NumPy files and MATLAB files (v5, and v7.3 as HDF5).
+"""Readers of arrays from images, NumPy files and MATLAB files (v5, and v7.3 as HDF5).
 
 If a file is broken, they raise a `DataError` of one line that names the file.
 """
@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from densemtl.errors import DataError
 from densemtl.io import images
-from densemtl.io.images import REDOWNLOAD_HINT
+from densemtl.io.images import IMAGE_SUFFIXES, REDOWNLOAD_HINT
 
 T = TypeVar("T")
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-
-SUPPORTED_SUFFIXES = (".npy", ".png", ".mat", ".jpg", ".jpeg")
+SUPPORTED_SUFFIXES = tuple(dict.fromkeys((".npy", ".png", ".mat", *IMAGE_SUFFIXES)))
 """File types of images and labels. If two files have the same stem, the first type here is used."""
 
 
@@ -71,25 +69,58 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     """Read an RGB image.
 
     Args:
-        file: image file, or .npy or .mat file with a uint8 or float (0..1) array, channels last or
-            first.
+        file: image file, or .npy or .mat file with an array, see `to_image`.
 
     Returns:
-        uint8 RGB image, shape (H, W, 3).
+        uint8 RGB image, shape (H, W, 3), turned as its EXIF orientation says.
 
     Raises:
         DataError: if the file is missing, truncated, corrupt or no image.
     """
-    if file.suffix.lower() in IMAGE_SUFFIXES:
-        return _decode_file(file, cv2.IMREAD_COLOR)
-    return to_image(read_array(file), file)
+    return read_image_and_orientation(file)[0]
+
+
+def read_image_and_orientation(file: Path) -> tuple[NDArray[np.uint8], int | None]:
+    """Read an RGB image and the orientation that it was turned by.
+
+    Args:
+        file: as in `read_image`.
+
+    Returns:
+        The image of `read_image`, and its EXIF orientation, from 1 (upright) to 8; None if the
+        file has none.
+
+    Raises:
+        DataError: if the file is missing, truncated, corrupt or no image.
+    """
+    if file.suffix.lower() in (".npy", ".mat"):
+        return to_image(read_array(file), file), None
+    data = _wrap_read_errors(file, file.read_bytes)
+    return images.decode_image(data, cv2.IMREAD_COLOR, file), images.read_orientation(data)
+
+
+def read_orientation(file: Path) -> int | None:
+    """Read the EXIF orientation of an image or label file.
+
+    Args:
+        file: file of any type.
+
+    Returns:
+        The orientation, from 1 (upright) to 8; None if the file has none.
+
+    Raises:
+        DataError: if the file is missing.
+    """
+    if file.suffix.lower() not in IMAGE_SUFFIXES:
+        return None
+    return images.read_orientation(_wrap_read_errors(file, file.read_bytes))
 
 
 def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
     """Convert an array to an RGB image.
 
     Args:
-        array: uint8 or float (0..1) array, channels last or first.
+        array: uint8, uint16 (0..65535) or float (0..1) array, channels last or first.
         source: file or name for error messages.
 
     Returns:
@@ -107,10 +138,7 @@ def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
         raise DataError(f"{source}: an image needs 3 channels, this array has shape {array.shape}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
-    if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-        actual = _format_value_range(array)
-        raise DataError(f"{source}: an image must be uint8, or float from 0 to 1; this is {actual}")
-    return np.round(255 * array).astype(np.uint8)
+    return images.to_8_bits(array, source)
 
 
 def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
@@ -121,8 +149,8 @@ def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
         key: variable of a .mat file; by default the only one.
 
     Returns:
-        The array. Images keep their type (8 or 16 bits) and are gray (H, W), palette indices (H, W)
-        or RGB (H, W, 3).
+        The array. Images keep their type (8 or 16 bits, or floats), are gray (H, W), palette
+        indices (H, W) or RGB (H, W, 3), and are turned as their EXIF orientation says.
 
     Raises:
         DataError: if the file is missing, truncated or corrupt, has an unknown format, or does not
@@ -130,7 +158,8 @@ def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
     """
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return _decode_file(file, cv2.IMREAD_UNCHANGED)
+        data = _wrap_read_errors(file, file.read_bytes)
+        return images.decode_image(data, cv2.IMREAD_UNCHANGED, file)
     if suffix == ".npy":
         return _wrap_read_errors(file, lambda: np.asarray(np.load(file, allow_pickle=False)))
     if suffix == ".mat":
@@ -216,10 +245,6 @@ def to_channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
-def _decode_file(file: Path, flags: int) -> NDArray[Any]:
-    return images.decode_image(_wrap_read_errors(file, file.read_bytes), flags, file)
-
-
 def _wrap_read_errors(file: Path, reader: Callable[[], T]) -> T:
     """Run a reader and convert its exceptions, which are of many types for broken files."""
     try:
@@ -232,7 +257,3 @@ def _wrap_read_errors(file: Path, reader: Callable[[], T]) -> T:
 def _format_reason(error: Exception) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return text.strip().partition("\n")[0] or type(error).__name__
-
-
-def _format_value_range(array: NDArray[Any]) -> str:
-    return f"{array.dtype} from {array.min()} to {array.max()}" if array.size else "empty"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageOps
 from torch import Tensor
 
 from densemtl.errors import DataError
-from densemtl.io import arrays
+from densemtl.io import arrays, images
 from densemtl.types import RGBImage
 
 ImageInput: TypeAlias = str | Path | Pillow.Image | NDArray[Any] | Tensor
@@ -24,7 +24,8 @@ def to_rgb_array(image: ImageInput) -> RGBImage:
 
     Args:
         image: path, PIL image, or array or tensor of shape (H, W, 3) or (3, H, W), uint8 or float
-            from 0 to 1. Files are rotated according to EXIF.
+            from 0 to 1, or uint16 from 0 to 65535. Files and PIL images are turned as their EXIF
+            orientation says.
 
     Returns:
         uint8 RGB array of shape (H, W, 3).
@@ -39,9 +40,9 @@ def to_rgb_array(image: ImageInput) -> RGBImage:
         (4, 6, 3)
     """
     if isinstance(image, str | Path):
-        return _read_file(Path(image))
+        return arrays.read_image(Path(image))
     if isinstance(image, Pillow.Image):
-        return np.asarray(image.convert("RGB"))
+        return images.pil_to_array(image, cv2.IMREAD_COLOR, "image")
     if isinstance(image, Tensor):
         values = image.detach().cpu()
         image = (values.float() if values.is_floating_point() else values).numpy()
@@ -53,14 +54,3 @@ def to_rgb_array(image: ImageInput) -> RGBImage:
             f"image: an array of shape {image.shape} contains several images; pass list(array)"
         )
     return arrays.to_image(image, "image")
-
-
-def _read_file(file: Path) -> RGBImage:
-    """Read a file of a type that datasets support, or of any other type that Pillow supports."""
-    if file.suffix.lower() in arrays.SUPPORTED_SUFFIXES or not file.is_file():
-        return arrays.read_image(file)
-    try:
-        with Pillow.open(file) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:  # For broken files, Pillow raises exceptions of many types.
-        raise DataError(f"{file}: cannot be read as an image ({error})") from error

@@ -7,8 +7,8 @@ from glob import has_magic
 from pathlib import Path
 
 from densemtl.errors import DataError
+from densemtl.io.images import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 

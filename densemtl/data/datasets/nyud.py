@@ -30,6 +30,7 @@ from densemtl.data.datasets.nyud_metadata import (
 from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import DataError
 from densemtl.io import arrays, label_formats
+from densemtl.io.images import IMAGE_SUFFIXES
 from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
 from densemtl.types import IGNORE_INDEX, Split
 
@@ -231,7 +232,7 @@ def read_normals(file: Path, axes: AxisConvention = CAMERA_AXES) -> NDArray[np.f
 
 
 def _read_edge(file: Path) -> NDArray[np.uint8]:
-    max_value = 255 if file.suffix in arrays.IMAGE_SUFFIXES else None
+    max_value = 255 if file.suffix in IMAGE_SUFFIXES else None
     return label_formats.decode_binary(arrays.read_array(file, "edge"), file, max_value=max_value)
 
 

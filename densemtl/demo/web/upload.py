@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from densemtl.errors import DataError
+from densemtl.io import images
 from densemtl.types import RGBImage
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -36,13 +38,19 @@ def read_upload(data: bytes) -> RGBImage:
     """
     if not data:
         raise DataError("nothing was uploaded")
+    _check_header(data)
     try:
-        with Image.open(BytesIO(data), formats=IMAGE_FORMATS) as picture:
-            _check_pixels(*picture.size)
-            picture.thumbnail((MAX_SIDE, MAX_SIDE))
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except DataError:
-        raise
+        picture = Image.fromarray(images.decode_image(data, cv2.IMREAD_COLOR, "file"))
+    except DataError as error:
+        raise DataError(f"this image is corrupt and cannot be decoded ({error})") from error
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return np.array(picture)
+
+
+def _check_header(data: bytes) -> None:
+    try:
+        with Image.open(BytesIO(data), formats=IMAGE_FORMATS) as header:
+            width, height = header.size
     except Image.DecompressionBombError as error:
         raise _make_too_many_pixels_error("more than Pillow opens") from error
     except UnidentifiedImageError as error:
@@ -50,9 +58,6 @@ def read_upload(data: bytes) -> RGBImage:
         raise DataError(f"this file is not a supported image ({formats})") from error
     except Exception as error:  # Pillow raises various exceptions for corrupt files
         raise DataError(f"this image is corrupt and cannot be decoded ({error})") from error
-
-
-def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise _make_too_many_pixels_error(f"{width} x {height}")
 
