@@ -132,24 +132,47 @@ class FileDataset(DenseDataset):
             The sample; a task without a label for this image is absent.
 
         Raises:
-            DataError: if a file is missing or corrupt, or a label has a wrong size or value; the
-                message names the file.
+            DataError: if a file is missing or corrupt, a label has a wrong size or value, or it is
+                unknown whether it is turned like its image; the message names the file.
         """
         name = self.ids[index]
-        image = arrays.read_image(self._image_files[name])
+        image_file = self._image_files[name]
+        image, orientation = arrays.read_image_and_orientation(image_file)
         targets = {}
         for task, labels in self._label_files.items():
             if name in labels.files:
-                targets[task] = _read_label(labels, labels.files[name], image.shape[:2])
+                file = labels.files[name]
+                targets[task] = _read_label(labels, file, image.shape[:2], orientation)
+                if orientation not in (None, 1):
+                    _check_orientation(file, image_file, orientation, image.shape)
         valid_targets = {task: target for task, target in targets.items() if target is not None}
         return Sample(image, valid_targets, name)
 
 
 def _read_label(
-    label_files: LabelFiles, file: Path, image_size: tuple[int, ...]
+    label_files: LabelFiles, file: Path, image_size: tuple[int, ...], orientation: int | None
 ) -> NDArray[np.generic] | None:
     target = label_files.read(file)
     if target is not None and target.shape[:2] != image_size:
         actual, expected = ("x".join(map(str, shape)) for shape in (target.shape[:2], image_size))
-        raise DataError(f"{file}: the label is {actual} pixels, its image {expected} (HxW)")
+        turned = "" if orientation in (None, 1) else f", turned by EXIF orientation {orientation}"
+        raise DataError(f"{file}: the label is {actual} pixels, its image {expected} (HxW){turned}")
     return target
+
+
+def _check_orientation(
+    label_file: Path, image_file: Path, orientation: int | None, image_shape: tuple[int, ...]
+) -> None:
+    """Reject a label that may have the orientation of the stored pixels of a turned image.
+
+    A label with an orientation of its own is upright as well. If the image is turned by 90 degrees,
+    a label that is not has another size, which has been checked.
+    """
+    if orientation in (5, 6, 7, 8) and image_shape[0] != image_shape[1]:
+        return
+    if arrays.read_orientation(label_file) is None:
+        raise DataError(
+            f"{label_file}: its image {image_file} is turned by EXIF orientation {orientation}, but"
+            " the label has none. If the label is upright, turn the image (mogrify -auto-orient);"
+            " if it matches the stored pixels, remove the tag (exiftool -Orientation=)"
+        )
