@@ -158,5 +158,5 @@ def _get_primary_metrics(results: Results) -> dict[tuple[str, bool], float]:
         ): (result.metrics[result.primary_metric])
         for task, result in results.tasks.items()
     }
-    values[tables.DELTA_M_COLUMN, True] = results.delta_m
+    values[tables.DELTA_M_COLUMN, True] = results.full_delta_m
     return {measure: value for measure, value in values.items() if value is not None}

@@ -82,7 +82,9 @@ def plot_gain_vs_cost(file: Path, groups: Sequence[GroupResults]) -> None:
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     for index, group in enumerate(groups):
-        values = [run.delta_m for run in group.results.values() if run.delta_m is not None]
+        values = [
+            run.full_delta_m for run in group.results.values() if run.full_delta_m is not None
+        ]
         costs = [run.gflop for run in group.results.values() if run.gflop is not None]
         if values and costs:
             point, style = (statistics.fmean(costs), statistics.fmean(values)), _plot_style(index)

@@ -214,7 +214,7 @@ def _figures(folder: Path, groups: Sequence[GroupResults]) -> dict[str, list[Ima
 
 
 def _has_delta_m(groups: Sequence[GroupResults]) -> bool:
-    return any(run.delta_m is not None for group in groups for run in group.results.values())
+    return any(run.full_delta_m is not None for group in groups for run in group.results.values())
 
 
 def _panels(groups: Sequence[GroupResults]) -> Iterator[Image]:

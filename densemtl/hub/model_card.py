@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.io.atomic import atomic_write
 from densemtl.results.results import Results, TaskResult
-from densemtl.results.tables import ARROWS, markdown_table
+from densemtl.results.tables import ARROWS, format_delta_note, markdown_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -119,6 +119,8 @@ def _make_results_section(results: Results) -> Iterator[str]:
     yield markdown_table([head, *lines], num_text_columns=2)
     if results.delta_m is not None:
         yield f"Multi-task performance Delta_m in percent: **{results.delta_m:+.2f}**.\n"
+    if note := format_delta_note(results):
+        yield f"{note}.\n"
     stopped = "" if results.complete else " The run was stopped before its last epoch."
     yield (
         f"Protocol `{results.protocol}`, at original image size, on the {results.images} images of"

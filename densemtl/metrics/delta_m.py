@@ -8,6 +8,19 @@ from collections.abc import Mapping
 from densemtl.errors import ResultsError
 
 
+def has_delta(value: float, reference: float) -> bool:
+    """Return whether the relative improvement of a value is defined.
+
+    Args:
+        value: primary metric of the multi-task model.
+        reference: primary metric of the single-task baseline.
+
+    Returns:
+        False if one of them is not finite or the baseline is 0.
+    """
+    return math.isfinite(value) and math.isfinite(reference) and reference != 0
+
+
 def compute_task_deltas(
     multi: Mapping[str, float], single: Mapping[str, float], higher_is_better: Mapping[str, bool]
 ) -> dict[str, float]:
@@ -86,6 +99,5 @@ def _check_comparable(
     if extra_tasks:
         raise ResultsError(f"Delta_m: the multi-task run has no {', '.join(extra_tasks)}")
     for task, value in multi.items():
-        reference = single[task]
-        if not (math.isfinite(value) and math.isfinite(reference)) or reference == 0:
-            raise ResultsError(f"Delta_m cannot compare {value} with {reference} for {task!r}")
+        if not has_delta(value, single[task]):
+            raise ResultsError(f"Delta_m cannot compare {value} with {single[task]} for {task!r}")

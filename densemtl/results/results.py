@@ -14,7 +14,7 @@ from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS
 from densemtl.config.translation import translate_fields
 from densemtl.errors import ResultsError
 from densemtl.io.atomic import write_json
-from densemtl.metrics.delta_m import compute_delta_m, compute_task_deltas
+from densemtl.metrics.delta_m import compute_delta_m, compute_task_deltas, has_delta
 from densemtl.types import ProtocolName
 
 RESULTS_FILE = "results.json"
@@ -35,7 +35,8 @@ class TaskResult(BaseModel):
         selection_metric: name of the metric by which the weights were selected; None in older
             files.
         metrics: {metric name: value}.
-        delta: improvement over the single-task baseline in percent; None without baseline.
+        delta: improvement over the single-task baseline in percent; None without baseline, or if
+            it is undefined, because a value is not finite or that of the baseline is 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,14 +75,14 @@ class Baseline(BaseModel):
 
     Attributes:
         file: the results file or run folder.
-        value: value of the primary metric.
+        value: value of the primary metric; None if it had nothing to score.
         weights_hash: hash of the scored weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
-    value: float
+    value: float | None
     weights_hash: str
 
 
@@ -113,8 +114,8 @@ class Results(BaseModel):
         format: version of the layout of the file.
         run: names of decoder, backbone, head, balancing and dataset.
         tasks: {task: result}.
-        delta_m: multi-task performance in percent relative to the baselines; None without
-            baselines.
+        delta_m: multi-task performance in percent relative to the baselines, over the tasks that
+            have a delta; None without such tasks.
         baselines: {task: single-task result}.
         protocol: name of the protocol.
         split: name of the split of the dataset.
@@ -186,6 +187,15 @@ class Results(BaseModel):
             raise ValueError(f"run: no {' and '.join(sorted(missing))}")
         return self
 
+    def list_tasks_without_delta(self) -> list[str]:
+        """List the tasks that are left out of Delta_m although they have a baseline."""
+        return [task for task in self.baselines if self.tasks[task].delta is None]
+
+    @property
+    def full_delta_m(self) -> float | None:
+        """Delta_m if it includes all tasks, so that it can be compared between runs; else None."""
+        return None if self.list_tasks_without_delta() else self.delta_m
+
     def get_comparison_key(self) -> ComparisonKey:
         """Return the properties that a result must share to be compared with this one."""
         return ComparisonKey(
@@ -232,7 +242,8 @@ def load_results(file: Path) -> Results:
 def add_baselines(results: Results, baseline_files: Mapping[str, Path]) -> Results:
     """Add Delta_m and the delta of each task relative to single-task results.
 
-    Delta_m is defined by `densemtl.metrics.delta_m.compute_delta_m`.
+    Delta_m is defined by `densemtl.metrics.delta_m.compute_delta_m`. Tasks whose delta is undefined
+    are left out of it.
 
     Args:
         results: results of a multi-task run.
@@ -248,23 +259,28 @@ def add_baselines(results: Results, baseline_files: Mapping[str, Path]) -> Resul
     loaded = load_baselines(results.get_comparison_key(), baseline_files)
     for task, single in loaded.items():
         _check_image_counts(results.tasks[task], single.tasks[task], baseline_files[task])
-    multi = {task: result.value for task, result in results.tasks.items()}
     single_values = {task: single.tasks[task].value for task, single in loaded.items()}
+    multi = {
+        task: result.value
+        for task, result in results.tasks.items()
+        if has_delta(result.value, single_values[task])
+    }
+    compared = {task: single_values[task] for task in multi}
     directions = {task: result.higher_is_better for task, result in results.tasks.items()}
-    deltas = compute_task_deltas(multi, single_values, directions)
+    deltas = compute_task_deltas(multi, compared, directions) if multi else {}
     tasks = {
-        task: result.model_copy(update={"delta": deltas[task]})
+        task: result.model_copy(update={"delta": deltas.get(task)})
         for task, result in results.tasks.items()
     }
     baselines = {
         task: Baseline(
             file=str(baseline_files[task]),
-            value=single_values[task],
+            value=single.tasks[task].metrics[single.tasks[task].primary_metric],
             weights_hash=single.weights_hash,
         )
         for task, single in loaded.items()
     }
-    total = compute_delta_m(multi, single_values, directions)
+    total = compute_delta_m(multi, compared, directions) if multi else None
     return results.model_copy(update={"tasks": tasks, "baselines": baselines, "delta_m": total})
 
 

@@ -67,7 +67,11 @@ def make_run_table(results: Results) -> Group:
             f"{result.value:.4g}",
         ]
         if compared:
-            cells += [f"{results.baselines[task].value:.4g}", f"{result.delta:+.2f}"]
+            single, delta = results.baselines[task].value, result.delta
+            cells += [
+                "nan" if single is None else f"{single:.4g}",
+                "" if delta is None else f"{delta:+.2f}",
+            ]
         table.add_row(*cells)
     if results.delta_m is not None:
         table.add_section()
@@ -131,7 +135,24 @@ def terminal_table(
 
 def _add_caption(results: Results, table: Table) -> Group:
     below = f"{results.images} images, {results.protocol} protocol"
-    return Group(Text(format_title(results), style="bold"), table, Text(below, style="dim"))
+    lines = [Text(below, style="dim")]
+    if note := format_delta_note(results):
+        lines.append(Text(note))
+    return Group(Text(format_title(results), style="bold"), table, *lines)
+
+
+def format_delta_note(results: Results) -> str:
+    """Return one line about tasks that are left out of Delta_m.
+
+    Args:
+        results: results of a run.
+
+    Returns:
+        The line; empty if Delta_m includes all tasks or the run has no baselines.
+    """
+    names = ", ".join(results.list_tasks_without_delta())
+    reason = "a value is not finite, or the single-task value is 0"
+    return f"Delta_m leaves out {names}: {reason}" if names else ""
 
 
 def format_title(results: Results) -> str:
@@ -181,8 +202,8 @@ def _make_row(
         for task, result in results.tasks.items():
             column = f"{task} {result.primary_metric} {ARROWS[result.higher_is_better]}"
             cells.setdefault(column, []).append(result.value)
-        if results.delta_m is not None:
-            cells.setdefault(DELTA_M_COLUMN, []).append(results.delta_m)
+        if results.full_delta_m is not None:
+            cells.setdefault(DELTA_M_COLUMN, []).append(results.full_delta_m)
         for column, cost in costs.items():
             value = cost(results)
             if value is not None:

@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console, Group
 
 from densemtl.errors import ResultsError
 from densemtl.results import tables
 from densemtl.results.results import Results, TaskResult, add_baselines, load_results
 
 
-def results(*tasks: str, value: float = 50.0, **changes: Any) -> Results:
+def render(table: Group) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def results(*tasks: str, value: float | None = 50.0, **changes: Any) -> Results:
     values: dict[str, Any] = {
         "run": {
             "dataset": "nyud",
@@ -77,6 +84,32 @@ def test_baselines_with_other_settings_are_rejected(
     with pytest.raises(ResultsError, match=message) as error:
         add_baselines(results("semseg", "depth"), singles)
     assert str(singles["depth"]) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [0.0, None])
+def test_task_without_defined_delta_is_left_out(singles: dict[str, Path], value: Any) -> None:
+    results("depth", value=value).save(singles["depth"])
+    compared = add_baselines(results("semseg", "depth"), singles)
+    assert compared.delta_m == pytest.approx(25.0)
+    assert (compared.full_delta_m, compared.tasks["depth"].delta) == (None, None)
+    compared.save(singles["semseg"])
+    assert load_results(singles["semseg"]) == compared
+    text = render(tables.make_run_table(compared))
+    assert "Delta_m leaves out depth: a value is not finite, or the single-task value is 0" in text
+    assert "+25.00" in text
+    assert "Delta_m" not in tables.to_markdown(tables.group_by_seed([compared]))
+
+
+def test_run_without_any_defined_delta_has_a_table(singles: dict[str, Path]) -> None:
+    compared = add_baselines(results("semseg", "depth", value=None), singles)
+    assert compared.delta_m is None
+    assert "leaves out semseg, depth" in render(tables.make_run_table(compared))
+
+
+def test_complete_delta_m_has_no_note(singles: dict[str, Path]) -> None:
+    compared = add_baselines(results("semseg", "depth"), singles)
+    assert compared.full_delta_m == compared.delta_m
+    assert "leaves out" not in render(tables.make_run_table(compared))
 
 
 def test_baseline_with_other_image_count_is_rejected(singles: dict[str, Path]) -> None:
