@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from glob import has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 
 from densemtl.errors import DataError
@@ -80,10 +80,47 @@ def _glob_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
         if path.suffix.lower() not in suffixes:
             raise DataError(f"{path}: unknown file type; {hint}")
         return [path]
-    anchor = Path(path.anchor)
-    inside = path.iterdir() if path.is_dir() else anchor.glob(str(path.relative_to(anchor)))
-    known_files = (file for file in inside if file.suffix.lower() in suffixes and file.is_file())
+    found = path.iterdir() if path.is_dir() else glob_files(path)
+    known_files = (file for file in found if file.suffix.lower() in suffixes and file.is_file())
     files = sorted(file for file in known_files if not file.name.startswith("."))
     if not files:
         raise DataError(f"{path}: nothing to show in this folder or pattern; {hint}")
     return files
+
+
+def glob_files(pattern: Path) -> set[Path]:
+    """Find the files and folders that match a glob pattern.
+
+    As in a shell, hidden files and folders only match a part that begins with a dot. Unlike in
+    `Path.glob`, `**` also enters linked folders, each once per path, so that loops of links end.
+
+    Args:
+        pattern: glob pattern, which may contain `**`.
+
+    Returns:
+        The paths, which begin like the pattern.
+    """
+    parts = pattern.parts
+    if "**" not in parts:
+        # Path.glob also matches hidden files.
+        return {Path(name) for name in glob(str(pattern))}  # noqa: PTH207
+    split = parts.index("**")
+    rest = parts[split + 1 :] or ("*",)
+    folders = [
+        folder
+        for root in glob_files(Path(*parts[:split]))
+        for folder in _list_folders(root, frozenset())
+    ]
+    return {
+        path for folder in folders for path in glob_files(Path(escape(str(folder))).joinpath(*rest))
+    }
+
+
+def _list_folders(folder: Path, parents: frozenset[Path]) -> list[Path]:
+    """List a folder and all visible folders below it."""
+    real = folder.resolve()
+    if real in parents or not folder.is_dir():
+        return []
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    below = (_list_folders(path, parents | {real}) for path in inside if path.is_dir())
+    return [folder, *(path for paths in below for path in paths)]

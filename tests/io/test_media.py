@@ -33,6 +33,24 @@ def test_glob_patterns_match_in_subfolders(folder: Path, monkeypatch: pytest.Mon
     assert (images, videos) == ([Path("b.jpg"), Path("a.PNG")], [Path("film.mp4")])
 
 
+def test_patterns_skip_hidden_files_and_folders(folder: Path) -> None:
+    for name in (".trash/x.png", "deep/.cache/y.png", "deep/.z.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert find_images(folder / "**/*.png") == [folder / "deep/er/c.png"]
+    assert find_images(folder / "*/*/*.png") == [folder / "deep/er/c.png"]
+    assert find_images(folder / ".trash/*.png") == [folder / ".trash/x.png"]
+
+
+def test_patterns_enter_linked_folders_and_end_at_loops(folder: Path) -> None:
+    (folder / "[1]").symlink_to(folder / "deep", target_is_directory=True)
+    for name in ("loop", "back"):
+        (folder / "deep" / name).symlink_to(folder / "deep", target_is_directory=True)
+    expected = [folder / "[1]/er/c.png", folder / "deep/er/c.png"]
+    assert find_images(folder / "**/*.png") == expected
+    assert find_images(folder / "**/er/**/c.*") == expected
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
