@@ -92,4 +92,5 @@ def _solve_affine(gramian: Tensor) -> Tensor:
     )
     right = torch.zeros(len(gramian) + 1, dtype=gramian.dtype)
     right[-1] = 1
-    return torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution[:-1, 0]
+    solution: Tensor = torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution
+    return solution[:-1, 0]
