@@ -36,6 +36,10 @@ MAX_PIXELS = 2**28
 _OTHER_FORMATS = ("TIFF", "BMP", "WEBP", "GIF", "PPM")
 """Formats that Pillow decodes; it would also start other programs for some formats."""
 
+_FORMAT_NAMES = ", ".join(("PNG", "JPEG", *_OTHER_FORMATS))
+
+_OTHER_SIGNATURES = (b"II", b"MM", b"BM", b"RIFF", b"GIF8", b"P")
+
 _PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG", b"\xff\xd8"
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
@@ -67,6 +71,8 @@ def decode_image(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
     by_opencv = data.startswith((_PNG_SIGNATURE, _JPEG_SIGNATURE))
     if by_opencv and not _is_complete(data):
         raise DataError(f"{source}: truncated; {REDOWNLOAD_HINT}")
+    if not by_opencv and not data.startswith(_OTHER_SIGNATURES):
+        raise DataError(f"{source}: truncated, or not an image; use {_FORMAT_NAMES}")
     try:
         header = _open_lazily(data)
         _check_size(header, source)
@@ -262,8 +268,7 @@ def _turn_upright(image: NDArray[Any], orientation: int | None) -> NDArray[Any]:
 
 def _make_unreadable_error(error: Exception, source: Path | str) -> DataError:
     if isinstance(error, UnidentifiedImageError):
-        formats = ", ".join(("PNG", "JPEG", *_OTHER_FORMATS))
-        hint = f"it is corrupt, or of an unsupported kind; use {formats}"
+        hint = f"it is corrupt, or of an unsupported kind; use {_FORMAT_NAMES}"
         return DataError(f"{source}: cannot be read as an image; {hint}")
     reason = " ".join(str(error).split())[:100]
     return DataError(f"{source}: cannot be read as an image ({reason}); {REDOWNLOAD_HINT}")
