@@ -80,7 +80,7 @@ class Predictor:
         default = (
             device
             if isinstance(device, ExecutionConfig)
-            else make_execution_config(TrainConfig(), device)
+            else make_execution_config(TrainConfig(amp="none"), device)
         )
         self.precision = _select_precision(default, self.settings)
         self._model = _prepare_model(self.precision.to_device(model), self.settings)

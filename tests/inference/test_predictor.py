@@ -259,3 +259,10 @@ def test_missing_gpu_raises_user_error(tasks: list[Task], monkeypatch: pytest.Mo
 def test_missing_run_raises_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished validation there yet"):
         densemtl.Predictor.from_run(tmp_path)
+
+
+def test_models_without_a_run_predict_in_float32_on_every_machine(
+    monkeypatch: pytest.MonkeyPatch, tasks: list[Task]
+) -> None:
+    monkeypatch.setattr("densemtl.runtime.hardware.has_native_bf16", lambda device: True)
+    assert Predictor(PixelColors(), tasks, RESIZE, device="cpu").precision.autocast_dtype is None
