@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_exp
 from densemtl.distributed.collectives import get_per_rank_batch_size, is_main_process
 from densemtl.errors import ConfigError
 from densemtl.io.atomic import atomic_write
-from densemtl.runtime.execution import ExecutionConfig
+from densemtl.runtime.execution import AUTOCAST_DTYPES, ExecutionConfig
 from densemtl.runtime.hardware import (
     choose_channels_last,
     find_emulation_warning,
@@ -86,28 +86,32 @@ def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]
 
 
 def choose_amp(
-    experiment: ExperimentConfig, folder: Path, device: torch.device
-) -> ExperimentConfig:
+    experiment: ExperimentConfig, folder: Path, execution: ExecutionConfig
+) -> tuple[ExperimentConfig, ExecutionConfig]:
     """Resolve `train.amp: auto`, and print the choice or a warning about emulation.
 
     Args:
         experiment: the experiment.
         folder: the run folder; a run that is resumed there keeps its autocast type.
-        device: device of the training.
+        execution: device of the training.
 
     Returns:
-        The experiment with the resolved value, which is part of its configuration hash.
+        The experiment with the resolved value, which is part of its configuration hash, and the
+        execution configuration with the autocast type.
 
     Raises:
         ConfigError: if the folder contains another experiment.
     """
+    device = execution.device
     amp = resolve_amp(reserve_run_dir(folder, experiment).train.amp, device)
     if experiment.train.amp == "auto":
         has = "has" if has_native_bf16(device) else "has no"
         print_message(f"train.amp: {amp} (this {device.type.upper()} {has} bfloat16 instructions)")
     if warning := find_emulation_warning(amp, device):
         print_message(f"warning: {warning}")
-    return experiment.with_train(amp=amp)
+    return experiment.with_train(amp=amp), replace(
+        execution, autocast_dtype=AUTOCAST_DTYPES.get(amp)
+    )
 
 
 def choose_layout(
@@ -133,7 +137,7 @@ def choose_layout(
     return experiment.with_train(channels_last=choice), replace(execution, channels_last=choice)
 
 
-def _make_forward(execution: ExecutionConfig) -> Any:
+def _make_forward(execution: ExecutionConfig) -> Callable[[nn.Module, Tensor, bool], Tensor]:
     def run_forward(model: nn.Module, image: Tensor, channels_last: bool) -> Tensor:
         layout = replace(execution, channels_last=channels_last)
         predictions = layout.forward(layout.to_device(model), image.to(execution.device))

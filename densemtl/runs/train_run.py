@@ -65,8 +65,7 @@ def train_experiment(
     """
     get_versions()  # cached before training, since source files may change during a long run
     execution = make_execution_config(experiment.train, device)
-    experiment = choose_amp(experiment, folder, execution.device)
-    execution = make_execution_config(experiment.train, device)
+    experiment, execution = choose_amp(experiment, folder, execution)
     initial = _prepare(experiment)
     splits = build_splits(experiment)
     baseline_runs = _train_baselines(experiment, splits, folder.parent, execution, max_steps)
