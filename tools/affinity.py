@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from densemtl.analysis.task_affinity import AFFINITY, measure_affinity, plot_affinity
     from densemtl.engine.loading import load_trained_model
-    from densemtl.results.tables import make_matrix_table
+    from densemtl.results.terminal_tables import make_matrix_table
 
     loaded = load_trained_model(args.checkpoint, args.overrides, args.device)
     affinity = measure_affinity(loaded, args.batches, args.rate)

@@ -79,7 +79,7 @@ def evaluate_network(args: argparse.Namespace) -> None:
     from densemtl.distributed.collectives import is_main_process
     from densemtl.engine.loading import load_trained_model
     from densemtl.evaluation import prediction_files
-    from densemtl.results.tables import make_metrics_table
+    from densemtl.results.terminal_tables import make_metrics_table
     from densemtl.runs.evaluate_run import evaluate_model
 
     folder = args.save_predictions

@@ -92,7 +92,7 @@ def train(args: argparse.Namespace) -> None:
     from rich import print as show
 
     from densemtl.distributed.collectives import is_main_process
-    from densemtl.results.tables import make_run_table
+    from densemtl.results.terminal_tables import make_run_table
     from densemtl.runs.train_run import train_experiment
 
     folder = args.output or get_default_folder(args.config)

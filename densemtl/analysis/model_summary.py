@@ -12,7 +12,7 @@ from densemtl.analysis.sharing_diagram import SharingStructure, trace_sharing_st
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.complexity import count_flops, trace_training_forward
-from densemtl.results.tables import terminal_table
+from densemtl.results.terminal_tables import terminal_table
 from densemtl.types import Size
 
 GIGA = 1e9

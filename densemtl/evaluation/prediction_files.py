@@ -29,7 +29,8 @@ from densemtl.evaluation.prediction_formats import PredictionMap, ReadOptions, d
 from densemtl.io import arrays
 from densemtl.io.writers import write_array, write_image
 from densemtl.ops.layouts import to_tensor
-from densemtl.tasks.base import CategoricalTask, Task
+from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
 from densemtl.tasks.classification import Classification
 from densemtl.types import Size
 

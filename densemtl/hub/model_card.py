@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.io.atomic import atomic_write
 from densemtl.results.results import Results, TaskResult
-from densemtl.results.tables import ARROWS, format_delta_note, markdown_table
+from densemtl.results.tables import ARROWS, markdown_table
+from densemtl.results.terminal_tables import format_delta_note
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from rich import print as rprint
 
     from densemtl.evaluation.prediction_formats import ReadOptions
-    from densemtl.results.tables import make_metrics_table
+    from densemtl.results.terminal_tables import make_metrics_table
     from densemtl.runs.evaluate_run import evaluate_predictions
 
     axes = parse_axes(args.normals_axes)

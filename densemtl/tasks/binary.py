@@ -11,7 +11,7 @@ from torch import Tensor
 from densemtl.config.constraints import UnitInterval
 from densemtl.losses.balanced_bce import balanced_bce
 from densemtl.ops.colormaps import apply_probability_colormap
-from densemtl.tasks.base import CategoricalTask
+from densemtl.tasks.categorical import CategoricalTask
 from densemtl.types import IGNORE_INDEX
 
 

@@ -14,7 +14,7 @@ from densemtl.losses.cross_entropy import banded_cross_entropy, cross_entropy
 from densemtl.ops.argmax import argmax_channels, argmax_upsampled
 from densemtl.ops.colormaps import VOID_COLOR, make_palette
 from densemtl.ops.lazy_upsampling import LazyLogits
-from densemtl.tasks.base import CategoricalTask
+from densemtl.tasks.categorical import CategoricalTask
 from densemtl.types import IGNORE_INDEX, ProtocolName
 
 

@@ -14,6 +14,7 @@ from rich.console import Console, Group
 from densemtl.errors import ResultsError
 from densemtl.results import tables
 from densemtl.results.results import Results, TaskResult, add_baselines, load_results
+from densemtl.results.terminal_tables import make_run_table
 
 
 def render(table: Group) -> str:
@@ -94,7 +95,7 @@ def test_task_without_defined_delta_is_left_out(singles: dict[str, Path], value:
     assert (compared.full_delta_m, compared.tasks["depth"].delta) == (None, None)
     compared.save(singles["semseg"])
     assert load_results(singles["semseg"]) == compared
-    text = render(tables.make_run_table(compared))
+    text = render(make_run_table(compared))
     assert "Delta_m leaves out depth: a value is not finite, or the single-task value is 0" in text
     assert "+25.00" in text
     assert "Delta_m" not in tables.to_markdown(tables.group_by_seed([compared]))
@@ -103,13 +104,13 @@ def test_task_without_defined_delta_is_left_out(singles: dict[str, Path], value:
 def test_run_without_any_defined_delta_has_a_table(singles: dict[str, Path]) -> None:
     compared = add_baselines(results("semseg", "depth", value=None), singles)
     assert compared.delta_m is None
-    assert "leaves out semseg, depth" in render(tables.make_run_table(compared))
+    assert "leaves out semseg, depth" in render(make_run_table(compared))
 
 
 def test_complete_delta_m_has_no_note(singles: dict[str, Path]) -> None:
     compared = add_baselines(results("semseg", "depth"), singles)
     assert compared.full_delta_m == compared.delta_m
-    assert "leaves out" not in render(tables.make_run_table(compared))
+    assert "leaves out" not in render(make_run_table(compared))
 
 
 def test_baseline_with_other_image_count_is_rejected(singles: dict[str, Path]) -> None:
