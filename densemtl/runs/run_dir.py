@@ -17,9 +17,9 @@ from densemtl.io.atomic import atomic_write
 from densemtl.runtime.execution import AUTOCAST_DTYPES, ExecutionConfig
 from densemtl.runtime.hardware import (
     choose_channels_last,
-    find_emulation_warning,
     has_native_bf16,
     resolve_amp,
+    warn_if_emulated,
 )
 from densemtl.runtime.progress_bar import print_message
 
@@ -88,7 +88,7 @@ def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]
 def choose_amp(
     experiment: ExperimentConfig, folder: Path, execution: ExecutionConfig
 ) -> tuple[ExperimentConfig, ExecutionConfig]:
-    """Resolve `train.amp: auto`, and print the choice or a warning about emulation.
+    """Resolve `train.amp: auto`, and print the choice.
 
     Args:
         experiment: the experiment.
@@ -107,8 +107,7 @@ def choose_amp(
     if experiment.train.amp == "auto":
         has = "has" if has_native_bf16(device) else "has no"
         print_message(f"train.amp: {amp} (this {device.type.upper()} {has} bfloat16 instructions)")
-    if warning := find_emulation_warning(amp, device):
-        print_message(f"warning: {warning}")
+        warn_if_emulated(amp, device)  # a resumed run keeps bf16
     return experiment.with_train(amp=amp), replace(
         execution, autocast_dtype=AUTOCAST_DTYPES.get(amp)
     )

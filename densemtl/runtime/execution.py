@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densemtl.config.sections import TrainConfig
 from densemtl.distributed.devices import get_local_device
 from densemtl.distributed.sharding import is_sharded
-from densemtl.runtime.hardware import resolve_amp
+from densemtl.runtime.hardware import resolve_amp, warn_if_emulated
 
 Output = TypeVar("Output")
 
@@ -95,5 +95,6 @@ def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionC
         torch.bfloat16
     """
     resolved = get_local_device(device)
-    dtype = AUTOCAST_DTYPES.get(resolve_amp(config.amp, resolved))
-    return ExecutionConfig(resolved, dtype, config.channels_last is not False)
+    amp = resolve_amp(config.amp, resolved)
+    warn_if_emulated(amp, resolved)
+    return ExecutionConfig(resolved, AUTOCAST_DTYPES.get(amp), config.channels_last is not False)

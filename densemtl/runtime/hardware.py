@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import time
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,8 @@ from densemtl.distributed.collectives import all_gather_object
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state
 
 X86 = ("x86_64", "AMD64")
+"""Names of the x86 architecture on Linux, macOS and Windows."""
+
 X86_BF16 = ("avx512_bf16", "amx_tile")
 """Instruction sets that compute bfloat16 products."""
 
@@ -71,22 +74,20 @@ def resolve_amp(amp: str, device: torch.device) -> str:
     return "bf16" if has_native_bf16(device) else "none"
 
 
-def find_emulation_warning(amp: str, device: torch.device) -> str | None:
-    """Return a warning if the requested autocast type is emulated on the device.
+def warn_if_emulated(amp: str, device: torch.device) -> None:
+    """Warn if the autocast type is emulated on the device, which is slow.
 
     Args:
         amp: resolved value of `train.amp`.
-        device: device of the training.
-
-    Returns:
-        One line, or None if there is nothing to warn about.
+        device: device of training or prediction.
     """
-    if amp != "bf16" or has_native_bf16(device):
-        return None
-    return (
-        f"train.amp=bf16: this {device.type.upper()} has no bfloat16 instructions and emulates"
-        " them, which can be ten times slower; use train.amp=auto or none"
-    )
+    if amp == "bf16" and not has_native_bf16(device):
+        warnings.warn(
+            f"train.amp=bf16: this {device.type.upper()} has no bfloat16 instructions and emulates"
+            " them, which can be ten times slower; use amp=none, or train.amp=auto for new runs",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def choose_channels_last(
@@ -104,7 +105,7 @@ def choose_channels_last(
             and layout and returns a scalar to differentiate.
 
     Returns:
-        Whether channels-last is at least as fast, and {layout: seconds per step}.
+        Whether to use channels-last, and {layout: seconds per step}.
     """
     rng_state = get_rng_state()
     probe = copy.deepcopy(model).train()
@@ -117,8 +118,8 @@ def choose_channels_last(
             probe.zero_grad(set_to_none=True)
     set_rng_state(rng_state)
     seconds = all_gather_object(seconds)[0]
-    is_faster = seconds[False] >= LAYOUT_MARGIN * seconds[True]
-    return is_faster, {"channels_last": seconds[True], "contiguous": seconds[False]}
+    use_channels_last = seconds[False] >= LAYOUT_MARGIN * seconds[True]
+    return use_channels_last, {"channels_last": seconds[True], "contiguous": seconds[False]}
 
 
 def _synchronized_time() -> float:

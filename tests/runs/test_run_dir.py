@@ -7,6 +7,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from densemtl import Predictor
 from densemtl.engine.checkpoint import LAST_DIR
 from densemtl.runs import run_dir
 from densemtl.runs.train_run import train_experiment
@@ -81,10 +82,10 @@ def test_requested_value_that_differs_from_the_saved_choice_is_reported(tmp_path
         train_experiment(make_tiny_experiment("train.amp=bf16"), tmp_path / "run", "cpu")
 
 
-def test_emulated_bf16_is_warned_about_once(tmp_path, set_hardware, capsys):
+def test_emulated_bf16_is_warned_about_once(tmp_path, set_hardware, recwarn):
     set_hardware(bf16=False, channels_last=True)
     train_experiment(make_tiny_experiment("train.amp=bf16"), tmp_path / "run", "cpu", max_steps=1)
-    assert capsys.readouterr().out.count("emulates them") == 1
+    assert sum("emulates them" in str(warning.message) for warning in recwarn) == 1
     assert read_choices(tmp_path / "run")[0] == "bf16"
 
 
@@ -112,3 +113,20 @@ def test_piped_output_has_lines_of_progress(tmp_path, monkeypatch, capsys):
     assert len(lines) == 4
     assert all(" left" in line and "img/s" in line for line in lines)
     assert all("semseg" in line and "depth" in line for line in lines[1:])
+
+
+def test_loading_a_bf16_run_where_it_is_emulated_warns(tmp_path, set_hardware):
+    set_hardware(bf16=True, channels_last=True)
+    train_experiment(make_tiny_experiment(*AUTO), tmp_path / "run", "cpu", max_steps=1)
+    set_hardware(bf16=False, channels_last=True)
+    with pytest.warns(RuntimeWarning, match="emulates them"):
+        Predictor.from_run(tmp_path / "run", device="cpu")
+
+
+def test_resumed_run_keeps_bf16_and_warns_where_it_is_emulated(tmp_path, set_hardware):
+    set_hardware(bf16=True, channels_last=True)
+    train_experiment(make_tiny_experiment(*AUTO), tmp_path / "run", "cpu", max_steps=1)
+    set_hardware(bf16=False, channels_last=True)
+    with pytest.warns(RuntimeWarning, match="emulates them"):
+        train_experiment(make_tiny_experiment(*AUTO), tmp_path / "run", "cpu", max_steps=2)
+    assert read_choices(tmp_path / "run")[0] == "bf16"
