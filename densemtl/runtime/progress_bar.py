@@ -43,6 +43,7 @@ class ProgressBar:
         self._title, self._step, self._batch_size = title, step, batch_size
         self._total_steps, self._start_step = total_steps, step
         self._start = self._last_line = time.monotonic()
+        self._losses: Mapping[str, float] = {}
         self._timer_start = (self._start, step)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -65,9 +66,10 @@ class ProgressBar:
 
         Args:
             step: number of finished optimizer steps.
-            losses: {task: mean loss of the latest steps}; may be empty.
+            losses: {task: mean loss of the latest steps}; if empty, the previous losses are shown.
         """
         self._step = step
+        self._losses = losses or self._losses
         self._bar.update(self._task, completed=step)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= LINE_SECONDS:
@@ -75,7 +77,7 @@ class ProgressBar:
             rate = (step - self._start_step) / (now - self._start)
             remaining = timedelta(seconds=round((self._total_steps - step) / rate))
             self.print_line(
-                f"step {step}/{self._total_steps}  {_format_losses(losses)}  "
+                f"step {step}/{self._total_steps}  {_format_losses(self._losses)}  "
                 f"{rate * self._batch_size:.3g} img/s  {remaining} left"
             )
 
