@@ -38,7 +38,7 @@ def find_stages(
         ModelError: if the network cannot be run stage by stage; the message is the reason.
     """
     if hasattr(net, "incre_modules"):  # HRNet
-        raise ModelError("its levels run side by side, not one after the other")
+        raise ModelError("its levels are computed in parallel, not in sequence")
     names = split_stages(net, level_names, single_scale=is_single_scale(feature_info))
     for nhwc in (False, True) if names else ():
         for stem in (_find_stem(net, names[0][0]), None):

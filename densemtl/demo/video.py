@@ -140,7 +140,7 @@ class VideoWriter:
             code, (height, width) = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[:2]
             self._writer = cv2.VideoWriter(str(self._file), code, self._fps, (width, height))
             if not self._writer.isOpened():
-                raise OSError("is the disk full? otherwise, this OpenCV build lacks MP4 videos")
+                raise OSError("the disk may be full, or this OpenCV build cannot write MP4 videos")
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.num_frames += 1
 

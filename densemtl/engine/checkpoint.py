@@ -166,7 +166,7 @@ def _compute_checksum(weights: SavedWeights) -> str:
 def _verify_checksum(file: Path, expected: str | None, compute_checksum: Callable[[], str]) -> None:
     if expected is not None and expected != compute_checksum():
         raise CheckpointError(
-            f"{file}: corrupt (not the bytes that were written); {_format_recovery_hint(file)}"
+            f"{file}: corrupt (its checksum does not match); {_format_recovery_hint(file)}"
         )
 
 

@@ -25,7 +25,7 @@ def test_check_all_pairs_reports_supported_and_unsupported_pairs() -> None:
     assert models == ["test_vit", HRNET]
     assert verdicts["test_vit"] == {"hard_sharing": OK, "cross_stitch": OK}
     assert verdicts[HRNET]["hard_sharing"] == OK
-    assert "side by side" in verdicts[HRNET]["cross_stitch"]
+    assert "in parallel" in verdicts[HRNET]["cross_stitch"]
 
 
 def test_unexpected_exception_is_a_verdict() -> None:

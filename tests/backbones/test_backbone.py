@@ -167,7 +167,7 @@ def test_check_stages_has_no_side_effects() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("hrnet_w18_small", "side by side"),
+        ("hrnet_w18_small", "in parallel"),
         ("hiera_tiny_224", "more than a chain"),  # tokens in a different order
         ("convit_tiny", "more than a chain"),  # the class token is added between blocks
         ("vit_small_patch16_rope_mixed_224", "more than a chain"),  # one embedding per block

@@ -54,7 +54,7 @@ def test_interrupted_command_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_failed_export_returns_its_reason(tmp_path: Path) -> None:
     result = support_matrix.check_pair("cross_stitch", "hrnet_w18_small_v2", tmp_path / "a.onnx")
-    assert "side by side" in result.reason
+    assert "in parallel" in result.reason
 
 
 def test_successful_export_returns_error_and_dynamic_axes(tmp_path: Path) -> None:

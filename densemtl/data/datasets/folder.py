@@ -76,8 +76,8 @@ class FolderDataset(FileDataset):
         image_files = _index_files(self._root, images)
         if not image_files:
             raise DataError(
-                f"{self._root / images}: no images here; set data.root or data.images (PNG, JPEG,"
-                " NPY or MAT files)"
+                f"{self._root / images}: no images here; set data.root or data.images (file types:"
+                f" {', '.join(arrays.SUPPORTED_SUFFIXES)})"
             )
         if splits is None:
             source = self._root / images
