@@ -210,7 +210,7 @@ def open_video_writer(file: Path, fps: float) -> Iterator[VideoWriter]:
         finally:
             writer.close()
         if lost := 0 if writer.is_empty else writer.count_lost_frames():
-            raise OSError(f"{lost} of {writer.num_frames} frames are lost; is the disk full?")
+            raise OSError(f"{lost} of {writer.num_frames} frames are lost; the disk may be full")
 
 
 def write_video(file: Path, fps: float, frames: Iterable[RGBImage]) -> None:

@@ -95,7 +95,8 @@ def test_video_on_a_full_disk_is_an_error(
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_size, old_limit[1]))
     try:
-        with pytest.raises(OutputError, match=r"film.mp4: cannot be written \(.*the disk may be full"):
+        message = r"film.mp4: cannot be written \(.*the disk may be full"
+        with pytest.raises(OutputError, match=message):
             write_video(tmp_path / "film.mp4", 25, iter(frames))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
