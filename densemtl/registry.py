@@ -145,12 +145,18 @@ def make_options_model(cls: type[Any]) -> type[BaseModel]:
 
     Returns:
         A model with one field per option, with its type, limits and default.
+
+    Raises:
+        ConfigError: if an option has no type annotation.
     """
     fields: dict[str, Any] = {}
     for definer in reversed(option_classes(cls)):
         hints = get_type_hints(definer.__init__, include_extras=True)
         for name, parameter in inspect.signature(definer.__init__).parameters.items():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                if name not in hints:
+                    path = f"{cls.__module__}:{cls.__qualname__}"
+                    raise ConfigError(f"{path!r}: the option {name!r} needs a type annotation")
                 default = ... if parameter.default is parameter.empty else parameter.default
                 fields[name] = (hints[name], Field(default))
     return create_model(cls.__name__, __config__=OPTIONS_MODEL_CONFIG, **fields)

@@ -65,6 +65,11 @@ def find_errors(values: Mapping[str, Any]) -> Iterator[str]:
         yield from resolved.errors
     for path, entry in _iter_entries(values, "trackers"):
         yield from _resolve(path, "trackers", entry).errors
+    data = sections.get("data")
+    name = values["data"]["name"] if data is not None else ""
+    if data is not None and data.cls is not None and ":" in name and not _is_dataset(data.cls):
+        yield f"data.name: {name!r} is no dataset, which implements densemtl/data/base.py"
+        sections["data"] = _Resolved()
     yield from _protocol_errors(values.get("protocol"))
     backbone = values.get("backbone")
     if isinstance(backbone, dict):
@@ -85,9 +90,22 @@ def _resolve(path: str, package: str, entry: Mapping[str, Any]) -> _Resolved:
 def _validate(path: str, cls: type[Any], options: Mapping[str, Any]) -> _Resolved:
     try:
         return _Resolved(cls, registry.parse_options(cls, options))
+    except ConfigError as error:
+        return _Resolved(errors=(f"{path}.name: {error}",))
     except ValidationError as error:
         lines = registry.format_validation_errors(error, path, registry.make_options_model(cls))
         return _Resolved(cls, errors=tuple(lines))
+
+
+def _is_dataset(cls: type[Any]) -> bool:
+    """Return whether a class states its tasks; wrappers of other datasets do not."""
+    try:
+        cls.task_defaults()
+    except (AttributeError, NotImplementedError):
+        return False
+    except Exception:  # needs options, or is wrong in a way that the real call reports
+        return True
+    return True
 
 
 def _protocol_errors(name: Any) -> Iterator[str]:

@@ -48,8 +48,12 @@ MAX_VALUES, MAX_DEPTH = 100_000, 50
 few lines with aliases can otherwise expand to billions of values or to an infinite recursion."""
 
 
+MAX_INT_BITS = 1024
+"""Maximum size of integers. Python cannot print much longer ones in error messages."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader with floats of YAML 1.2 that rejects duplicate keys and too many values."""
+    """SafeLoader with floats of YAML 1.2 that rejects duplicate keys and too large values."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -63,6 +67,12 @@ class _StrictLoader(yaml.SafeLoader):
         if duplicates:
             raise ConfigError(f"line {node.start_mark.line + 1}: duplicate key {duplicates[0]!r}")
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > MAX_INT_BITS:
+            raise ConfigError(f"line {node.start_mark.line + 1}: integer of more than 300 digits")
+        return value
 
 
 def _count_values(node: yaml.Node, counts_by_id: dict[int, int], depth: int) -> int:
@@ -80,6 +90,7 @@ def _count_values(node: yaml.Node, counts_by_id: dict[int, int], depth: int) -> 
     return count
 
 
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"),

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS
 from densemtl.config.translation import translate_fields
@@ -22,7 +23,7 @@ RESULTS_FILE = "results.json"
 BASELINES = "baselines"
 """Folder of the single-task runs, in the folder of the runs that are compared with them."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 """Version of the layout of the results file."""
 
 
@@ -44,7 +45,7 @@ class TaskResult(BaseModel):
     primary_metric: str
     higher_is_better: bool
     selection_metric: str | None = None
-    metrics: dict[str, float | None]
+    metrics: dict[str, FiniteFloat | None]
     delta: float | None = None
 
     @model_validator(mode="after")
@@ -158,7 +159,7 @@ class Results(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = FORMAT_VERSION
+    format: Literal[1] = FORMAT_VERSION
     run: dict[str, str]
     tasks: dict[str, TaskResult]
     delta_m: float | None = None
@@ -169,10 +170,10 @@ class Results(BaseModel):
     images: int
     weights_hash: str
     seed: int
-    step: int | None = None
+    step: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     complete: bool = True
-    latest: dict[str, float | None] = {}
-    seconds: float | None = None
+    latest: dict[str, FiniteFloat | None] = {}
+    seconds: FiniteFloat | None = None
     images_per_second: float | None = None
     seconds_per_step: float | None = None
     parameters: int | None = None

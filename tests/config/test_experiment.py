@@ -258,3 +258,28 @@ def test_reserved_task_name_is_an_error(write, monkeypatch, name):
     assert errors(file) == [
         f"{file}: tasks.0: {name!r} is not a valid task name: use another word of a-z, 0-9, _"
     ]
+
+
+HEX_DIGITS = "f" * 4000
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (f"seed=0x{HEX_DIGITS}", "seed: line 1: integer of more than 300 digits"),
+        (f"input.size=[3, 0x{HEX_DIGITS}]", "input.size: line 1: integer of more than 300"),
+        (f"optim={{? 0x{HEX_DIGITS} : 1}}", "optim: line 1: integer of more than 300 digits"),
+        ("seed=0b1" + "0" * 20_000, "seed: line 1: integer of more than 300 digits"),
+        ("seed=1" + ":1" * 4000, "seed: line 1: integer of more than 300 digits"),
+        ("data.name=builtins:dict", "data.name: 'builtins:dict' is no dataset"),
+        (
+            "data.name=densemtl.data.skip_corrupt:SkipCorruptDataset",
+            "SkipCorruptDataset' is no dataset",
+        ),
+        ("head.name=threading:Thread", "head.name: 'threading:Thread': the option"),
+    ],
+)
+def test_long_integers_and_classes_of_another_kind_are_errors(write, override, message):
+    lines = errors(write(GOOD), override)
+    assert any(message in line for line in lines), lines
+    assert max(map(len, lines)) < 500

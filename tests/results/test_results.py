@@ -156,6 +156,38 @@ def test_corrupt_file_is_named(tmp_path: Path, text: str) -> None:
         load_results(file)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"step": 10**30},
+        {"step": -1},
+        {"seconds": float("nan")},
+        {"latest": {"semseg": float("inf")}},
+    ],
+)
+def test_impossible_values_and_other_formats_are_rejected(
+    singles: dict[str, Path], change: dict[str, Any]
+) -> None:
+    file = next(iter(singles.values()))
+    file = file / "results.json" if file.is_dir() else file
+    load_results(file)
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ResultsError, match=f"not a valid results file: .*{next(iter(change))}"):
+        load_results(file)
+
+
+def test_metric_that_is_nan_is_rejected(singles: dict[str, Path]) -> None:
+    file = next(iter(singles.values()))
+    file = file / "results.json" if file.is_dir() else file
+    values = json.loads(file.read_text())
+    (task,) = values["tasks"].values()
+    task["metrics"] = dict.fromkeys(task["metrics"], float("nan"))
+    file.write_text(json.dumps(values))
+    with pytest.raises(ResultsError, match=r"not a valid results file: .*finite"):
+        load_results(file)
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match=r"results\.json: cannot be read: No such file"):
         load_results(tmp_path / "results.json")
