@@ -140,6 +140,29 @@ def decode_depth(
     return depth
 
 
+def mask_saturated_depth(array: NDArray[Any]) -> NDArray[Any]:
+    """Replace stored depth at the end of the range of its type, such as that of the sky, by NaN.
+
+    Args:
+        array: stored depth of any type and shape.
+
+    Returns:
+        The array, in which infinity, 65504 in float maps (the maximum of float16) and 65535 in
+        uint16 maps are NaN.
+
+    Example:
+        >>> mask_saturated_depth(np.array([2000, 65535], np.uint16)).tolist()
+        [2000.0, nan]
+    """
+    if array.dtype.kind == "f":
+        saturated = np.isposinf(array) | (array == np.finfo(np.float16).max)
+    elif array.dtype == np.uint16:
+        saturated = array == np.iinfo(np.uint16).max
+    else:
+        return array
+    return np.where(saturated, np.float32(np.nan), array) if saturated.any() else array
+
+
 def decode_numbers(
     array: NDArray[Any],
     channels: int,

@@ -3,7 +3,7 @@
 data:
   name: folder
   root: /data/mine
-  images: images                      # a folder, or a pattern: left/{id}_left.png
+  images: images            # a folder, or a pattern: left/{id}_left.png, {scene}/color/{id}.jpg
   splits: {train: train.txt, val: val.txt}        # or val_fraction: 0.2
   labels:
     semseg:
@@ -25,9 +25,11 @@ from typing import Any
 
 from densemtl.config.constraints import OpenUnitInterval
 from densemtl.config.sections import Section
+from densemtl.data.datasets import folder_checks, folder_patterns
 from densemtl.data.datasets.folder_labels import LabelSpec
+from densemtl.data.datasets.folder_patterns import SPLIT_PLACEHOLDER, FilePattern
 from densemtl.data.file_dataset import FileDataset, LabelFiles
-from densemtl.errors import DataError
+from densemtl.errors import ConfigError, DataError
 from densemtl.io import arrays
 from densemtl.types import Split
 
@@ -35,9 +37,11 @@ from densemtl.types import Split
 class SplitFiles(Section):
     """Split lists: text files with one image id per line.
 
+    If `images` contains {split}, these are the names of the folders that {split} stands for.
+
     Attributes:
-        train: list of the training images.
-        val: list of the validation images.
+        train: list, or folder, of the training images.
+        val: list, or folder, of the validation images.
     """
 
     train: Path
@@ -47,18 +51,26 @@ class SplitFiles(Section):
 class FolderDataset(FileDataset):
     """Split of a custom dataset.
 
+    Patterns contain {id} for the image id, which may be repeated, and optionally {scene}, wildcards
+    `*` and {split}. The scene and the text that a wildcard matches are part of the id: in
+    {scene}/color/{id}.jpg, the file kitchen/color/07.jpg has the id kitchen/07. The same holds for
+    subfolders if {id} is the only placeholder and begins a folder or file name. An image only has
+    labels of the same id. A file that is the label of another image is no image.
+
     Args:
         split: "train" or "val".
         tasks: names of the tasks whose labels are read, keys of `labels`.
         root: folder that all other paths are relative to.
-        images: folder, or a pattern such as left/{id}_left.png with {id} for the image id.
+        images: folder, or a pattern such as left/{id}_left.png or {split}/{scene}/{id}.jpg.
         labels: {task: description of its label maps}.
-        splits: lists of image ids; without lists, images are split by a hash of their ids.
+        splits: lists of image ids, or the folders that {split} stands for (default train and val);
+            without lists, images are split by a hash of their ids.
         val_fraction: fraction of validation images if there are no lists.
 
     Raises:
-        ConfigError: if the description of a label is incomplete.
-        DataError: if files are missing.
+        ConfigError: if the description of a label is incomplete, or a pattern is wrong.
+        DataError: if files are missing or ambiguous, an image is in both splits, or the checked
+            labels are ignored.
     """
 
     def __init__(
@@ -72,20 +84,30 @@ class FolderDataset(FileDataset):
         splits: SplitFiles | None = None,
         val_fraction: OpenUnitInterval = 0.2,
     ) -> None:
-        self._root, self._label_specs = root.expanduser(), labels
-        image_files = _index_files(self._root, images)
-        if not image_files:
-            raise DataError(
-                f"{self._root / images}: no images here; set data.root or data.images (file types:"
-                f" {', '.join(arrays.SUPPORTED_SUFFIXES)})"
-            )
-        if splits is None:
-            source = self._root / images
+        self._root, self._images, self._label_specs = root.expanduser(), images, labels
+        self._split_names: dict[Split, str] = {
+            "train": str(splits.train if splits else "train"),
+            "val": str(splits.val if splits else "val"),
+        }
+        if SPLIT_PLACEHOLDER in images and self._split_names["train"] == self._split_names["val"]:
+            raise ConfigError("data.splits: both splits are the same; give the folder of each")
+        image_files = self._index_images(split)
+        source = self._root / images
+        if SPLIT_PLACEHOLDER in images:
+            ids = sorted(image_files)
+            self._check_split_folders(split, tasks, ids)
+        elif splits is None:
             ids = _split_by_hash(sorted(image_files), split, val_fraction, source)
         else:
-            source = self._root / (splits.train if split == "train" else splits.val)
-            ids = arrays.read_split_list(source)
+            source = self._root / self._split_names[split]
+            ids = self._read_split_lists(split)
         super().__init__(split, tasks, ids, image_files, source)
+        for task, label_files in self._label_files.items():
+            spec = labels[task]
+            folder_checks.check_missing_labels(
+                ids, label_files, task, split, allow_missing=spec.allow_missing
+            )
+            folder_checks.check_label_values(spec, label_files, task)
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
@@ -113,23 +135,58 @@ class FolderDataset(FileDataset):
             ConfigError: if the description of the label is incomplete.
         """
         spec = self._label_specs[task]
-        return LabelFiles(
-            _index_files(self._root, spec.files), spec.make_reader(task), self._root / spec.files
+        reader = spec.make_reader(task)
+        pattern = self._parse_labels(task, self.split)
+        files = folder_patterns.index_by_id(pattern, pattern.find_files())
+        return LabelFiles(files, reader, self._root / spec.files)
+
+    def _parse_labels(self, task: str, split: Split) -> FilePattern:
+        text, key = self._label_specs[task].files, f"data.labels.{task}.files"
+        return folder_patterns.parse_pattern(self._root, text, self._split_folder(split), key)
+
+    def _split_folder(self, split: Split) -> str:
+        """Return what {split} stands for; if only labels contain it, the name of the split."""
+        return self._split_names[split] if SPLIT_PLACEHOLDER in self._images else split
+
+    def _index_images(self, split: Split) -> dict[str, Path]:
+        """Return {image id: file} without the label files of other images."""
+        pattern = folder_patterns.parse_pattern(
+            self._root, self._images, self._split_folder(split), "data.images"
+        )
+        files = pattern.find_files()
+        if not files:
+            raise DataError(
+                f"{self._root / self._images}: no images here; set data.root or data.images (file"
+                f" types: {', '.join(arrays.SUPPORTED_SUFFIXES)})"
+            )
+        labels = [self._parse_labels(task, split) for task in self._label_specs]
+        return folder_patterns.index_by_id(
+            pattern, folder_patterns.remove_label_files(pattern, files, labels)
         )
 
+    def _check_split_folders(self, split: Split, tasks: Sequence[str], ids: list[str]) -> None:
+        """Check that labels which both splits share are unambiguous."""
+        shared_labels = [
+            task for task in tasks if SPLIT_PLACEHOLDER not in self._label_specs[task].files
+        ]
+        if shared_labels:
+            others = self._index_images("val" if split == "train" else "train")
+            if both := sorted(others.keys() & set(ids)):
+                raise DataError(
+                    f"{self._root / self._images}: both splits have an image {both[0]!r}, so that"
+                    f" its label is ambiguous; add {{split}} to"
+                    f" data.labels.{shared_labels[0]}.files"
+                )
 
-def _index_files(root: Path, pattern: str) -> dict[str, Path]:
-    """Return {image id: file} of a folder or pattern.
-
-    A pattern also matches in subfolders, which are then part of the image id.
-    """
-    before, marker, after = pattern.partition("{id}")
-    if not marker:
-        return arrays.index_by_stem(root / pattern)
-    wildcard = "*" if before and not before.endswith("/") else "**/*"
-    paths = root.glob(before + wildcard + after)
-    files = {path.relative_to(root).as_posix(): path for path in paths}
-    return {name[len(before) : len(name) - len(after)]: path for name, path in files.items()}
+    def _read_split_lists(self, split: Split) -> list[str]:
+        """Read the list of a split, and check that the other one has no image of it."""
+        lists = {name: self._root / file for name, file in self._split_names.items()}
+        ids = arrays.read_split_list(lists[split])
+        other = lists["val" if split == "train" else "train"]
+        if other.exists():
+            source = f"{lists['train']} and {lists['val']}"
+            folder_checks.check_disjoint(ids, arrays.read_split_list(other), source)
+        return ids
 
 
 def _split_by_hash(ids: list[str], split: Split, val_fraction: float, source: Path) -> list[str]:

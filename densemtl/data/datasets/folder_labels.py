@@ -13,7 +13,7 @@ from pydantic import Field
 
 from densemtl.config.constraints import ClassNames, NumChannels
 from densemtl.config.sections import Section
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, DataError
 from densemtl.io import arrays, label_formats
 from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
 from densemtl.types import IGNORE_INDEX
@@ -40,16 +40,20 @@ class LabelSpec(Section):
 
     Attributes:
         files: folder whose files have the ids of the images as names, or a pattern such as
-            depth/{id}.png.
+            depth/{id}.png; see `FolderDataset`.
         kind: kind of the task, such as classification or binary; by default the task's name.
         encoding: encoding of the files; required for custom kinds.
         key: name of the variable in .mat files; by default the only one.
         class_names: names of the classes, in the order of their ids.
         first_class_id: stored id of the first class; the ids of the others follow.
-        ignore_values: stored values of ignored pixels, in addition to 255 for classes, 0 for depth,
-            and NaN.
+        class_values: stored value of each class, such as [0, 255], instead of `first_class_id`.
+        ignore_values: stored values of ignored pixels, in addition to 255 for classes (unless it is
+            in `class_values`), 0 for depth, and NaN. Infinite depth and the maximum of 16-bit
+            types (65535, 65504 in float maps), which mark the sky or the end of the range, are
+            ignored, too.
         scale: factor by which stored values are multiplied; 1 by default, and 0.001 for integer
-            depth, which is thus in millimeters.
+            depth, which is thus in millimeters. Required for 8-bit depth and depth above 1000 m.
+        allow_missing: whether training images may have no label of this task.
         channels: number of channels of regression targets (default 1) and unit vectors (default 3).
         axes: direction in which each channel of stored normals increases.
         options: further default options of the task, such as {loss: berhu}.
@@ -66,8 +70,10 @@ class LabelSpec(Section):
     key: str | None = None
     class_names: ClassNames | None = None
     first_class_id: int = 0
+    class_values: tuple[int, ...] | None = None
     ignore_values: tuple[int, ...] = ()
     scale: float | None = None
+    allow_missing: bool = False
     channels: NumChannels | None = None
     axes: AxisConvention = CAMERA_AXES
     options: dict[str, Any] = Field(default_factory=dict)
@@ -94,7 +100,28 @@ class LabelSpec(Section):
             Function from a file to a label in the layout of `Sample`.
 
         Raises:
-            ConfigError: if the encoding is unknown, or if classes have no names.
+            ConfigError: if the encoding is unknown, or if classes have no names or wrong values.
+        """
+        encoding = self.find_encoding(task)
+        if encoding == "classes" and not self.class_names:
+            raise ConfigError(
+                f"data.labels.{task}.class_names: must be given, in the order of the ids"
+            )
+        if self.class_values is not None:
+            self._check_class_values(self.class_values, task)
+        return partial(_READERS[encoding], self)
+
+    def find_encoding(self, task: str) -> Encoding:
+        """Return the encoding of the files.
+
+        Args:
+            task: name of the task.
+
+        Returns:
+            The given encoding, or that of the kind of task.
+
+        Raises:
+            ConfigError: if the encoding of a custom kind is not given.
         """
         kind = self.kind or task
         encoding = self.encoding or DEFAULT_ENCODINGS.get(kind)
@@ -104,15 +131,32 @@ class LabelSpec(Section):
                 f"data.labels.{task}.encoding: must be given for the kind {kind!r}; choose from"
                 f" {choices}"
             )
-        if encoding == "classes" and not self.class_names:
+        return encoding
+
+    def list_class_values(self) -> tuple[int, ...]:
+        """Return the stored value of each class."""
+        if self.class_values is not None:
+            return self.class_values
+        return tuple(self.first_class_id + index for index in range(len(self.class_names or ())))
+
+    def ignores_255_by_default(self) -> bool:
+        """Return whether 255 is ignored although the description does not mention it."""
+        return IGNORE_INDEX not in (*self.list_class_values(), *self.ignore_values)
+
+    def _check_class_values(self, values: tuple[int, ...], task: str) -> None:
+        key, num_classes = f"data.labels.{task}.class_values", len(self.class_names or ())
+        if len(values) != num_classes:
             raise ConfigError(
-                f"data.labels.{task}.class_names: must be given, in the order of the ids"
+                f"{key}: {len(values)} values for {num_classes} class_names; add one each"
             )
-        return partial(_READERS[encoding], self)
+        if len(set(values)) < len(values) or set(values) & set(self.ignore_values):
+            raise ConfigError(f"{key}: a value is listed twice, or is in ignore_values; remove it")
+        if self.first_class_id:
+            raise ConfigError(f"{key}: replaces first_class_id; remove first_class_id")
 
 
 def _read_classes(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
-    classes = {spec.first_class_id + index: index for index in range(len(spec.class_names or ()))}
+    classes = {value: index for index, value in enumerate(spec.list_class_values())}
     ids = {IGNORE_INDEX: IGNORE_INDEX, **classes, **dict.fromkeys(spec.ignore_values, IGNORE_INDEX)}
     return label_formats.decode_classes(arrays.read_array(file, spec.key), ids, file)
 
@@ -133,11 +177,28 @@ def _read_regression(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
 
 def _read_depth(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
     stored = arrays.read_array(file, spec.key)
+    if spec.scale is None and stored.dtype.itemsize == 1:
+        raise DataError(
+            f"{file}: 8-bit depth has no unit; save 16-bit millimeters or float meters, or set"
+            " the label's scale to the meters per step"
+        )
     scale = spec.scale or (1e-3 if stored.dtype.kind in "iu" else 1.0)
+    measured = label_formats.mask_saturated_depth(stored)
     depth = label_formats.decode_numbers(
-        stored, 1, file, scale=scale, ignore_values=spec.ignore_values
+        measured, 1, file, scale=scale, ignore_values=spec.ignore_values
     )
-    return label_formats.decode_depth(depth, file, max_depth=np.inf)
+    depth = label_formats.decode_depth(depth, file, max_depth=np.inf)
+    if spec.scale is None and np.nanmax(depth) > MAX_DEPTH:
+        raise DataError(
+            f"{file}: depth of {np.nanmax(depth):g} m; floats must be meters and integers"
+            " millimeters, otherwise set the label's scale to the meters per stored unit;"
+            " values of pixels without depth belong in ignore_values"
+        )
+    return depth
+
+
+MAX_DEPTH = 1000.0
+"""Maximum depth in meters if no unit is given; larger values have another unit or mark the sky."""
 
 
 def _read_unit_vectors(spec: LabelSpec, file: Path) -> NDArray[np.generic]:

@@ -100,10 +100,16 @@ def test_split_by_hash_is_stable_when_images_are_added(tmp_path: Path) -> None:
     assert len(val & ids("val", 25)) >= 3
 
 
-def test_labels_may_be_missing_for_some_images_but_not_all(tmp_path: Path) -> None:
+def test_labels_may_be_missing_for_some_images_but_not_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = fake_datasets.write_custom_folder(tmp_path)
     (tmp_path / "depth" / "shot1.png").unlink()
+    with pytest.raises(DataError, match=r"1 of the 2 images of 'train' have no depth.*allow_missi"):
+        make("train", TASKS, options)
+    options["labels"]["depth"]["allow_missing"] = True
     dataset = make("train", TASKS, options)
+    assert "1 of the 2 images of 'train' have no depth label" in capsys.readouterr().out
     assert "depth" not in dataset[0].targets
     assert "depth" in dataset[1].targets
     (tmp_path / "depth" / "shot2.png").unlink()
@@ -144,8 +150,8 @@ def test_axes_of_normals_and_scale_of_numbers(tmp_path: Path) -> None:
         tmp_path / "h" / "shot1.png", np.full(fake_datasets.SIZE, 250, np.uint16)
     )
     labels = {
-        "normals": {"files": "n", "axes": ["right", "forward", "up"]},
-        "height": {"files": "h", "kind": "regression", "scale": 0.01},
+        "normals": {"files": "n", "axes": ["right", "forward", "up"], "allow_missing": True},
+        "height": {"files": "h", "kind": "regression", "scale": 0.01, "allow_missing": True},
     }
     targets = make("train", ["normals", "height"], {**options, "labels": labels})[0].targets
     np.testing.assert_array_equal(targets["normals"][5, 5], [0, -1, 0])

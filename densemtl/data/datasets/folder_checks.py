@@ -1,0 +1,138 @@
+"""Checks of a custom dataset that detect data which would train without being what is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from densemtl.data.datasets.folder_labels import LabelSpec
+from densemtl.data.file_dataset import LabelFiles
+from densemtl.distributed.collectives import is_main_process
+from densemtl.errors import DataError
+from densemtl.io import arrays
+from densemtl.types import IGNORE_INDEX, Split
+
+MAX_CHECKED_LABELS = 16
+"""Number of label maps of a task and split whose values are checked before training."""
+
+
+def check_disjoint(train_ids: Collection[str], val_ids: Collection[str], source: str) -> None:
+    """Check that no image is in both splits.
+
+    Args:
+        train_ids: ids of the training images.
+        val_ids: ids of the validation images.
+        source: the files of the lists, for the error message.
+
+    Raises:
+        DataError: if an id is in both.
+    """
+    if shared := sorted(set(train_ids) & set(val_ids)):
+        raise DataError(
+            f"{source}: {len(shared)} images are in both splits, the first is {shared[0]!r};"
+            " validate on other images than those of the training"
+        )
+
+
+def check_missing_labels(
+    ids: Sequence[str], labels: LabelFiles, task: str, split: Split, *, allow_missing: bool
+) -> None:
+    """Report the images of a split that have no label of a task.
+
+    In the training split they are an error unless they are allowed; otherwise they are counted in
+    a printed line.
+
+    Args:
+        ids: ids of the images of the split.
+        labels: label files of the task.
+        task: name of the task.
+        split: "train" or "val".
+        allow_missing: whether the configuration allows missing labels.
+
+    Raises:
+        DataError: if labels are missing that must be there.
+    """
+    missing = [name for name in ids if name not in labels.files]
+    if not missing:
+        return
+    message = (
+        f"{labels.searched_path}: {len(missing)} of the {len(ids)} images of {split!r} have no"
+        f" {task} label, the first is {missing[0]!r}"
+    )
+    if split == "train" and not allow_missing:
+        raise DataError(
+            f"{message}; check the names of the label files, or set"
+            f" data.labels.{task}.allow_missing=true"
+        )
+    if is_main_process():
+        print(message)
+
+
+def check_label_values(spec: LabelSpec, labels: LabelFiles, task: str) -> None:
+    """Check the values of some label maps, evenly spaced in the split.
+
+    Label maps that cannot be read are skipped here; they are reported when the sample is read.
+
+    Args:
+        spec: description of the label maps.
+        labels: label files of the task.
+        task: name of the task.
+
+    Raises:
+        DataError: if all pixels are ignored, or 255 is ignored but seems to be a class.
+    """
+    encoding = spec.find_encoding(task)
+    stored_values, used_values, num_read = _collect_values(spec, labels, task)
+    if num_read and not used_values:
+        raise DataError(
+            f"{labels.searched_path}: all pixels of the {num_read} checked {task} labels are"
+            f" ignored; check data.labels.{task}.ignore_values, and for classes state the stored"
+            " ids in class_values"
+        )
+    is_255_implicit = encoding == "classes" and spec.ignores_255_by_default()
+    if is_255_implicit and IGNORE_INDEX in stored_values and len(used_values) == 1:
+        raise DataError(
+            f"{labels.searched_path}: the {num_read} checked {task} labels contain a single class"
+            f" and 255, which is ignored; if 255 is a class, set data.labels.{task}.class_values to"
+            " the stored values of the classes, such as [0, 255]; otherwise set ignore_values=[255]"
+        )
+
+
+def _collect_values(
+    spec: LabelSpec, labels: LabelFiles, task: str
+) -> tuple[set[float], set[float], int]:
+    """Return the stored values, the values that are not ignored, and the number of maps.
+
+    Float labels are only represented by whether any value is valid.
+    """
+    files = list(labels.files.values())
+    stored_values: set[float] = set()
+    used_values: set[float] = set()
+    num_read = 0
+    for file in files[:: -(-len(files) // MAX_CHECKED_LABELS)]:
+        try:
+            target = labels.read(file)
+            stored = arrays.read_array(file, spec.key)
+        except DataError:
+            continue
+        num_read += 1
+        if target is None or target.dtype.kind == "f":
+            used_values |= {1.0} if target is not None and np.isfinite(target).any() else set()
+            continue
+        values = set(np.unique(stored).tolist())
+        if spec.find_encoding(task) == "binary":
+            _check_binary_values(values, spec, task, file)
+        stored_values |= values
+        used_values |= set(np.unique(target).tolist()) - {IGNORE_INDEX}
+    return stored_values, used_values, num_read
+
+
+def _check_binary_values(values: set[float], spec: LabelSpec, task: str, file: Path) -> None:
+    """Reject maps of 0, 1 and 255, where 255 usually marks ignored pixels, not the foreground."""
+    if {1, 255} <= values <= {0, 1, 255} and not {1, 255} & set(spec.ignore_values):
+        raise DataError(
+            f"{file}: a binary map with both 1 and 255 is ambiguous; if 255 is ignored, set"
+            f" data.labels.{task}.ignore_values=[255]"
+        )
