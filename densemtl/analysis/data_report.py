@@ -1,0 +1,93 @@
+"""Tables and a picture of the data that a network is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from densemtl.data.base import DenseDataset
+from densemtl.data.check import DataCheck, SplitStatistics, TaskStatistics, get_class_names
+from densemtl.errors import DataError
+from densemtl.tasks.base import CategoricalTask, Task
+from densemtl.types import RGBImage
+from densemtl.visualization.panels import draw_prediction_panel, stack_vertically
+
+MAX_SAMPLES = 4
+
+
+def make_data_tables(check: DataCheck, tasks: Sequence[Task]) -> list[Table]:
+    """Make the tables of images, labels and classes of both splits.
+
+    Args:
+        check: result of the check.
+        tasks: the examined tasks.
+
+    Returns:
+        One table of images, one of labels, and one of classes for each task with ids.
+    """
+    splits = (check.train, check.val)
+    labels = Table("split", "task", "labeled", "ignored %", "values", "median")
+    for split in splits:
+        for task, entry in split.tasks.items():
+            labels.add_row(split.split, task, str(entry.images), *_format_values(entry))
+    classes = [
+        _make_class_table(task, splits) for task in tasks if isinstance(task, CategoricalTask)
+    ]
+    return [_make_image_table(splits), labels, *classes]
+
+
+def draw_samples(
+    dataset: DenseDataset, tasks: Sequence[Task], count: int = MAX_SAMPLES
+) -> RGBImage:
+    """Draw the first images that can be read, with their labels.
+
+    Args:
+        dataset: the split.
+        tasks: tasks in the order of their columns.
+        count: largest number of images.
+
+    Returns:
+        A uint8 RGB image with one row per image.
+
+    Raises:
+        DataError: if no image can be read.
+    """
+    panels: list[RGBImage] = []
+    for index in range(len(dataset)):
+        try:
+            sample = dataset[index]
+        except DataError:
+            continue
+        panels.append(draw_prediction_panel(sample.image, sample.targets, None, tasks))
+        if len(panels) == count:
+            break
+    if not panels:
+        raise DataError(f"{dataset.split}: no image can be read")
+    return stack_vertically(panels)
+
+
+def _make_image_table(splits: Sequence[SplitStatistics]) -> Table:
+    table = Table("split", "images", "examined", "unreadable", "duplicates")
+    for split in splits:
+        numbers = (split.images, split.examined, len(split.unreadable), split.duplicates)
+        table.add_row(split.split, *map(str, numbers))
+    return table
+
+
+def _format_values(entry: TaskStatistics) -> tuple[str, str, str]:
+    ignored = f"{100 * entry.ignored_share:.2f}"
+    if not entry.medians:
+        return ignored, "", ""
+    median = sorted(entry.medians)[len(entry.medians) // 2]
+    return ignored, f"{entry.minimum:.4g} to {entry.maximum:.4g}", f"{median:.4g}"
+
+
+def _make_class_table(task: CategoricalTask, splits: Sequence[SplitStatistics]) -> Table:
+    present = [split for split in splits if task.name in split.tasks]
+    table = Table(task.name, *(f"{split.split} %" for split in present))
+    for index, name in enumerate(get_class_names(task)):
+        entries = [split.tasks[task.name] for split in present]
+        shares = [f"{100 * e.shares[index]:.3f}" if e.counts.size else "" for e in entries]
+        table.add_row(name, *shares)
+    return table

@@ -1,0 +1,343 @@
+"""Check of the images and labels of both splits before training.
+
+Impossible data is an error, suspicious data a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.data.base import DenseDataset
+from densemtl.errors import DataError
+from densemtl.tasks.base import CategoricalTask, Task
+from densemtl.tasks.classification import Classification
+from densemtl.tasks.depth import Depth
+from densemtl.types import IGNORE_INDEX, Sample
+
+IMAGES_BEFORE_TRAINING = 32
+"""Number of images per split that are examined before training."""
+EXACT_DATASETS = ("synthetic",)
+"""Datasets that are not checked before training, since their labels are rendered."""
+
+MAX_IGNORED_SHARE = 0.9
+"""Share of ignored pixels above which a task is suspicious."""
+PLAUSIBLE_DEPTH = (0.1, 150.0)
+"""Range of plausible median depths in meters; centimeters and millimeters lie above it."""
+MAX_NAMES = 5
+"""Number of names that a message lists."""
+_COMPARED_IMAGES = 8
+
+
+@dataclass
+class TaskStatistics:
+    """Statistics of the labels of one task in one split.
+
+    Attributes:
+        images: number of examined images with a label.
+        pixels: number of pixels of these labels.
+        ignored: number of ignored pixels among them.
+        counts: number of pixels of each id; empty if the task has no ids.
+        minimum: smallest value of a valid pixel, in the unit of the task; NaN without values.
+        maximum: largest value of a valid pixel; NaN without values.
+        medians: median of the valid values of each image; empty for tasks with ids.
+    """
+
+    images: int = 0
+    pixels: int = 0
+    ignored: int = 0
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    minimum: float = np.nan
+    maximum: float = np.nan
+    medians: list[float] = field(default_factory=list)
+
+    @property
+    def ignored_share(self) -> float:
+        """Share of ignored pixels, 0 to 1; 1 without labels."""
+        return self.ignored / self.pixels if self.pixels else 1.0
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of each id among the valid pixels, 0 to 1."""
+        return np.asarray(self.counts / max(int(self.counts.sum()), 1))
+
+
+@dataclass
+class SplitStatistics:
+    """Statistics of one split.
+
+    Attributes:
+        split: "train" or "val".
+        images: number of images of the split.
+        examined: number of images that were read or could not be read.
+        unreadable: error message of each image that could not be read.
+        tasks: {task: statistics of its labels}.
+        digests: {hash of an image: id of the first image with this content}.
+        duplicates: number of examined images with the content of another one of the split.
+        errors: what is impossible in the labels.
+    """
+
+    split: str
+    images: int
+    examined: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    tasks: dict[str, TaskStatistics] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    duplicates: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all images of the split were examined."""
+        return self.examined == self.images
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """Result of the check of both splits.
+
+    Attributes:
+        train: statistics of the training split.
+        val: statistics of the validation split.
+        errors: what is impossible; one line each.
+        warnings: what is suspicious; one line each.
+    """
+
+    train: SplitStatistics
+    val: SplitStatistics
+    errors: list[str]
+    warnings: list[str]
+
+
+def check_data(
+    train: DenseDataset, val: DenseDataset, tasks: Sequence[Task], max_images: int | None = None
+) -> DataCheck:
+    """Examine the images and labels of both splits; random number generators are not used.
+
+    Args:
+        train: training split.
+        val: validation split.
+        tasks: tasks whose labels are examined.
+        max_images: largest number of images per split that are read; None reads all.
+
+    Returns:
+        Statistics, errors and warnings.
+    """
+    splits = [collect_statistics(dataset, tasks, max_images) for dataset in (train, val)]
+    errors = [error for split in splits for error in _find_errors(split)]
+    warnings = [warning for split in splits for warning in _find_warnings(split, tasks)]
+    warnings += _compare_names(train, val)
+    warnings += _compare_contents(*splits)
+    return DataCheck(splits[0], splits[1], errors, warnings)
+
+
+def collect_statistics(
+    dataset: DenseDataset, tasks: Sequence[Task], max_images: int | None = None
+) -> SplitStatistics:
+    """Compute the statistics of a split.
+
+    Args:
+        dataset: the split.
+        tasks: tasks whose labels are examined, if the split has them.
+        max_images: largest number of images that are read; None reads all.
+
+    Returns:
+        The statistics of the images that were read.
+    """
+    statistics = SplitStatistics(dataset.split, len(dataset))
+    present = [task for task in tasks if task.name in dataset.tasks]
+    statistics.tasks = {task.name: TaskStatistics() for task in present}
+    for index in select_images(dataset, max_images):
+        statistics.examined += 1
+        try:
+            sample = dataset[index]
+        except DataError as error:
+            statistics.unreadable.append(str(error))
+            continue
+        _add_image(statistics, sample)
+        for task in present:
+            if task.name in sample.targets:
+                _add_label(statistics, task, sample)
+    return statistics
+
+
+def select_images(dataset: DenseDataset, max_images: int | None) -> list[int]:
+    """Select the images to examine, always the same ones.
+
+    Args:
+        dataset: the split.
+        max_images: largest number of images; None selects all.
+
+    Returns:
+        Indices, evenly spaced; the first images if the split is stored in shards, so that few
+        shards are opened.
+    """
+    count = len(dataset) if max_images is None else min(max_images, len(dataset))
+    if count == len(dataset) or dataset.shard_sizes:
+        return list(range(count))
+    return [index * len(dataset) // count for index in range(count)]
+
+
+def _add_image(statistics: SplitStatistics, sample: Sample) -> None:
+    digest = _hash_image(sample)
+    statistics.duplicates += digest in statistics.digests
+    statistics.digests.setdefault(digest, sample.id)
+
+
+def _hash_image(sample: Sample) -> str:
+    pixels = np.ascontiguousarray(sample.image)
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+
+
+def _add_label(statistics: SplitStatistics, task: Task, sample: Sample) -> None:
+    label = sample.targets[task.name]
+    error = task.find_label_error(label)
+    if error:
+        statistics.errors.append(f"{statistics.split}: {sample.id}: the {task.name} label {error}")
+        return
+    entry = statistics.tasks[task.name]
+    entry.images += 1
+    entry.pixels += label.shape[0] * label.shape[1]
+    if isinstance(task, CategoricalTask):
+        counts = np.bincount(label.reshape(-1), minlength=256)
+        entry.ignored += int(counts[IGNORE_INDEX])
+        ids = counts[: task.num_ids].astype(np.int64)
+        entry.counts = ids if entry.images == 1 else entry.counts + ids
+        return
+    values = np.asarray(label, np.float32).reshape(*label.shape[:2], -1)
+    valid = values[~np.isnan(values).any(axis=-1)]
+    entry.ignored += label.shape[0] * label.shape[1] - len(valid)
+    if not valid.size:
+        return
+    where = f"{statistics.split}: {sample.id}: the {task.name} label"
+    if not np.isfinite(valid).all():
+        statistics.errors.append(f"{where} has infinite values (use NaN for unknown values)")
+    elif isinstance(task, Depth) and valid.min() < 0:
+        statistics.errors.append(f"{where} has negative depths (use NaN for unknown depth)")
+    entry.minimum = float(np.fmin(entry.minimum, valid.min()))
+    entry.maximum = float(np.fmax(entry.maximum, valid.max()))
+    entry.medians.append(float(np.median(valid)))
+
+
+def _find_errors(statistics: SplitStatistics) -> list[str]:
+    split = statistics.split
+    if not statistics.images:
+        return [f"{split}: no images"]
+    errors = list(statistics.unreadable) + statistics.errors
+    if split == "train" and statistics.is_complete and not errors:
+        errors = [
+            f"{split}: {task}: all pixels of all labels are ignored: nothing can be learned "
+            "(check the ignored values, or remove the task)"
+            for task, entry in statistics.tasks.items()
+            if entry.ignored == entry.pixels
+        ]
+    return errors
+
+
+def _find_warnings(statistics: SplitStatistics, tasks: Sequence[Task]) -> list[str]:
+    warnings = []
+    for task in tasks:
+        entry = statistics.tasks.get(task.name)
+        if entry is None or (statistics.unreadable and not entry.images):
+            continue
+        found = _find_label_warnings(task, entry, statistics.is_complete)
+        warnings += [f"{statistics.split}: {task.name}: {text}" for text in found]
+    return warnings
+
+
+def _find_label_warnings(task: Task, entry: TaskStatistics, is_complete: bool) -> list[str]:
+    examined = "all" if is_complete else "all examined"
+    if entry.ignored == entry.pixels:
+        return [f"{examined} pixels are ignored: metrics have no value"]
+    warnings = []
+    if entry.ignored_share > MAX_IGNORED_SHARE:
+        warnings.append(f"{entry.ignored_share:.1%} of the pixels are ignored")
+    if isinstance(task, CategoricalTask):
+        return warnings + _find_class_warnings(task, entry, is_complete)
+    if entry.minimum == entry.maximum:
+        warnings.append(f"{examined} values are {entry.minimum:g}")
+    if isinstance(task, Depth):
+        warnings += _find_depth_warnings(entry)
+    return warnings
+
+
+def _find_class_warnings(
+    task: CategoricalTask, entry: TaskStatistics, is_complete: bool
+) -> list[str]:
+    names = get_class_names(task)
+    present = [name for name, count in zip(names, entry.counts, strict=True) if count]
+    if len(present) == 1:
+        examined = "all" if is_complete else "all examined"
+        return [f"{examined} pixels have the single class {present[0]!r}: metrics say little"]
+    absent = [name for name in names if name not in present]
+    # A class that is absent from a part of the images may well occur in the others.
+    if absent and is_complete:
+        return [f"{len(absent)} of {len(names)} classes never occur: {_list_names(absent)}"]
+    return []
+
+
+def _find_depth_warnings(entry: TaskStatistics) -> list[str]:
+    median = float(np.median(entry.medians))
+    low, high = PLAUSIBLE_DEPTH
+    warnings = []
+    if not low <= median <= high:
+        side = "millimeters or centimeters" if median > high else "normalized values or kilometers"
+        warnings.append(
+            f"the median depth is {median:g} m: is the file in {side}? (set the scale of the label)"
+        )
+    if entry.minimum == 0:
+        warnings.append("some depths are 0 m: 0 usually marks unknown depth, which is NaN here")
+    return warnings
+
+
+def get_class_names(task: CategoricalTask) -> Sequence[str]:
+    """Return the name of each id of a task.
+
+    Args:
+        task: a task with ids.
+
+    Returns:
+        The class names; "negative" and "positive" for binary tasks.
+    """
+    return task.class_names if isinstance(task, Classification) else ("negative", "positive")
+
+
+def _compare_names(train: DenseDataset, val: DenseDataset) -> list[str]:
+    """Report names in both splits, unless they name different images of two folders."""
+    positions = {name: index for index, name in enumerate(train.ids)}
+    shared = [(name, index) for index, name in enumerate(val.ids) if name in positions]
+    if not shared:
+        return []
+    try:
+        are_different = all(
+            _hash_image(train[positions[name]]) != _hash_image(val[index])
+            for name, index in shared[:_COMPARED_IMAGES]
+        )
+    except DataError:
+        are_different = False
+    if are_different:
+        return []
+    names = _list_names(name for name, _ in shared)
+    return [f"{len(shared)} images of val are in train by their name: {names}"]
+
+
+def _compare_contents(train: SplitStatistics, val: SplitStatistics) -> list[str]:
+    shared: Mapping[str, str] = {
+        val_id: train.digests[digest]
+        for digest, val_id in val.digests.items()
+        if digest in train.digests
+    }
+    if not shared:
+        return []
+    pairs = _list_names(f"{val_id} = {train_id}" for val_id, train_id in shared.items())
+    return [f"{len(shared)} images of val have the same content as images of train: {pairs}"]
+
+
+def _list_names(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - MAX_NAMES} more" if len(listed) > MAX_NAMES else ""
+    return ", ".join(listed[:MAX_NAMES]) + more
