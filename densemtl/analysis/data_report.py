@@ -9,7 +9,8 @@ from rich.table import Table
 from densemtl.data.base import DenseDataset
 from densemtl.data.check import DataCheck, SplitStatistics, TaskStatistics, get_class_names
 from densemtl.errors import DataError
-from densemtl.tasks.base import CategoricalTask, Task
+from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
 from densemtl.types import RGBImage
 from densemtl.visualization.panels import draw_prediction_panel, stack_vertically
 
@@ -68,10 +69,11 @@ def draw_samples(
 
 
 def _make_image_table(splits: Sequence[SplitStatistics]) -> Table:
-    table = Table("split", "images", "examined", "unreadable", "duplicates")
+    table = Table("split", "images", "examined", "unreadable", "duplicates", "left out")
     for split in splits:
         numbers = (split.images, split.examined, len(split.unreadable), split.duplicates)
-        table.add_row(split.split, *map(str, numbers))
+        left_out = [f"{count} {reason}" for reason, count in split.left_out.items() if count]
+        table.add_row(split.split, *map(str, numbers), ", ".join(left_out))
     return table
 
 

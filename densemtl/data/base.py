@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from densemtl.types import Sample, Split
@@ -24,6 +25,7 @@ class DenseDataset(ABC):
         ids: name of each image, in order.
         shard_sizes: number of images in each shard, in order; training reads shard after shard.
             Empty if all images can be read at the same cost in any order.
+        left_out: {reason: number of files that were found but belong to no sample}.
 
     Example:
         >>> import numpy as np
@@ -47,6 +49,7 @@ class DenseDataset(ABC):
 
     ids: Sequence[str]
     shard_sizes: Sequence[int] = ()
+    left_out: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, split: Split, tasks: Sequence[str]) -> None:
         self.split = split

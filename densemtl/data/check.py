@@ -14,15 +14,11 @@ from numpy.typing import NDArray
 
 from densemtl.data.base import DenseDataset
 from densemtl.errors import DataError
-from densemtl.tasks.base import CategoricalTask, Task
+from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
 from densemtl.tasks.classification import Classification
 from densemtl.tasks.depth import Depth
 from densemtl.types import IGNORE_INDEX, Sample
-
-IMAGES_BEFORE_TRAINING = 32
-"""Number of images per split that are examined before training."""
-EXACT_DATASETS = ("synthetic",)
-"""Datasets that are not checked before training, since their labels are rendered."""
 
 MAX_IGNORED_SHARE = 0.9
 """Share of ignored pixels above which a task is suspicious."""
@@ -73,6 +69,7 @@ class SplitStatistics:
     Attributes:
         split: "train" or "val".
         images: number of images of the split.
+        left_out: {reason: number of files that were found but are no images of the split}.
         examined: number of images that were read or could not be read.
         unreadable: error message of each image that could not be read.
         tasks: {task: statistics of its labels}.
@@ -83,6 +80,7 @@ class SplitStatistics:
 
     split: str
     images: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
     examined: int = 0
     unreadable: list[str] = field(default_factory=list)
     tasks: dict[str, TaskStatistics] = field(default_factory=dict)
@@ -94,6 +92,22 @@ class SplitStatistics:
     def is_complete(self) -> bool:
         """Whether all images of the split were examined."""
         return self.examined == self.images
+
+
+@dataclass(frozen=True)
+class DataWarning:
+    """Warning about suspicious data.
+
+    Attributes:
+        text: one line.
+        task: name of the task whose labels are suspicious; None for images.
+    """
+
+    text: str
+    task: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,7 @@ class DataCheck:
     train: SplitStatistics
     val: SplitStatistics
     errors: list[str]
-    warnings: list[str]
+    warnings: list[DataWarning]
 
 
 def check_data(
@@ -128,10 +142,11 @@ def check_data(
         Statistics, errors and warnings.
     """
     splits = [collect_statistics(dataset, tasks, max_images) for dataset in (train, val)]
-    errors = [error for split in splits for error in _find_errors(split)]
+    # A file that both splits contain is reported once.
+    errors = list(dict.fromkeys(error for split in splits for error in _find_errors(split)))
     warnings = [warning for split in splits for warning in _find_warnings(split, tasks)]
-    warnings += _compare_names(train, val)
-    warnings += _compare_contents(*splits)
+    warnings += [DataWarning(text) for text in _compare_names(train, val)]
+    warnings += [DataWarning(text) for text in _compare_contents(*splits)]
     return DataCheck(splits[0], splits[1], errors, warnings)
 
 
@@ -148,7 +163,7 @@ def collect_statistics(
     Returns:
         The statistics of the images that were read.
     """
-    statistics = SplitStatistics(dataset.split, len(dataset))
+    statistics = SplitStatistics(dataset.split, len(dataset), dataset.left_out)
     present = [task for task in tasks if task.name in dataset.tasks]
     statistics.tasks = {task.name: TaskStatistics() for task in present}
     for index in select_images(dataset, max_images):
@@ -238,14 +253,15 @@ def _find_errors(statistics: SplitStatistics) -> list[str]:
     return errors
 
 
-def _find_warnings(statistics: SplitStatistics, tasks: Sequence[Task]) -> list[str]:
+def _find_warnings(statistics: SplitStatistics, tasks: Sequence[Task]) -> list[DataWarning]:
     warnings = []
     for task in tasks:
         entry = statistics.tasks.get(task.name)
         if entry is None or (statistics.unreadable and not entry.images):
             continue
         found = _find_label_warnings(task, entry, statistics.is_complete)
-        warnings += [f"{statistics.split}: {task.name}: {text}" for text in found]
+        where = f"{statistics.split}: {task.name}"
+        warnings += [DataWarning(f"{where}: {text}", task.name) for text in found]
     return warnings
 
 

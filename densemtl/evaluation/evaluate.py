@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.labeled_images import LabelledImageCount
+from densemtl.metrics.label_counts import LabeledImageCount, OccurringIdCount
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.ops.layouts import to_hwc
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.runtime.execution import ExecutionConfig
-from densemtl.tasks.added_metrics import IMAGES
+from densemtl.tasks.added_metrics import IMAGES, OCCURRING_IDS
 from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
 from densemtl.types import Batch, ImagePlacement, Predictions, ProtocolName
 
 Scores = dict[str, dict[str, float]]
-"""{task: {metric: value}}, with the number of labeled images as the metric "images"."""
+"""{task: {metric: value}}, with the number of labeled images as the metric "images", and, for tasks
+with one id per pixel, the number of ids that occur in the labels as "occurring_ids"."""
 
 PredictionCallback = Callable[[Task, str, NDArray[np.generic]], None]
 """Function of (task, image id, decoded prediction at original size in the layout of `Sample`)."""
@@ -56,7 +58,12 @@ class TaskMetrics:
             task.name: [metric.to(self.device) for metric in task.metrics(protocol)]
             for task in tasks
         }
-        self._image_counts = {task.name: LabelledImageCount().to(self.device) for task in tasks}
+        self._image_counts = {task.name: LabeledImageCount().to(self.device) for task in tasks}
+        self._id_counts = {
+            task.name: OccurringIdCount().to(self.device)
+            for task in tasks
+            if isinstance(task, CategoricalTask)
+        }
 
     def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
         """Add a batch of one task.
@@ -70,6 +77,8 @@ class TaskMetrics:
         for metric in self._metrics[task.name]:
             metric.update(prediction, target)
         self._image_counts[task.name].update(task.compute_valid_mask(target))
+        if task.name in self._id_counts:
+            self._id_counts[task.name].update(target)
 
     def compute(self) -> Scores:
         """Compute the metrics over all batches.
@@ -78,9 +87,15 @@ class TaskMetrics:
             {task: {metric: value}}.
         """
         return {
-            name: {**join_scores(metrics), IMAGES: self._image_counts[name].compute().item()}
+            name: {**join_scores(metrics), **self._compute_counts(name)}
             for name, metrics in self._metrics.items()
         }
+
+    def _compute_counts(self, name: str) -> dict[str, float]:
+        counts: dict[str, float] = {IMAGES: self._image_counts[name].compute().item()}
+        if name in self._id_counts:
+            counts[OCCURRING_IDS] = self._id_counts[name].compute().item()
+        return counts
 
 
 @torch.inference_mode()

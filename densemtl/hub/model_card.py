@@ -122,6 +122,9 @@ def _make_results_section(results: Results) -> Iterator[str]:
         yield f"Multi-task performance Delta_m in percent: **{results.delta_m:+.2f}**.\n"
     if note := format_delta_note(results):
         yield f"{note}.\n"
+    for task, result in results.tasks.items():
+        if result.note:
+            yield f"{task}: {result.note}.\n"
     stopped = "" if results.complete else " The run was stopped before its last epoch."
     yield (
         f"Protocol `{results.protocol}`, at original image size, on the {results.images} images of"

@@ -38,6 +38,7 @@ class TaskResult(BaseModel):
         metrics: {metric name: value}.
         delta: improvement over the single-task baseline in percent; None without baseline, or if
             it is undefined, because a value is not finite or that of the baseline is 0.
+        note: what the user must know about the labels to interpret the metrics; "" if nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +48,7 @@ class TaskResult(BaseModel):
     selection_metric: str | None = None
     metrics: dict[str, FiniteFloat | None]
     delta: float | None = None
+    note: str = ""
 
     @model_validator(mode="after")
     def _validate_metric_names(self) -> TaskResult:
@@ -135,6 +137,7 @@ class Results(BaseModel):
             FLOP.
         config_hash: hash of all configuration keys that can influence a result.
         versions: versions of code and libraries.
+        warnings: what is suspicious in the data, found before training by `densemtl.data.check`.
 
     Example:
         >>> results = Results(
@@ -180,6 +183,7 @@ class Results(BaseModel):
     gflop: float | None = None
     config_hash: str
     versions: dict[str, str]
+    warnings: list[str] = []
 
     @model_validator(mode="after")
     def _validate_run(self) -> Results:

@@ -21,8 +21,10 @@ def make_run_table(results: Results) -> Group:
     Returns:
         The table between a title and a caption.
     """
-    compared = bool(results.baselines)
+    compared, noted = bool(results.baselines), has_notes(results)
     table = terminal_table(["task", "metric", "value", *BASELINE_COLUMNS * compared], 2)
+    if noted:
+        table.add_column("note")
     for task, result in results.tasks.items():
         cells = [
             task,
@@ -35,7 +37,7 @@ def make_run_table(results: Results) -> Group:
                 "nan" if single is None else f"{single:.4g}",
                 "" if delta is None else f"{delta:+.2f}",
             ]
-        table.add_row(*cells)
+        table.add_row(*cells, *[result.note] * noted)
     if results.delta_m is not None:
         table.add_section()
         table.add_row("Delta_m", "", "", "", f"{results.delta_m:+.2f}", style="bold")
@@ -51,11 +53,16 @@ def make_metrics_table(results: Results) -> Group:
     Returns:
         The table between a title and a caption. Primary metrics are bold.
     """
+    noted = has_notes(results)
     table = terminal_table(["task", "metric", "value"], 2)
+    if noted:
+        table.add_column("note")
     for task, result in results.tasks.items():
         for name, value in result.metrics.items():
-            bold = "bold" if name == result.primary_metric else ""
-            table.add_row(task, name, "" if value is None else f"{value:.4g}", style=bold)
+            is_primary = name == result.primary_metric
+            cells = [task, name, "" if value is None else f"{value:.4g}"]
+            notes = [result.note if is_primary else ""] * noted
+            table.add_row(*cells, *notes, style="bold" if is_primary else "")
         table.add_section()
     return _add_caption(results, table)
 
@@ -102,6 +109,18 @@ def _add_caption(results: Results, table: Table) -> Group:
     if note := format_delta_note(results):
         lines.append(Text(note))
     return Group(Text(format_title(results), style="bold"), table, *lines)
+
+
+def has_notes(results: Results) -> bool:
+    """Return whether a task has a note about its labels.
+
+    Args:
+        results: results of a run.
+
+    Returns:
+        True if the tables need a column for notes.
+    """
+    return any(result.note for result in results.tasks.values())
 
 
 def format_delta_note(results: Results) -> str:

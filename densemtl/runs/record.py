@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.engine.model_selection import get_selection_scores
@@ -11,11 +11,17 @@ from densemtl.evaluation.evaluate import Scores
 from densemtl.factory import Splits
 from densemtl.results.results import Results, TaskResult, nan_to_none
 from densemtl.runtime.versions import get_versions
+from densemtl.tasks.added_metrics import IMAGES, OCCURRING_IDS
 from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
 
 
 def build_results(
-    experiment: ExperimentConfig, splits: Splits, run: TrainingRun, gflop: float
+    experiment: ExperimentConfig,
+    splits: Splits,
+    run: TrainingRun,
+    gflop: float,
+    warnings: Sequence[str] = (),
 ) -> Results:
     """Build the results of the best validated weights of a run.
 
@@ -24,6 +30,7 @@ def build_results(
         splits: its training and validation splits.
         run: the finished or interrupted run.
         gflop: cost of the forward pass of one image in GFLOP, as in `InitialModel`.
+        warnings: what is suspicious in the data.
 
     Returns:
         Scores of all tasks, cost of training, and everything needed to reproduce them.
@@ -48,6 +55,7 @@ def build_results(
         gflop=gflop,
         config_hash=experiment.compute_config_hash(),
         versions=get_versions(),
+        warnings=list(warnings),
     )
 
 
@@ -89,6 +97,28 @@ def build_task_results(
             selection_metric=task.get_selection_metric(experiment.protocol),
             higher_is_better=task.higher_is_better,
             metrics=nan_to_none(scores[task.name]),
+            note=describe_labels(task, scores[task.name]),
         )
         for task in tasks
     }
+
+
+def describe_labels(task: Task, scores: Mapping[str, float]) -> str:
+    """Describe labels on which metrics are undefined or say little.
+
+    Args:
+        task: the evaluated task.
+        scores: {metric: value} of the task, including the numbers of labeled images and ids. Scores
+            of earlier versions lack the number of ids.
+
+    Returns:
+        A short note; "" if there is nothing to say.
+    """
+    if scores.get(IMAGES) == 0:
+        return "all labels are ignored"
+    num_ids = scores.get(OCCURRING_IDS)
+    if num_ids is None or not isinstance(task, CategoricalTask) or num_ids == task.num_ids:
+        return ""
+    if num_ids == 1:
+        return "the labels contain a single class"
+    return f"{task.num_ids - int(num_ids)} of {task.num_ids} classes do not occur in the labels"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from densemtl.config.experiment import ExperimentConfig
+from densemtl.data.check import DataWarning
 from densemtl.data.dataloader import translate_worker_errors
 from densemtl.distributed.collectives import barrier, is_main_process
 from densemtl.engine.final_metrics import compute_final_metrics
@@ -28,6 +29,7 @@ from densemtl.results.results import (
     add_baselines,
     load_baselines,
 )
+from densemtl.runs.data_check import check_before_training, select_warnings
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
 from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
@@ -68,9 +70,14 @@ def train_experiment(
     experiment, execution = choose_amp(experiment, folder, execution)
     initial = _prepare(experiment)
     splits = build_splits(experiment)
-    baseline_runs = _train_baselines(experiment, splits, folder.parent, execution, max_steps)
+    warnings = check_before_training(experiment, splits)
+    baseline_runs = _train_baselines(
+        experiment, splits, folder.parent, execution, max_steps, warnings
+    )
     init_from = _resolve_init_from(experiment, baseline_runs)
-    results = _train_run(experiment, splits, folder, execution, max_steps, initial, init_from)
+    results = _train_run(
+        experiment, splits, folder, execution, max_steps, initial, warnings, init_from
+    )
     if baseline_runs:
         results = add_baselines(results, baseline_runs)
         if is_main_process():
@@ -98,6 +105,7 @@ def _train_baselines(
     parent_dir: Path,
     execution: ExecutionConfig,
     max_steps: int | None,
+    warnings: Sequence[DataWarning],
 ) -> Mapping[str, Path]:
     """Return {task: run folder or results file}, after training the baselines if necessary."""
     if experiment.baselines == "none":
@@ -115,7 +123,7 @@ def _train_baselines(
             / f"{experiment.data.name}-{name}-{_make_baseline_key(single, data)}"
         )
         initial = build_initial_model(single, build_tasks(single))
-        _train_run(single, data, folder, execution, max_steps, initial)
+        _train_run(single, data, folder, execution, max_steps, initial, warnings)
         folders[name] = folder
     return folders
 
@@ -167,6 +175,7 @@ def _train_run(
     execution: ExecutionConfig,
     max_steps: int | None,
     initial: InitialModel,
+    warnings: Sequence[DataWarning],
     init_from: Mapping[str, Path] | None = None,
 ) -> Results:
     experiment = reserve_run_dir(folder, experiment)
@@ -175,7 +184,8 @@ def _train_run(
     run = build_training_run(experiment, splits, folder, execution, init_from, initial)
     train(run, max_steps)
     compute_final_metrics(run)
-    results = build_results(experiment, splits, run, initial.gflop)
+    data_warnings = select_warnings(warnings, experiment.list_all_task_names())
+    results = build_results(experiment, splits, run, initial.gflop, data_warnings)
     if is_main_process():
         _write_outputs(results, folder)
     barrier()

@@ -15,6 +15,9 @@ from densemtl.types import ProtocolName
 IMAGES = "images"
 """Name of the number of labeled images, which every task reports in addition to its metrics."""
 
+OCCURRING_IDS = "occurring_ids"
+"""Name of the number of ids that occur in the labels, which tasks with ids report in addition."""
+
 SIZE = (4, 4)
 """(height, width) of the image of ignored pixels on which a metric is tested."""
 
@@ -47,6 +50,7 @@ def metric_errors(task: Task, protocol: ProtocolName) -> Iterator[str]:
     task_metrics = [task.make_metric(protocol), task.make_final_metric(protocol)]
     used_names = {
         IMAGES,
+        OCCURRING_IDS,
         *(name for metric in task_metrics if metric for name in list_values(metric)),
     }
     for index, spec in enumerate(task.added_metrics):

@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console, Group
 
 from densemtl.errors import ResultsError
 from densemtl.results import tables
 from densemtl.results.results import Results, TaskResult, add_baselines, load_results
 from densemtl.results.terminal_tables import make_run_table
-
-
-def render(table: Group) -> str:
-    console = Console(file=io.StringIO(), width=120)
-    console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+from tests.helpers.rendering import render
 
 
 def results(*tasks: str, value: float | None = 50.0, **changes: Any) -> Results:

@@ -91,8 +91,8 @@ class FolderDataset(FileDataset):
         }
         if SPLIT_PLACEHOLDER in images and self._split_names["train"] == self._split_names["val"]:
             raise ConfigError("data.splits: both splits are the same; give the folder of each")
-        image_files = self._index_images(split)
-        source = self._root / images
+        image_files, num_label_files = self._index_images(split)
+        num_unlisted, source = 0, self._root / images
         if SPLIT_PLACEHOLDER in images:
             ids = sorted(image_files)
             self._check_split_folders(split, tasks, ids)
@@ -100,7 +100,9 @@ class FolderDataset(FileDataset):
             ids = _split_by_hash(sorted(image_files), split, val_fraction, source)
         else:
             source = self._root / self._split_names[split]
-            ids = self._read_split_lists(split)
+            ids, other_ids = self._read_split_lists(split)
+            num_unlisted = len(image_files.keys() - {*ids, *other_ids})
+        self.left_out = {"labels of images": num_label_files, "in no split list": num_unlisted}
         super().__init__(split, tasks, ids, image_files, source)
         for task, label_files in self._label_files.items():
             spec = labels[task]
@@ -148,8 +150,8 @@ class FolderDataset(FileDataset):
         """Return what {split} stands for; if only labels contain it, the name of the split."""
         return self._split_names[split] if SPLIT_PLACEHOLDER in self._images else split
 
-    def _index_images(self, split: Split) -> dict[str, Path]:
-        """Return {image id: file} without the label files of other images."""
+    def _index_images(self, split: Split) -> tuple[dict[str, Path], int]:
+        """Return {image id: file}, and the number of matching files that are labels of images."""
         pattern = folder_patterns.parse_pattern(
             self._root, self._images, self._split_folder(split), "data.images"
         )
@@ -160,9 +162,8 @@ class FolderDataset(FileDataset):
                 f" types: {', '.join(arrays.SUPPORTED_SUFFIXES)})"
             )
         labels = [self._parse_labels(task, split) for task in self._label_specs]
-        return folder_patterns.index_by_id(
-            pattern, folder_patterns.remove_label_files(pattern, files, labels)
-        )
+        images = folder_patterns.remove_label_files(pattern, files, labels)
+        return folder_patterns.index_by_id(pattern, images), len(files) - len(images)
 
     def _check_split_folders(self, split: Split, tasks: Sequence[str], ids: list[str]) -> None:
         """Check that labels which both splits share are unambiguous."""
@@ -170,7 +171,7 @@ class FolderDataset(FileDataset):
             task for task in tasks if SPLIT_PLACEHOLDER not in self._label_specs[task].files
         ]
         if shared_labels:
-            others = self._index_images("val" if split == "train" else "train")
+            others, _ = self._index_images("val" if split == "train" else "train")
             if both := sorted(others.keys() & set(ids)):
                 raise DataError(
                     f"{self._root / self._images}: both splits have an image {both[0]!r}, so that"
@@ -178,15 +179,16 @@ class FolderDataset(FileDataset):
                     f" data.labels.{shared_labels[0]}.files"
                 )
 
-    def _read_split_lists(self, split: Split) -> list[str]:
-        """Read the list of a split, and check that the other one has no image of it."""
+    def _read_split_lists(self, split: Split) -> tuple[list[str], list[str]]:
+        """Read the lists of a split and, if it exists, of the other one; they share no image."""
         lists = {name: self._root / file for name, file in self._split_names.items()}
         ids = arrays.read_split_list(lists[split])
         other = lists["val" if split == "train" else "train"]
-        if other.exists():
-            source = f"{lists['train']} and {lists['val']}"
-            folder_checks.check_disjoint(ids, arrays.read_split_list(other), source)
-        return ids
+        if not other.exists():
+            return ids, []
+        other_ids = arrays.read_split_list(other)
+        folder_checks.check_disjoint(ids, other_ids, f"{lists['train']} and {lists['val']}")
+        return ids, other_ids
 
 
 def _split_by_hash(ids: list[str], split: Split, val_fraction: float, source: Path) -> list[str]:

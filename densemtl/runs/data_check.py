@@ -1,0 +1,60 @@
+"""Check of the data before training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from densemtl.config.experiment import ExperimentConfig
+from densemtl.data.check import DataWarning, check_data
+from densemtl.distributed.collectives import is_main_process
+from densemtl.errors import DataError
+from densemtl.factory import Splits, build_auxiliary_tasks, build_tasks
+
+IMAGES_BEFORE_TRAINING = 32
+"""Number of images per split that are examined; `tools/check_data.py` examines all."""
+
+EXACT_DATASETS = ("synthetic",)
+"""Datasets that are not checked, since their labels are rendered."""
+
+
+def check_before_training(experiment: ExperimentConfig, splits: Splits) -> list[DataWarning]:
+    """Examine some images of both splits, and print warnings about suspicious data.
+
+    Random number generators are not used, so that the check does not change the result of training.
+
+    Args:
+        experiment: the experiment that will be trained.
+        splits: its training and validation splits.
+
+    Returns:
+        The warnings.
+
+    Raises:
+        DataError: if an examined image cannot be read, or its labels are impossible.
+    """
+    if experiment.data.name in EXACT_DATASETS:
+        return []
+    tasks = [*build_tasks(experiment), *build_auxiliary_tasks(experiment)]
+    check = check_data(splits.train, splits.val, tasks, IMAGES_BEFORE_TRAINING)
+    if check.errors:
+        others = len(check.errors) - 1
+        more = f" (and {others} more errors, which tools/check_data.py lists)" if others else ""
+        raise DataError(check.errors[0] + more)
+    if is_main_process():
+        for warning in check.warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+    return check.warnings
+
+
+def select_warnings(warnings: Sequence[DataWarning], tasks: Sequence[str]) -> list[str]:
+    """Select the warnings that concern a run.
+
+    Args:
+        warnings: the warnings about all tasks.
+        tasks: names of the tasks of the run.
+
+    Returns:
+        The texts of warnings about images and about the labels of these tasks.
+    """
+    return [warning.text for warning in warnings if warning.task in (None, *tasks)]
