@@ -83,6 +83,19 @@ def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--trust-custom-code`.
+
+    Args:
+        parser: parser of a tool, changed in place.
+    """
+    parser.add_argument(
+        "--trust-custom-code",
+        action="store_true",
+        help="import the custom classes (package.module:Class) that the saved configuration names",
+    )
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option `--device`.
 

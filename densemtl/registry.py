@@ -20,8 +20,11 @@ import importlib
 import inspect
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -31,6 +34,9 @@ from densemtl.errors import ConfigError, suggest
 OPTIONS_MODEL_CONFIG = ConfigDict(
     extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
 )
+
+_ALLOWS_CUSTOM_CODE: ContextVar[bool] = ContextVar("allows_custom_code", default=True)
+"""Whether `get_class` imports custom classes: yes for the user's own configuration."""
 
 NOUNS = ("dataset", "head", "metric", "protocol")
 """Suffixes that the class of a component may have in addition to the name of its file."""
@@ -75,6 +81,26 @@ def _is_matching_name(class_name: str, file_name: str) -> bool:
     return name == stem or name in {stem + noun for noun in NOUNS}
 
 
+@contextmanager
+def custom_code(allowed: bool) -> Iterator[None]:
+    """Allow or forbid the import of custom classes while a configuration is being used.
+
+    A configuration from a weights file is not necessarily the user's own. A context cannot allow
+    what an outer context forbids.
+
+    Args:
+        allowed: whether `get_class` may import `package.module:Class`.
+
+    Yields:
+        Nothing.
+    """
+    token = _ALLOWS_CUSTOM_CODE.set(allowed and _ALLOWS_CUSTOM_CODE.get())
+    try:
+        yield
+    finally:
+        _ALLOWS_CUSTOM_CODE.reset(token)
+
+
 def get_class(package: str, name: str) -> type[Any]:
     """Import the class of a component.
 
@@ -86,7 +112,8 @@ def get_class(package: str, name: str) -> type[Any]:
         The class, not an instance.
 
     Raises:
-        ConfigError: if the component does not exist; suggests the most similar name.
+        ConfigError: if the component does not exist (suggests the most similar name), or if it is
+            a custom class and `custom_code` forbids its import.
 
     Example:
         >>> get_class("decoders", "mti_net").__name__
@@ -108,11 +135,17 @@ def get_class(package: str, name: str) -> type[Any]:
 
 
 def _import_custom(path: str) -> type[Any]:
+    if not _ALLOWS_CUSTOM_CODE.get():
+        raise ConfigError(
+            f"names {shorten(path, 100)}, code that would be imported from this machine; pass"
+            " --trust-custom-code (in Python trust_custom_code=True) if you trust it"
+        )
     module_name, _, class_name = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"cannot import {path!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # the module may raise anything
+        reason = shorten(str(error), 300) or type(error).__name__
+        raise ConfigError(f"cannot import {path!r}: {reason}") from error
     if not inspect.isclass(cls):
         raise ConfigError(f"{path!r} is not a class")
     return cls

@@ -43,6 +43,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar="FOLDER",
         help="folder of affinity.json and affinity.png (default: run folder)",
     )
+    cli.add_trust_argument(parser)
     cli.add_device_argument(parser)
     return parser.parse_intermixed_args(argv)
 
@@ -60,7 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     from densemtl.engine.loading import load_trained_model
     from densemtl.results.terminal_tables import make_matrix_table
 
-    loaded = load_trained_model(args.checkpoint, args.overrides, args.device)
+    loaded = load_trained_model(
+        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
+    )
     affinity = measure_affinity(loaded, args.batches, args.rate)
     folder = args.output or loaded.file.parent
     folder.mkdir(parents=True, exist_ok=True)

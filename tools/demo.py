@@ -40,6 +40,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--dataset", choices=("train", "val"), metavar="SPLIT", help=text)
     add("--count", type=int, default=8, help="number of images of the dataset (default: 8)")
     add("--webcam", type=int, metavar="N", help="record camera N (0 is the first) until Ctrl-C")
+    cli.add_trust_argument(parser)
     cli.add_device_argument(parser)
     add_output_arguments(parser)
     add_view_arguments(parser)
@@ -143,7 +144,9 @@ def main(argv: list[str] | None = None) -> None:
     from densemtl.factory import build_dataset
     from densemtl.inference.predictor import Predictor
 
-    loaded = load_trained_model(args.checkpoint, args.overrides, args.device)
+    loaded = load_trained_model(
+        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
+    )
     predictor = Predictor.from_trained(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
     if args.web:
         from densemtl.demo.web.server import serve

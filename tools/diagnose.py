@@ -28,6 +28,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     text = "output folder (default: diagnosis in the run folder)"
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=text)
+    cli.add_trust_argument(parser)
     cli.add_device_argument(parser)
     return parser.parse_intermixed_args(argv)
 
@@ -43,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
     from densemtl.analysis.failure_report import write_diagnosis
     from densemtl.engine.loading import load_trained_model
 
-    loaded = load_trained_model(args.checkpoint, args.overrides, args.device)
+    loaded = load_trained_model(
+        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
+    )
     folder = args.output or loaded.file.parent / "diagnosis"
     diagnosis = diagnose(loaded, args.split)
     write_diagnosis(folder, diagnosis, loaded, args.split, args.worst)

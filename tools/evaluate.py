@@ -45,6 +45,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
     text = "write all predictions to DIR/TASK/IMAGE.npy, or .png for class ids"
     parser.add_argument("--save-predictions", type=Path, metavar="DIR", help=text)
+    cli.add_trust_argument(parser)
     cli.add_device_argument(parser)
     return parser.parse_intermixed_args(argv)
 
@@ -84,7 +85,9 @@ def evaluate_network(args: argparse.Namespace) -> None:
 
     folder = args.save_predictions
     save_prediction = None if folder is None else partial(prediction_files.write_prediction, folder)
-    loaded = load_trained_model(args.checkpoint, args.overrides, args.device)
+    loaded = load_trained_model(
+        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
+    )
     results = evaluate_model(loaded, args.split, save_prediction)
     if not is_main_process():
         return

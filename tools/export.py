@@ -37,6 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("checkpoint", type=Path, help="run folder or .safetensors weights file")
     cli.add_overrides_argument(parser)
+    cli.add_trust_argument(parser)
     add("--format", choices=FORMATS, default="onnx", help="file format (default: onnx)")
     text = "output folder (default: export in the run folder)"
     add("--output", type=Path, metavar="FOLDER", help=text)
@@ -68,7 +69,9 @@ def main(argv: list[str] | None = None) -> None:
     from densemtl.export.exporter import export_model
     from densemtl.export.wrapper import ExportWrapper
 
-    loaded = load_trained_model(args.checkpoint, args.overrides, "cpu")
+    loaded = load_trained_model(
+        args.checkpoint, args.overrides, "cpu", trust_custom_code=args.trust_custom_code
+    )
     network = ExportWrapper(
         loaded.model, loaded.tasks, preprocess=not args.normalised, postprocess=not args.logits
     )

@@ -293,13 +293,16 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> ExperimentConf
     return validate_experiment(yaml_loader.load_config(file, overrides))
 
 
-def load_saved(text: str, source: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_saved(
+    text: str, source: Path, overrides: Sequence[str] = (), *, trust_custom_code: bool = False
+) -> ExperimentConfig:
     """Load and validate a configuration that this or an older version saved by `to_yaml`.
 
     Args:
         text: YAML text.
         source: file of the text, for error messages.
         overrides: changes of values, `key.key=value`.
+        trust_custom_code: whether it may name custom classes, `package.module:Class`.
 
     Returns:
         The experiment, with renamed keys translated.
@@ -307,9 +310,9 @@ def load_saved(text: str, source: Path, overrides: Sequence[str] = ()) -> Experi
     Raises:
         ConfigError: if the configuration is wrong; one line per error.
     """
-    return validate_experiment(
-        yaml_loader.apply_overrides(_translate_saved(text, source), overrides, str(source))
-    )
+    merged = yaml_loader.apply_overrides(_translate_saved(text, source), overrides, str(source))
+    with registry.custom_code(trust_custom_code):
+        return validate_experiment(merged)
 
 
 def parse_saved_experiment(text: str, source: Path) -> ExperimentConfig:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from densemtl import registry
 from densemtl.config.experiment import ExperimentConfig, load_saved
 from densemtl.engine.checkpoint import (
     compute_weights_hash,
@@ -41,7 +42,11 @@ class TrainedModel:
 
 
 def load_trained_model(
-    path: Path, overrides: Sequence[str] = (), device: str | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    *,
+    trust_custom_code: bool = False,
 ) -> TrainedModel:
     """Load a run's best weights, or the weights of a file.
 
@@ -49,19 +54,25 @@ def load_trained_model(
         path: a run folder, or a `.safetensors` file that this project wrote.
         overrides: `key=value` changes to the saved configuration, such as `data.root=/data`.
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
+        trust_custom_code: whether the saved configuration may name custom classes,
+            `package.module:Class`, which are imported from packages on this machine.
 
     Returns:
         The model and everything needed to run and evaluate it.
 
     Raises:
         CheckpointError: if the weights are missing or corrupt, or do not fit the overrides.
-        ConfigError: if an override is invalid.
+        ConfigError: if an override is invalid, or if the configuration names custom classes
+            without `trust_custom_code`.
     """
     file = find_weights_file(path)
     weights = load_weights(file)
-    experiment = load_saved(weights.config_yaml, file, overrides)
-    tasks = build_tasks(experiment)
-    model = build_model(experiment, tasks, pretrained=False)
+    with registry.custom_code(trust_custom_code):
+        experiment = load_saved(
+            weights.config_yaml, file, overrides, trust_custom_code=trust_custom_code
+        )
+        tasks = build_tasks(experiment)  # reads further names from the files of the dataset
+        model = build_model(experiment, tasks, pretrained=False)
     load_state_strict(model, weights.tensors, file)
     execution = make_execution_config(experiment.train, device)
     execution.to_device(model)

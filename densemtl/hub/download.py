@@ -6,17 +6,14 @@ No downloaded file can run code: no pickles are loaded, and no code is imported 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 from densemtl.config.experiment import CONFIG
-from densemtl.config.translation import LISTS
-from densemtl.config.yaml_loader import parse_yaml
-from densemtl.engine.checkpoint import WEIGHTS_NAME, find_weights_file, load_weights
+from densemtl.engine.checkpoint import WEIGHTS_NAME
 from densemtl.engine.loading import TrainedModel, load_trained_model
-from densemtl.errors import CheckpointError, ConfigError
+from densemtl.errors import CheckpointError
 from densemtl.results.results import RESULTS_FILE
 
 ALLOW_PATTERNS = (WEIGHTS_NAME, RESULTS_FILE, CONFIG, "README.md")
@@ -76,9 +73,7 @@ def from_pretrained(
         ['depth']
     """
     folder = Path(source) if Path(source).exists() else download(str(source), revision)
-    if not trust_custom_code:
-        _refuse_custom_code(find_weights_file(folder))
-    return load_trained_model(folder, overrides, device)
+    return load_trained_model(folder, overrides, device, trust_custom_code=trust_custom_code)
 
 
 def download(repo_id: str, revision: str | None = None) -> Path:
@@ -109,31 +104,3 @@ def download(repo_id: str, revision: str | None = None) -> Path:
             f"{repo_id}: no such folder, and the download from the hub failed ({reason}); check"
             " name and network, log in if the repository is private, or pass a folder"
         ) from error
-
-
-def _refuse_custom_code(file: Path) -> None:
-    """Raise an error if the configuration of a weights file names custom classes."""
-    names = sorted(
-        set(_find_custom_components(parse_yaml(load_weights(file).config_yaml, str(file))))
-    )
-    if names:
-        raise ConfigError(
-            f"{file}: its configuration names {', '.join(names)}, code that would be imported from"
-            " this machine; pass trust_custom_code=True if you trust it"
-        )
-
-
-def _find_custom_components(values: Any) -> Iterator[str]:
-    """Yield all names of the form `package.module:Class`, at any depth of the configuration."""
-    if isinstance(values, dict):
-        for key in ("name", "kind", "protocol"):
-            if ":" in str(values.get(key, "")):
-                yield str(values[key])
-        for key in LISTS:
-            entries = values.get(key)
-            for item in entries if isinstance(entries, list) else ():
-                if isinstance(item, str) and ":" in item:
-                    yield item
-    inside = values.values() if isinstance(values, dict) else values
-    for item in inside if isinstance(values, dict | list) else ():
-        yield from _find_custom_components(item)

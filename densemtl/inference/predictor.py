@@ -105,12 +105,20 @@ class Predictor:
         return cls(loaded.model, loaded.tasks, input_config, device=execution, **options)
 
     @classmethod
-    def from_run(cls, path: str | Path, *, device: str | None = None, **options: Any) -> Predictor:
+    def from_run(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        trust_custom_code: bool = False,
+        **options: Any,
+    ) -> Predictor:
         """Create a predictor from a run.
 
         Args:
             path: a run folder, or a `.safetensors` file that this project wrote.
             device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
+            trust_custom_code: whether the run may name custom classes, which are imported.
             options: options of `InferenceSettings`.
 
         Returns:
@@ -120,7 +128,8 @@ class Predictor:
             CheckpointError: if the weights are missing or corrupt.
             ConfigError: if an option is unknown or a value is invalid.
         """
-        return cls.from_trained(load_trained_model(Path(path), device=device), **options)
+        loaded = load_trained_model(Path(path), device=device, trust_custom_code=trust_custom_code)
+        return cls.from_trained(loaded, **options)
 
     @classmethod
     def from_pretrained(

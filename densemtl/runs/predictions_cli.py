@@ -46,6 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "configuration file or run folder, which defines dataset, tasks and protocol"
     add("config", type=Path, metavar="CONFIG", help=text)
     cli.add_overrides_argument(parser)
+    cli.add_trust_argument(parser)
     add("--split", choices=("train", "val"), default="val")
     add("--output", type=Path, metavar="FILE", help="write the results as JSON")
     add("--name", help="name of the method in tables (default: the name of DIR)")
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     axes = parse_axes(args.normals_axes)
     options = ReadOptions(args.resize, args.first_class, args.mat_key, axes)
-    experiment = load_experiment_from(args.config, args.overrides)
+    experiment = load_experiment_from(args.config, args.overrides, args.trust_custom_code)
     results = evaluate_predictions(experiment, args.split, args.folder, options)
     if args.name:
         results = results.model_copy(update={"run": {**results.run, "backbone": args.name}})
@@ -89,12 +90,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"results: {args.output}")
 
 
-def load_experiment_from(path: Path, overrides: Sequence[str]) -> ExperimentConfig:
+def load_experiment_from(
+    path: Path, overrides: Sequence[str], trust_custom_code: bool = False
+) -> ExperimentConfig:
     """Load the experiment of a configuration file or a run folder.
 
     Args:
         path: a configuration file, or a run folder with a saved configuration.
         overrides: `key=value` changes of the configuration.
+        trust_custom_code: whether the configuration of a run folder may name custom classes.
 
     Returns:
         The validated experiment.
@@ -106,7 +110,8 @@ def load_experiment_from(path: Path, overrides: Sequence[str]) -> ExperimentConf
     from densemtl.config.yaml_loader import read_text
 
     if path.is_dir():
-        return load_saved(read_text(path / CONFIG), path / CONFIG, overrides)
+        file = path / CONFIG
+        return load_saved(read_text(file), file, overrides, trust_custom_code=trust_custom_code)
     return load_experiment(path, overrides)
 
 

@@ -53,7 +53,9 @@ def test_example_trains_and_predicts(name: str, tmp_path: Path) -> None:
     results = train_experiment(experiment, tmp_path, "cpu")
     assert results.complete
     assert set(results.tasks) == set(experiment.list_task_names())
-    predictor = Predictor.from_run(tmp_path, device="cpu", flip=True, scales=(1, 2))
+    predictor = Predictor.from_run(
+        tmp_path, device="cpu", trust_custom_code=True, flip=True, scales=(1, 2)
+    )
     maps = predictor(np.zeros((20, 30, 3), np.uint8))
     assert all(np.isfinite(prediction).all() for prediction in maps.values())
     if name == "custom_task":
@@ -61,9 +63,8 @@ def test_example_trains_and_predicts(name: str, tmp_path: Path) -> None:
     if name == "custom_architecture":
         records = [line for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "sharing"]
         assert any("choice/depth<-level 0" in line for line in records)
-        assert load_trained_model(tmp_path, device="cpu").experiment.decoder.options == {
-            "initial_gate": 0.8
-        }
+        loaded = load_trained_model(tmp_path, device="cpu", trust_custom_code=True)
+        assert loaded.experiment.decoder.options == {"initial_gate": 0.8}
 
 
 def test_log_depth_loss_and_decoding_match_manual_values() -> None:

@@ -77,9 +77,8 @@ def test_results_contain_added_metrics(tmp_path: Path) -> None:
     train_experiment(make_tiny_experiment(ADDED, "train.epochs=1"), tmp_path, "cpu")
     metrics = load_results(tmp_path).tasks["semseg"].metrics
     assert metrics["error_rate"] == pytest.approx(100 - metrics["pixel_accuracy"])
-    evaluated = (
-        evaluate_model(load_trained_model(tmp_path, device="cpu"), "val").tasks["semseg"].metrics
-    )
+    loaded = load_trained_model(tmp_path, device="cpu", trust_custom_code=True)
+    evaluated = evaluate_model(loaded, "val").tasks["semseg"].metrics
     assert evaluated == pytest.approx(metrics, rel=1e-6, nan_ok=True)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
@@ -20,6 +22,11 @@ INDEX_NAME = "shards.json"
 URL_SCHEMES = ("file", "http", "https", "gs", "hf")
 """Allowed schemes of URLs. webdataset also supports `pipe:`, which runs a command. It is not
 allowed, since a configuration may come from an untrusted checkpoint."""
+
+
+_URL_LOCATION = re.compile(r"[\w.~:/@=+,%-]+", re.ASCII)
+"""Characters of a URL after its scheme: those of RFC 3986 that have no meaning in a shell and that
+curl does not expand. The name of a file is appended, so that there is no query."""
 
 
 class Shard(Section):
@@ -76,6 +83,18 @@ class ShardStore:
         )
         if self._is_remote():
             self._download(INDEX_NAME, file)
+        index = self._parse_index(file)
+        for task, options in index.offers.items():
+            if ":" in str(options.get("kind", "")):  # the author of the shards is not the user
+                raise DataError(
+                    f"{file}: offers.{task}.kind: {shorten(str(options['kind']), 100)} is a custom"
+                    " class, which an index must not name; remove it, and set the kind in `tasks`"
+                    " of your configuration"
+                )
+        return index
+
+    @staticmethod
+    def _parse_index(file: Path) -> ShardIndexFile:
         hint = "create shards by `python datasets/make_shards.py`, or set data.root"
         try:
             return ShardIndexFile.model_validate_json(file.read_bytes())
@@ -115,7 +134,11 @@ class ShardStore:
 
     def _is_remote(self) -> bool:
         scheme, sign, location = self.root.partition("://")
-        if sign and (scheme not in URL_SCHEMES or ".." in location.split("/")):
+        if sign and (
+            scheme not in URL_SCHEMES
+            or ".." in location.split("/")
+            or not _URL_LOCATION.fullmatch(location)
+        ):
             choices = ", ".join(f"{name}://" for name in URL_SCHEMES)
             raise DataError(
                 f"data.root: {self.root!r} is not allowed: give a folder, or {choices}.."

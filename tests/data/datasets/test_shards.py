@@ -93,7 +93,22 @@ def test_sampler_yields_each_image_once_from_groups_of_shards():
 
 
 @pytest.mark.parametrize(
-    "url", ["pipe:touch {} #://x", "sftp://host/x", "http://host/../../x", "pipe://touch {}"]
+    "url",
+    [
+        "pipe:touch {} #://x",
+        "sftp://host/x",
+        "http://host/../../x",
+        "pipe://touch {}",
+        "http://x/$(touch {})",
+        "http://x/`y`",
+        "http://x/a b",
+        "gs://{{a,b}}/x",
+        "https://x/'y",
+        "https://x/\n",
+        "https://x/;touch {}",
+        "https://x/é",
+        "https://",
+    ],
 )
 def test_root_cannot_run_commands_or_leave_the_cache(tmp_path, url):
     """A configuration may come from an untrusted checkpoint."""
