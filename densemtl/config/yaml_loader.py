@@ -19,7 +19,8 @@ Example:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -51,6 +52,9 @@ few lines with aliases can otherwise expand to billions of values or to an infin
 MAX_INT_BITS = 1024
 """Maximum size of integers. Python cannot print much longer ones in error messages."""
 
+MAX_CHARACTERS = 200_000
+"""Limit on the length of a text. PyYAML needs up to 0.1 ms per character."""
+
 
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader with floats of YAML 1.2 that rejects duplicate keys and too large values."""
@@ -63,7 +67,8 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        duplicates = sorted({str(key) for key in keys if keys.count(key) > 1})
+        counts = Counter(key for key in keys if isinstance(key, Hashable))
+        duplicates = sorted(str(key) for key, count in counts.items() if count > 1)
         if duplicates:
             raise ConfigError(f"line {node.start_mark.line + 1}: duplicate key {duplicates[0]!r}")
         return super().construct_mapping(node, deep)
@@ -277,6 +282,8 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def _parse_yaml_value(text: str) -> Any:
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"more than {MAX_CHARACTERS} characters; a configuration is shorter")
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except ConfigError:

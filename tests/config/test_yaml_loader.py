@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from densemtl.config.yaml_loader import (
     COMMAND_LINE,
+    _StrictLoader,
     apply_overrides,
     load_config,
     parse_override,
+    parse_yaml,
     read_yaml,
 )
 from densemtl.errors import ConfigError
@@ -182,3 +185,42 @@ def test_another_optimizer_or_schedule_keeps_other_keys() -> None:
         "optim": {"name": "adamw", "lr": 1e-4},
         "schedule": {"name": "cosine", "warmup_epochs": 2},
     }
+
+
+@pytest.mark.parametrize("text", ["[" + "1, " * 700_000 + "]", "a: " + "x" * 1_000_000])
+def test_too_long_text_is_rejected_before_parsing(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yaml, "load", lambda *args, **options: pytest.fail("parsed"))
+    for parse in (lambda: parse_yaml(text, "f"), lambda: parse_override(f"a={text}")):
+        with pytest.raises(ConfigError, match="more than 200000 characters"):
+            parse()
+
+
+def test_search_for_duplicate_keys_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparisons = 0
+
+    class Key(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal comparisons
+            comparisons += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    monkeypatch.setattr(
+        yaml.SafeLoader, "construct_object", lambda self, node, deep=False: Key(node.value)
+    )
+    node = yaml.compose("\n".join(f"k{i}: 1" for i in range(200)))
+    assert isinstance(node, yaml.MappingNode)
+    _StrictLoader("").construct_mapping(node)
+    assert comparisons < 2000
+
+
+def test_unhashable_and_repeated_keys_are_errors() -> None:
+    with pytest.raises(ConfigError, match="unhashable"):
+        parse_yaml("? [a, b]\n: 1\n? [a, b]\n: 2", "f")
+    with pytest.raises(ConfigError, match="duplicate key '1'"):
+        parse_yaml("1: 1\n1: 2", "f")
