@@ -33,6 +33,7 @@ from densemtl.runs.data_check import check_before_training, select_warnings
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
 from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
+from densemtl.runs.run_lock import lock_run_dir
 from densemtl.runs.training_run import build_training_run
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
@@ -64,9 +65,20 @@ def train_experiment(
 
     Raises:
         UserError: if the user can fix the cause; the folder keeps everything that was finished.
+        CheckpointError: if another process is training in the folder.
     """
     get_versions()  # cached before training, since source files may change during a long run
     execution = make_execution_config(experiment.train, device)
+    with lock_run_dir(folder):
+        return _train_locked(experiment, folder, execution, max_steps)
+
+
+def _train_locked(
+    experiment: ExperimentConfig,
+    folder: Path,
+    execution: ExecutionConfig,
+    max_steps: int | None,
+) -> Results:
     experiment, execution = choose_amp(experiment, folder, execution)
     initial = _prepare(experiment)
     splits = build_splits(experiment)
@@ -123,7 +135,8 @@ def _train_baselines(
             / f"{experiment.data.name}-{name}-{_make_baseline_key(single, data)}"
         )
         initial = build_initial_model(single, build_tasks(single))
-        _train_run(single, data, folder, execution, max_steps, initial, warnings)
+        with lock_run_dir(folder, wait=True):  # another run may train the same baseline
+            _train_run(single, data, folder, execution, max_steps, initial, warnings)
         folders[name] = folder
     return folders
 
