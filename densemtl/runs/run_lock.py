@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -97,7 +97,11 @@ def _try_lock(folder: Path) -> tuple[int | None, str]:
 
 
 def _lock(handle: int) -> bool:
-    """Return whether the lock was free; also True on file systems without locks."""
+    """Return whether the lock was free; also True on Windows and file systems without locks."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
