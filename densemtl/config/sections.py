@@ -76,7 +76,8 @@ class AugmentConfig(Section):
     crop: Literal["center", "random"] = "center"
     """Position of the crop if it is smaller or larger than the image."""
     max_rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Maximum rotation in degrees, sampled uniformly in both directions; 0 for none."""
+    """Maximum rotation in degrees, sampled uniformly in both directions; 0 for none. The image is
+    rotated in its own aspect ratio, before it is resized."""
     flip_prob: UnitInterval = 0.5
     """Probability of a horizontal flip."""
     cat_max_ratio: PositiveUnitInterval = 1.0

@@ -25,13 +25,16 @@ _MAX_BORDER_CHANNELS = 4
 
 @dataclass(frozen=True)
 class GeometricTransform:
-    """Geometric transform that crops, resizes, rotates and flips, in this order.
+    """Geometric transform that crops, rotates, resizes and flips, in this order.
+
+    The rotation comes first, so that it is one in the aspect ratio of the source even if resizing
+    changes it: rotating a stretched image would shear it, and normals are rotated by `angle`.
 
     Attributes:
         crop_box: (top, left, height, width) in source pixels; may extend beyond the source.
         size: (height, width) of the result in pixels.
         scale: magnification relative to the unchanged input; depth is divided by it.
-        angle: counter-clockwise rotation about the center of the result, in degrees.
+        angle: counter-clockwise rotation of the source about the center of `crop_box`, in degrees.
         flip: whether the result is flipped left to right.
 
     Example:
@@ -124,7 +127,7 @@ class GeometricTransform:
         rotate = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         scale = np.diag([box_width / width, box_height / height, 1.0])
         to_box = _make_translation(left + box_width / 2 - 0.5, top + box_height / 2 - 0.5)
-        matrix: NDArray[np.float64] = to_box @ scale @ rotate @ flip @ to_center
+        matrix: NDArray[np.float64] = to_box @ rotate @ scale @ flip @ to_center
         return matrix[:2]
 
 

@@ -200,6 +200,39 @@ def test_inverse_matrix_maps_pixels_to_their_source(flip, angle):
         assert warped[row, column] == source[round(y), round(x)]
 
 
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(40, 40), (24, 61), (20, 30)])
+@pytest.mark.parametrize("box", [WHOLE, (-3, 4, 17, 40)])
+def test_rotation_keeps_the_aspect_ratio_of_the_source(box, size, flip):
+    """Stretching follows the rotation: it does not shear the rotated image."""
+
+    def matrix(geometry: GeometricTransform) -> np.ndarray:
+        return np.vstack([geometry.compute_inverse_matrix(), [0, 0, 1]])
+
+    rotate = matrix(GeometricTransform(box, box[2:], angle=15.0))
+    resize = matrix(GeometricTransform((0, 0, *box[2:]), size, flip=flip))
+    both = matrix(GeometricTransform(box, size, angle=15.0, flip=flip))
+    np.testing.assert_allclose(both, rotate @ resize, atol=1e-9)
+    lengths = np.linalg.norm(rotate[:2, :2], axis=0)
+    np.testing.assert_allclose(lengths, 1)
+    assert abs(rotate[:2, 0] @ rotate[:2, 1]) < 1e-9
+
+
+@pytest.mark.parametrize("size", [(41, 81), (81, 41)])
+@pytest.mark.parametrize("towards", [(14, 3), (-9, 12)])
+def test_stretched_class_maps_and_normals_are_rotated_consistently(make_task, size, towards):
+    """In pixels of the source, a vector still points at a dot after rotation and stretching."""
+    geometry = GeometricTransform((0, 0, 41, 41), size, angle=30.0)
+    x, y = towards
+    dot = np.zeros((41, 41), np.uint8)
+    dot[20 + y - 1 : 20 + y + 2, 20 + x - 1 : 20 + x + 2] = 1
+    arrow = np.tile(np.float32([x, y, 0]) / np.float32(np.hypot(x, y)), (41, 41, 1))
+    found = np.argwhere(make_task("semseg").transform_label(dot, geometry) == 1).mean(0)
+    moved = ((found + 0.5) * 41 / np.array(size) - 20.5)[::-1]
+    rotated = make_task("normals").transform_label(arrow, geometry)[size[0] // 2, size[1] // 2]
+    np.testing.assert_allclose(rotated[:2], moved / np.linalg.norm(moved), atol=0.06)
+
+
 def test_padding_is_reverted_exactly(rng):
     image = rng.integers(0, 256, (13, 18, 3)).astype(np.uint8)
     geometry, placement = pad_to_size((13, 18), (32, 20))
