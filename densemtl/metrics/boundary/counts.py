@@ -68,7 +68,8 @@ def count_boundary_matches(
     Args:
         probability: probabilities in [0, 1], shape (H, W).
         ground_truths: one map of thin boundaries per annotator, shape (H, W). A predicted pixel
-            counts as matched if it is matched with any annotator. Matched true pixels and all true
+            counts as matched if it is matched with any annotator, in the maximum matching with the
+            smallest sum of distances. Matched true pixels and all true
             pixels are summed over annotators.
         protocol: how probabilities are converted to boundaries.
         max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
@@ -80,7 +81,11 @@ def count_boundary_matches(
     """
     valid = np.ones(probability.shape, bool) if valid is None else valid
     radius = max_distance * float(np.hypot(*probability.shape))
-    matchers = [BoundaryMatcher(truth & valid, radius) for truth in ground_truths]
+    # The union over annotators depends on which pixels are matched, the counts of one do not.
+    several = len(ground_truths) > 1
+    matchers = [
+        BoundaryMatcher(truth & valid, radius, minimize_distance=several) for truth in ground_truths
+    ]
     true = sum(_count_pixels(truth & valid) for truth in ground_truths)
     strength = _compute_strength(probability, protocol)
     rows: list[tuple[int, int, int, int]] = []

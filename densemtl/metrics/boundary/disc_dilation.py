@@ -31,6 +31,7 @@ class Disc:
     Attributes:
         offsets: differences between the index of a pixel and the indices of the pixels of the disc
             around it, sorted by distance.
+        distances: the distances of these pixels.
     """
 
     def __init__(self, shape: tuple[int, ...], radius: float) -> None:
@@ -42,7 +43,9 @@ class Disc:
         y, x = np.indices((2 * self._margin + 1,) * 2) - self._margin
         inside = np.abs(x) <= half[np.abs(y)]
         y, x = y[inside], x[inside]
-        self.offsets = (y * self._padded_shape[1] + x)[np.argsort(y**2 + x**2, kind="stable")]
+        order = np.argsort(y**2 + x**2, kind="stable")
+        self.offsets = (y * self._padded_shape[1] + x)[order]
+        self.distances = np.hypot(y, x)[order]
 
     def pad_and_flatten(self, mask: Mask) -> Mask:
         """Pad and flatten a mask.

@@ -21,22 +21,28 @@ from densemtl.metrics.boundary.augmentation import match_nearest, push_relabel
 from densemtl.metrics.boundary.bfs_levels import compute_bfs_levels
 from densemtl.metrics.boundary.disc_dilation import Disc, IntArray
 from densemtl.metrics.boundary.match_state import MatchState
+from densemtl.metrics.boundary.nearest_pairs import select_nearest
 from densemtl.ops.bitmap import Mask, pack
 
 
 class BoundaryMatcher:
     """Matcher of predicted boundary maps with one ground truth.
 
-    The size of each matching is exact. The matched pixels are not unique, but they are the same for
-    the same maps in the same order. Each matching starts from that of the previous map, so that
-    consecutive similar maps are fast.
+    The size of each matching is exact. Each matching starts from that of the previous map, so that
+    consecutive similar maps are fast. Which pixels are matched is not unique: without
+    `minimize_distance`, it depends on the previous maps.
 
     Args:
         ground_truth: mask of true boundaries, shape (H, W).
         radius: largest distance of matched pixels in pixels, inclusive.
+        minimize_distance: return the maximum matching with the smallest sum of distances, which
+            depends on the two maps only. This is slower, and the size is the same.
     """
 
-    def __init__(self, ground_truth: Mask, radius: float) -> None:
+    def __init__(
+        self, ground_truth: Mask, radius: float, *, minimize_distance: bool = False
+    ) -> None:
+        self._minimize_distance = minimize_distance
         self._disc = Disc(ground_truth.shape, radius)
         padded = self._disc.pad_and_flatten(ground_truth)
         self._reachable = self._disc.dilate_mask(padded)
@@ -61,4 +67,7 @@ class BoundaryMatcher:
         # pixels are unreachable and dropped.
         while len(free) and pairs.unmatched_true.any():
             free = push_relabel(disc, pairs, compute_bfs_levels(disc, pairs, words, free))
-        return disc.crop(pairs.matched_predicted)
+        if not self._minimize_distance:
+            return disc.crop(pairs.matched_predicted)
+        unmatched = np.flatnonzero(near & ~pairs.matched_predicted)
+        return disc.crop(select_nearest(disc, pairs, unmatched))

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial.distance import cdist
@@ -210,3 +211,36 @@ def test_matched_pixels_are_deterministic():
     maps = [noise(rng, (40, 40), density) for density in (0.05, 0.1, 0.2)]
     runs = [[*map(BoundaryMatcher(truth, 2.5).match, maps)] for _ in range(2)]
     assert np.array_equal(*runs)
+
+
+def smallest_distance(found, truth, radius):
+    """Compute the sum of distances of the best maximum matching by a dense assignment."""
+    distances = cdist(np.argwhere(found), np.argwhere(truth))
+    costs = np.where(distances <= radius, distances, 1e4)
+    pairs = linear_sum_assignment(costs)
+    return costs[pairs][distances[pairs] <= radius].sum()
+
+
+@pytest.mark.parametrize("radius", [1.0, 1.5, 2.9])
+@pytest.mark.parametrize("seed", range(15))
+def test_matched_pixels_have_the_smallest_sum_of_distances(seed, radius):
+    rng = np.random.default_rng(seed)
+    truth = noise(rng, (14, 17), rng.uniform(0.05, 0.5))
+    matcher = BoundaryMatcher(truth, radius, minimize_distance=True)
+    for density in (0.05, 0.3, 0.5):
+        found = noise(rng, truth.shape, density)
+        matched = matcher.match(found)
+        assert not (matched & ~found).any()
+        assert matched.sum() == largest(found, truth, radius)
+        expected = smallest_distance(found, truth, radius)
+        assert smallest_distance(matched, truth, radius) == pytest.approx(expected)
+
+
+def test_nearest_matching_does_not_depend_on_earlier_maps():
+    rng = np.random.default_rng(2)
+    truth = noise(rng, (40, 40), 0.1)
+    maps = [noise(rng, (40, 40), density) for density in (0.05, 0.1, 0.2, 0.4)]
+    matcher = BoundaryMatcher(truth, 2.5, minimize_distance=True)
+    for found in maps:
+        alone = BoundaryMatcher(truth, 2.5, minimize_distance=True).match(found)
+        assert np.array_equal(matcher.match(found), alone)

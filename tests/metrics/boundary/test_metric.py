@@ -263,6 +263,28 @@ def test_counts_of_annotators_with_different_lines():
     assert counts[50].tolist() == [80, 80, 80, 80]
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("order", [1, -1])
+def test_annotators_match_the_nearest_pixels_at_any_thresholds(axis, order):
+    """Pixels 9 and 12 are predicted, 12 with the higher probability; the annotators have 10 and 13.
+
+    The first annotator could match either pixel. Its nearest is 9, so that both are matched. The
+    matching of the map above, in which it has pixel 12 only, must not be kept.
+    """
+    probability = np.zeros((40, 40), np.float32)
+    probability[20, [9, 12]] = 0.4, 0.9
+    truths = np.zeros((2, 40, 40), bool)
+    truths[[0, 1], 20, [10, 13]] = True
+    probability, truths = (
+        np.swapaxes(array, -1, -1 - axis)[..., ::order, ::order] for array in (probability, truths)
+    )
+    for thresholds in ((0.3,), (0.3, 0.7), SURVEY.thresholds):
+        protocol = replace(SURVEY, thresholds=thresholds)
+        counts = count_boundary_matches(probability, list(truths), protocol, 2.1 / np.hypot(40, 40))
+        at = max(index for index, value in enumerate(thresholds) if value <= 0.3)
+        assert counts[at].tolist() == [2, 2, 2, 2]
+
+
 def test_counts_without_annotators():
     assert count_boundary_matches(lines(10).astype(np.float32), [], SURVEY, 0.02)[50].tolist() == [
         0,
