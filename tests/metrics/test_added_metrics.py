@@ -99,7 +99,7 @@ def test_added_image_metrics_are_computed_for_the_best_weights_only(tmp_path: Pa
     added = f"tasks=[{{name: saliency, metrics: {metrics}}}]"
     train_experiment(make_tiny_experiment(added, "train.epochs=1"), tmp_path, "cpu")
     assert load_results(tmp_path).tasks["saliency"].metrics.keys() == {
-        *("maxF", "mIoU", "odsF", "oisF", "AP", "ECE", "images")
+        *("maxF", "mIoU", "odsF", "oisF", "AP", "ECE", "images", "occurring_ids")
     }
     text = (tmp_path / "log.jsonl").read_text()
     assert "saliency/ECE" in text

@@ -69,8 +69,8 @@ def count_boundary_matches(
         probability: probabilities in [0, 1], shape (H, W).
         ground_truths: one map of thin boundaries per annotator, shape (H, W). A predicted pixel
             counts as matched if it is matched with any annotator, in the maximum matching with the
-            smallest sum of distances. Matched true pixels and all true
-            pixels are summed over annotators.
+            smallest sum of distances. Matched true pixels and all true pixels are summed over
+            annotators.
         protocol: how probabilities are converted to boundaries.
         max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
         valid: mask of valid pixels, shape (H, W). Other pixels count neither as predicted nor as
