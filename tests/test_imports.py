@@ -30,6 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("inference",),
     ("analysis", "demo", "runs"),
     ("benchmark",),
+    ("commands",),
 )
 """Packages and modules of densemtl. Each may import only those of earlier levels."""
 

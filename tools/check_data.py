@@ -1,83 +1,8 @@
 #!/usr/bin/env python
-"""Check the images and labels of a configuration before training."""
+"""Run the command `densemtl check_data`, for use in a checkout."""
 
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-
-from densemtl import cli
-
-EPILOG = """\
-The tool prints the number of images, the share of ignored pixels and the range of values of each
-task, and the share of each class in both splits. Warnings name suspicious data: classes that never
-occur, implausible units of depth, images that are in both splits. Errors name impossible data:
-files that cannot be read, invalid labels, tasks without labels; the exit code is then 2.
-"""
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Args:
-        argv: arguments without the program name; None uses `sys.argv`.
-
-    Returns:
-        The parsed arguments.
-    """
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path, help="configuration file")
-    cli.add_overrides_argument(parser)
-    parser.add_argument(
-        "--max-images", type=int, metavar="N", help="images to read per split (default: all)"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="PNG file for some training images and labels"
-    )
-    return parser.parse_intermixed_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Print statistics and warnings, and draw samples.
-
-    Args:
-        argv: arguments without the program name; None uses `sys.argv`.
-
-    Raises:
-        UserError: if the data is impossible.
-    """
-    args = parse_args(argv)
-    from rich import print as show
-
-    from densemtl.analysis.data_report import draw_samples, make_data_tables
-    from densemtl.config.experiment import load_experiment
-    from densemtl.data.check import check_data
-    from densemtl.errors import ConfigError, DataError
-    from densemtl.factory import build_auxiliary_tasks, build_splits, build_tasks
-    from densemtl.io.writers import write_image
-
-    if args.max_images is not None and args.max_images < 1:
-        raise ConfigError(f"--max-images: {args.max_images} must be at least 1")
-    if args.output and args.output.suffix != ".png":
-        raise ConfigError(f"--output: {args.output} must end with .png")
-    # Without cache, so that each unreadable file is reported and not only the first one.
-    uncached = ["loader.cache=none", "loader.on_corrupt=stop"]
-    experiment = load_experiment(args.config, [*args.overrides, *uncached])
-    splits = build_splits(experiment)
-    tasks = [*build_tasks(experiment), *build_auxiliary_tasks(experiment)]
-    check = check_data(splits.train, splits.val, tasks, args.max_images)
-    for table in make_data_tables(check, tasks):
-        show(table)
-    for warning in check.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if check.errors:
-        raise DataError("\n".join(check.errors))
-    if args.output:
-        write_image(args.output, draw_samples(splits.train, tasks))
-
+from densemtl.cli import run_main
+from densemtl.commands.check_data import main
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    run_main(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -46,7 +47,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(prog="evaluate.py edges", description=__doc__)
+    prog = f"{Path(sys.argv[0]).name} edges"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help=".png (8, 16 bit) or .npy")
     add("--ground-truth", type=Path, required=True, metavar="DIR", help=".png, .npy or .mat")

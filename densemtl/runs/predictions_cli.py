@@ -12,6 +12,7 @@ one file per image of the split, named after the image: .png, .npy or .mat.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -37,7 +38,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         The parsed arguments.
     """
     parser = argparse.ArgumentParser(
-        prog="evaluate.py predictions",
+        prog=f"{Path(sys.argv[0]).name} predictions",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -53,7 +53,7 @@ def test_tool_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = tmp_path / "table.md"
     main(["test_resnet", "test_vit", "--output", str(file)])
     text = file.read_text(encoding="utf-8")
-    assert f"tools/compatibility.py test_resnet test_vit --output {file}" in text
+    assert f"densemtl compatibility test_resnet test_vit --output {file}" in text
     assert text.count("yes") == 4
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -23,13 +23,8 @@ TOOLS = Path(__file__).parents[2] / "datasets"
 
 
 def load(name: str) -> ModuleType:
-    """Load a script as a module."""
-    spec = spec_from_file_location(name, TOOLS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Load a command as a module."""
+    return import_module(f"densemtl.commands.{name}")
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

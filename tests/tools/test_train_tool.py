@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from densemtl.commands.train import get_default_folder
 from densemtl.engine.checkpoint import load_weights
 from tests.helpers.experiments import write_tiny_config
 from tests.helpers.forked_tools import start_tool
@@ -95,5 +95,4 @@ def test_missing_gpu_is_reported_in_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_default_run_folder_mirrors_the_configuration_path(config: str, folder: str) -> None:
-    default_folder = runpy.run_path(str(TRAIN))["get_default_folder"]
-    assert default_folder(Path(config)) == Path(folder)
+    assert get_default_folder(Path(config)) == Path(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -127,12 +127,7 @@ def test_invalid_options_are_an_error(options: dict[str, int]) -> None:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_synthetic", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("densemtl.commands.make_synthetic")
 
 
 OPTIONS = ["--train", "5", "--val", "3", "--size", "48", "60", "--seed", "4"]
