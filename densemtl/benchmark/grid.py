@@ -16,6 +16,7 @@ from densemtl.benchmark.suite_config import (
 )
 from densemtl.config import yaml_loader
 from densemtl.config.experiment import ExperimentConfig, validate_experiment
+from densemtl.config.shipped_configs import find_config
 from densemtl.errors import ConfigError
 from densemtl.results.results import BASELINES
 
@@ -146,7 +147,7 @@ def _build_experiment(
 ) -> ExperimentConfig:
     """Return the base, changed by the overrides and then by the selected sections."""
     overrides = [f"{section}={json.dumps(value)}" for section, value in selection.items()]
-    base = config_file.parent / config.base
+    base = find_config(config.base, config_file.parent)
     try:
         document = yaml_loader.load_config(base, [*config.overrides, *overrides])
     except ConfigError as error:

@@ -24,8 +24,8 @@ class BenchmarkConfig(Section):
 
     Attributes:
         base: experiment configuration that all runs are derived from, a path relative to the
-            benchmark file; its `baselines` option selects whether single-task baselines are
-            trained.
+            benchmark file or the name of a shipped configuration; its `baselines` option
+            selects whether single-task baselines are trained.
         overrides: changes `key=value` of the base.
         decoders: decoders to compare.
         backbones: backbones to combine them with; empty uses the backbone of the base.

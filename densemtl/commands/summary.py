@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, help="configuration file")
+    parser.add_argument("config", type=Path, help="configuration file or name")
     cli.add_overrides_argument(parser)
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="input size (default: input.size)"

@@ -23,7 +23,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         epilog="The same command resumes a run that was stopped or killed. "
         "torchrun --nproc-per-node=N -m densemtl.commands train ... uses N processes or GPUs.",
     )
-    parser.add_argument("config", type=Path, nargs="?", help="configuration file")
+    text = "configuration file, or the name of a shipped one, e.g. nyud/resnet50/hard_sharing"
+    parser.add_argument("config", type=Path, nargs="?", help=text)
     cli.add_overrides_argument(parser)
     parser.add_argument("--output", type=Path, help="run folder (default: runs/CONFIG)")
     parser.add_argument(
@@ -38,7 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_intermixed_args(argv)
     if args.config is None and not args.schema:
-        parser.error("config: missing configuration file, e.g. configs/synthetic/quick.yaml")
+        parser.error("config: missing configuration, e.g. synthetic/quick")
     if args.max_steps is not None and args.max_steps < 1:
         parser.error("--max-steps: must be at least 1")
     return args
@@ -48,12 +49,15 @@ def get_default_folder(config: Path) -> Path:
     """Return the default run folder of a configuration file.
 
     Args:
-        config: configuration file, e.g. `configs/nyud/hrnet18/pad_net.yaml`.
+        config: configuration file, e.g. `configs/nyud/hrnet18/pad_net.yaml`, or the name of a
+            shipped one.
 
     Returns:
         The path below `configs` moved to `runs`, e.g. `runs/nyud/hrnet18/pad_net`.
     """
-    parts = config.resolve().with_suffix("").parts
+    from densemtl.config.shipped_configs import find_config
+
+    parts = find_config(config).resolve().with_suffix("").parts
     below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
     return Path("runs", *below)
 

@@ -29,6 +29,7 @@ from typing import Any
 
 import yaml
 
+from densemtl.config.shipped_configs import find_config
 from densemtl.errors import ConfigError
 
 COMMAND_LINE = "command line"
@@ -136,7 +137,8 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> MergedConfig:
     """Load a configuration file, merge it into its base files, and apply overrides.
 
     Args:
-        file: YAML file; `base` names a file to inherit from, relative to this file.
+        file: YAML file, or name of a shipped configuration, see `find_config`; `base` names a file
+            to inherit from, relative to this file, or a shipped configuration.
         overrides: changes of values, `key.key=value`.
 
     Returns:
@@ -146,7 +148,7 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> MergedConfig:
         ConfigError: if a file is missing or malformed, bases form a cycle, or an override is
             malformed.
     """
-    return _merge_overrides(_load_with_bases(file, ()), overrides)
+    return _merge_overrides(_load_with_bases(find_config(Path(file)), ()), overrides)
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str], source: str) -> MergedConfig:
@@ -175,7 +177,6 @@ def _merge_overrides(base: MergedConfig, overrides: Sequence[str]) -> MergedConf
 
 
 def _load_with_bases(file: Path, descendants: tuple[Path, ...]) -> MergedConfig:
-    file = Path(file)
     values = read_yaml(file)
     if file.resolve() in descendants:
         raise ConfigError(f"{file}: base: the files inherit from each other in a cycle")
@@ -184,7 +185,7 @@ def _load_with_bases(file: Path, descendants: tuple[Path, ...]) -> MergedConfig:
         return _merge(MergedConfig({}), values, str(file))
     if not isinstance(base, str):
         raise ConfigError(f"{file}: base: must be the name of one file, not {base!r}")
-    parent = _load_with_bases(file.parent / base, (*descendants, file.resolve()))
+    parent = _load_with_bases(find_config(Path(base), file.parent), (*descendants, file.resolve()))
     return _merge(parent, values, str(file))
 
 
