@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         list_tasks,
         list_trackers,
     )
+    from densemtl.runs.run_api import evaluate, train
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _PUBLIC_MODULES = {
     "Predictor": "inference.predictor",
     "create_model": "create",
     "create_tasks": "create",
+    "evaluate": "runs.run_api",
     "from_pretrained": "hub.download",
     "list_balancing": "registry",
     "list_datasets": "registry",
@@ -38,6 +40,7 @@ _PUBLIC_MODULES = {
     "list_trackers": "registry",
     "push_to_hub": "hub.upload",
     "save_pretrained": "hub.upload",
+    "train": "runs.run_api",
 }
 """{public name: module that defines it}. Modules are imported on first use, so that
 `import densemtl` is fast."""

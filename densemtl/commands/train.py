@@ -45,23 +45,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def get_default_folder(config: Path) -> Path:
-    """Return the default run folder of a configuration file.
-
-    Args:
-        config: configuration file, e.g. `configs/nyud/hrnet18/pad_net.yaml`, or the name of a
-            shipped one.
-
-    Returns:
-        The path below `configs` moved to `runs`, e.g. `runs/nyud/hrnet18/pad_net`.
-    """
-    from densemtl.config.shipped_configs import find_config
-
-    parts = find_config(config).resolve().with_suffix("").parts
-    below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
-    return Path("runs", *below)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Train a model, print its results and the location of its files.
 
@@ -96,6 +79,7 @@ def train(args: argparse.Namespace) -> None:
 
     from densemtl.distributed.collectives import is_main_process
     from densemtl.results.terminal_tables import make_run_table
+    from densemtl.runs.run_api import get_default_folder
     from densemtl.runs.train_run import train_experiment
 
     folder = args.output or get_default_folder(args.config)

@@ -117,8 +117,8 @@ class FileDataset(DenseDataset):
         if not files:
             raise DataError(
                 f"{label_files.searched_path}: no {task} label for any of the {len(self.ids)} "
-                f"images of {self.split!r}; add the label files (see datasets/README.md), or"
-                f" remove the task"
+                f"images of {self.split!r}; add the label files, or remove the"
+                f" task"
             )
         return LabelFiles(files, label_files.read, label_files.searched_path)
 

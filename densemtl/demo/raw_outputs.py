@@ -23,7 +23,7 @@ def write_raw_outputs(
 ) -> None:
     """Write the predictions of one image to FOLDER/TASK/NAME.
 
-    `tools/evaluate.py predictions` can read these files. Class ids are stored as PNG and other maps
+    `densemtl evaluate predictions` can read these files. Class ids are stored as PNG and other maps
     as float32 NPY. In addition, depth is stored as 16-bit PNG in millimeters (0 if unknown), and
     normals as 16-bit PNG, with -1 mapped to 0 and 1 mapped to 65535.
 

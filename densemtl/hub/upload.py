@@ -191,7 +191,7 @@ def _load_matching_results(file: Path, weights: SavedWeights) -> Results | None:
         compute_tensors_hash(old_names),
     ):
         results_file = file.parent / RESULTS_FILE
-        hint = f"evaluate again: tools/evaluate.py {file} --output {results_file}"
+        hint = f"evaluate again: densemtl evaluate {file} --output {results_file}"
         raise ResultsError(f"{results_file}: results of other weights than {file.name}; {hint}")
     baselines = {
         task: baseline.model_copy(update={"file": Path(baseline.file).name})

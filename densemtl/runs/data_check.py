@@ -12,7 +12,7 @@ from densemtl.errors import DataError
 from densemtl.factory import Splits, build_auxiliary_tasks, build_tasks
 
 IMAGES_BEFORE_TRAINING = 32
-"""Number of images per split that are examined; `tools/check_data.py` examines all."""
+"""Number of images per split that are examined; `densemtl check_data` examines all."""
 
 EXACT_DATASETS = ("synthetic",)
 """Datasets that are not checked, since their labels are rendered."""
@@ -39,7 +39,7 @@ def check_before_training(experiment: ExperimentConfig, splits: Splits) -> list[
     check = check_data(splits.train, splits.val, tasks, IMAGES_BEFORE_TRAINING)
     if check.errors:
         others = len(check.errors) - 1
-        more = f" (and {others} more errors, which tools/check_data.py lists)" if others else ""
+        more = f" (and {others} more errors, listed by densemtl check_data)" if others else ""
         raise DataError(check.errors[0] + more)
     if is_main_process():
         for warning in check.warnings:

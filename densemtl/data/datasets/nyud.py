@@ -60,7 +60,7 @@ class NYUDDataset(FileDataset):
             of MTAN's layout.
         val_split_name: name of the validation split, likewise.
         num_classes: 40, or 13 as MTAN uses. 40 stored classes are mapped to 13, but not vice versa.
-        derived_normals: folder of normals derived from depth by `datasets/prepare_nyud.py normals`,
+        derived_normals: folder of normals derived from depth by `densemtl prepare_nyud normals`,
             for training images without normals; not used for validation.
         normals_axes: direction in which each channel of the given normals increases, for example
             [left, up, forward]; derived normals are always in camera axes.
@@ -164,8 +164,8 @@ class NYUDDataset(FileDataset):
         derived_files = arrays.index_by_stem(derived_folder)
         if not derived_files:
             raise DataError(
-                f"{derived_folder}: no derived normals here; create them by `python"
-                f" datasets/prepare_nyud.py normals {self._split_root} --output {derived_folder}`"
+                f"{derived_folder}: no derived normals here; create them by"
+                f" `densemtl prepare_nyud normals {self._split_root} --output {derived_folder}`"
             )
         read_given = self._make_reader("normals")
         read = partial(

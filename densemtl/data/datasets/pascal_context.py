@@ -65,7 +65,7 @@ class PascalContextDataset(FileDataset):
         val_split_name: name of the list of the validation split, likewise.
         edge_val_split_name: name of the list of the validation images whose edges are evaluated
             (2498 images in published results); by default all images with edges.
-        derived_labels: folder of edges and parts from `datasets/prepare_pascal_context.py`; without
+        derived_labels: folder of edges and parts from `densemtl prepare_pascal_context`; without
             it, they are derived each time an image is read.
         normals_axes: direction in which each stored channel of the normals increases.
 
@@ -99,7 +99,7 @@ class PascalContextDataset(FileDataset):
                 " data.root=/path/to/PASCAL_MT"
             )
         if self._derived_labels is not None and not self._derived_labels.is_dir():
-            command = f"python datasets/prepare_pascal_context.py {root} --output {derived_labels}"
+            command = f"densemtl prepare_pascal_context {root} --output {derived_labels}"
             raise DataError(
                 f"{derived_labels}: no such folder; create it by `{command}`, or remove"
                 " data.derived_labels"

@@ -95,7 +95,7 @@ class ShardStore:
 
     @staticmethod
     def _parse_index(file: Path) -> ShardIndexFile:
-        hint = "create shards by `python datasets/make_shards.py`, or set data.root"
+        hint = "create shards by `densemtl make_shards`, or set data.root"
         try:
             return ShardIndexFile.model_validate_json(file.read_bytes())
         except ValidationError as error:

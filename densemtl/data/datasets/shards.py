@@ -4,7 +4,7 @@
       shards.json                 tasks; shards of each split; image ids of each shard
       train-000000.tar ..         WebDataset's layout: KEY.image.png, KEY.semseg.png, KEY.depth.npy
 
-`datasets/make_shards.py` writes shards from any dataset. The samples are equal to those of that
+`densemtl make_shards` writes shards from any dataset. The samples are equal to those of that
 dataset; only the order in training differs, since consecutive shards are shuffled together.
 """
 

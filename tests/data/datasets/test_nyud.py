@@ -180,7 +180,7 @@ def test_derived_normals_are_in_camera_axes_for_any_normals_axes(tmp_path: Path)
 
 def test_missing_derived_normals_are_an_error(tmp_path: Path) -> None:
     fake_datasets.write_nyud_survey(tmp_path)
-    with pytest.raises(DataError, match=r"none: no derived normals .*prepare_nyud\.py normals"):
+    with pytest.raises(DataError, match=r"none: no derived normals .*prepare_nyud normals"):
         NYUDDataset("train", ["normals"], root=tmp_path, derived_normals=tmp_path / "none")
 
 

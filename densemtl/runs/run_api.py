@@ -1,0 +1,134 @@
+"""Functions that train and evaluate like the commands, with the same configurations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from densemtl.config.experiment import load_experiment
+from densemtl.config.shipped_configs import find_config
+from densemtl.distributed.collectives import distributed_session
+from densemtl.engine.loading import load_trained_model
+from densemtl.results.results import Results
+from densemtl.runs.evaluate_run import evaluate_model
+from densemtl.runs.train_run import train_experiment
+from densemtl.types import Split
+
+Overrides = Mapping[str, Any] | Sequence[str]
+"""{configuration key: value}, or texts `key=value` as on the command line."""
+
+
+def train(
+    config: str | Path,
+    overrides: Overrides = (),
+    *,
+    output: str | Path | None = None,
+    device: str | None = None,
+    max_steps: int | None = None,
+) -> Results:
+    """Train a model and, if configured, the single-task baselines, like `densemtl train`.
+
+    Another call with the same arguments resumes a run that was stopped, or returns the results of
+    one that is finished.
+
+    Args:
+        config: configuration file, or the name of a shipped one, such as "synthetic/quick".
+        overrides: values that replace those of the configuration.
+        output: run folder; None selects runs/CONFIG.
+        device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
+        max_steps: number of optimizer steps after which each run stops; None trains to the end.
+
+    Returns:
+        The results of the best validated weights, as in `results.json`.
+
+    Raises:
+        UserError: if the configuration or the data is wrong; the message is the same as on the
+            command line.
+
+    Example:
+        >>> import densemtl
+        >>> results = densemtl.train(  # doctest: +SKIP
+        ...     "nyud/resnet50/hard_sharing", {"data.root": "/data/NYUD_MT"}
+        ... )
+        >>> results.tasks["depth"].value  # doctest: +SKIP
+        0.61
+    """
+    file = Path(config)
+    folder = Path(output) if output is not None else get_default_folder(file)
+    with distributed_session(device):
+        experiment = load_experiment(file, format_overrides(overrides))
+        return train_experiment(experiment, folder, device, max_steps)
+
+
+def evaluate(
+    checkpoint: str | Path,
+    overrides: Overrides = (),
+    *,
+    split: Split = "val",
+    device: str | None = None,
+    trust_custom_code: bool = False,
+) -> Results:
+    """Evaluate a trained model with all metrics of its protocol, like `densemtl evaluate`.
+
+    Args:
+        checkpoint: run folder or .safetensors weights file.
+        overrides: values that replace those of the saved configuration, such as `data.root`.
+        split: "train" or "val".
+        device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
+        trust_custom_code: import the custom classes that the saved configuration names.
+
+    Returns:
+        The results of the whole split.
+
+    Raises:
+        UserError: if the weights or the data cannot be read.
+
+    Example:
+        >>> import densemtl
+        >>> results = densemtl.evaluate("runs/synthetic/quick")  # doctest: +SKIP
+        >>> results.tasks["semseg"].metrics["mIoU"]  # doctest: +SKIP
+        25.82
+    """
+    with distributed_session(device):
+        trained = load_trained_model(
+            Path(checkpoint),
+            format_overrides(overrides),
+            device,
+            trust_custom_code=trust_custom_code,
+        )
+        return evaluate_model(trained, split)
+
+
+def format_overrides(overrides: Overrides) -> list[str]:
+    """Format overrides as on the command line.
+
+    Args:
+        overrides: {configuration key: value}, or texts `key=value`.
+
+    Returns:
+        Texts `key=value`.
+
+    Example:
+        >>> format_overrides({"optim.lr": 0.001, "tasks": ["semseg"], "data.root": Path("/data")})
+        ['optim.lr=0.001', 'tasks=["semseg"]', 'data.root="/data"']
+    """
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
+
+
+def get_default_folder(config: Path) -> Path:
+    """Return the default run folder of a configuration file.
+
+    Args:
+        config: configuration file, e.g. `configs/nyud/hrnet18/pad_net.yaml`, or the name of a
+            shipped one.
+
+    Returns:
+        The path below `configs` moved to `runs`, e.g. `runs/nyud/hrnet18/pad_net`.
+    """
+    parts = find_config(config).resolve().with_suffix("").parts
+    below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+    return Path("runs", *below)
