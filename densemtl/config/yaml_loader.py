@@ -30,7 +30,8 @@ from typing import Any
 import yaml
 
 from densemtl.config.shipped_configs import find_config
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, DataError
+from densemtl.io.bounded import MAX_TEXT_BYTES, read_bytes
 
 COMMAND_LINE = "command line"
 """Source of overrides in error messages."""
@@ -217,7 +218,9 @@ def read_text(file: Path) -> str:
         ConfigError: if the file cannot be read.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return read_bytes(file, MAX_TEXT_BYTES).decode("utf-8")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: cannot be read: not a UTF-8 text file") from error
     except (OSError, ValueError) as error:  # ValueError: invalid name, e.g. with a null byte

@@ -5,6 +5,7 @@ If a file is broken, they raise a `DataError` of one line that names the file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.errors import DataError
-from densemtl.io import images
+from densemtl.io import array_files, images
+from densemtl.io.array_files import MAX_ARRAY_BYTES
+from densemtl.io.bounded import MAX_TEXT_BYTES, check_file, read_bytes
 from densemtl.io.images import IMAGE_SUFFIXES, REDOWNLOAD_HINT
 
 T = TypeVar("T")
@@ -53,14 +56,14 @@ def read_split_list(file: Path) -> list[str]:
         DataError: if the list is missing, empty, or lists an image twice.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(file, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot read the split list ({_format_reason(error)})") from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise DataError(f"{file}: the split list is empty; it needs one image id per line")
     if len(set(ids)) < len(ids):
-        duplicate = next(name for i, name in enumerate(ids) if name in ids[:i])
+        duplicate = Counter(ids).most_common(1)[0][0]
         raise DataError(f"{file}: the split list contains {duplicate!r} twice; remove one")
     return ids
 
@@ -95,7 +98,7 @@ def read_image_and_orientation(file: Path) -> tuple[NDArray[np.uint8], int | Non
     """
     if file.suffix.lower() in (".npy", ".mat"):
         return to_image(read_array(file), file), None
-    data = _wrap_read_errors(file, file.read_bytes)
+    data = _read_image_file(file)
     return images.decode_image(data, cv2.IMREAD_COLOR, file), images.read_orientation(data)
 
 
@@ -113,7 +116,7 @@ def read_orientation(file: Path) -> int | None:
     """
     if file.suffix.lower() not in IMAGE_SUFFIXES:
         return None
-    return images.read_orientation(_wrap_read_errors(file, file.read_bytes))
+    return images.read_orientation(_read_image_file(file))
 
 
 def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
@@ -154,19 +157,23 @@ def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
 
     Raises:
         DataError: if the file is missing, truncated or corrupt, has an unknown format, or does not
-            contain the variable.
+            contain the variable, or if the array is empty, too large, or holds no numbers.
     """
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        data = _wrap_read_errors(file, file.read_bytes)
-        return images.decode_image(data, cv2.IMREAD_UNCHANGED, file)
+        return images.decode_image(_read_image_file(file), cv2.IMREAD_UNCHANGED, file)
     if suffix == ".npy":
-        return _wrap_read_errors(file, lambda: np.asarray(np.load(file, allow_pickle=False)))
-    if suffix == ".mat":
-        return _select_variable(read_mat(file), key, file)
-    raise DataError(
-        f"{file}: unknown file type {suffix!r}; use one of {', '.join(SUPPORTED_SUFFIXES)}"
-    )
+        array = _wrap_read_errors(file, lambda: _read_npy(file))
+    elif suffix == ".mat":
+        array = _select_variable(read_mat(file), key, file)
+    else:
+        raise DataError(
+            f"{file}: unknown file type {suffix!r}; use one of {', '.join(SUPPORTED_SUFFIXES)}"
+        )
+    if array.dtype.kind not in "biuf" or not array.size:
+        found = f"type {array.dtype}" if array.size else f"shape {array.shape}, which is empty"
+        raise DataError(f"{file}: must hold an array of numbers, found {found}")
+    return array
 
 
 def read_mat(file: Path) -> dict[str, Any]:
@@ -179,38 +186,24 @@ def read_mat(file: Path) -> dict[str, Any]:
         {name: variable}, with axes in MATLAB's order.
 
     Raises:
-        DataError: if the file is missing, truncated or corrupt.
+        DataError: if the file is missing, truncated, corrupt or too large, or refers to others.
     """
-    try:
-        values = _wrap_read_errors(file, lambda: _read_mat_v5(file))
-    except DataError as error:
-        if not isinstance(error.__cause__, NotImplementedError):
-            raise
-        return _wrap_read_errors(file, lambda: _read_mat_hdf5(file))
-    return {name: value for name, value in values.items() if not name.startswith("__")}
+    return _wrap_read_errors(file, lambda: array_files.read_mat(file))
 
 
-def _read_mat_v5(file: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
-
+def _read_npy(file: Path) -> NDArray[Any]:
+    check_file(file, 2 * MAX_ARRAY_BYTES)  # the size of the array is checked by its header
     with file.open("rb") as handle:
-        values: dict[str, Any] = loadmat(handle)
-    return values
+        return array_files.read_npy(handle, file)
 
 
-def _read_mat_hdf5(file: Path) -> dict[str, Any]:
-    import h5py
-
-    with h5py.File(file, "r") as handle:
-        datasets = {
-            name: value for name, value in handle.items() if isinstance(value, h5py.Dataset)
-        }
-        return {name: np.transpose(value[()]) for name, value in datasets.items()}
+def _read_image_file(file: Path) -> bytes:
+    return _wrap_read_errors(file, lambda: read_bytes(file, MAX_ARRAY_BYTES))
 
 
 def _select_variable(values: dict[str, Any], key: str | None, file: Path) -> NDArray[Any]:
     if key is None and len(values) == 1:
-        return np.asarray(next(iter(values.values())))
+        key = next(iter(values))
     if key not in values:
         names = ", ".join(values) or "none"
         raise DataError(f"{file}: no variable {key!r} in this file, which contains {names}")
@@ -249,6 +242,8 @@ def _wrap_read_errors(file: Path, reader: Callable[[], T]) -> T:
     """Run a reader and convert its exceptions, which are of many types for broken files."""
     try:
         return reader()
+    except DataError:
+        raise
     except Exception as error:
         hint = "check the path" if isinstance(error, FileNotFoundError) else REDOWNLOAD_HINT
         raise DataError(f"{file}: cannot be read ({_format_reason(error)}); {hint}") from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from densemtl.data.datasets.nyud_metadata import VALID_CROP_BOX
 from densemtl.errors import DataError
 from densemtl.io import arrays
+from densemtl.io.array_files import open_datasets
 
 REQUIRED_VARIABLES = ("images", "depths", "labels", "instances")
 
@@ -51,7 +52,7 @@ class NYUDRawFile:
         import h5py
 
         try:
-            self._arrays: dict[str, Any] = dict(h5py.File(file, "r"))
+            self._arrays = open_datasets(h5py.File(file, "r"), file)
         except OSError as error:
             reason = str(error).partition("(")[0].strip() or "no HDF5"
             raise DataError(f"{file}: {reason}; download nyu_depth_v2_labeled.mat again") from error

@@ -31,7 +31,7 @@ def read_human_parts(file: Path) -> NDArray[np.uint8] | None:
         objects = arrays.read_mat(file)["anno"][0, 0]["objects"].ravel()
         people = [record for record in objects if int(record["class_ind"].item()) == PERSON_CLASS]
         parts = _rasterize_parts(people) if people else None
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: not a PASCAL-Part annotation ({error!r})") from error
     return parts if parts is not None and has_parts(parts) else None
 

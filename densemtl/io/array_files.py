@@ -1,0 +1,185 @@
+"""Readers of NumPy and MATLAB files (v5, and v7.3 as HDF5) that check declared sizes first.
+
+A file of a few kilobytes can declare or be expanded to gigabytes, and an HDF5 file can refer to any
+other file. Both are rejected before an array is read.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from densemtl.errors import DataError
+from densemtl.io.bounded import check_file, check_size
+from densemtl.io.images import MAX_PIXELS
+
+MAX_ARRAY_BYTES = 4 * MAX_PIXELS
+"""Maximum size of the arrays in a file: a 32-bit number for each pixel of the largest image."""
+
+MAX_NESTED_BYTES = MAX_ARRAY_BYTES // 4
+"""Maximum size of a MATLAB cell array, struct or object, each value of which becomes an object."""
+
+_MATRIX, _COMPRESSED = 14, 15
+"""Types of the elements of MATLAB files v5 that contain variables."""
+
+_NESTED_CLASSES = (1, 2, 3, 16, 17)
+"""MATLAB classes of cell arrays, structs, objects, function handles and opaque objects."""
+
+_CHUNK = 2**20
+_NUMBERS = "biufc"
+
+
+def read_npy(handle: BinaryIO, source: Path | str) -> NDArray[Any]:
+    """Read an array in NumPy's format.
+
+    Args:
+        handle: file at its start.
+        source: name for error messages.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: if the header declares more than `MAX_ARRAY_BYTES`.
+        Exception: if the file is truncated or corrupt; numpy raises many types.
+    """
+    version = np.lib.format.read_magic(handle)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError("contains records, not numbers")
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(handle)
+    _check_numbers(dtype)
+    check_size(math.prod(shape) * dtype.itemsize, MAX_ARRAY_BYTES, source)
+    handle.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(handle, allow_pickle=False)
+    return array
+
+
+def _check_numbers(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in _NUMBERS:
+        raise ValueError(f"contains values of type {dtype}, not numbers")
+
+
+def read_mat(file: Path) -> dict[str, Any]:
+    """Read the variables of a MATLAB file.
+
+    Args:
+        file: .mat file of version 5 or 7.3.
+
+    Returns:
+        {name: variable}, with axes in MATLAB's order.
+
+    Raises:
+        DataError: if the variables need more than `MAX_ARRAY_BYTES`, or one is in another file.
+        Exception: if the file is truncated or corrupt; scipy and h5py raise many types.
+    """
+    from scipy.io import loadmat
+
+    check_file(file, MAX_ARRAY_BYTES)
+    with file.open("rb") as handle:
+        header = handle.read(128)
+        if header[124:126] in (b"\x00\x02", b"\x02\x00"):
+            return _read_hdf5(file)
+        if header[126:128] not in (b"IM", b"MI") or 0 in header[:4]:
+            raise ValueError("not a MATLAB file of version 5 or 7.3")
+        total = 0
+        for size, is_nested in _iter_sizes(handle, "<" if header[126:128] == b"IM" else ">"):
+            check_size(size, MAX_NESTED_BYTES if is_nested else MAX_ARRAY_BYTES, file)
+            total += size
+        check_size(total, MAX_ARRAY_BYTES, file)
+        handle.seek(0)
+        values: dict[str, Any] = loadmat(handle)
+    return {name: value for name, value in values.items() if not name.startswith("__")}
+
+
+def _iter_sizes(handle: BinaryIO, byte_order: str) -> Iterator[tuple[int, bool]]:
+    """Yield the size of each variable after decompression, and whether it contains others."""
+    while tag := handle.read(8):
+        kind, length = (int(value) for value in np.frombuffer(tag, f"{byte_order}u4"))
+        if kind not in (_MATRIX, _COMPRESSED) or not length:
+            raise ValueError("corrupt")
+        start = handle.tell()
+        if kind == _COMPRESSED:
+            size, beginning = _measure_expanded(handle, length)
+            beginning = beginning[8:]  # the tag of the matrix
+        else:
+            size, beginning = length, handle.read(12)
+        flags = np.frombuffer(beginning[8:12], f"{byte_order}u4")
+        yield size, bool(flags.size and flags[0] & 0xFF in _NESTED_CLASSES)
+        handle.seek(start + length)
+
+
+def _measure_expanded(handle: BinaryIO, length: int) -> tuple[int, bytes]:
+    """Decompress without keeping the result; return its size up to the limit and first bytes."""
+    stream, size, beginning = zlib.decompressobj(), 0, b""
+    while length > 0 and size <= MAX_ARRAY_BYTES:
+        data = handle.read(min(length, _CHUNK))
+        length -= len(data) or length
+        while data and size <= MAX_ARRAY_BYTES:
+            part = stream.decompress(data, _CHUNK)
+            beginning = beginning or part[:20]
+            size += len(part)
+            data = stream.unconsumed_tail
+    return size, beginning
+
+
+def _read_hdf5(file: Path) -> dict[str, Any]:
+    import h5py
+
+    with h5py.File(file, "r") as handle:
+        datasets = open_datasets(handle, file)
+        readable = {
+            name: dataset
+            for name, dataset in datasets.items()
+            if dataset.dtype.kind in _NUMBERS or h5py.check_ref_dtype(dataset.dtype)
+        }
+        sizes = [math.prod(value.shape or ()) * value.dtype.itemsize for value in readable.values()]
+        check_size(sum(sizes), MAX_ARRAY_BYTES, file)
+        return {name: np.transpose(value[()]) for name, value in readable.items()}
+
+
+def open_datasets(handle: Any, file: Path) -> dict[str, Any]:
+    """List the datasets at the root of an HDF5 file, without reading them.
+
+    Args:
+        handle: open `h5py.File`.
+        file: its path, for error messages.
+
+    Returns:
+        {name: dataset}.
+
+    Raises:
+        DataError: if a dataset is stored in another file, or its chunks are too large.
+    """
+    import h5py
+
+    datasets = {}
+    for name in handle:
+        if not isinstance(handle.get(name, getlink=True), h5py.HardLink):
+            raise _make_elsewhere_error(file, name, "a link")
+        value = handle[name]
+        if not isinstance(value, h5py.Dataset):
+            continue
+        if value.external or value.is_virtual:
+            kind = "external storage" if value.external else "a virtual dataset"
+            raise _make_elsewhere_error(file, name, kind)
+        check_size(math.prod(value.chunks or ()) * value.dtype.itemsize, MAX_ARRAY_BYTES, file)
+        datasets[name] = value
+    return datasets
+
+
+def _make_elsewhere_error(file: Path, name: str, kind: str) -> DataError:
+    return DataError(
+        f"{file}: {name!r} is {kind}, which can refer to any file and is not supported; copy the"
+        " values into this file"
+    )
