@@ -7,12 +7,12 @@ of the whole dataset.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from densemtl.metrics.boundary.protocols import make_even_thresholds
 from densemtl.metrics.protocols.base import MetricSpec, ScoringProtocol, TaskScoring
 
-SALIENCY = {
+SALIENCY: dict[str, Any] = {
     "percents": tuple(range(5, 96, 5)),
     "inclusive": True,
     "beta_squared": 0.3,
