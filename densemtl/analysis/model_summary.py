@@ -25,11 +25,26 @@ class Cost:
 
     Attributes:
         parameters: number of parameters.
+        gmac: 10^9 multiply-adds of one image, which many papers print as FLOPs.
         gflop: GFLOP of one image, 2 FLOP per multiply-add; see `complexity.count_flops`.
     """
 
     parameters: int
+    gmac: float
     gflop: float
+
+    @classmethod
+    def from_flop(cls, parameters: int, flop: int) -> Cost:
+        """Create the cost from a number of FLOP.
+
+        Args:
+            parameters: number of parameters.
+            flop: FLOP of one image, 2 per multiply-add.
+
+        Returns:
+            The cost.
+        """
+        return cls(parameters, flop / 2 / GIGA, flop / GIGA)
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,7 @@ def summarize(experiment: ExperimentConfig) -> ModelSummary:
         for group, members in model.parameter_groups().items()
     }
     groups = {
-        group: Cost(parameters.get(group, 0), flop.get(group, 0) / GIGA)
+        group: Cost.from_flop(parameters.get(group, 0), flop.get(group, 0))
         for group in {**parameters, **flop}
     }
     step = trace_training_forward(model, size)
@@ -123,7 +138,7 @@ def summarize(experiment: ExperimentConfig) -> ModelSummary:
         backbone=experiment.backbone.name,
         head=experiment.head.name,
         input=size,
-        total=Cost(sum(parameters.values()), sum(flop.values()) / GIGA),
+        total=Cost.from_flop(sum(parameters.values()), sum(flop.values())),
         groups=groups,
         activation_mib=step.activation_bytes / MEBI,
         structure=trace_sharing_structure(model, step.image, step.predictions),
@@ -139,7 +154,7 @@ def make_cost_table(summary: ModelSummary) -> Group:
     Returns:
         A title, a table with one row per parameter group, and the size of the activations.
     """
-    table = terminal_table(["group", "parameters", "GFLOP"])
+    table = terminal_table(["group", "parameters", "GMAC", "GFLOP"])
     for group, cost in summary.groups.items():
         table.add_row(group, *_format_cells(cost))
     table.add_section()
@@ -150,5 +165,5 @@ def make_cost_table(summary: ModelSummary) -> Group:
     return Group(Text(", ".join(parts), style="bold"), table, Text(below))
 
 
-def _format_cells(cost: Cost) -> tuple[str, str]:
-    return f"{cost.parameters:,}", f"{cost.gflop:,.2f}"
+def _format_cells(cost: Cost) -> tuple[str, str, str]:
+    return f"{cost.parameters:,}", f"{cost.gmac:,.2f}", f"{cost.gflop:,.2f}"

@@ -9,9 +9,11 @@ from pathlib import Path
 from densemtl import cli
 
 EPILOG = """\
-GFLOP are counted for one image, with 2 FLOP per multiply-add, in convolutions, matrix products and
-attention; normalization, activation functions and resizing are not counted. An operation belongs to
-the parameter group of its module: "shared", a task, or "fusion" for modules that combine tasks.
+GMAC are 10^9 multiply-adds for one image, in convolutions, matrix products and attention;
+normalization, activation functions and resizing are not counted. GFLOP count 2 operations per
+multiply-add. Many papers print multiply-adds as FLOPs: compare these with GMAC. An operation
+belongs to the parameter group of its module: "shared", a task, or "fusion" for modules that
+combine tasks.
 
 Activations are the memory of one image between forward and backward pass in fp32: all tensors saved
 for backward (tensors that share memory are counted once) and the predictions. The memory of
@@ -19,8 +21,9 @@ weights, gradients, optimizer state, losses and temporary buffers is not include
 
 --json prints one object:
   parameters      parameters of the whole model
+  gmac            GMAC of the whole model
   gflop           GFLOP of the whole model
-  groups          {group: {"parameters": ..., "gflop": ...}}; sums to the whole model
+  groups          {group: {"parameters": ..., "gmac": ..., "gflop": ...}}; sums to the whole model
   activation_mib  activations of one image in MiB
   input           [height, width]
   architecture    name of the decoder

@@ -83,6 +83,18 @@ def test_flops_of_a_linear_head_equal_a_hand_calculation() -> None:
     assert count_flops(model.to("meta"), SIZE)["depth"] == flop
 
 
+def test_multiply_adds_of_a_linear_head_equal_a_hand_calculation() -> None:
+    """One multiply-add per pixel, input channel and output channel of the 1x1 convolutions."""
+    experiment = make_tiny_experiment("head={name: linear}", f"input.size={list(SIZE)}")
+    spec = build(experiment).decoder.backbone.feature_info
+    levels = zip(spec.channels, spec.strides, strict=True)
+    mac = sum(width * (64 // stride) * (96 // stride) for width, stride in levels)
+    summary = summarize(experiment)
+    assert summary.groups["depth"].gmac == mac / 1e9
+    assert summary.to_dict()["gmac"] == summary.total.gflop / 2
+    assert summary.to_dict()["groups"]["depth"]["gmac"] == mac / 1e9
+
+
 def test_costs_of_fusion_equal_a_hand_calculation() -> None:
     """PAD-Net has two 3x3 convolutions at stride 4 for each ordered pair of three tasks."""
     model = build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,11 @@ def test_tool_prints_a_table_and_the_sharing_diagram(
     summary = summarize(make_tiny_experiment())
     assert f"{summary.total.parameters:,}" in shown
     assert "," in f"{summary.total.parameters:,}"
+    (heading,) = (line for line in shown.splitlines() if "GFLOP" in line)
+    assert re.findall(r"\w+", heading)[-2:] == ["GMAC", "GFLOP"]
+    (total,) = (line for line in shown.splitlines() if re.match(r"\W*all\b", line))
+    costs = [f"{summary.total.gmac:.2f}", f"{summary.total.gflop:.2f}"]
+    assert re.findall(r"[\d.]+", total)[-2:] == costs
     assert f"{summary.activation_mib:,.1f} MiB" in shown
     assert "hard_sharing, test_resnet, fpn, 32 x 40" in shown
     assert shown.endswith(f"\n\n{summary.structure}\n")
