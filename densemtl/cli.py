@@ -83,6 +83,22 @@ def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_old_spelling(
+    parser: argparse.ArgumentParser, old: str, dest: str, action: str = "store"
+) -> None:
+    """Accept the earlier spelling of an option, which `--help` does not list.
+
+    Args:
+        parser: parser of a tool, changed in place.
+        old: earlier spelling of the option, such as `--licence`.
+        dest: attribute that the new spelling sets.
+        action: action of the new spelling.
+    """
+    parser.add_argument(
+        old, dest=dest, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+
+
 def add_trust_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option `--trust-custom-code`.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 from collections.abc import Callable
 
 import pytest
 
 from densemtl.cli import EXIT_INTERRUPTED, run_main
+from densemtl.commands import export, hub
 from densemtl.errors import ConfigError
 
 
@@ -89,3 +91,26 @@ def test_bugs_are_raised_with_traceback() -> None:
         run_main(raising(ZeroDivisionError()))
     with pytest.raises(FileNotFoundError):
         run_main(raising(FileNotFoundError(errno.ENOENT, "No such file", "a/b")))
+
+
+@pytest.mark.parametrize(
+    ("parse", "arguments", "old", "new"),
+    [
+        (export.parse_args, ["run"], ["--normalised"], ["--normalized"]),
+        (hub.parse_args, ["run", "--save", "folder"], ["--licence", "mit"], ["--license", "mit"]),
+    ],
+)
+def test_old_spelling_of_an_option_is_accepted_but_not_listed(
+    parse: Callable[[list[str]], argparse.Namespace],
+    arguments: list[str],
+    old: list[str],
+    new: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert parse([*arguments, *old]) == parse([*arguments, *new])
+    assert parse([*arguments, *new]) != parse(arguments)
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = capsys.readouterr().out
+    assert new[0] in shown
+    assert old[0] not in shown

@@ -45,7 +45,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "image or folder for the comparison (default: validation split)"
     add("--images", type=Path, metavar="PATH", help=text)
     add("--count", type=int, default=4, help="number of images for the comparison (default: 4)")
-    add("--normalised", action="store_true", help="expect normalized floats instead of uint8 RGB")
+    add("--normalized", action="store_true", help="expect normalized floats instead of uint8 RGB")
+    cli.add_old_spelling(parser, "--normalised", "normalized", action="store_true")
     add("--logits", action="store_true", help="return logits instead of decoded maps")
     text = "write smaller ONNX files as well; int8_static is calibrated on the images"
     add("--weights", nargs="+", choices=WEIGHT_FORMATS, default=[], help=text)
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         args.checkpoint, args.overrides, "cpu", trust_custom_code=args.trust_custom_code
     )
     network = ExportWrapper(
-        loaded.model, loaded.tasks, preprocess=not args.normalised, postprocess=not args.logits
+        loaded.model, loaded.tasks, preprocess=not args.normalized, postprocess=not args.logits
     )
     folder = args.output or loaded.file.parent / "export"
     size = args.size or loaded.experiment.input.size

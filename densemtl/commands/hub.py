@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from densemtl import cli
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line.
@@ -22,7 +24,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     target.add_argument("--push", metavar="OWNER/NAME", help="repository on the hub to upload to")
     parser.add_argument("--public", action="store_true", help="make a new repository public")
     text = "license of the weights, as an identifier of the hub (default: other)"
-    parser.add_argument("--licence", default="other", help=text)
+    parser.add_argument("--license", default="other", help=text)
+    cli.add_old_spelling(parser, "--licence", "license")
     text = "include images of the validation split, whatever the dataset is"
     parser.add_argument("--panels", action="store_true", default=None, help=text)
     return parser.parse_args(argv)
@@ -39,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if args.save:
         folder = save_pretrained(
-            args.checkpoint, args.save, license=args.licence, panels=args.panels
+            args.checkpoint, args.save, license=args.license, panels=args.panels
         )
         print(f"model folder: {folder}")
         return
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         args.checkpoint,
         args.push,
         private=not args.public,
-        license=args.licence,
+        license=args.license,
         panels=args.panels,
     )
     print(f"published network: {address}")

@@ -191,7 +191,7 @@ def make_report(
         "precision": 100 * float(points.precision[at_best]),
         "recall": 100 * float(points.recall[at_best]),
         "images": len(pairs),
-        "rules": asdict(options),
+        "options": asdict(options),
         "version": __version__,
         "curve": {name: [float(v) for v in line] for name, line in points._asdict().items()},
         "f_of_image": {

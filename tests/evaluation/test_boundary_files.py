@@ -80,11 +80,11 @@ def test_scores_of_two_folders(folders, options, capsys):
 
 def test_report_contains_options(folders):
     report = run(folders, "--no-nms", "--thresholds", "9", "--max-dist", "0.011")
-    assert report["rules"]["max_distance"] == 0.011
-    assert report["rules"]["protocol"]["thresholds"] == [k / 10 for k in range(1, 10)]
-    assert report["rules"]["protocol"]["nms"] is False
+    assert report["options"]["max_distance"] == 0.011
+    assert report["options"]["protocol"]["thresholds"] == [k / 10 for k in range(1, 10)]
+    assert report["options"]["protocol"]["nms"] is False
     assert len(report["curve"]["f"]) == 9
-    assert run(folders)["rules"]["protocol"]["nms"] is True
+    assert run(folders)["options"]["protocol"]["nms"] is True
 
 
 def test_number_of_workers_does_not_change_report(folders):

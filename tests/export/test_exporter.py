@@ -119,7 +119,7 @@ def test_tool_exports_a_run_to_torch_export(
     model = build_model(experiment, tasks).eval()
     save_weights(tmp_path / "best.safetensors", model, experiment.to_yaml())
     main: Callable[[list[str]], None] = runpy.run_path(str(TOOL))["main"]
-    main([str(tmp_path), "--format", "torch_export", "--normalised", "--logits", "--count", "2"])
+    main([str(tmp_path), "--format", "torch_export", "--normalized", "--logits", "--count", "2"])
     report = json.loads((tmp_path / "export" / "report.json").read_text())
     assert report["input"]["type"] == "float32"
     program = torch.export.load(tmp_path / "export" / "network.pt2").module()

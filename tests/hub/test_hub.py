@@ -260,8 +260,9 @@ def test_failed_upload_raises_one_line_error(
     assert "\n" not in str(found.value)
 
 
-def test_tool_writes_a_folder(trained: Path, tmp_path: Path) -> None:
-    main([str(trained), "--save", str(tmp_path / "gift"), "--licence", "mit"])
+@pytest.mark.parametrize("option", ["--license", "--licence"])
+def test_tool_writes_a_folder(trained: Path, tmp_path: Path, option: str) -> None:
+    main([str(trained), "--save", str(tmp_path / "gift"), option, "mit"])
     assert "license: mit" in (tmp_path / "gift" / "README.md").read_text()
 
 
