@@ -13,7 +13,7 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from io import BufferedWriter, BytesIO, FileIO
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from densemtl.config.translation import translate_config, translate_parameters
 from densemtl.config.yaml_loader import parse_yaml
 from densemtl.distributed.collectives import is_main_process
 from densemtl.distributed.sharding import gather_full, shard_like
+from densemtl.engine.state_file import parse_state
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.io.atomic import atomic_write, atomic_write_dir, find_complete_dir
 
@@ -166,11 +167,19 @@ def _compute_checksum(weights: SavedWeights) -> str:
 def _verify_checksum(file: Path, expected: str | None, compute_checksum: Callable[[], str]) -> None:
     if expected is not None and expected != compute_checksum():
         raise CheckpointError(
-            f"{file}: corrupt (its checksum does not match); {_format_recovery_hint(file)}"
+            f"{file}: corrupt (its checksum does not match); {format_recovery_hint(file)}"
         )
 
 
-def _format_recovery_hint(file: Path) -> str:
+def format_recovery_hint(file: Path) -> str:
+    """Return what to do about a corrupt checkpoint.
+
+    Args:
+        file: a file of the checkpoint.
+
+    Returns:
+        The end of an error message.
+    """
     return f"use another copy, or remove the folder {file.parent} to start over"
 
 
@@ -285,8 +294,8 @@ def read_checkpoint(folder: Path) -> tuple[SavedWeights, dict[str, Any]] | None:
         return None
     weights, header = _read_safetensors(last / WEIGHTS_NAME)
     state = _load_state(last / STATE_NAME, header.get(STATE_CHECKSUM_KEY))
-    if state.get("ema"):
-        state["ema"] = translate_parameters(state["ema"], weights.decoder)
+    if isinstance(ema := state.get("ema"), dict):
+        state["ema"] = translate_parameters(ema, weights.decoder)
     return weights, state
 
 
@@ -304,15 +313,14 @@ def _load_state(file: Path, checksum: str | None) -> dict[str, Any]:
     try:
         data = file.read_bytes()
         _verify_checksum(file, checksum, lambda: f"{zlib.crc32(data):08x}")
-        state: dict[str, Any] = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+        return parse_state(data)
     except CheckpointError:
         raise
     except Exception as error:  # torch.load raises many types on a corrupt file
-        reason = type(error).__name__
+        reason = str(error) if type(error) is ValueError else type(error).__name__
         raise CheckpointError(
-            f"{file}: corrupt ({reason}); {_format_recovery_hint(file)}"
+            f"{file}: corrupt ({reason}); {format_recovery_hint(file)}"
         ) from error
-    return state
 
 
 class _ChecksumWriter(BufferedWriter):

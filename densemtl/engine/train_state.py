@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
@@ -19,9 +21,16 @@ from densemtl.config.sections import TrainConfig
 from densemtl.config.translation import translate_fields
 from densemtl.distributed.collectives import all_gather_object, get_rank
 from densemtl.distributed.sharding import gather_full, shard_like, shard_optimizer_like
-from densemtl.engine.checkpoint import LAST_DIR, load_checkpoint, save_checkpoint
+from densemtl.engine.checkpoint import (
+    LAST_DIR,
+    STATE_NAME,
+    format_recovery_hint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from densemtl.engine.model_selection import SelectionScores
-from densemtl.errors import CheckpointError
+from densemtl.engine.state_file import check_optimizer_state
+from densemtl.errors import CheckpointError, shorten_error
 from densemtl.evaluation.evaluate import Scores
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state
 
@@ -54,8 +63,34 @@ class TrainingProgress:
     best_weights_hash: str = ""
 
 
+MAX_COUNT = 2**53
+"""Maximum number of steps or images in a saved state, up to which float64 is exact."""
+
+
 def _to_progress(saved: dict[str, Any]) -> TrainingProgress:
-    return TrainingProgress(**translate_fields(saved, RENAMED_PROGRESS_FIELDS))
+    values = translate_fields(saved, RENAMED_PROGRESS_FIELDS)
+    unknown = values.keys() - {entry.name for entry in fields(TrainingProgress)}
+    if unknown:
+        raise ValueError(f"unknown field {min(unknown)}")
+    progress = TypeAdapter(TrainingProgress).validate_python(values)
+    for name in ("step", "best_step", "images"):
+        if not 0 <= getattr(progress, name) <= MAX_COUNT:
+            raise ValueError(f"{name} is out of range")
+    return progress
+
+
+@contextmanager
+def _report_wrong_state(file: Path) -> Iterator[None]:
+    """Convert the errors that wrong fields, types or shapes in a saved state cause."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, CheckpointError):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = shorten_error(error)
+        raise CheckpointError(
+            f"{file}: wrong fields or types ({reason}); {format_recovery_hint(file)}"
+        ) from error
 
 
 @dataclass
@@ -107,11 +142,13 @@ class TrainState:
             folder: the run folder.
 
         Raises:
-            CheckpointError: if the checkpoint is corrupt, of another model, or not visible to all
-                ranks.
+            CheckpointError: if the checkpoint is corrupt, has wrong fields or types, is of another
+                model, or is not visible to all ranks.
         """
         state = load_checkpoint(folder, self.model)
-        progress = TrainingProgress() if state is None else _to_progress(state["record"])
+        file = folder / LAST_DIR / STATE_NAME
+        with _report_wrong_state(file):
+            progress = TrainingProgress() if state is None else _to_progress(state["record"])
         if len(set(all_gather_object(progress.step))) > 1:
             raise CheckpointError(
                 f"{folder / LAST_DIR}: not visible to all processes: all machines of a job need "
@@ -121,6 +158,11 @@ class TrainState:
             self._restore_rng([])
             return
         self.progress = progress
+        with _report_wrong_state(file):
+            self._restore_parts(state)
+
+    def _restore_parts(self, state: dict[str, Any]) -> None:
+        check_optimizer_state(state["optimizer"], self.optimizer)
         parts = shard_optimizer_like(state["optimizer"], self.optimizer)
         self.optimizer.load_state_dict(parts)
         self.balancer.load_state_dict(state["balancer"])
