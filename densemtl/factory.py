@@ -107,6 +107,24 @@ def get_task_defaults(data: ComponentConfig) -> dict[str, dict[str, Any]]:
     return defaults
 
 
+def save_task_defaults(experiment: ExperimentConfig) -> ExperimentConfig:
+    """Store the default options of the tasks in the configuration if the dataset reads them.
+
+    A trained model can then be loaded without the files of the dataset.
+
+    Args:
+        experiment: configuration to train.
+
+    Returns:
+        The configuration with `data.offers` if the dataset has this option, or else the same.
+    """
+    data = experiment.data
+    if not registry.has_option(registry.get_class("data.datasets", data.name), "offers"):
+        return experiment
+    options = {**data.options, "offers": get_task_defaults(data)}
+    return experiment.model_copy(update={"data": ComponentConfig(name=data.name, **options)})
+
+
 def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
     """Build a task.
 

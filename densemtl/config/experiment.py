@@ -42,6 +42,7 @@ from pydantic_core import PydanticCustomError
 from densemtl import registry
 from densemtl.config import yaml_loader
 from densemtl.config.constraints import Seed
+from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.sections import (
     AugmentConfig,
     InputConfig,
@@ -61,7 +62,7 @@ CONFIG = "config.yaml"
 """File name of the resolved configuration in a run folder."""
 
 NON_SEMANTIC_KEYS = {
-    "data": ("root",),
+    "data": ("root", "offers"),
     "loader": ("num_workers", "eval_batch_size", "cache", "cache_dir", "on_corrupt"),
     "train": (
         *("num_vis_images", "visualize_every", "grad_similarity_every", "log_every_steps"),
@@ -294,7 +295,12 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> ExperimentConf
 
 
 def load_saved(
-    text: str, source: Path, overrides: Sequence[str] = (), *, trust_custom_code: bool = False
+    text: str,
+    source: Path,
+    overrides: Sequence[str] = (),
+    *,
+    trust_custom_code: bool = False,
+    restrict: bool = False,
 ) -> ExperimentConfig:
     """Load and validate a configuration that this or an older version saved by `to_yaml`.
 
@@ -303,6 +309,8 @@ def load_saved(
         source: file of the text, for error messages.
         overrides: changes of values, `key.key=value`.
         trust_custom_code: whether it may name custom classes, `package.module:Class`.
+        restrict: ignore the settings that `restrict_saved` lists, since the file may come from
+            another source.
 
     Returns:
         The experiment, with renamed keys translated.
@@ -310,7 +318,9 @@ def load_saved(
     Raises:
         ConfigError: if the configuration is wrong; one line per error.
     """
-    merged = yaml_loader.apply_overrides(_translate_saved(text, source), overrides, str(source))
+    values = _translate_saved(text, source)
+    values = restrict_saved(values) if restrict else values
+    merged = yaml_loader.apply_overrides(values, overrides, str(source))
     with registry.custom_code(trust_custom_code):
         return validate_experiment(merged)
 

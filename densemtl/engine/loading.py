@@ -50,6 +50,8 @@ def load_trained_model(
 ) -> TrainedModel:
     """Load a run's best weights, or the weights of a file.
 
+    `densemtl.config.saved_settings` lists the saved settings that are ignored.
+
     Args:
         path: a run folder, or a `.safetensors` file that this project wrote.
         overrides: `key=value` changes to the saved configuration, such as `data.root=/data`.
@@ -69,7 +71,11 @@ def load_trained_model(
     weights = load_weights(file)
     with registry.custom_code(trust_custom_code):
         experiment = load_saved(
-            weights.config_yaml, file, overrides, trust_custom_code=trust_custom_code
+            weights.config_yaml,
+            file,
+            overrides,
+            trust_custom_code=trust_custom_code,
+            restrict=True,
         )
         tasks = build_tasks(experiment)  # reads further names from the files of the dataset
         model = build_model(experiment, tasks, pretrained=False)

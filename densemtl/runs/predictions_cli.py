@@ -112,7 +112,9 @@ def load_experiment_from(
 
     if path.is_dir():
         file = path / CONFIG
-        return load_saved(read_text(file), file, overrides, trust_custom_code=trust_custom_code)
+        return load_saved(
+            read_text(file), file, overrides, trust_custom_code=trust_custom_code, restrict=True
+        )
     return load_experiment(path, overrides)
 
 

@@ -20,6 +20,7 @@ from densemtl.factory import (
     build_splits,
     build_tasks,
     build_trackers,
+    save_task_defaults,
 )
 from densemtl.results.results import (
     BASELINES,
@@ -79,6 +80,7 @@ def _train_locked(
     execution: ExecutionConfig,
     max_steps: int | None,
 ) -> Results:
+    experiment = save_task_defaults(experiment)
     experiment, execution = choose_amp(experiment, folder, execution)
     initial = _prepare(experiment)
     splits = build_splits(experiment)

@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from densemtl.config.saved_settings import UNCONFIRMED
 from densemtl.config.sections import Section
 from densemtl.errors import DataError
 from densemtl.io.atomic import atomic_write
+from densemtl.io.bounded import MAX_TEXT_BYTES, read_bytes
 from densemtl.registry import format_validation_errors
 from densemtl.types import Split
 
@@ -97,7 +99,7 @@ class ShardStore:
     def _parse_index(file: Path) -> ShardIndexFile:
         hint = "create shards by `densemtl make_shards`, or set data.root"
         try:
-            return ShardIndexFile.model_validate_json(file.read_bytes())
+            return ShardIndexFile.model_validate_json(read_bytes(file, MAX_TEXT_BYTES))
         except ValidationError as error:
             reason = format_validation_errors(error, "", ShardIndexFile)[0]
             raise DataError(f"{file}: no index of shards ({reason}); {hint}") from error
@@ -133,6 +135,12 @@ class ShardStore:
         return file
 
     def _is_remote(self) -> bool:
+        if self.root.startswith(UNCONFIRMED):
+            url = shorten(self.root.removeprefix(UNCONFIRMED), 100)
+            raise DataError(
+                f"data.root: the saved configuration names the URL {url}; pass data.root=URL to"
+                " read from there, or a folder"
+            )
         scheme, sign, location = self.root.partition("://")
         if sign and (
             scheme not in URL_SCHEMES
@@ -155,7 +163,9 @@ class ShardStore:
             raise DataError(f'{self.root}: run `pip install "densemtl[shards]"` first') from error
         try:
             with gopen(f"{self.root.rstrip('/')}/{name}") as stream, atomic_write(file) as tmp_path:
-                tmp_path.write_bytes(stream.read())
+                _copy(stream, tmp_path, MAX_TEXT_BYTES if name == INDEX_NAME else None)
+        except DataError:
+            raise
         except Exception as error:  # webdataset raises exceptions of many types.
             raise DataError(
                 f"{self.root}/{name}: cannot be downloaded ({error}); check data.root and the"
@@ -169,3 +179,16 @@ class ShardStore:
             : max(len(shards) - self.max_cached_shards, 0)
         ]:
             file.unlink(missing_ok=True)
+
+
+def _copy(stream: IO[bytes], file: Path, limit: int | None) -> None:
+    """Write a stream to a file in parts; raise a `DataError` if it exceeds a limit in bytes."""
+    size = 0
+    with file.open("wb") as output:
+        while data := stream.read(2**20):
+            size += len(data)
+            if limit is not None and size > limit:
+                raise DataError(
+                    f"{INDEX_NAME}: larger than {limit >> 20} MB; use another data.root"
+                )
+            output.write(data)

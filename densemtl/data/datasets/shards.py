@@ -49,6 +49,8 @@ class ShardsDataset(DenseDataset):
         cache_dir: folder for shards that are downloaded from a URL.
         max_cached_shards: number of downloaded shards to keep; the least recently used shards are
             deleted first.
+        offers: {task: default options}; by default those in the index. Training saves them, so that
+            a trained model can be loaded without the index.
 
     Raises:
         DataError: if the index is missing or cannot be read.
@@ -62,6 +64,7 @@ class ShardsDataset(DenseDataset):
         root: str,
         cache_dir: Path = Path("~/.cache/densemtl/shards"),
         max_cached_shards: NonNegativeInt = 64,
+        offers: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(split, tasks)
         self._store = ShardStore(root, cache_dir.expanduser(), max_cached_shards)
@@ -80,7 +83,8 @@ class ShardsDataset(DenseDataset):
         """Return the tasks and options in the index.
 
         Args:
-            **options: the options of the dataset, of which `root` and `cache_dir` are read.
+            **options: the options of the dataset, of which `offers`, `root` and `cache_dir` are
+                read.
 
         Returns:
             {task name: {option: default value}}.
@@ -88,6 +92,8 @@ class ShardsDataset(DenseDataset):
         Raises:
             DataError: if the index is missing or invalid.
         """
+        if (offers := options.get("offers")) is not None:
+            return dict(offers)
         folder = Path(options.get("cache_dir", "~/.cache/densemtl/shards")).expanduser()
         return ShardStore(options["root"], folder, 1).read_index().offers
 
