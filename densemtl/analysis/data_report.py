@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.check import DataCheck, SplitStatistics, TaskStatistics, get_class_names
+from densemtl.data.check import DataCheck, get_class_names
+from densemtl.data.label_statistics import SplitStatistics, TaskStatistics
 from densemtl.errors import DataError
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask

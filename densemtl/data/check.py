@@ -5,20 +5,23 @@ Impossible data is an error, suspicious data a warning.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from densemtl.data.base import DenseDataset
+from densemtl.data.label_statistics import (
+    SplitStatistics,
+    TaskStatistics,
+    collect_statistics,
+    hash_image,
+)
 from densemtl.errors import DataError
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask
 from densemtl.tasks.classification import Classification
 from densemtl.tasks.depth import Depth
-from densemtl.types import IGNORE_INDEX, Sample
 
 MAX_IGNORED_SHARE = 0.9
 """Share of ignored pixels above which a task is suspicious."""
@@ -27,71 +30,6 @@ PLAUSIBLE_DEPTH = (0.1, 150.0)
 MAX_NAMES = 5
 """Number of names that a message lists."""
 _COMPARED_IMAGES = 8
-
-
-@dataclass
-class TaskStatistics:
-    """Statistics of the labels of one task in one split.
-
-    Attributes:
-        images: number of examined images with a label.
-        pixels: number of pixels of these labels.
-        ignored: number of ignored pixels among them.
-        counts: number of pixels of each id; empty if the task has no ids.
-        minimum: smallest value of a valid pixel, in the unit of the task; NaN without values.
-        maximum: largest value of a valid pixel; NaN without values.
-        medians: median of the valid values of each image; empty for tasks with ids.
-    """
-
-    images: int = 0
-    pixels: int = 0
-    ignored: int = 0
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    minimum: float = np.nan
-    maximum: float = np.nan
-    medians: list[float] = field(default_factory=list)
-
-    @property
-    def ignored_share(self) -> float:
-        """Share of ignored pixels, 0 to 1; 1 without labels."""
-        return self.ignored / self.pixels if self.pixels else 1.0
-
-    @property
-    def shares(self) -> NDArray[np.float64]:
-        """Share of each id among the valid pixels, 0 to 1."""
-        return np.asarray(self.counts / max(int(self.counts.sum()), 1))
-
-
-@dataclass
-class SplitStatistics:
-    """Statistics of one split.
-
-    Attributes:
-        split: "train" or "val".
-        images: number of images of the split.
-        left_out: {reason: number of files that were found but are no images of the split}.
-        examined: number of images that were read or could not be read.
-        unreadable: error message of each image that could not be read.
-        tasks: {task: statistics of its labels}.
-        digests: {hash of an image: id of the first image with this content}.
-        duplicates: number of examined images with the content of another one of the split.
-        errors: what is impossible in the labels.
-    """
-
-    split: str
-    images: int
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    examined: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    tasks: dict[str, TaskStatistics] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    duplicates: int = 0
-    errors: list[str] = field(default_factory=list)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all images of the split were examined."""
-        return self.examined == self.images
 
 
 @dataclass(frozen=True)
@@ -148,94 +86,6 @@ def check_data(
     warnings += [DataWarning(text) for text in _compare_names(train, val)]
     warnings += [DataWarning(text) for text in _compare_contents(*splits)]
     return DataCheck(splits[0], splits[1], errors, warnings)
-
-
-def collect_statistics(
-    dataset: DenseDataset, tasks: Sequence[Task], max_images: int | None = None
-) -> SplitStatistics:
-    """Compute the statistics of a split.
-
-    Args:
-        dataset: the split.
-        tasks: tasks whose labels are examined, if the split has them.
-        max_images: largest number of images that are read; None reads all.
-
-    Returns:
-        The statistics of the images that were read.
-    """
-    statistics = SplitStatistics(dataset.split, len(dataset), dataset.left_out)
-    present = [task for task in tasks if task.name in dataset.tasks]
-    statistics.tasks = {task.name: TaskStatistics() for task in present}
-    for index in select_images(dataset, max_images):
-        statistics.examined += 1
-        try:
-            sample = dataset[index]
-        except DataError as error:
-            statistics.unreadable.append(str(error))
-            continue
-        _add_image(statistics, sample)
-        for task in present:
-            if task.name in sample.targets:
-                _add_label(statistics, task, sample)
-    return statistics
-
-
-def select_images(dataset: DenseDataset, max_images: int | None) -> list[int]:
-    """Select the images to examine, always the same ones.
-
-    Args:
-        dataset: the split.
-        max_images: largest number of images; None selects all.
-
-    Returns:
-        Indices, evenly spaced; the first images if the split is stored in shards, so that few
-        shards are opened.
-    """
-    count = len(dataset) if max_images is None else min(max_images, len(dataset))
-    if count == len(dataset) or dataset.shard_sizes:
-        return list(range(count))
-    return [index * len(dataset) // count for index in range(count)]
-
-
-def _add_image(statistics: SplitStatistics, sample: Sample) -> None:
-    digest = _hash_image(sample)
-    statistics.duplicates += digest in statistics.digests
-    statistics.digests.setdefault(digest, sample.id)
-
-
-def _hash_image(sample: Sample) -> str:
-    pixels = np.ascontiguousarray(sample.image)
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-
-
-def _add_label(statistics: SplitStatistics, task: Task, sample: Sample) -> None:
-    label = sample.targets[task.name]
-    error = task.find_label_error(label)
-    if error:
-        statistics.errors.append(f"{statistics.split}: {sample.id}: the {task.name} label {error}")
-        return
-    entry = statistics.tasks[task.name]
-    entry.images += 1
-    entry.pixels += label.shape[0] * label.shape[1]
-    if isinstance(task, CategoricalTask):
-        counts = np.bincount(label.reshape(-1), minlength=256)
-        entry.ignored += int(counts[IGNORE_INDEX])
-        ids = counts[: task.num_ids].astype(np.int64)
-        entry.counts = ids if entry.images == 1 else entry.counts + ids
-        return
-    values = np.asarray(label, np.float32).reshape(*label.shape[:2], -1)
-    valid = values[~np.isnan(values).any(axis=-1)]
-    entry.ignored += label.shape[0] * label.shape[1] - len(valid)
-    if not valid.size:
-        return
-    where = f"{statistics.split}: {sample.id}: the {task.name} label"
-    if not np.isfinite(valid).all():
-        statistics.errors.append(f"{where} has infinite values (use NaN for unknown values)")
-    elif isinstance(task, Depth) and valid.min() < 0:
-        statistics.errors.append(f"{where} has negative depths (use NaN for unknown depth)")
-    entry.minimum = float(np.fmin(entry.minimum, valid.min()))
-    entry.maximum = float(np.fmax(entry.maximum, valid.max()))
-    entry.medians.append(float(np.median(valid)))
 
 
 def _find_errors(statistics: SplitStatistics) -> list[str]:
@@ -330,7 +180,7 @@ def _compare_names(train: DenseDataset, val: DenseDataset) -> list[str]:
         return []
     try:
         are_different = all(
-            _hash_image(train[positions[name]]) != _hash_image(val[index])
+            hash_image(train[positions[name]]) != hash_image(val[index])
             for name, index in shared[:_COMPARED_IMAGES]
         )
     except DataError:

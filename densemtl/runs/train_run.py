@@ -22,14 +22,8 @@ from densemtl.factory import (
     build_trackers,
     save_task_defaults,
 )
-from densemtl.results.results import (
-    BASELINES,
-    RESULTS_FILE,
-    ComparisonKey,
-    Results,
-    add_baselines,
-    load_baselines,
-)
+from densemtl.results.baselines import add_baselines, load_baselines
+from densemtl.results.results import BASELINES, RESULTS_FILE, ComparisonKey, Results
 from densemtl.runs.data_check import check_before_training, select_warnings
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.check import DataCheck, check_data, collect_statistics, select_images
+from densemtl.data.check import DataCheck, check_data
+from densemtl.data.label_statistics import collect_statistics, select_images
 from densemtl.errors import DataError
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary

@@ -12,7 +12,8 @@ import yaml
 from densemtl.benchmark.grid import BenchmarkPlan, BenchmarkRun, make_plan
 from densemtl.benchmark.suite_config import load_benchmark_config
 from densemtl.engine.run_log import LOG_FILE
-from densemtl.results.results import RESULTS_FILE, Results, TaskResult, add_baselines
+from densemtl.results.baselines import add_baselines
+from densemtl.results.results import RESULTS_FILE, Results, TaskResult
 from tests.helpers.experiments import write_tiny_config
 
 COMPONENT_KEYS = ("backbone", "decoder", "head", "balancing")

@@ -12,7 +12,8 @@ import pytest
 
 from densemtl.errors import ResultsError
 from densemtl.results import tables
-from densemtl.results.results import Results, TaskResult, add_baselines, load_results
+from densemtl.results.baselines import add_baselines
+from densemtl.results.results import Results, TaskResult, load_results
 from densemtl.results.terminal_tables import make_run_table
 from tests.helpers.rendering import render
 
