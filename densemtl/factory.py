@@ -141,7 +141,7 @@ def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
     options = {**defaults, **task_config.options}
     kind = task_config.kind or options.pop("kind", None) or task_config.name
     options.pop("kind", None)
-    task: Task = registry.create("tasks", kind, task_config.name, options=options)
+    task: Task = _create("tasks", kind, task_config.name, options=options)
     task.added_metrics = tuple(MetricSpec(spec.name, spec.options) for spec in task_config.metrics)
     return task
 
@@ -164,7 +164,7 @@ def build_dataset(experiment: ExperimentConfig, split: Split) -> DenseDataset:
     """
     name, options = experiment.data.name, experiment.data.options
     labels = experiment.list_all_task_names() if split == "train" else experiment.list_task_names()
-    dataset: DenseDataset = registry.create("data.datasets", name, split, labels, options=options)
+    dataset: DenseDataset = _create("data.datasets", name, split, labels, options=options)
     if experiment.loader.on_corrupt == "skip":
         dataset = SkipCorruptDataset(dataset, experiment.loader.num_workers)
     if experiment.loader.cache == "memory":
@@ -344,4 +344,9 @@ def build_trackers(experiment: ExperimentConfig) -> list[Tracker]:
 
 
 def _create_component(package: str, component: ComponentConfig, *args: Any) -> Any:
-    return registry.create(package, component.name, *args, options=component.options)
+    return _create(package, component.name, *args, options=component.options)
+
+
+def _create(package: str, name: str, *args: Any, options: dict[str, Any]) -> Any:
+    registry.check_kind(package, name)
+    return registry.create(package, name, *args, options=options)

@@ -29,7 +29,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from densemtl.errors import ConfigError, suggest
+from densemtl.errors import ConfigError, shorten_error, suggest
 
 OPTIONS_MODEL_CONFIG = ConfigDict(
     extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
@@ -37,6 +37,16 @@ OPTIONS_MODEL_CONFIG = ConfigDict(
 
 _ALLOWS_CUSTOM_CODE: ContextVar[bool] = ContextVar("allows_custom_code", default=True)
 """Whether `get_class` imports custom classes: yes for the user's own configuration."""
+
+BASES = {
+    "balancing": "densemtl.balancing.base:Balancer",
+    "data.datasets": "densemtl.data.base:DenseDataset",
+    "decoders": "densemtl.decoders.base:Decoder",
+    "heads": "torch.nn:Module",
+    "tasks": "densemtl.tasks.base:Task",
+    "trackers": "densemtl.trackers.base:Tracker",
+}
+"""{package: base class of its components}; those of metrics are in `densemtl.metrics.create`."""
 
 NOUNS = ("dataset", "head", "metric", "protocol")
 """Suffixes that the class of a component may have in addition to the name of its file."""
@@ -140,6 +150,10 @@ def _import_custom(path: str) -> type[Any]:
             f"names {shorten(path, 100)}, code that would be imported from this machine; pass"
             " --trust-custom-code (in Python trust_custom_code=True) if you trust it"
         )
+    return _import_custom_class(path)
+
+
+def _import_custom_class(path: str) -> type[Any]:
     module_name, _, class_name = path.partition(":")
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
@@ -149,6 +163,24 @@ def _import_custom(path: str) -> type[Any]:
     if not inspect.isclass(cls):
         raise ConfigError(f"{path!r} is not a class")
     return cls
+
+
+def check_kind(package: str, name: str) -> None:
+    """Check that a custom class can be used as a component.
+
+    Args:
+        package: package of the component.
+        name: name of the component, or `package.module:Class` of a custom class.
+
+    Raises:
+        ConfigError: if the class does not implement the base class.
+    """
+    if ":" not in name:
+        return
+    cls, base = get_class(package, name), _import_custom_class(BASES[package])
+    if not issubclass(cls, base) or inspect.isabstract(cls):
+        module, _, base_name = BASES[package].partition(":")
+        raise ConfigError(f"{name!r} does not implement {module}.{base_name}")
 
 
 def get_name(package: str, cls: type[Any]) -> str:
@@ -277,6 +309,10 @@ def create(package: str, name: str, *args: Any, options: Mapping[str, Any]) -> A
     cls = get_class(package, name)
     try:
         return cls(*args, **parse_options(cls, options))
+    except TypeError as error:
+        if ":" not in name:
+            raise
+        raise ConfigError(f"{name!r} cannot be created: {shorten_error(error)}") from error
     except ValidationError as error:
         raise ConfigError(
             "\n".join(format_validation_errors(error, name, make_options_model(cls)))

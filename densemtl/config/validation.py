@@ -100,12 +100,11 @@ def _validate(path: str, cls: type[Any], options: Mapping[str, Any]) -> _Resolve
 def _is_dataset(cls: type[Any]) -> bool:
     """Return whether a class states its tasks; wrappers of other datasets do not."""
     try:
-        cls.task_defaults()
+        return isinstance(cls.task_defaults(), dict)
     except (AttributeError, NotImplementedError):
         return False
     except Exception:  # needs options, or is wrong in a way that the real call reports
         return True
-    return True
 
 
 def _protocol_errors(name: Any) -> Iterator[str]:
