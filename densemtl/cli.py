@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 import sys
 from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
 from textwrap import shorten
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from densemtl.errors import UserError
+from densemtl.errors import UserError, suggest
+from densemtl.io.paths import parse_path
 
 USER_OS_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -69,12 +73,103 @@ def _shorten_error(error: BaseException) -> str:
     return shorten(str(error), 160) or type(error).__name__
 
 
-def add_overrides_argument(parser: argparse.ArgumentParser) -> None:
+class ArgumentParser(argparse.ArgumentParser):
+    """Parser of all commands: expands `~` in paths and suggests what to give for unknown options.
+
+    Arguments of `type=Path` are converted by `densemtl.io.paths.parse_path`.
+
+    Args:
+        *args: arguments of `argparse.ArgumentParser`.
+        **options: options of `argparse.ArgumentParser`.
+
+    Attributes:
+        override_prefix: text before the overrides of a configuration on the command line; None if
+            the command accepts no overrides.
+    """
+
+    override_prefix: str | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", Path, parse_path)
+        self._arguments: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments like the base class, and keep them for the message of an error."""
+        self._arguments = self._arguments or list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print an error with a hint, and exit with code 2.
+
+        Args:
+            message: text of argparse.
+        """
+        unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
+        super().error(f"{message}; {self._suggest_option(unknown[1])}" if unknown else message)
+
+    def _suggest_option(self, name: str) -> str:
+        from densemtl.config.option_keys import find_keys
+
+        keys = find_keys(name) if self.override_prefix is not None else []
+        if not keys:
+            options = [text for text in self._option_string_actions if text.startswith("--")]
+            return suggest(f"--{name}", options, "--help lists the options")
+        values = [self._find_value(f"--{name}")] if len(keys) == 1 else ["VALUE"]
+        choices = [f"{self.override_prefix}{key}={value}" for key in keys[:3] for value in values]
+        return f"did you mean {' or '.join(choices)}?"
+
+    def _find_value(self, option: str) -> str:
+        """Return what follows an option on the command line, or `VALUE`."""
+        names = [text.partition("=")[0] for text in self._arguments]
+        if option not in names:
+            return "VALUE"
+        position = names.index(option)
+        _, equals, value = self._arguments[position].partition("=")
+        following = self._arguments[position + 1 :]
+        if equals or not following or following[0].startswith("-"):
+            return value or "VALUE"
+        values = [following[0], *takewhile(str.isdecimal, following[1:])]
+        return values[0] if len(values) == 1 else f"[{','.join(values)}]"
+
+
+def check_config_path(path: Path) -> None:
+    """Report errors of a configuration file at once, before large libraries are imported.
+
+    Args:
+        path: path of a configuration file, or name of a shipped configuration.
+
+    Raises:
+        ConfigError: if the file or one of its bases is missing, malformed, or no configuration.
+    """
+    from densemtl.config.shipped_configs import find_config
+    from densemtl.config.yaml_loader import load_config
+
+    if not find_config(path).is_fifo():  # a pipe can be read only once
+        load_config(path)
+
+
+def check_run_path(path: Path) -> None:
+    """Report a missing run at once, before large libraries are imported.
+
+    Args:
+        path: path of a run folder or weights file.
+
+    Raises:
+        CheckpointError: if there are no weights at this path.
+    """
+    from densemtl.config.input_paths import find_weights_file
+
+    find_weights_file(path)
+
+
+def add_overrides_argument(parser: ArgumentParser) -> None:
     """Add positional `key=value` arguments that override values of the configuration.
 
     Args:
         parser: parser of a tool, changed in place.
     """
+    parser.override_prefix = ""
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -21,6 +21,7 @@ from densemtl.data.disk_cache import MemmapCacheDataset
 from densemtl.data.memory_cache import InMemoryDataset
 from densemtl.data.skip_corrupt import SkipCorruptDataset
 from densemtl.errors import ConfigError
+from densemtl.io.paths import parse_path
 from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.added_metrics import metric_errors
@@ -179,7 +180,7 @@ def _get_cache_dir(experiment: ExperimentConfig, dataset: DenseDataset) -> Path:
     data = experiment.data.model_dump_json()
     terms = [__version__, data, dataset.split, *dataset.tasks, dataset.fingerprint()]
     key = hashlib.sha256("\n".join(terms).encode()).hexdigest()[:16]
-    folder = experiment.loader.cache_dir.expanduser()
+    folder = parse_path(experiment.loader.cache_dir)
     return folder / f"{experiment.data.name}-{dataset.split}-{key}"
 
 

@@ -15,9 +15,9 @@ ROOT = Path(densemtl.__file__).parent
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("cli", "distributed", "io", "ops", "registry"),
+    ("distributed", "io", "ops", "registry"),
     ("config",),
-    ("losses", "metrics", "trackers"),
+    ("cli", "losses", "metrics", "trackers"),
     ("runtime", "transforms"),
     ("tasks",),
     ("data", "layers", "backbones", "results"),

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from result_table import NO_EFFECT, REPORTED, Row
 
-from densemtl.config.experiment import CONFIG, parse_saved_experiment
+from densemtl.config.experiment import parse_saved_experiment
+from densemtl.config.input_paths import CONFIG
 from densemtl.data.datasets.shards import ShardsDataset, write_shards
 from densemtl.data.disk_cache import MemmapCacheDataset
 from densemtl.engine.checkpoint import load_weights, read_checkpoint

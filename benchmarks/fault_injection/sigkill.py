@@ -16,7 +16,8 @@ from unittest import mock
 from result_table import RESUMED_EXACTLY, Row
 from training_runs import OVERRIDES, TrainTool, is_one_line_error
 
-from densemtl.engine.checkpoint import BEST_NAME, LAST_DIR, load_weights, read_checkpoint
+from densemtl.config.input_paths import BEST_NAME
+from densemtl.engine.checkpoint import LAST_DIR, load_weights, read_checkpoint
 from densemtl.errors import UserError
 from densemtl.results.results import RESULTS_FILE, load_results
 

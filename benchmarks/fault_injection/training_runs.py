@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from densemtl import cli
-from densemtl.engine.checkpoint import BEST_NAME, LAST_DIR, WEIGHTS_NAME, load_weights
+from densemtl.config.input_paths import BEST_NAME, WEIGHTS_NAME
+from densemtl.engine.checkpoint import LAST_DIR, load_weights
 from densemtl.results.results import load_results
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from densemtl.benchmark.grid import BenchmarkRun
-from densemtl.config.experiment import CONFIG, parse_saved_experiment
+from densemtl.config.experiment import parse_saved_experiment
+from densemtl.config.input_paths import CONFIG
 from densemtl.errors import ConfigError, ResultsError
 from densemtl.results.results import Results, load_results
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from densemtl import registry
 from densemtl.config import yaml_loader
-from densemtl.config.constraints import PositiveInt, Seed
+from densemtl.config.constraints import PositiveInt, Seed, UserPath
 from densemtl.config.experiment import ListedComponentConfig
 from densemtl.config.sections import Section
 from densemtl.errors import ConfigError, suggest
@@ -38,7 +38,7 @@ class BenchmarkConfig(Section):
         panels: whether the report may show images of the dataset.
     """
 
-    base: Path
+    base: UserPath
     overrides: tuple[str, ...] = ()
     decoders: Entries
     backbones: Entries = ()
@@ -46,7 +46,7 @@ class BenchmarkConfig(Section):
     seeds: tuple[Seed, ...] = (0,)
     reference: str | None = None
     workers: PositiveInt = 1
-    output: Path | None = None
+    output: UserPath | None = None
     panels: bool = False
 
     @property

@@ -23,7 +23,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    cli.check_run_path(args.checkpoint)
     from rich import print as show
 
     from densemtl.analysis.task_affinity import AFFINITY, measure_affinity, plot_affinity

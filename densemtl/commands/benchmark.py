@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from densemtl import cli
+
 if TYPE_CHECKING:
     from densemtl.benchmark.launcher import Launcher
 
@@ -25,7 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__,
         epilog="The same command resumes a stopped benchmark: finished runs are kept, and failed"
         " runs are tried again. The exit code is 1 if a run fails.",
@@ -60,7 +62,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def add_scheduler_arguments(parser: argparse.ArgumentParser) -> None:
+def add_scheduler_arguments(parser: cli.ArgumentParser) -> None:
     """Add options of job schedulers.
 
     Args:
@@ -79,12 +81,13 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    from densemtl.benchmark.suite_config import load_benchmark_config
+
+    suite = load_benchmark_config(args.suite)  # before the slow imports
     from densemtl.benchmark.executor import run_benchmark
     from densemtl.benchmark.grid import make_plan
     from densemtl.benchmark.report import write_report
-    from densemtl.benchmark.suite_config import load_benchmark_config
 
-    suite = load_benchmark_config(args.suite)
     output = args.output or suite.output or Path("runs", "benchmark", args.suite.stem)
     runs, failed = make_plan(suite, args.suite, output), []
     if not args.report:

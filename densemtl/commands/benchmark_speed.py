@@ -25,11 +25,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "configs", type=Path, nargs="+", metavar="CONFIG", help="configuration files"
+        "configs",
+        type=Path,
+        nargs="+",
+        metavar="CONFIG",
+        help="configuration files",
     )
     parser.add_argument(
         "--set",
@@ -47,6 +51,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     cli.add_device_argument(parser)
+    parser.override_prefix = "--set "
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.threads < 1:
         parser.error("--repeats and --threads: must be at least 1")
@@ -60,6 +65,8 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    for config in args.configs:
+        cli.check_config_path(config)
     import cv2
     import torch
     from rich import print as show

@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path, help="configuration file")
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         UserError: if the data is impossible.
     """
     args = parse_args(argv)
+    cli.check_config_path(args.config)
     from rich import print as show
 
     from densemtl.analysis.data_report import draw_samples, make_data_tables

@@ -7,6 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from densemtl import cli
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line.
@@ -17,7 +19,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="names of timm models (default: one per family)")
     parser.add_argument(
         "--output",

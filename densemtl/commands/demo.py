@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densemtl import cli
+from densemtl.io.paths import parse_path
 
 if TYPE_CHECKING:
     from densemtl.demo.point_cloud import PointCloudBuilder
@@ -28,7 +29,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -44,9 +45,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_output_arguments(parser)
     add_view_arguments(parser)
     add_web_arguments(parser)
+    parser.override_prefix = ""
     args = parser.parse_intermixed_args(argv)
     args.overrides = [text for text in args.inputs if "=" in text and not Path(text).exists()]
-    args.inputs = [Path(text) for text in args.inputs if text not in args.overrides]
+    args.inputs = [parse_path(text) for text in args.inputs if text not in args.overrides]
     if not args.inputs and not args.dataset and args.webcam is None and not args.web:
         parser.error("missing input: image, video, folder, --dataset val, --webcam 0 or --web")
     if args.web and (args.inputs or args.dataset or args.webcam is not None):
@@ -56,7 +58,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+def add_output_arguments(parser: cli.ArgumentParser) -> None:
     """Add options of the output.
 
     Args:
@@ -77,7 +79,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add("--intrinsics", type=float, nargs=4, metavar=names, help=text)
 
 
-def add_view_arguments(parser: argparse.ArgumentParser) -> None:
+def add_view_arguments(parser: cli.ArgumentParser) -> None:
     """Add options of inference.
 
     Args:
@@ -91,7 +93,7 @@ def add_view_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tile", type=int, nargs=2, metavar=("H", "W"), help=text)
 
 
-def add_web_arguments(parser: argparse.ArgumentParser) -> None:
+def add_web_arguments(parser: cli.ArgumentParser) -> None:
     """Add options of the web page.
 
     Args:
@@ -135,6 +137,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    cli.check_run_path(args.checkpoint)
     from densemtl.io.media import find_media
 
     images, videos = find_media(args.inputs)  # before the slow imports

@@ -17,7 +17,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
     cli.add_overrides_argument(parser)
     text = "split to analyze (default: val)"
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    cli.check_run_path(args.checkpoint)
     from densemtl.analysis.failure_analysis import diagnose
     from densemtl.analysis.failure_report import write_diagnosis
     from densemtl.engine.loading import load_trained_model

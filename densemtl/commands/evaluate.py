@@ -32,7 +32,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__,
         epilog=SUBCOMMANDS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         importlib.import_module(SUBCOMMANDS[argv[0]]).main(argv[1:])
     else:
         args = parse_args(argv)
+        cli.check_run_path(args.checkpoint)
         from densemtl.distributed.collectives import distributed_session
 
         with distributed_session(args.device):

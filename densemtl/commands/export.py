@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    cli.check_run_path(args.checkpoint)
     from densemtl.engine.loading import load_trained_model
     from densemtl.export.exporter import export_model
     from densemtl.export.wrapper import ExportWrapper

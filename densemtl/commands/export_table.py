@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from densemtl import cli
+
 if TYPE_CHECKING:
     from densemtl.export.support_matrix import ExportResult
 
@@ -22,7 +24,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", help="names of timm models (default: one per family)")
     parser.add_argument("--decoders", nargs="+", metavar="NAME", help="decoders (default: all)")
     text = "Markdown file; a JSON file next to it allows to resume a stopped call"

@@ -17,7 +17,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--save", type=Path, metavar="FOLDER", help="folder to write")
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    cli.check_run_path(args.checkpoint)
     from densemtl.hub.upload import push_to_hub, save_pretrained
 
     if args.save:

@@ -22,7 +22,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", type=Path, help="YAML file; the labels of its tasks are packed")
@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         OutputError: if a file cannot be written.
     """
     args = parse_args(argv)
+    cli.check_config_path(args.config)
     from densemtl import registry
     from densemtl.config.experiment import load_experiment
     from densemtl.data.datasets.shards import write_shards

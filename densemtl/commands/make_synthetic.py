@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from densemtl import cli
 from densemtl.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = cli.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("format", choices=FORMATS, help="layout of the files")
     parser.add_argument("output", type=Path, help="new folder, or incomplete folder to resume")
     parser.add_argument(

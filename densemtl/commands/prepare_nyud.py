@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from densemtl import cli
 from densemtl.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = cli.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     official = commands.add_parser(
         "official", help="build the survey's layout from nyu_depth_v2_labeled.mat"

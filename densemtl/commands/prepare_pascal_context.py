@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from densemtl import cli
+
 if TYPE_CHECKING:
     from functools import partial
 
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = cli.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", type=Path, help="folder that contains JPEGImages/; not modified")
     parser.add_argument(
         "--output", type=Path, required=True, help="folder of the maps, for data.derived_labels"

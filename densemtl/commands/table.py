@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from densemtl import cli
+
 FORMATS = ("markdown", "latex", "csv")
 
 
@@ -17,7 +19,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders or results.json files")
     text = "format of the table (default: markdown)"
     parser.add_argument("--format", choices=FORMATS, default="markdown", help=text)

@@ -18,7 +18,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description=__doc__,
         epilog="The same command resumes a run that was stopped or killed. "
         "torchrun --nproc-per-node=N -m densemtl.commands train ... uses N processes or GPUs.",
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
         print(json.dumps(make_json_schema(), indent=2))
         return
+    cli.check_config_path(args.config)
     from densemtl.distributed.collectives import distributed_session
 
     with distributed_session(args.device):
@@ -77,9 +78,9 @@ def train(args: argparse.Namespace) -> None:
         return
     from rich import print as show
 
+    from densemtl.config.shipped_configs import get_default_folder
     from densemtl.distributed.collectives import is_main_process
     from densemtl.results.terminal_tables import make_run_table
-    from densemtl.runs.run_api import get_default_folder
     from densemtl.runs.train_run import train_experiment
 
     folder = args.output or get_default_folder(args.config)

@@ -1,4 +1,4 @@
-"""Named types of numbers in configurations, with their limits.
+"""Named types of numbers in configurations, with their limits, and of paths.
 
 Limits are defined only in type annotations. Sections of the configuration and options of components
 are validated against them, the JSON schema contains them, and constructors rely on them. NaN and
@@ -7,9 +7,19 @@ infinity are always rejected.
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from densemtl.errors import ConfigError
+from densemtl.io.paths import parse_path
+
+T = TypeVar("T", str, Path)
+
+UNKNOWN_HOME = "unknown_home"
+"""Type of pydantic's error for a path that begins with an unknown home folder."""
 
 MAX_INT = 2**31 - 1
 """Maximum of integers."""
@@ -45,3 +55,23 @@ ClassNames = Annotated[list[str], Field(min_length=1, max_length=255)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Seed of random number generators, below the maximum that PyTorch accepts."""
+
+
+def _expand_home(path: T) -> T:
+    if not str(path).startswith("~"):
+        return path  # a URL must not be changed
+    try:
+        return type(path)(parse_path(path))
+    except ConfigError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise PydanticCustomError(UNKNOWN_HOME, "{reason}", {"reason": reason}) from error
+
+
+UserPath = Annotated[Path, AfterValidator(_expand_home)]
+"""Path of a file or folder; `~` and `~user` at its start are home folders."""
+
+CheckedPath = Annotated[Path, AfterValidator(lambda path: _expand_home(path) and path)]
+"""Like `UserPath`, but not expanded, so that a saved configuration is valid for other users."""
+
+PathText = Annotated[str, AfterValidator(_expand_home)]
+"""Path or URL, or path with placeholders; `~` and `~user` at its start are home folders."""

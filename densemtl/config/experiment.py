@@ -41,7 +41,7 @@ from pydantic_core import PydanticCustomError
 
 from densemtl import registry
 from densemtl.config import yaml_loader
-from densemtl.config.constraints import Seed
+from densemtl.config.constraints import UNKNOWN_HOME, Seed, UserPath
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.sections import (
     AugmentConfig,
@@ -57,9 +57,6 @@ from densemtl.config.validation import find_errors
 from densemtl.config.yaml_loader import MergedConfig
 from densemtl.errors import ConfigError
 from densemtl.types import SHARED, ProtocolName
-
-CONFIG = "config.yaml"
-"""File name of the resolved configuration in a run folder."""
 
 NON_SEMANTIC_KEYS = {
     "data": ("root", "offers"),
@@ -83,6 +80,9 @@ def _replace_union_errors(expected: str) -> WrapValidator:
         try:
             return inner(value)
         except ValidationError as error:
+            for item in error.errors():
+                if item["type"] == UNKNOWN_HOME:
+                    raise PydanticCustomError(UNKNOWN_HOME, "{msg}", dict(item)) from error
             context = {"expected": expected}
             raise PydanticCustomError("one_of", "must be {expected}", context) from error
 
@@ -98,12 +98,12 @@ PROTOCOL_SCHEMA = {
 """JSON schema of `protocol`: the name of a protocol, or `package.module:Class`."""
 
 Baselines = Annotated[
-    Literal["auto", "none"] | dict[str, Path],
+    Literal["auto", "none"] | dict[str, UserPath],
     _replace_union_errors("auto, none or {task: run folder}"),
 ]
 
 InitFrom = Annotated[
-    Literal["none", "baselines"] | dict[str, Path],
+    Literal["none", "baselines"] | dict[str, UserPath],
     _replace_union_errors("baselines, none or {task: run folder}"),
 ]
 

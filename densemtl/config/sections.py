@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from densemtl.config.constraints import (
+    CheckedPath,
     ImageSide,
     NonNegativeFloat,
     NonNegativeInt,
@@ -107,7 +108,7 @@ class LoaderConfig(Section):
     cache: Annotated[Literal["none", "memory", "disk"], BeforeValidator(_parse_cache)] = "none"
     """Cache of decoded samples: `memory` (or true) is filled at the start, `disk` when samples are
     first read; `none` (or false) decodes them each time."""
-    cache_dir: Path = Path("~/.cache/densemtl")
+    cache_dir: CheckedPath = Path("~/.cache/densemtl")
     """Folder of the cache on disk, preferably on a fast local disk."""
     on_corrupt: Literal["stop", "skip"] = "stop"
     """What to do if a file cannot be read: `stop` with an error, or `skip` its image. To skip, all

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from densemtl.io.paths import parse_path
+
 SHIPPED_DIR = Path(__file__).parents[1] / "configs"
 """Folder of the shipped configurations; in a checkout, a link to the folder `configs/`."""
 
@@ -23,6 +25,7 @@ def find_config(name: Path, folder: Path = Path()) -> Path:
         >>> find_config(Path("synthetic/quick")) == SHIPPED_DIR / "synthetic" / "quick.yaml"
         True
     """
+    name = parse_path(name)
     path = folder / name
     if name.is_absolute() or _is_file(path):
         return path
@@ -32,6 +35,31 @@ def find_config(name: Path, folder: Path = Path()) -> Path:
         if ".." not in parts and _is_file(candidate):
             return candidate
     return path
+
+
+def list_configs() -> list[str]:
+    """List the names of the shipped configurations.
+
+    Returns:
+        Sorted names that `find_config` accepts, such as `synthetic/quick`.
+    """
+    files = SHIPPED_DIR.glob("**/*.yaml")
+    return sorted(file.relative_to(SHIPPED_DIR).with_suffix("").as_posix() for file in files)
+
+
+def get_default_folder(config: Path) -> Path:
+    """Return the default run folder of a configuration file.
+
+    Args:
+        config: configuration file, e.g. `configs/nyud/hrnet18/pad_net.yaml`, or the name of a
+            shipped one.
+
+    Returns:
+        The path below `configs` moved to `runs`, e.g. `runs/nyud/hrnet18/pad_net`.
+    """
+    parts = find_config(config).resolve().with_suffix("").parts
+    below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+    return Path("runs", *below)
 
 
 def _is_file(path: Path) -> bool:

@@ -29,6 +29,7 @@ from typing import Any
 
 import yaml
 
+from densemtl.config.input_paths import check_config_file
 from densemtl.config.shipped_configs import find_config
 from densemtl.errors import ConfigError, DataError
 from densemtl.io.bounded import MAX_TEXT_BYTES, read_bytes
@@ -202,6 +203,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if the file cannot be read, is malformed, no mapping, or too large.
     """
+    check_config_file(file)
     return parse_yaml(read_text(file), str(file))
 
 

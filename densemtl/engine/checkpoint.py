@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from densemtl.config.input_paths import WEIGHTS_NAME
 from densemtl.config.translation import translate_config, translate_parameters
 from densemtl.config.yaml_loader import parse_yaml
 from densemtl.distributed.collectives import is_main_process
@@ -40,9 +41,6 @@ several keys in random order; with one key, equal weights give equal bytes. Olde
 
 STATE_NAME = "state.pt"
 LAST_DIR = "last"
-BEST_NAME = "best.safetensors"
-WEIGHTS_NAME = "model.safetensors"
-"""Name of the weights file in `last/` and in published folders, as on the hub."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +64,6 @@ class SavedWeights:
             return ""
         section = values.get("decoder")
         return str(section.get("name", "")) if isinstance(section, dict) else ""
-
-
-def find_weights_file(path: Path) -> Path:
-    """Return the weights file that a path refers to.
-
-    Args:
-        path: a run folder (its best weights), a published folder, a results file (the weights next
-            to it), or a weights file (returned as it is).
-
-    Returns:
-        The path of the weights file.
-
-    Raises:
-        CheckpointError: if there is no such file.
-    """
-    folder = path.parent if path.suffix == ".json" else path
-    file = folder / BEST_NAME if folder.is_dir() else path
-    if folder.is_dir() and not file.exists() and (folder / WEIGHTS_NAME).exists():
-        return folder / WEIGHTS_NAME
-    if not file.exists():
-        reason = "no finished validation there yet" if folder.is_dir() else "no such file"
-        raise CheckpointError(f"{file}: {reason}; pass a run folder or a .safetensors file")
-    return file
 
 
 def save_weights(file: Path, model: nn.Module, config_yaml: str) -> None:

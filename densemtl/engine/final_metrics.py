@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
+from densemtl.config.input_paths import BEST_NAME
 from densemtl.distributed.collectives import barrier
 from densemtl.distributed.sharding import unsharded
-from densemtl.engine.checkpoint import BEST_NAME, load_state_strict, load_weights
+from densemtl.engine.checkpoint import load_state_strict, load_weights
 from densemtl.engine.trainer import TrainingRun
 from densemtl.evaluation.final_metrics import evaluate_with_final_metrics
 from densemtl.metrics.create import list_values

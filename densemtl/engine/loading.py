@@ -8,9 +8,9 @@ from pathlib import Path
 
 from densemtl import registry
 from densemtl.config.experiment import ExperimentConfig, load_saved
+from densemtl.config.input_paths import find_weights_file
 from densemtl.engine.checkpoint import (
     compute_weights_hash,
-    find_weights_file,
     load_state_strict,
     load_weights,
 )

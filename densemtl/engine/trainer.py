@@ -10,13 +10,14 @@ from pathlib import Path
 import yaml
 from torch import nn
 
+from densemtl.config.input_paths import BEST_NAME
 from densemtl.config.sections import InputConfig, TrainConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.batching import EpochSampler, EvalDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.distributed.collectives import get_world_size, is_main_process
 from densemtl.distributed.sharding import unsharded
-from densemtl.engine.checkpoint import BEST_NAME, compute_weights_hash, save_weights
+from densemtl.engine.checkpoint import compute_weights_hash, save_weights
 from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
 from densemtl.engine.model_selection import get_selection_scores, is_better
 from densemtl.engine.optimizer import LRSchedule

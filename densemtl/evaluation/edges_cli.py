@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from densemtl import cli
 from densemtl.errors import ConfigError
 from densemtl.io.atomic import atomic_write, write_json
 from densemtl.metrics.boundary.protocols import MAX_DISTANCE, Protocol, make_even_thresholds
@@ -48,7 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         The parsed arguments.
     """
     prog = f"{Path(sys.argv[0]).name} edges"
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = cli.ArgumentParser(prog=prog, description=__doc__)
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help=".png (8, 16 bit) or .npy")
     add("--ground-truth", type=Path, required=True, metavar="DIR", help=".png, .npy or .mat")

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 
-from densemtl.config.experiment import CONFIG
-from densemtl.engine.checkpoint import WEIGHTS_NAME
+from densemtl.config.input_paths import CONFIG, WEIGHTS_NAME
 from densemtl.engine.loading import TrainedModel, load_trained_model
 from densemtl.errors import CheckpointError
+from densemtl.io.paths import parse_path
 from densemtl.results.results import RESULTS_FILE
 
 ALLOW_PATTERNS = (WEIGHTS_NAME, RESULTS_FILE, CONFIG, "README.md")
@@ -72,7 +72,9 @@ def from_pretrained(
         >>> [task.name for task in loaded.tasks]
         ['depth']
     """
-    folder = Path(source) if Path(source).exists() else download(str(source), revision)
+    folder = parse_path(source)
+    if not folder.exists():
+        folder = download(str(source), revision)
     return load_trained_model(folder, overrides, device, trust_custom_code=trust_custom_code)
 
 

@@ -10,17 +10,15 @@ from textwrap import shorten
 from typing import Any
 
 from densemtl.config.experiment import (
-    CONFIG,
     ComponentConfig,
     ExperimentConfig,
     parse_saved_experiment,
 )
+from densemtl.config.input_paths import CONFIG, WEIGHTS_NAME, find_weights_file
 from densemtl.config.translation import restore_parameters
 from densemtl.engine.checkpoint import (
-    WEIGHTS_NAME,
     SavedWeights,
     compute_tensors_hash,
-    find_weights_file,
     load_weights,
     save_tensors,
 )
@@ -28,6 +26,7 @@ from densemtl.engine.trainer import PANELS
 from densemtl.errors import CheckpointError, ResultsError
 from densemtl.hub.model_card import IMAGE_NAME, write_model_card
 from densemtl.io.atomic import atomic_write
+from densemtl.io.paths import parse_path
 from densemtl.results.results import RESULTS_FILE, Results, load_results
 
 SHAREABLE_DATASETS = ("synthetic",)
@@ -83,7 +82,7 @@ def save_pretrained(
         ...     sorted(file.name for file in folder.iterdir())
         ['README.md', 'config.yaml', 'model.safetensors']
     """
-    file, folder = find_weights_file(Path(run_path)), Path(folder)
+    file, folder = find_weights_file(parse_path(run_path)), parse_path(folder)
     weights = load_weights(file)
     experiment = _strip_paths(parse_saved_experiment(weights.config_yaml, file))
     results = _load_matching_results(file, weights)
@@ -176,7 +175,7 @@ def _strip_parents(value: Any) -> Any:
     """Reduce absolute paths to their last part; other values are returned unchanged."""
     if isinstance(value, dict):
         return {key: _strip_parents(item) for key, item in value.items()}
-    absolute = isinstance(value, str) and Path(value).expanduser().is_absolute()
+    absolute = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
     return Path(value).name if absolute else value
 
 

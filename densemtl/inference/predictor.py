@@ -22,6 +22,7 @@ from densemtl.inference.test_time_augmentation import (
     make_tta_augmentations,
 )
 from densemtl.io.image_inputs import ImageInput, to_rgb_array
+from densemtl.io.paths import parse_path
 from densemtl.models.batch_norm_folding import fuse_conv_bn
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.ops.layouts import to_hwc
@@ -128,7 +129,9 @@ class Predictor:
             CheckpointError: if the weights are missing or corrupt.
             ConfigError: if an option is unknown or a value is invalid.
         """
-        loaded = load_trained_model(Path(path), device=device, trust_custom_code=trust_custom_code)
+        loaded = load_trained_model(
+            parse_path(path), device=device, trust_custom_code=trust_custom_code
+        )
         return cls.from_trained(loaded, **options)
 
     @classmethod

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from densemtl.errors import DataError
 from densemtl.io import arrays, images
+from densemtl.io.paths import parse_path
 from densemtl.types import RGBImage
 
 ImageInput: TypeAlias = str | Path | Pillow.Image | NDArray[Any] | Tensor
@@ -40,7 +41,7 @@ def to_rgb_array(image: ImageInput) -> RGBImage:
         (4, 6, 3)
     """
     if isinstance(image, str | Path):
-        return arrays.read_image(Path(image))
+        return arrays.read_image(parse_path(image))
     if isinstance(image, Pillow.Image):
         return images.pil_to_array(image, cv2.IMREAD_COLOR, "image")
     if isinstance(image, Tensor):

@@ -11,10 +11,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from densemtl.config.input_paths import explain_config
 from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS
 from densemtl.config.translation import translate_fields
 from densemtl.errors import ResultsError
 from densemtl.io.atomic import write_json
+from densemtl.io.paths import describe_missing
 from densemtl.types import ProtocolName
 
 RESULTS_FILE = "results.json"
@@ -232,10 +234,14 @@ def load_results(file: Path) -> Results:
     Raises:
         ResultsError: if the file is missing, corrupt or of another format.
     """
+    if hint := explain_config(file):
+        raise ResultsError(f"{file}: {hint}")
     file = file / RESULTS_FILE if file.is_dir() else file
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return Results.model_validate(translate_fields(values, RENAMED_RESULT_FIELDS))
+    except FileNotFoundError as error:
+        raise ResultsError(describe_missing(file, "cannot be read: No such file")) from error
     except OSError as error:
         raise ResultsError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     Returns:
         The parsed arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         prog=f"{Path(sys.argv[0]).name} predictions",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -107,7 +107,8 @@ def load_experiment_from(
     Raises:
         ConfigError: if the configuration is invalid; one line per error.
     """
-    from densemtl.config.experiment import CONFIG, load_experiment, load_saved
+    from densemtl.config.experiment import load_experiment, load_saved
+    from densemtl.config.input_paths import CONFIG
     from densemtl.config.yaml_loader import read_text
 
     if path.is_dir():

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from densemtl.config.experiment import load_experiment
-from densemtl.config.shipped_configs import find_config
+from densemtl.config.shipped_configs import get_default_folder
 from densemtl.distributed.collectives import distributed_session
 from densemtl.engine.loading import load_trained_model
+from densemtl.io.paths import parse_path
 from densemtl.results.results import Results
 from densemtl.runs.evaluate_run import evaluate_model
 from densemtl.runs.train_run import train_experiment
@@ -55,8 +56,8 @@ def train(
         >>> results.tasks["depth"].value  # doctest: +SKIP
         0.61
     """
-    file = Path(config)
-    folder = Path(output) if output is not None else get_default_folder(file)
+    file = parse_path(config)
+    folder = parse_path(output) if output is not None else get_default_folder(file)
     with distributed_session(device):
         experiment = load_experiment(file, format_overrides(overrides))
         return train_experiment(experiment, folder, device, max_steps)
@@ -93,7 +94,7 @@ def evaluate(
     """
     with distributed_session(device):
         trained = load_trained_model(
-            Path(checkpoint),
+            parse_path(checkpoint),
             format_overrides(overrides),
             device,
             trust_custom_code=trust_custom_code,
@@ -117,18 +118,3 @@ def format_overrides(overrides: Overrides) -> list[str]:
     if not isinstance(overrides, Mapping):
         return list(overrides)
     return [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
-
-
-def get_default_folder(config: Path) -> Path:
-    """Return the default run folder of a configuration file.
-
-    Args:
-        config: configuration file, e.g. `configs/nyud/hrnet18/pad_net.yaml`, or the name of a
-            shipped one.
-
-    Returns:
-        The path below `configs` moved to `runs`, e.g. `runs/nyud/hrnet18/pad_net`.
-    """
-    parts = find_config(config).resolve().with_suffix("").parts
-    below = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
-    return Path("runs", *below)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemtl.config.experiment import CONFIG, ExperimentConfig, parse_saved_experiment
+from densemtl.config.experiment import ExperimentConfig, parse_saved_experiment
+from densemtl.config.input_paths import CONFIG
 from densemtl.distributed.collectives import get_per_rank_batch_size, is_main_process
 from densemtl.errors import ConfigError
 from densemtl.io.atomic import atomic_write

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from densemtl.config.input_paths import find_weights_file
 from densemtl.decoders.task_networks import PerTaskNetworks
-from densemtl.engine.checkpoint import find_weights_file, load_weights
+from densemtl.engine.checkpoint import load_weights
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.models.multi_task_model import MultiTaskModel
 

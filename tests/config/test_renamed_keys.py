@@ -17,6 +17,7 @@ import yaml
 
 from densemtl.config import renamed_keys
 from densemtl.config.experiment import load_experiment, parse_saved_experiment
+from densemtl.config.input_paths import WEIGHTS_NAME
 from densemtl.config.translation import (
     restore_config,
     restore_parameters,
@@ -28,7 +29,6 @@ from densemtl.create import create_model
 from densemtl.engine.checkpoint import (
     LAST_DIR,
     STATE_NAME,
-    WEIGHTS_NAME,
     SavedWeights,
     load_weights,
     save_tensors,

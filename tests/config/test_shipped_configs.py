@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from densemtl.config.experiment import load_experiment
-from densemtl.config.shipped_configs import SHIPPED_DIR, find_config
+from densemtl.config.shipped_configs import SHIPPED_DIR, find_config, get_default_folder
 from densemtl.config.yaml_loader import load_config
 from densemtl.errors import ConfigError
-from densemtl.runs.run_api import get_default_folder
 
 QUICK = SHIPPED_DIR / "synthetic" / "quick.yaml"
 

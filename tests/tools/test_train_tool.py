@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from densemtl.config.shipped_configs import get_default_folder
 from densemtl.engine.checkpoint import load_weights
-from densemtl.runs.run_api import get_default_folder
 from tests.helpers.experiments import write_tiny_config
 from tests.helpers.forked_tools import start_tool
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densemtl.config.constraints import OpenUnitInterval
+from densemtl.config.constraints import OpenUnitInterval, PathText, UserPath
 from densemtl.config.sections import Section
 from densemtl.data.datasets import folder_checks, folder_patterns
 from densemtl.data.datasets.folder_labels import LabelSpec
@@ -44,8 +44,8 @@ class SplitFiles(Section):
         val: list, or folder, of the validation images.
     """
 
-    train: Path
-    val: Path
+    train: UserPath
+    val: UserPath
 
 
 class FolderDataset(FileDataset):
@@ -78,13 +78,13 @@ class FolderDataset(FileDataset):
         split: Split,
         tasks: Sequence[str],
         *,
-        root: Path,
-        images: str,
+        root: UserPath,
+        images: PathText,
         labels: dict[str, LabelSpec],
         splits: SplitFiles | None = None,
         val_fraction: OpenUnitInterval = 0.2,
     ) -> None:
-        self._root, self._images, self._label_specs = root.expanduser(), images, labels
+        self._root, self._images, self._label_specs = root, images, labels
         self._split_names: dict[Split, str] = {
             "train": str(splits.train if splits else "train"),
             "val": str(splits.val if splits else "val"),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from densemtl.config.constraints import ClassNames, NumChannels
+from densemtl.config.constraints import ClassNames, NumChannels, PathText
 from densemtl.config.sections import Section
 from densemtl.errors import ConfigError, DataError
 from densemtl.io import arrays, label_formats
@@ -64,7 +64,7 @@ class LabelSpec(Section):
         {'kind': 'classification', 'class_names': ['road', 'car']}
     """
 
-    files: str
+    files: PathText
     kind: str | None = None
     encoding: Encoding | None = None
     key: str | None = None

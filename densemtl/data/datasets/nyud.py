@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from densemtl.config.constraints import UserPath
 from densemtl.data.datasets.nyud_metadata import (
     CLASS_40_TO_13,
     CLASSES_13,
@@ -74,11 +75,11 @@ class NYUDDataset(FileDataset):
         split: Split,
         tasks: Sequence[str],
         *,
-        root: Path,
+        root: UserPath,
         train_split_name: str = "train",
         val_split_name: str = "val",
         num_classes: Literal[40, 13] = 40,
-        derived_normals: Path | None = None,
+        derived_normals: UserPath | None = None,
         normals_axes: AxisConvention = CAMERA_AXES,
     ) -> None:
         self._num_classes, self._derived_normals, self._normals_axes = (
@@ -87,7 +88,6 @@ class NYUDDataset(FileDataset):
             normals_axes,
         )
         name = train_split_name if split == "train" else val_split_name
-        root = root.expanduser()
         self._is_mtan_layout = (root / name / "image").is_dir()
         self._split_root = root / name if self._is_mtan_layout else root
         self._folders = MTAN_FOLDERS if self._is_mtan_layout else SURVEY_FOLDERS
@@ -135,7 +135,7 @@ class NYUDDataset(FileDataset):
         folder = self._split_root / self._folders[task]
         files = arrays.index_by_stem(folder)
         if task == "normals" and self._derived_normals is not None and self.split == "train":
-            return self._add_derived_normals(files, folder, self._derived_normals.expanduser())
+            return self._add_derived_normals(files, folder, self._derived_normals)
         return LabelFiles(files, self._make_reader(task), folder)
 
     def _make_reader(self, task: str) -> Callable[[Path], NDArray[np.generic]]:

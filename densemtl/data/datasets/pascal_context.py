@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from densemtl.config.constraints import UserPath
 from densemtl.data import derived_labels
 from densemtl.data.datasets.pascal_context_metadata import (
     CLASSES,
@@ -78,15 +79,14 @@ class PascalContextDataset(FileDataset):
         split: Split,
         tasks: Sequence[str],
         *,
-        root: Path,
+        root: UserPath,
         train_split_name: str = "train",
         val_split_name: str = "val",
         edge_val_split_name: str | None = None,
-        derived_labels: Path | None = None,
+        derived_labels: UserPath | None = None,
         normals_axes: AxisConvention = CAMERA_AXES,
     ) -> None:
-        self._root = root.expanduser()
-        self._derived_labels = None if derived_labels is None else derived_labels.expanduser()
+        self._root, self._derived_labels = root, derived_labels
         self._normals_axes = normals_axes
         source = self._get_split_list(train_split_name if split == "train" else val_split_name)
         self._edge_split_list = (

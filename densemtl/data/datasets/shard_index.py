@@ -79,9 +79,7 @@ class ShardStore:
             DataError: if the index is missing or invalid, or lists files outside its folder.
         """
         file = (
-            self._get_cache_path(INDEX_NAME)
-            if self._is_remote()
-            else Path(self.root).expanduser() / INDEX_NAME
+            self._get_cache_path(INDEX_NAME) if self._is_remote() else Path(self.root) / INDEX_NAME
         )
         if self._is_remote():
             self._download(INDEX_NAME, file)
@@ -119,7 +117,7 @@ class ShardStore:
             DataError: if the file is missing or cannot be downloaded.
         """
         if not self._is_remote():
-            file = Path(self.root).expanduser() / name
+            file = Path(self.root) / name
             if not file.exists():
                 raise DataError(
                     f"{file}: missing, although {INDEX_NAME} lists it; write the shards again"

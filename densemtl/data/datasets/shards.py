@@ -22,12 +22,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.config.constraints import NonNegativeInt
+from densemtl.config.constraints import NonNegativeInt, PathText, UserPath
 from densemtl.data.base import DenseDataset
 from densemtl.data.datasets.shard_index import INDEX_NAME, ShardStore
 from densemtl.errors import DataError
 from densemtl.io import images
 from densemtl.io.atomic import atomic_write
+from densemtl.io.paths import parse_path
 from densemtl.types import Sample, Split
 
 IMAGE_KEY = "image"
@@ -61,13 +62,13 @@ class ShardsDataset(DenseDataset):
         split: Split,
         tasks: Sequence[str],
         *,
-        root: str,
-        cache_dir: Path = Path("~/.cache/densemtl/shards"),
+        root: PathText,
+        cache_dir: UserPath = Path("~/.cache/densemtl/shards"),
         max_cached_shards: NonNegativeInt = 64,
         offers: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(split, tasks)
-        self._store = ShardStore(root, cache_dir.expanduser(), max_cached_shards)
+        self._store = ShardStore(root, parse_path(cache_dir), max_cached_shards)
         shards = self._store.read_index().splits.get(split, ())
         if not shards:
             raise DataError(
@@ -94,7 +95,7 @@ class ShardsDataset(DenseDataset):
         """
         if (offers := options.get("offers")) is not None:
             return dict(offers)
-        folder = Path(options.get("cache_dir", "~/.cache/densemtl/shards")).expanduser()
+        folder = parse_path(options.get("cache_dir", "~/.cache/densemtl/shards"))
         return ShardStore(options["root"], folder, 1).read_index().offers
 
     def __getitem__(self, index: int) -> Sample:
