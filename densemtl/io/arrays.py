@@ -57,7 +57,7 @@ def read_split_list(file: Path) -> list[str]:
     """
     try:
         lines = read_bytes(file, MAX_TEXT_BYTES).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or an invalid name
         raise DataError(f"{file}: cannot read the split list ({_format_reason(error)})") from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:

@@ -8,12 +8,13 @@ split. Without `{id}`, the pattern is a folder, and the files in it are named by
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from densemtl.errors import ConfigError, DataError
+from densemtl.errors import ConfigError, DataError, shorten_error
 from densemtl.io.arrays import SUPPORTED_SUFFIXES
 
 SPLIT_PLACEHOLDER = "{split}"
@@ -38,8 +39,17 @@ class FilePattern:
     regex: re.Pattern[str]
 
     def find_files(self) -> list[Path]:
-        """List the files that match, sorted; hidden files are skipped."""
-        return sorted(path for path in self.folder.glob(self.glob_pattern) if self.parse_id(path))
+        """List the files that match, sorted; hidden files are skipped.
+
+        Raises:
+            DataError: if a folder cannot be searched.
+        """
+        try:
+            found = self.folder.glob(self.glob_pattern)
+            return sorted(path for path in found if self.parse_id(path))
+        except (OSError, ValueError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or shorten_error(error)
+            raise DataError(f"{self.folder}: cannot be searched: {reason}") from error
 
     def parse_id(self, path: Path) -> str | None:
         """Return the image id of a path, or None if it does not match.
@@ -71,7 +81,7 @@ def parse_pattern(root: Path, text: str, split_folder: str, key: str) -> FilePat
         The pattern.
 
     Raises:
-        ConfigError: if there is an unknown placeholder.
+        ConfigError: if there is an unknown placeholder, or no folder to search in.
     """
     text = text.replace(SPLIT_PLACEHOLDER, split_folder).rstrip("/")
     if unknown := re.search(r"\{[^{}]*\}", text.replace("{id}", "").replace("{scene}", "")):
@@ -90,6 +100,8 @@ def parse_pattern(root: Path, text: str, split_folder: str, key: str) -> FilePat
     glob_pattern, regex = _translate(rest, is_nested)
     if not rest.lower().endswith(SUPPORTED_SUFFIXES):
         glob_pattern, regex = f"{glob_pattern}.*", f"{regex}(?i:{_ANY_SUFFIX})"
+    if not os.path.normpath(root / folder).strip("/"):
+        raise ConfigError(f"{key}: {text!r} searches the whole file system; name a folder")
     return FilePattern(root / folder, glob_pattern, re.compile(regex))
 
 

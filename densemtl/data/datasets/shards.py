@@ -13,9 +13,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import cv2
@@ -27,7 +28,9 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.datasets.shard_index import INDEX_NAME, ShardStore
 from densemtl.errors import DataError
 from densemtl.io import images
+from densemtl.io.array_files import MAX_ARRAY_BYTES, read_npy
 from densemtl.io.atomic import atomic_write
+from densemtl.io.bounded import check_size
 from densemtl.io.paths import parse_path
 from densemtl.types import Sample, Split
 
@@ -122,8 +125,7 @@ class ShardsDataset(DenseDataset):
         if IMAGE_KEY not in arrays:
             raise DataError(f"{file}: no image {key} ({self.ids[index]}); write the shards again")
         image = arrays.pop(IMAGE_KEY)
-        if any(array.shape[:2] != image.shape[:2] for array in arrays.values()):
-            raise DataError(f"{file}: image and labels of {key} differ in size; download it again")
+        _check_arrays(image, arrays, f"{file}: {key}")
         return Sample(image, arrays, self.ids[index])
 
 
@@ -143,24 +145,42 @@ def _list_members(file: Path, mtime_ns: int) -> dict[str, dict[str, Member]]:
             handle.seek(0)
             for member in shard:
                 key, name, suffix = member.name.split(".")
+                if not member.isreg() or member.issparse() or member.size < 0:
+                    raise ValueError(f"{name} is not a file of known size")
                 members.setdefault(key, {})[name] = (member.offset_data, member.size, suffix)
-    except (OSError, tarfile.TarError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # For broken files, tarfile raises exceptions of many types.
+        reason = shorten(str(error) or type(error).__name__, 100)
         raise DataError(f"{file}: no shard, or truncated ({reason}); download it again") from error
     return members
 
 
 def _read_member(file: Path, member: Member) -> NDArray[Any]:
     offset, length, suffix = member
+    check_size(length, MAX_ARRAY_BYTES, file)
     with file.open("rb") as handle:
         handle.seek(offset)
         data = handle.read(length)
     if suffix != "npy":
         return images.decode_image(data, cv2.IMREAD_UNCHANGED, file)
     try:
-        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+        return read_npy(io.BytesIO(data), file)
+    except DataError:
+        raise
     except Exception as error:  # For broken files, numpy raises exceptions of many types.
         raise DataError(f"{file}: an array in it is corrupt; {images.REDOWNLOAD_HINT}") from error
+
+
+def _check_arrays(image: NDArray[Any], labels: Mapping[str, NDArray[Any]], source: str) -> None:
+    """Check types and shapes; the values of labels are checked before training."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(f"{source}: the image must be 8-bit RGB, found {image.dtype} {image.shape}")
+    for task, label in labels.items():
+        if label.shape[:2] != image.shape[:2]:
+            raise DataError(f"{source}: image and labels differ in size; download it again")
+        dimensions = {np.dtype(np.uint8): (2,), np.dtype(np.float32): (2, 3)}
+        if label.ndim not in dimensions.get(label.dtype, ()):
+            found = f"{label.dtype} {label.shape}"
+            raise DataError(f"{source}: {task} must be uint8 or float32 maps, found {found}")
 
 
 def _format_key(index: int) -> str:

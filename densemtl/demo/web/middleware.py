@@ -1,8 +1,9 @@
-"""Security of the web page: HTTP headers, and a check of the Host header against DNS rebinding."""
+"""Security of the web page: HTTP headers, and checks of Host and Origin against other sites."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from urllib.parse import urlsplit
@@ -23,11 +24,14 @@ HEADERS = {
 }
 """Security headers of all responses."""
 
+_HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:.]+\](:\d+)?", re.ASCII)
+"""Name or address with an optional port."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def protect(host: str) -> Callable[[Request, Handler], Awaitable[Response]]:
-    """Create an HTTP middleware that checks the Host header and adds security headers.
+    """Create an HTTP middleware that checks the headers Host and Origin and adds security headers.
 
     Args:
         host: address that the server listens on.
@@ -38,7 +42,10 @@ def protect(host: str) -> Callable[[Request, Handler], Awaitable[Response]]:
     names = {"localhost", socket.gethostname().lower(), host.lower()}
 
     async def middleware(request: Request, handle: Handler) -> Response:
-        if is_trusted_host(request.headers.get("host", ""), names):
+        target, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if origin is not None and not is_same_origin(origin, target):
+            response = JSONResponse({"error": "the request was made by another site"}, 403)
+        elif is_trusted_host(target, names):
             response = await handle(request)
         else:
             text = "unknown name in the Host header (use an IP address, or serve with --host NAME)"
@@ -47,6 +54,26 @@ def protect(host: str) -> Callable[[Request, Handler], Awaitable[Response]]:
         return response
 
     return middleware
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Return whether the page that made a request was loaded from this server.
+
+    Args:
+        origin: value of the Origin header.
+        host: value of the Host header.
+
+    Returns:
+        True if the origin has the same name and port; `null`, of local files, has none.
+
+    Example:
+        >>> is_same_origin("http://localhost:7860", "localhost:7860")
+        True
+        >>> is_same_origin("https://example.org", "localhost:7860")
+        False
+    """
+    scheme, _, location = origin.partition("://")
+    return scheme in ("http", "https") and location.lower() == host.lower()
 
 
 def is_trusted_host(header: str, names: Collection[str]) -> bool:
@@ -68,6 +95,8 @@ def is_trusted_host(header: str, names: Collection[str]) -> bool:
         >>> is_trusted_host("example.org", {"localhost"})
         False
     """
+    if not _HOST.fullmatch(header):
+        return False
     try:
         name = urlsplit(f"//{header}").hostname or ""
         return name in names or ipaddress.ip_address(name) is not None
