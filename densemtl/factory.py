@@ -270,6 +270,8 @@ def build_model(
     options = {"img_size": experiment.input.size, **experiment.backbone.options}
     if pretrained is not None:
         options["pretrained"] = pretrained
+    if pretrained is False:  # the checkpoint contains the weights, and the file may be gone
+        options.pop("weights", None)
     backbone = ComponentConfig(name=experiment.backbone.name, **options)
     return build_model_from_components(
         backbone, experiment.head, experiment.decoder, tasks, auxiliary

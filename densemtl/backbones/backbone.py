@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,7 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from densemtl.backbones.stage_discovery import find_stages
 from densemtl.backbones.staged_forward import StagePlan, StageState
 from densemtl.backbones.timm_factory import get_model_spec
-from densemtl.config.constraints import ImageSide, OpenUnitInterval
+from densemtl.backbones.weight_files import WeightsMatch
+from densemtl.config.constraints import (
+    ImageSide,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnitInterval,
+)
+from densemtl.distributed.collectives import is_main_process
 from densemtl.errors import ModelError, shorten_error
 from densemtl.types import FeatureInfo
 
@@ -31,8 +39,14 @@ class Backbone(nn.Module):
 
     Args:
         name: name of a timm model, with or without a tag: `resnet50`,
-            `vit_small_patch16_dinov3.lvd1689m`.
-        pretrained: whether to load timm's pretrained weights.
+            `vit_small_patch16_dinov3.lvd1689m`; also as on the hub, `timm/resnet50`.
+        pretrained: whether to load timm's pretrained weights, unless `weights` is given.
+        weights: file of pretrained weights: .safetensors, or a file of torch that contains a state
+            dict, also below a key such as `state_dict`. Prefixes such as `module.` are removed, and
+            the classifier is ignored.
+        weights_match: how tensors of the file are assigned: by `name`, or in the `order` of the
+            file if it has other names, but the same shapes in the same order.
+        options: options of timm's model, such as `{drop_path_rate: 0.15}`.
         output_stride: stride of the coarsest level; below 32, strides are replaced by dilation.
         img_size: (height, width) of the input in pixels, for models that are built for one size;
             rounded up to a multiple of `size_divisor`. Models that accept any size do not need it.
@@ -66,14 +80,22 @@ class Backbone(nn.Module):
         name: str,
         *,
         pretrained: bool = True,
+        weights: Path | None = None,
+        weights_match: WeightsMatch = "name",
+        options: dict[str, bool | NonNegativeInt | NonNegativeFloat | str | None] | None = None,
         output_stride: Literal[8, 16, 32] = 32,
         img_size: tuple[ImageSide, ImageSide] | None = None,
         batch_norm_momentum: OpenUnitInterval | None = None,
     ) -> None:
         super().__init__()
-        spec = get_model_spec(name, output_stride, img_size)
+        extra_options = tuple(sorted((options or {}).items()))
+        spec = get_model_spec(name, output_stride, img_size, extra_options)
         self.name = name
-        self.net = spec.build(pretrained)
+        self.net = spec.build(pretrained and weights is None)
+        if weights is not None:
+            report = spec.load_file(self.net, weights.expanduser(), weights_match)
+            if is_main_process():
+                print(report)
         if batch_norm_momentum is not None:
             _set_batch_norm_momentum(self.net, name, batch_norm_momentum)
         info = self.net.feature_info

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
+from densemtl.backbones.weight_files import WeightsMatch, load_weights_file
 from densemtl.errors import ModelError, shorten_error, suggest
 from densemtl.types import Size
 
@@ -20,6 +23,9 @@ DEFAULT_OUTPUT_STRIDE = 32
 MIN_STRIDE = 4
 NUM_SINGLE_SCALE_LEVELS = 4
 
+OWN_OPTIONS = ("img_size", "output_stride", "in_chans", "num_classes", "global_pool")
+"""Options of timm models that the configuration sets in other ways."""
+
 
 class TimmModelSpec:
     """Options with which a timm model is built as a feature pyramid.
@@ -27,16 +33,24 @@ class TimmModelSpec:
     The options are derived from copies of the model on the meta device, which need no memory.
 
     Args:
-        name: name of a timm model, with or without a tag.
+        name: name of a timm model, with or without a tag, and with or without `timm/` before it.
         output_stride: stride of the coarsest level.
         img_size: (height, width) of the input in pixels, or None for the default of the model.
+        extra_options: further options of timm, such as `drop_path_rate`.
 
     Raises:
         ModelError: if timm has no such model, if the model returns no feature pyramid, or if it
-            does not support the output stride or image size.
+            does not support the output stride, image size or an option.
     """
 
-    def __init__(self, name: str, output_stride: int, img_size: Size | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        output_stride: int,
+        img_size: Size | None,
+        extra_options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        name = name.removeprefix("timm/")
         model: Any = _create_meta_model(name)
         self._name = name
         self._parameter_names = _list_constructor_parameters(type(model))
@@ -49,6 +63,8 @@ class TimmModelSpec:
             self._options["feature_location"] = ""
         if output_stride not in (DEFAULT_OUTPUT_STRIDE, coarsest):
             self._options["output_stride"] = output_stride
+        self._check_extra_options(extra_options)
+        self._options |= extra_options
         self._check_feature_network()
 
     def build(self, pretrained: bool) -> Any:
@@ -72,6 +88,28 @@ class TimmModelSpec:
                 f"backbone {self._name!r}: no pretrained weights ({shorten_error(error)}); set"
                 " backbone.pretrained=false, or copy them into the Hugging Face cache (HF_HOME)"
             ) from error
+
+    def load_file(self, features: nn.Module, file: Path, match: WeightsMatch) -> str:
+        """Load a weights file into a feature network.
+
+        Args:
+            features: result of `build`, changed in place.
+            file: weights file of the model, as in `densemtl.backbones.weight_files`.
+            match: whether tensors are assigned by name or by order.
+
+        Returns:
+            One line about what was loaded.
+
+        Raises:
+            ModelError: if the file cannot be read or does not fit.
+        """
+        import timm
+
+        ignored = ("out_indices", "feature_location")
+        options = {key: value for key, value in self._options.items() if key not in ignored}
+        with torch.random.fork_rng(devices=[]):
+            model: nn.Module = timm.create_model(self._name, pretrained=False, **options)
+        return load_weights_file(features, file, model, match)
 
     def get_fixed_input_size(self) -> Size | None:
         """Return the only supported input size, or None if the model accepts any size.
@@ -104,6 +142,16 @@ class TimmModelSpec:
             options["img_size"] = self._img_size
         return {key: value for key, value in options.items() if key in self._parameter_names}
 
+    def _check_extra_options(self, extra_options: Mapping[str, Any]) -> None:
+        known = self._parameter_names - {"self", "args", "kwargs"}
+        for name in extra_options:
+            if name not in known or name in (*self._options, *OWN_OPTIONS):
+                own = " (it has a key of its own)" if name in OWN_OPTIONS else ""
+                raise ModelError(
+                    f"backbone.options.{name}: {self._name!r} has no such option{own};"
+                    f" {suggest(name, sorted(known - set(OWN_OPTIONS)))}"
+                )
+
     def _check_feature_network(self) -> None:
         """Check that the feature network can be built, before any weights are downloaded."""
         output_stride = self._options.get("output_stride")
@@ -130,13 +178,19 @@ class TimmModelSpec:
 
 
 @cache
-def get_model_spec(name: str, output_stride: int, img_size: Size | None) -> TimmModelSpec:
+def get_model_spec(
+    name: str,
+    output_stride: int,
+    img_size: Size | None,
+    extra_options: tuple[tuple[str, Any], ...] = (),
+) -> TimmModelSpec:
     """Return the specification of a model; it is cached, as several tasks may use the same model.
 
     Args:
         name: name of a timm model, with or without a tag.
         output_stride: stride of the coarsest level.
         img_size: (height, width) of the input in pixels, or None for the default of the model.
+        extra_options: names and values of further options of timm.
 
     Returns:
         The specification.
@@ -144,7 +198,7 @@ def get_model_spec(name: str, output_stride: int, img_size: Size | None) -> Timm
     Raises:
         ModelError: if the model cannot be built as a feature pyramid with these options.
     """
-    return TimmModelSpec(name, output_stride, img_size)
+    return TimmModelSpec(name, output_stride, img_size, dict(extra_options))
 
 
 def _create_meta_model(name: str) -> nn.Module:

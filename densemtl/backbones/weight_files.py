@@ -1,0 +1,160 @@
+"""Weights of a backbone from a file: names and shapes are compared with those of the timm model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from densemtl.errors import ModelError
+from densemtl.io.tensor_files import read_tensors
+
+WeightsMatch = Literal["name", "order"]
+"""How the tensors of a file are assigned to those of the model."""
+
+Tensors = Mapping[str, Tensor]
+"""{name: tensor}."""
+
+COUNTER = "num_batches_tracked"
+"""Last part of the names of counters of batch normalization, which do not affect the features."""
+
+MAX_LISTED_NAMES = 3
+
+
+def load_weights_file(
+    features: nn.Module, file: Path, model: nn.Module, match: WeightsMatch = "name"
+) -> str:
+    """Load a weights file into a feature network.
+
+    Prefixes such as `module.` or `backbone.` are removed, and timm's conversion of checkpoints of
+    other projects is applied.
+
+    Args:
+        features: feature network of timm, changed in place.
+        file: .safetensors, or a file of torch that contains a state dict.
+        model: the whole timm model with the same options, as a classifier.
+        match: "name" assigns tensors by their names; "order" assigns them in the order of the file,
+            which must be that of timm, for files with other names.
+
+    Returns:
+        One line about the number of loaded tensors and the names of those that are not used.
+
+    Raises:
+        ModelError: if the file cannot be read, or if tensors that the features need are missing or
+            have another shape.
+    """
+    expected = {
+        name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)
+    }
+    targets = {
+        _normalize(name): tensor
+        for name, tensor in features.state_dict().items()
+        if not name.endswith(COUNTER)
+    }
+    required = [name for name in expected if _normalize(name) in targets]
+    given = read_tensors(file)
+    if match == "order":
+        tensors = _assign_in_order(file, given, expected, required)
+    else:
+        tensors = _convert(_remove_prefix(given, expected), model)
+    _check_required(file, tensors, expected, required)
+    with torch.no_grad():
+        for name in required:
+            targets[_normalize(name)].copy_(tensors[name])
+    unused = [name for name in tensors if name not in required and not name.endswith(COUNTER)]
+    ignored = f"; not used: {_format_names(unused)}" if unused else ""
+    return f"{file}: {len(required)} tensors loaded into the backbone{ignored}"
+
+
+def _normalize(name: str) -> str:
+    """Return the same text for the names of a tensor in a timm model and in its feature network.
+
+    Feature networks are the model itself, contain it as `model`, or flatten its stages, as in
+    `stages_0.blocks` for `stages.0.blocks`.
+    """
+    return name.removeprefix("model.").replace("_", ".")
+
+
+def _remove_prefix(
+    given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Remove the prefix whose removal gives the largest number of known names."""
+    prefixes = {""}
+    for name in given:
+        parts = name.split(".")
+        prefixes |= {".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 5))}
+
+    def count_known(prefix: str) -> tuple[int, int]:
+        known = sum(
+            name.removeprefix(prefix) in expected for name in given if name.startswith(prefix)
+        )
+        return known, -len(prefix)
+
+    best = max(sorted(prefixes), key=count_known)
+    return {
+        name.removeprefix(best): tensor for name, tensor in given.items() if name.startswith(best)
+    }
+
+
+def _convert(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Apply timm's conversion for the family of the model, if it has one."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return tensors
+    try:
+        converted: dict[str, Tensor] = convert(dict(tensors), model)
+    except Exception:  # tensors of another model; the check of names and shapes reports them
+        return tensors
+    return converted
+
+
+def _assign_in_order(
+    file: Path, given: Tensors, expected: Tensors, required: Sequence[str]
+) -> dict[str, Tensor]:
+    values = [tensor for name, tensor in given.items() if not name.endswith(COUNTER)]
+    names = list(expected)
+    if len(values) != len(names):  # the classifier may be missing, or be another one
+        names = list(required)
+    if len(values) < len(names):
+        raise ModelError(
+            f"{file}: {len(values)} tensors, the backbone has {len(names)}; the file is of another"
+            " model"
+        )
+    for name, value in zip(names, values, strict=False):
+        if name in required and value.shape != expected[name].shape:
+            raise ModelError(
+                f"{file}: in the order of the file, {name} has the shape {tuple(value.shape)}, not"
+                f" {tuple(expected[name].shape)}; the file is of another model or in another order"
+            )
+    return dict(zip(names, values, strict=False))
+
+
+def _check_required(
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    required: Sequence[str],
+) -> None:
+    missing = [name for name in expected if name in required and name not in tensors]
+    if missing:
+        hint = "for a file with other names in timm's order, set backbone.weights_match=order"
+        raise ModelError(
+            f"{file}: {len(missing)} of {len(required)} tensors of the backbone are missing:"
+            f" {_format_names(missing)}; {hint}"
+        )
+    wrong = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in required and tensors[name].shape != expected[name].shape
+    ]
+    if wrong:
+        raise ModelError(f"{file}: {len(wrong)} tensors have another shape: {_format_names(wrong)}")
+
+
+def _format_names(names: Sequence[str]) -> str:
+    more = len(names) - MAX_LISTED_NAMES
+    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")

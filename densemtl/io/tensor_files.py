@@ -1,0 +1,67 @@
+"""Reading of weights files of any origin: safetensors, or pickled by torch without code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densemtl.errors import ModelError, shorten_error
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+"""Supported file types; all but the first are read by torch with `weights_only=True`."""
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "teacher", "student", "net")
+"""Keys under which training code stores the state dict of a network, in order of preference."""
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of a weights file.
+
+    Dictionaries that contain the state dict under a usual key, such as "state_dict" or "teacher",
+    are opened.
+
+    Args:
+        file: file with one of the suffixes `SUFFIXES`.
+
+    Returns:
+        {name: tensor}, in the order of the file.
+
+    Raises:
+        ModelError: if the file is missing, of another type, corrupt, or contains no tensors.
+    """
+    if file.suffix.lower() not in SUFFIXES:
+        raise ModelError(f"{file}: not a weights file; file types: {', '.join(SUFFIXES)}")
+    if not file.is_file():
+        raise ModelError(f"{file}: no such file (in {Path.cwd()})")
+    try:
+        content = _read(file)
+    except Exception as error:  # unpickling may raise anything
+        raise ModelError(
+            f"{file}: cannot be read as tensors ({shorten_error(error)}); save its state dict as"
+            " .safetensors"
+        ) from error
+    tensors = _find_state_dict(content)
+    if not tensors:
+        raise ModelError(f"{file}: contains no tensors")
+    return tensors
+
+
+def _read(file: Path) -> Any:
+    if file.suffix.lower() == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _find_state_dict(content: Any) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
+        return {}
+    for key in WRAPPERS:
+        if isinstance(content.get(key), Mapping) and (tensors := _find_state_dict(content[key])):
+            return tensors
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
