@@ -8,6 +8,7 @@ import io
 import re
 import shlex
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,14 @@ def test_navigation_lists_every_page() -> None:
     files = {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")}
     pages = {file for file in files if not file.startswith(included)}
     assert named == pages | outside | generated
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lists_begin_after_an_empty_line(page: Path) -> None:
+    """Without it, MkDocs shows a list as a part of the paragraph above, other than GitHub."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    item = re.compile(r"(?:[-*]|\d+\.) ")
+    lines = text.splitlines()
+    for before, line in pairwise(lines):
+        starts = item.match(line) and not item.match(before)
+        assert not (starts and before.strip() and not before.startswith(" ")), line
