@@ -73,7 +73,8 @@ def _render_description(cls: type[Any]) -> str:
     """Render the docstrings of a class and of the classes that define its other options."""
     classes = dict.fromkeys([cls, *filter(_has_options, registry.option_classes(cls))])
     return "\n".join(
-        f"::: {option_class.__module__}.{option_class.__name__}\n{WITHOUT_HEADING}"
+        ("" if option_class is cls else f"### Options of `{option_class.__name__}`\n\n")
+        + f"::: {option_class.__module__}.{option_class.__name__}\n{WITHOUT_HEADING}"
         for option_class in classes
     )
 
