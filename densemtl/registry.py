@@ -25,7 +25,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -339,7 +340,9 @@ def format_validation_errors(
         )
         if item["type"] == "extra_forbidden":
             valid_keys = list_known_keys(model, item["loc"][:-1])
-            lines.append(f"{path}: unknown key, {suggest(str(item['loc'][-1]), valid_keys)}")
+            section = path.rpartition(".")[0] or model.__name__
+            hint = suggest(str(item["loc"][-1]), valid_keys) if valid_keys else ""
+            lines.append(f"{path}: unknown key, {hint or f'{section} has no options; remove it'}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
         elif item["type"] in ("too_short", "too_long"):  # the message includes the actual length
@@ -361,20 +364,31 @@ def list_known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list
     Returns:
         Names of the fields; empty if there is no section at this path.
     """
+    annotation: Any = model
     for part in path:
-        field = model.model_fields.get(str(part))
-        nested = _find_nested_model(field.annotation) if field else None
-        if nested is None:
-            return []
-        model = nested
-    return list(model.model_fields)
+        annotation = _find_item_type(annotation, str(part))
+    nested = _find_model(annotation)
+    return list(nested.model_fields) if nested else []
 
 
-def _find_nested_model(annotation: Any) -> type[BaseModel] | None:
-    candidates = (annotation, *getattr(annotation, "__args__", ()))
-    return next(
-        (item for item in candidates if inspect.isclass(item) and issubclass(item, BaseModel)), None
-    )
+def _find_item_type(annotation: Any, key: str) -> Any:
+    """Return the type of a field of a model, or of the items of a dictionary or a list."""
+    if model := _find_model(annotation):
+        field = model.model_fields.get(key)
+        return field.annotation if field else None
+    for candidate in (annotation, *get_args(annotation)):
+        if get_origin(candidate) in (dict, list, tuple):
+            return get_args(candidate)[-1 if get_origin(candidate) is dict else 0]
+    return None
+
+
+def _find_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a type is, or that a union contains."""
+    is_union = get_origin(annotation) in (Union, UnionType, Annotated)
+    for candidate in (annotation, *(get_args(annotation) if is_union else ())):
+        if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
 
 
 def list_decoders() -> list[str]:

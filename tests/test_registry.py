@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from densemtl import registry
 from densemtl.balancing.base import Balancer
@@ -228,3 +228,32 @@ def test_options_of_inherited_constructor_are_found(plug):
     }
     with pytest.raises(ValidationError):
         registry.parse_options(Child, {"depth": 1, "width": 1})
+
+
+class Inner(BaseModel):
+    alpha: int = 0
+
+
+class Outer(BaseModel):
+    one: Inner | None = None
+    named: dict[str, Inner] = {}
+    listed: tuple[Inner, ...] = ()
+    deep: dict[str, list[Inner]] | None = None
+    number: int = 0
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [
+        ((), ["one", "named", "listed", "deep", "number"]),
+        (("one",), ["alpha"]),
+        (("named", "depth"), ["alpha"]),
+        (("listed", 3), ["alpha"]),
+        (("deep", "a", 0), ["alpha"]),
+        (("number",), []),
+        (("named",), []),
+        (("gone", "x"), []),
+    ],
+)
+def test_known_keys_are_listed_inside_lists_and_dictionaries(path, keys):
+    assert registry.list_known_keys(Outer, path) == keys

@@ -59,6 +59,22 @@ MAX_CHARACTERS = 200_000
 """Limit on the length of a text. PyYAML needs up to 0.1 ms per character."""
 
 
+YAML_ERRORS = {
+    "could not determine a constructor": "tags (!..) are not allowed",
+    "'\\t'": "a tab; indent by spaces",
+    "mapping values are not allowed": "an unexpected colon; put texts that contain one in quotes",
+    "<stream end>": "a bracket is not closed",
+    "unexpected end of stream": "a quote is not closed",
+    "expected <block end>": "wrong indentation, or a text that must be in quotes",
+    "found undefined alias": "an alias (*name) without an anchor (&name); put texts in quotes",
+    "cannot start any token": "a text that must be in quotes",
+    "expected '<document start>'": "wrong indentation",
+    "could not find expected ':'": "a key without a colon",
+    "unhashable key": "an unhashable key; a key must be a text or a number",
+}
+"""{part of a message of PyYAML: explanation}; the position is added."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader with floats of YAML 1.2 that rejects duplicate keys and too large values."""
 
@@ -294,9 +310,26 @@ def _parse_yaml_value(text: str) -> Any:
         return yaml.load(text, Loader=_StrictLoader)
     except ConfigError:
         raise
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"not valid YAML{_explain_yaml_error(error)}") from error
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(
+            f"not valid YAML: a control character (#x{error.character:04x})"
+        ) from error
     except Exception as error:  # constructors of PyYAML may raise any exception
         reason = shorten(str(error) or type(error).__name__, 300)
         raise ConfigError(f"not valid YAML: {reason}") from error
+
+
+def _explain_yaml_error(error: yaml.MarkedYAMLError) -> str:
+    """Return the position and, in plain words, the reason of a YAML error."""
+    mark = error.problem_mark or error.context_mark
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    text = " ".join((error.problem or error.context or "").split())
+    for part, explanation in YAML_ERRORS.items():
+        if part in text:
+            return f"{place}: {explanation}"
+    return f"{place}: {shorten(text, 200)}"
 
 
 def _merge(base: MergedConfig, values: dict[Any, Any], source: str) -> MergedConfig:

@@ -14,6 +14,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.demo.point_cloud import PointCloudBuilder, write_ply
 from densemtl.demo.raw_outputs import write_raw_outputs
 from densemtl.demo.video import VideoReader, Webcam, repeat_to_frame_rate, write_video
+from densemtl.evaluation import prediction_files
 from densemtl.inference.predictor import Predictor
 from densemtl.io.image_inputs import to_rgb_array
 from densemtl.io.media import assign_output_names
@@ -99,7 +100,7 @@ class DemoRenderer:
         for index in pick_evenly_spaced(len(dataset), num_images):
             sample = dataset[index]
             maps = self.predictor(sample.image)
-            self._write_image(sample.id.replace("/", "_"), sample.image, maps, sample.targets)
+            self._write_image(sample.id, sample.image, maps, sample.targets)
 
     def _write_image(
         self,
@@ -108,7 +109,8 @@ class DemoRenderer:
         maps: PredictionMaps,
         targets: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> None:
-        write_image(self.output / f"{name}.png", self._make_panel(image, maps, targets))
+        file = prediction_files.make_output_path(self.output, name, ".png")
+        write_image(file, self._make_panel(image, maps, targets))
         self._write_extras(name, image, maps)
 
     def _iter_panels(self, name: str, frames: Iterable[RGBImage]) -> Iterator[RGBImage]:

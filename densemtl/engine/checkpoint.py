@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BufferedWriter, FileIO
 from pathlib import Path
@@ -28,7 +28,7 @@ from densemtl.config.yaml_loader import parse_yaml
 from densemtl.distributed.collectives import is_main_process
 from densemtl.distributed.sharding import gather_full, shard_like
 from densemtl.engine.state_file import parse_state
-from densemtl.errors import CheckpointError, ConfigError
+from densemtl.errors import CheckpointError, ConfigError, shorten_error
 from densemtl.io.atomic import atomic_write, atomic_write_dir, find_complete_dir
 
 CONFIG_KEY, CHECKSUM_KEY, STATE_CHECKSUM_KEY = "config", "checksum", "state_checksum"
@@ -121,7 +121,8 @@ def _read_safetensors(file: Path) -> tuple[SavedWeights, dict[str, str]]:
         header = json.loads(metadata[HEADER_KEY]) if HEADER_KEY in metadata else metadata
         tensors = load_file(file)
     except Exception as error:  # corrupt files raise errors of Python, safetensors and torch
-        reason = " ".join(str(error).split())[:200]
+        reason = error.strerror if isinstance(error, OSError) else None
+        reason = reason or "it is incomplete, corrupt or of another type"
         raise CheckpointError(f"{file}: not a readable safetensors checkpoint: {reason}") from error
     if CONFIG_KEY not in header:
         raise CheckpointError(f"{file}: holds no configuration; pass a checkpoint of this project")
@@ -172,8 +173,34 @@ def load_state_strict(model: nn.Module, tensors: dict[str, Tensor], source: Path
     try:
         model.load_state_dict(shard_like(tensors, model))
     except RuntimeError as error:
-        line = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{source}: does not fit the configured model: {line}") from error
+        reason = describe_mismatch(model.state_dict(), tensors) or shorten_error(error)
+        raise CheckpointError(f"{source}: does not fit the configured model: {reason}") from error
+
+
+def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Describe the differences between the names and shapes of tensors, for error messages.
+
+    Args:
+        expected: {name: tensor} of the model.
+        found: {name: tensor} of the file.
+
+    Returns:
+        Numbers and examples of missing, unknown and differently shaped tensors; empty if equal.
+
+    Example:
+        >>> describe_mismatch({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3)})
+        "tensors: 1 missing ('b'); 1 of another shape ('a' is (3,), not (2,))"
+    """
+    missing = [repr(name) for name in expected if name not in found]
+    unknown = [repr(name) for name in found if name not in expected]
+    reshaped = [
+        f"{name!r} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    groups = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
+    parts = [f"{len(each)} {kind} ({each[0]})" for kind, each in groups.items() if each]
+    return f"tensors: {'; '.join(parts)}" if parts else ""
 
 
 def compute_weights_hash(model: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from textwrap import shorten
 from typing import Any
@@ -165,7 +166,17 @@ def _make_poly(
 def _make_cosine(
     config: ScheduleConfig, optimizer: Optimizer, total: int, options: dict[str, Any]
 ) -> Scheduler:
-    return CosineLRScheduler(optimizer, total, lr_min=config.min_lr, **options)
+    # timm warns that a single epoch has no effect, although warm-up and steps still have one.
+    logger = logging.getLogger(CosineLRScheduler.__module__)
+    logger.addFilter(_reject)
+    try:
+        return CosineLRScheduler(optimizer, total, lr_min=config.min_lr, **options)
+    finally:
+        logger.removeFilter(_reject)
+
+
+def _reject(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _make_constant(

@@ -53,12 +53,27 @@ def write_prediction(folder: Path, task: Task, name: str, prediction: Prediction
         DataError: if the image id refers to a path outside the folder.
     """
     if isinstance(task, Classification):
-        write_image(_make_path(folder / task.name, name, ".png"), prediction.astype(np.uint8))
+        write_image(make_output_path(folder / task.name, name, ".png"), prediction.astype(np.uint8))
     else:
-        write_array(_make_path(folder / task.name, name, ".npy"), prediction.astype(np.float32))
+        write_array(
+            make_output_path(folder / task.name, name, ".npy"), prediction.astype(np.float32)
+        )
 
 
-def _make_path(folder: Path, name: str, suffix: str) -> Path:
+def make_output_path(folder: Path, name: str, suffix: str) -> Path:
+    """Return the path of an output of an image.
+
+    Args:
+        folder: output folder.
+        name: image id; slashes create subfolders, so that the ids a/b_c and a_b/c do not collide.
+        suffix: suffix of the file.
+
+    Returns:
+        The path inside the folder.
+
+    Raises:
+        DataError: if the image id refers to a path outside the folder.
+    """
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
         raise DataError(f"image {name!r}: its prediction would lie outside {folder}; rename it")

@@ -5,7 +5,7 @@ Ignored pixels are 255 in integer maps and NaN in float maps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,9 @@ _AXIS_INDEX_AND_SIGN: dict[AxisDirection, tuple[int, int]] = {
 }
 
 _UNKNOWN_ID = -1
+
+MAX_RANGES = 8
+"""Maximum number of ranges of ids that a message lists."""
 
 
 def decode_classes(
@@ -92,11 +95,24 @@ def _map_uint8_ids(
 def _make_unknown_id_error(
     unknown_id: Any, id_to_class: Mapping[int, int], file: Path
 ) -> DataError:
-    id_range = f"{min(id_to_class)}..{max(id_to_class)}"
+    ignored = [key for key, value in id_to_class.items() if value == IGNORE_INDEX]
+    known = _format_ids(id_to_class) + (f" (ignored: {_format_ids(ignored)})" if ignored else "")
     return DataError(
-        f"{file}: class id {unknown_id} is not among the known ids of {id_range}; check the number"
+        f"{file}: class id {unknown_id} is not among the known ids of {known}; check the number"
         " of classes and the ids to ignore"
     )
+
+
+def _format_ids(ids: Collection[int]) -> str:
+    """Format ids as ranges, such as `0..18, 255`."""
+    ordered = sorted(ids)
+    starts = [key for key in ordered if key - 1 not in ids]
+    ends = [key for key in ordered if key + 1 not in ids]
+    ranges = [
+        str(start) if start == end else f"{start}..{end}"
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return ", ".join(ranges[:MAX_RANGES]) + (", .." if len(ranges) > MAX_RANGES else "")
 
 
 def decode_depth(

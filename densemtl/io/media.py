@@ -8,6 +8,7 @@ from pathlib import Path
 
 from densemtl.errors import DataError
 from densemtl.io.images import IMAGE_SUFFIXES
+from densemtl.io.paths import describe_content, describe_missing
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
@@ -75,7 +76,7 @@ def assign_output_names(files: Sequence[Path], folder: Path, suffix: str) -> dic
 def _glob_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     hint = f"use {', '.join(suffixes)}"
     if not path.exists() and not has_magic(str(path)):
-        raise DataError(f"{path}: no such file or folder; check the path")
+        raise DataError(f"{describe_missing(path, 'no such file or folder')}; check the path")
     if path.is_file():
         if path.suffix.lower() not in suffixes:
             raise DataError(f"{path}: unknown file type; {hint}")
@@ -84,7 +85,8 @@ def _glob_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     known_files = (file for file in found if file.suffix.lower() in suffixes and file.is_file())
     files = sorted(file for file in known_files if not file.name.startswith("."))
     if not files:
-        raise DataError(f"{path}: nothing to show in this folder or pattern; {hint}")
+        content = f" (it {describe_content(path)})" if path.is_dir() else ""
+        raise DataError(f"{path}: nothing to show in this folder or pattern{content}; {hint}")
     return files
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, DataError
+
+MAX_SUFFIXES = 4
+"""Maximum number of file types that a message lists."""
 
 
 def parse_path(path: str | Path) -> Path:
@@ -55,3 +59,42 @@ def describe_missing(path: Path, reason: str) -> str:
         return f"{path}: {reason} in {Path.cwd()}"
     except OSError:  # the working directory was deleted
         return f"{path}: {reason}, as the working directory does not exist"
+
+
+def require_folder(path: Path, key: str) -> None:
+    """Check that a folder of the configuration exists.
+
+    Args:
+        path: path of the folder.
+        key: key of the configuration, for the error message.
+
+    Raises:
+        DataError: if there is no such folder; names the folder that a relative path starts from.
+    """
+    if not path.is_dir():
+        reason = "not a folder" if path.exists() else "no such folder"
+        raise DataError(f"{key}: {describe_missing(path, reason)}")
+
+
+def describe_content(folder: Path) -> str:
+    """Describe what a folder contains instead of the expected files, for error messages.
+
+    Args:
+        folder: path of a folder.
+
+    Returns:
+        Numbers of files by type and of folders, such as "contains 3 .heic, 1 folder".
+
+    Example:
+        >>> describe_content(Path("/no/such/folder"))
+        'does not exist'
+    """
+    if not folder.is_dir():
+        return "does not exist"
+    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    suffixes = Counter(path.suffix or "without suffix" for path in paths if not path.is_dir())
+    num_folders = sum(path.is_dir() for path in paths)
+    parts = [f"{count} {suffix}" for suffix, count in suffixes.most_common(MAX_SUFFIXES)]
+    if num_folders:
+        parts.append(f"{num_folders} folder{'s' if num_folders > 1 else ''}")
+    return f"contains {', '.join(parts)}" if parts else "is empty"

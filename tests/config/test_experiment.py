@@ -137,7 +137,10 @@ def test_overrides_change_values(write):
         ("decoder.widht=4", "decoder.widht: unknown key, did you mean 'width'?"),
         ("decoder=wide", "decoder: give keys and values"),
         ("head.depth=null", "head.depth: Input should be a valid integer, not None"),
-        ("head={name: linear, depth: 2}", "head.depth: unknown key, there are no choices"),
+        (
+            "head={name: linear, depth: 2}",
+            "head.depth: unknown key, head has no options; remove it",
+        ),
         ("data.sise=4", "data.sise: unknown key, did you mean 'size'?"),
         ("backbone.pretraind=true", "backbone.pretraind: unknown key, did you mean 'pretrained'?"),
         ("backbone.name=3", "backbone.name: Input should be a valid string"),

@@ -224,3 +224,26 @@ def test_unhashable_and_repeated_keys_are_errors() -> None:
         parse_yaml("? [a, b]\n: 1\n? [a, b]\n: 2", "f")
     with pytest.raises(ConfigError, match="duplicate key '1'"):
         parse_yaml("1: 1\n1: 2", "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\noptim: {lr: 1", "line 2, column 14: a bracket is not closed"),
+        ("a:\n\tb: 1", "line 2, column 1: a tab; indent by spaces"),
+        ("a: b: c", "line 1, column 5: an unexpected colon; put texts that contain one in quotes"),
+        ("a: 'x", "line 1, column 6: a quote is not closed"),
+        ("a: *y", "line 1, column 4: an alias (*name) without an anchor (&name); put texts in"),
+        ("a: !!python/name:os.x 1", "line 1, column 4: tags (!..) are not allowed"),
+        ("a:\n  - 1\n b: 2", "line 3, column 2: wrong indentation, or a text that must be in"),
+        ("a: @x", "line 1, column 4: a text that must be in quotes"),
+        (" - a\nb: 1", "line 2, column 1: wrong indentation"),
+    ],
+)
+def test_malformed_yaml_is_explained_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    assert str(error.value).startswith(f"{file}: not valid YAML in {message}")
+    assert "\n" not in str(error.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -237,3 +238,25 @@ def test_equal_weights_give_equal_files(tmp_path):
     for number in range(8):
         save_weights(tmp_path / f"{number}.safetensors", Net(), "x: 1")
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 8, b"\xff" * 100, b"{}", b"\x02\0\0\0\0\0\0\0{}"])
+def test_corrupt_weights_are_explained_without_texts_of_libraries(tmp_path, content):
+    file = tmp_path / "best.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        load_weights(file)
+    message = str(error.value)
+    assert message.startswith(f"{file}: ")
+    assert not any(word in message for word in ("deserializ", "Header", "header", "Error"))
+
+
+def test_other_model_is_explained_without_texts_of_torch():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    tensors = nn.Sequential(nn.Linear(2, 4)).state_dict() | {"x": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as error:
+        load_state_strict(model, tensors, Path("best"))
+    assert str(error.value) == (
+        "best: does not fit the configured model: tensors: 2 missing ('1.weight'); 1 unknown ('x');"
+        " 2 of another shape ('0.weight' is (4, 2), not (3, 2))"
+    )

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import timm.optim
+import timm.scheduler
 import torch
 from torch import nn
 
@@ -194,3 +195,12 @@ def test_fused_steps_equal_unfused_steps(name):
         reference.step()
     for param, reference_param in zip(params, reference_params, strict=True):
         torch.testing.assert_close(param.detach(), reference_param, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_one_epoch_with_cosine_prints_no_warning(interval, caplog):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    LRSchedule(ScheduleConfig(name="cosine", interval=interval), optimizer, 1, 1)
+    assert caplog.records == []
+    timm.scheduler.CosineLRScheduler(optimizer, 1)
+    assert "Cosine annealing" in caplog.text  # other users of timm still see it

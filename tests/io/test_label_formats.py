@@ -154,3 +154,20 @@ def test_decode_numbers_scales_and_ignores() -> None:
     for bad in (np.zeros((4, 5)), np.full((4, 5, 2), np.inf)):
         with pytest.raises(DataError, match=r"file\.png"):
             label_formats.decode_numbers(bad, 2, FILE)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+@pytest.mark.parametrize(
+    ("ids", "known"),
+    [
+        ({**{key: key for key in range(19)}, 255: 255}, "0..18, 255 (ignored: 255)"),
+        ({0: 0, 2: 1, 9: 2}, "0, 2, 9"),
+        (dict.fromkeys(range(0, 40, 2), 0), "0, 2, 4, 6, 8, 10, 12, 14, .."),
+    ],
+)
+def test_message_lists_the_ids_that_are_valid(
+    ids: dict[int, int], known: str, dtype: type[np.generic]
+) -> None:
+    with pytest.raises(DataError) as error:
+        label_formats.decode_classes(np.full((2, 2), 41, dtype), ids, Path("a.png"))
+    assert f"class id 41 is not among the known ids of {known}; check" in str(error.value)

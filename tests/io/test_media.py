@@ -81,3 +81,22 @@ def test_outputs_never_replace_inputs(folder: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match="the output would replace it; choose another --output"):
         assign_output_names([photo], folder / "deep" / "x" / ".." / "er", ".png")
     assert assign_output_names([Path("b.jpg")], Path(), ".png") == {"b": Path("b.jpg")}
+
+
+def test_folder_without_images_names_what_it_contains(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="it is empty"):
+        find_images(tmp_path)
+    for name in ("a.heic", "b.heic", "c.txt", "d", ".hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / "below").mkdir()
+    with pytest.raises(DataError) as error:
+        find_images(tmp_path)
+    assert "(it contains 2 .heic, 1 .txt, 1 without suffix, 1 folder)" in str(error.value)
+
+
+def test_missing_relative_path_names_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"^gone.jpg: no such file or folder in {tmp_path};"):
+        find_images(Path("gone.jpg"))

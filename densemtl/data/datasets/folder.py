@@ -31,6 +31,7 @@ from densemtl.data.datasets.folder_patterns import SPLIT_PLACEHOLDER, FilePatter
 from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import ConfigError, DataError
 from densemtl.io import arrays
+from densemtl.io.paths import describe_content, require_folder
 from densemtl.types import Split
 
 
@@ -152,14 +153,16 @@ class FolderDataset(FileDataset):
 
     def _index_images(self, split: Split) -> tuple[dict[str, Path], int]:
         """Return {image id: file}, and the number of matching files that are labels of images."""
+        require_folder(self._root, "data.root")
         pattern = folder_patterns.parse_pattern(
             self._root, self._images, self._split_folder(split), "data.images"
         )
         files = pattern.find_files()
         if not files:
             raise DataError(
-                f"{self._root / self._images}: no images here; set data.root or data.images (file"
-                f" types: {', '.join(arrays.SUPPORTED_SUFFIXES)})"
+                f"{self._root / self._images}: no images here ({pattern.folder}"
+                f" {describe_content(pattern.folder)}); set data.root or data.images (file types:"
+                f" {', '.join(arrays.SUPPORTED_SUFFIXES)})"
             )
         labels = [self._parse_labels(task, split) for task in self._label_specs]
         images = folder_patterns.remove_label_files(pattern, files, labels)

@@ -33,6 +33,7 @@ from densemtl.errors import DataError
 from densemtl.io import arrays, label_formats
 from densemtl.io.images import IMAGE_SUFFIXES
 from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
+from densemtl.io.paths import describe_content, require_folder
 from densemtl.types import IGNORE_INDEX, Split
 
 SURVEY_FOLDERS = {
@@ -87,6 +88,7 @@ class NYUDDataset(FileDataset):
             derived_normals,
             normals_axes,
         )
+        require_folder(root, "data.root")
         name = train_split_name if split == "train" else val_split_name
         self._is_mtan_layout = (root / name / "image").is_dir()
         self._split_root = root / name if self._is_mtan_layout else root
@@ -191,7 +193,8 @@ def _read_ids_from_list(root: Path, split_list: Path) -> list[str]:
 def _sort_ids_of_files(image_files: dict[str, Path], folder: Path) -> list[str]:
     if not image_files:
         raise DataError(
-            f"{folder}: no images here; download MTAN's dataset again, or set data.root"
+            f"{folder}: no images here (it {describe_content(folder)}); download MTAN's dataset"
+            " again, or set data.root"
         )
     return sorted(image_files, key=lambda name: (len(name), name))
 

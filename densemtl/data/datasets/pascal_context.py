@@ -35,6 +35,7 @@ from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import DataError
 from densemtl.io import arrays, label_formats
 from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
+from densemtl.io.paths import require_folder
 from densemtl.types import IGNORE_INDEX, Split
 
 LABEL_MAP_FOLDER = Path("pascal-context", "trainval")
@@ -86,6 +87,7 @@ class PascalContextDataset(FileDataset):
         derived_labels: UserPath | None = None,
         normals_axes: AxisConvention = CAMERA_AXES,
     ) -> None:
+        require_folder(root, "data.root")
         self._root, self._derived_labels = root, derived_labels
         self._normals_axes = normals_axes
         source = self._get_split_list(train_split_name if split == "train" else val_split_name)

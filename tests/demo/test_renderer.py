@@ -1,0 +1,47 @@
+"""Files of the demo: distinct outputs for distinct images of a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from densemtl.demo.renderer import DemoRenderer
+from densemtl.errors import DataError
+from densemtl.registry import create
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+
+
+class Predictor:
+    """Predictor of constant depth."""
+
+    tasks = (create("tasks", "depth", "depth", options={}),)
+
+    def __call__(self, image: Any) -> dict[str, Any]:
+        return {"depth": np.ones((8, 8), np.float32)}
+
+
+def render(folder: Path, *ids: str) -> None:
+    samples = [SimpleNamespace(id=name, image=IMAGE, targets={}) for name in ids]
+    predictor: Any = Predictor()
+    dataset: Any = samples
+    DemoRenderer(predictor, folder, 1.0, save_raw=True).render_dataset(dataset, len(samples))
+
+
+@pytest.mark.parametrize("ids", [("a/b_c", "a_b/c"), ("a/b", "a_b"), ("a/b/c", "a/b_c")])
+def test_ids_with_slashes_have_their_own_files(tmp_path: Path, ids: tuple[str, str]) -> None:
+    render(tmp_path, *ids)
+    for name in ids:
+        assert (tmp_path / f"{name}.png").is_file()
+        assert (tmp_path / "maps" / "depth" / f"{name}.npy").is_file()
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])
+def test_ids_do_not_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="outside"):
+        render(tmp_path / "out", name)
+    assert not list(tmp_path.glob("*.png"))
