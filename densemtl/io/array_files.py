@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from densemtl.errors import DataError
 from densemtl.io.bounded import check_file, check_size
 from densemtl.io.images import MAX_PIXELS
+from densemtl.io.mat_structure import check_matrix
 
 MAX_ARRAY_BYTES = 4 * MAX_PIXELS
 """Maximum size of the arrays in a file: a 32-bit number for each pixel of the largest image."""
@@ -31,7 +31,6 @@ _MATRIX, _COMPRESSED = 14, 15
 _NESTED_CLASSES = (1, 2, 3, 16, 17)
 """MATLAB classes of cell arrays, structs, objects, function handles and opaque objects."""
 
-_CHUNK = 2**20
 _NUMBERS = "biufc"
 
 
@@ -92,45 +91,33 @@ def read_mat(file: Path) -> dict[str, Any]:
             return _read_hdf5(file)
         if header[126:128] not in (b"IM", b"MI") or 0 in header[:4]:
             raise ValueError("not a MATLAB file of version 5 or 7.3")
-        total = 0
-        for size, is_nested in _iter_sizes(handle, "<" if header[126:128] == b"IM" else ">"):
-            check_size(size, MAX_NESTED_BYTES if is_nested else MAX_ARRAY_BYTES, file)
-            total += size
-        check_size(total, MAX_ARRAY_BYTES, file)
+        _check_mat_v5(handle, "<" if header[126:128] == b"IM" else ">", file)
         handle.seek(0)
         values: dict[str, Any] = loadmat(handle)
     return {name: value for name, value in values.items() if not name.startswith("__")}
 
 
-def _iter_sizes(handle: BinaryIO, byte_order: str) -> Iterator[tuple[int, bool]]:
-    """Yield the size of each variable after decompression, and whether it contains others."""
+def _check_mat_v5(handle: BinaryIO, byte_order: str, file: Path) -> None:
+    """Check size and structure of each variable, after decompression."""
+    total = 0
     while tag := handle.read(8):
         kind, length = (int(value) for value in np.frombuffer(tag, f"{byte_order}u4"))
         if kind not in (_MATRIX, _COMPRESSED) or not length:
             raise ValueError("corrupt")
-        start = handle.tell()
+        data = handle.read(length)
         if kind == _COMPRESSED:
-            size, beginning = _measure_expanded(handle, length)
-            beginning = beginning[8:]  # the tag of the matrix
-        else:
-            size, beginning = length, handle.read(12)
-        flags = np.frombuffer(beginning[8:12], f"{byte_order}u4")
-        yield size, bool(flags.size and flags[0] & 0xFF in _NESTED_CLASSES)
-        handle.seek(start + length)
-
-
-def _measure_expanded(handle: BinaryIO, length: int) -> tuple[int, bytes]:
-    """Decompress without keeping the result; return its size up to the limit and first bytes."""
-    stream, size, beginning = zlib.decompressobj(), 0, b""
-    while length > 0 and size <= MAX_ARRAY_BYTES:
-        data = handle.read(min(length, _CHUNK))
-        length -= len(data) or length
-        while data and size <= MAX_ARRAY_BYTES:
-            part = stream.decompress(data, _CHUNK)
-            beginning = beginning or part[:20]
-            size += len(part)
-            data = stream.unconsumed_tail
-    return size, beginning
+            stream = zlib.decompressobj()
+            data = stream.decompress(data, MAX_ARRAY_BYTES + 1)
+            check_size(len(data), MAX_ARRAY_BYTES, file)
+            kind, length = (int(value) for value in np.frombuffer(data[:8], f"{byte_order}u4"))
+            data = data[8:]
+        if kind != _MATRIX or len(data) < length:
+            raise ValueError("truncated or corrupt")
+        total += length
+        check_size(total, MAX_ARRAY_BYTES, file)
+        is_nested = int(np.frombuffer(data[8:12], f"{byte_order}u4")[0]) & 0xFF in _NESTED_CLASSES
+        check_size(length, MAX_NESTED_BYTES if is_nested else MAX_ARRAY_BYTES, file)
+        check_matrix(memoryview(data)[:length], byte_order)
 
 
 def _read_hdf5(file: Path) -> dict[str, Any]:

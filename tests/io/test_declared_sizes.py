@@ -45,7 +45,8 @@ def make_matrix(shape: tuple[int, int], kind: int, content: bytes) -> bytes:
 
 
 def expand(element: bytes, zeros: int) -> bytes:
-    """Return a compressed element of a MATLAB file: `element`, followed by zeros."""
+    """Return a compressed element of a MATLAB file: `element`, which zeros continue."""
+    element = element[:4] + struct.pack("<I", len(element) - 8 + zeros) + element[8:]
     stream = zlib.compressobj(9)
     parts = [stream.compress(element)]
     block = bytes(2**24)

@@ -44,7 +44,7 @@ def protect(host: str) -> Callable[[Request, Handler], Awaitable[Response]]:
     async def middleware(request: Request, handle: Handler) -> Response:
         target, origin = request.headers.get("host", ""), request.headers.get("origin")
         if origin is not None and not is_same_origin(origin, target):
-            response = JSONResponse({"error": "the request was made by another site"}, 403)
+            response: Response = JSONResponse({"error": "requests of other sites are refused"}, 403)
         elif is_trusted_host(target, names):
             response = await handle(request)
         else:
