@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from densemtl.config.input_paths import explain_config
 from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS
@@ -17,6 +17,7 @@ from densemtl.config.translation import translate_fields
 from densemtl.errors import ResultsError
 from densemtl.io.atomic import write_json
 from densemtl.io.paths import describe_missing
+from densemtl.registry import format_validation_errors
 from densemtl.types import ProtocolName
 
 RESULTS_FILE = "results.json"
@@ -244,6 +245,12 @@ def load_results(file: Path) -> Results:
         raise ResultsError(describe_missing(file, "cannot be read: No such file")) from error
     except OSError as error:
         raise ResultsError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        reason = format_validation_errors(error, "", Results)[0]
+        raise ResultsError(f"{file}: not a valid results file: {reason}") from error
+    except json.JSONDecodeError as error:
+        reason = f"line {error.lineno}, column {error.colno} is no JSON"
+        raise ResultsError(f"{file}: not a valid results file: {reason}") from error
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ResultsError(f"{file}: not a valid results file: {reason}") from error

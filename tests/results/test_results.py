@@ -224,3 +224,18 @@ def test_latex_escapes_and_csv_keeps_all_digits() -> None:
 def test_incomplete_runs_form_separate_rows() -> None:
     rows = tables.group_by_seed([results("semseg"), results("semseg", complete=False)])
     assert [row.name.endswith("stopped early") for row in rows] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "line 1, column 1 is no JSON"),
+        ('{"run": {},\n 1}', "line 2, column 2 is no JSON"),
+        ('{"run": 3}', "run: Input should be a valid dictionary, not 3"),
+    ],
+)
+def test_malformed_results_are_explained_without_texts_of_libraries(tmp_path, text, reason):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ResultsError) as error:
+        load_results(tmp_path)
+    assert str(error.value) == f"{tmp_path}/results.json: not a valid results file: {reason}"
