@@ -34,6 +34,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--configs", type=int, default=5000, help="random configurations (default: 5000)"
     )
+    parser.add_argument(
+        "--attacks", type=int, default=40, help="attacks per kind of input (default: 40)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     args = parser.parse_args(argv)
     unknown = [kind for kind in args.kinds if kind not in KINDS]
@@ -108,6 +111,13 @@ def try_fuzz(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Ite
     yield from fuzzing.iter_rows(scratch, args.configs, rng)
 
 
+def try_attack(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
+    """Read files and requests of an attacker."""
+    import attack
+
+    yield from attack.iter_rows(scratch, args.attacks, rng)
+
+
 Kind = Callable[[Path, argparse.Namespace, random.Random], Iterable[Any]]
 """Function (scratch folder, command line, random generator) that yields rows of the table."""
 
@@ -117,6 +127,7 @@ KINDS: dict[str, Kind] = {
     "not_finite": try_not_finite,
     "damage": try_damage,
     "fuzz": try_fuzz,
+    "attack": try_attack,
 }
 
 if __name__ == "__main__":
