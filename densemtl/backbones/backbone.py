@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -20,6 +19,7 @@ from densemtl.config.constraints import (
     NonNegativeFloat,
     NonNegativeInt,
     OpenUnitInterval,
+    UserPath,
 )
 from densemtl.distributed.collectives import is_main_process
 from densemtl.errors import ModelError, shorten_error
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         name: str,
         *,
         pretrained: bool = True,
-        weights: Path | None = None,
+        weights: UserPath | None = None,
         weights_match: WeightsMatch = "name",
         options: dict[str, bool | NonNegativeInt | NonNegativeFloat | str | None] | None = None,
         output_stride: Literal[8, 16, 32] = 32,
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
         self.name = name
         self.net = spec.build(pretrained and weights is None)
         if weights is not None:
-            report = spec.load_file(self.net, weights.expanduser(), weights_match)
+            report = spec.load_file(self.net, weights, weights_match)
             if is_main_process():
                 print(report)
         if batch_norm_momentum is not None:

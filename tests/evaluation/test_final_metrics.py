@@ -54,7 +54,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_results_contain_boundary_and_pixel_metrics(finished: Path) -> None:
     edge = load_results(finished).tasks["edge"]
     assert (edge.primary_metric, edge.selection_metric) == ("odsF", "pixel_maxF")
-    assert set(edge.metrics) == {"odsF", "oisF", "AP", "pixel_maxF", "balanced_nll", "images"}
+    assert set(edge.metrics) == {
+        *("odsF", "oisF", "AP", "pixel_maxF", "balanced_nll", "images", "occurring_ids")
+    }
     assert 0 < edge.value <= edge.metrics["oisF"] < 100
     assert edge.metrics["images"] == 4
 
@@ -63,7 +65,7 @@ def test_validations_during_training_have_no_final_metrics(finished: Path) -> No
     lines = [line for line in read_log(finished / "log.jsonl") if line["kind"] == "val"]
     assert len(lines) == 2
     assert {key for line in lines for key in line if "edge" in key} == {
-        *("edge/pixel_maxF", "edge/balanced_nll", "edge/images")
+        *("edge/pixel_maxF", "edge/balanced_nll", "edge/images", "edge/occurring_ids")
     }
 
 

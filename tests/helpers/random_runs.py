@@ -53,10 +53,7 @@ EXCLUDED_OPTIONS = (
 )
 """Options that start processes, write files, take minutes, or have separate tests."""
 
-WARNINGS = (
-    "Cosine annealing scheduler will have no effect on the learning rate since t_initial = t_mul ="
-    " eta_mul = 1.",
-)
+WARNINGS: tuple[str, ...] = ()
 """Warnings of timm for a schedule of a single epoch."""
 
 Values = dict[str, Any]
