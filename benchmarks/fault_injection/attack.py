@@ -114,10 +114,10 @@ def _iter_weights(folder: Path, canary: Path, rng: random.Random) -> Iterator[Ca
 
 
 def _iter_states(folder: Path, canary: Path, rng: random.Random) -> Iterator[Case]:
-    from tests.engine.test_untrusted_state import make_state
+    from tests.helpers.train_states import make_train_state
 
     while True:
-        state = make_state()
+        state = make_train_state()
         state.save(folder, "x: 1")
         content = attack_files.change_state(folder / "last" / "state.pt", canary, rng)
         if isinstance(content, bytes):
@@ -127,7 +127,7 @@ def _iter_states(folder: Path, canary: Path, rng: random.Random) -> Iterator[Cas
 
         def read() -> object:
             read_checkpoint(folder)
-            make_state().restore(folder)
+            make_train_state().restore(folder)
             return None
 
         yield repr(content), read

@@ -12,28 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from densemtl.balancing.fixed import Fixed
 from densemtl.engine.checkpoint import load_checkpoint, save_checkpoint
-from densemtl.engine.train_state import TrainingProgress, TrainState
+from densemtl.engine.train_state import TrainingProgress
 from densemtl.errors import CheckpointError
-from densemtl.tasks.depth import Depth
+from tests.helpers.train_states import make_train_state
 
 State = dict[str, Any]
 
 
-def make_state() -> TrainState:
-    model = nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    sum(p.sum() for p in model.parameters()).backward()
-    optimizer.step()
-    progress = TrainingProgress(step=1, best_selection_scores={"depth": 1.0})
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return TrainState(model, None, optimizer, Fixed([Depth("depth")]), scaler, progress)
-
-
 def write_changed(folder: Path, change: Callable[[State], object]) -> None:
     """Save a checkpoint and change its state; the header then has no checksum of it."""
-    state = make_state()
+    state = make_train_state()
     state.save(folder, "x: 1")
     saved: State = torch.load(folder / "last" / "state.pt", weights_only=True)
     changed = change(saved)
@@ -89,13 +78,13 @@ CHANGES: list[Callable[[State], object]] = [
 def test_wrong_fields_are_one_line(change: Callable[[State], object], tmp_path: Path) -> None:
     write_changed(tmp_path, change)
     with pytest.raises(CheckpointError, match=r"last/state\.pt: .* to start over") as error:
-        make_state().restore(tmp_path)
+        make_train_state().restore(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_unchanged_state_is_restored(tmp_path: Path) -> None:
     write_changed(tmp_path, lambda _: None)
-    state = make_state()
+    state = make_train_state()
     state.restore(tmp_path)
     assert state.progress == TrainingProgress(step=1, best_selection_scores={"depth": 1.0})
 

@@ -53,9 +53,6 @@ EXCLUDED_OPTIONS = (
 )
 """Options that start processes, write files, take minutes, or have separate tests."""
 
-WARNINGS: tuple[str, ...] = ()
-"""Warnings of timm for a schedule of a single epoch."""
-
 Values = dict[str, Any]
 
 CPU = ExecutionConfig(torch.device("cpu"))
@@ -183,5 +180,5 @@ def _train_one_step(file: Path, overrides: list[str], folder: Path) -> None:
 
 def is_clear_error(output: str) -> bool:
     """Return whether every error is one line that is shorter than a few rows of a terminal."""
-    lines = [line for line in output.splitlines() if line not in WARNINGS]
+    lines = output.splitlines()
     return bool(lines) and all(line.startswith("error: ") and len(line) < 900 for line in lines)
