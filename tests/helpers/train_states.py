@@ -14,7 +14,7 @@ def make_train_state() -> TrainState:
     """Return the state after one step of AdamW on a linear layer."""
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
-    (model.weight.sum() + model.bias.sum()).backward()
+    torch.autograd.backward(model.weight.sum() + model.bias.sum())
     optimizer.step()
     progress = TrainingProgress(step=1, best_selection_scores={"depth": 1.0})
     scaler = torch.amp.GradScaler("cpu", enabled=False)
