@@ -103,8 +103,8 @@ Baselines = Annotated[
 ]
 
 InitFrom = Annotated[
-    Literal["none", "baselines"] | dict[str, UserPath],
-    _replace_union_errors("baselines, none or {task: run folder}"),
+    Literal["none", "baselines"] | dict[str, UserPath] | UserPath,
+    _replace_union_errors("a run folder, baselines, none or {task: run folder}"),
 ]
 
 
@@ -176,8 +176,11 @@ class ExperimentConfig(Section):
     """Single-task runs to compare with: `auto` trains them if they are missing, `none` uses none,
     `{task: path}` names run folders or results files."""
     init_from: InitFrom = "none"
-    """Initial weights of decoders that have one network per task: `baselines` uses those of the
-    baselines, `none` uses none, `{task: path}` names run folders or weights files."""
+    """Initial weights: a run folder or weights file of any decoder and any tasks, whose tensors are
+    loaded if they agree in name and shape, while the others are listed. For decoders that have one
+    network per task also `baselines`, or `{task: path}` with a single-task run per task."""
+    init_strict: bool = False
+    """Whether it is an error if a tensor of the model or of the run `init_from` is not used."""
 
     def list_task_names(self) -> list[str]:
         """List the names of the tasks in the order of the configuration.
@@ -219,6 +222,7 @@ class ExperimentConfig(Section):
             "optim": self.optim.model_copy(update={"lr_scale": scales}),
             "baselines": "none",
             "init_from": "none",
+            "init_strict": False,
         }
         return self.model_copy(update=alone)
 
@@ -233,7 +237,7 @@ class ExperimentConfig(Section):
             values[section] = {k: v for k, v in values[section].items() if k not in keys}
         if values["train"]["channels_last"] == "auto":
             values["train"]["channels_last"] = True  # the layouts differ in rounding only
-        for key in ("baselines", "trackers"):
+        for key in ("baselines", "trackers", "init_strict"):
             values.pop(key)
         for task in (*values["tasks"], *values["auxiliary_tasks"]):
             task.pop("metrics")

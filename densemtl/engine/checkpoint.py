@@ -301,6 +301,18 @@ def read_checkpoint(folder: Path) -> tuple[SavedWeights, dict[str, Any]] | None:
     return weights, state
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run folder contains a checkpoint to resume from.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        True if there is one, corrupt or not.
+    """
+    return find_complete_dir(folder / LAST_DIR) is not None
+
+
 def _save_state(file: Path, state: dict[str, Any]) -> str:
     """Write the state and return its checksum."""
     with _ChecksumWriter(FileIO(file, "wb")) as output:

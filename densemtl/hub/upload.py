@@ -166,8 +166,11 @@ def _strip_paths(experiment: ExperimentConfig) -> ExperimentConfig:
         "data": ComponentConfig(name=experiment.data.name, **options),
         "baselines": "none",
     }
-    if isinstance(experiment.init_from, dict):
+    if experiment.init_from != "baselines":
         changed["init_from"] = "none"
+    if "weights" in experiment.backbone.options:
+        weights = _strip_parents(str(experiment.backbone.options["weights"]))
+        changed["backbone"] = experiment.backbone.model_copy(update={"weights": weights})
     return experiment.model_copy(update=changed)
 
 

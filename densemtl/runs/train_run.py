@@ -9,6 +9,7 @@ from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.check import DataWarning
 from densemtl.data.dataloader import translate_worker_errors
 from densemtl.distributed.collectives import barrier, is_main_process
+from densemtl.engine.checkpoint import has_checkpoint
 from densemtl.engine.final_metrics import compute_final_metrics
 from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
 from densemtl.engine.trainer import train
@@ -30,6 +31,7 @@ from densemtl.runs.record import build_results
 from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
 from densemtl.runs.run_lock import lock_run_dir
 from densemtl.runs.training_run import build_training_run
+from densemtl.runs.transfer import transfer_weights
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
 from densemtl.runtime.versions import get_versions
@@ -76,7 +78,7 @@ def _train_locked(
 ) -> Results:
     experiment = save_task_defaults(experiment)
     experiment, execution = choose_amp(experiment, folder, execution)
-    initial = _prepare(experiment)
+    initial = _prepare(experiment, folder)
     splits = build_splits(experiment)
     warnings = check_before_training(experiment, splits)
     baseline_runs = _train_baselines(
@@ -93,7 +95,7 @@ def _train_locked(
     return results
 
 
-def _prepare(experiment: ExperimentConfig) -> InitialModel:
+def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
     """Build the model, and check everything that could fail after hours of single-task training."""
     tasks = build_tasks(experiment)
     initial = build_initial_model(experiment, tasks)
@@ -104,6 +106,12 @@ def _prepare(experiment: ExperimentConfig) -> InitialModel:
         warm_start(initial.model, experiment.init_from)
     elif experiment.init_from == "baselines":
         require_task_networks(initial.model)
+    elif isinstance(experiment.init_from, Path) and not has_checkpoint(folder):
+        report = transfer_weights(
+            initial.model, experiment.init_from, strict=experiment.init_strict
+        )
+        if is_main_process():
+            print(report)
     return initial
 
 

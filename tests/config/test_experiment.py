@@ -161,7 +161,8 @@ def test_baselines_of_wrong_type_are_one_error(write):
         )
     (message,) = errors(write(GOOD), "init_from=3")
     assert message == (
-        "command line: init_from: must be baselines, none or {task: run folder}, not 3"
+        "command line: init_from: must be a run folder, baselines, none or {task: run folder},"
+        " not 3"
     )
     folders = load_experiment(write(GOOD), ["baselines={depth: runs/a}"]).baselines
     assert folders == {"depth": Path("runs/a")}
