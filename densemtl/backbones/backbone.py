@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from densemtl.backbones.freezing import Freeze, freeze_parameters
 from densemtl.backbones.stage_discovery import find_stages
 from densemtl.backbones.staged_forward import StagePlan, StageState
 from densemtl.backbones.timm_factory import get_model_spec
@@ -52,6 +53,9 @@ class Backbone(nn.Module):
             rounded up to a multiple of `size_divisor`. Models that accept any size do not need it.
         batch_norm_momentum: share of a batch in the update of the running statistics of batch
             normalization; None keeps timm's value. The survey trains HRNet with 0.01, timm has 0.1.
+        freeze: part that is not trained: "none", "all", "stem" (the layers before the first stage),
+            "norm" (all normalization layers), or a number of stages, which includes the stem. Batch
+            statistics of frozen layers do not change, and their dropout is off.
 
     Attributes:
         feature_info: channels and strides of the maps that `forward` returns.
@@ -86,6 +90,7 @@ class Backbone(nn.Module):
         output_stride: Literal[8, 16, 32] = 32,
         img_size: tuple[ImageSide, ImageSide] | None = None,
         batch_norm_momentum: OpenUnitInterval | None = None,
+        freeze: Freeze = "none",
     ) -> None:
         super().__init__()
         extra_options = tuple(sorted((options or {}).items()))
@@ -106,6 +111,22 @@ class Backbone(nn.Module):
         self._is_nhwc = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         self._level_names: list[str] = info.module_name()
         self._stage_plan: StagePlan | None = None
+        self._frozen_names: tuple[str, ...] = ()
+        self._frozen_names = self._freeze(freeze)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch to training or evaluation mode; frozen layers stay in evaluation mode.
+
+        Args:
+            mode: True for training.
+
+        Returns:
+            The backbone itself.
+        """
+        super().train(mode)
+        for name in self._frozen_names:
+            self.net.get_submodule(name).eval()
+        return self
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Compute the feature pyramid.
@@ -243,6 +264,14 @@ class Backbone(nn.Module):
                 yield noise.to(parameter.device, parameter.dtype)
         finally:
             self.train(training)
+
+    def _freeze(self, part: Freeze) -> tuple[str, ...]:
+        """Disable gradients, and return the names of modules that stay in evaluation mode."""
+        if isinstance(part, int) and part > len(self.feature_info):
+            raise ModelError(
+                f"backbone.freeze: {self.name!r} has {len(self.feature_info)} stages, not {part}"
+            )
+        return freeze_parameters(self.net, part, self.get_stage_modules)
 
     def _get_stage_plan(self) -> StagePlan:
         self.check_stages()

@@ -8,9 +8,15 @@ infinity are always rejected.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from densemtl.errors import ConfigError
@@ -75,3 +81,26 @@ CheckedPath = Annotated[Path, AfterValidator(lambda path: _expand_home(path) and
 
 PathText = Annotated[str, AfterValidator(_expand_home)]
 """Path or URL, or path with placeholders; `~` and `~user` at its start are home folders."""
+
+
+def replace_union_errors(expected: str) -> WrapValidator:
+    """Replace pydantic's errors, one for each member of a union, by a single one.
+
+    Args:
+        expected: the choices, for the message "must be {expected}".
+
+    Returns:
+        A validator for the annotation of the union.
+    """
+
+    def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return inner(value)
+        except ValidationError as error:
+            for item in error.errors():
+                if item["type"] == UNKNOWN_HOME:
+                    raise PydanticCustomError(UNKNOWN_HOME, "{msg}", dict(item)) from error
+            context = {"expected": expected}
+            raise PydanticCustomError("one_of", "must be {expected}", context) from error
+
+    return WrapValidator(check)

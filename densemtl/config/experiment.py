@@ -32,16 +32,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     ValidationError,
-    ValidatorFunctionWrapHandler,
     WithJsonSchema,
-    WrapValidator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from densemtl import registry
 from densemtl.config import yaml_loader
-from densemtl.config.constraints import UNKNOWN_HOME, Seed, UserPath
+from densemtl.config.constraints import Seed, UserPath, replace_union_errors
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.sections import (
     AugmentConfig,
@@ -73,22 +70,6 @@ EARLIER_DEFAULTS = {"amp": "none", "channels_last": True}
 """Defaults in the section `train` of versions that saved configurations without these keys."""
 
 
-def _replace_union_errors(expected: str) -> WrapValidator:
-    """Replace pydantic's errors, one for each member of a union, by a single one."""
-
-    def check(value: Any, inner: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return inner(value)
-        except ValidationError as error:
-            for item in error.errors():
-                if item["type"] == UNKNOWN_HOME:
-                    raise PydanticCustomError(UNKNOWN_HOME, "{msg}", dict(item)) from error
-            context = {"expected": expected}
-            raise PydanticCustomError("one_of", "must be {expected}", context) from error
-
-    return WrapValidator(check)
-
-
 PROTOCOL_SCHEMA = {
     "anyOf": [
         {"type": "string", "enum": registry.list_names("metrics.protocols")},
@@ -99,12 +80,12 @@ PROTOCOL_SCHEMA = {
 
 Baselines = Annotated[
     Literal["auto", "none"] | dict[str, UserPath],
-    _replace_union_errors("auto, none or {task: run folder}"),
+    replace_union_errors("auto, none or {task: run folder}"),
 ]
 
 InitFrom = Annotated[
     Literal["none", "baselines"] | dict[str, UserPath] | UserPath,
-    _replace_union_errors("a run folder, baselines, none or {task: run folder}"),
+    replace_union_errors("a run folder, baselines, none or {task: run folder}"),
 ]
 
 

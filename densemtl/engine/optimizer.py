@@ -68,7 +68,7 @@ def make_optimizer(
             [
                 _make_param_group(config, name, params)
                 for name, params in all_groups.items()
-                if params
+                if any(parameter.requires_grad for parameter in params)
             ],
             opt=config.name,
             lr=config.lr,

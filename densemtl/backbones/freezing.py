@@ -1,0 +1,79 @@
+"""Freezing of parts of a backbone: parameters without gradients, and fixed batch statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from densemtl.config.constraints import replace_union_errors
+
+Freeze = Annotated[
+    Literal["none", "all", "stem", "norm"] | Annotated[int, Field(ge=1, le=100)],
+    replace_union_errors("none, all, stem, norm or a number of stages"),
+]
+"""Frozen part: nothing, everything, all layers before the first stage, all normalization layers, or
+the stem and a number of stages."""
+
+NORM_LAYERS = (
+    _BatchNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+"""Normalization layers; those of timm derive from them."""
+
+
+def freeze_parameters(
+    net: nn.Module, part: Freeze, get_stage_modules: Callable[[int], list[nn.Module]]
+) -> tuple[str, ...]:
+    """Disable the gradients of a part of a feature network.
+
+    Layers are registered in the order in which they run, so that the parameters before a stage are
+    those that are registered before its first one.
+
+    Args:
+        net: the feature network, changed in place.
+        part: the frozen part.
+        get_stage_modules: function that returns the modules of a stage. It raises an error if the
+            network has no such stage.
+
+    Returns:
+        Names of the modules that must stay in evaluation mode, so that their batch statistics do
+        not change and their dropout is off.
+    """
+    if part == "none":
+        return ()
+    if part == "norm":
+        norms = {name: m for name, m in net.named_modules() if isinstance(m, NORM_LAYERS)}
+        _disable_gradients(parameter for norm in norms.values() for parameter in norm.parameters())
+        return tuple(norms)
+    if part == "all":
+        _disable_gradients(net.parameters())
+        return ("",)
+    num_stages = 0 if part == "stem" else part
+    frozen = {
+        id(parameter)
+        for index in range(num_stages)
+        for module in get_stage_modules(index)
+        for parameter in module.parameters()
+    }
+    first = {id(p) for module in get_stage_modules(0) for p in module.parameters()}
+    for parameter in net.parameters():
+        if id(parameter) in first:
+            break
+        frozen.add(id(parameter))
+    _disable_gradients(parameter for parameter in net.parameters() if id(parameter) in frozen)
+    return tuple(name for name, module in net.named_modules() if _is_frozen(module))
+
+
+def _disable_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    flags = [parameter.requires_grad for parameter in module.parameters()]
+    return bool(flags) and not any(flags)
