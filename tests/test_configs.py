@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from densemtl.config.experiment import ExperimentConfig, load_experiment
+from densemtl.engine import checkpoint
 from densemtl.runs.train_run import train_experiment
 from tests.helpers import fake_datasets
 
@@ -43,7 +44,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.fixture
+def no_optimizer_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the weights only; the state of the optimizer is up to twice as large."""
+
+    def save_nothing(file: Path, _: object) -> str:
+        file.touch()
+        return "00000000"
+
+    monkeypatch.setattr(checkpoint, "_save_state", save_nothing)
+
+
+@pytest.mark.usefixtures("no_figures", "no_optimizer_state")
 @pytest.mark.parametrize("file", RUNNABLE, ids=name)
 def test_config_trains_one_step(file: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
     experiment = load_experiment(file, SMALL)

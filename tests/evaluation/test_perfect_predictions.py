@@ -131,7 +131,8 @@ def test_perfect_predictions_have_perfect_scores(make_task, draw_label, protocol
         assert scores[name]["mIoU"] == scores[name]["pixel_accuracy"] == 100
     assert scores["depth"]["rmse"] == pytest.approx(0, abs=1e-6)
     assert scores["normals"]["mErr"] < 0.02
-    assert scores["saliency"] == {"maxF": 100, "mIoU": 100, "images": len(sizes)}
+    saliency = {"maxF": 100, "mIoU": 100, "images": len(sizes), "occurring_ids": 2}
+    assert scores["saliency"] == saliency
     assert scores["depth"]["images"] == scores["human_parts"]["images"] == len(sizes) - 1
 
 
