@@ -7,8 +7,8 @@ from pathlib import Path
 
 from densemtl.config.input_paths import find_weights_file
 from densemtl.decoders.task_networks import PerTaskNetworks
-from densemtl.engine.checkpoint import load_weights
-from densemtl.errors import CheckpointError, ConfigError
+from densemtl.engine.checkpoint import describe_mismatch, load_weights
+from densemtl.errors import CheckpointError, ConfigError, shorten_error
 from densemtl.models.multi_task_model import MultiTaskModel
 
 DECODER_PREFIX = "decoder."
@@ -61,7 +61,13 @@ def warm_start(model: MultiTaskModel, init_from: Mapping[str, Path]) -> None:
         try:
             decoder.load_single_task(task, weights)
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:200]
+            networks = {"backbone": decoder.backbones[task], f"heads.{task}": decoder.heads[task]}
+            expected = {
+                f"{prefix}.{name}": tensor
+                for prefix, network in networks.items()
+                for name, tensor in network.state_dict().items()
+            }
+            reason = describe_mismatch(expected, weights) or shorten_error(error)
             raise CheckpointError(
-                f"{file}: cannot start {task!r} from these weights: {line}"
+                f"{file}: cannot start {task!r} from these weights: {reason}"
             ) from error
