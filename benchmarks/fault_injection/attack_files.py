@@ -291,10 +291,13 @@ def send_request(request: dict[str, Any]) -> int:
             return {}
 
     sent: list[Any] = []
+    unread = [{"type": "http.request", "body": request["body"], "more_body": False}]
     scope = {key: value for key, value in request.items() if key != "body"}
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": request["body"], "more_body": False}
+        if not unread:  # as from a client that stays connected
+            await asyncio.Event().wait()
+        return unread.pop()
 
     async def send(message: Any) -> None:
         sent.append(message)
