@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from textwrap import shorten
 
 
@@ -68,3 +68,21 @@ def suggest(name: str, choices: Iterable[str], otherwise: str = "") -> str:
 def shorten_error(error: Exception) -> str:
     """Return the type and message of an error, shortened to one line of 120 characters."""
     return shorten(f"{type(error).__name__}: {error}", 120)
+
+
+def join_names(names: Sequence[str], limit: int = 3) -> str:
+    """List the first names for a message, and count the others.
+
+    Args:
+        names: the names.
+        limit: largest number of names that are listed.
+
+    Returns:
+        The names, separated by commas.
+
+    Example:
+        >>> join_names(["a", "b", "c", "d"], limit=2)
+        'a, b and 2 more'
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal
 
 import torch
@@ -98,9 +99,7 @@ class Backbone(nn.Module):
         self.name = name
         self.net = spec.build(pretrained and weights is None)
         if weights is not None:
-            report = spec.load_file(self.net, weights, weights_match)
-            if is_main_process():
-                print(report)
+            _print_once(spec.load_file(self.net, weights, weights_match))
         if batch_norm_momentum is not None:
             _set_batch_norm_momentum(self.net, name, batch_norm_momentum)
         info = self.net.feature_info
@@ -294,6 +293,13 @@ class Backbone(nn.Module):
                 f"backbone {self.name!r} is built for inputs of {self._fixed_input_size}, not "
                 f"{size}: set backbone.img_size to {list(size)}"
             )
+
+
+@cache
+def _print_once(text: str) -> None:
+    """Print a line on the main process; several tasks may have backbones with equal weights."""
+    if is_main_process():
+        print(text)
 
 
 def _set_batch_norm_momentum(net: nn.Module, name: str, momentum: float) -> None:

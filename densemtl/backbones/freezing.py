@@ -10,20 +10,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from densemtl.config.constraints import replace_union_errors
+from densemtl.errors import ModelError
 
 Freeze = Annotated[
-    Literal["none", "all", "stem", "norm"] | Annotated[int, Field(ge=1, le=100)],
+    Literal["none", "all", "stem", "norm"] | Annotated[int, Field(ge=1, le=100, strict=True)],
     replace_union_errors("none, all, stem, norm or a number of stages"),
 ]
 """Frozen part: nothing, everything, all layers before the first stage, all normalization layers, or
 the stem and a number of stages."""
-
-NORM_LAYERS = (
-    _BatchNorm,
-    nn.GroupNorm,
-    nn.LayerNorm,
-)
-"""Normalization layers; those of timm derive from them."""
 
 
 def freeze_parameters(
@@ -43,11 +37,16 @@ def freeze_parameters(
     Returns:
         Names of the modules that must stay in evaluation mode, so that their batch statistics do
         not change and their dropout is off.
+
+    Raises:
+        ModelError: if there are no normalization layers to freeze, or the network has no stages.
     """
     if part == "none":
         return ()
     if part == "norm":
-        norms = {name: m for name, m in net.named_modules() if isinstance(m, NORM_LAYERS)}
+        norms = {name: m for name, m in net.named_modules() if isinstance(m, _list_norm_types())}
+        if not norms:
+            raise ModelError("backbone.freeze: the model has no normalization layers; remove it")
         _disable_gradients(parameter for norm in norms.values() for parameter in norm.parameters())
         return tuple(norms)
     if part == "all":
@@ -67,6 +66,16 @@ def freeze_parameters(
         frozen.add(id(parameter))
     _disable_gradients(parameter for parameter in net.parameters() if id(parameter) in frozen)
     return tuple(name for name, module in net.named_modules() if _is_frozen(module))
+
+
+def _list_norm_types() -> tuple[type[nn.Module], ...]:
+    """List the types of normalization layers of torch and timm, from which all others derive."""
+    from timm.layers import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
+
+    return (
+        *(_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+        *(RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d),
+    )
 
 
 def _disable_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from densemtl.errors import ModelError
+from densemtl.errors import ModelError, join_names
 from densemtl.io.tensor_files import read_tensors
 
 WeightsMatch = Literal["name", "order"]
@@ -21,8 +21,6 @@ Tensors = Mapping[str, Tensor]
 
 COUNTER = "num_batches_tracked"
 """Last part of the names of counters of batch normalization, which do not affect the features."""
-
-MAX_LISTED_NAMES = 3
 
 
 def load_weights_file(
@@ -66,7 +64,7 @@ def load_weights_file(
         for name in required:
             targets[_normalize(name)].copy_(tensors[name])
     unused = [name for name in tensors if name not in required and not name.endswith(COUNTER)]
-    ignored = f"; not used: {_format_names(unused)}" if unused else ""
+    ignored = f"; not used: {join_names(unused)}" if unused else ""
     return f"{file}: {len(required)} tensors loaded into the backbone{ignored}"
 
 
@@ -130,7 +128,8 @@ def _assign_in_order(
                 f"{file}: in the order of the file, {name} has the shape {tuple(value.shape)}, not"
                 f" {tuple(expected[name].shape)}; the file is of another model or in another order"
             )
-    return dict(zip(names, values, strict=False))
+    surplus = [name for name in given if not name.endswith(COUNTER)][len(names) :]
+    return dict(zip([*names, *surplus], values, strict=True))
 
 
 def _check_required(
@@ -144,7 +143,7 @@ def _check_required(
         hint = "for a file with other names in timm's order, set backbone.weights_match=order"
         raise ModelError(
             f"{file}: {len(missing)} of {len(required)} tensors of the backbone are missing:"
-            f" {_format_names(missing)}; {hint}"
+            f" {join_names(missing)}; {hint}"
         )
     wrong = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
@@ -152,9 +151,4 @@ def _check_required(
         if name in required and tensors[name].shape != expected[name].shape
     ]
     if wrong:
-        raise ModelError(f"{file}: {len(wrong)} tensors have another shape: {_format_names(wrong)}")
-
-
-def _format_names(names: Sequence[str]) -> str:
-    more = len(names) - MAX_LISTED_NAMES
-    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")
+        raise ModelError(f"{file}: {len(wrong)} tensors have another shape: {join_names(wrong)}")

@@ -5,7 +5,7 @@ Impossible data is an error, suspicious data a warning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from densemtl.data.label_statistics import (
     collect_statistics,
     hash_image,
 )
-from densemtl.errors import DataError
+from densemtl.errors import DataError, join_names
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask
 from densemtl.tasks.classification import Classification
@@ -142,7 +142,9 @@ def _find_class_warnings(
     absent = [name for name in names if name not in present]
     # A class that is absent from a part of the images may well occur in the others.
     if absent and is_complete:
-        return [f"{len(absent)} of {len(names)} classes never occur: {_list_names(absent)}"]
+        return [
+            f"{len(absent)} of {len(names)} classes never occur: {join_names(absent, MAX_NAMES)}"
+        ]
     return []
 
 
@@ -187,7 +189,7 @@ def _compare_names(train: DenseDataset, val: DenseDataset) -> list[str]:
         are_different = False
     if are_different:
         return []
-    names = _list_names(name for name, _ in shared)
+    names = join_names([name for name, _ in shared], MAX_NAMES)
     return [f"{len(shared)} images of val are in train by their name: {names}"]
 
 
@@ -199,11 +201,5 @@ def _compare_contents(train: SplitStatistics, val: SplitStatistics) -> list[str]
     }
     if not shared:
         return []
-    pairs = _list_names(f"{val_id} = {train_id}" for val_id, train_id in shared.items())
+    pairs = join_names([f"{first} = {second}" for first, second in shared.items()], MAX_NAMES)
     return [f"{len(shared)} images of val have the same content as images of train: {pairs}"]
-
-
-def _list_names(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - MAX_NAMES} more" if len(listed) > MAX_NAMES else ""
-    return ", ".join(listed[:MAX_NAMES]) + more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from densemtl.config.input_paths import find_weights_file
 from densemtl.engine.checkpoint import load_weights
-from densemtl.errors import CheckpointError
+from densemtl.errors import CheckpointError, join_names
 
 COUNTER = "num_batches_tracked"
 """Last part of the names of counters of batch normalization, which are not listed."""
@@ -22,8 +21,6 @@ SHARED_BACKBONE = "decoder.backbone."
 
 TASK_BACKBONE = re.compile(r"decoder\.(?:backbones\.[^.]+|shared_backbone)\.(?=net\.)")
 """Prefix of a further backbone, such as that of one task."""
-
-MAX_LISTED_NAMES = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class TransferReport:
             ("not used", self.unused),
         ):
             if names:
-                parts.append(f"{text}: {_format_names(names)}")
+                parts.append(f"{text}: {join_names(names)}")
         return f"init_from: {self.file}: {'; '.join(parts)}"
 
 
@@ -110,8 +107,3 @@ def _match(
         name for name in tensors if name not in used and not name.endswith(COUNTER)
     )
     return report, values
-
-
-def _format_names(names: Sequence[str]) -> str:
-    more = len(names) - MAX_LISTED_NAMES
-    return ", ".join(names[:MAX_LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import RmsNorm2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from densemtl.backbones.backbone import Backbone
+from densemtl.backbones.freezing import freeze_parameters
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
 from densemtl.engine.checkpoint import load_weights
 from densemtl.errors import ConfigError, ModelError
@@ -87,6 +89,16 @@ def test_norm_layers_are_frozen(name):
     assert not changed & norms
 
 
+def test_freezing_norm_layers_needs_norm_layers():
+    def get_no_stages(_: int) -> list[nn.Module]:
+        return []
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), RmsNorm2d(4))
+    assert freeze_parameters(net, "norm", get_no_stages) == ("1",)
+    with pytest.raises(ModelError, match="no normalization layers"):
+        freeze_parameters(nn.Sequential(nn.Conv2d(3, 4, 1)), "norm", get_no_stages)
+
+
 def test_whole_backbone_is_frozen_and_stays_in_evaluation_mode():
     backbone = Backbone("test_resnet", pretrained=False, freeze="all").train()
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
@@ -109,7 +121,7 @@ def build(override: str) -> MultiTaskModel:
     return build_model(experiment, build_tasks(experiment))
 
 
-@pytest.mark.parametrize("freeze", [0, 5, "-1", "heads"])
+@pytest.mark.parametrize("freeze", [0, 5, "-1", "heads", "true"])
 def test_wrong_part_is_one_line(freeze):
     with pytest.raises((ConfigError, ModelError), match=r"backbone\.freeze") as error:
         build(f"backbone.freeze={freeze}")

@@ -97,6 +97,37 @@ def test_order_of_another_model_is_rejected(tmp_path):
         Backbone("test_resnet", weights=tmp_path / "w.pth", weights_match="order")
 
 
+def test_surplus_tensors_in_order_are_listed(tmp_path, capsys):
+    values = [v for k, v in make_state("test_resnet").items() if "num_batches" not in k]
+    state = {f"x{index}": value for index, value in enumerate([*values, torch.zeros(3)])}
+    torch.save(state, tmp_path / "w.pth")
+    Backbone("test_resnet", weights=tmp_path / "w.pth", weights_match="order")
+    assert f"not used: x{len(values) - 2}" in capsys.readouterr().out
+
+
+def test_weights_of_several_backbones_are_reported_once(tmp_path, capsys):
+    save_file(make_state("test_resnet"), tmp_path / "w.safetensors")
+    for _ in range(3):
+        Backbone("test_resnet", weights=tmp_path / "w.safetensors")
+    assert capsys.readouterr().out.count("tensors loaded") == 1
+
+
+def test_original_names_of_swin_are_converted(tmp_path):
+    """The published files have the downsampling at the end of a stage, timm at its start."""
+    name, state = "swin_tiny_patch4_window7_224", make_state("swin_tiny_patch4_window7_224", 1000)
+    original = {}
+    for key, value in state.items():
+        stage, _, rest = key.removeprefix("layers.").partition(".downsample.")
+        moved = f"layers.{int(stage) - 1}.downsample.{rest}" if rest else key
+        original[moved.replace("head.fc.", "head.")] = value
+    torch.save({"model": original}, tmp_path / "w.pth")
+    loaded = Backbone(name, weights=tmp_path / "w.pth").net.state_dict()
+    assert torch.equal(
+        loaded["layers_1.downsample.reduction.weight"],
+        state["layers.1.downsample.reduction.weight"],
+    )
+
+
 def test_missing_and_mismatched_tensors_are_named(tmp_path):
     state = make_state("test_resnet")
     name = next(key for key in state if key.startswith("layer2") and key.endswith("conv1.weight"))
