@@ -10,6 +10,9 @@ from typing import Any
 
 from densemtl.types import Sample, Split
 
+UNREADABLE = "cannot be read"
+"""Reason for which files are left out that were meant to be used."""
+
 
 class DenseDataset(ABC):
     """Base class of a split of a dataset.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densemtl.data.base import DenseDataset
+from densemtl.data.base import UNREADABLE, DenseDataset
 from densemtl.data.label_statistics import (
     SplitStatistics,
     TaskStatistics,
@@ -105,6 +105,9 @@ def _find_errors(statistics: SplitStatistics) -> list[str]:
 
 def _find_warnings(statistics: SplitStatistics, tasks: Sequence[Task]) -> list[DataWarning]:
     warnings = []
+    if count := statistics.left_out.get(UNREADABLE):
+        text = f"{statistics.split}: {count} images were left out, because they cannot be read"
+        warnings.append(DataWarning(text))
     for task in tasks:
         entry = statistics.tasks.get(task.name)
         if entry is None or (statistics.unreadable and not entry.images):

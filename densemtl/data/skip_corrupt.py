@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from densemtl.data.base import DenseDataset
+from densemtl.data.base import UNREADABLE, DenseDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is
 from densemtl.distributed.collectives import is_main_process
 from densemtl.errors import DataError
@@ -44,7 +44,7 @@ class SkipCorruptDataset(DenseDataset):
         self.ids = tuple(dataset.ids[index] for index in self._readable_indices)
         self.shard_sizes = _count_readable(dataset.shard_sizes, self._readable_indices)
         messages = [error for error in errors if error]
-        self.left_out = {**dataset.left_out, "cannot be read": len(messages)}
+        self.left_out = {**dataset.left_out, UNREADABLE: len(messages)}
         if not self._readable_indices:
             raise DataError(
                 f"{messages[0]} (none of the {len(messages)} images of {self.split!r} can be read)"

@@ -77,6 +77,15 @@ def test_impossible_data_stops_before_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+def test_skipped_images_are_a_warning(tmp_path, cache):
+    loader = f"loader={{on_corrupt: skip, cache: {cache}, cache_dir: {tmp_path}, num_workers: 0}}"
+    experiment = make_experiment(tmp_path, 1, loader, "tasks=[depth]", "decoder.name=single_task")
+    (tmp_path / "data" / "depth" / "2.npy").write_bytes(b"broken")
+    results = train_experiment(experiment, tmp_path / "run", device="cpu", max_steps=1)
+    assert results.warnings == ["train: 1 images were left out, because they cannot be read"]
+
+
 @pytest.mark.parametrize(
     ("task", "scores", "note"),
     [
