@@ -107,7 +107,7 @@ class TimmModelSpec:
 
         ignored = ("out_indices", "feature_location")
         options = {key: value for key, value in self._options.items() if key not in ignored}
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):
             model: nn.Module = timm.create_model(self._name, pretrained=False, **options)
         return load_weights_file(features, file, model, match)
 

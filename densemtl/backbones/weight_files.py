@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.errors import ModelError, join_names
-from densemtl.io.tensor_files import read_tensors
+from densemtl.io.tensor_files import describe_mismatch, read_tensors
 
 WeightsMatch = Literal["name", "order"]
 """How the tensors of a file are assigned to those of the model."""
@@ -34,7 +35,8 @@ def load_weights_file(
     Args:
         features: feature network of timm, changed in place.
         file: .safetensors, or a file of torch that contains a state dict.
-        model: the whole timm model with the same options, as a classifier.
+        model: the whole timm model with the same options, as a classifier; it may be on the meta
+            device.
         match: "name" assigns tensors by their names; "order" assigns them in the order of the file,
             which must be that of timm, for files with other names.
 
@@ -59,7 +61,10 @@ def load_weights_file(
         tensors = _assign_in_order(file, given, expected, required)
     else:
         tensors = _convert(_remove_prefix(given, expected), model)
-    _check_required(file, tensors, expected, required)
+    found = {name: tensors[name] for name in required if name in tensors}
+    if reason := describe_mismatch({name: expected[name] for name in required}, found):
+        hint = "for other names in timm's order, set backbone.weights_match=order"
+        raise ModelError(f"{file}: does not fit the backbone: {reason}; {hint}")
     with torch.no_grad():
         for name in required:
             targets[_normalize(name)].copy_(tensors[name])
@@ -81,18 +86,14 @@ def _remove_prefix(
     given: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Remove the prefix whose removal gives the largest number of known names."""
-    prefixes = {""}
-    for name in given:
-        parts = name.split(".")
-        prefixes |= {".".join(parts[:depth]) + "." for depth in range(1, min(len(parts), 5))}
-
-    def count_known(prefix: str) -> tuple[int, int]:
-        known = sum(
-            name.removeprefix(prefix) in expected for name in given if name.startswith(prefix)
-        )
-        return known, -len(prefix)
-
-    best = max(sorted(prefixes), key=count_known)
+    parts = {name: name.split(".") for name in given}
+    counts = Counter(
+        name.removesuffix(suffix)
+        for name in given
+        for depth in range(len(parts[name]))
+        if (suffix := ".".join(parts[name][depth:])) in expected
+    )
+    best = max(counts, key=lambda prefix: (counts[prefix], -len(prefix)), default="")
     return {
         name.removeprefix(best): tensor for name, tensor in given.items() if name.startswith(best)
     }
@@ -130,25 +131,3 @@ def _assign_in_order(
             )
     surplus = [name for name in given if not name.endswith(COUNTER)][len(names) :]
     return dict(zip([*names, *surplus], values, strict=True))
-
-
-def _check_required(
-    file: Path,
-    tensors: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    required: Sequence[str],
-) -> None:
-    missing = [name for name in expected if name in required and name not in tensors]
-    if missing:
-        hint = "for a file with other names in timm's order, set backbone.weights_match=order"
-        raise ModelError(
-            f"{file}: {len(missing)} of {len(required)} tensors of the backbone are missing:"
-            f" {join_names(missing)}; {hint}"
-        )
-    wrong = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected
-        if name in required and tensors[name].shape != expected[name].shape
-    ]
-    if wrong:
-        raise ModelError(f"{file}: {len(wrong)} tensors have another shape: {join_names(wrong)}")

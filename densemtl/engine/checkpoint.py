@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BufferedWriter, FileIO
 from pathlib import Path
@@ -30,6 +30,7 @@ from densemtl.distributed.sharding import gather_full, shard_like
 from densemtl.engine.state_file import parse_state
 from densemtl.errors import CheckpointError, ConfigError, shorten_error
 from densemtl.io.atomic import atomic_write, atomic_write_dir, find_complete_dir
+from densemtl.io.tensor_files import describe_mismatch
 
 CONFIG_KEY, CHECKSUM_KEY, STATE_CHECKSUM_KEY = "config", "checksum", "state_checksum"
 """Keys of the header."""
@@ -175,32 +176,6 @@ def load_state_strict(model: nn.Module, tensors: dict[str, Tensor], source: Path
     except RuntimeError as error:
         reason = describe_mismatch(model.state_dict(), tensors) or shorten_error(error)
         raise CheckpointError(f"{source}: does not fit the configured model: {reason}") from error
-
-
-def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """Describe the differences between the names and shapes of tensors, for error messages.
-
-    Args:
-        expected: {name: tensor} of the model.
-        found: {name: tensor} of the file.
-
-    Returns:
-        Numbers and examples of missing, unknown and differently shaped tensors; empty if equal.
-
-    Example:
-        >>> describe_mismatch({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3)})
-        "tensors: 1 missing ('b'); 1 of another shape ('a' is (3,), not (2,))"
-    """
-    missing = [repr(name) for name in expected if name not in found]
-    unknown = [repr(name) for name in found if name not in expected]
-    reshaped = [
-        f"{name!r} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    groups = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
-    parts = [f"{len(each)} {kind} ({each[0]})" for kind, each in groups.items() if each]
-    return f"tensors: {'; '.join(parts)}" if parts else ""
 
 
 def compute_weights_hash(model: nn.Module) -> str:

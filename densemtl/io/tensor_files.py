@@ -1,4 +1,4 @@
-"""Reading of weights files of any origin: safetensors, or pickled by torch without code."""
+"""Weights files of any origin: reading without running code, and differences to a network."""
 
 from __future__ import annotations
 
@@ -48,6 +48,32 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise ModelError(f"{file}: contains no tensors")
     return tensors
+
+
+def describe_mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Describe the differences between the names and shapes of tensors, for error messages.
+
+    Args:
+        expected: {name: tensor} of the model.
+        found: {name: tensor} of the file.
+
+    Returns:
+        Numbers and examples of missing, unknown and differently shaped tensors; empty if equal.
+
+    Example:
+        >>> describe_mismatch({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3)})
+        "tensors: 1 missing ('b'); 1 of another shape ('a' is (3,), not (2,))"
+    """
+    missing = [repr(name) for name in expected if name not in found]
+    unknown = [repr(name) for name in found if name not in expected]
+    reshaped = [
+        f"{name!r} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    groups = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
+    parts = [f"{len(each)} {kind} ({each[0]})" for kind, each in groups.items() if each]
+    return f"tensors: {'; '.join(parts)}" if parts else ""
 
 
 def _read(file: Path) -> Any:
