@@ -56,6 +56,8 @@ def load_weights_file(
         if not name.endswith(COUNTER)
     }
     required = [name for name in expected if _normalize(name) in targets]
+    if len(required) < len(targets):  # some weights would silently stay random
+        raise ModelError(f"{file}: weights files of this family of timm models are not supported")
     given = read_tensors(file)
     if match == "order":
         tensors = _assign_in_order(file, given, expected, required)
