@@ -168,8 +168,8 @@ def _strip_paths(experiment: ExperimentConfig) -> ExperimentConfig:
     }
     if experiment.init_from != "baselines":
         changed["init_from"] = "none"
-    if "weights" in experiment.backbone.options:
-        weights = _strip_parents(str(experiment.backbone.options["weights"]))
+    if file := experiment.backbone.options.get("weights"):
+        weights = _strip_parents(str(file))
         changed["backbone"] = experiment.backbone.model_copy(update={"weights": weights})
     return experiment.model_copy(update=changed)
 

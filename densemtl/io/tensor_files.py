@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densemtl.errors import ModelError, shorten_error
+from densemtl.errors import ModelError
+from densemtl.io.paths import describe_missing
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """Supported file types; all but the first are read by torch with `weights_only=True`."""
@@ -36,13 +37,14 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if file.suffix.lower() not in SUFFIXES:
         raise ModelError(f"{file}: not a weights file; file types: {', '.join(SUFFIXES)}")
     if not file.is_file():
-        raise ModelError(f"{file}: no such file (in {Path.cwd()})")
+        raise ModelError(describe_missing(file, "no such file"))
     try:
         content = _read(file)
     except Exception as error:  # unpickling may raise anything
+        is_code = type(error).__name__ == "UnpicklingError"
+        reason = "other objects than tensors" if is_code else "incomplete, or of another type"
         raise ModelError(
-            f"{file}: cannot be read as tensors ({shorten_error(error)}); save its state dict as"
-            " .safetensors"
+            f"{file}: cannot be read as tensors ({reason}); save its state dict as .safetensors"
         ) from error
     tensors = _find_state_dict(content)
     if not tensors:

@@ -9,12 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from densemtl.backbones.weight_files import COUNTER
 from densemtl.config.input_paths import find_weights_file
 from densemtl.engine.checkpoint import load_weights
 from densemtl.errors import CheckpointError, join_names
-
-COUNTER = "num_batches_tracked"
-"""Last part of the names of counters of batch normalization, which are not listed."""
 
 SHARED_BACKBONE = "decoder.backbone."
 """Prefix of a backbone that all tasks share."""

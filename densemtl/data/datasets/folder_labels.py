@@ -188,9 +188,10 @@ def _read_depth(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
         measured, 1, file, scale=scale, ignore_values=spec.ignore_values
     )
     depth = label_formats.decode_depth(depth, file, max_depth=np.inf)
-    if spec.scale is None and np.nanmax(depth) > MAX_DEPTH:
+    largest = np.fmax.reduce(depth, axis=None)  # NaN, without a warning, if nothing is valid
+    if spec.scale is None and largest > MAX_DEPTH:
         raise DataError(
-            f"{file}: depth of {np.nanmax(depth):g} m; floats must be meters and integers"
+            f"{file}: depth of {largest:g} m; floats must be meters and integers"
             " millimeters, otherwise set the label's scale to the meters per stored unit;"
             " values of pixels without depth belong in ignore_values"
         )

@@ -45,8 +45,10 @@ class FilePattern:
             DataError: if a folder cannot be searched.
         """
         try:
-            found = self.folder.glob(self.glob_pattern)
-            return sorted(path for path in found if self.parse_id(path))
+            # Path.glob does not search linked folders.
+            found = glob.glob(self.glob_pattern, root_dir=self.folder, recursive=True)  # noqa: PTH207
+            paths = [self.folder / name for name in found]
+            return sorted(path for path in paths if self.parse_id(path))
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or shorten_error(error)
             raise DataError(f"{self.folder}: cannot be searched: {reason}") from error

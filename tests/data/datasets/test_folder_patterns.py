@@ -149,3 +149,17 @@ def test_errors_in_patterns(tmp_path: Path) -> None:
         make(tmp_path, "{name}.png", "masks")
     with pytest.raises(ConfigError, match=r"data\.images: \*\* must be a whole folder"):
         make(tmp_path, "a**/{id}.png", "masks")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("images/{id}.png", "labels/{id}.png"), ("images/**/{id}.png", "labels/**/{id}.png")],
+)
+def test_linked_folders_are_searched(images, labels, tmp_path):
+    names = ["a/1.png", "a/2.png"]
+    write_files(tmp_path / "disk", [f"i/{n}" for n in names], [f"l/{n}" for n in names])
+    for target, link in (("disk/i/a", "images/a"), ("disk/l/a", "labels/a")):
+        (tmp_path / link).parent.mkdir()
+        (tmp_path / link).symlink_to(tmp_path / target)
+    datasets = [make(tmp_path, images, labels, split) for split in ("train", "val")]
+    assert check_pairs(datasets) == ["a/1", "a/2"]
