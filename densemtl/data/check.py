@@ -106,7 +106,8 @@ def _find_errors(statistics: SplitStatistics) -> list[str]:
 def _find_warnings(statistics: SplitStatistics, tasks: Sequence[Task]) -> list[DataWarning]:
     warnings = []
     if count := statistics.left_out.get(UNREADABLE):
-        text = f"{statistics.split}: {count} images were left out, because they cannot be read"
+        total = statistics.images + count
+        text = f"{statistics.split}: {count} of {total} images left out: {UNREADABLE}"
         warnings.append(DataWarning(text))
     for task in tasks:
         entry = statistics.tasks.get(task.name)
@@ -193,7 +194,7 @@ def _compare_names(train: DenseDataset, val: DenseDataset) -> list[str]:
     if are_different:
         return []
     names = join_names([name for name, _ in shared], MAX_NAMES)
-    return [f"{len(shared)} images of val are in train by their name: {names}"]
+    return [f"{len(shared)} of {len(val)} images of val are in train by their name: {names}"]
 
 
 def _compare_contents(train: SplitStatistics, val: SplitStatistics) -> list[str]:
@@ -205,4 +206,7 @@ def _compare_contents(train: SplitStatistics, val: SplitStatistics) -> list[str]
     if not shared:
         return []
     pairs = join_names([f"{first} = {second}" for first, second in shared.items()], MAX_NAMES)
-    return [f"{len(shared)} images of val have the same content as images of train: {pairs}"]
+    return [
+        f"{len(shared)} of {val.examined} examined images of val have the content of an image of"
+        f" train: {pairs}"
+    ]

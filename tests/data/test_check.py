@@ -144,12 +144,12 @@ def test_overlap_of_splits_by_name_and_by_content():
     train = ArrayDataset("train", {"a": label, "b": label})
     same_name = check_data(train, ArrayDataset("val", {"b": label, "c": label}), [SEMSEG])
     assert list_texts(same_name) == [
-        "1 images of val are in train by their name: b",
-        "1 images of val have the same content as images of train: b = b",
+        "1 of 2 images of val are in train by their name: b",
+        "1 of 2 examined images of val have the content of an image of train: b = b",
     ]
     copy = ArrayDataset("val", {"c": {**label, "color": ord("a")}})
     assert list_texts(check_data(train, copy, [SEMSEG])) == [
-        "1 images of val have the same content as images of train: c = a"
+        "1 of 1 examined images of val have the content of an image of train: c = a"
     ]
 
 

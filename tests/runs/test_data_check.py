@@ -83,7 +83,7 @@ def test_skipped_images_are_a_warning(tmp_path, cache):
     experiment = make_experiment(tmp_path, 1, loader, "tasks=[depth]", "decoder.name=single_task")
     (tmp_path / "data" / "depth" / "2.npy").write_bytes(b"broken")
     results = train_experiment(experiment, tmp_path / "run", device="cpu", max_steps=1)
-    assert results.warnings == ["train: 1 images were left out, because they cannot be read"]
+    assert results.warnings == ["train: 1 of 4 images left out: cannot be read"]
 
 
 @pytest.mark.parametrize(

@@ -18,20 +18,20 @@ MAX_CHECKED_LABELS = 16
 """Number of label maps of a task and split whose values are checked before training."""
 
 
-def check_disjoint(train_ids: Collection[str], val_ids: Collection[str], source: str) -> None:
+def check_disjoint(ids: Collection[str], other_ids: Collection[str], source: str) -> None:
     """Check that no image is in both splits.
 
     Args:
-        train_ids: ids of the training images.
-        val_ids: ids of the validation images.
+        ids: ids of the images of one split.
+        other_ids: ids of the images of the other split.
         source: the files of the lists, for the error message.
 
     Raises:
         DataError: if an id is in both.
     """
-    if shared := sorted(set(train_ids) & set(val_ids)):
+    if shared := sorted(set(ids) & set(other_ids)):
         raise DataError(
-            f"{source}: {len(shared)} images are in both splits, the first is {shared[0]!r};"
+            f"{source}: images in both splits: {len(shared)}, the first is {shared[0]!r};"
             " validate on other images than those of the training"
         )
 
