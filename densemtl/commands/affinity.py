@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from densemtl import cli
+from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -26,7 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
+    add_checkpoint_argument(parser)
     cli.add_overrides_argument(parser)
     parser.add_argument(
         "--batches", type=int, default=8, metavar="N", help="number of batches (default: 8)"
@@ -58,12 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     from rich import print as show
 
     from densemtl.analysis.task_affinity import AFFINITY, measure_affinity, plot_affinity
-    from densemtl.engine.loading import load_trained_model
     from densemtl.results.terminal_tables import make_matrix_table
 
-    loaded = load_trained_model(
-        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
-    )
+    loaded = load_checkpoint(args)
     affinity = measure_affinity(loaded, args.batches, args.rate)
     folder = args.output or loaded.file.parent
     folder.mkdir(parents=True, exist_ok=True)

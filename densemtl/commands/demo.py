@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densemtl import cli
+from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
 from densemtl.io.paths import parse_path
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("checkpoint", type=Path, help="run folder or .safetensors weights file")
+    add_checkpoint_argument(parser)
     text = "image, video, folder or pattern; key=value overrides the configuration"
     add("inputs", nargs="*", metavar="input", help=text)
     text = "show images of a split (train or val) of the dataset, with ground truth"
@@ -142,13 +143,10 @@ def main(argv: list[str] | None = None) -> None:
 
     images, videos = find_media(args.inputs)  # before the slow imports
     from densemtl.demo.renderer import DemoRenderer
-    from densemtl.engine.loading import load_trained_model
     from densemtl.factory import build_dataset
     from densemtl.inference.predictor import Predictor
 
-    loaded = load_trained_model(
-        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
-    )
+    loaded = load_checkpoint(args)
     predictor = Predictor.from_trained(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
     if args.web:
         from densemtl.demo.web.server import serve

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from densemtl import cli
+from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -18,7 +19,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         The parsed arguments.
     """
     parser = cli.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
+    add_checkpoint_argument(parser)
     cli.add_overrides_argument(parser)
     text = "split to analyze (default: val)"
     parser.add_argument("--split", choices=("train", "val"), default="val", help=text)
@@ -42,11 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     cli.check_run_path(args.checkpoint)
     from densemtl.analysis.failure_analysis import diagnose
     from densemtl.analysis.failure_report import write_diagnosis
-    from densemtl.engine.loading import load_trained_model
 
-    loaded = load_trained_model(
-        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
-    )
+    loaded = load_checkpoint(args)
     folder = args.output or loaded.file.parent / "diagnosis"
     diagnosis = diagnose(loaded, args.split)
     write_diagnosis(folder, diagnosis, loaded, args.split, args.worst)

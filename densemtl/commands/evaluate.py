@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from densemtl import cli
+from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
 
 SUBCOMMANDS = {
     "predictions": "densemtl.runs.predictions_cli",
@@ -37,7 +38,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
         epilog=SUBCOMMANDS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
+    add_checkpoint_argument(parser)
     cli.add_overrides_argument(parser)
     text = "split to evaluate (default: val)"
     parser.add_argument("--split", choices=("train", "val"), default="val", help=text)
@@ -78,16 +79,13 @@ def evaluate_network(args: argparse.Namespace) -> None:
     from rich import print as show
 
     from densemtl.distributed.collectives import is_main_process
-    from densemtl.engine.loading import load_trained_model
     from densemtl.evaluation import prediction_files
     from densemtl.results.terminal_tables import make_metrics_table
     from densemtl.runs.evaluate_run import evaluate_model
 
     folder = args.save_predictions
     save_prediction = None if folder is None else partial(prediction_files.write_prediction, folder)
-    loaded = load_trained_model(
-        args.checkpoint, args.overrides, args.device, trust_custom_code=args.trust_custom_code
-    )
+    loaded = load_checkpoint(args)
     results = evaluate_model(loaded, args.split, save_prediction)
     if not is_main_process():
         return

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densemtl import cli
+from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
 
 if TYPE_CHECKING:
     from densemtl.engine.loading import TrainedModel
@@ -34,7 +35,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("checkpoint", type=Path, help="run folder or .safetensors weights file")
+    add_checkpoint_argument(parser)
     cli.add_overrides_argument(parser)
     cli.add_trust_argument(parser)
     add("--format", choices=FORMATS, default="onnx", help="file format (default: onnx)")
@@ -66,13 +67,10 @@ def main(argv: list[str] | None = None) -> None:
     """
     args = parse_args(argv)
     cli.check_run_path(args.checkpoint)
-    from densemtl.engine.loading import load_trained_model
     from densemtl.export.exporter import export_model
     from densemtl.export.wrapper import ExportWrapper
 
-    loaded = load_trained_model(
-        args.checkpoint, args.overrides, "cpu", trust_custom_code=args.trust_custom_code
-    )
+    loaded = load_checkpoint(args, "cpu")
     network = ExportWrapper(
         loaded.model, loaded.tasks, preprocess=not args.normalized, postprocess=not args.logits
     )

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from densemtl import cli
+from densemtl.commands._checkpoint import add_checkpoint_argument
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -18,7 +19,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         The parsed arguments.
     """
     parser = cli.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
+    add_checkpoint_argument(parser)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--save", type=Path, metavar="FOLDER", help="folder to write")
     target.add_argument("--push", metavar="OWNER/NAME", help="repository on the hub to upload to")
