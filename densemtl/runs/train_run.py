@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from densemtl.factory import (
     build_trackers,
     save_task_defaults,
 )
+from densemtl.io.paths import parse_path
 from densemtl.results.baselines import add_baselines, load_baselines
 from densemtl.results.results import BASELINES, RESULTS_FILE, ComparisonKey, Results
 from densemtl.runs.data_check import check_before_training, select_warnings
@@ -180,9 +182,16 @@ def _make_comparison_key(
 
 
 def _make_baseline_key(experiment: ExperimentConfig, splits: Splits) -> str:
-    """Return a hash of data and configuration, so that equal baselines are trained only once."""
+    """Return a hash of data, configuration and the content of the weights file of the backbone.
+
+    Equal baselines are therefore trained only once, and others are not used by mistake.
+    """
     images = f"{splits.train.fingerprint()[:4]}{splits.val.fingerprint()[:4]}"
-    return f"{experiment.compute_config_hash()}-{images}"
+    key = f"{experiment.compute_config_hash()}-{images}"
+    file = experiment.backbone.options.get("weights")
+    if not file:
+        return key
+    return f"{key}-{hashlib.sha256(parse_path(file).read_bytes()).hexdigest()[:8]}"
 
 
 def _train_run(

@@ -14,6 +14,7 @@ from torch import Tensor
 from densemtl.backbones.backbone import Backbone
 from densemtl.errors import ModelError
 from densemtl.factory import build_model, build_tasks
+from densemtl.runs.train_run import train_experiment
 from tests.helpers.experiments import make_tiny_experiment
 
 FAMILIES = [
@@ -196,3 +197,14 @@ def test_experiment_with_weights_needs_the_file_only_to_train(tmp_path):
     build_model(experiment, build_tasks(experiment), pretrained=False)
     with pytest.raises(ModelError, match="no such file"):
         build_model(experiment, build_tasks(experiment))
+
+
+def test_baselines_of_other_weights_in_the_same_file_are_not_reused(tmp_path):
+    file = tmp_path / "w.safetensors"
+    experiment = make_tiny_experiment(
+        f"backbone.weights={file}", "baselines=auto", "tasks=[depth]", "train.epochs=1"
+    )
+    for num_classes, name in ((7, "first"), (7, "again"), (9, "other")):
+        save_file(make_state("test_resnet", num_classes), file)
+        train_experiment(experiment, tmp_path / name, "cpu", max_steps=1)
+    assert len(list((tmp_path / "baselines").iterdir())) == 2
