@@ -9,13 +9,13 @@ import yaml
 
 from densemtl.config.yaml_loader import (
     COMMAND_LINE,
-    _StrictLoader,
     apply_overrides,
     load_config,
     parse_override,
     parse_yaml,
     read_yaml,
 )
+from densemtl.config.yaml_text import _StrictLoader
 from densemtl.errors import ConfigError
 
 BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
