@@ -25,8 +25,8 @@ def freeze_parameters(
 ) -> tuple[str, ...]:
     """Disable the gradients of a part of a feature network.
 
-    Layers are registered in the order in which they run, so that the parameters before a stage are
-    those that are registered before its first one.
+    timm registers layers in the order in which they run. The parameters of the stem are therefore
+    those that are registered before the first parameter of the first stage.
 
     Args:
         net: the feature network, changed in place.
