@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from densemtl.errors import ConfigError, DataError
+from densemtl.errors import ConfigError, DataError, shorten_error
 
 MAX_SUFFIXES = 4
 """Maximum number of file types that a message lists."""
@@ -89,9 +89,13 @@ def describe_content(folder: Path) -> str:
         >>> describe_content(Path("/no/such/folder"))
         'does not exist'
     """
-    if not folder.is_dir():
+    try:
+        paths = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return "does not exist"
-    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {shorten_error(error)}"
+    paths = [path for path in paths if not path.name.startswith(".")]
     suffixes = Counter(path.suffix or "without suffix" for path in paths if not path.is_dir())
     num_folders = sum(path.is_dir() for path in paths)
     parts = [f"{count} {suffix}" for suffix, count in suffixes.most_common(MAX_SUFFIXES)]

@@ -159,8 +159,10 @@ class FolderDataset(FileDataset):
         )
         files = pattern.find_files()
         if not files:
+            path = self._root / self._images
+            searched = "it" if pattern.folder == path else pattern.folder
             raise DataError(
-                f"{self._root / self._images}: no images here ({pattern.folder}"
+                f"{path}: no images here ({searched}"
                 f" {describe_content(pattern.folder)}); set data.root or data.images (file types:"
                 f" {', '.join(arrays.SUPPORTED_SUFFIXES)})"
             )

@@ -41,17 +41,23 @@ class FilePattern:
     def find_files(self) -> list[Path]:
         """List the files that match, sorted; hidden files are skipped.
 
+        Linked folders are searched as well. With `**`, every folder is searched once, also if
+        several links lead to it.
+
         Raises:
             DataError: if a folder cannot be searched.
         """
         try:
-            # Path.glob does not search linked folders.
-            found = glob.glob(self.glob_pattern, root_dir=self.folder, recursive=True)  # noqa: PTH207
-            paths = [self.folder / name for name in found]
+            if "**" in self.glob_pattern:
+                paths = _walk_files(self.folder)
+            else:  # Path.glob does not search linked folders.
+                found = glob.glob(self.glob_pattern, root_dir=self.folder)  # noqa: PTH207
+                paths = [self.folder / name for name in found]
             return sorted(path for path in paths if self.parse_id(path))
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or shorten_error(error)
-            raise DataError(f"{self.folder}: cannot be searched: {reason}") from error
+            folder = getattr(error, "filename", None) or self.folder
+            raise DataError(f"{folder}: cannot be searched: {reason}") from error
 
     def parse_id(self, path: Path) -> str | None:
         """Return the image id of a path, or None if it does not match.
@@ -125,6 +131,35 @@ def _translate(pattern: str, is_nested: bool) -> tuple[str, str]:
             globbed += text
             regex += f"(?P<part{number}>{'[^/]*' if text == '*' else '(?:.*/)?'})"
     return globbed + glob.escape(pattern[position:]), regex + re.escape(pattern[position:])
+
+
+def _walk_files(folder: Path) -> list[Path]:
+    """List the files in a folder and all its subfolders, without hidden folders.
+
+    Links may lead back to a folder that contains them, so that each folder is listed once.
+    """
+
+    def identify(path: str | Path) -> tuple[int, int]:
+        status = os.stat(path)  # noqa: PTH116  # of the folder that a link leads to
+        return status.st_dev, status.st_ino
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not folder.is_dir():
+        return []
+    seen = {identify(path) for path in (folder, *folder.resolve().parents)}
+    files: list[Path] = []
+    for parent, subfolders, names in os.walk(folder, onerror=fail, followlinks=True):
+        files += [Path(parent, name) for name in names]
+        unseen: list[str] = []
+        for name in sorted(subfolders):
+            identity = identify(os.path.join(parent, name))  # noqa: PTH118
+            if identity not in seen and not name.startswith("."):
+                seen.add(identity)
+                unseen.append(name)
+        subfolders[:] = unseen  # os.walk continues with these
+    return files
 
 
 def remove_label_files(

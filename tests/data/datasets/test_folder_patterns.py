@@ -155,7 +155,7 @@ def test_errors_in_patterns(tmp_path: Path) -> None:
     ("images", "labels"),
     [("images/{id}.png", "labels/{id}.png"), ("images/**/{id}.png", "labels/**/{id}.png")],
 )
-def test_linked_folders_are_searched(images, labels, tmp_path):
+def test_linked_folders_are_searched(images: str, labels: str, tmp_path: Path) -> None:
     names = ["a/1.png", "a/2.png"]
     write_files(tmp_path / "disk", [f"i/{n}" for n in names], [f"l/{n}" for n in names])
     for target, link in (("disk/i/a", "images/a"), ("disk/l/a", "labels/a")):
@@ -163,3 +163,27 @@ def test_linked_folders_are_searched(images, labels, tmp_path):
         (tmp_path / link).symlink_to(tmp_path / target)
     datasets = [make(tmp_path, images, labels, split) for split in ("train", "val")]
     assert check_pairs(datasets) == ["a/1", "a/2"]
+
+
+def test_links_to_parents_are_not_followed(tmp_path: Path) -> None:
+    names = ["a/1.png", "b/2.png", "c/3.png"]
+    write_files(tmp_path / "data", names, [f"labels/{name}" for name in names])
+    for number, target in enumerate((tmp_path, tmp_path / "data", tmp_path / "data/a", Path("/"))):
+        (tmp_path / f"data/a/link{number}").symlink_to(target)
+        (tmp_path / f"data/b/link{number}").symlink_to(target)
+    datasets = [
+        make(tmp_path, "data/{id}.png", "data/labels/{id}.png", split) for split in ("train", "val")
+    ]
+    assert check_pairs(datasets) == ["a/1", "b/2", "c/3"]
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    for name in "ab":
+        write_files(tmp_path, [f"i/{name}/{name}.png"], [f"l/{name}/{name}.png"])
+    for side in "il":
+        (tmp_path / side / "a/to_b").symlink_to(tmp_path / side / "b")
+        (tmp_path / side / "b/to_a").symlink_to(tmp_path / side / "a")
+    datasets = [
+        make(tmp_path, "i/**/{id}.png", "l/**/{id}.png", split) for split in ("train", "val")
+    ]
+    assert len(check_pairs(datasets)) == 2
