@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from densemtl.backbones.freezing import Freeze, freeze_parameters
+from densemtl.backbones.parameter_info import ParameterInfo, describe_parameters
 from densemtl.backbones.stage_discovery import find_stages
 from densemtl.backbones.staged_forward import StagePlan, StageState
 from densemtl.backbones.timm_factory import get_model_spec
@@ -96,7 +97,7 @@ class Backbone(nn.Module):
         super().__init__()
         extra_options = tuple(sorted((options or {}).items()))
         spec = get_model_spec(name, output_stride, img_size, extra_options)
-        self.name = name
+        self.name, self._spec = name, spec
         self.net = spec.build(pretrained and weights is None)
         if weights is not None:
             _print_once(spec.load_file(self.net, weights, weights_match))
@@ -239,6 +240,17 @@ class Backbone(nn.Module):
             ModelError: if the model cannot be run stage by stage.
         """
         return self._get_stage_plan().get_modules(self.net, index)
+
+    def describe_parameters(self) -> list[ParameterInfo]:
+        """Describe the parameters of the model for the optimizer.
+
+        Returns:
+            One entry per parameter: its layer, and whether it usually has weight decay.
+
+        Raises:
+            ModelError: if timm does not state the layers of the model.
+        """
+        return describe_parameters(self.net, self._spec.build_whole_model(), self.name)
 
     @contextmanager
     def dry_run(self) -> Iterator[Tensor]:

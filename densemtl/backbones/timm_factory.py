@@ -103,13 +103,21 @@ class TimmModelSpec:
         Raises:
             ModelError: if the file cannot be read or does not fit.
         """
+        return load_weights_file(features, file, self.build_whole_model(), match)
+
+    def build_whole_model(self) -> nn.Module:
+        """Build the model as a classifier on the meta device, with the same options.
+
+        Returns:
+            The model, whose tensors have no memory.
+        """
         import timm
 
         ignored = ("out_indices", "feature_location")
         options = {key: value for key, value in self._options.items() if key not in ignored}
         with torch.device("meta"):
             model: nn.Module = timm.create_model(self._name, pretrained=False, **options)
-        return load_weights_file(features, file, model, match)
+        return model
 
     def get_fixed_input_size(self) -> Size | None:
         """Return the only supported input size, or None if the model accepts any size.

@@ -51,11 +51,11 @@ def load_weights_file(
         name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)
     }
     targets = {
-        _normalize(name): tensor
+        normalize_name(name): tensor
         for name, tensor in features.state_dict().items()
         if not name.endswith(COUNTER)
     }
-    required = [name for name in expected if _normalize(name) in targets]
+    required = [name for name in expected if normalize_name(name) in targets]
     if len(required) < len(targets):  # some weights would silently stay random
         raise ModelError(f"{file}: weights files of this family of timm models are not supported")
     given = read_tensors(file)
@@ -69,17 +69,23 @@ def load_weights_file(
         raise ModelError(f"{file}: does not fit the backbone: {reason}; {hint}")
     with torch.no_grad():
         for name in required:
-            targets[_normalize(name)].copy_(tensors[name])
+            targets[normalize_name(name)].copy_(tensors[name])
     unused = [name for name in tensors if name not in required and not name.endswith(COUNTER)]
     ignored = f"; not used: {join_names(unused)}" if unused else ""
     return f"{file}: {len(required)} tensors loaded into the backbone{ignored}"
 
 
-def _normalize(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return the same text for the names of a tensor in a timm model and in its feature network.
 
     Feature networks are the model itself, contain it as `model`, or flatten its stages, as in
     `stages_0.blocks` for `stages.0.blocks`.
+
+    Args:
+        name: name of a tensor in one of both.
+
+    Returns:
+        The common name.
     """
     return name.removeprefix("model.").replace("_", ".")
 

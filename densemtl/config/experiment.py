@@ -49,22 +49,12 @@ from densemtl.config.sections import (
     Section,
     TrainConfig,
 )
+from densemtl.config.semantic_keys import select_semantic
 from densemtl.config.translation import restore_config, translate_config
 from densemtl.config.validation import find_errors
 from densemtl.config.yaml_loader import MergedConfig
 from densemtl.errors import ConfigError
 from densemtl.types import SHARED, ProtocolName
-
-NON_SEMANTIC_KEYS = {
-    "data": ("root", "offers"),
-    "loader": ("num_workers", "eval_batch_size", "cache", "cache_dir", "on_corrupt"),
-    "train": (
-        *("num_vis_images", "visualize_every", "grad_similarity_every", "log_every_steps"),
-        *("checkpoint_every_steps", "grad_checkpointing", "compile", "fsdp"),
-    ),
-}
-"""{section: keys that affect location, speed, memory or logging of a run, but not its results}."""
-
 
 EARLIER_DEFAULTS = {"amp": "none", "channels_last": True}
 """Defaults in the section `train` of versions that saved configurations without these keys."""
@@ -213,16 +203,7 @@ class ExperimentConfig(Section):
         Returns:
             {key: value} that does not depend on the machine and on folders.
         """
-        values = self.model_dump(mode="json")
-        for section, keys in NON_SEMANTIC_KEYS.items():
-            values[section] = {k: v for k, v in values[section].items() if k not in keys}
-        if values["train"]["channels_last"] == "auto":
-            values["train"]["channels_last"] = True  # the layouts differ in rounding only
-        for key in ("baselines", "trackers", "init_strict"):
-            values.pop(key)
-        for task in (*values["tasks"], *values["auxiliary_tasks"]):
-            task.pop("metrics")
-        return values
+        return select_semantic(self.model_dump(mode="json"))
 
     def compute_config_hash(self) -> str:
         """Compute a short hash of `to_semantic_dict()`, independent of renamed keys.

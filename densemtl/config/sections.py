@@ -22,6 +22,7 @@ from densemtl.config.constraints import (
     PositiveInt,
     PositiveUnitInterval,
     UnitInterval,
+    replace_union_errors,
 )
 
 FitMode = Literal["resize", "pad"]
@@ -115,6 +116,12 @@ class LoaderConfig(Section):
     files are read once before training, and the corrupt ones are listed and counted."""
 
 
+OptimizerOption = Annotated[
+    bool | NonNegativeInt | NonNegativeFloat | str | tuple[NonNegativeFloat, ...] | None,
+    replace_union_errors("a number, a list of numbers, a word, true, false or null"),
+]
+
+
 class OptimConfig(Section):
     """Optimizer of timm."""
 
@@ -124,10 +131,18 @@ class OptimConfig(Section):
     """Maximum learning rate, before `lr_scale`."""
     weight_decay: NonNegativeFloat = 1e-4
     """Weight decay of the model; parameters of the balancing method have none."""
+    weight_decay_on: Literal["all", "weights"] = "all"
+    """Parameters with weight decay: `all`, or only `weights` of layers, as usual for transformers:
+    not normalization layers, biases, and embeddings of tokens and positions."""
     momentum: UnitInterval = 0.9
     """Momentum, for optimizers that have this option."""
+    options: dict[str, OptimizerOption] = {}
+    """Other options of the optimizer, such as `{betas: [0.9, 0.95]}` or `{nesterov: false}`."""
     lr_scale: dict[str, PositiveFloat] = {}
     """Factors of the learning rate of parameter groups: shared, fusion, balancing or a task."""
+    layer_decay: PositiveUnitInterval | None = None
+    """Factor of the learning rate from each layer of the backbone to the layer before it, with the
+    layers of timm; heads and decoder have the full rate. Typical are 0.65 to 0.9; null for none."""
 
 
 class ScheduleConfig(Section):

@@ -17,17 +17,19 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from densemtl.config.sections import OptimConfig, ScheduleConfig
 from densemtl.distributed.sharding import is_sharded
+from densemtl.engine.optimizer_options import check_optimizer_options
+from densemtl.engine.parameter_groups import make_parameter_groups
 from densemtl.errors import ConfigError, suggest
-
-BALANCING_GROUP = "balancing"
-"""Name of the parameter group of the balancing method."""
 
 FUSED_OPTIMIZERS = (Adam, AdamW, SGD)
 """Optimizers of torch whose fused kernels run on both CPU and GPU."""
 
 
 def make_optimizer(
-    config: OptimConfig, groups: Mapping[str, list[nn.Parameter]], balancer: nn.Module
+    config: OptimConfig,
+    groups: Mapping[str, list[nn.Parameter]],
+    balancer: nn.Module,
+    model: nn.Module | None = None,
 ) -> Optimizer:
     """Create an optimizer of the parameters of the model and of the balancing method.
 
@@ -39,13 +41,16 @@ def make_optimizer(
         config: the section `optim` of the configuration.
         groups: {name of the group: parameters} of the model; frozen parameters are left out.
         balancer: the balancing method; its parameters form the group "balancing".
+        model: the model, for `layer_decay` and `weight_decay_on`; None if it has no backbone.
 
     Returns:
-        An optimizer with one named parameter group per non-empty group.
+        An optimizer with one named parameter group per non-empty group, or several as described in
+        `make_parameter_groups`.
 
     Raises:
-        ConfigError: if the optimizer does not exist or rejects the options, or if `lr_scale` names
-            an unknown group.
+        ConfigError: if the optimizer does not exist or rejects the options, if `lr_scale` names an
+            unknown group, or if `layer_decay` has no effect.
+        ModelError: if timm does not state the layers of the backbone.
 
     Example:
         >>> groups = {"shared": list(nn.Linear(2, 2).parameters())}
@@ -54,27 +59,24 @@ def make_optimizer(
         >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
         [('shared', 0.05)]
     """
-    all_groups = {name: params for name, params in groups.items() if params}
-    all_groups[BALANCING_GROUP] = list(balancer.parameters())
-    for name in config.lr_scale:
-        if name not in all_groups:
-            raise ConfigError(f"optim.lr_scale.{name}: no such group, {suggest(name, all_groups)}")
     names = [str(name) for name in timm.optim.list_optimizers() if not _is_second_order(str(name))]
     if config.name not in names:
         suggestion = suggest(config.name, names)
         raise ConfigError(f"optim.name: no optimizer {config.name!r}, {suggestion}")
+    check_optimizer_options(config.name, config.options)
+    parts = make_parameter_groups(config, groups, balancer, model)
+    options: dict[str, Any] = {
+        **_get_fused_options(config.name, [part["params"] for part in parts]),
+        **config.options,
+    }
     try:
         return timm.optim.create_optimizer_v2(
-            [
-                _make_param_group(config, name, params)
-                for name, params in all_groups.items()
-                if any(parameter.requires_grad for parameter in params)
-            ],
+            parts,
             opt=config.name,
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
-            **_get_fused_options(config.name, all_groups.values()),
+            **options,
         )
     except (AssertionError, ImportError, TypeError, ValueError) as error:  # differs by optimizer
         reason = shorten(str(error), 160)
@@ -93,13 +95,6 @@ def _get_fused_options(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
     sharded = any(is_sharded(parameter) for params in groups for parameter in params)
     return {"fused": True} if kind in FUSED_OPTIMIZERS and not sharded else {}
-
-
-def _make_param_group(config: OptimConfig, name: str, params: list[nn.Parameter]) -> dict[str, Any]:
-    rate = config.lr * config.lr_scale.get(name, 1.0)
-    decay = 0.0 if name == BALANCING_GROUP else config.weight_decay
-    trained = [parameter for parameter in params if parameter.requires_grad]
-    return {"name": name, "params": trained, "lr": rate, "weight_decay": decay}
 
 
 class LRSchedule:

@@ -21,6 +21,7 @@ from densemtl.engine.checkpoint import compute_weights_hash, save_weights
 from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
 from densemtl.engine.model_selection import get_selection_scores, is_better
 from densemtl.engine.optimizer import LRSchedule
+from densemtl.engine.parameter_groups import get_group_lrs
 from densemtl.engine.run_log import RELATIONS, SHARING, RunLog, open_log
 from densemtl.engine.sharing_probe import SharingProbe, make_sharing_probe
 from densemtl.engine.task_affinity import TaskAffinity, flatten_pairs
@@ -261,8 +262,7 @@ def _log_losses(
     if not losses:
         return
     images_per_second = progress_bar.report_losses(_select_task_losses(run, losses))
-    groups = run.train_step.optimizer.param_groups
-    lrs = {f"lr/{group['name']}": group["lr"] for group in groups}
+    lrs = get_group_lrs(run.train_step.optimizer)
     values = {**losses, **lrs, "images_per_second": images_per_second}
     log.log_scalars(run.state.progress.step, "train", values)
 

@@ -12,6 +12,7 @@ from densemtl.data.dataloader import translate_worker_errors
 from densemtl.distributed.collectives import barrier, is_main_process
 from densemtl.engine.checkpoint import has_checkpoint
 from densemtl.engine.final_metrics import compute_final_metrics
+from densemtl.engine.optimizer import make_optimizer
 from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
 from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError
@@ -102,7 +103,9 @@ def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
     tasks = build_tasks(experiment)
     initial = build_initial_model(experiment, tasks)
     all_tasks = [*tasks, *build_auxiliary_tasks(experiment)]
-    build_balancer(experiment, all_tasks).validate_model(initial.model)
+    balancer = build_balancer(experiment, all_tasks)
+    balancer.validate_model(initial.model)
+    make_optimizer(experiment.optim, initial.model.parameter_groups(), balancer, initial.model)
     build_trackers(experiment)
     if isinstance(experiment.init_from, dict):
         warm_start(initial.model, experiment.init_from)

@@ -105,7 +105,7 @@ def _build_state(
     ema = make_ema(model, config)
     if get_world_size() > 1:
         _distribute_model(model, None if ema is None else ema.module, config, balancer)
-    optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer)
+    optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer, model)
     scaler = torch.amp.GradScaler(execution.device.type, enabled=config.amp == "fp16")
     return TrainState(model, ema, optimizer, balancer, scaler)
 

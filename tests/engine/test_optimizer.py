@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from densemtl.config.sections import OptimConfig, ScheduleConfig
-from densemtl.engine.optimizer import BALANCING_GROUP, LRSchedule, make_optimizer
+from densemtl.engine.optimizer import LRSchedule, make_optimizer
+from densemtl.engine.parameter_groups import BALANCING_GROUP
 from densemtl.errors import ConfigError
 
 EPOCHS, STEPS = 4, 5

@@ -70,7 +70,7 @@ class BenchmarkTarget:
         if settings.compile:
             model.compile()
         balancer = build_balancer(self.experiment, self.learned_tasks).to(self.precision.device)
-        optimizer = make_optimizer(self.experiment.optim, model.parameter_groups(), balancer)
+        optimizer = make_optimizer(self.experiment.optim, model.parameter_groups(), balancer, model)
         scaler = torch.amp.GradScaler(self.precision.device.type, enabled=settings.amp == "fp16")
         return TrainStep(
             model, self.learned_tasks, balancer, optimizer, self.precision, settings, scaler

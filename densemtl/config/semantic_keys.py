@@ -1,0 +1,52 @@
+"""Selection of the configuration keys that affect the results of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NON_SEMANTIC_KEYS = {
+    "data": ("root", "offers"),
+    "loader": ("num_workers", "eval_batch_size", "cache", "cache_dir", "on_corrupt"),
+    "train": (
+        *("num_vis_images", "visualize_every", "grad_similarity_every", "log_every_steps"),
+        *("checkpoint_every_steps", "grad_checkpointing", "compile", "fsdp"),
+    ),
+}
+"""{section: keys that affect location, speed, memory or logging of a run, but not its results}."""
+
+ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "optim": {"weight_decay_on": "all", "layer_decay": None, "options": {}},
+}
+"""{section: {key: default}} of keys that were added later. They are left out at their default, so
+that runs of earlier versions keep their hash."""
+
+
+def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the keys that affect the results of training.
+
+    Args:
+        values: a complete configuration.
+
+    Returns:
+        A copy of `values` that does not depend on the machine and on folders.
+    """
+    selected = dict(values)
+    for section, keys in NON_SEMANTIC_KEYS.items():
+        selected[section] = {k: v for k, v in selected[section].items() if k not in keys}
+    for section, defaults in ADDED_KEYS.items():
+        selected[section] = {
+            key: value
+            for key, value in selected[section].items()
+            if key not in defaults or value != defaults[key]
+        }
+    if selected["train"]["channels_last"] == "auto":
+        selected["train"]["channels_last"] = True  # the layouts differ in rounding only
+    for key in ("baselines", "trackers", "init_strict"):
+        selected.pop(key)
+    for section in ("tasks", "auxiliary_tasks"):
+        selected[section] = [
+            {key: value for key, value in task.items() if key != "metrics"}
+            for task in selected[section]
+        ]
+    return selected

@@ -1,0 +1,82 @@
+"""Checks of the options of an optimizer against the constructor of its class."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import timm.optim
+
+from densemtl.errors import ConfigError, suggest
+
+OWN_KEYS = ("lr", "weight_decay", "momentum")
+"""Options of optimizers that the section `optim` has keys for."""
+
+INTERNAL_OPTIONS = (
+    "self",
+    "params",
+    "foreach",
+    "fused",
+    "capturable",
+    "differentiable",
+    "maximize",
+)
+"""Parameters of constructors that are no settings of training."""
+
+
+def check_optimizer_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check names and types of the options of an optimizer.
+
+    Args:
+        name: name of an optimizer of timm.
+        options: {option: value}.
+
+    Raises:
+        ConfigError: if the optimizer has no such option, or its default is of another type.
+    """
+    if not options:
+        return
+    parameters = _list_options(name)
+    for option, value in options.items():
+        path = f"optim.options.{option}"
+        if option in OWN_KEYS:
+            raise ConfigError(f"{path}: set optim.{option} instead")
+        if option not in parameters:
+            hint = suggest(option, parameters) if parameters else "it has no options"
+            raise ConfigError(f"{path}: {name} has no such option, {hint}")
+        _check_value(path, value, parameters[option])
+
+
+def _list_options(name: str) -> dict[str, Any]:
+    """Return {option: default} of an optimizer."""
+    info = timm.optim.get_optimizer_info(name)
+    kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
+    hidden = {
+        *INTERNAL_OPTIONS,
+        *OWN_KEYS,
+        *(() if info.has_betas else ("betas",)),  # timm ignores these
+        *(() if info.has_eps else ("eps",)),
+    }
+    return {
+        key: parameter.default
+        for key, parameter in inspect.signature(kind).parameters.items()
+        if key not in hidden and parameter.default is not inspect.Parameter.empty
+    }
+
+
+def _check_value(path: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool):
+        fits, expected = isinstance(value, bool), "true or false"
+    elif isinstance(default, tuple):
+        fits = isinstance(value, tuple) and len(value) == len(default)
+        expected = f"{len(default)} numbers, such as {list(default)}"
+    elif isinstance(default, int | float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        expected = f"a number, such as {default}"
+    else:
+        fits, expected = True, ""
+    if fits and path.endswith(".betas") and not all(0 <= beta < 1 for beta in value):
+        fits, expected = False, "numbers from 0 to below 1"
+    if not fits:
+        raise ConfigError(f"{path}: must be {expected}")
