@@ -163,6 +163,9 @@ class SharingWeights:
     weights: Tensor
 
 
+ColorRange = tuple[float, float]
+"""(low, high): numbers that the first and the last color of a colormap show."""
+
 RGBImage = NDArray[np.uint8]
 """RGB image, shape (H, W, 3), uint8."""
 

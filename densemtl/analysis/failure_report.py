@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from densemtl.analysis.failure_analysis import Diagnosis
 from densemtl.data.base import DenseDataset
@@ -21,6 +22,7 @@ from densemtl.results.results import nan_to_none
 from densemtl.results.tables import csv_table
 from densemtl.tasks.base import Task
 from densemtl.types import RGBImage, Split
+from densemtl.visualization.color_range import describe_limits, fit_color_range
 from densemtl.visualization.panels import stack_horizontally, stack_vertically
 
 MAX_ERROR_PERCENTILE = 95
@@ -108,15 +110,22 @@ def _draw_worst(
         target = sample.targets[task.name]
         prediction = predictor(sample.image)[task.name]
         errors = task.compute_error_map(prediction, target)
+        shown = fit_color_range(task, prediction, target)
         most = max(float(np.nanpercentile(errors, MAX_ERROR_PERCENTILE)), 1e-6)
         titled = {
             f"{name}: {metric} {diagnosis.image_scores[task.name][name]:.4g}": sample.image,
-            task.name: task.colorize(prediction),
-            f"{task.name}, label": task.colorize(target),
+            f"{task.name}{_describe_colors(shown, target)}": shown.colorize(prediction),
+            f"{task.name}, label": shown.colorize(target),
             f"error, dark: {most:.3g} {task.error_unit}": apply_viridis_colormap(errors, 0, most),
         }
         rows.append(stack_horizontally(titled))
     return stack_vertically(rows)
+
+
+def _describe_colors(task: Task, target: NDArray[np.generic]) -> str:
+    """Return the range of colors for the title of a prediction; empty without a range."""
+    color_range = task.compute_color_range(target)
+    return f", {' to '.join(describe_limits(task, color_range))}" if color_range else ""
 
 
 def plot_calibration(file: Path, calibration: Mapping[str, CalibrationError]) -> None:

@@ -20,6 +20,7 @@ from densemtl.io.image_inputs import to_rgb_array
 from densemtl.io.media import assign_output_names
 from densemtl.io.writers import write_image
 from densemtl.types import PredictionMaps, RGBImage
+from densemtl.visualization.color_range import ColorRangeSmoother
 from densemtl.visualization.panels import draw_prediction_panel
 from densemtl.visualization.prediction_panels import pick_evenly_spaced
 
@@ -110,22 +111,17 @@ class DemoRenderer:
         targets: Mapping[str, NDArray[np.generic]] | None = None,
     ) -> None:
         file = prediction_files.make_output_path(self.output, name, ".png")
-        write_image(file, self._make_panel(image, maps, targets))
+        panel = draw_prediction_panel(image, maps, targets, self.predictor.tasks, self.overlay)
+        write_image(file, panel)
         self._write_extras(name, image, maps)
 
     def _iter_panels(self, name: str, frames: Iterable[RGBImage]) -> Iterator[RGBImage]:
+        color_ranges = ColorRangeSmoother()
         for index, frame in enumerate(frames):
             maps = self.predictor(frame)
             self._write_extras(f"{name}_{index:06d}", frame, maps)
-            yield self._make_panel(frame, maps)
-
-    def _make_panel(
-        self,
-        image: RGBImage,
-        maps: PredictionMaps,
-        targets: Mapping[str, NDArray[np.generic]] | None = None,
-    ) -> RGBImage:
-        return draw_prediction_panel(image, maps, targets, self.predictor.tasks, self.overlay)
+            tasks = color_ranges.fit(self.predictor.tasks, maps)
+            yield draw_prediction_panel(frame, maps, None, tasks, self.overlay)
 
     def _write_extras(self, name: str, image: RGBImage, maps: PredictionMaps) -> None:
         """Write raw maps and point clouds if requested."""

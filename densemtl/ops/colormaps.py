@@ -8,11 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from densemtl.types import ColorRange
+
 VOID_COLOR = np.zeros(3, np.uint8)
 """Color of ignored pixels."""
 
 _ZERO_COLOR = np.array([34, 40, 56])
 _ONE_COLOR = np.array([255, 247, 226])
+
+_TURBO_LEVELS = (13, 242)
+"""First and last of the 256 colors of turbo that are used."""
 
 
 @lru_cache(maxsize=32)
@@ -66,10 +71,46 @@ def apply_viridis_colormap(
     """
     share = (np.asarray(values, np.float32) - vmin) / (vmax - vmin)
     level = np.nan_to_num(255 * (1 - np.clip(share, 0, 1))).round().astype(np.uint8)
-    bgr = cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS)
-    image: NDArray[np.uint8] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    image[np.isnan(share)] = VOID_COLOR
-    return image
+    return _look_up(level, cv2.COLORMAP_VIRIDIS, np.isnan(share))
+
+
+def apply_turbo_colormap(
+    values: NDArray[np.generic], vmin: float, vmax: float
+) -> NDArray[np.uint8]:
+    """Convert numbers to colors, from blue (low) over green and yellow to red (high) of turbo.
+
+    The darkest 5 % at both ends of turbo are left out, so that no number looks like an ignored
+    pixel.
+
+    Args:
+        values: numbers, shape (H, W).
+        vmin: number with the first color.
+        vmax: number with the last color.
+
+    Returns:
+        The uint8 RGB image, shape (H, W, 3); black where the number is NaN.
+    """
+    share = (np.asarray(values, np.float32) - vmin) / (vmax - vmin)
+    first, last = _TURBO_LEVELS
+    level = np.nan_to_num(first + (last - first) * np.clip(share, 0, 1)).round().astype(np.uint8)
+    return _look_up(level, cv2.COLORMAP_TURBO, np.isnan(share))
+
+
+def compute_percentile_range(values: NDArray[np.generic]) -> ColorRange:
+    """Compute a range of numbers for colors that single outliers do not change.
+
+    Args:
+        values: numbers of any shape; those that are not finite are ignored.
+
+    Returns:
+        The 1st and the 99th percentile, low < high: slightly apart if they are equal, (0, 1) if no
+        number is finite.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(limit) for limit in np.percentile(finite, (1, 99)))
+    return low, max(high, low + max(abs(low) * 1e-3, 1e-6))
 
 
 def apply_probability_colormap(probability: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -85,4 +126,13 @@ def apply_probability_colormap(probability: NDArray[np.generic]) -> NDArray[np.u
     color = np.nan_to_num(_ZERO_COLOR + share * (_ONE_COLOR - _ZERO_COLOR))
     image: NDArray[np.uint8] = color.round().astype(np.uint8)
     image[np.isnan(share[..., 0])] = VOID_COLOR
+    return image
+
+
+def _look_up(
+    level: NDArray[np.uint8], colormap: int, ignored: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Return the RGB colors of levels from 0 to 255, and black at ignored pixels."""
+    image = np.asarray(cv2.cvtColor(cv2.applyColorMap(level, colormap), cv2.COLOR_BGR2RGB))
+    image[ignored] = VOID_COLOR
     return image

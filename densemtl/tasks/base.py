@@ -15,7 +15,7 @@ from densemtl.losses.eager_gradient import compute_loss_with_eager_gradient
 from densemtl.metrics.base import ImageMetric, TaskMetric
 from densemtl.metrics.create import create_metric, find_scoring
 from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
-from densemtl.types import ProtocolName, Size
+from densemtl.types import ColorRange, ProtocolName, Size
 
 if TYPE_CHECKING:
     from densemtl.ops.lazy_upsampling import LazyLogits
@@ -312,6 +312,28 @@ class Task(ABC):
         Returns:
             Errors >= 0 in `error_unit`, shape (H, W), float32; NaN at ignored pixels.
         """
+
+    def compute_color_range(self, values: NDArray[np.generic]) -> ColorRange | None:
+        """Return the range of numbers that the colors of a map show.
+
+        Args:
+            values: prediction or label map in the layout of `Sample`.
+
+        Returns:
+            The range; None if the colors of this task do not depend on a range.
+        """
+        return None
+
+    def with_color_range(self, color_range: ColorRange) -> Task:
+        """Return a task that shows numbers in a given range of colors.
+
+        Args:
+            color_range: numbers of the first and the last color.
+
+        Returns:
+            A copy; the task itself if its colors do not depend on a range.
+        """
+        return self
 
     @abstractmethod
     def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:

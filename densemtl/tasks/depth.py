@@ -16,7 +16,8 @@ class Depth(Regression):
     Args:
         name: name of the task.
         loss: "l1" (protocol `survey`), "log_l1", "berhu" or "silog".
-        max_depth: depth in meters of the darkest color, so that images can be compared.
+        max_depth: depth in meters of the last color in visualizations, which then start at 0, so
+            that images can be compared. By default, each image has its own range of colors.
 
     Example:
         >>> import torch
@@ -32,6 +33,6 @@ class Depth(Regression):
     unit: ClassVar[str] = "m"
 
     def __init__(
-        self, name: str, *, loss: LossName = "l1", max_depth: PositiveFloat = 10.0
+        self, name: str, *, loss: LossName = "l1", max_depth: PositiveFloat | None = None
     ) -> None:
-        super().__init__(name, loss=loss, scale_equivariant=True, vis_min=0.0, vis_max=max_depth)
+        super().__init__(name, loss=loss, scale_equivariant=True, vis_max=max_depth)

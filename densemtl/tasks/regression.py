@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import Tensor
 from densemtl.config.constraints import NumChannels
 from densemtl.errors import ConfigError
 from densemtl.losses.regression import LOSSES, silog
-from densemtl.ops.colormaps import apply_viridis_colormap
+from densemtl.ops.colormaps import apply_turbo_colormap, compute_percentile_range
 from densemtl.ops.valid_mask import compute_valid_mask
 from densemtl.tasks.base import Task
 from densemtl.transforms.geometry import GeometricTransform
-from densemtl.types import Size
+from densemtl.types import ColorRange, Size
 
 LossName = Literal["l1", "log_l1", "berhu", "silog"]
 
@@ -33,8 +34,10 @@ class Regression(Task):
             errors.
         scale_equivariant: whether values are divided by the scale when the image is enlarged, like
             depth.
-        vis_min: value of the brightest color in visualizations.
-        vis_max: value of the darkest color.
+        vis_min: value of the first color (blue) in visualizations. If neither `vis_min` nor
+            `vis_max` is given, colors span the 1st to 99th percentile of each label map, or of the
+            prediction if there is no label. If only `vis_max` is given, `vis_min` is 0.
+        vis_max: value of the last color (red); 1 if only `vis_min` is given.
 
     Raises:
         ConfigError: if `vis_min` is not less than `vis_max`.
@@ -58,16 +61,18 @@ class Regression(Task):
         channels: NumChannels = 1,
         loss: LossName = "l1",
         scale_equivariant: bool = False,
-        vis_min: float = 0.0,
-        vis_max: float = 1.0,
+        vis_min: float | None = None,
+        vis_max: float | None = None,
     ) -> None:
         super().__init__(name)
-        if vis_min >= vis_max:
-            raise ConfigError(f"tasks.{name}.vis_min: {vis_min} must be below vis_max ({vis_max})")
+        color_range = _choose_color_range(vis_min, vis_max)
+        if color_range and color_range[0] >= color_range[1]:
+            low, high = color_range
+            raise ConfigError(f"tasks.{name}.vis_min: {low} must be below vis_max ({high})")
         self._channels = channels
         self._loss = LOSSES[loss]
         self.scale_equivariant = scale_equivariant
-        self.vis_min, self.vis_max = vis_min, vis_max
+        self._color_range = color_range
 
     @property
     def channels(self) -> int:
@@ -184,8 +189,32 @@ class Regression(Task):
         error = np.abs(prediction.astype(np.float32) - target.astype(np.float32))
         return error if error.ndim == 2 else error.mean(axis=-1)
 
+    def compute_color_range(self, values: NDArray[np.generic]) -> ColorRange:
+        """Return `vis_min` and `vis_max`, or the 1st and 99th percentile of a map.
+
+        Args:
+            values: values of shape (H, W) or (H, W, C). Only the first channel is visualized.
+
+        Returns:
+            The range, low < high; (0, 1) for a map without finite values.
+        """
+        return self._color_range or compute_percentile_range(_first_channel(values))
+
+    def with_color_range(self, color_range: ColorRange) -> Regression:
+        """Return a task that shows values in a given range of colors.
+
+        Args:
+            color_range: values of the first and the last color.
+
+        Returns:
+            A copy.
+        """
+        task = copy(self)
+        task._color_range = color_range
+        return task
+
     def colorize(self, prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Convert values to colors, from bright (`vis_min`) to dark (`vis_max`) of viridis.
+        """Convert values to colors of turbo, from blue (low) to red (high).
 
         Args:
             prediction: values of shape (H, W) or (H, W, C). Only the first channel is visualized.
@@ -193,6 +222,16 @@ class Regression(Task):
         Returns:
             RGB image of shape (H, W, 3), uint8; ignored pixels are black.
         """
-        return apply_viridis_colormap(
-            prediction if prediction.ndim == 2 else prediction[..., 0], self.vis_min, self.vis_max
-        )
+        low, high = self.compute_color_range(prediction)
+        return apply_turbo_colormap(_first_channel(prediction), low, high)
+
+
+def _choose_color_range(vis_min: float | None, vis_max: float | None) -> ColorRange | None:
+    """Return the range of the options; None if it is computed for each image."""
+    if vis_min is None and vis_max is None:
+        return None
+    return (0.0 if vis_min is None else vis_min), (1.0 if vis_max is None else vis_max)
+
+
+def _first_channel(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    return values if values.ndim == 2 else values[..., 0]

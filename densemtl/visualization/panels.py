@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from densemtl.tasks.base import Task
 from densemtl.types import RGBImage, Size
+from densemtl.visualization.color_range import draw_color_bar, fit_color_range
 
 _BACKGROUND = np.array([250, 250, 250], np.uint8)
 _TEXT_COLOR = (60, 60, 60)
@@ -26,6 +27,9 @@ def draw_prediction_panel(
     alpha: float = 1.0,
 ) -> RGBImage:
     """Draw an image and its predictions side by side, and optionally the labels below them.
+
+    The prediction and the label of a task have the same range of colors. If it depends on the
+    image, as for depth, a color bar below them states it.
 
     Args:
         image: RGB image, shape (H, W, 3), uint8. All maps are shown at its size.
@@ -47,7 +51,7 @@ def draw_prediction_panel(
         >>> image = np.zeros((48, 64, 3), np.uint8)
         >>> depth = np.ones((48, 64), np.float32)
         >>> draw_prediction_panel(image, {"depth": depth}, {"depth": depth}, tasks).shape
-        (164, 152, 3)
+        (194, 152, 3)
     """
     shown = [task for task in tasks if task.name in predictions]
     size = image.shape[:2]
@@ -57,11 +61,9 @@ def draw_prediction_panel(
     ]
     columns = [np.vstack(column)]
     for task in shown:
-        column = [_render_map(task.name, task, predictions[task.name], image, alpha)]
-        if targets is not None:
-            column.append(_render_label(task, targets, image, alpha))
-        columns.append(np.vstack(column))
-    return _add_border(np.hstack(columns))
+        columns.append(_render_column(task, predictions[task.name], targets, image, alpha))
+    height = max(column.shape[0] for column in columns)
+    return _add_border(np.hstack([_pad_height(column, height) for column in columns]))
 
 
 def overlay(image: RGBImage, colors: RGBImage, alpha: float) -> RGBImage:
@@ -130,6 +132,24 @@ def stack_vertically(images: Sequence[RGBImage]) -> RGBImage:
     return np.vstack([_pad_width(image, width) for image in images])
 
 
+def _render_column(
+    task: Task,
+    prediction: NDArray[np.generic],
+    targets: Mapping[str, NDArray[np.generic]] | None,
+    image: RGBImage,
+    alpha: float,
+) -> RGBImage:
+    """Return a prediction above its label and, if colors depend on the image, a color bar."""
+    task = fit_color_range(task, prediction, (targets or {}).get(task.name))
+    cells = [_render_map(task.name, task, prediction, image, alpha)]
+    if targets is not None:
+        cells.append(_render_label(task, targets, image, alpha))
+    if color_range := task.compute_color_range(prediction):
+        bar = draw_color_bar(task, color_range, image.shape[1])
+        cells.append(np.pad(bar, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_BACKGROUND[0]))
+    return np.vstack(cells)
+
+
 def _render_label(
     task: Task, targets: Mapping[str, NDArray[np.generic]], image: RGBImage, alpha: float
 ) -> RGBImage:
@@ -178,4 +198,10 @@ def _add_border(image: RGBImage) -> RGBImage:
 def _pad_width(image: RGBImage, width: int) -> RGBImage:
     padded = np.tile(_BACKGROUND, (image.shape[0], width, 1))
     padded[:, : image.shape[1]] = image
+    return padded
+
+
+def _pad_height(image: RGBImage, height: int) -> RGBImage:
+    padded = np.tile(_BACKGROUND, (height, image.shape[1], 1))
+    padded[: image.shape[0]] = image
     return padded

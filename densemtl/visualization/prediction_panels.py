@@ -55,7 +55,7 @@ def draw_panels(
         >>> def predict(image):
         ...     return {"depth": image[..., 0] / 100}
         >>> draw_panels(predict, create_tasks(["depth"], data="synthetic"), rooms, 2).shape
-        (328, 152, 3)
+        (388, 152, 3)
     """
     panels = []
     for index in pick_evenly_spaced(len(dataset), num_images):

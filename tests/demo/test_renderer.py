@@ -25,6 +25,14 @@ class Predictor:
         return {"depth": np.ones((8, 8), np.float32)}
 
 
+class SlopePredictor(Predictor):
+    """Predictor of depth that increases over one meter, beyond the value of the first pixel."""
+
+    def __call__(self, image: Any) -> dict[str, Any]:
+        slope = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+        return {"depth": slope + image[0, 0, 0]}
+
+
 def render(folder: Path, *ids: str) -> None:
     samples = [SimpleNamespace(id=name, image=IMAGE, targets={}) for name in ids]
     predictor: Any = Predictor()
@@ -38,6 +46,16 @@ def test_ids_with_slashes_have_their_own_files(tmp_path: Path, ids: tuple[str, s
     for name in ids:
         assert (tmp_path / f"{name}.png").is_file()
         assert (tmp_path / "maps" / "depth" / f"{name}.npy").is_file()
+
+
+def test_colors_of_a_video_change_slowly(tmp_path: Path) -> None:
+    predictor: Any = SlopePredictor()
+    renderer = DemoRenderer(predictor, tmp_path)
+    still, jump = (list(renderer._iter_panels("x", [IMAGE, IMAGE + far])) for far in (0, 3))
+    np.testing.assert_array_equal(*still)
+    near, far = (panel[30:38, 24:32] for panel in jump)
+    assert len(np.unique(near.reshape(-1, 3), axis=0)) > 50
+    assert (far == far[-1, -1]).all()
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])

@@ -6,7 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from densemtl.ops.colormaps import apply_probability_colormap, apply_viridis_colormap, make_palette
+from densemtl.ops.colormaps import (
+    apply_probability_colormap,
+    apply_turbo_colormap,
+    apply_viridis_colormap,
+    make_palette,
+)
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
@@ -39,13 +44,26 @@ def test_viridis_is_monotonic_and_clipped():
 
 @pytest.mark.parametrize(
     "apply_colormap",
-    [apply_probability_colormap, lambda values: apply_viridis_colormap(values, 0, 1)],
+    [
+        apply_probability_colormap,
+        lambda values: apply_viridis_colormap(values, 0, 1),
+        lambda values: apply_turbo_colormap(values, 0, 1),
+    ],
 )
 def test_only_nan_is_black(apply_colormap):
     image = apply_colormap(np.array([[0, 0.5, 1, np.nan]], np.float32))
     assert image.shape == (1, 4, 3)
     assert image.dtype == np.uint8
     assert image.any(-1).tolist() == [[True, True, True, False]]
+
+
+def test_turbo_distinguishes_equally_distant_numbers_and_ignored_pixels():
+    values = np.array([-1, *np.linspace(0, 5, 11), 9, np.nan])[None]
+    colors = lab(apply_turbo_colormap(values, 0.0, 5.0)[0])
+    neighbors = np.linalg.norm(np.diff(colors[1:12], axis=0), axis=1)
+    assert neighbors.min() > 12
+    assert np.linalg.norm(colors[:-1] - colors[-1], axis=1).min() > 30
+    np.testing.assert_array_equal(colors[[0, 12]], colors[[1, 11]])
 
 
 def test_probability_colormap_is_monotonic():

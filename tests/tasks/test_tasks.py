@@ -250,11 +250,37 @@ def test_custom_class_colors(make_task):
 
 def test_colors_of_near_depth_floors_and_salient_pixels(make_task):
     near, far = make_task("depth").colorize(np.float32([[0.2, 9.8]]))[0].astype(int)
-    assert near.sum() > far.sum() + 100
+    assert near.argmax() == 2
+    assert far.argmax() == 0
     floor = make_task("normals").colorize(np.float32([[[0, -1, 0]]]))[0, 0].astype(int)
     assert floor.argmax() == 1
     negative, positive = make_task("saliency").colorize(np.float32([[0, 1]]))[0].astype(int)
     assert positive.sum() > negative.sum() + 300
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (2, 98)),
+        ({"vis_min": -1.0, "vis_max": 3.0}, (-1, 3)),
+        ({"vis_max": 3.0}, (0, 3)),
+        ({"vis_min": -1.0}, (-1, 1)),
+    ],
+)
+def test_color_range_of_regression(make_task, options, expected):
+    values = np.arange(1, 100, dtype=np.float32)[None]
+    values[0, 0], values[0, 98] = -np.inf, np.nan
+    task = make_task("regression", **options)
+    assert task.compute_color_range(values) == pytest.approx(expected, abs=1)
+    fixed = task.with_color_range((5.0, 6.0))
+    assert fixed.compute_color_range(values) == (5, 6)
+    assert task.compute_color_range(values) == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize("values", [[[2.0, 2.0]], [[0.0, 0.0]], [[np.nan, np.nan]]])
+def test_maps_of_a_single_value_have_a_color_range(make_task, values):
+    low, high = make_task("depth").compute_color_range(np.float32(values))
+    assert low < high
 
 
 def perfect_logits(task: Task, label: np.ndarray) -> torch.Tensor:

@@ -8,10 +8,12 @@ import torch
 
 from densemtl.ops.layouts import to_hwc
 from densemtl.visualization import panels
+from densemtl.visualization.color_range import BAR_HEIGHT, fit_color_range
 from densemtl.visualization.panels import draw_prediction_panel, overlay, stack_vertically
 
 SIZE = (20, 60)
 TITLE, GAP = panels._TITLE_HEIGHT, panels._GAP
+BAR = BAR_HEIGHT + GAP
 
 
 @pytest.fixture
@@ -37,18 +39,30 @@ def test_panel_shows_image_and_predictions_above_labels(image, tasks, draw_label
     panel = draw_prediction_panel(image, predictions, targets, tasks)
     assert panel.dtype == np.uint8
     assert panel.shape == (
-        GAP + 2 * (SIZE[0] + TITLE + GAP),
+        GAP + 2 * (SIZE[0] + TITLE + GAP) + BAR,
         GAP + 4 * (SIZE[1] + GAP),
         3,
     )
     np.testing.assert_array_equal(crop_cell(panel, 0, 0), image)
     for column, task in enumerate(tasks, start=1):
-        np.testing.assert_array_equal(
-            crop_cell(panel, 0, column), task.colorize(predictions[task.name])
-        )
-        np.testing.assert_array_equal(
-            crop_cell(panel, 1, column), task.colorize(targets[task.name])
-        )
+        prediction, target = predictions[task.name], targets[task.name]
+        shown = fit_color_range(task, prediction, target)
+        np.testing.assert_array_equal(crop_cell(panel, 0, column), shown.colorize(prediction))
+        np.testing.assert_array_equal(crop_cell(panel, 1, column), task.colorize(target))
+
+
+def test_bar_below_depth_shows_the_colors_and_limits_of_the_label(image, tasks):
+    label = np.linspace(1, 3, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)
+
+    def draw_bar(prediction, label):
+        return draw_prediction_panel(image, {"depth": prediction}, {"depth": label}, tasks)[-BAR:]
+
+    bar = draw_bar(label, label)
+    np.testing.assert_array_equal(bar, draw_bar(label * 3, label))
+    assert (bar != draw_bar(label, label * 3))[BAR_HEIGHT // 2 :].any()
+    left = 2 * GAP + SIZE[1]
+    colors = tasks[1].colorize(np.linspace(1, 3, SIZE[1], dtype=np.float32)[None])[0]
+    np.testing.assert_allclose(bar[0, left : left + SIZE[1]], colors, atol=12)
 
 
 def test_cell_of_a_missing_label_is_empty(image, tasks, draw_label, rng):
@@ -61,7 +75,7 @@ def test_cell_of_a_missing_label_is_empty(image, tasks, draw_label, rng):
 def test_panel_without_labels_has_one_row_of_predicted_tasks(image, tasks, draw_label, rng):
     predictions = {"depth": draw_label(tasks[1], SIZE, rng, void=0), "other": image}
     panel = draw_prediction_panel(image, predictions, None, tasks)
-    assert panel.shape[:2] == (GAP + SIZE[0] + TITLE + GAP, GAP + 2 * (SIZE[1] + GAP))
+    assert panel.shape[:2] == (GAP + SIZE[0] + TITLE + GAP + BAR, GAP + 2 * (SIZE[1] + GAP))
 
 
 def test_predictions_are_resized_to_the_image(image, tasks):

@@ -28,8 +28,8 @@ from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
 from densemtl.tasks.classification import Classification
 from densemtl.tasks.direction import Direction
-from densemtl.tasks.regression import Regression
-from densemtl.types import RGBImage
+from densemtl.types import ColorRange, RGBImage
+from densemtl.visualization.color_range import describe_limits, draw_color_scale
 
 TaskPayload = dict[str, Any]
 Map = NDArray[np.generic]
@@ -81,7 +81,7 @@ def _make_numeric_payload(task: Task, values: Map) -> TaskPayload:
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     levels = np.rint((np.nan_to_num(numbers) - low) * (65535 / max(high - low, 1e-9)))
     packed = _pack_values(levels.clip(0, 65535).astype("<u2"), low, high)
-    return {**packed, "unit": task.unit, "classes": [], "legend": _make_legend(task)}
+    return {**packed, "unit": task.unit, "classes": [], "legend": _make_legend(task, values)}
 
 
 def _pack_values(values: NDArray[np.integer], low: float, high: float) -> TaskPayload:
@@ -94,19 +94,19 @@ def _pack_values(values: NDArray[np.integer], low: float, high: float) -> TaskPa
     }
 
 
-def _make_legend(task: Task) -> TaskPayload | None:
+def _make_legend(task: Task, values: Map) -> TaskPayload | None:
     if isinstance(task, Direction):
         return {"picture": _data_uri(_draw_sphere(task), ".png"), "captions": []}
     if isinstance(task, Binary):
-        return {"picture": _draw_scale(task, 0, 1), "captions": ["no", "yes"]}
-    if isinstance(task, Regression):
-        captions = [f"{value:g} {task.unit}".strip() for value in (task.vis_min, task.vis_max)]
-        return {"picture": _draw_scale(task, task.vis_min, task.vis_max), "captions": captions}
+        return _make_scale(task, (0, 1), ["no", "yes"])
+    if color_range := task.compute_color_range(values):
+        return _make_scale(task, color_range, describe_limits(task, color_range))
     return None
 
 
-def _draw_scale(task: Task, low: float, high: float) -> str:
-    return _data_uri(task.colorize(np.linspace(low, high, _LEGEND_SIZE, dtype=np.float32)[None]))
+def _make_scale(task: Task, color_range: ColorRange, captions: list[str]) -> TaskPayload:
+    picture = draw_color_scale(task, color_range, _LEGEND_SIZE)
+    return {"picture": _data_uri(picture), "captions": captions}
 
 
 def _draw_sphere(task: Direction) -> RGBImage:
