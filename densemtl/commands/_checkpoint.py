@@ -19,13 +19,16 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
 
 
-def load_checkpoint(args: argparse.Namespace, device: str | None = None) -> TrainedModel:
+def load_checkpoint(
+    args: argparse.Namespace, device: str | None = None, *, subset: bool = False
+) -> TrainedModel:
     """Load the trained model that the command line names.
 
     Args:
         args: parsed command line with `checkpoint`, `overrides` and `trust_custom_code`, and with
             `device` unless it is given here.
         device: "cpu", "cuda", "cuda:1" or "mps"; None uses that of the command line.
+        subset: whether overrides may list some of the tasks, or data with labels of some.
 
     Returns:
         The model and its experiment.
@@ -40,4 +43,5 @@ def load_checkpoint(args: argparse.Namespace, device: str | None = None) -> Trai
         args.overrides,
         device or args.device,
         trust_custom_code=args.trust_custom_code,
+        subset=subset,
     )

@@ -21,6 +21,8 @@ subcommands that need no model:
   %(prog)s predictions DIR CONFIG   all metrics of prediction files of any method
   %(prog)s edges                    boundary F-measure of two folders of edge maps
 Both have their own --help.
+
+tasks=[NAME, ..] evaluates some of the tasks. Tasks that the data has no labels of are left out.
 """
 
 
@@ -85,7 +87,7 @@ def evaluate_network(args: argparse.Namespace) -> None:
 
     folder = args.save_predictions
     save_prediction = None if folder is None else partial(prediction_files.write_prediction, folder)
-    loaded = load_checkpoint(args)
+    loaded = load_checkpoint(args, subset=True)
     results = evaluate_model(loaded, args.split, save_prediction)
     if not is_main_process():
         return

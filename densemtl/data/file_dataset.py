@@ -33,6 +33,23 @@ class LabelFiles:
     searched_path: Path
 
 
+class MissingLabelsError(DataError):
+    """Split without any label of a task.
+
+    Args:
+        reason: where labels were searched.
+        task: name of the task.
+
+    Attributes:
+        reason: as given.
+        task: as given.
+    """
+
+    def __init__(self, reason: str, task: str) -> None:
+        super().__init__(f"{reason}; add the label files, or remove the task")
+        self.reason, self.task = reason, task
+
+
 class FileDataset(DenseDataset):
     """Base class of datasets of files.
 
@@ -47,7 +64,8 @@ class FileDataset(DenseDataset):
         source: split list or folder that the ids come from, for error messages.
 
     Raises:
-        DataError: if an image is missing, or if no image of the split has a label of some task.
+        DataError: if an image is missing.
+        MissingLabelsError: if no image of the split has a label of some task.
     """
 
     def __init__(
@@ -115,10 +133,10 @@ class FileDataset(DenseDataset):
     def _select_split_files(self, label_files: LabelFiles, task: str) -> LabelFiles:
         files = {name: label_files.files[name] for name in self.ids if name in label_files.files}
         if not files:
-            raise DataError(
+            raise MissingLabelsError(
                 f"{label_files.searched_path}: no {task} label for any of the {len(self.ids)} "
-                f"images of {self.split!r}; add the label files, or remove the"
-                f" task"
+                f"images of {self.split!r}",
+                task,
             )
         return LabelFiles(files, label_files.read, label_files.searched_path)
 

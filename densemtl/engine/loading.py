@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densemtl import registry
-from densemtl.config.experiment import ExperimentConfig, load_saved
+from densemtl.config.experiment import (
+    ExperimentConfig,
+    load_saved,
+    parse_saved_experiment,
+)
 from densemtl.config.input_paths import find_weights_file
 from densemtl.engine.checkpoint import (
+    SavedWeights,
     compute_weights_hash,
     load_state_strict,
     load_weights,
 )
+from densemtl.engine.task_subset import LoadedExperiment, LoadFn, check_channels, load_subset
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
@@ -31,6 +37,8 @@ class TrainedModel:
         model: the model with its weights, on the device.
         execution: device, autocast type and memory layout of the model.
         weights_hash: hash of the weights.
+        unlabeled_tasks: names of the tasks that the model predicts, but the dataset has no labels
+            of; `experiment` and `tasks` lack them.
     """
 
     file: Path
@@ -39,6 +47,7 @@ class TrainedModel:
     model: MultiTaskModel
     execution: ExecutionConfig
     weights_hash: str
+    unlabeled_tasks: tuple[str, ...] = ()
 
 
 def load_trained_model(
@@ -47,6 +56,7 @@ def load_trained_model(
     device: str | None = None,
     *,
     trust_custom_code: bool = False,
+    subset: bool = False,
 ) -> TrainedModel:
     """Load a run's best weights, or the weights of a file.
 
@@ -58,6 +68,9 @@ def load_trained_model(
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         trust_custom_code: whether the saved configuration may name custom classes,
             `package.module:Class`, which are imported from packages on this machine.
+        subset: whether overrides may list some of the tasks, or a dataset that has labels of some;
+            the model predicts all tasks, but `experiment` and `tasks` of the result have only
+            these.
 
     Returns:
         The model and everything needed to run and evaluate it.
@@ -70,16 +83,34 @@ def load_trained_model(
     file = find_weights_file(path)
     weights = load_weights(file)
     with registry.custom_code(trust_custom_code):
-        experiment = load_saved(
-            weights.config_yaml,
-            file,
-            overrides,
-            trust_custom_code=trust_custom_code,
-            restrict=True,
-        )
+
+        def load(overrides: Sequence[str]) -> ExperimentConfig:
+            return load_saved(
+                weights.config_yaml,
+                file,
+                overrides,
+                trust_custom_code=trust_custom_code,
+                restrict=True,
+            )
+
+        loaded = _load_experiment(load, weights, file, overrides, subset)
+        experiment = loaded.evaluated
         tasks = build_tasks(experiment)  # reads further names from the files of the dataset
-        model = build_model(experiment, tasks, pretrained=False)
+        model_tasks = tasks if loaded.model is experiment else build_tasks(loaded.model)
+        check_channels(tasks, model_tasks)
+        model = build_model(loaded.model, model_tasks, pretrained=False)
     load_state_strict(model, weights.tensors, file)
     execution = make_execution_config(experiment.train, device)
     execution.to_device(model)
-    return TrainedModel(file, experiment, tasks, model, execution, compute_weights_hash(model))
+    weights_hash = compute_weights_hash(model)
+    return TrainedModel(file, experiment, tasks, model, execution, weights_hash, loaded.unlabeled)
+
+
+def _load_experiment(
+    load: LoadFn, weights: SavedWeights, file: Path, overrides: Sequence[str], subset: bool
+) -> LoadedExperiment:
+    if subset:
+        names = parse_saved_experiment(weights.config_yaml, file).list_task_names()
+        return load_subset(load, names, overrides, file)
+    experiment = load(overrides)
+    return LoadedExperiment(experiment, experiment)

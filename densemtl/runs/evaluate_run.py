@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is, translate_worker_errors
+from densemtl.data.file_dataset import MissingLabelsError
 from densemtl.engine.loading import TrainedModel
 from densemtl.errors import DataError
 from densemtl.evaluation import prediction_files
@@ -22,7 +23,7 @@ from densemtl.factory import build_dataset, build_eval_loader, build_tasks
 from densemtl.ops.layouts import to_tensor
 from densemtl.results.results import Results
 from densemtl.runs.record import build_task_results, get_component_names
-from densemtl.runtime.progress_bar import track_progress
+from densemtl.runtime.progress_bar import print_message, track_progress
 from densemtl.runtime.versions import get_versions
 from densemtl.tasks.base import Task
 from densemtl.types import Split
@@ -33,36 +34,75 @@ UNKNOWN_COMPONENT = "files"
 PredictionFiles = Mapping[str, Mapping[str, Path]]
 """{task: {image id: prediction file}}."""
 
+NO_LABELS = "the dataset has no labels of this task"
+"""Reason for which a task is left out that the dataset does not offer."""
+
 MAX_LISTED_NAMES = 3
 """Maximum number of image ids that a message lists."""
 
 
 @translate_worker_errors()
 def evaluate_model(
-    trained: TrainedModel, split: Split, on_prediction: PredictionCallback | None = None
+    trained: TrainedModel,
+    split: Split,
+    on_prediction: PredictionCallback | None = None,
+    report: Callable[[str], None] = print_message,
 ) -> Results:
     """Evaluate a trained model with all metrics of the protocol of its experiment.
+
+    Tasks that no image of the split has a label of are left out.
 
     Args:
         trained: the model and its experiment.
         split: the split of the dataset to evaluate.
         on_prediction: function that is called with every evaluated prediction.
+        report: function that is called with one line about each task that is left out.
 
     Returns:
-        The results of the whole split.
+        The results of the whole split, whose `warnings` are these lines.
 
     Raises:
-        DataError: if data is missing or not as expected.
+        DataError: if data is missing or not as expected, or has no label of any task.
         WorkerError: if a worker process was killed.
     """
-    experiment, tasks = trained.experiment, trained.tasks
-    dataset = build_dataset(experiment, split)
+    experiment = trained.experiment
+    dataset, left_out = _build_labeled_dataset(experiment, split)
+    left_out = {**dict.fromkeys(trained.unlabeled_tasks, NO_LABELS), **left_out}
+    lines = [f"{name} is not evaluated: {reason}" for name, reason in left_out.items()]
+    for line in lines:
+        report(line)
+    tasks = [task for task in trained.tasks if task.name not in left_out]
     pin_memory = trained.execution.device.type == "cuda"
     loader = build_eval_loader(experiment, dataset, tasks, pin_memory)
     batches = track_progress(loader, len(loader), f"evaluating {split}, {len(dataset)} images")
     args = trained.model, batches, tasks, experiment.protocol, trained.execution
     scores = evaluate_with_final_metrics(*args, experiment.loader.num_workers, on_prediction)
-    return _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
+    results = _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
+    return results.model_copy(update={"warnings": lines})
+
+
+def _build_labeled_dataset(
+    experiment: ExperimentConfig, split: Split
+) -> tuple[DenseDataset, dict[str, str]]:
+    """Return the dataset, and {task: reason} for the tasks that have no label in the split."""
+    left_out: dict[str, str] = {}
+    while True:
+        try:
+            return build_dataset(experiment, split), left_out
+        except MissingLabelsError as error:
+            experiment = _remove_task(experiment, error.task)
+            if not experiment.tasks:
+                raise
+            left_out[error.task] = error.reason
+
+
+def _remove_task(experiment: ExperimentConfig, name: str) -> ExperimentConfig:
+    sections = {"tasks": experiment.tasks, "auxiliary_tasks": experiment.auxiliary_tasks}
+    kept = {
+        section: tuple(task for task in tasks if task.name != name)
+        for section, tasks in sections.items()
+    }
+    return experiment.model_copy(update=kept)
 
 
 def evaluate_predictions(

@@ -76,6 +76,7 @@ def evaluate(
     Args:
         checkpoint: run folder or .safetensors weights file.
         overrides: values that replace those of the saved configuration, such as `data.root`.
+            `tasks` may list some of the tasks, and data may lack labels of some.
         split: "train" or "val".
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         trust_custom_code: import the custom classes that the saved configuration names.
@@ -98,6 +99,7 @@ def evaluate(
             format_overrides(overrides),
             device,
             trust_custom_code=trust_custom_code,
+            subset=True,
         )
         return evaluate_model(trained, split)
 
