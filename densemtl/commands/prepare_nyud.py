@@ -145,7 +145,7 @@ def _write_frame(root: Path, name: str, frame: RawFrame) -> None:
     from densemtl.data import derived_labels
     from densemtl.data.datasets.nyud_metadata import get_intrinsics
     from densemtl.io import writers
-    from densemtl.io.label_formats import decode_depth
+    from densemtl.io.number_formats import decode_depth
 
     depth = decode_depth(frame.depth, root / "depth" / f"{name}.npy")
     normals = derived_labels.normals_from_depth(depth, get_intrinsics(depth.shape))

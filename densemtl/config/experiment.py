@@ -85,7 +85,9 @@ class ComponentConfig(BaseModel):
     Options are keys next to `name`, for example `{name: fpn, width: 128}`.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants"
+    )
 
     name: str
     """Name of the component, or `package.module:Class`."""

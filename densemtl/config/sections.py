@@ -29,20 +29,25 @@ FitMode = Literal["resize", "pad"]
 Scale = Annotated[float, Field(ge=0.1, le=10)]
 
 
-def _check_ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+def check_ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return a range, or raise an error of pydantic if its first value is the larger one."""
     if bounds[0] > bounds[1]:
         raise PydanticCustomError("order", "give the smaller value first")
     return bounds
 
 
-ScaleRange = Annotated[tuple[Scale, Scale], AfterValidator(_check_ordered)]
+ScaleRange = Annotated[tuple[Scale, Scale], AfterValidator(check_ordered)]
 
 
 class Section(BaseModel):
     """Base class of sections: immutable; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # for options that allow infinity
+        use_attribute_docstrings=True,
     )
 
 

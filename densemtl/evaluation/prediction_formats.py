@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.errors import DataError
-from densemtl.io import arrays, label_formats
+from densemtl.io import arrays, label_formats, number_formats
 from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
@@ -137,7 +137,7 @@ def _decode_vectors(
 def _decode_numbers(
     array: NDArray[Any], task: Task, file: Path, options: ReadOptions
 ) -> PredictionMap:
-    return label_formats.decode_numbers(array, task.channels, file)
+    return number_formats.decode_numbers(array, task.channels, file)
 
 
 _DECODERS: dict[type[Task], Callable[[NDArray[Any], Task, Path, ReadOptions], PredictionMap]] = {

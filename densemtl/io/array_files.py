@@ -1,4 +1,4 @@
-"""Readers of NumPy and MATLAB files (v5, and v7.3 as HDF5) that check declared sizes first.
+"""Readers of NumPy, MATLAB (v5, and v7.3 as HDF5) and HDF5 files that check declared sizes first.
 
 A file of a few kilobytes can declare or be expanded to gigabytes, and an HDF5 file can refer to any
 other file. Both are rejected before an array is read.
@@ -7,20 +7,25 @@ other file. Both are rejected before an array is read.
 from __future__ import annotations
 
 import math
+import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.errors import DataError
+from densemtl.errors import DataError, join_names
 from densemtl.io.bounded import check_file, check_size
 from densemtl.io.images import MAX_PIXELS
 from densemtl.io.mat_structure import check_matrix
 
 MAX_ARRAY_BYTES = 4 * MAX_PIXELS
 """Maximum size of the arrays in a file: a 32-bit number for each pixel of the largest image."""
+
+MAX_HDF5_BYTES = 64 * MAX_ARRAY_BYTES
+"""Maximum size of an HDF5 file, of which a single dataset is read."""
 
 MAX_NESTED_BYTES = MAX_ARRAY_BYTES // 4
 """Maximum size of a MATLAB cell array, struct or object, each value of which becomes an object."""
@@ -67,6 +72,78 @@ def read_npy(handle: BinaryIO, source: Path | str) -> NDArray[Any]:
 def _check_numbers(dtype: np.dtype[Any]) -> None:
     if dtype.kind not in _NUMBERS:
         raise ValueError(f"contains values of type {dtype}, not numbers")
+
+
+def read_npz(file: Path, key: str | None) -> NDArray[Any]:
+    """Read an array of an archive that `numpy.savez` wrote.
+
+    Args:
+        file: .npz file.
+        key: name of the array; by default the only one.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: if there is no such array, or it needs more than `MAX_ARRAY_BYTES`.
+        Exception: if the file is truncated or corrupt; zipfile and numpy raise many types.
+    """
+    check_file(file, 2 * MAX_ARRAY_BYTES)
+    with zipfile.ZipFile(file) as archive:
+        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        with archive.open(members[select_name(members, key, file)]) as handle:
+            return read_npy(cast(BinaryIO, handle), file)
+
+
+def read_hdf5(file: Path, key: str | None) -> NDArray[Any]:
+    """Read a dataset of an HDF5 file.
+
+    Args:
+        file: .h5 or .hdf5 file.
+        key: name of a dataset at the root of the file; by default the only one.
+
+    Returns:
+        The array, with axes in the order of the file.
+
+    Raises:
+        DataError: if there is no such dataset, it needs more than `MAX_ARRAY_BYTES`, or the file
+            refers to others.
+        Exception: if the file is truncated or corrupt; h5py raises many types.
+    """
+    import h5py
+
+    check_file(file, MAX_HDF5_BYTES)
+    with h5py.File(file, "r") as handle:
+        datasets = open_datasets(handle, file)
+        dataset = datasets[select_name(datasets, key, file)]
+        _check_numbers(dataset.dtype)
+        check_size(math.prod(dataset.shape or ()) * dataset.dtype.itemsize, MAX_ARRAY_BYTES, file)
+        array: NDArray[Any] = np.asarray(dataset[()])
+        return array
+
+
+def select_name(names: Collection[str], key: str | None, file: Path) -> str:
+    """Return the name of the array to read.
+
+    Args:
+        names: names of the arrays in a file.
+        key: the requested name; None for the only one.
+        file: file name for the error message.
+
+    Returns:
+        The name.
+
+    Raises:
+        DataError: if there is no array of this name, or several and no name is requested.
+    """
+    if key is None and len(names) == 1:
+        return next(iter(names))
+    if key in names:
+        return str(key)
+    found = join_names(sorted(names), 8) or "none"
+    if key is None and names:
+        raise DataError(f"{file}: contains several variables; set the key to one of {found}")
+    raise DataError(f"{file}: no variable {key!r} in this file, which contains {found}")
 
 
 def read_mat(file: Path) -> dict[str, Any]:

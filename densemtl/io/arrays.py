@@ -1,4 +1,4 @@
-"""Readers of arrays from images, NumPy files and MATLAB files (v5, and v7.3 as HDF5).
+"""Readers of arrays from images, NumPy, MATLAB (v5, and v7.3 as HDF5), HDF5, PFM and EXR files.
 
 If a file is broken, they raise a `DataError` of one line that names the file.
 """
@@ -15,14 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.errors import DataError
-from densemtl.io import array_files, images
+from densemtl.io import array_files, float_images, images
 from densemtl.io.array_files import MAX_ARRAY_BYTES
 from densemtl.io.bounded import MAX_TEXT_BYTES, check_file, read_bytes
 from densemtl.io.images import IMAGE_SUFFIXES, REDOWNLOAD_HINT
 
 T = TypeVar("T")
 
-SUPPORTED_SUFFIXES = tuple(dict.fromkeys((".npy", ".png", ".mat", *IMAGE_SUFFIXES)))
+ARRAY_READERS: dict[str, Callable[[Path, str | None], NDArray[Any]]] = {
+    ".npy": lambda file, _: _read_npy(file),
+    ".mat": lambda file, key: _read_mat_variable(file, key),
+    ".npz": array_files.read_npz,
+    ".h5": array_files.read_hdf5,
+    ".hdf5": array_files.read_hdf5,
+    ".pfm": lambda file, _: float_images.read_pfm(file),
+    ".exr": float_images.read_exr,
+}
+"""{suffix: function from a file and the name of a variable to an array}."""
+
+SUPPORTED_SUFFIXES = tuple(dict.fromkeys((".npy", ".png", ".mat", *IMAGE_SUFFIXES, *ARRAY_READERS)))
 """File types of images and labels. If two files have the same stem, the first type here is used."""
 
 
@@ -68,11 +79,12 @@ def read_split_list(file: Path) -> list[str]:
     return ids
 
 
-def read_image(file: Path) -> NDArray[np.uint8]:
+def read_image(file: Path, key: str | None = None) -> NDArray[np.uint8]:
     """Read an RGB image.
 
     Args:
-        file: image file, or .npy or .mat file with an array, see `to_image`.
+        file: image file, or a file with an array, see `to_image`.
+        key: name of the variable in a file of several arrays.
 
     Returns:
         uint8 RGB image, shape (H, W, 3), turned as its EXIF orientation says.
@@ -80,14 +92,17 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: if the file is missing, truncated, corrupt or no image.
     """
-    return read_image_and_orientation(file)[0]
+    return read_image_and_orientation(file, key)[0]
 
 
-def read_image_and_orientation(file: Path) -> tuple[NDArray[np.uint8], int | None]:
+def read_image_and_orientation(
+    file: Path, key: str | None = None
+) -> tuple[NDArray[np.uint8], int | None]:
     """Read an RGB image and the orientation that it was turned by.
 
     Args:
         file: as in `read_image`.
+        key: as in `read_image`.
 
     Returns:
         The image of `read_image`, and its EXIF orientation, from 1 (upright) to 8; None if the
@@ -96,8 +111,8 @@ def read_image_and_orientation(file: Path) -> tuple[NDArray[np.uint8], int | Non
     Raises:
         DataError: if the file is missing, truncated, corrupt or no image.
     """
-    if file.suffix.lower() in (".npy", ".mat"):
-        return to_image(read_array(file), file), None
+    if file.suffix.lower() in ARRAY_READERS:
+        return to_image(read_array(file, key), file), None
     data = _read_image_file(file)
     return images.decode_image(data, cv2.IMREAD_COLOR, file), images.read_orientation(data)
 
@@ -145,11 +160,12 @@ def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
 
 
 def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
-    """Read an array from an image, .npy or .mat file.
+    """Read an array from an image file, or from one of the types in `ARRAY_READERS`.
 
     Args:
         file: file whose suffix defines the format.
-        key: variable of a .mat file; by default the only one.
+        key: variable of a .mat, .npz or .h5 file, or channel of an .exr file; by default the only
+            one.
 
     Returns:
         The array. Images keep their type (8 or 16 bits, or floats), are gray (H, W), palette
@@ -162,14 +178,11 @@ def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return images.decode_image(_read_image_file(file), cv2.IMREAD_UNCHANGED, file)
-    if suffix == ".npy":
-        array = _wrap_read_errors(file, lambda: _read_npy(file))
-    elif suffix == ".mat":
-        array = _select_variable(read_mat(file), key, file)
-    else:
+    if suffix not in ARRAY_READERS:
         raise DataError(
             f"{file}: unknown file type {suffix!r}; use one of {', '.join(SUPPORTED_SUFFIXES)}"
         )
+    array = _wrap_read_errors(file, lambda: ARRAY_READERS[suffix](file, key))
     if array.dtype.kind not in "biuf" or not array.size:
         found = f"type {array.dtype}" if array.size else f"shape {array.shape}, which is empty"
         raise DataError(f"{file}: must hold an array of numbers, found {found}")
@@ -201,13 +214,9 @@ def _read_image_file(file: Path) -> bytes:
     return _wrap_read_errors(file, lambda: read_bytes(file, MAX_ARRAY_BYTES))
 
 
-def _select_variable(values: dict[str, Any], key: str | None, file: Path) -> NDArray[Any]:
-    if key is None and len(values) == 1:
-        key = next(iter(values))
-    if key not in values:
-        names = ", ".join(values) or "none"
-        raise DataError(f"{file}: no variable {key!r} in this file, which contains {names}")
-    return np.asarray(values[key])
+def _read_mat_variable(file: Path, key: str | None) -> NDArray[Any]:
+    variables = array_files.read_mat(file)
+    return np.asarray(variables[array_files.select_name(variables, key, file)])
 
 
 def to_channels_last(array: NDArray[Any], channels: int = 3) -> NDArray[Any]:

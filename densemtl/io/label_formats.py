@@ -34,8 +34,6 @@ _AXIS_INDEX_AND_SIGN: dict[AxisDirection, tuple[int, int]] = {
     "backward": (2, -1),
 }
 
-_UNKNOWN_ID = -1
-
 MAX_RANGES = 8
 """Maximum number of ranges of ids that a message lists."""
 
@@ -62,20 +60,22 @@ def decode_classes(
         >>> decode_classes(ids, {0: 255, 1: 0, 2: 1}, Path("0001.png")).tolist()
         [[255, 0], [1, 1]]
     """
-    plane = _require_2d(array, "class ids", file)
+    plane = require_2d(array, "class ids", file)
     if plane.dtype.kind == "f" and not np.array_equal(plane, np.rint(plane)):
         raise DataError(f"{file}: class ids must be whole numbers, but the map has fractions")
     if plane.dtype == np.uint8:
         return _map_uint8_ids(plane, id_to_class, file)
-    low, high = min(id_to_class), max(id_to_class)
-    table = np.full(high - low + 1, _UNKNOWN_ID, np.int16)
-    table[[key - low for key in id_to_class]] = list(id_to_class.values())
+    keys = np.array(sorted(id_to_class), np.int64)
+    values = np.array([id_to_class[key] for key in keys.tolist()], np.uint8)
     ids = plane.astype(np.int64)
-    inside = (ids >= low) & (ids <= high)
-    classes = np.where(inside, table[np.where(inside, ids - low, 0)], _UNKNOWN_ID)
-    if (classes == _UNKNOWN_ID).any():
-        raise _make_unknown_id_error(ids[classes == _UNKNOWN_ID][0], id_to_class, file)
-    return classes.astype(np.uint8)
+    if keys[-1] - keys[0] < len(keys):  # without gaps, no search is needed
+        positions = np.clip(ids - keys[0], 0, len(keys) - 1)
+    else:
+        positions = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+    unknown = keys[positions] != ids
+    if unknown.any():
+        raise _make_unknown_id_error(ids[unknown][0], id_to_class, file)
+    return values[positions]
 
 
 def _map_uint8_ids(
@@ -113,111 +113,6 @@ def _format_ids(ids: Collection[int]) -> str:
         for start, end in zip(starts, ends, strict=True)
     ]
     return ", ".join(ranges[:MAX_RANGES]) + (", .." if len(ranges) > MAX_RANGES else "")
-
-
-def decode_depth(
-    array: NDArray[Any], file: Path, *, meters_per_step: float = 1e-3, max_depth: float = 100.0
-) -> NDArray[np.float32]:
-    """Convert stored depth to meters.
-
-    Args:
-        array: floats in meters, or integers in steps of `meters_per_step`; shape (H, W). 0 and NaN
-            mark unknown depth.
-        file: file name for error messages.
-        meters_per_step: meters per step of an integer map.
-        max_depth: maximum valid depth in meters.
-
-    Returns:
-        float32 depth in meters, shape (H, W), NaN where unknown.
-
-    Raises:
-        DataError: if the map has 8 bits or no valid pixel, or a value is negative, infinite or
-            too large.
-
-    Example:
-        >>> millimeters = np.array([[0, 2000]], np.uint16)
-        >>> decode_depth(millimeters, Path("0001.png")).tolist()
-        [[nan, 2.0]]
-    """
-    plane = _require_2d(array, "depth", file)
-    if plane.dtype == np.uint8:
-        raise DataError(f"{file}: 8-bit depth has no unit; save 16-bit millimeters or meters")
-    depth = plane.astype(np.float32)
-    if plane.dtype.kind in "iu":
-        depth *= np.float32(meters_per_step)
-    if np.isinf(depth).any() or (depth < 0).any():
-        raise DataError(f"{file}: infinite or negative depth; unknown depth must be 0 or NaN")
-    depth[depth == 0] = np.nan
-    if np.isnan(depth).all():
-        raise DataError(f"{file}: no pixel has a depth, all are 0 or NaN; remove the file")
-    if np.nanmax(depth) > max_depth:
-        far = f"{np.nanmax(depth):g} m exceeds {max_depth:g} m"
-        raise DataError(f"{file}: depth of {far}; floats must be meters, integers millimeters")
-    return depth
-
-
-def mask_saturated_depth(array: NDArray[Any]) -> NDArray[Any]:
-    """Replace stored depth at the end of the range of its type, such as that of the sky, by NaN.
-
-    Args:
-        array: stored depth of any type and shape.
-
-    Returns:
-        The array, in which infinity, 65504 in float maps (the maximum of float16) and 65535 in
-        uint16 maps are NaN.
-
-    Example:
-        >>> mask_saturated_depth(np.array([2000, 65535], np.uint16)).tolist()
-        [2000.0, nan]
-    """
-    if array.dtype.kind == "f":
-        saturated = np.isposinf(array) | (array == np.finfo(np.float16).max)
-    elif array.dtype == np.uint16:
-        saturated = array == np.iinfo(np.uint16).max
-    else:
-        return array
-    return np.where(saturated, np.float32(np.nan), array) if saturated.any() else array
-
-
-def decode_numbers(
-    array: NDArray[Any],
-    channels: int,
-    file: Path,
-    *,
-    scale: float = 1.0,
-    ignore_values: Sequence[int] = (),
-) -> NDArray[np.float32]:
-    """Convert stored numbers to floats.
-
-    Args:
-        array: numbers, channels last or first; NaN marks ignored pixels.
-        channels: number of channels C.
-        file: file name for error messages.
-        scale: factor by which the numbers are multiplied.
-        ignore_values: stored values of ignored pixels, compared in each channel.
-
-    Returns:
-        float32 values, shape (H, W) for one channel, otherwise (H, W, C); NaN where ignored.
-
-    Raises:
-        DataError: if the number of channels differs, or a value is infinite.
-
-    Example:
-        >>> stored = np.array([[250, 65535]], np.uint16)
-        >>> file = Path("height/0001.png")
-        >>> decode_numbers(stored, 1, file, scale=0.5, ignore_values=[65535]).tolist()
-        [[125.0, nan]]
-    """
-    stored = to_channels_last(array, channels)
-    channel_shape = (channels,) if channels > 1 else ()
-    wrong = stored.ndim != 2 + len(channel_shape) or stored.shape[2:] != channel_shape
-    if wrong or stored.dtype.kind not in "iufb":
-        raise _make_channels_error(array, channels, file)
-    values = stored.astype(np.float32) * np.float32(scale)
-    if np.isinf(values).any():
-        raise DataError(f"{file}: infinite values; ignored pixels must be NaN")
-    values[np.isin(stored, ignore_values)] = np.nan
-    return values
 
 
 def decode_normals(
@@ -294,7 +189,7 @@ def decode_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArr
     """
     stored = to_channels_last(array, channels)
     if stored.ndim != 3 or stored.shape[2] != channels or stored.dtype.kind not in "iufb":
-        raise _make_channels_error(array, channels, file)
+        raise make_channels_error(array, channels, file)
     vectors = stored.astype(np.float32)
     if stored.dtype.kind in "iu":
         vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1
@@ -378,7 +273,7 @@ def decode_binary(
         >>> decode_binary(stored, Path("0001.png"), ignore_values=[128]).tolist()
         [[0, 255, 1]]
     """
-    plane = _require_2d(array, "a binary map", file)
+    plane = require_2d(array, "a binary map", file)
     masked = np.isin(plane, ignore_values) if ignore_values else None
     valid = plane if masked is None else plane[~masked]
     low, high = (valid.min(), valid.max()) if valid.size else (0, 0)
@@ -391,7 +286,20 @@ def decode_binary(
     return binary
 
 
-def _require_2d(array: NDArray[Any], description: str, file: Path) -> NDArray[Any]:
+def require_2d(array: NDArray[Any], description: str, file: Path) -> NDArray[Any]:
+    """Return a map of one number per pixel, without an axis of a single channel.
+
+    Args:
+        array: stored array.
+        description: what the map contains, for the error message.
+        file: file name for the error message.
+
+    Returns:
+        The map, shape (H, W).
+
+    Raises:
+        DataError: if the array has another shape, or holds no numbers.
+    """
     plane = to_channels_last(array)
     if plane.ndim != 2 or plane.size == 0 or plane.dtype.kind not in "iufb":
         raise DataError(
@@ -401,5 +309,6 @@ def _require_2d(array: NDArray[Any], description: str, file: Path) -> NDArray[An
     return plane
 
 
-def _make_channels_error(array: NDArray[Any], channels: int, file: Path) -> DataError:
+def make_channels_error(array: NDArray[Any], channels: int, file: Path) -> DataError:
+    """Return the error for an array of another shape or type than (H, W, `channels`) numbers."""
     return DataError(f"{file}: needs {channels} channels, found {array.dtype} {array.shape}")

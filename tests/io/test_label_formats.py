@@ -43,31 +43,6 @@ def test_array_that_is_no_class_map_is_an_error(bad: np.ndarray) -> None:
         label_formats.decode_classes(bad, IDS, FILE)
 
 
-def test_decode_depth_in_meters_and_millimeters() -> None:
-    meters = label_formats.decode_depth(np.array([[0, 1.5, np.nan]]), FILE)
-    np.testing.assert_array_equal(meters, np.array([[np.nan, 1.5, np.nan]], np.float32))
-    stored = np.array([[0, 1500, 0]], np.uint16)
-    np.testing.assert_allclose(label_formats.decode_depth(stored, FILE), meters)
-    assert meters.dtype == np.float32
-
-
-@pytest.mark.parametrize(
-    ("bad", "word"),
-    [
-        (np.full((2, 2), np.nan), "no pixel has a depth"),
-        (np.zeros((2, 2)), "no pixel has a depth"),
-        (np.array([[1.0, np.inf]]), "infinite or negative"),
-        (np.array([[1.0, -2.0]]), "infinite or negative"),
-        (np.array([[1.0, 1500.0]]), "1500 m"),
-        (np.ones((2, 2), np.uint8), "8-bit depth"),
-        (np.ones((2, 2, 2)), "one number per pixel"),
-    ],
-)
-def test_invalid_depth_is_an_error(bad: np.ndarray, word: str) -> None:
-    with pytest.raises(DataError, match=rf"file\.png.*{word}"):
-        label_formats.decode_depth(bad, FILE)
-
-
 def facing(size: tuple[int, int] = (4, 5)) -> np.ndarray:
     """Return a map of the unit vector (0.6, 0, -0.8)."""
     return np.broadcast_to(np.array([0.6, 0.0, -0.8]), (*size, 3)).copy()
@@ -144,16 +119,6 @@ def test_decode_binary_with_given_maximum_of_a_dark_map() -> None:
 def test_invalid_binary_map_is_an_error(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png: a binary map"):
         label_formats.decode_binary(bad, FILE)
-
-
-def test_decode_numbers_scales_and_ignores() -> None:
-    stored = np.array([[1, 65535]], np.uint16)
-    values = label_formats.decode_numbers(stored, 1, FILE, scale=0.01, ignore_values=(65535,))
-    np.testing.assert_allclose(values, np.array([[0.01, np.nan]]), rtol=1e-6)
-    assert label_formats.decode_numbers(np.zeros((2, 4, 5)), 2, FILE).shape == (4, 5, 2)
-    for bad in (np.zeros((4, 5)), np.full((4, 5, 2), np.inf)):
-        with pytest.raises(DataError, match=r"file\.png"):
-            label_formats.decode_numbers(bad, 2, FILE)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])

@@ -138,7 +138,7 @@ class FolderDataset(FileDataset):
             ConfigError: if the description of the label is incomplete.
         """
         spec = self._label_specs[task]
-        reader = spec.make_reader(task)
+        reader = spec.make_reader(task, self._root)
         pattern = self._parse_labels(task, self.split)
         files = folder_patterns.index_by_id(pattern, pattern.find_files())
         return LabelFiles(files, reader, self._root / spec.files)

@@ -30,7 +30,7 @@ from densemtl.data.datasets.nyud_metadata import (
 )
 from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import DataError
-from densemtl.io import arrays, label_formats
+from densemtl.io import arrays, label_formats, number_formats
 from densemtl.io.images import IMAGE_SUFFIXES
 from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
 from densemtl.io.paths import describe_content, require_folder
@@ -204,7 +204,7 @@ def _read_classes(file: Path, id_to_class: dict[int, int]) -> NDArray[np.uint8]:
 
 
 def read_depth(file: Path) -> NDArray[np.float32]:
-    """Read a depth map; see `densemtl.io.label_formats.decode_depth`.
+    """Read a depth map; see `densemtl.io.number_formats.decode_depth`.
 
     Args:
         file: .npy, .png or .mat file with the variable `depth`.
@@ -215,7 +215,7 @@ def read_depth(file: Path) -> NDArray[np.float32]:
     Raises:
         DataError: if the file is missing or corrupt, or a value is invalid.
     """
-    return label_formats.decode_depth(arrays.read_array(file, "depth"), file)
+    return number_formats.decode_depth(arrays.read_array(file, "depth"), file)
 
 
 def read_normals(file: Path, axes: AxisConvention = CAMERA_AXES) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from tests.helpers.fake_datasets import Array, write_array, write_image
 def make(root: Path, label: Array, task: str = "semseg", **spec: Any) -> FolderDataset:
     """Write four images with the same label, and return the training split."""
     for name in "abcd":
-        write_image(root / "images" / f"{name}.png", np.zeros((*label.shape, 3), np.uint8))
+        write_image(root / "images" / f"{name}.png", np.zeros((*label.shape[:2], 3), np.uint8))
         if label.dtype.kind == "f":
             write_array(root / "labels" / f"{name}.npy", label)
         else:
