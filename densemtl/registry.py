@@ -345,7 +345,7 @@ def format_validation_errors(
             lines.append(f"{path}: unknown key, {hint or f'{section} has no options; remove it'}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
-        elif item["type"] in ("too_short", "too_long"):  # the message includes the actual length
+        elif item["type"] in ("too_short", "too_long", "conflict"):  # the message says it all
             lines.append(f"{path}: {item['msg']}")
         elif item["type"] == "model_type":
             lines.append(f"{path}: give keys and values, not {reprlib.repr(item['input'])}")

@@ -105,7 +105,7 @@ def _mark_validation(mark: Path) -> None:
         mark.touch()
         return evaluate(*args)
 
-    mock.patch("densemtl.engine.trainer.evaluate", mark_and_evaluate).start()
+    mock.patch("densemtl.engine.validation.evaluate", mark_and_evaluate).start()
 
 
 def _is_saving(folder: Path) -> bool:

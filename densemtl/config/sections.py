@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from densemtl.config.constraints import (
@@ -24,6 +24,9 @@ from densemtl.config.constraints import (
     UnitInterval,
     replace_union_errors,
 )
+
+CONFLICT = "conflict"
+"""Type of pydantic's error for keys that exclude each other."""
 
 FitMode = Literal["resize", "pad"]
 Scale = Annotated[float, Field(ge=0.1, le=10)]
@@ -165,11 +168,22 @@ class ScheduleConfig(Section):
     """Learning rate at the end of the run."""
 
 
+class EarlyStoppingConfig(Section):
+    """End of the training when validations no longer improve."""
+
+    patience: PositiveInt = 5
+    """Number of validations without improvement after which the training ends."""
+    min_delta: NonNegativeFloat = 0.0
+    """Mean relative gain over all tasks that counts as an improvement; 0.01 is one percent."""
+
+
 class TrainConfig(Section):
     """Training loop."""
 
-    epochs: PositiveInt = 100
-    """Number of passes over the training split."""
+    epochs: PositiveInt | None = 100
+    """Number of passes over the training split; null if `steps` is given."""
+    steps: PositiveInt | None = None
+    """Number of optimizer steps of the whole run, instead of `epochs`."""
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Type of automatic mixed precision. "auto" is bf16 on hardware with bfloat16 instructions, and
     none (float32) otherwise. fp16 also scales the loss."""
@@ -181,7 +195,11 @@ class TrainConfig(Section):
     """Decay of an exponential moving average of the weights, which replaces them in evaluation and
     saved files; null for none. The decay increases from a lower value during the first steps."""
     eval_every: PositiveInt = 10
-    """Number of epochs between validations; the last epoch is always validated."""
+    """Number of epochs between validations; the end of the run is always validated."""
+    eval_every_steps: PositiveInt | None = None
+    """Number of steps between validations, instead of `eval_every`; null for epochs."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """When to end the training before its last epoch, such as `{patience: 5}`; null for never."""
     visualize_every: NonNegativeInt = 10
     """Number of epochs between figures of predictions; 0 draws them only at the end."""
     num_vis_images: PositiveInt = 6
@@ -205,3 +223,15 @@ class TrainConfig(Section):
     useful on GPUs. It works with all decoders and with `grad_checkpointing`."""
     on_non_finite: Literal["stop", "skip"] = "stop"
     """What to do if a loss is not finite: `stop` with an error, or `skip` the step and warn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_length(cls, values: Any) -> Any:
+        """Replace the default of `epochs` if `steps` is given; check that only one is given."""
+        if not isinstance(values, dict) or not isinstance(values.get("steps"), int):
+            if isinstance(values, dict) and values.get("epochs", 100) is None:
+                raise PydanticCustomError(CONFLICT, "set epochs or steps")
+            return values
+        if values.get("epochs") is not None:
+            raise PydanticCustomError(CONFLICT, "set either epochs or steps, not both")
+        return {**values, "epochs": None}

@@ -38,6 +38,9 @@ ROOT = ""
 SHARED_KEY_SECTIONS = ("optim", "schedule")
 """Sections whose keys do not depend on `name`, and are therefore kept when the name changes."""
 
+EXCLUSIVE_KEYS = {"train.epochs": "train.steps", "train.steps": "train.epochs"}
+"""{path: path of the inherited key that it replaces}; both in one file are an error later."""
+
 Sources = dict[str, str]
 """{dotted path: file that set the value}; `ROOT` has the file that was loaded."""
 
@@ -236,6 +239,10 @@ def _merge_into(
 ) -> None:
     for key, value in values.items():
         path, old = f"{prefix}{key}", target.get(key)
+        other = EXCLUSIVE_KEYS.get(path)
+        if other and value is not None and sources.get(other) not in (None, source):
+            target.pop(other.rpartition(".")[2], None)
+            del sources[other]
         if (
             not isinstance(value, dict)
             or not isinstance(old, dict)

@@ -28,26 +28,27 @@ def get_selection_scores(
     return {task.name: scores[task.name][task.get_selection_metric(protocol)] for task in tasks}
 
 
-def is_better(new: SelectionScores, old: SelectionScores | None, tasks: Sequence[Task]) -> bool:
-    """Return whether the mean relative gain over the tasks is positive.
+def compute_mean_gain(
+    new: SelectionScores, old: SelectionScores | None, tasks: Sequence[Task]
+) -> float:
+    """Return the mean relative gain over the tasks.
 
-    This is the multi-task performance Delta_m relative to the best validation so far, except that
-    a difference is divided by the larger of both values. A metric near 0 at the start of training
-    therefore does not outweigh the other tasks. A finite value is better than one that is not
-    finite by 1.
+    This is the multi-task performance Delta_m relative to earlier scores, except that a difference
+    is divided by the larger of both values. A metric near 0 at the start of training therefore does
+    not outweigh the other tasks. A finite value is better than one that is not finite by 1.
 
     Args:
         new: scores of the current validation.
-        old: scores of the best validation so far; None if there is none.
+        old: scores of an earlier validation; None if there is none.
         tasks: the tasks that are compared.
 
     Returns:
-        True if `new` is better, or if `old` is None.
+        The gain, positive if `new` is better; infinity if `old` is None.
     """
     if old is None:
-        return True
+        return math.inf
     gains = [_compute_gain(new[task.name], old[task.name], task.higher_is_better) for task in tasks]
-    return sum(gains) > 0
+    return sum(gains) / len(gains)
 
 
 def _compute_gain(new: float, old: float, higher_is_better: bool) -> float:

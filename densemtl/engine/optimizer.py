@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from textwrap import shorten
 from typing import Any
@@ -106,7 +107,7 @@ class LRSchedule:
     Args:
         config: the section `schedule` of the configuration.
         optimizer: its parameter groups hold the base learning rates, and are updated.
-        epochs: number of epochs of the whole run.
+        epochs: number of epochs of the whole run; may be fractional.
         steps_per_epoch: number of optimizer steps per epoch.
 
     Example:
@@ -121,7 +122,7 @@ class LRSchedule:
         self,
         config: ScheduleConfig,
         optimizer: Optimizer,
-        epochs: int,
+        epochs: float,
         steps_per_epoch: int,
     ) -> None:
         self._per_epoch = config.interval == "epoch"
@@ -131,7 +132,7 @@ class LRSchedule:
         self._scheduler = _SCHEDULERS[config.name](
             config,
             optimizer,
-            epochs * unit,
+            math.ceil(epochs) if self._per_epoch else round(epochs * steps_per_epoch),
             {
                 "warmup_t": config.warmup_epochs * unit,
                 "t_in_epochs": self._per_epoch,

@@ -28,6 +28,7 @@ from densemtl.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
 from densemtl.engine.state_file import check_optimizer_state
 from densemtl.errors import CheckpointError, shorten_error
@@ -50,6 +51,8 @@ class TrainingProgress:
         best_step: number of finished optimizer steps at the best validation.
         best_scores: all metrics of the best validation, at the end also the final metrics.
         best_weights_hash: hash of the best weights.
+        patience: what early stopping remembers.
+        stop_reason: why the training ended before its last step; "" if it did not.
     """
 
     step: int = 0
@@ -61,6 +64,8 @@ class TrainingProgress:
     best_step: int = 0
     best_scores: Scores = field(default_factory=dict)
     best_weights_hash: str = ""
+    patience: Patience = field(default_factory=Patience)
+    stop_reason: str = ""
 
 
 MAX_COUNT = 2**53

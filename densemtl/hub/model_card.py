@@ -126,6 +126,8 @@ def _make_results_section(results: Results) -> Iterator[str]:
         if result.note:
             yield f"{task}: {result.note}.\n"
     stopped = "" if results.complete else " The run was stopped before its last epoch."
+    if results.stop_reason:
+        stopped = f" The training ended early: {results.stop_reason}."
     yield (
         f"Protocol `{results.protocol}`, at original image size, on the {results.images} images of"
         f" `{results.run['dataset']}` {results.split}; one run, seed {results.seed}; weights"
@@ -157,9 +159,11 @@ def _format_number(value: float | None) -> str:
 
 def _describe_training(experiment: ExperimentConfig) -> str:
     height, width = experiment.input.size
+    train = experiment.train
+    length = f"epochs: {train.epochs}" if train.steps is None else f"steps: {train.steps}"
     return (
         f"## Training\n\nInput {height}x{width} ({experiment.input.fit}),"
-        f" batches of {experiment.loader.batch_size}, epochs: {experiment.train.epochs},"
+        f" batches of {experiment.loader.batch_size}, {length},"
         f" {experiment.optim.name} at {experiment.optim.lr:g}, balancing"
         f" `{experiment.balancing.name}`. `config.yaml` contains the complete configuration, with"
         " which the training can be repeated.\n"

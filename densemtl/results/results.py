@@ -130,6 +130,7 @@ class Results(BaseModel):
         seed: seed of the run.
         step: optimizer step of the scored weights.
         complete: whether the run trained to its end; False if it was stopped by `--max-steps`.
+        stop_reason: why the training ended before its last step by itself; "" if it did not.
         latest: {task: selection metric} of the last validation, which may not be the best.
         seconds: duration of training and validation.
         images_per_second: training speed without validation.
@@ -177,6 +178,7 @@ class Results(BaseModel):
     seed: int
     step: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     complete: bool = True
+    stop_reason: str = ""
     latest: dict[str, FiniteFloat | None] = {}
     seconds: FiniteFloat | None = None
     images_per_second: float | None = None

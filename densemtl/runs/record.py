@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.engine.model_selection import get_selection_scores
-from densemtl.engine.trainer import TrainingRun
+from densemtl.engine.run_components import TrainingRun
 from densemtl.evaluation.evaluate import Scores
 from densemtl.factory import Splits
 from densemtl.results.results import Results, TaskResult, nan_to_none
@@ -46,7 +46,8 @@ def build_results(
         weights_hash=progress.best_weights_hash,
         seed=experiment.seed,
         step=progress.best_step,
-        complete=progress.step >= run.total_steps,
+        complete=progress.step >= run.total_steps or bool(progress.stop_reason),
+        stop_reason=progress.stop_reason,
         latest=nan_to_none(get_selection_scores(progress.scores, tasks, experiment.protocol)),
         seconds=round(progress.seconds, 1),
         images_per_second=round(progress.images / max(progress.train_seconds, 1e-9), 2),

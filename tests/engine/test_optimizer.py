@@ -94,6 +94,21 @@ def test_learning_rates_follow_the_formula_in_all_groups(name):
         assert lrs[group] == pytest.approx([0.01 * scale * factor for factor in factors])
 
 
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ("step", [poly(step, 13) for step in range(13)]),
+        ("epoch", [poly(s // 5, 3) for s in range(13)]),
+    ],
+)
+def test_schedule_of_a_run_that_ends_inside_an_epoch(interval, expected):
+    optimizer = make_test_optimizer()
+    schedule = LRSchedule(ScheduleConfig(interval=interval), optimizer, 13 / STEPS, STEPS)
+    for step, factor in enumerate(expected):
+        schedule.set_lr(step)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * factor)
+
+
 @pytest.mark.parametrize("name", ["poly", "cosine"])
 def test_learning_rate_decreases_to_min_lr(name):
     lrs = compute_lrs(ScheduleConfig(name=name, min_lr=0.005))["shared"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from densemtl.balancing.equal import Equal
+from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.train_step import TrainStep
-from densemtl.engine.trainer import TrainingRun
 from densemtl.factory import build_splits
 from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config

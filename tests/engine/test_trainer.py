@@ -11,8 +11,9 @@ import torch
 
 from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.loss_monitor import NonFiniteLossError
+from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import read_log
-from densemtl.engine.trainer import TrainingRun, train
+from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError, DataError, ResultsError
 from densemtl.factory import build_splits
 from densemtl.results.results import load_results
@@ -112,7 +113,7 @@ def test_run_killed_during_validation_repeats_the_validation(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("densemtl.engine.trainer._validate", interrupt)
+        patch.setattr("densemtl.engine.trainer.validate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(make_run(tmp_path / "resumed", *settings))
     train(make_run(tmp_path / "resumed", *settings))

@@ -105,8 +105,8 @@ def test_interrupted_final_evaluation_is_completed_without_training(
             train(tmp_path)
     assert not (tmp_path / RESULTS_FILE).exists()
     before = load_weights(tmp_path / "last" / "model.safetensors")
-    monkeypatch.setattr("densemtl.engine.trainer._train_epoch", interrupt)
-    monkeypatch.setattr("densemtl.engine.trainer._validate", interrupt)
+    monkeypatch.setattr("densemtl.engine.trainer._train_until", interrupt)
+    monkeypatch.setattr("densemtl.engine.trainer.validate", interrupt)
     completed = train(tmp_path)
     assert completed.complete
     assert math.isfinite(completed.tasks["edge"].value)
