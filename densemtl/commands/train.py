@@ -30,6 +30,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-steps", type=int, metavar="N", help="stop each run after N optimizer steps"
     )
+    text = "train a finished run for N further epochs; the learning-rate schedule starts again"
+    parser.add_argument("--extend", type=int, metavar="N", help=text)
+    text = "factor of the learning rates of the extension (default: 1)"
+    parser.add_argument("--extend-lr", type=float, metavar="FACTOR", help=text)
     cli.add_device_argument(parser)
     parser.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and exit"
@@ -42,6 +46,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("config: missing configuration, e.g. synthetic/quick")
     if args.max_steps is not None and args.max_steps < 1:
         parser.error("--max-steps: must be at least 1")
+    if args.extend_lr is not None and args.extend is None:
+        parser.error("--extend-lr: only with --extend N")
     return args
 
 
@@ -81,10 +87,12 @@ def train(args: argparse.Namespace) -> None:
     from densemtl.config.shipped_configs import get_default_folder
     from densemtl.distributed.collectives import is_main_process
     from densemtl.results.terminal_tables import make_run_table
+    from densemtl.runs.extension import make_extension
     from densemtl.runs.train_run import train_experiment
 
     folder = args.output or get_default_folder(args.config)
-    results = train_experiment(experiment, folder, args.device, args.max_steps)
+    extension = make_extension(args.extend, args.extend_lr)
+    results = train_experiment(experiment, folder, args.device, args.max_steps, extension)
     if is_main_process():
         show(make_run_table(results))
         print(f"weights, results and figures: {folder}")

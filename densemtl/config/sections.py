@@ -177,6 +177,17 @@ class EarlyStoppingConfig(Section):
     """Mean relative gain over all tasks that counts as an improvement; 0.01 is one percent."""
 
 
+class ExtensionConfig(Section):
+    """Further epochs after the end of a run, written by `densemtl train --extend`."""
+
+    start_step: PositiveInt
+    """Number of finished optimizer steps at which the extension begins."""
+    epochs: PositiveInt
+    """Number of further passes over the training split."""
+    lr_factor: PositiveFloat = 1.0
+    """Factor of the learning rates of the schedule, which starts again without warm-up."""
+
+
 class TrainConfig(Section):
     """Training loop."""
 
@@ -184,6 +195,8 @@ class TrainConfig(Section):
     """Number of passes over the training split; null if `steps` is given."""
     steps: PositiveInt | None = None
     """Number of optimizer steps of the whole run, instead of `epochs`."""
+    extensions: tuple[ExtensionConfig, ...] = ()
+    """Further epochs after the end of the run; written by `densemtl train --extend N`."""
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Type of automatic mixed precision. "auto" is bf16 on hardware with bfloat16 instructions, and
     none (float32) otherwise. fp16 also scales the loss."""

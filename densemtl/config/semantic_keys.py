@@ -17,7 +17,7 @@ NON_SEMANTIC_KEYS = {
 
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "optim": {"weight_decay_on": "all", "layer_decay": None, "options": {}},
-    "train": {"steps": None, "eval_every_steps": None, "early_stopping": None},
+    "train": {"steps": None, "eval_every_steps": None, "early_stopping": None, "extensions": []},
 }
 """{section: {key: default}} of keys that were added later. They are left out at their default, so
 that runs of earlier versions keep their hash."""

@@ -16,7 +16,7 @@ from timm.scheduler.step_lr import StepLRScheduler
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from densemtl.config.sections import OptimConfig, ScheduleConfig
+from densemtl.config.sections import OptimConfig, ScheduleConfig, TrainConfig
 from densemtl.distributed.sharding import is_sharded
 from densemtl.engine.optimizer_options import check_optimizer_options
 from densemtl.engine.parameter_groups import make_parameter_groups
@@ -151,6 +151,65 @@ class LRSchedule:
         epoch = step / self._steps_per_epoch
         # timm annotates `epoch` as int, but its formulas accept fractions.
         self._scheduler.step(max(int(epoch), min(epoch, self._warmup_epochs)))  # type: ignore[arg-type]
+
+
+class RunSchedule:
+    """Learning rate of a run and of its extensions, a function of the number of finished steps.
+
+    An extension is a warm restart (Loshchilov and Hutter, "SGDR", ICLR 2017): the schedule starts
+    again for the length of the extension, without warm-up, multiplied by `lr_factor`.
+
+    Args:
+        config: the section `schedule` of the configuration.
+        optimizer: its parameter groups hold the base learning rates, and are updated.
+        train_config: the section `train`, which defines the length of the run and its extensions.
+        steps_per_epoch: number of optimizer steps per epoch.
+
+    Example:
+        >>> optimizer = SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+        >>> extension = {"start_step": 10, "epochs": 1, "lr_factor": 0.5}
+        >>> length = TrainConfig(epochs=2, extensions=[extension])
+        >>> schedule = RunSchedule(ScheduleConfig(power=1), optimizer, length, 5)
+        >>> for step in (0, 5, 10, 14):
+        ...     schedule.set_lr(step)
+        ...     print(round(optimizer.param_groups[0]["lr"], 3))
+        0.1
+        0.05
+        0.05
+        0.01
+    """
+
+    def __init__(
+        self,
+        config: ScheduleConfig,
+        optimizer: Optimizer,
+        train_config: TrainConfig,
+        steps_per_epoch: int,
+    ) -> None:
+        self._optimizer = optimizer
+        epochs = train_config.epochs or (train_config.steps or 1) / steps_per_epoch
+        self._parts = [(0, 1.0, LRSchedule(config, optimizer, epochs, steps_per_epoch))]
+        again = config.model_copy(update={"warmup_epochs": 0.0})
+        self._parts += [
+            (
+                part.start_step,
+                part.lr_factor,
+                LRSchedule(again, optimizer, part.epochs, steps_per_epoch),
+            )
+            for part in train_config.extensions
+        ]
+
+    def set_lr(self, step: int) -> None:
+        """Set the learning rates of the next optimizer step.
+
+        Args:
+            step: number of finished optimizer steps.
+        """
+        start, factor, schedule = next(part for part in reversed(self._parts) if step >= part[0])
+        schedule.set_lr(step - start)
+        if factor != 1:
+            for group in self._optimizer.param_groups:
+                group["lr"] *= factor
 
 
 def _make_poly(

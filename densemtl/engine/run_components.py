@@ -12,7 +12,7 @@ from densemtl.config.sections import InputConfig, TrainConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.distributed.collectives import get_world_size
-from densemtl.engine.optimizer import LRSchedule
+from densemtl.engine.optimizer import RunSchedule
 from densemtl.engine.train_state import TrainState
 from densemtl.engine.train_step import TrainStep
 from densemtl.errors import DataError
@@ -50,7 +50,7 @@ class TrainingRun:
     tasks: Sequence[Task]
     train_step: TrainStep
     state: TrainState
-    schedule: LRSchedule
+    schedule: RunSchedule
     train_loader: ErrorForwardingDataLoader[Batch]
     val_loader: ErrorForwardingDataLoader[Batch]
     val_dataset: DenseDataset
@@ -64,7 +64,15 @@ class TrainingRun:
     def total_steps(self) -> int:
         """Number of optimizer steps of the whole run."""
         config = self.train_config
+        if config.extensions:
+            last = config.extensions[-1]
+            return last.start_step + last.epochs * self.steps_per_epoch
         return config.steps or (config.epochs or 1) * self.steps_per_epoch
+
+    @property
+    def extension_starts(self) -> list[int]:
+        """Number of finished optimizer steps at which each extension begins."""
+        return [extension.start_step for extension in self.train_config.extensions]
 
     @property
     def steps_per_epoch(self) -> int:

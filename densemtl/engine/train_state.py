@@ -26,6 +26,7 @@ from densemtl.engine.checkpoint import (
     STATE_NAME,
     format_recovery_hint,
     load_checkpoint,
+    read_checkpoint,
     save_checkpoint,
 )
 from densemtl.engine.early_stopping import Patience
@@ -184,6 +185,25 @@ class TrainState:
         elif get_rank() > 0:
             seeds = np.random.SeedSequence((torch.initial_seed(), get_rank(), self.progress.step))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+
+def read_progress(folder: Path) -> TrainingProgress | None:
+    """Read the progress of a run without its model.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The progress in the checkpoint `last/`; None if there is no checkpoint.
+
+    Raises:
+        CheckpointError: if the checkpoint is corrupt, or has wrong fields or types.
+    """
+    checkpoint = read_checkpoint(folder)
+    if checkpoint is None:
+        return None
+    with _report_wrong_state(folder / LAST_DIR / STATE_NAME):
+        return _to_progress(checkpoint[1]["record"])
 
 
 def make_ema(model: nn.Module, config: TrainConfig) -> ModelEmaV3 | None:

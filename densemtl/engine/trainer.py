@@ -9,6 +9,7 @@ import yaml
 
 from densemtl.data.batching import EpochSampler, EvalDataset
 from densemtl.distributed.collectives import get_world_size, is_main_process
+from densemtl.engine.early_stopping import Patience
 from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
 from densemtl.engine.parameter_groups import get_group_lrs
 from densemtl.engine.run_components import TrainingRun
@@ -52,6 +53,7 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
     with open_log(run_info, run.trackers, progress_bar.print_line) as log, progress_bar:
         if progress.step == 0:
             _log_sharing(run, probe, log)
+        _begin_extension(run)
         while progress.step < end_step and not progress.stop_reason:
             _train_until(run, _find_next_stop(run, end_step), progress_bar, log)
             _log_sharing(run, probe, log)
@@ -64,13 +66,23 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
             if finished or _is_epoch_due(run, config.visualize_every):
                 _draw_predictions(run, log)
             run.state.save(run.folder, run.config_yaml)
+            _begin_extension(run)
             progress_bar.reset_timer()
 
 
+def _begin_extension(run: TrainingRun) -> None:
+    """Forget that the training ended early if an extension begins after the current step."""
+    progress = run.state.progress
+    if progress.step in run.extension_starts:
+        progress.stop_reason, progress.patience = "", Patience()
+
+
 def _find_next_stop(run: TrainingRun, end_step: int) -> int:
-    """Return the step of the next validation or end of an epoch, at most `end_step`."""
+    """Return the next step of a validation, or the end of an epoch, at most `end_step`."""
+    step = run.state.progress.step
     lengths = (run.steps_per_epoch, run.train_config.eval_every_steps or run.steps_per_epoch)
-    return min(end_step, *((run.state.progress.step // n + 1) * n for n in lengths))
+    starts = [start for start in run.extension_starts if start > step]
+    return min(end_step, *starts, *((step // n + 1) * n for n in lengths))
 
 
 def _is_epoch_due(run: TrainingRun, every: int, inside: bool = False) -> bool:

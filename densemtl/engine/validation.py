@@ -20,13 +20,13 @@ def is_validation_due(run: TrainingRun) -> bool:
     """Return whether the configuration plans a validation after the current step.
 
     Args:
-        run: the run; the end of the whole run is always validated.
+        run: the run; its end and the beginning of an extension are always validated.
 
     Returns:
         True if a validation is due.
     """
     config, step = run.train_config, run.state.progress.step
-    if step == run.total_steps:
+    if step in (run.total_steps, *run.extension_starts):
         return True
     if config.eval_every_steps is not None:
         return step % config.eval_every_steps == 0
@@ -85,8 +85,8 @@ def _check_early_stopping(
 def _format_position(run: TrainingRun) -> str:
     step, config = run.state.progress.step, run.train_config
     if config.steps is not None:
-        return f"step {step}/{config.steps}"
-    return f"epoch {step / run.steps_per_epoch:g}/{config.epochs}"
+        return f"step {step}/{run.total_steps}"
+    return f"epoch {step / run.steps_per_epoch:g}/{run.total_steps / run.steps_per_epoch:g}"
 
 
 def _format_scores(run: TrainingRun, values: Mapping[str, float]) -> str:

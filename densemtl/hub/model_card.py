@@ -161,6 +161,8 @@ def _describe_training(experiment: ExperimentConfig) -> str:
     height, width = experiment.input.size
     train = experiment.train
     length = f"epochs: {train.epochs}" if train.steps is None else f"steps: {train.steps}"
+    if train.extensions:
+        length += f" and {sum(part.epochs for part in train.extensions)} epochs of extension"
     return (
         f"## Training\n\nInput {height}x{width} ({experiment.input.fit}),"
         f" batches of {experiment.loader.batch_size}, {length},"

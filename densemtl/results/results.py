@@ -112,6 +112,30 @@ class ComparisonKey:
     complete: bool = True
 
 
+class EarlierResult(BaseModel):
+    """Results of a run before it was extended.
+
+    Attributes:
+        steps: number of optimizer steps of the run at that time.
+        step: optimizer step of the scored weights.
+        metrics: {task: {metric name: value}}.
+        delta_m: multi-task performance in percent; None without baselines.
+        weights_hash: hash of the scored weights.
+        config_hash: hash of the configuration.
+        seconds: duration of training and validation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: Annotated[int, Field(ge=0, lt=2**63)]
+    step: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    metrics: dict[str, dict[str, FiniteFloat | None]]
+    delta_m: FiniteFloat | None = None
+    weights_hash: str
+    config_hash: str
+    seconds: FiniteFloat | None = None
+
+
 class Results(BaseModel):
     """Evaluation of one set of weights.
 
@@ -141,6 +165,7 @@ class Results(BaseModel):
         config_hash: hash of all configuration keys that can influence a result.
         versions: versions of code and libraries.
         warnings: what is suspicious in the data, found before training by `densemtl.data.check`.
+        history: results of the run before each of its extensions (`--extend`), oldest first.
 
     Example:
         >>> results = Results(
@@ -188,6 +213,7 @@ class Results(BaseModel):
     config_hash: str
     versions: dict[str, str]
     warnings: list[str] = []
+    history: list[EarlierResult] = []
 
     @model_validator(mode="after")
     def _validate_run(self) -> Results:

@@ -14,6 +14,7 @@ from densemtl.engine.loading import load_trained_model
 from densemtl.io.paths import parse_path
 from densemtl.results.results import Results
 from densemtl.runs.evaluate_run import evaluate_model
+from densemtl.runs.extension import make_extension
 from densemtl.runs.train_run import train_experiment
 from densemtl.types import Split
 
@@ -28,6 +29,8 @@ def train(
     output: str | Path | None = None,
     device: str | None = None,
     max_steps: int | None = None,
+    extend: int | None = None,
+    extend_lr: float = 1.0,
 ) -> Results:
     """Train a model and, if configured, the single-task baselines, like `densemtl train`.
 
@@ -40,6 +43,8 @@ def train(
         output: run folder; None selects runs/CONFIG.
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         max_steps: number of optimizer steps after which each run stops; None trains to the end.
+        extend: number of epochs by which the finished run is extended; None extends nothing.
+        extend_lr: factor of the learning rates of the extension, whose schedule starts again.
 
     Returns:
         The results of the best validated weights, as in `results.json`.
@@ -60,7 +65,8 @@ def train(
     folder = parse_path(output) if output is not None else get_default_folder(file)
     with distributed_session(device):
         experiment = load_experiment(file, format_overrides(overrides))
-        return train_experiment(experiment, folder, device, max_steps)
+        extension = make_extension(extend, extend_lr)
+        return train_experiment(experiment, folder, device, max_steps, extension)
 
 
 def evaluate(

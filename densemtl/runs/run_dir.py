@@ -31,12 +31,15 @@ AUTOMATIC_KEYS = ("amp", "channels_last")
 def reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> ExperimentConfig:
     """Check that the folder contains no other experiment.
 
+    The experiment may extend that of the folder, and its extensions need not be repeated.
+
     Args:
         folder: the run folder; it may be absent.
         experiment: the experiment to start or resume in it.
 
     Returns:
-        The experiment, with the automatic choices that the run made when it was started.
+        The experiment, with the automatic choices that the run made when it was started, and with
+        its extensions.
 
     Raises:
         ConfigError: if the folder contains another experiment; names the values that differ.
@@ -46,7 +49,10 @@ def reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> ExperimentCon
         return experiment
     saved = parse_saved_experiment(file.read_text(encoding="utf-8", errors="replace"), file)
     resumed = _keep_choices(experiment, saved)
-    differences = list(_find_differences(saved.to_semantic_dict(), resumed.to_semantic_dict()))
+    compared = resumed
+    if resumed.train.extensions[:-1] == saved.train.extensions:  # one more extension
+        compared = resumed.with_train(extensions=saved.train.extensions)
+    differences = list(_find_differences(saved.to_semantic_dict(), compared.to_semantic_dict()))
     if differences:
         raise ConfigError(
             f"{folder}: holds another experiment; {'; '.join(differences[:4])}: "
@@ -73,6 +79,8 @@ def _keep_choices(experiment: ExperimentConfig, saved: ExperimentConfig) -> Expe
         for key in AUTOMATIC_KEYS
         if getattr(experiment.train, key) == "auto"
     }
+    if not experiment.train.extensions:
+        choices["extensions"] = saved.train.extensions
     return experiment.with_train(**choices)
 
 

@@ -29,6 +29,12 @@ from densemtl.io.paths import parse_path
 from densemtl.results.baselines import add_baselines, load_baselines
 from densemtl.results.results import BASELINES, RESULTS_FILE, ComparisonKey, Results
 from densemtl.runs.data_check import check_before_training, select_warnings
+from densemtl.runs.extension import (
+    Extension,
+    add_history,
+    describe_shorter_baselines,
+    extend_experiment,
+)
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
 from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
@@ -37,6 +43,7 @@ from densemtl.runs.training_run import build_training_run
 from densemtl.runs.transfer import transfer_weights
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
+from densemtl.runtime.progress_bar import print_message
 from densemtl.runtime.versions import get_versions
 from densemtl.visualization.matrix_history import plot_matrix_history
 from densemtl.visualization.training_curves import plot_balancing, plot_training_curves
@@ -51,6 +58,7 @@ def train_experiment(
     folder: Path,
     device: str | None = None,
     max_steps: int | None = None,
+    extension: Extension | None = None,
 ) -> Results:
     """Train an experiment and its single-task baselines, or resume them from their checkpoints.
 
@@ -59,6 +67,7 @@ def train_experiment(
         folder: the run folder; baselines are saved next to it, in `baselines/`.
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         max_steps: number of optimizer steps after which each run stops; another call resumes it.
+        extension: further epochs after the end of a finished run. Baselines are not extended.
 
     Returns:
         The results of the best validated weights, including Delta_m if there are baselines.
@@ -70,6 +79,8 @@ def train_experiment(
     get_versions()  # cached before training, since source files may change during a long run
     execution = make_execution_config(experiment.train, device)
     with lock_run_dir(folder):
+        if extension is not None:
+            experiment = extend_experiment(experiment, folder, extension)
         return _train_locked(experiment, folder, execution, max_steps)
 
 
@@ -92,10 +103,21 @@ def _train_locked(
         experiment, splits, folder, execution, max_steps, initial, warnings, init_from
     )
     if baseline_runs:
-        results = add_baselines(results, baseline_runs)
-        if is_main_process():
+        results = _compare(results, baseline_runs, reserve_run_dir(folder, experiment))
+        if is_main_process() and _is_replaceable(results, folder):
             results.save(folder / RESULTS_FILE)
     return results
+
+
+def _compare(
+    results: Results, baseline_runs: Mapping[str, Path], experiment: ExperimentConfig
+) -> Results:
+    """Add baselines and Delta_m, and a warning if only the run was extended."""
+    lines = describe_shorter_baselines(experiment)
+    for line in lines:
+        print_message(f"warning: {line}")
+    warnings = {"warnings": [*results.warnings, *lines]}
+    return add_baselines(results, baseline_runs).model_copy(update=warnings)
 
 
 def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
@@ -215,14 +237,22 @@ def _train_run(
     compute_final_metrics(run)
     data_warnings = select_warnings(warnings, experiment.list_all_task_names())
     results = build_results(experiment, splits, run, initial.gflop, data_warnings)
+    results = add_history(results, experiment, folder)
+    barrier()  # all ranks have read the earlier results
     if is_main_process():
         _write_outputs(results, folder)
     barrier()
     return results
 
 
+def _is_replaceable(results: Results, folder: Path) -> bool:
+    """Return whether `results.json` may be replaced: not before an extension is finished."""
+    return results.complete or not (results.history and (folder / RESULTS_FILE).exists())
+
+
 def _write_outputs(results: Results, folder: Path) -> None:
-    results.save(folder / RESULTS_FILE)
+    if _is_replaceable(results, folder):
+        results.save(folder / RESULTS_FILE)
     lines = read_log(folder / LOG_FILE)
     metrics = {name: result.validation_metric for name, result in results.tasks.items()}
     plot_training_curves(folder / CURVES_FILE, lines, metrics)

@@ -13,7 +13,7 @@ from densemtl.config.experiment import ExperimentConfig
 from densemtl.config.sections import TrainConfig
 from densemtl.distributed.collectives import get_world_size
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
-from densemtl.engine.optimizer import LRSchedule, make_optimizer
+from densemtl.engine.optimizer import RunSchedule, make_optimizer
 from densemtl.engine.run_components import TrainingRun, count_steps_per_epoch
 from densemtl.engine.sharding import apply_fsdp, check_fsdp_compatible
 from densemtl.engine.train_state import TrainState, make_ema
@@ -67,7 +67,6 @@ def build_training_run(
     all_tasks = [*tasks, *build_auxiliary_tasks(experiment)]
     train_loader = build_train_loader(experiment, splits.train, all_tasks, pin_memory)
     steps_per_epoch = count_steps_per_epoch(train_loader, config.grad_accum_steps)
-    epochs = config.epochs or (config.steps or 1) / steps_per_epoch
     initial = initial or build_initial_model(experiment, tasks)
     set_rng_state(initial.rng_state)
     if init_from:
@@ -81,7 +80,7 @@ def build_training_run(
         tasks=tasks,
         train_step=_build_train_step(state, all_tasks, execution, config),
         state=state,
-        schedule=LRSchedule(experiment.schedule, state.optimizer, epochs, steps_per_epoch),
+        schedule=RunSchedule(experiment.schedule, state.optimizer, config, steps_per_epoch),
         train_loader=train_loader,
         val_loader=build_eval_loader(experiment, splits.val, tasks, pin_memory),
         val_dataset=splits.val,
