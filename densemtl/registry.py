@@ -23,6 +23,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from types import UnionType
@@ -69,7 +70,8 @@ def list_names(package: str) -> list[str]:
     return sorted(_find_modules(package))
 
 
-def _find_modules(package: str) -> dict[str, str]:
+@cache  # reading all files takes longer than most calls of `create`
+def _find_modules(package: str) -> Mapping[str, str]:
     """Return {component: its module inside the package}."""
     folder = Path(__file__).parent.joinpath(*package.split("."))
     files = [file for file in folder.glob("[!_]*.py") if file.stem != "base"]
@@ -203,6 +205,7 @@ def get_name(package: str, cls: type[Any]) -> str:
     return stem if inside else f"{cls.__module__}:{cls.__qualname__}"
 
 
+@cache
 def make_options_model(cls: type[Any]) -> type[BaseModel]:
     """Build a strict pydantic model of a component's options.
 
