@@ -26,6 +26,7 @@ from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.added_metrics import metric_errors
 from densemtl.tasks.base import Task
+from densemtl.tasks.loss_task import set_class_weights
 from densemtl.trackers.base import Tracker
 from densemtl.transforms.albumentations import AlbumentationsTransform
 from densemtl.transforms.color_jitter import AffineColorJitter
@@ -140,9 +141,10 @@ def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
         ConfigError: if the kind of the task does not exist or an option is wrong.
     """
     options = {**defaults, **task_config.options}
-    kind = task_config.kind or options.pop("kind", None) or task_config.name
-    options.pop("kind", None)
+    default_kind = options.pop("kind", None)
+    kind = task_config.kind or default_kind or task_config.name
     task: Task = _create("tasks", kind, task_config.name, options=options)
+    set_class_weights(task, task_config.computed_class_weights)
     task.added_metrics = tuple(MetricSpec(spec.name, spec.options) for spec in task_config.metrics)
     return task
 
@@ -163,9 +165,8 @@ def build_dataset(experiment: ExperimentConfig, split: Split) -> DenseDataset:
         ConfigError: if the dataset does not exist or an option is wrong.
         DataError: if files of the dataset are missing or not as expected.
     """
-    name, options = experiment.data.name, experiment.data.options
     labels = experiment.list_all_task_names() if split == "train" else experiment.list_task_names()
-    dataset: DenseDataset = _create("data.datasets", name, split, labels, options=options)
+    dataset: DenseDataset = _create_component("data.datasets", experiment.data, split, labels)
     if experiment.loader.on_corrupt == "skip":
         dataset = SkipCorruptDataset(dataset, experiment.loader.num_workers)
     if experiment.loader.cache == "memory":
@@ -180,8 +181,7 @@ def _get_cache_dir(experiment: ExperimentConfig, dataset: DenseDataset) -> Path:
     data = experiment.data.model_dump_json()
     terms = [__version__, data, dataset.split, *dataset.tasks, dataset.fingerprint()]
     key = hashlib.sha256("\n".join(terms).encode()).hexdigest()[:16]
-    folder = parse_path(experiment.loader.cache_dir)
-    return folder / f"{experiment.data.name}-{dataset.split}-{key}"
+    return parse_path(experiment.loader.cache_dir) / f"{experiment.data.name}-{dataset.split}-{key}"
 
 
 def build_splits(experiment: ExperimentConfig) -> Splits:

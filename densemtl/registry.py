@@ -48,9 +48,9 @@ BASES = {
     "tasks": "densemtl.tasks.base:Task",
     "trackers": "densemtl.trackers.base:Tracker",
 }
-"""{package: base class of its components}; those of metrics are in `densemtl.metrics.create`."""
+"""{package: base class of its components}; `metrics.create` and `losses.options` have others."""
 
-NOUNS = ("dataset", "head", "metric", "protocol")
+NOUNS = ("dataset", "head", "loss", "metric", "protocol")
 """Suffixes that the class of a component may have in addition to the name of its file."""
 
 

@@ -16,6 +16,7 @@ from densemtl.balancing.base import Balancer
 from densemtl.data.base import DenseDataset
 from densemtl.decoders.base import Decoder
 from densemtl.errors import ConfigError, suggest
+from densemtl.losses.base import Loss
 from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.protocols.base import ScoringProtocol
 from densemtl.tasks.base import Task
@@ -26,6 +27,7 @@ BASES = {
     "decoders": Decoder,
     "balancing": Balancer,
     "metrics.protocols": ScoringProtocol,
+    "losses": Loss,
 }
 
 
@@ -77,10 +79,7 @@ def test_list_names_returns_six_tasks_and_four_kinds():
     }
 
 
-@pytest.mark.parametrize(
-    "package",
-    ["tasks", "data.datasets", "heads", "decoders", "balancing", "metrics", "metrics.protocols"],
-)
+@pytest.mark.parametrize("package", [*BASES, "heads", "metrics"])
 def test_all_options_of_components_are_annotated(package):
     for name in registry.list_names(package):
         fields = registry.make_options_model(registry.get_class(package, name)).model_fields

@@ -10,6 +10,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.check import DataCheck, get_class_names
 from densemtl.data.label_statistics import SplitStatistics, TaskStatistics
 from densemtl.errors import DataError
+from densemtl.losses.class_weights import WEIGHT_METHODS, compute_class_weights
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask
 from densemtl.types import RGBImage
@@ -88,9 +89,18 @@ def _format_values(entry: TaskStatistics) -> tuple[str, str, str]:
 
 def _make_class_table(task: CategoricalTask, splits: Sequence[SplitStatistics]) -> Table:
     present = [split for split in splits if task.name in split.tasks]
-    table = Table(task.name, *(f"{split.split} %" for split in present))
+    weights = _compute_weights(task, splits[0])
+    table = Table(task.name, *(f"{split.split} %" for split in present), *weights)
     for index, name in enumerate(get_class_names(task)):
         entries = [split.tasks[task.name] for split in present]
         shares = [f"{100 * e.shares[index]:.3f}" if e.counts.size else "" for e in entries]
-        table.add_row(name, *shares)
+        table.add_row(name, *shares, *(f"{values[index]:.4g}" for values in weights.values()))
     return table
+
+
+def _compute_weights(task: CategoricalTask, train: SplitStatistics) -> dict[str, list[float]]:
+    """Return {method: class weights from the training labels}; empty without labels."""
+    entry = train.tasks.get(task.name)
+    if entry is None or entry.classes is None:
+        return {}
+    return {f"{m} weight": compute_class_weights(m, entry.classes) for m in WEIGHT_METHODS}

@@ -10,9 +10,10 @@ from densemtl import cli
 
 EPILOG = """\
 The tool prints the number of images, the share of ignored pixels and the range of values of each
-task, and the share of each class in both splits. Warnings name suspicious data: classes that never
-occur, implausible units of depth, images that are in both splits. Errors name impossible data:
-files that cannot be read, invalid labels, tasks without labels; the exit code is then 2.
+task, the share of each class in both splits, and the class weights that losses may use. Warnings
+name suspicious data: classes that never occur, implausible units of depth, images that are in both
+splits. Errors name impossible data: files that cannot be read, invalid labels, tasks without
+labels; the exit code is then 2.
 """
 
 

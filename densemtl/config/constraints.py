@@ -15,12 +15,15 @@ from pydantic import (
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
+from densemtl import registry
 from densemtl.errors import ConfigError
 from densemtl.io.paths import parse_path
+from densemtl.types import ProtocolName
 
 T = TypeVar("T", str, Path)
 
@@ -61,6 +64,16 @@ ClassNames = Annotated[list[str], Field(min_length=1, max_length=255)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Seed of random number generators, below the maximum that PyTorch accepts."""
+
+_PROTOCOL_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "enum": registry.list_names("metrics.protocols")},
+        {"type": "string", "pattern": ":"},
+    ]
+}
+
+NamedProtocol = Annotated[ProtocolName, WithJsonSchema(_PROTOCOL_SCHEMA)]
+"""Name of a protocol, or `package.module:Class`."""
 
 
 def _expand_home(path: T) -> T:

@@ -28,17 +28,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from densemtl import registry
 from densemtl.config import yaml_loader
-from densemtl.config.constraints import Seed, UserPath, replace_union_errors
+from densemtl.config.constraints import (
+    NamedProtocol,
+    NonNegativeFloat,
+    Seed,
+    UserPath,
+    replace_union_errors,
+)
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.sections import (
     AugmentConfig,
@@ -54,19 +54,11 @@ from densemtl.config.translation import restore_config, translate_config
 from densemtl.config.validation import find_errors
 from densemtl.config.yaml_loader import MergedConfig
 from densemtl.errors import ConfigError
-from densemtl.types import SHARED, ProtocolName
+from densemtl.types import SHARED
 
 EARLIER_DEFAULTS = {"amp": "none", "channels_last": True}
 """Defaults in the section `train` of versions that saved configurations without these keys."""
 
-
-PROTOCOL_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "enum": registry.list_names("metrics.protocols")},
-        {"type": "string", "pattern": ":"},
-    ]
-}
-"""JSON schema of `protocol`: the name of a protocol, or `package.module:Class`."""
 
 Baselines = Annotated[
     Literal["auto", "none"] | dict[str, UserPath],
@@ -114,6 +106,8 @@ class TaskConfig(ListedComponentConfig):
     """Kind of the task; by default, the kind that the dataset states, or else the name."""
     metrics: tuple[ListedComponentConfig, ...] = ()
     """Metrics in addition to those of the protocol: names, or `{name: .., option: ..}`."""
+    computed_class_weights: dict[str, tuple[NonNegativeFloat, ...]] = {}
+    """Class weights that a run computed from its training labels and saves, `{method: weights}`."""
 
 
 class ExperimentConfig(Section):
@@ -121,7 +115,7 @@ class ExperimentConfig(Section):
 
     seed: Seed = 0
     """Seed of initial weights, order of samples and augmentation."""
-    protocol: Annotated[ProtocolName, WithJsonSchema(PROTOCOL_SCHEMA)] = "survey"
+    protocol: NamedProtocol = "survey"
     """Evaluation protocol, which defines the metrics; `package.module:Class` for a custom one."""
     tasks: tuple[TaskConfig, ...]
     """Tasks to learn and evaluate: names, or `{name: .., option: ..}`."""

@@ -15,6 +15,9 @@ NON_SEMANTIC_KEYS = {
 }
 """{section: keys that affect location, speed, memory or logging of a run, but not its results}."""
 
+NON_SEMANTIC_TASK_KEYS = ("metrics", "computed_class_weights")
+"""Keys of tasks that do not affect results; class weights follow from `loss` and the data."""
+
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "optim": {"weight_decay_on": "all", "layer_decay": None, "options": {}},
     "train": {"steps": None, "eval_every_steps": None, "early_stopping": None, "extensions": []},
@@ -47,7 +50,7 @@ def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
         selected.pop(key)
     for section in ("tasks", "auxiliary_tasks"):
         selected[section] = [
-            {key: value for key, value in task.items() if key != "metrics"}
+            {key: value for key, value in task.items() if key not in NON_SEMANTIC_TASK_KEYS}
             for task in selected[section]
         ]
     return selected

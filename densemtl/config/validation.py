@@ -23,7 +23,7 @@ SECTION_PACKAGES = {
 AUXILIARY_TASKS = "auxiliary_tasks"
 """Section of the auxiliary tasks, and parameter of the decoders that support them."""
 
-TASK_KEYS = ("name", "kind", "metrics")
+TASK_KEYS = ("name", "kind", "metrics", "computed_class_weights")
 """Keys of a task that are not options of its class."""
 
 RESERVED_TASK_NAMES = (SHARED, FUSION, "balancing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from densemtl.data.base import DenseDataset
 from densemtl.errors import DataError
+from densemtl.losses.class_weights import ClassCounts
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask
 from densemtl.tasks.depth import Depth
@@ -25,7 +26,7 @@ class TaskStatistics:
         images: number of examined images with a label.
         pixels: number of pixels of these labels.
         ignored: number of ignored pixels among them.
-        counts: number of pixels of each id; empty if the task has no ids.
+        classes: counts of the ids; None without labels, or if the task has no ids.
         minimum: smallest value of a valid pixel, in the unit of the task; NaN without values.
         maximum: largest value of a valid pixel; NaN without values.
         medians: median of the valid values of each image; empty for tasks with ids.
@@ -34,7 +35,7 @@ class TaskStatistics:
     images: int = 0
     pixels: int = 0
     ignored: int = 0
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    classes: ClassCounts | None = None
     minimum: float = np.nan
     maximum: float = np.nan
     medians: list[float] = field(default_factory=list)
@@ -43,6 +44,11 @@ class TaskStatistics:
     def ignored_share(self) -> float:
         """Share of ignored pixels, 0 to 1; 1 without labels."""
         return self.ignored / self.pixels if self.pixels else 1.0
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of pixels of each id; empty if the task has no ids."""
+        return np.zeros(0, np.int64) if self.classes is None else self.classes.pixels
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -129,6 +135,49 @@ def select_images(dataset: DenseDataset, max_images: int | None) -> list[int]:
     return [index * len(dataset) // count for index in range(count)]
 
 
+def count_ids(task: CategoricalTask, label: NDArray[np.generic]) -> ClassCounts:
+    """Count the ids of a label map.
+
+    Args:
+        task: the task.
+        label: a valid label map, shape (H, W).
+
+    Returns:
+        The counts of this image.
+    """
+    counts = np.bincount(label.reshape(-1), minlength=IGNORE_INDEX + 1)
+    return ClassCounts.of_image(counts[: task.num_ids].astype(np.int64))
+
+
+def count_classes(
+    dataset: DenseDataset, tasks: Sequence[CategoricalTask], indices: Iterable[int]
+) -> dict[str, ClassCounts]:
+    """Count the ids in the labels of some images.
+
+    Args:
+        dataset: the split.
+        tasks: tasks with ids.
+        indices: the images to read.
+
+    Returns:
+        {task: counts}, all 0 without labels.
+
+    Raises:
+        DataError: if an image cannot be read, or a label map is not one of its task.
+    """
+    counts = {task.name: ClassCounts.zeros(task.num_ids) for task in tasks}
+    for index in indices:
+        sample = dataset[index]
+        for task in tasks:
+            label = sample.targets.get(task.name)
+            if label is None:
+                continue
+            if error := task.find_label_error(label):
+                raise DataError(f"{dataset.split}: {sample.id}: the {task.name} label {error}")
+            counts[task.name] += count_ids(task, label)
+    return counts
+
+
 def _add_image(statistics: SplitStatistics, sample: Sample) -> None:
     digest = hash_image(sample)
     statistics.duplicates += digest in statistics.digests
@@ -158,10 +207,9 @@ def _add_label(statistics: SplitStatistics, task: Task, sample: Sample) -> None:
     entry.images += 1
     entry.pixels += label.shape[0] * label.shape[1]
     if isinstance(task, CategoricalTask):
-        counts = np.bincount(label.reshape(-1), minlength=256)
-        entry.ignored += int(counts[IGNORE_INDEX])
-        ids = counts[: task.num_ids].astype(np.int64)
-        entry.counts = ids if entry.images == 1 else entry.counts + ids
+        image = count_ids(task, label)
+        entry.ignored += label.size - int(image.pixels.sum())
+        entry.classes = image if entry.classes is None else entry.classes + image
         return
     values = np.asarray(label, np.float32).reshape(*label.shape[:2], -1)
     valid = values[~np.isnan(values).any(axis=-1)]

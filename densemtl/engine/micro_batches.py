@@ -77,4 +77,5 @@ def _loss_scales(counts: Tensor) -> Tensor:
     Their mean over the micro-batches is 1, or 0 for a task without any label.
     """
     (counts,) = all_reduce_sum(counts)
-    return len(counts) * counts / counts.sum(dim=0).clamp(min=1)
+    total = counts.sum(dim=0)
+    return len(counts) * counts / torch.where(total > 0, total, 1)

@@ -136,7 +136,8 @@ class TaskAffinity:
         self._model.eval()
         batch = batch.to(self._execution.device)
         predictions = self._execution.forward(self._model, batch.image)
-        losses = compute_task_losses(self._tasks, predictions, batch.targets).tasks
+        args = self._tasks, predictions, batch.targets, batch.image
+        losses = compute_task_losses(*args).tasks
         return [losses[task.name] for task in self._tasks]
 
     @torch.no_grad()

@@ -98,9 +98,9 @@ class TrainStep:
     def _compute_losses(self, model: ModelFn, micro_batch: MicroBatch) -> Losses:
         """Run the model forward and compute the losses of the tasks."""
         predictions = self.precision.forward(model, micro_batch.batch.image, full_size=False)
-        return micro_batch.scale(
-            compute_task_losses(self.tasks, predictions, micro_batch.batch.targets)
-        )
+        batch = micro_batch.batch
+        losses = compute_task_losses(self.tasks, predictions, batch.targets, batch.image)
+        return micro_batch.scale(losses)
 
     def _compute_weights(
         self, micro_batches: Sequence[MicroBatch], backward: TaskBackward

@@ -8,6 +8,18 @@ from torch import Tensor
 from densemtl.distributed.collectives import all_reduce_sum
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Convert values of half precision to float32.
+
+    Args:
+        values: floats of any type.
+
+    Returns:
+        The values in float32 or float64.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def fill_ignored(target: Tensor, valid: Tensor, value: float = 0.0) -> Tensor:
     """Replace ignored pixels of a target by a value, and convert it to float32.
 
@@ -46,5 +58,18 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
         tensor(2.)
     """
     valid = valid.expand_as(values)
-    total, count = all_reduce_sum(torch.where(valid, values, 0.0).sum(), valid.sum())
-    return total / count.clamp(min=1)
+    return joint_mean(torch.where(valid, values, 0.0).sum(), valid.sum())
+
+
+def joint_mean(total: Tensor, count: Tensor) -> Tensor:
+    """Divide sums by counts or sums of weights, both over the joint batch of all ranks.
+
+    Args:
+        total: sums over the batch of this rank.
+        count: counts or sums of weights over the batch of this rank, same shape.
+
+    Returns:
+        The means; 0 with a graph where the count is 0.
+    """
+    total, count = all_reduce_sum(total, count)
+    return total / torch.where(count > 0, count, 1)

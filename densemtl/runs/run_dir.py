@@ -15,6 +15,7 @@ from densemtl.config.input_paths import CONFIG
 from densemtl.distributed.collectives import get_per_rank_batch_size, is_main_process
 from densemtl.errors import ConfigError
 from densemtl.io.atomic import atomic_write
+from densemtl.runs.class_weights import keep_class_weights
 from densemtl.runtime.execution import AUTOCAST_DTYPES, ExecutionConfig
 from densemtl.runtime.hardware import (
     choose_channels_last,
@@ -81,7 +82,7 @@ def _keep_choices(experiment: ExperimentConfig, saved: ExperimentConfig) -> Expe
     }
     if not experiment.train.extensions:
         choices["extensions"] = saved.train.extensions
-    return experiment.with_train(**choices)
+    return keep_class_weights(experiment.with_train(**choices), saved)
 
 
 def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:

@@ -28,6 +28,7 @@ from densemtl.factory import (
 from densemtl.io.paths import parse_path
 from densemtl.results.baselines import add_baselines, load_baselines
 from densemtl.results.results import BASELINES, RESULTS_FILE, ComparisonKey, Results
+from densemtl.runs.class_weights import compute_class_weights
 from densemtl.runs.data_check import check_before_training, select_warnings
 from densemtl.runs.extension import (
     Extension,
@@ -229,7 +230,7 @@ def _train_run(
     warnings: Sequence[DataWarning],
     init_from: Mapping[str, Path] | None = None,
 ) -> Results:
-    experiment = reserve_run_dir(folder, experiment)
+    experiment = compute_class_weights(reserve_run_dir(folder, experiment), splits.train)
     experiment, execution = choose_layout(experiment, initial.model, execution)
     write_config(folder, experiment)
     run = build_training_run(experiment, splits, folder, execution, init_from, initial)

@@ -133,8 +133,7 @@ class Task(ABC):
             target: targets as in `Batch.targets`.
 
         Returns:
-            An integer scalar: the number of valid pixels, or of the other units that the loss
-            averages over.
+            A scalar: the number of valid pixels, or of the other units that the loss averages over.
         """
         return self.compute_valid_mask(target).sum()
 

@@ -9,24 +9,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.config.constraints import UnitInterval
-from densemtl.losses.balanced_bce import balanced_bce
+from densemtl.losses.base import LabelInfo
+from densemtl.losses.options import BinaryLosses
 from densemtl.ops.colormaps import apply_probability_colormap
 from densemtl.tasks.categorical import CategoricalTask
+from densemtl.tasks.loss_task import LossTask
 from densemtl.types import IGNORE_INDEX
 
 
-class Binary(CategoricalTask):
+class Binary(LossTask, CategoricalTask):
     """Binary segmentation with one logit per pixel.
 
-    The loss is a class-balanced binary cross-entropy (Xie and Tu, "Holistically-nested edge
-    detection", ICCV 2015, eq. 2). The prediction is the sigmoid of the logit. The metric is
-    `metrics/binary.py`, unless the protocol defines another one.
+    The prediction is the sigmoid of the logit. The metric is `metrics/binary.py`, unless the
+    protocol defines another one.
 
     Args:
         name: name of the task.
-        positive_weight: weight w in [0, 1] of the loss of positive pixels. The weight of negative
-            pixels is 1 - w. None uses the fraction of negative pixels in each batch, so that both
-            classes have the same total weight.
+        loss: "balanced_bce" (Xie and Tu, "Holistically-nested edge detection", ICCV 2015, eq. 2) or
+            a loss of `Classification`, or a list of losses with weights.
+        positive_weight: weight w in [0, 1] of positive pixels in "balanced_bce". The weight of
+            negative pixels is 1 - w. None uses the fraction of negative pixels in each batch, so
+            that both classes have the same total weight.
 
     Example:
         >>> import torch
@@ -42,9 +45,17 @@ class Binary(CategoricalTask):
     higher_is_better: ClassVar[bool] = True
     error_unit: ClassVar[str] = "probability"
 
-    def __init__(self, name: str, *, positive_weight: UnitInterval | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        loss: BinaryLosses = "balanced_bce",
+        positive_weight: UnitInterval | None = None,
+    ) -> None:
         super().__init__(name)
         self.positive_weight = positive_weight
+        defaults = {"balanced_bce": {"positive_weight": positive_weight}}
+        self.set_losses(loss, LabelInfo("binary", self.channels, self.num_ids), defaults)
 
     @property
     def channels(self) -> int:
@@ -55,18 +66,6 @@ class Binary(CategoricalTask):
     def num_ids(self) -> int:
         """Number of ids, 2: negative and positive."""
         return 2
-
-    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the balanced binary cross-entropy over valid pixels.
-
-        Args:
-            logits: logits of shape (B, 1, H, W).
-            target: 0 or 1, shape (B, H, W); 255 marks ignored pixels.
-
-        Returns:
-            The mean over valid pixels, a scalar; 0 if no pixel is valid.
-        """
-        return balanced_bce(logits, target, self.compute_valid_mask(target), self.positive_weight)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Convert logits to probabilities.

@@ -10,23 +10,27 @@ from torch import Tensor
 
 from densemtl.config.constraints import Byte, ClassNames
 from densemtl.errors import ConfigError
-from densemtl.losses.cross_entropy import banded_cross_entropy, cross_entropy
+from densemtl.losses.base import LabelInfo
+from densemtl.losses.options import ClassLosses
 from densemtl.ops.argmax import argmax_channels, argmax_upsampled
 from densemtl.ops.colormaps import VOID_COLOR, make_palette
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.tasks.categorical import CategoricalTask
+from densemtl.tasks.loss_task import LossTask
 from densemtl.types import IGNORE_INDEX, ProtocolName
 
 
-class Classification(CategoricalTask):
+class Classification(LossTask, CategoricalTask):
     """Pixel classification with one logit per class.
 
-    The loss is the cross-entropy, the prediction is the class with the largest logit, and the
-    metric is the mean intersection over union.
+    The prediction is the class with the largest logit, and the metric is the mean intersection over
+    union.
 
     Args:
         name: name of the task.
         class_names: one name per class, in the order of the ids 0, 1, ...; at most 255.
+        loss: "cross_entropy", "focal", "ohem", "dice" or "lovasz", with options as in
+            {"name": "focal", "gamma": 2}, or a list of losses with weights.
         colors: one RGB color in 0..255 per class; by default a fixed palette.
 
     Raises:
@@ -52,6 +56,7 @@ class Classification(CategoricalTask):
         name: str,
         *,
         class_names: ClassNames,
+        loss: ClassLosses = "cross_entropy",
         colors: list[tuple[Byte, Byte, Byte]] | None = None,
     ) -> None:
         super().__init__(name)
@@ -64,6 +69,7 @@ class Classification(CategoricalTask):
             counts = f"{len(colors)} colors for {len(class_names)} classes"
             raise ConfigError(f"tasks.{name}.colors: {counts}; give one color per class, or none")
         self.class_names = tuple(class_names)
+        self.set_losses(loss, LabelInfo("classes", self.channels, self.channels))
         self._color_table = np.tile(VOID_COLOR, (IGNORE_INDEX + 1, 1))
         self._color_table[: self.channels] = (
             make_palette(self.channels) if colors is None else colors
@@ -73,30 +79,6 @@ class Classification(CategoricalTask):
     def channels(self) -> int:
         """Number of classes."""
         return len(self.class_names)
-
-    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the cross-entropy over valid pixels.
-
-        Args:
-            logits: logits of shape (B, C, H, W).
-            target: class ids, shape (B, H, W); 255 marks ignored pixels.
-
-        Returns:
-            The mean over valid pixels, a scalar; 0 if no pixel is valid.
-        """
-        return cross_entropy(logits, target, self.compute_valid_mask(target))
-
-    def compute_loss_low_res(self, lazy_logits: LazyLogits, target: Tensor) -> Tensor:
-        """Compute the cross-entropy in bands of rows, because there may be many classes.
-
-        Args:
-            lazy_logits: float32 logits of shape (B, C, h, w), with the steps of their upsampling.
-            target: class ids, shape (B, H, W); 255 marks ignored pixels.
-
-        Returns:
-            The mean over valid pixels, a scalar.
-        """
-        return banded_cross_entropy(lazy_logits, target, self.compute_valid_mask(target))
 
     def decode(self, logits: Tensor) -> Tensor:
         """Convert logits to class ids.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from densemtl.config.constraints import PositiveFloat
-from densemtl.tasks.regression import LossName, Regression
+from densemtl.losses.options import ValueLosses
+from densemtl.tasks.regression import Regression
 
 
 class Depth(Regression):
@@ -15,7 +16,7 @@ class Depth(Regression):
 
     Args:
         name: name of the task.
-        loss: "l1" (protocol `survey`), "log_l1", "berhu" or "silog".
+        loss: see `Regression`; "l1" is that of protocol `survey`.
         max_depth: depth in meters of the last color in visualizations, which then start at 0, so
             that images can be compared. By default, each image has its own range of colors.
 
@@ -33,6 +34,6 @@ class Depth(Regression):
     unit: ClassVar[str] = "m"
 
     def __init__(
-        self, name: str, *, loss: LossName = "l1", max_depth: PositiveFloat | None = None
+        self, name: str, *, loss: ValueLosses = "l1", max_depth: PositiveFloat | None = None
     ) -> None:
         super().__init__(name, loss=loss, scale_equivariant=True, vis_max=max_depth)

@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from densemtl.losses import direction
-from densemtl.losses.direction import Reduction
+from densemtl.losses.base import LabelInfo
+from densemtl.losses.direction import normalize
+from densemtl.losses.l1 import Reduction
+from densemtl.losses.options import DirectionLosses
 from densemtl.ops.colormaps import VOID_COLOR
 from densemtl.ops.valid_mask import compute_valid_mask
-from densemtl.tasks.base import Task
+from densemtl.tasks.loss_task import LossTask
 from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import Size
 
 
-class Direction(Task):
+class Direction(LossTask):
     """Prediction of directions in camera axes (x right, y down, z forward).
 
     The prediction is the vector of logits, normalized to length 1. The metric is the mean angle.
@@ -27,12 +29,13 @@ class Direction(Task):
     Args:
         name: name of the task.
         channels: 3, or 2 for directions in the image plane.
-        loss: "l1" for the absolute difference between the normalized prediction and the target, or
-            "cosine" for 1 - cosine of the angle.
+        loss: "l1" for the absolute difference between the normalized prediction and the target,
+            "cosine" for 1 - cosine of the angle, "angular" for the angle, or a list of losses with
+            weights.
         reduction: divisor of the sum of "l1". "element_mean" divides by the number of valid pixels
             times channels (protocol `survey`), "pixel_mean" by the number of valid pixels (ATRC),
-            which is `channels` times larger. "cosine" has one value per pixel, so that it does not
-            depend on this option.
+            which is `channels` times larger. The other losses have one value per pixel, so that
+            they do not depend on this option.
 
     Example:
         >>> import torch
@@ -50,32 +53,19 @@ class Direction(Task):
         name: str,
         *,
         channels: Literal[2, 3] = 3,
-        loss: Literal["l1", "cosine"] = "l1",
+        loss: DirectionLosses = "l1",
         reduction: Reduction = "element_mean",
     ) -> None:
         super().__init__(name)
         self._channels: int = channels
-        self.loss_name = loss
         self.reduction = reduction
+        labels = LabelInfo("directions", channels)
+        self.set_losses(loss, labels, {"l1": {"reduction": reduction}})
 
     @property
     def channels(self) -> int:
         """Number of vector components."""
         return self._channels
-
-    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss over valid pixels.
-
-        Args:
-            logits: vectors of any length, shape (B, C, H, W).
-            target: unit vectors, same shape; NaN marks ignored pixels.
-
-        Returns:
-            A scalar; 0 if no pixel is valid.
-        """
-        if self.loss_name == "cosine":
-            return direction.cosine(logits, target, self.compute_valid_mask(target))
-        return direction.l1(logits, target, self.compute_valid_mask(target), self.reduction)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Normalize vectors to length 1.
@@ -86,7 +76,7 @@ class Direction(Task):
         Returns:
             Unit vectors of the same shape, float32.
         """
-        return direction.normalize(logits)
+        return normalize(logits)
 
     def compute_valid_mask(self, target: Tensor) -> Tensor:
         """Return a mask of the pixels without NaN in any component.

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from densemtl.config.constraints import OpenUnitInterval, UnitInterval
 from densemtl.errors import ConfigError
+from densemtl.losses.options import BinaryLosses
 from densemtl.metrics.boundary.protocols import MAX_DISTANCE
 from densemtl.metrics.create import get_protocol
 from densemtl.tasks.binary import Binary
@@ -35,6 +36,7 @@ class Edge(Binary):
 
     Args:
         name: name of the task.
+        loss: see `Binary`.
         positive_weight: see `Binary`. The survey uses .95; ATRC uses .80 for NYUD-v2.
         max_distance: largest distance of matched pixels, as a fraction of the image diagonal.
             Published values are .0075 and, for NYUD-v2, .011, which is the default of this dataset.
@@ -54,11 +56,12 @@ class Edge(Binary):
         self,
         name: str,
         *,
+        loss: BinaryLosses = "balanced_bce",
         positive_weight: UnitInterval | None = 0.95,
         max_distance: OpenUnitInterval = MAX_DISTANCE,
         region_label_protocols: tuple[KnownProtocol, ...] = (),
     ) -> None:
-        super().__init__(name, positive_weight=positive_weight)
+        super().__init__(name, loss=loss, positive_weight=positive_weight)
         self.max_distance, self.region_label_protocols = max_distance, region_label_protocols
 
     def metric_arguments(self, protocol: ProtocolName) -> dict[str, Any]:

@@ -15,6 +15,7 @@ class HumanParts(Classification):
     Args:
         name: name of the task.
         class_names: one name per class, in the order of the ids 0, 1, ...
+        loss: see `Classification`.
         colors: one RGB color in 0..255 per class; by default a fixed palette.
 
     Example:

@@ -9,11 +9,15 @@ from torch import Tensor
 from densemtl.errors import ModelError
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.tasks.base import Task
+from densemtl.tasks.loss_task import LossTask
 from densemtl.types import ImagePlacement, Losses, Predictions
 
 
 def compute_task_losses(
-    tasks: Sequence[Task], predictions: Predictions, targets: Mapping[str, Tensor]
+    tasks: Sequence[Task],
+    predictions: Predictions,
+    targets: Mapping[str, Tensor],
+    image: Tensor | None = None,
 ) -> Losses:
     """Compute the loss of each task.
 
@@ -24,12 +28,14 @@ def compute_task_losses(
         tasks: tasks of the run.
         predictions: predictions of the model. Further tasks are not used.
         targets: {task: targets} as in `Batch.targets`.
+        image: RGB images in 0..255 at the size of the targets, shape (B, 3, H, W), for losses that
+            need it.
 
     Returns:
         The unweighted losses of the tasks, and the auxiliary losses of the decoder.
 
     Raises:
-        ModelError: if there is no prediction for one of the tasks.
+        ModelError: if there is no prediction for one of the tasks, or no image for its losses.
 
     Example:
         >>> import torch
@@ -42,12 +48,15 @@ def compute_task_losses(
         {'depth': tensor(0.5000)}
     """
     losses = {
-        task.name: _compute_task_loss(task, predictions, targets[task.name]) for task in tasks
+        task.name: _compute_task_loss(task, predictions, targets[task.name], image)
+        for task in tasks
     }
     return Losses(losses, dict(predictions.aux_losses))
 
 
-def _compute_task_loss(task: Task, predictions: Predictions, target: Tensor) -> Tensor:
+def _compute_task_loss(
+    task: Task, predictions: Predictions, target: Tensor, image: Tensor | None
+) -> Tensor:
     outputs = [predictions.logits, *predictions.aux_logits]
     logits = [output[task.name] for output in outputs if task.name in output]
     if not logits:
@@ -60,4 +69,8 @@ def _compute_task_loss(task: Task, predictions: Predictions, target: Tensor) -> 
     placement, padded_size = ImagePlacement(size, (0, 0, *size)), predictions.padded_size or size
     upsampled = [LazyLogits.from_placement(each.float(), placement, padded_size) for each in logits]
     losses = [task.compute_loss_low_res(lazy_logits, target) for lazy_logits in upsampled]
+    if isinstance(task, LossTask) and task.needs_image:
+        if image is None:
+            raise ModelError(f"a loss of task {task.name!r} needs the image; pass it as well")
+        losses += [task.compute_image_loss_low_res(each, target, image) for each in upsampled]
     return sum(losses[1:], start=losses[0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from densemtl.losses.direction import Reduction
+from densemtl.losses.l1 import Reduction
+from densemtl.losses.options import DirectionLosses
 from densemtl.tasks.direction import Direction
 
 
@@ -32,7 +33,7 @@ class Normals(Direction):
         self,
         name: str,
         *,
-        loss: Literal["l1", "cosine"] = "l1",
+        loss: DirectionLosses = "l1",
         reduction: Reduction = "element_mean",
     ) -> None:
         super().__init__(name, loss=loss, reduction=reduction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,27 +11,26 @@ from torch import Tensor
 
 from densemtl.config.constraints import NumChannels
 from densemtl.errors import ConfigError
-from densemtl.losses.regression import LOSSES, silog
+from densemtl.losses.base import LabelInfo
+from densemtl.losses.options import ValueLosses
 from densemtl.ops.colormaps import apply_turbo_colormap, compute_percentile_range
 from densemtl.ops.valid_mask import compute_valid_mask
-from densemtl.tasks.base import Task
+from densemtl.tasks.loss_task import LossTask
 from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import ColorRange, Size
 
-LossName = Literal["l1", "log_l1", "berhu", "silog"]
 
-
-class Regression(Task):
+class Regression(LossTask):
     """Regression of real values.
 
-    The logits are the predicted values. The metric is the root mean squared error. The losses and
-    their sources are described in `densemtl/losses/regression.py`.
+    The logits are the predicted values. The metric is the root mean squared error.
 
     Args:
         name: name of the task.
         channels: number of values per pixel.
-        loss: "l1"; "log_l1" or "silog", for positive values; or "berhu", which emphasizes large
-            errors.
+        loss: "l1"; "log_l1" or "silog", for positive values; "berhu", which emphasizes large
+            errors; or a list of losses with weights, which may contain "multi_scale_gradient" and
+            "edge_aware_smoothness".
         scale_equivariant: whether values are divided by the scale when the image is enlarged, like
             depth.
         vis_min: value of the first color (blue) in visualizations. If neither `vis_min` nor
@@ -59,7 +58,7 @@ class Regression(Task):
         name: str,
         *,
         channels: NumChannels = 1,
-        loss: LossName = "l1",
+        loss: ValueLosses = "l1",
         scale_equivariant: bool = False,
         vis_min: float | None = None,
         vis_max: float | None = None,
@@ -70,7 +69,7 @@ class Regression(Task):
             low, high = color_range
             raise ConfigError(f"tasks.{name}.vis_min: {low} must be below vis_max ({high})")
         self._channels = channels
-        self._loss = LOSSES[loss]
+        self.set_losses(loss, LabelInfo("values", channels))
         self.scale_equivariant = scale_equivariant
         self._color_range = color_range
 
@@ -78,18 +77,6 @@ class Regression(Task):
     def channels(self) -> int:
         """Number of values per pixel."""
         return self._channels
-
-    def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss over valid pixels.
-
-        Args:
-            logits: predicted values, shape (B, C, H, W).
-            target: values, same shape; NaN marks ignored pixels.
-
-        Returns:
-            A scalar; 0 if no pixel is valid.
-        """
-        return self._loss(logits, target, self.compute_valid_mask(target))
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return the logits, which are the predicted values, as float32.
@@ -112,20 +99,6 @@ class Regression(Task):
             Mask of shape (B, H, W), bool.
         """
         return compute_valid_mask(target)
-
-    def count_labels(self, target: Tensor) -> Tensor:
-        """Count the valid pixels, or the images with valid pixels for "silog".
-
-        The loss "silog" is computed for each image and averaged over images.
-
-        Args:
-            target: values of shape (B, C, H, W).
-
-        Returns:
-            An integer scalar.
-        """
-        valid = self.compute_valid_mask(target)
-        return valid.flatten(1).any(dim=1).sum() if self._loss is silog else valid.sum()
 
     def transform_label(
         self, target: NDArray[np.generic], geometry: GeometricTransform

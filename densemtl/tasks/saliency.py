@@ -14,6 +14,7 @@ class Saliency(Binary):
 
     Args:
         name: name of the task.
+        loss: see `Binary`.
         positive_weight: see `Binary`.
 
     Example:

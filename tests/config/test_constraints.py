@@ -16,7 +16,9 @@ from densemtl.errors import ConfigError
 from densemtl.factory import build_model, build_tasks
 from tests.helpers.experiments import make_tiny_experiment
 
-PACKAGES = ("tasks", "data.datasets", "heads", "decoders", "balancing", "trackers", "metrics")
+PACKAGES = (
+    *("tasks", "data.datasets", "heads", "decoders", "balancing", "trackers", "metrics", "losses"),
+)
 FREE = {"vis_min", "vis_max"}
 """Options that accept any finite number."""
 

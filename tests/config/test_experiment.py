@@ -119,7 +119,7 @@ def test_overrides_change_values(write):
         ("tasks=[dept]", "tasks.0: the dataset has no task 'dept', did you mean 'depth'?"),
         ("tasks=[normals]", "tasks.0: the dataset has no task 'normals', choose from depth, hei"),
         ("tasks=[{name: depth, los: l1}]", "tasks.0.los: unknown key, did you mean 'loss'?"),
-        ("tasks=[{name: depth, loss: l3}]", "tasks.0.loss: Input should be 'l1', 'log_l1'"),
+        ("tasks=[{name: depth, loss: l3}]", "tasks.0.loss: no 'l3' in losses: choose from berhu, "),
         ("tasks=[{name: depth, kind: regresion}]", "tasks.0.name: no 'regresion' in tasks: did"),
         ("tasks=[{name: depth, kind: 3}]", "tasks.0.kind: Input should be a valid string"),
         ("tasks=[{name: height, los: l1}]", "tasks.0.los: unknown key, did you mean 'loss'?"),

@@ -82,7 +82,7 @@ def test_all_paths_of_the_configuration_are_expanded() -> None:
     for field in ExperimentConfig.model_fields.values():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             models.append(field.annotation)
-    for package in (*SECTION_PACKAGES.values(), "trackers", "metrics", "tasks"):
+    for package in (*SECTION_PACKAGES.values(), "trackers", "metrics", "tasks", "losses"):
         for name in registry.list_names(package):
             models.append(registry.make_options_model(registry.get_class(package, name)))
     assert [name for model in models for name in list_plain_paths(model)] == []

@@ -33,6 +33,29 @@ LOSSES = {
     "silog": ("regression", {"loss": "silog"}),
     "vectors": ("direction", {}),
     "cosine": ("direction", {"loss": "cosine"}),
+    "angular": ("direction", {"loss": "angular"}),
+    "gradient": ("regression", {"loss": [{"name": "multi_scale_gradient", "scales": 2}]}),
+    **{
+        f"{name} {kind}": (kind, {"loss": {"name": name, **loss}, **options})
+        for kind, options in (("classification", {"class_names": ["a", "b", "c"]}), ("binary", {}))
+        for name, loss in {
+            "cross_entropy": {"label_smoothing": 0.1},
+            "focal": {},
+            "ohem": {"min_kept": 0.2},
+            "dice": {},
+            "lovasz": {},
+        }.items()
+    },
+    "weighted sum": (
+        "classification",
+        {
+            "class_names": ["a", "b", "c"],
+            "loss": [
+                {"name": "cross_entropy", "class_weights": [1, 2, 0.5]},
+                {"name": "dice", "weight": 0.5},
+            ],
+        },
+    ),
 }
 ValueAndGradient = tuple[Tensor, Tensor]
 """A value, and its gradient with respect to a scalar that simulates a weight of the network."""

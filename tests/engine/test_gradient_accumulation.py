@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -154,6 +155,23 @@ def test_micro_batches_of_different_sizes(make_task: Callable[..., Task], loss: 
     """The loader never produces such sizes. silog averages over images, the others over pixels."""
     tasks = [make_task("semseg"), make_task("depth", loss=loss), make_task("normals")]
     assert_equal_steps(make_step(tasks, "gls", {}), make_step(tasks, "gls", {}), [1, 5, 2])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"name": "cross_entropy", "class_weights": [1e-6, 2e-6, 4e-6]},
+        {"name": "focal", "class_weights": [0, 1, 1]},
+        "lovasz",
+    ],
+    ids=["weighted", "focal", "lovasz"],
+)
+def test_micro_batches_are_averaged_by_what_the_loss_counts(
+    make_task: Callable[..., Task], loss: Any
+) -> None:
+    """The joint loss is divided by the sum of the class weights, or by the number of images."""
+    tasks = [make_task("semseg", loss=loss), make_task("depth"), make_task("normals")]
+    assert_equal_steps(make_step(tasks, "fixed", {}), make_step(tasks, "fixed", {}), [1, 5, 2])
 
 
 @pytest.mark.parametrize(("method", "options"), CASES, ids=IDS)

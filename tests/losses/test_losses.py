@@ -2,139 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from densemtl.losses import direction, regression
-from densemtl.losses.balanced_bce import balanced_bce
+from densemtl import registry
+from densemtl.losses.base import LabelInfo
 from densemtl.losses.cross_entropy import cross_entropy
-from densemtl.types import IGNORE_INDEX
+from densemtl.losses.options import list_losses
+from tests.helpers.loss_cases import CASES, SHAPE, create_loss, make_sample
 
-SHAPE = (2, 5, 6)
-
-
-def log(value: float) -> float:
-    return np.log(value) if value > 0.1 else np.log(0.1) + (value - 0.1) / 0.1
+FLOAT_KINDS = ("values", "directions")
 
 
-def numpy_cross_entropy(logits, target, valid):
-    total = 0.0
-    for b, y, x in np.argwhere(valid):
-        column = logits[b, :, y, x]
-        total -= np.log(np.exp(column[target[b, y, x]]) / np.exp(column).sum())
-    return total / valid.sum()
-
-
-def numpy_bce(weight):
-    def loss(logits, target, valid):
-        weight_of_positives = 1 - target[valid].mean() if weight is None else weight
-        p = 1 / (1 + np.exp(-logits[:, 0][valid]))
-        label = target[valid]
-        log_likelihood = weight_of_positives * label * np.log(p) + (1 - weight_of_positives) * (
-            1 - label
-        ) * np.log(1 - p)
-        return -log_likelihood.mean()
-
-    return loss
-
-
-def at_valid(array, valid):
-    """Select valid pixels: shape (B, C, H, W) to (pixels, C)."""
-    return np.moveaxis(array, 1, -1)[valid]
-
-
-def numpy_l1(prediction, target, valid):
-    return np.abs(at_valid(prediction, valid) - at_valid(target, valid)).mean()
-
-
-def numpy_log_l1(prediction, target, valid):
-    pairs = zip(at_valid(prediction, valid)[:, 0], at_valid(target, valid)[:, 0], strict=True)
-    return np.mean([abs(log(p) - log(t)) for p, t in pairs])
-
-
-def numpy_berhu(prediction, target, valid):
-    error = np.abs(at_valid(prediction, valid) - at_valid(target, valid))
-    threshold = error.max() / 5
-    return np.mean(
-        [
-            e if e <= threshold else (e * e + threshold * threshold) / (2 * threshold)
-            for e in error.ravel()
-        ]
-    )
-
-
-def numpy_silog(prediction, target, valid):
-    images = []
-    for b in range(len(valid)):
-        rows, columns = np.nonzero(valid[b])
-        if not len(rows):
-            continue
-        pairs = zip(prediction[b, 0][rows, columns], target[b, 0][rows, columns], strict=True)
-        error = np.array([log(p) - log(t) for p, t in pairs])
-        images.append((error**2).mean() - 0.5 * error.mean() ** 2)
-    return np.mean(images)
-
-
-def unit(array):
-    return array / np.linalg.norm(array, axis=1, keepdims=True)
-
-
-def numpy_vector_l1(reduction):
-    def loss(logits, target, valid):
-        error = np.abs(at_valid(unit(logits), valid) - at_valid(target, valid))
-        return error.sum() / (valid.sum() * (3 if reduction == "element_mean" else 1))
-
-    return loss
-
-
-def numpy_cosine(logits, target, valid):
-    return np.mean(1 - (at_valid(unit(logits), valid) * at_valid(target, valid)).sum(1))
-
-
-def bce(weight):
-    return lambda logits, target, valid: balanced_bce(logits, target, valid, weight)
-
-
-def vector_l1(reduction):
-    return lambda logits, target, valid: direction.l1(logits, target, valid, reduction)
-
-
-Case = tuple[Callable[..., Tensor], Callable[..., float], str]
-CASES: dict[str, Case] = {
-    "cross_entropy": (cross_entropy, numpy_cross_entropy, "classes"),
-    "bce fixed": (bce(0.95), numpy_bce(0.95), "binary"),
-    "bce batch": (bce(None), numpy_bce(None), "binary"),
-    "l1": (regression.l1, numpy_l1, "meters"),
-    "log_l1": (regression.log_l1, numpy_log_l1, "meters"),
-    "berhu": (regression.berhu, numpy_berhu, "meters"),
-    "silog": (regression.silog, numpy_silog, "meters"),
-    "vector l1 elements": (vector_l1("element_mean"), numpy_vector_l1("element_mean"), "vectors"),
-    "vector l1 pixels": (vector_l1("pixel_mean"), numpy_vector_l1("pixel_mean"), "vectors"),
-    "cosine": (direction.cosine, numpy_cosine, "vectors"),
-}
-CHANNELS = {"classes": 4, "binary": 1, "meters": 1, "vectors": 3}
-
-
-def make_sample(
-    kind: str, seed: int = 0, ignored_fraction: float = 0.3
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample (logits, target with ignored pixels, valid)."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(2, CHANNELS[kind], *SHAPE[1:])).astype(np.float32)
-    valid = rng.random(SHAPE) >= ignored_fraction
-    if kind in ("classes", "binary"):
-        target = rng.integers(0, max(CHANNELS[kind], 2), SHAPE).astype(np.uint8)
-        target[~valid] = IGNORE_INDEX
-    else:
-        target = unit(rng.normal(size=logits.shape).astype(np.float32))
-        if kind == "meters":
-            target = rng.uniform(0.05, 9, logits.shape).astype(np.float32)
-        target = np.where(valid[:, None], target, np.float32(np.nan))
-    return torch.from_numpy(logits), torch.from_numpy(target), torch.from_numpy(valid)
+def create_case(case):
+    """Create the loss of a case as a function of (logits, target, valid)."""
+    return create_loss(CASES[case].name, CASES[case].kind, **CASES[case].options)
 
 
 def loss_and_gradient(loss, logits, target, valid) -> tuple[Tensor, Tensor]:
@@ -147,7 +31,8 @@ def loss_and_gradient(loss, logits, target, valid) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("case", CASES)
 def test_values_equal_numpy(case, seed):
-    loss, reference, kind = CASES[case]
+    kind, reference = CASES[case].kind, CASES[case].reference
+    loss = create_case(case)
     sample = make_sample(kind, seed)
     value = loss(*sample)
     assert value.shape == ()
@@ -163,7 +48,7 @@ def test_values_equal_numpy(case, seed):
 
 @pytest.mark.parametrize("case", CASES)
 def test_ignored_pixels_change_neither_loss_nor_gradient(case):
-    loss, _, kind = CASES[case]
+    loss, kind = create_case(case), CASES[case].kind
     logits, target, valid = make_sample(kind)
     value, gradient = loss_and_gradient(loss, logits, target, valid)
     mask = valid.unsqueeze(1)
@@ -180,7 +65,7 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradient_are_zero_without_valid_pixels(case):
-    loss, _, kind = CASES[case]
+    loss, kind = create_case(case), CASES[case].kind
     logits, target, _ = make_sample(kind, ignored_fraction=1.0)
     value, gradient = loss_and_gradient(loss, logits, target, torch.zeros(SHAPE, dtype=torch.bool))
     assert value == 0
@@ -189,7 +74,7 @@ def test_loss_and_gradient_are_zero_without_valid_pixels(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_equal_finite_differences(case):
-    loss, reference, kind = CASES[case]
+    loss, kind, reference = create_case(case), CASES[case].kind, CASES[case].reference
     logits, target, valid = make_sample(kind)
     _, gradient = loss_and_gradient(loss, logits, target, valid)
     arrays = logits.double().numpy(), target.numpy(), valid.numpy()
@@ -207,7 +92,7 @@ def test_gradients_equal_finite_differences(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_bfloat16_logits_are_computed_in_float32(case):
-    loss, _, kind = CASES[case]
+    loss, kind = create_case(case), CASES[case].kind
     logits, target, valid = make_sample(kind)
     half = logits.bfloat16()
     value, gradient = loss_and_gradient(loss, half, target, valid)
@@ -217,9 +102,42 @@ def test_bfloat16_logits_are_computed_in_float32(case):
     assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_autocast_does_not_change_the_loss(case):
+    loss, (logits, target, valid) = create_case(case), make_sample(CASES[case].kind)
+    expected = loss_and_gradient(loss, logits, target, valid)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss_and_gradient(loss, logits, target, valid)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_does_not_synchronize_with_the_device(case):
+    """Tensors on the device "meta" have no values that the host could read."""
+    loss, sample = create_case(case), make_sample(CASES[case].kind)
+    logits, target, valid = (tensor.to("meta") for tensor in sample)
+    with torch.device("meta"):
+        value, gradient = loss_and_gradient(loss, logits, target, valid)
+    assert value.shape == ()
+    assert gradient.shape == logits.shape
+
+
+@pytest.mark.parametrize("name", list_losses("classes"))
+def test_single_class(name):
+    loss = registry.create("losses", name, LabelInfo("classes", 1, 1), options={})
+    logits, target = (
+        torch.randn(1, 1, 3, 4),
+        torch.tensor([0, 0, 255]).view(1, 3, 1).expand(1, 3, 4),
+    )
+    value, gradient = loss_and_gradient(loss.compute, logits, target, target != 255)
+    assert value == 0
+    assert not gradient.any()
+
+
 @pytest.mark.parametrize("case", ["log_l1", "silog"])
 def test_nonpositive_depth_has_gradient_towards_positive(case):
-    loss, _, _ = CASES[case]
+    loss = create_case(case)
     value, gradient = loss_and_gradient(
         loss,
         torch.tensor([-2.0, 3.0]).view(1, 1, 1, 2),
@@ -230,9 +148,9 @@ def test_nonpositive_depth_has_gradient_towards_positive(case):
     assert gradient[0, 0, 0, 0] < 0
 
 
-@pytest.mark.parametrize("case", ["vector l1 elements", "vector l1 pixels", "cosine"])
+@pytest.mark.parametrize("case", ["vector l1 elements", "vector l1 pixels", "cosine", "angular"])
 def test_zero_vectors_have_finite_gradient(case):
-    loss, _, kind = CASES[case]
+    loss, kind = create_case(case), CASES[case].kind
     logits, target, valid = make_sample(kind)
     value, gradient = loss_and_gradient(loss, torch.zeros_like(logits), target, valid)
     assert torch.isfinite(value)
@@ -240,41 +158,42 @@ def test_zero_vectors_have_finite_gradient(case):
 
 
 def test_pixel_mean_is_three_times_element_mean():
-    sample = make_sample("vectors")
-    ratio = direction.l1(*sample, "pixel_mean") / direction.l1(*sample, "element_mean")
+    sample = make_sample("directions")
+    pixels, elements = (create_case(f"vector l1 {each}") for each in ("pixels", "elements"))
+    ratio = pixels(*sample) / elements(*sample)
     assert ratio.item() == pytest.approx(3)
 
 
 def test_length_of_prediction_does_not_matter():
-    logits, target, valid = make_sample("vectors")
-    for loss in (vector_l1("element_mean"), direction.cosine):
+    logits, target, valid = make_sample("directions")
+    for loss in map(create_case, ("vector l1 elements", "cosine", "angular")):
         assert loss(7 * logits, target, valid).item() == pytest.approx(
             loss(logits, target, valid).item(), rel=1e-5
         )
 
 
-def test_perfect_prediction_has_zero_loss():
-    for kind, losses in (
-        ("meters", regression.LOSSES.values()),
-        ("vectors", (vector_l1("pixel_mean"), direction.cosine)),
-    ):
-        _, target, valid = make_sample(kind)
-        for loss in losses:
-            value, gradient = loss_and_gradient(loss, target.nan_to_num(1), target, valid)
-            assert value.item() == pytest.approx(0, abs=1e-6)
-            assert torch.isfinite(gradient).all()
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if CASES[case].kind in FLOAT_KINDS and case != "edge_aware_smoothness"],
+)
+def test_perfect_prediction_has_zero_loss(case):
+    _, target, valid = make_sample(CASES[case].kind)
+    value, gradient = loss_and_gradient(create_case(case), target.nan_to_num(1), target, valid)
+    assert value.item() == pytest.approx(0, abs=1e-6)
+    assert torch.isfinite(gradient).all()
 
 
 def test_bce_of_one_class_has_zero_loss_with_batch_weight():
     logits, _, valid = make_sample("binary")
     for label in (0, 1):
         target = torch.full(SHAPE, label, dtype=torch.uint8)
-        assert balanced_bce(logits, target, valid, None) == 0
-        assert balanced_bce(logits, target, valid, 0.95) > 0
+        assert create_case("bce batch")(logits, target, valid) == 0
+        assert create_case("bce fixed")(logits, target, valid) > 0
 
 
-@pytest.mark.parametrize(("loss", "_", "kind"), CASES.values(), ids=CASES)
-def test_memory_layout_does_not_matter(loss, _, kind):
+@pytest.mark.parametrize("case", CASES)
+def test_memory_layout_does_not_matter(case):
+    loss, kind = create_case(case), CASES[case].kind
     logits, target, valid = make_sample(kind)
     channels_last = logits.to(memory_format=torch.channels_last)
     one = loss_and_gradient(loss, logits, target, valid)
@@ -302,5 +221,5 @@ def test_berhu_threshold_has_no_gradient():
     """
     errors = torch.tensor([0.5, -1.0, 2.0, -5.0]).view(1, 1, 1, 4)
     valid = torch.ones(1, 1, 4, dtype=torch.bool)
-    _, gradient = loss_and_gradient(regression.berhu, errors, torch.zeros_like(errors), valid)
+    _, gradient = loss_and_gradient(create_case("berhu"), errors, torch.zeros_like(errors), valid)
     assert (4 * gradient).flatten().tolist() == pytest.approx([1, -1, 2, -5])
