@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from densemtl import __version__, registry
+from densemtl.backbones import normalization
 from densemtl.backbones.backbone import Backbone
 from densemtl.balancing.base import Balancer
 from densemtl.config.experiment import ComponentConfig, ExperimentConfig, TaskConfig
@@ -18,6 +19,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.batching import EvalDataset, TrainDataset, make_eval_loader, make_train_loader
 from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.data.disk_cache import MemmapCacheDataset
+from densemtl.data.image_format import get_image_format
 from densemtl.data.memory_cache import InMemoryDataset
 from densemtl.data.skip_corrupt import SkipCorruptDataset
 from densemtl.errors import ConfigError
@@ -28,8 +30,7 @@ from densemtl.tasks.added_metrics import metric_errors
 from densemtl.tasks.base import Task
 from densemtl.tasks.loss_task import set_class_weights
 from densemtl.trackers.base import Tracker
-from densemtl.transforms.albumentations import AlbumentationsTransform
-from densemtl.transforms.color_jitter import AffineColorJitter
+from densemtl.transforms.color_transforms import make_color_transforms
 from densemtl.transforms.random_geometry import RandomGeometry
 from densemtl.types import Batch, FeatureInfo, Split
 
@@ -213,21 +214,25 @@ def build_train_loader(
     Returns:
         A data loader that re-raises errors of its worker processes.
     """
-    jitter, pixels = experiment.augment.color_jitter, experiment.augment.albumentations
     view = TrainDataset(
         dataset,
         tasks,
         experiment.input.size,
         experiment.input.fit,
         RandomGeometry(experiment.augment),
-        [
-            *([AffineColorJitter(jitter)] if jitter else []),
-            *([AlbumentationsTransform(pixels)] if pixels else []),
-        ],
+        make_color_transforms(experiment.augment, get_image_format(experiment.data)),
         experiment.seed,
+        get_border(experiment),
     )
     loader = experiment.loader
     return make_train_loader(view, loader.batch_size, loader.num_workers, pin_memory)
+
+
+def get_border(experiment: ExperimentConfig) -> tuple[float, ...]:
+    """Return the values in 0..255 of the channels outside an image: 0 after normalization."""
+    channels = get_image_format(experiment.data).channels
+    options = registry.parse_options(Backbone, experiment.backbone.options)
+    return normalization.get_border(channels, options.get("mean"), options.get("std"))
 
 
 def build_eval_loader(
@@ -244,7 +249,8 @@ def build_eval_loader(
     Returns:
         A data loader that re-raises errors of its worker processes.
     """
-    view = EvalDataset(dataset, experiment.input.size, experiment.input.fit)
+    size, fit = experiment.input.size, experiment.input.fit
+    view = EvalDataset(dataset, size, fit, get_border(experiment))
     loader = experiment.loader
     return make_eval_loader(view, tasks, loader.eval_batch_size, loader.num_workers, pin_memory)
 
@@ -267,7 +273,14 @@ def build_model(
         ModelError: if the components do not fit together or the weights cannot be loaded.
     """
     auxiliary = build_auxiliary_tasks(experiment)
-    options = {"img_size": experiment.input.size, **experiment.backbone.options}
+    channels = get_image_format(experiment.data).channels
+    size, chosen = experiment.input.size, experiment.backbone.options
+    options = {"img_size": size, "in_chans": channels, **chosen}
+    if options["in_chans"] != channels:
+        raise ConfigError(
+            f"backbone.in_chans: {options['in_chans']}, but images have {channels} channels; remove"
+            " it, it follows from data.channels"
+        )
     if pretrained is not None:
         options["pretrained"] = pretrained
     if pretrained is False:  # the checkpoint contains the weights, and the file may be gone

@@ -9,7 +9,7 @@ NaN in float maps, so that a missing mask is noticed immediately.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,12 +30,35 @@ ProtocolName = str
 """Name of a protocol in `densemtl/metrics/protocols`, or `package.module:Class`."""
 
 
+RGBImage = NDArray[np.uint8]
+"""RGB image, shape (H, W, 3), uint8."""
+
+Image = NDArray[Any]
+"""Image of any number of channels, shape (H, W, C), uint8 or float32 in 0..255."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """Channels of the images of a dataset.
+
+    Attributes:
+        channels: number of channels C.
+        rgb: indices of the channels R, G and B, whose colors may be augmented; None if unknown.
+        is_rgb: whether images are read as 8-bit RGB, whatever the type of the file.
+    """
+
+    channels: int = 3
+    rgb: tuple[int, int, int] | None = (0, 1, 2)
+    is_rgb: bool = True
+
+
 @dataclass(frozen=True)
 class Sample:
     """Image with its label maps as read by a dataset, before any augmentation.
 
     Attributes:
-        image: RGB image, shape (H, W, 3), uint8.
+        image: RGB image, shape (H, W, 3), uint8; or, if the dataset says so, an image of other
+            channels, shape (H, W, C), uint8 or float32 in 0..255.
         targets: {task: label map} of the image's height and width; a task without labels for this
             image is absent. Class ids and binary maps: (H, W) uint8, ignored pixels 255. Scalar
             maps (depth in meters): (H, W) float32, ignored pixels NaN. Vector maps (normals):
@@ -43,7 +66,7 @@ class Sample:
         id: image id, unique inside the dataset.
     """
 
-    image: NDArray[np.uint8]
+    image: Image
     targets: dict[str, NDArray[np.generic]]
     id: str
 
@@ -72,7 +95,8 @@ class Batch:
     """Batch of samples for the model.
 
     Attributes:
-        image: RGB images, shape (B, 3, H, W), uint8.
+        image: RGB images, shape (B, 3, H, W), uint8; or images of other channels (B, C, H, W),
+            uint8 or float32 in 0..255.
         targets: {task: targets} for every task of the run, shape (B, H, W) uint8 for class ids and
             binary maps, (B, 1, H, W) or (B, C, H, W) float32 otherwise. Samples without labels have
             ignored pixels only. In training, targets have the size of the input. In evaluation,
@@ -165,9 +189,6 @@ class SharingWeights:
 
 ColorRange = tuple[float, float]
 """(low, high): numbers that the first and the last color of a colormap show."""
-
-RGBImage = NDArray[np.uint8]
-"""RGB image, shape (H, W, 3), uint8."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _iter_arrays(folder: Path, canary: Path, rng: random.Random) -> Iterator[Cas
         file = attack_files.write_array(folder, secret, canary, rng)
         kind = rng.choice(("classification", "binary", "regression", "depth", "direction"))
         spec = LabelSpec(files=".", kind=kind, class_names=["a", "b"])
-        reader = spec.make_reader("task")
+        reader = spec.make_reader("task", folder)
         readers = (arrays.read_array, arrays.read_image, arrays.read_split_list, reader)
         yield str(file), partial(rng.choice(readers), file)
 

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from result_table import REPORTED, Row
 
 from densemtl.config.experiment import ExperimentConfig
-from densemtl.data.datasets.folder_labels import DEFAULT_ENCODINGS, LabelSpec
+from densemtl.data.datasets.folder_labels import LabelSpec
+from densemtl.data.datasets.folder_options import DEFAULT_ENCODINGS
 from densemtl.errors import DataError
 from densemtl.io import images
 from tests.helpers import random_configs, random_runs
@@ -165,7 +166,7 @@ def _try_labels(file: Path, count: int, rng: random.Random) -> Row:
 
 def _classify_label(spec: LabelSpec, encoding: Any, file: Path) -> str:
     try:
-        label = spec.make_reader("task")(file)
+        label = spec.make_reader("task", file.parent)(file)
     except DataError as error:
         return REPORTED if _is_error_about(error, str(file)) else f"{UNCLEAR}: {error}"
     except Exception as error:

@@ -18,6 +18,9 @@ from densemtl.visualization.panels import draw_prediction_panel, stack_verticall
 
 MAX_SAMPLES = 4
 
+MIN_STD = 1e-6
+"""Standard deviation below which a channel is constant."""
+
 
 def make_data_tables(check: DataCheck, tasks: Sequence[Task]) -> list[Table]:
     """Make the tables of images, labels and classes of both splits.
@@ -38,6 +41,26 @@ def make_data_tables(check: DataCheck, tasks: Sequence[Task]) -> list[Table]:
         _make_class_table(task, splits) for task in tasks if isinstance(task, CategoricalTask)
     ]
     return [_make_image_table(splits), labels, *classes]
+
+
+def describe_channels(check: DataCheck) -> str:
+    """Return the mean and standard deviation of the training images, as keys of a configuration.
+
+    Args:
+        check: result of the check.
+
+    Returns:
+        Two lines; empty if no image was read. The standard deviation of a constant channel is 1.
+    """
+    train = check.train
+    if not train.channel_moments.size:
+        return ""
+    stds = [std if std > MIN_STD else 1.0 for std in train.channel_std.tolist()]
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in values)
+        for values in (train.channel_mean.tolist(), stds)
+    )
+    return f"channels of train, 0 to 1:\n  backbone.mean=[{mean}] backbone.std=[{std}]"
 
 
 def draw_samples(

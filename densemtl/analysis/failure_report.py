@@ -23,6 +23,7 @@ from densemtl.results.tables import csv_table
 from densemtl.tasks.base import Task
 from densemtl.types import RGBImage, Split
 from densemtl.visualization.color_range import describe_limits, fit_color_range
+from densemtl.visualization.image_display import to_rgb_image
 from densemtl.visualization.panels import stack_horizontally, stack_vertically
 
 MAX_ERROR_PERCENTILE = 95
@@ -108,12 +109,13 @@ def _draw_worst(
     for name in names:
         sample = dataset[index[name]]
         target = sample.targets[task.name]
-        prediction = predictor(sample.image)[task.name]
+        prediction = predictor.predict_sample(sample.image)[task.name]
         errors = task.compute_error_map(prediction, target)
         shown = fit_color_range(task, prediction, target)
         most = max(float(np.nanpercentile(errors, MAX_ERROR_PERCENTILE)), 1e-6)
+        image = to_rgb_image(sample.image)
         titled = {
-            f"{name}: {metric} {diagnosis.image_scores[task.name][name]:.4g}": sample.image,
+            f"{name}: {metric} {diagnosis.image_scores[task.name][name]:.4g}": image,
             f"{task.name}{_describe_colors(shown, target)}": shown.colorize(prediction),
             f"{task.name}, label": shown.colorize(target),
             f"error, dark: {most:.3g} {task.error_unit}": apply_viridis_colormap(errors, 0, most),

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from densemtl.backbones.freezing import Freeze, freeze_parameters
+from densemtl.backbones.normalization import ChannelMeans, ChannelStds, check_normalization
 from densemtl.backbones.parameter_info import ParameterInfo, describe_parameters
 from densemtl.backbones.stage_discovery import find_stages
 from densemtl.backbones.staged_forward import StagePlan, StageState
-from densemtl.backbones.timm_factory import get_model_spec
+from densemtl.backbones.timm_factory import NUM_RGB_CHANNELS, get_model_spec
 from densemtl.backbones.weight_files import WeightsMatch
 from densemtl.config.constraints import (
     ImageSide,
     NonNegativeFloat,
     NonNegativeInt,
+    NumChannels,
     OpenUnitInterval,
     UserPath,
 )
@@ -59,11 +61,19 @@ class Backbone(nn.Module):
             "norm" (all normalization layers), or a number of stages, which includes the stem. Batch
             statistics of frozen layers do not change, and their dropout is off.
 
+        in_chans: number of channels of images. In a configuration, it follows from the dataset
+            (`data.channels`). timm adapts pretrained weights: RGB weights are repeated and scaled.
+        mean: mean of each channel of the images, where 255 of 8-bit images is 1; by default, that
+            of the pretrained weights. Required with `std` if there are not three channels;
+            `densemtl check_data` measures both.
+        std: standard deviation of each channel, likewise.
+
     Attributes:
         feature_info: channels and strides of the maps that `forward` returns.
         size_divisor: number by which height and width of the input must be divisible.
-        mean: means of the RGB channels in [0, 1] that the pretrained weights expect.
-        std: standard deviations of the RGB channels, likewise.
+        in_chans: number of channels of images.
+        mean: means of the channels in [0, 1] that the pretrained weights expect, or those given.
+        std: standard deviations of the channels, likewise.
 
     Raises:
         ModelError: if timm has no such model, if the model returns no feature pyramid, if it does
@@ -93,10 +103,14 @@ class Backbone(nn.Module):
         img_size: tuple[ImageSide, ImageSide] | None = None,
         batch_norm_momentum: OpenUnitInterval | None = None,
         freeze: Freeze = "none",
+        in_chans: NumChannels = NUM_RGB_CHANNELS,
+        mean: ChannelMeans | None = None,
+        std: ChannelStds | None = None,
     ) -> None:
         super().__init__()
         extra_options = tuple(sorted((options or {}).items()))
-        spec = get_model_spec(name, output_stride, img_size, extra_options)
+        check_normalization(in_chans, mean, std)
+        spec = get_model_spec(name, output_stride, img_size, extra_options, in_chans)
         self.name, self._spec = name, spec
         self.net = spec.build(pretrained and weights is None)
         if weights is not None:
@@ -106,7 +120,8 @@ class Backbone(nn.Module):
         info = self.net.feature_info
         self.feature_info = FeatureInfo(tuple(info.channels()), tuple(info.reduction()))
         self.size_divisor = max(int(level["reduction"]) for level in info.info)
-        self.mean, self.std = spec.get_mean_std()
+        self.in_chans = in_chans
+        self.mean, self.std = (mean, std) if mean and std else spec.get_mean_std()
         self._fixed_input_size = spec.get_fixed_input_size()
         self._is_nhwc = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         self._level_names: list[str] = info.module_name()
@@ -132,7 +147,8 @@ class Backbone(nn.Module):
         """Compute the feature pyramid.
 
         Args:
-            image: normalized RGB images (B, 3, H, W); H and W are divisible by `size_divisor`.
+            image: normalized images (B, C, H, W) of `in_chans` channels; H and W are divisible by
+                `size_divisor`.
 
         Returns:
             Maps (B, C_l, H_l, W_l) of the levels, finest first.
@@ -260,13 +276,13 @@ class Backbone(nn.Module):
         the size that the model is built for, or is small and not square.
 
         Yields:
-            A random image (1, 3, H, W) in the dtype and on the device of the model.
+            A random image (1, C, H, W) in the dtype and on the device of the model.
         """
         height, width = self._fixed_input_size or [
             self.size_divisor * cells for cells in DRY_RUN_FEATURE_SIZE
         ]
         generator = torch.Generator().manual_seed(0)
-        noise = torch.rand(1, 3, height, width, generator=generator, device="cpu")
+        noise = torch.rand(1, self.in_chans, height, width, generator=generator, device="cpu")
         training = self.training
         self.eval()
         try:

@@ -22,6 +22,7 @@ RGBValues = tuple[float, ...]
 DEFAULT_OUTPUT_STRIDE = 32
 MIN_STRIDE = 4
 NUM_SINGLE_SCALE_LEVELS = 4
+NUM_RGB_CHANNELS = 3
 
 OWN_OPTIONS = ("img_size", "output_stride", "in_chans", "num_classes", "global_pool")
 """Options of timm models that the configuration sets in other ways."""
@@ -37,6 +38,7 @@ class TimmModelSpec:
         output_stride: stride of the coarsest level.
         img_size: (height, width) of the input in pixels, or None for the default of the model.
         extra_options: further options of timm, such as `drop_path_rate`.
+        in_chans: number of channels of images; timm adapts pretrained weights to it.
 
     Raises:
         ModelError: if timm has no such model, if the model returns no feature pyramid, or if it
@@ -49,6 +51,7 @@ class TimmModelSpec:
         output_stride: int,
         img_size: Size | None,
         extra_options: Mapping[str, Any] = MappingProxyType({}),
+        in_chans: int = NUM_RGB_CHANNELS,
     ) -> None:
         name = name.removeprefix("timm/")
         model: Any = _create_meta_model(name)
@@ -65,6 +68,8 @@ class TimmModelSpec:
             self._options["output_stride"] = output_stride
         self._check_extra_options(extra_options)
         self._options |= extra_options
+        if in_chans != NUM_RGB_CHANNELS:
+            self._options["in_chans"] = in_chans
         self._check_feature_network()
 
     def build(self, pretrained: bool) -> Any:
@@ -179,6 +184,9 @@ class TimmModelSpec:
         if output_stride is not None:
             problem = f"has no output stride {output_stride}"
             return f"{backbone} {problem} ({reason}): remove backbone.output_stride"
+        if "in_chans" in self._options:
+            problem = f"cannot be built for images of {self._options['in_chans']} channels"
+            return f"{backbone} {problem} ({reason}): choose another model"
         if "img_size" in self._options:
             problem = f"cannot be built for inputs of {self._options['img_size']}"
             return f"{backbone} {problem} ({reason}): remove or change backbone.img_size"
@@ -191,6 +199,7 @@ def get_model_spec(
     output_stride: int,
     img_size: Size | None,
     extra_options: tuple[tuple[str, Any], ...] = (),
+    in_chans: int = NUM_RGB_CHANNELS,
 ) -> TimmModelSpec:
     """Return the specification of a model; it is cached, as several tasks may use the same model.
 
@@ -199,6 +208,7 @@ def get_model_spec(
         output_stride: stride of the coarsest level.
         img_size: (height, width) of the input in pixels, or None for the default of the model.
         extra_options: names and values of further options of timm.
+        in_chans: number of channels of images.
 
     Returns:
         The specification.
@@ -206,7 +216,7 @@ def get_model_spec(
     Raises:
         ModelError: if the model cannot be built as a feature pyramid with these options.
     """
-    return TimmModelSpec(name, output_stride, img_size, dict(extra_options))
+    return TimmModelSpec(name, output_stride, img_size, dict(extra_options), in_chans)
 
 
 def _create_meta_model(name: str) -> nn.Module:

@@ -30,7 +30,8 @@ def load_weights_file(
     """Load a weights file into a feature network.
 
     Prefixes such as `module.` or `backbone.` are removed, and timm's conversion of checkpoints of
-    other projects is applied.
+    other projects is applied. For images of other channels than RGB, timm's adaptation of the first
+    convolution is applied.
 
     Args:
         features: feature network of timm, changed in place.
@@ -63,16 +64,29 @@ def load_weights_file(
         tensors = _assign_in_order(file, given, expected, required)
     else:
         tensors = _convert(_remove_prefix(given, expected), model)
-    found = {name: tensors[name] for name in required if name in tensors}
+    found = {
+        name: _adapt_channels(tensors[name], expected[name]) for name in required if name in tensors
+    }
     if reason := describe_mismatch({name: expected[name] for name in required}, found):
         hint = "for other names in timm's order, set backbone.weights_match=order"
         raise ModelError(f"{file}: does not fit the backbone: {reason}; {hint}")
     with torch.no_grad():
         for name in required:
-            targets[normalize_name(name)].copy_(tensors[name])
+            targets[normalize_name(name)].copy_(found[name])
     unused = [name for name in tensors if name not in required and not name.endswith(COUNTER)]
     ignored = f"; not used: {join_names(unused)}" if unused else ""
     return f"{file}: {len(required)} tensors loaded into the backbone{ignored}"
+
+
+def _adapt_channels(tensor: Tensor, expected: Tensor) -> Tensor:
+    """Adapt the first convolution of a network for RGB to other channels, as timm does."""
+    from timm.models import adapt_input_conv
+
+    is_first = tensor.ndim == 4 == expected.ndim and tensor.shape[1] == 3 != expected.shape[1]
+    if not is_first or tensor.shape[::2] != expected.shape[::2]:
+        return tensor
+    adapted: Tensor = adapt_input_conv(expected.shape[1], tensor)
+    return adapted
 
 
 def normalize_name(name: str) -> str:
@@ -132,7 +146,8 @@ def _assign_in_order(
             " model"
         )
     for name, value in zip(names, values, strict=False):
-        if name in required and value.shape != expected[name].shape:
+        shape = _adapt_channels(value, expected[name]).shape
+        if name in required and shape != expected[name].shape:
             raise ModelError(
                 f"{file}: in the order of the file, {name} has the shape {tuple(value.shape)}, not"
                 f" {tuple(expected[name].shape)}; the file is of another model or in another order"

@@ -10,10 +10,11 @@ from densemtl import cli
 
 EPILOG = """\
 The tool prints the number of images, the share of ignored pixels and the range of values of each
-task, the share of each class in both splits, and the class weights that losses may use. Warnings
-name suspicious data: classes that never occur, implausible units of depth, images that are in both
-splits. Errors name impossible data: files that cannot be read, invalid labels, tasks without
-labels; the exit code is then 2.
+task, the share of each class in both splits, the class weights that losses may use, and the mean
+and standard deviation of each channel of the training images, for backbone.mean and backbone.std.
+Warnings name suspicious data: classes that never occur, implausible units of depth, images that are
+in both splits. Errors name impossible data: files that cannot be read, invalid labels, tasks
+without labels; the exit code is then 2.
 """
 
 
@@ -53,7 +54,11 @@ def main(argv: list[str] | None = None) -> None:
     cli.check_config_path(args.config)
     from rich import print as show
 
-    from densemtl.analysis.data_report import draw_samples, make_data_tables
+    from densemtl.analysis.data_report import (
+        describe_channels,
+        draw_samples,
+        make_data_tables,
+    )
     from densemtl.config.experiment import load_experiment
     from densemtl.data.check import check_data
     from densemtl.errors import ConfigError, DataError
@@ -72,6 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     check = check_data(splits.train, splits.val, tasks, args.max_images)
     for table in make_data_tables(check, tasks):
         show(table)
+    print(describe_channels(check))
     for warning in check.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if check.errors:

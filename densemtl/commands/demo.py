@@ -143,11 +143,18 @@ def main(argv: list[str] | None = None) -> None:
 
     images, videos = find_media(args.inputs)  # before the slow imports
     from densemtl.demo.renderer import DemoRenderer
+    from densemtl.errors import ConfigError
     from densemtl.factory import build_dataset
     from densemtl.inference.predictor import Predictor
 
     loaded = load_checkpoint(args)
     predictor = Predictor.from_trained(loaded, flip=args.flip, scales=args.scales, tile=args.tile)
+    if not predictor.is_rgb:
+        raise ConfigError(
+            f"{args.checkpoint}: the model takes images of {predictor.num_channels} channels, and"
+            " the demo shows RGB images only; pass arrays of shape"
+            f" (H, W, {predictor.num_channels}) to densemtl.Predictor instead"
+        )
     if args.web:
         from densemtl.demo.web.server import serve
 

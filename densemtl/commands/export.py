@@ -16,7 +16,7 @@ from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoi
 
 if TYPE_CHECKING:
     from densemtl.engine.loading import TrainedModel
-    from densemtl.types import RGBImage
+    from densemtl.types import Image
 
 FORMATS = ("onnx", "torch_export")
 WEIGHT_FORMATS = ("fp16", "bf16", "int8_dynamic", "int8_static")
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"files and report.json: {folder}")
 
 
-def load_comparison_images(loaded: TrainedModel, path: Path | None, count: int) -> list[RGBImage]:
+def load_comparison_images(loaded: TrainedModel, path: Path | None, count: int) -> list[Image]:
     """Load at least two images for the comparison.
 
     Args:
@@ -90,10 +90,10 @@ def load_comparison_images(loaded: TrainedModel, path: Path | None, count: int) 
         count: maximum number of images.
 
     Returns:
-        RGB images, shape (H, W, 3), uint8; a single image is returned twice.
+        Images in the layout of `Sample`; a single image is returned twice.
     """
     from densemtl.factory import build_dataset
-    from densemtl.io.image_inputs import to_rgb_array
+    from densemtl.io.image_inputs import to_channel_array, to_rgb_array
     from densemtl.io.media import find_images
     from densemtl.visualization.prediction_panels import pick_evenly_spaced
 
@@ -101,7 +101,11 @@ def load_comparison_images(loaded: TrainedModel, path: Path | None, count: int) 
         dataset = build_dataset(loaded.experiment, "val")
         images = [dataset[index].image for index in pick_evenly_spaced(len(dataset), count)]
     else:
-        images = [to_rgb_array(file) for file in find_images(path)[:count]]
+        channels = loaded.model.num_channels
+        images = [
+            to_rgb_array(file) if channels == 3 else to_channel_array(file, channels)
+            for file in find_images(path)[:count]
+        ]
     return images if len(images) > 1 else 2 * images
 
 

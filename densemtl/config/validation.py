@@ -70,6 +70,7 @@ def find_errors(values: Mapping[str, Any]) -> Iterator[str]:
     if data is not None and data.cls is not None and ":" in name and not _is_dataset(data.cls):
         yield f"data.name: {name!r} is no dataset, which implements densemtl/data/base.py"
         sections["data"] = _Resolved()
+    yield from _find_image_errors(sections.get("data"))
     yield from _protocol_errors(values.get("protocol"))
     backbone = values.get("backbone")
     if isinstance(backbone, dict):
@@ -105,6 +106,17 @@ def _is_dataset(cls: type[Any]) -> bool:
         return False
     except Exception:  # needs options, or is wrong in a way that the real call reports
         return True
+
+
+def _find_image_errors(data: _Resolved | None) -> Iterator[str]:
+    """Yield an error if the options that describe the images do not fit together."""
+    make_format = getattr(data.cls, "image_format", None) if data else None
+    if data is None or data.options is None or make_format is None:
+        return
+    try:
+        make_format(**data.options)
+    except ConfigError as error:
+        yield str(error)
 
 
 def _protocol_errors(name: Any) -> Iterator[str]:

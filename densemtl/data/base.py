@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from densemtl.types import Sample, Split
+from densemtl.types import ImageFormat, Sample, Split
 
 UNREADABLE = "cannot be read"
 """Reason for which files are left out that were meant to be used."""
@@ -71,6 +71,21 @@ class DenseDataset(ABC):
         Returns:
             {task name: {option: default value}}, for example the class names.
         """
+
+    @classmethod
+    def image_format(cls, **options: Any) -> ImageFormat:
+        """Return the channels of the images; no file is read.
+
+        Args:
+            **options: the options of the dataset, without `split` and `tasks`.
+
+        Returns:
+            8-bit RGB unless a subclass returns something else.
+
+        Raises:
+            ConfigError: if options contradict each other.
+        """
+        return ImageFormat()
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:

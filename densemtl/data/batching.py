@@ -8,7 +8,7 @@ each batch; in evaluation, ranks share the images of the split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from densemtl.distributed.collectives import get_per_rank_batch_size, get_rank, 
 from densemtl.errors import DataError
 from densemtl.ops.layouts import to_tensor
 from densemtl.tasks.base import Task
+from densemtl.transforms.color_transforms import ImageTransform
 from densemtl.transforms.geometry import GeometricTransform, pad_to_size, stretch_to_size
 from densemtl.transforms.random_geometry import RandomGeometry
 from densemtl.types import Batch, ImagePlacement, Sample, Size
@@ -31,9 +32,6 @@ SHUFFLE_BUFFER_SHARDS = 8
 
 EpochIndex = tuple[int, int]
 """Pair (epoch, index into the dataset)."""
-
-ImageTransform = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
-"""Color transform: takes an RGB image (H, W, 3) and a generator, returns an image of this shape."""
 
 
 class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
@@ -49,6 +47,7 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         random_geometry: distribution of the geometric transforms.
         image_transforms: color transforms of the image, applied in this order after the geometry.
         seed: seed of all random transforms.
+        border: value of each channel outside the image, see `GeometricTransform.apply_image`.
     """
 
     def __init__(
@@ -60,7 +59,9 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         random_geometry: RandomGeometry,
         image_transforms: Sequence[ImageTransform],
         seed: int,
+        border: Sequence[float] | None = None,
     ) -> None:
+        self.border = border
         self.dataset, self.tasks = dataset, tasks
         self.size, self.fit = size, fit
         self.random_geometry, self.image_transforms, self.seed = (
@@ -85,7 +86,7 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.dataset[index]
         geometry = self.random_geometry.sample(sample, self.size, self.fit, rng)
-        image = geometry.apply_image(sample.image)
+        image = geometry.apply_image(sample.image, self.border)
         for image_transform in self.image_transforms:
             image = image_transform(image, rng)
         targets = self.warp_labels(sample, geometry)
@@ -124,10 +125,18 @@ class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
         dataset: validation split.
         size: (height, width) of the network's input in pixels.
         fit: "resize" stretches images to `size`; "pad" places them unscaled in the middle.
+        border: value of each channel outside the image, see `GeometricTransform.apply_image`.
     """
 
-    def __init__(self, dataset: DenseDataset, size: Size, fit: FitMode) -> None:
+    def __init__(
+        self,
+        dataset: DenseDataset,
+        size: Size,
+        fit: FitMode,
+        border: Sequence[float] | None = None,
+    ) -> None:
         self.dataset, self.size, self.fit = dataset, size, fit
+        self.border = border
 
     def __getitem__(self, index: int) -> tuple[Sample, ImagePlacement]:
         """Read one sample and fit its image to the input.
@@ -151,7 +160,8 @@ class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
         geometry, frame = (stretch_to_size if self.fit == "resize" else pad_to_size)(
             sample.size, self.size
         )
-        return Sample(geometry.apply_image(sample.image), sample.targets, sample.id), frame
+        image = geometry.apply_image(sample.image, self.border)
+        return Sample(image, sample.targets, sample.id), frame
 
     def __len__(self) -> int:
         return len(self.dataset)

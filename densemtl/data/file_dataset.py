@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from densemtl.data.base import DenseDataset
 from densemtl.errors import DataError
 from densemtl.io import arrays
-from densemtl.types import Sample, Split
+from densemtl.types import Image, Sample, Split
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,32 @@ class FileDataset(DenseDataset):
             for task_files in self._label_files.values()
             if name in task_files.files
         ]
-        return [self._image_files[name], *labels]
+        return [*self.list_image_files(name), *labels]
+
+    def list_image_files(self, name: str) -> list[Path]:
+        """List the files that the image of a sample is read from.
+
+        Args:
+            name: image id.
+
+        Returns:
+            The image file.
+        """
+        return [self._image_files[name]]
+
+    def read_image(self, name: str) -> tuple[Image, int | None]:
+        """Read the image of a sample.
+
+        Args:
+            name: image id.
+
+        Returns:
+            The image in the layout of `Sample`, and the EXIF orientation that it was turned by.
+
+        Raises:
+            DataError: if the file is missing, corrupt or no image.
+        """
+        return arrays.read_image_and_orientation(self._image_files[name])
 
     def _select_split_files(self, label_files: LabelFiles, task: str) -> LabelFiles:
         files = {name: label_files.files[name] for name in self.ids if name in label_files.files}
@@ -154,15 +179,14 @@ class FileDataset(DenseDataset):
                 unknown whether it is turned like its image; the message names the file.
         """
         name = self.ids[index]
-        image_file = self._image_files[name]
-        image, orientation = arrays.read_image_and_orientation(image_file)
+        image, orientation = self.read_image(name)
         targets = {}
         for task, labels in self._label_files.items():
             if name in labels.files:
                 file = labels.files[name]
                 targets[task] = _read_label(labels, file, image.shape[:2], orientation)
                 if orientation not in (None, 1):
-                    _check_orientation(file, image_file, orientation, image.shape)
+                    _check_orientation(file, self._image_files[name], orientation, image.shape)
         valid_targets = {task: target for task, target in targets.items() if target is not None}
         return Sample(image, valid_targets, name)
 

@@ -70,6 +70,8 @@ class SplitStatistics:
         digests: {hash of an image: id of the first image with this content}.
         duplicates: number of examined images with the content of another one of the split.
         errors: what is impossible in the labels.
+        channel_moments: for each channel of the images the number of values, their sum and the sum
+            of their squares, shape (3, C).
     """
 
     split: str
@@ -81,6 +83,19 @@ class SplitStatistics:
     digests: dict[str, str] = field(default_factory=dict)
     duplicates: int = 0
     errors: list[str] = field(default_factory=list)
+    channel_moments: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 0)))
+
+    @property
+    def channel_mean(self) -> NDArray[np.float64]:
+        """Mean of each channel, where 255 of 8-bit images is 1."""
+        count, total, _ = self.channel_moments
+        return np.asarray(total / count / 255)
+
+    @property
+    def channel_std(self) -> NDArray[np.float64]:
+        """Standard deviation of each channel, likewise."""
+        count, total, squares = self.channel_moments
+        return np.asarray(np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0)) / 255)
 
     @property
     def is_complete(self) -> bool:
@@ -182,6 +197,15 @@ def _add_image(statistics: SplitStatistics, sample: Sample) -> None:
     digest = hash_image(sample)
     statistics.duplicates += digest in statistics.digests
     statistics.digests.setdefault(digest, sample.id)
+    values = sample.image.reshape(-1, sample.image.shape[2])
+    moments = [
+        np.full(values.shape[1], len(values), np.float64),
+        values.sum(axis=0, dtype=np.float64),
+        np.square(values, dtype=np.float64).sum(axis=0),
+    ]
+    if statistics.channel_moments.size == 0:
+        statistics.channel_moments = np.zeros((3, values.shape[1]))
+    statistics.channel_moments += moments
 
 
 def hash_image(sample: Sample) -> str:

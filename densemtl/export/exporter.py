@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,7 +20,7 @@ from densemtl.export.wrapper import ExportWrapper
 from densemtl.io.atomic import atomic_write, write_json
 from densemtl.runtime.versions import get_versions
 from densemtl.transforms.geometry import stretch_to_size
-from densemtl.types import RGBImage, Size
+from densemtl.types import Image, Size
 
 Format = Literal["onnx", "torch_export"]
 
@@ -52,7 +53,7 @@ class ParityInputs:
 def export_model(
     network: ExportWrapper,
     size: Size,
-    images: Sequence[RGBImage],
+    images: Sequence[Image],
     folder: Path,
     file_format: Format = "onnx",
     weight_types: Sequence[str] = (),
@@ -65,7 +66,7 @@ def export_model(
     Args:
         network: the model, on the CPU and in evaluation mode.
         size: (height, width) of the input in pixels; rounded up to multiples of `size_divisor`.
-        images: at least two uint8 RGB images (H, W, 3) of any sizes, for the comparison.
+        images: at least two images (H, W, C) of any sizes, for the comparison.
         folder: folder of the files.
         file_format: "onnx" or "torch_export".
         weight_types: weight types of further ONNX files, out of `WEIGHT_TYPES`.
@@ -91,7 +92,7 @@ def export_model(
 
 
 def _trace_with_inputs(
-    network: ExportWrapper, images: Sequence[RGBImage], size: Size
+    network: ExportWrapper, images: Sequence[Image], size: Size
 ) -> tuple[ParityInputs, TracedGraph]:
     """Trace a model, and return the inputs on which it can be compared and its graph."""
     size = parity.round_up(size, network.model.size_divisor)
@@ -110,7 +111,7 @@ def _describe_export(
         "format": file_format,
         "input": {
             "name": onnx.INPUT_NAME,
-            "type": "uint8" if network.preprocess else "float32",
+            "type": str(inputs.batch.dtype).removeprefix("torch."),
             "traced": list(inputs.batch.shape),
             "free": traced.dynamic_axes,
             "sides_divisible_by": network.model.size_divisor,
@@ -186,12 +187,11 @@ def _describe_file(
     }
 
 
-def _make_batch(network: ExportWrapper, images: Sequence[RGBImage], size: Size) -> Tensor:
+def _make_batch(network: ExportWrapper, images: Sequence[Image], size: Size) -> Tensor:
     """Resize images to one size and return them as the model expects them."""
     resized = [
-        torch.from_numpy(
-            stretch_to_size((image.shape[0], image.shape[1]), size)[0].apply_image(image)
-        )
+        stretch_to_size((image.shape[0], image.shape[1]), size)[0].apply_image(image)
         for image in images
     ]
-    return network.prepare_input(torch.stack(resized).permute(0, 3, 1, 2).contiguous())
+    batch = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
+    return network.prepare_input(batch)

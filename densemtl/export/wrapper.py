@@ -53,7 +53,7 @@ class ExportWrapper(nn.Module):
         """Convert images to the input of `forward`.
 
         Args:
-            image: uint8 RGB images (B, 3, H, W).
+            image: images (B, C, H, W) in 0..255, uint8 RGB images, or of other channels as trained.
 
         Returns:
             The images, normalized unless the model does so itself.
@@ -64,7 +64,7 @@ class ExportWrapper(nn.Module):
         """Predict all tasks.
 
         Args:
-            image: images (B, 3, H, W) as of `prepare_input`; `model.size_divisor` divides H and W.
+            image: images (B, C, H, W) as of `prepare_input`; `model.size_divisor` divides H and W.
 
         Returns:
             One tensor per task: decoded predictions or logits at image size.

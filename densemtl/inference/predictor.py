@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.config.sections import InputConfig, TrainConfig
+from densemtl.data.image_format import get_image_format
 from densemtl.engine.loading import TrainedModel, load_trained_model
 from densemtl.evaluation.evaluate import decode_prediction, forward_low_res
+from densemtl.factory import get_border
 from densemtl.hub.download import from_pretrained
 from densemtl.inference import tiling
 from densemtl.inference.config import InferenceSettings, parse_inference_options
@@ -21,7 +23,7 @@ from densemtl.inference.test_time_augmentation import (
     AugmentedImage,
     make_tta_augmentations,
 )
-from densemtl.io.image_inputs import ImageInput, to_rgb_array
+from densemtl.io.image_inputs import ImageInput, to_channel_array, to_rgb_array
 from densemtl.io.paths import parse_path
 from densemtl.models.batch_norm_folding import fuse_conv_bn
 from densemtl.models.multi_task_model import MultiTaskModel
@@ -29,7 +31,7 @@ from densemtl.ops.layouts import to_hwc
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.runtime.execution import AUTOCAST_DTYPES, ExecutionConfig, make_execution_config
 from densemtl.tasks.base import Task
-from densemtl.types import PredictionMaps, RGBImage
+from densemtl.types import Image, PredictionMaps
 
 
 class Predictor:
@@ -50,6 +52,10 @@ class Predictor:
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one. An
             `ExecutionConfig` also sets autocast dtype and memory layout.
         options: options of `InferenceSettings`.
+
+    Attributes:
+        num_channels: number of channels of images.
+        is_rgb: whether images are converted to 8-bit RGB, as without `data.channels`.
 
     Raises:
         ConfigError: if an option is unknown or a value is invalid.
@@ -86,6 +92,9 @@ class Predictor:
         self.precision = _select_precision(default, self.settings)
         self._model = _prepare_model(self.precision.to_device(model), self.settings)
         self._augmentations = make_tta_augmentations(self.settings.scales, self.settings.flip)
+        self.num_channels: int = getattr(model, "num_channels", 3)
+        self.is_rgb = self.num_channels == 3
+        self._border = None if self.is_rgb else tuple(cast(Tensor, model.mean).flatten().tolist())
 
     @classmethod
     def from_trained(cls, loaded: TrainedModel, **options: Any) -> Predictor:
@@ -102,8 +111,11 @@ class Predictor:
         Raises:
             ConfigError: if an option is unknown or a value is invalid.
         """
-        input_config, execution = loaded.experiment.input, loaded.execution
-        return cls(loaded.model, loaded.tasks, input_config, device=execution, **options)
+        experiment, execution = loaded.experiment, loaded.execution
+        predictor = cls(loaded.model, loaded.tasks, experiment.input, device=execution, **options)
+        predictor.is_rgb = get_image_format(experiment.data).is_rgb
+        predictor._border = get_border(experiment)
+        return predictor
 
     @classmethod
     def from_run(
@@ -170,7 +182,8 @@ class Predictor:
 
         Args:
             image: path, PIL image, array or tensor (see `to_rgb_array`), or a list of images of any
-                sizes.
+                sizes. If the model was trained with `data.channels`, an image has as many channels,
+                and can be a path or an array (see `to_channel_array`).
 
         Returns:
             {task: decoded prediction at the size of the image}, or a list of these. Class ids,
@@ -181,13 +194,29 @@ class Predictor:
         """
         self._model.eval()
         if not isinstance(image, list):
-            return self._predict([to_rgb_array(image)])[0]
+            return self._predict([self._read(image)])[0]
         maps, size = [], self.settings.batch_size
         for start in range(0, len(image), size):
-            maps += self._predict([to_rgb_array(item) for item in image[start : start + size]])
+            maps += self._predict([self._read(item) for item in image[start : start + size]])
         return maps
 
-    def _predict(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
+    @torch.inference_mode()
+    def predict_sample(self, image: Image) -> PredictionMaps:
+        """Predict all tasks of an image that a dataset has read.
+
+        Args:
+            image: image in the layout of `Sample`, whose floats are in 0..255.
+
+        Returns:
+            {task: decoded prediction}, as of `__call__`.
+        """
+        self._model.eval()
+        return self._predict([image])[0]
+
+    def _read(self, image: ImageInput) -> Image:
+        return to_rgb_array(image) if self.is_rgb else to_channel_array(image, self.num_channels)
+
+    def _predict(self, images: Sequence[Image]) -> list[PredictionMaps]:
         return self._predict_single(images) if self._is_single_view else self._predict_tta(images)
 
     @property
@@ -195,10 +224,12 @@ class Predictor:
         """Whether neither test-time augmentation nor tiling is used."""
         return self._augmentations == [Augmentation()] and self.settings.tile is None
 
-    def _predict_single(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
+    def _predict_single(self, images: Sequence[Image]) -> list[PredictionMaps]:
         """Predict whole images exactly as evaluation does."""
         results: list[PredictionMaps] = []
-        inputs = [Augmentation().apply(image, self.input_config, None) for image in images]
+        inputs = [
+            Augmentation().apply(image, self.input_config, None, self._border) for image in images
+        ]
         for batch in tiling.iter_equal_size_batches(inputs, self.settings.batch_size):
             image = tiling.stack_images(batch).to(self.precision.device)
             predictions = forward_low_res(self._model, image, self.precision)
@@ -210,12 +241,14 @@ class Predictor:
                 results.append({task: to_hwc(prediction[0]) for task, prediction in maps.items()})
         return results
 
-    def _predict_tta(self, images: Sequence[RGBImage]) -> list[PredictionMaps]:
+    def _predict_tta(self, images: Sequence[Image]) -> list[PredictionMaps]:
         """Average the logits of all augmented images, each predicted as a whole or in tiles."""
         means: list[dict[str, Tensor]] = [{} for _ in images]
         tile, settings = self.settings.tile, self.settings
         for augmentation in self._augmentations:
-            inputs = [augmentation.apply(image, self.input_config, tile) for image in images]
+            inputs = [
+                augmentation.apply(image, self.input_config, tile, self._border) for image in images
+            ]
             augmented_logits = tiling.predict_tiled(
                 self._forward,
                 [item.image for item in inputs],

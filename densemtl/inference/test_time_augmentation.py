@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from densemtl.config.sections import InputConfig
 from densemtl.transforms.geometry import pad_to_size, stretch_to_size
-from densemtl.types import ImagePlacement, RGBImage, Size
+from densemtl.types import Image, ImagePlacement, Size
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class AugmentedImage:
         flip: whether the image is flipped horizontally.
     """
 
-    image: RGBImage
+    image: Image
     placement: ImagePlacement
     scale: float
     flip: bool
@@ -49,16 +49,21 @@ class Augmentation:
     flip: bool = False
 
     def apply(
-        self, image: RGBImage, input_config: InputConfig, tile: Size | None
+        self,
+        image: Image,
+        input_config: InputConfig,
+        tile: Size | None,
+        border: Sequence[float] | None = None,
     ) -> AugmentedImage:
         """Augment an image.
 
         Args:
-            image: uint8 RGB image, shape (H, W, 3).
+            image: image in the layout of `Sample`, shape (H, W, C).
             input_config: input size and fit that the model was trained with.
             tile: (height, width) of the tiles into which the result will be split; the image is
                 then scaled relative to its original resolution instead of the input size. None if
                 the result will not be split.
+            border: value of each channel outside the image, see `GeometricTransform.apply_image`.
 
         Returns:
             The augmented image; it is padded if it is smaller than a tile, or than the input size
@@ -72,7 +77,8 @@ class Augmentation:
         pad, placement = pad_to_size(
             scaled, _clamp_size(scaled, tile or _get_min_size(input_config))
         )
-        augmented = pad.apply_image(replace(stretch, flip=self.flip).apply_image(image))
+        stretched = replace(stretch, flip=self.flip).apply_image(image, border)
+        augmented = pad.apply_image(stretched, border)
         magnification = math.sqrt(math.prod(scaled) / math.prod(train_size))
         return AugmentedImage(
             augmented, ImagePlacement(size, placement.box), magnification, self.flip

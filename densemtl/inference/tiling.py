@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from densemtl.inference.tile_blending import TileBlender, compute_tile_offsets
-from densemtl.types import RGBImage, Size
+from densemtl.types import Image, Size
 
 NetworkFn = Callable[[Tensor], dict[str, Tensor]]
 """Function of uint8 images (B, 3, H, W) that returns {task: logits (B, C, H, W)}."""
@@ -22,8 +22,8 @@ class HasImage(Protocol):
     """Protocol of objects that have an image."""
 
     @property
-    def image(self) -> RGBImage:
-        """Image as a uint8 RGB array of shape (H, W, 3)."""
+    def image(self) -> Image:
+        """Image in the layout of `Sample`, shape (H, W, C)."""
 
 
 T = TypeVar("T", bound=HasImage)
@@ -36,12 +36,12 @@ class _Tile:
     index: int
     top: int
     left: int
-    image: RGBImage
+    image: Image
 
 
 def predict_tiled(
     network: NetworkFn,
-    images: Sequence[RGBImage],
+    images: Sequence[Image],
     tile: Size | None,
     overlap: float,
     batch_size: int,

@@ -113,7 +113,7 @@ def read_image_and_orientation(
     """
     if file.suffix.lower() in ARRAY_READERS:
         return to_image(read_array(file, key), file), None
-    data = _read_image_file(file)
+    data = read_image_file(file)
     return images.decode_image(data, cv2.IMREAD_COLOR, file), images.read_orientation(data)
 
 
@@ -131,7 +131,7 @@ def read_orientation(file: Path) -> int | None:
     """
     if file.suffix.lower() not in IMAGE_SUFFIXES:
         return None
-    return images.read_orientation(_read_image_file(file))
+    return images.read_orientation(read_image_file(file))
 
 
 def to_image(array: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
@@ -177,7 +177,7 @@ def read_array(file: Path, key: str | None = None) -> NDArray[Any]:
     """
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return images.decode_image(_read_image_file(file), cv2.IMREAD_UNCHANGED, file)
+        return images.decode_image(read_image_file(file), cv2.IMREAD_UNCHANGED, file)
     if suffix not in ARRAY_READERS:
         raise DataError(
             f"{file}: unknown file type {suffix!r}; use one of {', '.join(SUPPORTED_SUFFIXES)}"
@@ -210,7 +210,18 @@ def _read_npy(file: Path) -> NDArray[Any]:
         return array_files.read_npy(handle, file)
 
 
-def _read_image_file(file: Path) -> bytes:
+def read_image_file(file: Path) -> bytes:
+    """Read the content of an image file of limited size.
+
+    Args:
+        file: image file.
+
+    Returns:
+        The content, which `images.decode_image` decodes.
+
+    Raises:
+        DataError: if the file is missing or too large.
+    """
     return _wrap_read_errors(file, lambda: read_bytes(file, MAX_ARRAY_BYTES))
 
 

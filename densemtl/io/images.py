@@ -51,7 +51,9 @@ _PNG_EXIF_HINTS = (b"eXIf", b"Raw profile type", b"com.adobe.xmp")
 """Texts of which PNG files with an orientation contain at least one."""
 
 
-def decode_image(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
+def decode_image(
+    data: bytes, flags: int, source: Path | str, *, keep_all: bool = False
+) -> NDArray[Any]:
     """Decode an image file of any supported format, type and number of channels.
 
     Args:
@@ -59,10 +61,13 @@ def decode_image(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
         flags: cv2.IMREAD_COLOR for 8-bit RGB, or cv2.IMREAD_UNCHANGED, which keeps the number of
             bits and of channels, but no alpha channel, and returns the indices of a palette.
         source: file name for error messages.
+        keep_all: whether IMREAD_UNCHANGED keeps the alpha channel of PNG files, and returns the
+            colors of a palette.
 
     Returns:
-        Array of shape (H, W), or (H, W, 3) in RGB order, turned as its EXIF orientation says. It is
-        uint8 with IMREAD_COLOR: 16-bit values are divided by 256, and floats are multiplied by 255.
+        Array of shape (H, W), (H, W, 3) in RGB order, or (H, W, 4) with an alpha channel, turned as
+        its EXIF orientation says. It is uint8 with IMREAD_COLOR: 16-bit values are divided by 256,
+        and floats are multiplied by 255.
 
     Raises:
         DataError: if the image is truncated, corrupt, too large, of an unknown format, or to be
@@ -77,7 +82,7 @@ def decode_image(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
         header = _open_lazily(data)
         _check_size(header, source)
         # OpenCV does not return the indices of a palette, which PASCAL's masks have.
-        is_palette = header.mode == "P" and flags == cv2.IMREAD_UNCHANGED
+        is_palette = header.mode == "P" and flags == cv2.IMREAD_UNCHANGED and not keep_all
         if not by_opencv or is_palette or header.mode == "CMYK":
             return pil_to_array(header, flags, source)
         # OpenCV reads the orientation of JPEG only.
@@ -89,8 +94,9 @@ def decode_image(data: bytes, flags: int, source: Path | str) -> NDArray[Any]:
         raise _make_unreadable_error(error, source) from error
     if image is None:
         raise DataError(f"{source}: corrupt, cannot be decoded; {REDOWNLOAD_HINT}")
-    return _turn_upright(
-        _to_rgb(image) if image.ndim == 3 else image, _read_header_orientation(header, data)
+    return turn_upright(
+        _to_rgb(image, keep_all) if image.ndim == 3 else image,
+        _read_header_orientation(header, data),
     )
 
 
@@ -122,7 +128,7 @@ def pil_to_array(image: Pillow.Image, flags: int, source: Path | str) -> NDArray
         raise
     except Exception as error:  # For broken files, Pillow raises many types.
         raise _make_unreadable_error(error, source) from error
-    return _turn_upright(pixels, orientation)
+    return turn_upright(pixels, orientation)
 
 
 def to_8_bits(values: NDArray[Any], source: Path | str) -> NDArray[np.uint8]:
@@ -223,9 +229,10 @@ def _check_size(header: ImageFile, source: Path | str) -> None:
         raise DataError(f"{source}: the image is {header.height}x{header.width} pixels; {limit}")
 
 
-def _to_rgb(image: NDArray[Any]) -> NDArray[Any]:
-    """Convert OpenCV's BGR or BGRA to RGB."""
-    code = cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
+def _to_rgb(image: NDArray[Any], keep_alpha: bool) -> NDArray[Any]:
+    """Convert OpenCV's BGR or BGRA to RGB, or BGRA to RGBA."""
+    from_bgra = cv2.COLOR_BGRA2RGBA if keep_alpha else cv2.COLOR_BGRA2RGB
+    code = from_bgra if image.shape[2] == 4 else cv2.COLOR_BGR2RGB
     rgb: NDArray[Any] = cv2.cvtColor(image, code)
     return rgb
 
@@ -254,7 +261,16 @@ def _get_orientation(image: Pillow.Image) -> int | None:
     return orientation if orientation in range(1, 9) else None
 
 
-def _turn_upright(image: NDArray[Any], orientation: int | None) -> NDArray[Any]:
+def turn_upright(image: NDArray[Any], orientation: int | None) -> NDArray[Any]:
+    """Turn an image as its EXIF orientation says.
+
+    Args:
+        image: stored pixels, shape (H, W) or (H, W, C).
+        orientation: 1 (upright) to 8; None if the file has none.
+
+    Returns:
+        The upright image.
+    """
     if orientation in (None, 1):
         return image
     if orientation in (5, 6, 7, 8):

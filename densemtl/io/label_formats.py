@@ -75,7 +75,8 @@ def decode_classes(
     unknown = keys[positions] != ids
     if unknown.any():
         raise _make_unknown_id_error(ids[unknown][0], id_to_class, file)
-    return values[positions]
+    classes: NDArray[np.uint8] = values[positions]
+    return classes
 
 
 def _map_uint8_ids(
@@ -252,7 +253,7 @@ def decode_binary(
     file: Path,
     *,
     max_value: int | None = None,
-    ignore_values: Sequence[int] = (),
+    ignore_values: Sequence[float] = (),
 ) -> NDArray[np.uint8]:
     """Convert a stored binary or soft map to 0 and 1, by a threshold at half the maximum.
 

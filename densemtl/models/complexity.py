@@ -80,7 +80,7 @@ def count_flops(model: MultiTaskModel, size: Size) -> dict[str, int]:
     with FlopCounterMode(display=False) as counter:
         ledger = _GroupFlopCounter(counter, model)
         with ledger.track():
-            model.eval()(torch.empty(1, 3, *size, device="meta"))
+            model.eval()(torch.empty(1, model.num_channels, *size, device="meta"))
     return {group: flop for group, flop in ledger.group_flops.items() if flop}
 
 
@@ -166,7 +166,9 @@ def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward
         >>> 3 < large.activation_bytes / small.activation_bytes < 5
         True
     """
-    image = torch.empty(TRAINING_BATCH_SIZE, 3, *size, device="meta", requires_grad=True)
+    image = torch.empty(
+        TRAINING_BATCH_SIZE, model.num_channels, *size, device="meta", requires_grad=True
+    )
     model_storages = {
         model_tensor.untyped_storage()._cdata
         for model_tensor in (*model.parameters(), *model.buffers())

@@ -24,6 +24,7 @@ class MultiTaskModel(nn.Module):
 
     Attributes:
         size_divisor: number to whose multiples the height and width of images are padded.
+        num_channels: number of channels of images.
 
     Example:
         >>> import densemtl
@@ -44,6 +45,7 @@ class MultiTaskModel(nn.Module):
         self.decoder = decoder
         backbone = next(module for module in decoder.modules() if isinstance(module, Backbone))
         self.size_divisor = backbone.size_divisor
+        self.num_channels = backbone.in_chans
         self.register_buffer("mean", _to_channel_tensor(backbone.mean), persistent=False)
         self.register_buffer("std", _to_channel_tensor(backbone.std), persistent=False)
 
@@ -51,7 +53,8 @@ class MultiTaskModel(nn.Module):
         """Predict all tasks.
 
         Args:
-            image: RGB images (B, 3, H, W) in 0..255, uint8 or float, of any size.
+            image: RGB images (B, 3, H, W) in 0..255, uint8 or float, of any size; or images of as
+                many channels as the backbone has.
             full_size: whether to resize logits to the image size. If False, all logits stay at the
                 resolution of the decoder and cover the padded image, whose size is
                 `Predictions.padded_size`; `ops.lazy_upsampling` resizes them only where needed.
@@ -131,6 +134,6 @@ def _resize_and_crop(
     return {task: resize(maps, padded_size)[..., :height, :width] for task, maps in logits.items()}
 
 
-def _to_channel_tensor(rgb: tuple[float, ...]) -> Tensor:
-    """Return RGB values in [0, 1] as a tensor (1, 3, 1, 1) in 0..255."""
-    return 255 * torch.tensor(rgb).view(1, -1, 1, 1)
+def _to_channel_tensor(values: tuple[float, ...]) -> Tensor:
+    """Return values of C channels in [0, 1] as a tensor (1, C, 1, 1) in 0..255."""
+    return 255 * torch.tensor(values).view(1, -1, 1, 1)

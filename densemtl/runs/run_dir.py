@@ -15,6 +15,7 @@ from densemtl.config.input_paths import CONFIG
 from densemtl.distributed.collectives import get_per_rank_batch_size, is_main_process
 from densemtl.errors import ConfigError
 from densemtl.io.atomic import atomic_write
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runs.class_weights import keep_class_weights
 from densemtl.runtime.execution import AUTOCAST_DTYPES, ExecutionConfig
 from densemtl.runtime.hardware import (
@@ -124,7 +125,7 @@ def choose_amp(
 
 
 def choose_layout(
-    experiment: ExperimentConfig, model: nn.Module, execution: ExecutionConfig
+    experiment: ExperimentConfig, model: MultiTaskModel, execution: ExecutionConfig
 ) -> tuple[ExperimentConfig, ExecutionConfig]:
     """Resolve `train.channels_last: auto` by measuring a step in each layout, and print the choice.
 
@@ -139,7 +140,8 @@ def choose_layout(
     choice = experiment.train.channels_last
     if choice == "auto":
         batch_size = get_per_rank_batch_size(experiment.loader.batch_size)
-        image = torch.randint(0, 256, (batch_size, 3, *experiment.input.size), dtype=torch.uint8)
+        shape = (batch_size, model.num_channels, *experiment.input.size)
+        image = torch.randint(0, 256, shape, dtype=torch.uint8)
         choice, seconds = choose_channels_last(model, image, _make_forward(execution))
         measured = ", ".join(f"{layout} {value:.3g} s" for layout, value in seconds.items())
         print_message(f"train.channels_last: {str(choice).lower()} (per step: {measured})")

@@ -85,7 +85,9 @@ def build_training_run(
         val_loader=build_eval_loader(experiment, splits.val, tasks, pin_memory),
         val_dataset=splits.val,
         input_config=experiment.input,
-        make_predict_fn=lambda model: Predictor(model, tasks, experiment.input, device=execution),
+        make_predict_fn=lambda model: (
+            Predictor(model, tasks, experiment.input, device=execution).predict_sample
+        ),
         protocol=experiment.protocol,
         train_config=config,
         trackers=build_trackers(experiment),

@@ -8,13 +8,14 @@ resampled without interpolation, and pixels outside the source are ignored. Chan
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.types import ImagePlacement, Size
+from densemtl.types import Image, ImagePlacement, Size
 
 BORDER_COLOR = (124.0, 116.0, 104.0)
 """RGB color of an image outside its source: the ImageNet mean, which is 0 after normalization."""
@@ -50,19 +51,29 @@ class GeometricTransform:
     angle: float = 0.0
     flip: bool = False
 
-    def apply_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def apply_image(self, image: Image, border: Sequence[float] | None = None) -> Image:
         """Transform an image with interpolation.
 
         Args:
-            image: uint8 image, shape (H, W, 3).
+            image: image, shape (H, W, C), uint8 or float32.
+            border: C values outside the source; by default `BORDER_COLOR`, or 0 for other channels
+                than RGB.
 
         Returns:
-            uint8 image of `size`, with `BORDER_COLOR` outside the source.
+            Image of `size`, of the same type.
         """
         _, _, height, width = self.crop_box
         shrinks = self.angle == 0 and (height > self.size[0] or width > self.size[1])
         smooth = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        return np.asarray(self._resample(image, smooth, BORDER_COLOR), np.uint8)
+        channels = image.shape[2]
+        border = border or (BORDER_COLOR if channels == 3 else (0.0,) * channels)
+        if channels != 3:  # OpenCV supports up to four channels
+            planes = [
+                self._resample(plane, smooth, (value,))
+                for plane, value in zip(np.moveaxis(image, 2, 0), border, strict=True)
+            ]
+            return np.dstack(planes)
+        return np.asarray(self._resample(image, smooth, tuple(border)), image.dtype)
 
     def apply_label(self, label: NDArray[np.generic], fill_value: float) -> NDArray[np.generic]:
         """Transform a label map by nearest-neighbor resampling.

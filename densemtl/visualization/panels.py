@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.tasks.base import Task
-from densemtl.types import RGBImage, Size
+from densemtl.types import Image, RGBImage, Size
 from densemtl.visualization.color_range import draw_color_bar, fit_color_range
+from densemtl.visualization.image_display import to_rgb_image
 
 _BACKGROUND = np.array([250, 250, 250], np.uint8)
 _TEXT_COLOR = (60, 60, 60)
@@ -20,7 +21,7 @@ _FONT_SCALE = 0.45
 
 
 def draw_prediction_panel(
-    image: RGBImage,
+    image: Image,
     predictions: Mapping[str, NDArray[np.generic]],
     targets: Mapping[str, NDArray[np.generic]] | None,
     tasks: Sequence[Task],
@@ -32,7 +33,7 @@ def draw_prediction_panel(
     image, as for depth, a color bar below them states it.
 
     Args:
-        image: RGB image, shape (H, W, 3), uint8. All maps are shown at its size.
+        image: image in the layout of `Sample`. All maps are shown at its size.
         predictions: {task: decoded prediction}, shape (H, W) or (H, W, C) as in a `Sample`; tasks
             without a prediction are omitted.
         targets: {task: label map}, same layout; the cell of a missing label stays empty. None
@@ -53,6 +54,7 @@ def draw_prediction_panel(
         >>> draw_prediction_panel(image, {"depth": depth}, {"depth": depth}, tasks).shape
         (194, 152, 3)
     """
+    image = to_rgb_image(image)
     shown = [task for task in tasks if task.name in predictions]
     size = image.shape[:2]
     column = [

@@ -8,11 +8,11 @@ import numpy as np
 
 from densemtl.data.base import DenseDataset
 from densemtl.tasks.base import Task
-from densemtl.types import PredictionMaps, RGBImage
+from densemtl.types import Image, PredictionMaps, RGBImage
 from densemtl.visualization.panels import draw_prediction_panel, stack_vertically
 
-PredictFn = Callable[[RGBImage], PredictionMaps]
-"""Function from an RGB image, shape (H, W, 3), uint8, to {task: prediction of the same size}."""
+PredictFn = Callable[[Image], PredictionMaps]
+"""Function from an image in the layout of `Sample` to {task: prediction of the same size}."""
 
 
 def pick_evenly_spaced(length: int, count: int) -> list[int]:

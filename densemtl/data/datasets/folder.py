@@ -4,6 +4,7 @@ data:
   name: folder
   root: /data/mine
   images: images            # a folder, or a pattern: left/{id}_left.png, {scene}/color/{id}.jpg
+                            # or several: [color, infrared], with channels: 4
   splits: {train: train.txt, val: val.txt}        # or val_fraction: 0.2
   labels:
     semseg:
@@ -23,16 +24,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densemtl.config.constraints import OpenUnitInterval, PathText, UserPath
+from densemtl.config.constraints import OpenUnitInterval, UserPath
 from densemtl.config.sections import Section
 from densemtl.data.datasets import folder_checks, folder_patterns
+from densemtl.data.datasets.folder_images import (
+    ImagePatterns,
+    NumImageChannels,
+    RGBChannels,
+    check_complete,
+    make_image_format,
+)
 from densemtl.data.datasets.folder_labels import LabelSpec
 from densemtl.data.datasets.folder_patterns import SPLIT_PLACEHOLDER, FilePattern
 from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import ConfigError, DataError
 from densemtl.io import arrays
+from densemtl.io.channels import read_channels
 from densemtl.io.paths import describe_content, require_folder
-from densemtl.types import Split
+from densemtl.types import Image, ImageFormat, Split
 
 
 class SplitFiles(Section):
@@ -62,7 +71,15 @@ class FolderDataset(FileDataset):
         split: "train" or "val".
         tasks: names of the tasks whose labels are read, keys of `labels`.
         root: folder that all other paths are relative to.
-        images: folder, or a pattern such as left/{id}_left.png or {split}/{scene}/{id}.jpg.
+        images: folder, or a pattern such as left/{id}_left.png or {split}/{scene}/{id}.jpg; or a
+            list of these, such as [color, depth], whose channels are joined in this order. The ids
+            are those of the first one.
+        channels: number of channels of an image, over all its files. By default, images are RGB,
+            and converted to 8 bits. If it is given, 16-bit integers and floats keep their
+            precision; the model scales 8-bit values by 1/255, 16-bit ones by 1/65535, and floats
+            not at all, before `backbone.mean` and `backbone.std` apply.
+        rgb_channels: indices of the channels R, G and B, beginning with 0, whose colors may be
+            augmented; by default [0, 1, 2] if there are three channels.
         labels: {task: description of its label maps}.
         splits: lists of image ids, or the folders that {split} stands for (default train and val);
             without lists, images are split by a hash of their ids.
@@ -80,11 +97,16 @@ class FolderDataset(FileDataset):
         tasks: Sequence[str],
         *,
         root: UserPath,
-        images: PathText,
+        images: ImagePatterns,
         labels: dict[str, LabelSpec],
         splits: SplitFiles | None = None,
         val_fraction: OpenUnitInterval = 0.2,
+        channels: NumImageChannels | None = None,
+        rgb_channels: RGBChannels | None = None,
     ) -> None:
+        self._format = make_image_format(images, channels, rgb_channels)
+        patterns = (images,) if isinstance(images, str) else images
+        images, self._more_images = patterns[0], patterns[1:]
         self._root, self._images, self._label_specs = root, images, labels
         self._split_names: dict[Split, str] = {
             "train": str(splits.train if splits else "train"),
@@ -105,6 +127,7 @@ class FolderDataset(FileDataset):
             num_unlisted = len(image_files.keys() - {*ids, *other_ids})
         self.left_out = {"labels of images": num_label_files, "in no split list": num_unlisted}
         super().__init__(split, tasks, ids, image_files, source)
+        self._more_files = [self._index_more_images(number) for number in range(1, len(patterns))]
         for task, label_files in self._label_files.items():
             spec = labels[task]
             folder_checks.check_missing_labels(
@@ -125,6 +148,51 @@ class FolderDataset(FileDataset):
         specs: dict[str, LabelSpec] = options["labels"]
         return {task: spec.task_defaults() for task, spec in specs.items()}
 
+    @classmethod
+    def image_format(cls, **options: Any) -> ImageFormat:
+        """Return the channels that `images`, `channels` and `rgb_channels` describe.
+
+        Args:
+            **options: the options of the dataset.
+
+        Returns:
+            The channels.
+
+        Raises:
+            ConfigError: if these options do not fit together.
+        """
+        return make_image_format(
+            options["images"], options.get("channels"), options.get("rgb_channels")
+        )
+
+    def list_image_files(self, name: str) -> list[Path]:
+        """List the files that the image of a sample is read from.
+
+        Args:
+            name: image id.
+
+        Returns:
+            The files in the order of their channels.
+        """
+        return [*super().list_image_files(name), *(files[name] for files in self._more_files)]
+
+    def read_image(self, name: str) -> tuple[Image, int | None]:
+        """Read the image of a sample from one or several files.
+
+        Args:
+            name: image id.
+
+        Returns:
+            The image in the layout of `Sample`, and the EXIF orientation of its first file.
+
+        Raises:
+            DataError: if a file is missing, corrupt or no image, or has other channels or sizes
+                than expected.
+        """
+        if self._format.is_rgb:
+            return super().read_image(name)
+        return read_channels(self.list_image_files(name), self._format.channels)
+
     def find_label_files(self, task: str) -> LabelFiles:
         """Find the label maps of a task by its folder or pattern.
 
@@ -142,6 +210,17 @@ class FolderDataset(FileDataset):
         pattern = self._parse_labels(task, self.split)
         files = folder_patterns.index_by_id(pattern, pattern.find_files())
         return LabelFiles(files, reader, self._root / spec.files)
+
+    def _index_more_images(self, number: int) -> dict[str, Path]:
+        """Return {image id: file} of one of the further files of the images."""
+        pattern = self._parse_more_images(number, self.split)
+        files = folder_patterns.index_by_id(pattern, pattern.find_files())
+        check_complete(self.ids, files, self._root / self._more_images[number - 1])
+        return files
+
+    def _parse_more_images(self, number: int, split: Split) -> FilePattern:
+        text, key = self._more_images[number - 1], f"data.images.{number}"
+        return folder_patterns.parse_pattern(self._root, text, self._split_folder(split), key)
 
     def _parse_labels(self, task: str, split: Split) -> FilePattern:
         text, key = self._label_specs[task].files, f"data.labels.{task}.files"
@@ -166,8 +245,12 @@ class FolderDataset(FileDataset):
                 f" {describe_content(pattern.folder)}); set data.root or data.images (file types:"
                 f" {', '.join(arrays.SUPPORTED_SUFFIXES)})"
             )
-        labels = [self._parse_labels(task, split) for task in self._label_specs]
-        images = folder_patterns.remove_label_files(pattern, files, labels)
+        others = [self._parse_labels(task, split) for task in self._label_specs]
+        others += [
+            self._parse_more_images(number, split)
+            for number in range(1, len(self._more_images) + 1)
+        ]
+        images = folder_patterns.remove_label_files(pattern, files, others)
         return folder_patterns.index_by_id(pattern, images), len(files) - len(images)
 
     def _check_split_folders(self, split: Split, tasks: Sequence[str], ids: list[str]) -> None:

@@ -233,6 +233,11 @@ def _write_shard(dataset: DenseDataset, indices: range, file: Path, jpeg: bool) 
     with atomic_write(file) as tmp_path, tarfile.open(tmp_path, "w") as shard:
         for number, index in enumerate(indices):
             sample = dataset[index]
+            if sample.image.dtype != np.uint8 or sample.image.shape[2] != 3:
+                raise DataError(
+                    f"image {sample.id} has {sample.image.shape[2]} channels of"
+                    f" {sample.image.dtype}: shards hold 8-bit RGB images; train on the files"
+                )
             parts = [(IMAGE_KEY, *_encode(sample.image, ".jpg" if jpeg else ".png"))]
             parts += [(task, *_encode(label, ".png")) for task, label in sample.targets.items()]
             for name, suffix, data in parts:
