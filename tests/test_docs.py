@@ -77,8 +77,9 @@ def test_relative_links_exist(page: Path) -> None:
         assert (page.parent / target).exists() or generated.search(target), target
 
 
-def test_configuration_of_custom_data_tutorial_loads(tmp_path: Path) -> None:
-    text = (DOCS / "tutorials/custom_data.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["custom_data.md", "transfer.md"])
+def test_configuration_of_tutorial_loads(page: str, tmp_path: Path) -> None:
+    text = (DOCS / "tutorials" / page).read_text(encoding="utf-8")
     (found,) = re.findall(r'```yaml title="mine.yaml"\n(.*?)```', text, re.DOTALL)
     (tmp_path / "mine.yaml").write_text(found)
     assert load_experiment(tmp_path / "mine.yaml").list_task_names() == ["semseg", "depth"]
