@@ -8,6 +8,7 @@ import pytest
 
 from densemtl.config.experiment import ExperimentConfig, load_experiment
 from densemtl.engine import checkpoint
+from densemtl.runs import initial_model
 from densemtl.runs.train_run import train_experiment
 from tests.helpers import fake_datasets
 
@@ -55,7 +56,13 @@ def no_optimizer_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "_save_state", save_nothing)
 
 
-@pytest.mark.usefixtures("no_figures", "no_optimizer_state")
+@pytest.fixture
+def no_flop_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip counting FLOP, which takes a quarter of the time of a step and has its own tests."""
+    monkeypatch.setattr(initial_model, "count_flops", lambda *_: {"shared": 0})
+
+
+@pytest.mark.usefixtures("no_figures", "no_optimizer_state", "no_flop_count")
 @pytest.mark.parametrize("file", RUNNABLE, ids=name)
 def test_config_trains_one_step(file: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
     experiment = load_experiment(file, SMALL)

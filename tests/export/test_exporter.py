@@ -37,12 +37,16 @@ def make_images(count: int = 2) -> list[RGBImage]:
     return [rng.integers(0, 256, (50, 70, 3), dtype=np.uint8) for _ in range(count)]
 
 
+def make_network(names: list[str], decoder: str = "hard_sharing", **options: Any) -> ExportWrapper:
+    torch.manual_seed(0)
+    tasks = densemtl.create_tasks(names, data="nyud")
+    model = densemtl.create_model(decoder, backbone="test_resnet", tasks=tasks)
+    return ExportWrapper(model, tasks, **options).eval()
+
+
 @pytest.fixture(scope="module")
 def network() -> ExportWrapper:
-    torch.manual_seed(0)
-    tasks = densemtl.create_tasks(["semseg", "depth", "normals", "edge"], data="nyud")
-    model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=tasks)
-    return ExportWrapper(model, tasks).eval()
+    return make_network(["semseg", "depth", "normals", "edge"])
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +152,8 @@ def test_swin_exports_with_dynamic_size(tmp_path: Path) -> None:
         np.testing.assert_allclose(session(image)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_exported_dynamic_axes_accept_other_sizes(network: ExportWrapper) -> None:
-    torch.manual_seed(0)
-    mtan = densemtl.create_model("mtan", backbone="test_resnet", tasks=network.tasks)
-    other = ExportWrapper(mtan, network.tasks, postprocess=False).eval()
+def test_exported_dynamic_axes_accept_other_sizes() -> None:
+    other = make_network(["semseg", "depth"], "mtan", postprocess=False)
     traced = torch_export.trace(other, torch.zeros(2, 3, 32, 64, dtype=torch.uint8))
     assert traced.dynamic_axes == "batch and size"
     image = torch.randint(0, 256, (3, 3, 96, 64), dtype=torch.uint8)
@@ -208,7 +210,8 @@ def test_tracing_stops_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> 
     assert traced.reasons == {"batch and size": reason, "batch": reason}
 
 
-def test_too_small_image_raises_one_line_error(network: ExportWrapper, tmp_path: Path) -> None:
+def test_too_small_image_raises_one_line_error(tmp_path: Path) -> None:
+    network = make_network(["depth"])
     with pytest.raises(
         ModelError, match=r"network\.pt2: does not accept inputs of 32x32 .*export a larger size$"
     ):
