@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from densemtl.data.base import DenseDataset
 from densemtl.errors import DataError
 from densemtl.io import arrays
-from densemtl.types import Image, Sample, Split
+from densemtl.transforms.geometry import stretch_to_size
+from densemtl.types import IGNORE_INDEX, Image, Sample, Split
+
+MAX_ASPECT_DIFFERENCE = 0.02
+"""Maximum relative difference of the aspect ratios of an image and a label that is resized."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class LabelFiles:
         read: function from a file to a label in the layout of `Sample`, or to None if the file
             contains no label.
         searched_path: folder or pattern where the files were searched, for error messages.
+        resize: whether labels of another size are resized to that of the image.
     """
 
     files: Mapping[str, Path]
     read: Callable[[Path], NDArray[np.generic] | None]
     searched_path: Path
+    resize: bool = False
 
 
 class MissingLabelsError(DataError):
@@ -163,7 +169,7 @@ class FileDataset(DenseDataset):
                 f"images of {self.split!r}",
                 task,
             )
-        return LabelFiles(files, label_files.read, label_files.searched_path)
+        return replace(label_files, files=files)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one sample.
@@ -195,11 +201,22 @@ def _read_label(
     label_files: LabelFiles, file: Path, image_size: tuple[int, ...], orientation: int | None
 ) -> NDArray[np.generic] | None:
     target = label_files.read(file)
+    if target is not None and label_files.resize:
+        target = _resize_label(target, image_size)
     if target is not None and target.shape[:2] != image_size:
         actual, expected = ("x".join(map(str, shape)) for shape in (target.shape[:2], image_size))
         turned = "" if orientation in (None, 1) else f", turned by EXIF orientation {orientation}"
         raise DataError(f"{file}: the label is {actual} pixels, its image {expected} (HxW){turned}")
     return target
+
+
+def _resize_label(target: NDArray[np.generic], image_size: tuple[int, ...]) -> NDArray[np.generic]:
+    """Resize a label by nearest neighbor if it has the aspect ratio of the image."""
+    (height, width), (image_height, image_width) = target.shape[:2], image_size
+    if abs(width * image_height / (height * image_width) - 1) > MAX_ASPECT_DIFFERENCE:
+        return target
+    transform, _ = stretch_to_size((height, width), (image_height, image_width))
+    return transform.apply_label(target, IGNORE_INDEX)
 
 
 def _check_orientation(

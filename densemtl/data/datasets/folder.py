@@ -20,7 +20,7 @@ data:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from densemtl.types import Image, ImageFormat, Split
 
 
 class SplitFiles(Section):
-    """Split lists: text files with one image id per line.
+    """Split lists: text files with one image id, or one scene or folder of images, per line.
 
     If `images` contains {split}, these are the names of the folders that {split} stands for.
 
@@ -123,7 +123,7 @@ class FolderDataset(FileDataset):
             ids = _split_by_hash(sorted(image_files), split, val_fraction, source)
         else:
             source = self._root / self._split_names[split]
-            ids, other_ids = self._read_split_lists(split)
+            ids, other_ids = self._read_split_lists(split, image_files)
             num_unlisted = len(image_files.keys() - {*ids, *other_ids})
         self.left_out = {"labels of images": num_label_files, "in no split list": num_unlisted}
         super().__init__(split, tasks, ids, image_files, source)
@@ -209,7 +209,7 @@ class FolderDataset(FileDataset):
         reader = spec.make_reader(task, self._root)
         pattern = self._parse_labels(task, self.split)
         files = folder_patterns.index_by_id(pattern, pattern.find_files())
-        return LabelFiles(files, reader, self._root / spec.files)
+        return LabelFiles(files, reader, self._root / spec.files, spec.resize)
 
     def _index_more_images(self, number: int) -> dict[str, Path]:
         """Return {image id: file} of one of the further files of the images."""
@@ -267,14 +267,16 @@ class FolderDataset(FileDataset):
                     f" data.labels.{shared_labels[0]}.files"
                 )
 
-    def _read_split_lists(self, split: Split) -> tuple[list[str], list[str]]:
+    def _read_split_lists(
+        self, split: Split, images: Collection[str]
+    ) -> tuple[list[str], list[str]]:
         """Read the lists of a split and, if it exists, of the other one; they share no image."""
         lists = {name: self._root / file for name, file in self._split_names.items()}
-        ids = arrays.read_split_list(lists[split])
+        ids = folder_patterns.expand_scenes(arrays.read_split_list(lists[split]), images)
         other = lists["val" if split == "train" else "train"]
         if not other.exists():
             return ids, []
-        other_ids = arrays.read_split_list(other)
+        other_ids = folder_patterns.expand_scenes(arrays.read_split_list(other), images)
         folder_checks.check_disjoint(ids, other_ids, f"{lists['train']} and {lists['val']}")
         return ids, other_ids
 

@@ -60,6 +60,8 @@ class LabelSpec(Section):
             and ignored where this is not positive. Converts disparity to depth.
         valid_range: smallest and largest valid value of the label, in meters for depth; pixels
             outside are ignored.
+        resize: whether label maps of another size, such as those of a depth camera, are resized to
+            the image by nearest neighbor; their aspect ratio may differ by 2 %.
         allow_missing: whether training images may have no label of this task.
         channels: number of channels of regression targets (default 1) and unit vectors (default 3).
         axes: direction in which each channel of stored normals increases.
@@ -85,6 +87,7 @@ class LabelSpec(Section):
     offset: FiniteFloat = 0.0
     inverse: bool = False
     valid_range: ValidRange | None = None
+    resize: bool = False
     allow_missing: bool = False
     channels: NumChannels | None = None
     axes: AxisConvention = CAMERA_AXES

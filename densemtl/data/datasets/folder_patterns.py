@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,6 +184,34 @@ def remove_label_files(
         return any(name and files_by_id.get(name, set()) - {file} for name in ids)
 
     return [file for file in files if not is_label(file)]
+
+
+def expand_scenes(listed: Sequence[str], ids: Collection[str]) -> list[str]:
+    """Replace scenes in a split list by their images.
+
+    Args:
+        listed: lines of the list, each an image id, or the first part of ids before a slash.
+        ids: ids of all images.
+
+    Returns:
+        Image ids; lines that are neither remain.
+
+    Example:
+        >>> expand_scenes(["hall", "b/1"], ["b/1", "b/2", "hall/1", "hall/2"])
+        ['hall/1', 'hall/2', 'b/1']
+    """
+    scenes: dict[str, list[str]] = {}
+    for name in sorted(ids):
+        scene = name
+        while "/" in scene:
+            scene = scene.rpartition("/")[0]
+            scenes.setdefault(scene, []).append(name)
+    known = set(ids)
+    return [
+        name
+        for line in listed
+        for name in ([line] if line in known else scenes.get(line.rstrip("/"), [line]))
+    ]
 
 
 def index_by_id(pattern: FilePattern, files: Iterable[Path]) -> dict[str, Path]:
