@@ -37,6 +37,9 @@ OPTIONS_MODEL_CONFIG = ConfigDict(
     extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, protected_namespaces=()
 )
 
+_OPTIONS_MODELS: dict[type[Any], type[BaseModel]] = {}
+"""{component: model of its options}."""
+
 _ALLOWS_CUSTOM_CODE: ContextVar[bool] = ContextVar("allows_custom_code", default=True)
 """Whether `get_class` imports custom classes: yes for the user's own configuration."""
 
@@ -205,9 +208,8 @@ def get_name(package: str, cls: type[Any]) -> str:
     return stem if inside else f"{cls.__module__}:{cls.__qualname__}"
 
 
-@cache
 def make_options_model(cls: type[Any]) -> type[BaseModel]:
-    """Build a strict pydantic model of a component's options.
+    """Build a strict pydantic model of a component's options, once per class.
 
     Args:
         cls: class of the component.
@@ -218,6 +220,12 @@ def make_options_model(cls: type[Any]) -> type[BaseModel]:
     Raises:
         ConfigError: if an option has no type annotation.
     """
+    if cls not in _OPTIONS_MODELS:
+        _OPTIONS_MODELS[cls] = _build_options_model(cls)
+    return _OPTIONS_MODELS[cls]
+
+
+def _build_options_model(cls: type[Any]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for definer in reversed(option_classes(cls)):
         hints = get_type_hints(definer.__init__, include_extras=True)
