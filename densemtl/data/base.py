@@ -29,6 +29,8 @@ class DenseDataset(ABC):
         shard_sizes: number of images in each shard, in order; training reads shard after shard.
             Empty if all images can be read at the same cost in any order.
         left_out: {reason: number of files that were found but belong to no sample}.
+        missing_labels: {task: a line, already printed, about the images that have no label of it},
+            if that is not usual for the dataset.
 
     Example:
         >>> import numpy as np
@@ -53,6 +55,7 @@ class DenseDataset(ABC):
     ids: Sequence[str]
     shard_sizes: Sequence[int] = ()
     left_out: Mapping[str, int] = MappingProxyType({})
+    missing_labels: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, split: Split, tasks: Sequence[str]) -> None:
         self.split = split

@@ -83,6 +83,8 @@ def check_data(
     # A file that both splits contain is reported once.
     errors = list(dict.fromkeys(error for split in splits for error in _find_errors(split)))
     warnings = [warning for split in splits for warning in _find_warnings(split, tasks)]
+    for dataset in (train, val):
+        warnings += [DataWarning(text, task) for task, text in dataset.missing_labels.items()]
     warnings += [DataWarning(text) for text in _compare_names(train, val)]
     warnings += [DataWarning(text) for text in _compare_contents(*splits)]
     return DataCheck(splits[0], splits[1], errors, warnings)

@@ -32,7 +32,7 @@ class MemmapCacheDataset(DenseDataset):
     def __init__(self, dataset: DenseDataset, folder: Path) -> None:
         super().__init__(dataset.split, dataset.tasks)
         self.ids, self.shard_sizes = dataset.ids, dataset.shard_sizes
-        self.left_out = dataset.left_out
+        self.left_out, self.missing_labels = dataset.left_out, dataset.missing_labels
         self._dataset, self._folder = dataset, folder
 
     @classmethod

@@ -27,6 +27,7 @@ class InMemoryDataset(DenseDataset):
     def __init__(self, dataset: DenseDataset, num_workers: int) -> None:
         super().__init__(dataset.split, dataset.tasks)
         self.ids, self.left_out = dataset.ids, dataset.left_out
+        self.missing_labels = dataset.missing_labels
         self._fingerprint = dataset.fingerprint()
         self._samples: Sequence[Sample] = list(_read_all(dataset, num_workers))
 

@@ -45,6 +45,7 @@ class SkipCorruptDataset(DenseDataset):
         self.shard_sizes = _count_readable(dataset.shard_sizes, self._readable_indices)
         messages = [error for error in errors if error]
         self.left_out = {**dataset.left_out, UNREADABLE: len(messages)}
+        self.missing_labels = dataset.missing_labels
         if not self._readable_indices:
             raise DataError(
                 f"{messages[0]} (none of the {len(messages)} images of {self.split!r} can be read)"

@@ -9,7 +9,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 
 def parse_state(data: bytes) -> dict[str, Any]:
@@ -63,7 +63,8 @@ def check_optimizer_state(saved: Mapping[str, Any], optimizer: Optimizer) -> Non
         optimizer: the optimizer that the state will be loaded into.
 
     Raises:
-        ValueError: if an option has another type, or a tensor does not fit its parameter.
+        ValueError: if an option has another type, or a tensor is missing or does not fit its
+            parameter.
         Exception: if the layout is another one; of many types.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -72,11 +73,22 @@ def check_optimizer_state(saved: Mapping[str, Any], optimizer: Optimizer) -> Non
             fits = not isinstance(value, Tensor) or value.shape == parameters[index].shape
             if (name in FULL_SHAPE_NAMES and not fits) or isinstance(value, str | bytes):
                 raise ValueError(f"{name} of parameter {index} does not fit")
+        if missing := _find_missing_entry(values, optimizer):
+            raise ValueError(f"{missing} of parameter {index} is missing")
     for group, current in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         for name in (group.keys() & current.keys()) - {"params"}:
             kinds = _find_kind(group[name]), _find_kind(current[name])
             if None not in kinds and kinds[0] != kinds[1]:
                 raise ValueError(f"option {name} has another type")
+
+
+def _find_missing_entry(values: Mapping[str, Any], optimizer: Optimizer) -> str:
+    """Return the name of an entry of a parameter that Adam needs but does not create; else ""."""
+    if not isinstance(optimizer, Adam):
+        return ""
+    amsgrad = any(group["amsgrad"] for group in optimizer.param_groups)
+    required = ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
+    return next((name for name in required if name not in values), "")
 
 
 def _find_kind(value: Any) -> Any:

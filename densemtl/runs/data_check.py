@@ -1,4 +1,4 @@
-"""Check of the data before training."""
+"""Checks of the data and of frozen weights before training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from densemtl.data.check import DataWarning, check_data
 from densemtl.distributed.collectives import is_main_process
 from densemtl.errors import DataError
 from densemtl.factory import Splits, build_auxiliary_tasks, build_tasks
+from densemtl.runtime.progress_bar import print_message
 
 IMAGES_BEFORE_TRAINING = 32
 """Number of images per split that are examined; `densemtl check_data` examines all."""
@@ -42,9 +43,35 @@ def check_before_training(experiment: ExperimentConfig, splits: Splits) -> list[
         more = f" (and {others} more errors, listed by densemtl check_data)" if others else ""
         raise DataError(check.errors[0] + more)
     if is_main_process():
-        for warning in check.warnings:
+        printed = {*splits.train.missing_labels.values(), *splits.val.missing_labels.values()}
+        for warning in (each for each in check.warnings if each.text not in printed):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
     return check.warnings
+
+
+def warn_about_random_frozen(experiment: ExperimentConfig) -> list[DataWarning]:
+    """Print and return warnings about frozen parts of a backbone that keep random weights.
+
+    Args:
+        experiment: the experiment that will be trained.
+
+    Returns:
+        The warnings: about the run, or only about its single-task baselines.
+    """
+    options = experiment.backbone.options
+    frozen = options.get("freeze", "none")
+    if frozen in ("none", "norm") or options.get("pretrained", True) or options.get("weights"):
+        return []
+    if experiment.init_from == "none":
+        text = f"backbone.freeze={frozen} keeps random weights; set backbone.pretrained=true,"
+        text += " backbone.weights or init_from"
+    elif experiment.baselines == "auto":
+        text = f"the single-task baselines keep random weights (backbone.freeze={frozen}),"
+        text += " since init_from is not for them; use baselines=none"
+    else:
+        return []
+    print_message(f"warning: {text}")
+    return [DataWarning(text)]
 
 
 def select_warnings(warnings: Sequence[DataWarning], tasks: Sequence[str]) -> list[str]:

@@ -59,7 +59,8 @@ def evaluate_model(
         report: function that is called with one line about each task that is left out.
 
     Returns:
-        The results of the whole split, whose `warnings` are these lines.
+        The results of the whole split, whose `warnings` are these lines and those about missing
+        labels.
 
     Raises:
         DataError: if data is missing or not as expected, or has no label of any task.
@@ -78,6 +79,7 @@ def evaluate_model(
     args = trained.model, batches, tasks, experiment.protocol, trained.execution
     scores = evaluate_with_final_metrics(*args, experiment.loader.num_workers, on_prediction)
     results = _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
+    lines += dataset.missing_labels.values()
     return results.model_copy(update={"warnings": lines})
 
 

@@ -29,7 +29,11 @@ from densemtl.io.paths import parse_path
 from densemtl.results.baselines import add_baselines, load_baselines
 from densemtl.results.results import BASELINES, RESULTS_FILE, ComparisonKey, Results
 from densemtl.runs.class_weights import compute_class_weights
-from densemtl.runs.data_check import check_before_training, select_warnings
+from densemtl.runs.data_check import (
+    check_before_training,
+    select_warnings,
+    warn_about_random_frozen,
+)
 from densemtl.runs.extension import (
     Extension,
     add_history,
@@ -95,7 +99,10 @@ def _train_locked(
     experiment, execution = choose_amp(experiment, folder, execution)
     initial = _prepare(experiment, folder)
     splits = build_splits(experiment)
-    warnings = check_before_training(experiment, splits)
+    warnings = [
+        *warn_about_random_frozen(experiment),
+        *check_before_training(experiment, splits),
+    ]
     baseline_runs = _train_baselines(
         experiment, splits, folder.parent, execution, max_steps, warnings
     )

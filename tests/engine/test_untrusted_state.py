@@ -62,6 +62,11 @@ CHANGES: list[Callable[[State], object]] = [
     put("optimizer", "state", {9: {"exp_avg": torch.ones(3)}}),
     put("optimizer", "state", 0, "exp_avg", torch.ones(7)),
     put("optimizer", "state", 0, "exp_avg", "x"),
+    *[
+        lambda state, name=name: [state["optimizer"]["state"][0].pop(name), state][1]
+        for name in ("step", "exp_avg", "exp_avg_sq")
+    ],
+    put("optimizer", "state", 0, {}),
     put("optimizer", "param_groups", 0, "lr", "x"),
     put("optimizer", "param_groups", 0, "betas", ("x", "y")),
     put("optimizer", "param_groups", 0, "params", [0]),

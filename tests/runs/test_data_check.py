@@ -11,8 +11,14 @@ import pytest
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.errors import DataError
+from densemtl.factory import build_splits
 from densemtl.results.results import load_results
 from densemtl.results.terminal_tables import make_metrics_table, make_run_table
+from densemtl.runs.data_check import (
+    check_before_training,
+    select_warnings,
+    warn_about_random_frozen,
+)
 from densemtl.runs.record import describe_labels
 from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.binary import Binary
@@ -101,3 +107,38 @@ def test_skipped_images_are_a_warning(tmp_path, cache):
 )
 def test_note_about_labels(task, scores, note):
     assert describe_labels(task, scores) == note
+
+
+@pytest.mark.parametrize(
+    "override", ["loader.cache=none", "loader.cache=disk", "loader.cache=memory"]
+)
+def test_missing_validation_labels_are_a_warning_printed_once(tmp_path, capsys, override):
+    cache = f"loader.cache_dir={tmp_path / 'cache'}"
+    experiment = make_experiment(tmp_path, 1, override, cache, "loader.on_corrupt=skip")
+    (tmp_path / "data" / "depth" / "4.npy").unlink()
+    warnings = check_before_training(experiment, build_splits(experiment))
+    line = f"{tmp_path / 'data' / 'depth'}: 1 of the 2 images of 'val' have no depth label"
+    (found,) = [each for each in select_warnings(warnings, ["depth"]) if each.startswith(line)]
+    assert found not in select_warnings(warnings, ["semseg"])
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count(line) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["backbone.freeze=all"], "backbone.freeze=all keeps random weights; set"),
+        (["backbone.freeze=2"], "backbone.freeze=2 keeps random weights; set"),
+        (["backbone.freeze=all", "init_from=RUN", "baselines=auto"], "the single-task baselines"),
+        (["backbone.freeze=all", "init_from=RUN"], None),
+        (["backbone.freeze=all", "backbone.pretrained=true"], None),
+        (["backbone.freeze=all", "backbone.weights=FILE"], None),
+        (["backbone.freeze=norm"], None),
+        ([], None),
+    ],
+)
+def test_frozen_random_weights_are_a_warning(overrides, expected, capsys):
+    warnings = warn_about_random_frozen(make_tiny_experiment(*overrides))
+    printed = capsys.readouterr().out
+    assert [each.text.startswith(expected) for each in warnings] == [True] * bool(expected)
+    assert printed == (f"warning: {warnings[0].text}\n" if expected else "")

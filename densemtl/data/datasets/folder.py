@@ -128,12 +128,15 @@ class FolderDataset(FileDataset):
         self.left_out = {"labels of images": num_label_files, "in no split list": num_unlisted}
         super().__init__(split, tasks, ids, image_files, source)
         self._more_files = [self._index_more_images(number) for number in range(1, len(patterns))]
+        missing_labels: dict[str, str] = {}
         for task, label_files in self._label_files.items():
             spec = labels[task]
-            folder_checks.check_missing_labels(
+            if line := folder_checks.check_missing_labels(
                 ids, label_files, task, split, allow_missing=spec.allow_missing
-            )
+            ):
+                missing_labels[task] = line
             folder_checks.check_label_values(spec, label_files, task)
+        self.missing_labels = missing_labels
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:

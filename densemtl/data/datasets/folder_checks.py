@@ -38,7 +38,7 @@ def check_disjoint(ids: Collection[str], other_ids: Collection[str], source: str
 
 def check_missing_labels(
     ids: Sequence[str], labels: LabelFiles, task: str, split: Split, *, allow_missing: bool
-) -> None:
+) -> str:
     """Report the images of a split that have no label of a task.
 
     In the training split they are an error unless they are allowed; otherwise they are counted in
@@ -51,12 +51,15 @@ def check_missing_labels(
         split: "train" or "val".
         allow_missing: whether the configuration allows missing labels.
 
+    Returns:
+        The printed line; "" if every image has a label.
+
     Raises:
         DataError: if labels are missing that must be there.
     """
     missing = [name for name in ids if name not in labels.files]
     if not missing:
-        return
+        return ""
     message = (
         f"{labels.searched_path}: {len(missing)} of the {len(ids)} images of {split!r} have no"
         f" {task} label, the first is {missing[0]!r}"
@@ -68,6 +71,7 @@ def check_missing_labels(
         )
     if is_main_process():
         print(message)
+    return message
 
 
 def check_label_values(spec: LabelSpec, labels: LabelFiles, task: str) -> None:

@@ -16,6 +16,7 @@ from densemtl.config.sections import Section
 from densemtl.errors import DataError
 from densemtl.io.atomic import atomic_write
 from densemtl.io.bounded import MAX_TEXT_BYTES, read_bytes
+from densemtl.io.paths import describe_missing
 from densemtl.registry import format_validation_errors
 from densemtl.types import Split
 
@@ -96,6 +97,8 @@ class ShardStore:
     @staticmethod
     def _parse_index(file: Path) -> ShardIndexFile:
         hint = "create shards by `densemtl make_shards`, or set data.root"
+        if not file.exists():
+            raise DataError(f"{describe_missing(file, 'no index of shards')}; {hint}")
         try:
             return ShardIndexFile.model_validate_json(read_bytes(file, MAX_TEXT_BYTES))
         except ValidationError as error:

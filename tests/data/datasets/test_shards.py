@@ -137,6 +137,13 @@ def test_invalid_index_is_an_error_of_one_line(tmp_path, text, reason):
     assert "\n" not in str(error.value)
 
 
+def test_missing_relative_root_names_the_folder_it_starts_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = rf"shards/shards\.json: no index of shards in {tmp_path}; create shards by"
+    with pytest.raises(DataError, match=message):
+        ShardsDataset("train", TASKS, root="shards")
+
+
 def test_corrupt_array_in_a_shard_is_an_error(root, tmp_path):
     for file in root.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
