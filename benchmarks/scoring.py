@@ -27,7 +27,8 @@ from densemtl.config import yaml_loader
 from densemtl.config.experiment import validate_experiment
 from densemtl.config.sections import FitMode
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalDataset, make_eval_loader
+from densemtl.data.batching import EvalDataset
+from densemtl.data.loaders import make_eval_loader
 from densemtl.evaluation.evaluate import evaluate
 from densemtl.factory import build_model
 from densemtl.runtime.execution import ExecutionConfig

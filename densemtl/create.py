@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densemtl import registry
+from densemtl.config.data_sets import change_sets, name_sets
 from densemtl.config.experiment import ComponentConfig, TaskConfig
 from densemtl.config.translation import translate_config
 from densemtl.config.validation import find_errors
@@ -130,6 +131,10 @@ def _to_task_dicts(tasks: Sequence[ComponentSpec | Task]) -> list[dict[str, Any]
 
 def _add_dummy_root(data: dict[str, Any]) -> dict[str, Any]:
     """Add a folder to datasets on disk, as `root` is required but does not affect the tasks."""
+    return change_sets(name_sets(data), _add_root)
+
+
+def _add_root(data: dict[str, Any]) -> dict[str, Any]:
     on_disk = registry.has_option(registry.get_class("data.datasets", data["name"]), "root")
     return {"root": ".", **data} if on_disk else data
 

@@ -2,50 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from densemtl import __version__, registry
+from densemtl import registry
 from densemtl.backbones import normalization
 from densemtl.backbones.backbone import Backbone
 from densemtl.balancing.base import Balancer
+from densemtl.config.data_sets import SET_KEYS, change_sets
 from densemtl.config.experiment import ComponentConfig, ExperimentConfig, TaskConfig
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalDataset, TrainDataset, make_eval_loader, make_train_loader
+from densemtl.data.batching import EvalDataset
+from densemtl.data.caching import cache_dataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
-from densemtl.data.disk_cache import MemmapCacheDataset
+from densemtl.data.datasets.mixed import MixedDataset
 from densemtl.data.image_format import get_image_format
-from densemtl.data.memory_cache import InMemoryDataset
-from densemtl.data.skip_corrupt import SkipCorruptDataset
+from densemtl.data.loaders import make_eval_loader, make_train_loader
+from densemtl.data.splits import Splits
+from densemtl.data.train_view import make_train_view
 from densemtl.errors import ConfigError
-from densemtl.io.paths import parse_path
 from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.added_metrics import metric_errors
 from densemtl.tasks.base import Task
 from densemtl.tasks.loss_task import set_class_weights
 from densemtl.trackers.base import Tracker
-from densemtl.transforms.color_transforms import make_color_transforms
-from densemtl.transforms.random_geometry import RandomGeometry
 from densemtl.types import Batch, FeatureInfo, Split
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Datasets of both splits.
-
-    Attributes:
-        train: training split.
-        val: validation split.
-    """
-
-    train: DenseDataset
-    val: DenseDataset
 
 
 def build_tasks(experiment: ExperimentConfig) -> list[Task]:
@@ -121,11 +106,16 @@ def save_task_defaults(experiment: ExperimentConfig) -> ExperimentConfig:
     Returns:
         The configuration with `data.offers` if the dataset has this option, or else the same.
     """
-    data = experiment.data
-    if not registry.has_option(registry.get_class("data.datasets", data.name), "offers"):
-        return experiment
-    options = {**data.options, "offers": get_task_defaults(data)}
-    return experiment.model_copy(update={"data": ComponentConfig(name=data.name, **options)})
+    data = change_sets(experiment.data.model_dump(), _add_offers)
+    return experiment.model_copy(update={"data": ComponentConfig(**data)})
+
+
+def _add_offers(data: dict[str, Any]) -> dict[str, Any]:
+    """Add the option `offers` to the section of a data set that has it."""
+    if not registry.has_option(registry.get_class("data.datasets", data["name"]), "offers"):
+        return data
+    options = {key: value for key, value in data.items() if key not in SET_KEYS}
+    return {**data, "offers": get_task_defaults(ComponentConfig(name=data["name"], **options))}
 
 
 def build_task(task_config: TaskConfig, defaults: dict[str, Any]) -> Task:
@@ -168,21 +158,10 @@ def build_dataset(experiment: ExperimentConfig, split: Split) -> DenseDataset:
     """
     labels = experiment.list_all_task_names() if split == "train" else experiment.list_task_names()
     dataset: DenseDataset = _create_component("data.datasets", experiment.data, split, labels)
-    if experiment.loader.on_corrupt == "skip":
-        dataset = SkipCorruptDataset(dataset, experiment.loader.num_workers)
-    if experiment.loader.cache == "memory":
-        return InMemoryDataset(dataset, experiment.loader.num_workers)
-    if experiment.loader.cache == "disk":
-        return MemmapCacheDataset(dataset, _get_cache_dir(experiment, dataset))
-    return dataset
-
-
-def _get_cache_dir(experiment: ExperimentConfig, dataset: DenseDataset) -> Path:
-    """Return a cache folder whose name depends on everything that affects the samples."""
-    data = experiment.data.model_dump_json()
-    terms = [__version__, data, dataset.split, *dataset.tasks, dataset.fingerprint()]
-    key = hashlib.sha256("\n".join(terms).encode()).hexdigest()[:16]
-    return parse_path(experiment.loader.cache_dir) / f"{experiment.data.name}-{dataset.split}-{key}"
+    wrap = partial(cache_dataset, experiment.loader)
+    if isinstance(dataset, MixedDataset):
+        return dataset.wrap_parts(wrap)
+    return wrap(dataset, experiment.data.name, experiment.data.options)
 
 
 def build_splits(experiment: ExperimentConfig) -> Splits:
@@ -214,17 +193,8 @@ def build_train_loader(
     Returns:
         A data loader that re-raises errors of its worker processes.
     """
-    view = TrainDataset(
-        dataset,
-        tasks,
-        experiment.input.size,
-        experiment.input.fit,
-        RandomGeometry(experiment.augment),
-        make_color_transforms(experiment.augment, get_image_format(experiment.data)),
-        experiment.seed,
-        get_border(experiment),
-    )
-    loader = experiment.loader
+    loader, border = experiment.loader, get_border(experiment)
+    view = make_train_view(experiment, dataset, tasks, border)
     return make_train_loader(view, loader.batch_size, loader.num_workers, pin_memory)
 
 

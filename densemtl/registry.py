@@ -449,7 +449,7 @@ def list_datasets() -> list[str]:
 
     Example:
         >>> list_datasets()
-        ['folder', 'nyud', 'pascal_context', 'shards', 'synthetic']
+        ['folder', 'mixed', 'nyud', 'pascal_context', 'shards', 'synthetic']
     """
     return list_names("data.datasets")
 

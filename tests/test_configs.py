@@ -44,7 +44,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "nyud": [f"data.root={nyud}"],
         "pascal_context": [f"data.root={pascal}"],
         "folder": [f"data.root={custom}"],
+        "mixed": _write_mixed(tmp_path_factory, nyud),
     }
+
+
+def _write_mixed(factory: pytest.TempPathFactory, nyud: Path) -> list[str]:
+    """Write the sets of configs/mixed with one label each; return the overrides of their roots."""
+    labels = {"bsds": ("edge", 2), "saliency": ("saliency", 2), "clothing": ("clothing", 8)}
+    overrides = [f"data.sets.nyud.root={nyud}", "data.sets.nyud.derived_normals=null"]
+    for set_name, (folder, count) in labels.items():
+        root = factory.mktemp(set_name)
+        for number in range(4):
+            scene = fake_datasets.FakeScene(number, fake_datasets.SIZE)
+            fake_datasets.write_image(root / "images" / f"{number}.jpg", scene.image)
+            fake_datasets.write_image(root / folder / f"{number}.png", scene.make_ids(count))
+        fake_datasets.write_split_lists(root / "gt_sets", [str(number) for number in range(4)])
+        overrides.append(f"data.sets.{set_name}.root={root}")
+    return overrides
 
 
 @pytest.fixture

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from rich.table import Table
 
 from densemtl.data.base import DenseDataset
 from densemtl.data.check import DataCheck, get_class_names
+from densemtl.data.datasets.mixed import MixedDataset
 from densemtl.data.label_statistics import SplitStatistics, TaskStatistics
 from densemtl.errors import DataError
 from densemtl.losses.class_weights import WEIGHT_METHODS, compute_class_weights
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask
-from densemtl.types import RGBImage
+from densemtl.types import RGBImage, Sample
 from densemtl.visualization.panels import draw_prediction_panel, stack_vertically
 
 MAX_SAMPLES = 4
@@ -66,12 +68,12 @@ def describe_channels(check: DataCheck) -> str:
 def draw_samples(
     dataset: DenseDataset, tasks: Sequence[Task], count: int = MAX_SAMPLES
 ) -> RGBImage:
-    """Draw the first images that can be read, with their labels.
+    """Draw the first images that can be read, of each set of a mixture, with their labels.
 
     Args:
         dataset: the split.
         tasks: tasks in the order of their columns.
-        count: largest number of images.
+        count: largest number of images; of a mixture, at least one per set.
 
     Returns:
         A uint8 RGB image with one row per image.
@@ -79,18 +81,25 @@ def draw_samples(
     Raises:
         DataError: if no image can be read.
     """
-    panels: list[RGBImage] = []
+    parts = list(dataset.parts.values()) if isinstance(dataset, MixedDataset) else [dataset]
+    samples = [
+        sample
+        for part in parts
+        for sample in islice(_iter_readable(part), max(count // len(parts), 1))
+    ]
+    if not samples:
+        raise DataError(f"{dataset.split}: no image can be read")
+    return stack_vertically(
+        [draw_prediction_panel(each.image, each.targets, None, tasks) for each in samples]
+    )
+
+
+def _iter_readable(dataset: DenseDataset) -> Iterator[Sample]:
     for index in range(len(dataset)):
         try:
-            sample = dataset[index]
+            yield dataset[index]
         except DataError:
             continue
-        panels.append(draw_prediction_panel(sample.image, sample.targets, None, tasks))
-        if len(panels) == count:
-            break
-    if not panels:
-        raise DataError(f"{dataset.split}: no image can be read")
-    return stack_vertically(panels)
 
 
 def _make_image_table(splits: Sequence[SplitStatistics]) -> Table:

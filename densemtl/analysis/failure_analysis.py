@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from densemtl.data.base import DenseDataset
 from densemtl.engine.loading import TrainedModel
-from densemtl.evaluation.evaluate import Scores, evaluate
+from densemtl.evaluation.evaluate import evaluate
 from densemtl.evaluation.prediction_files import to_decoded_batch
+from densemtl.evaluation.task_metrics import Scores
 from densemtl.factory import build_dataset, build_eval_loader
 from densemtl.metrics.calibration_error import CalibrationError
 from densemtl.ops.layouts import to_tensor
@@ -123,6 +124,12 @@ def diagnose(trained: TrainedModel, split: Split) -> Diagnosis:
     result = Diagnosis()
     observer = _PerImageScores(dataset, experiment.protocol, result)
     result.scores = evaluate(
-        trained.model, batches, tasks, experiment.protocol, trained.execution, observer
+        trained.model,
+        batches,
+        tasks,
+        experiment.protocol,
+        trained.execution,
+        observer,
+        task_sets=dataset.task_sets,
     )
     return result

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         make_data_tables,
     )
     from densemtl.config.experiment import load_experiment
-    from densemtl.data.check import check_data
+    from densemtl.data.check import check_sets
     from densemtl.errors import ConfigError, DataError
     from densemtl.factory import build_auxiliary_tasks, build_splits, build_tasks
     from densemtl.io.writers import write_image
@@ -74,13 +74,16 @@ def main(argv: list[str] | None = None) -> None:
     experiment = load_experiment(args.config, [*args.overrides, *uncached])
     splits = build_splits(experiment)
     tasks = [*build_tasks(experiment), *build_auxiliary_tasks(experiment)]
-    check = check_data(splits.train, splits.val, tasks, args.max_images)
-    for table in make_data_tables(check, tasks):
-        show(table)
-    print(describe_channels(check))
-    for warning in check.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if check.errors:
-        raise DataError("\n".join(check.errors))
+    checks = check_sets(splits.train, splits.val, tasks, args.max_images)
+    for name, check in checks.items():
+        labeled = [task for task in tasks if task.name in check.train.tasks]
+        for table in make_data_tables(check, labeled):
+            table.title = name or None
+            show(table)
+        print(describe_channels(check))
+        for warning in check.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    if errors := [error for check in checks.values() for error in check.errors]:
+        raise DataError("\n".join(errors))
     if args.output:
         write_image(args.output, draw_samples(splits.train, tasks))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from densemtl.config.data_sets import change_sets
 from densemtl.config.sections import LoaderConfig
 
 UNCONFIRMED = "unconfirmed:"
@@ -42,8 +43,12 @@ def restrict_saved(values: dict[str, Any]) -> dict[str, Any]:
             kept["num_workers"] = min(workers, LoaderConfig().num_workers)
         restricted["loader"] = kept
     if isinstance(data := values.get("data"), dict):
-        kept = {key: value for key, value in data.items() if key not in DATA_KEYS}
-        if isinstance(root := kept.get("root"), str) and "://" in root:
-            kept["root"] = UNCONFIRMED + root
-        restricted["data"] = kept
+        restricted["data"] = change_sets(data, _restrict_data)
     return restricted
+
+
+def _restrict_data(data: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in data.items() if key not in DATA_KEYS}
+    if isinstance(root := kept.get("root"), str) and "://" in root:
+        kept["root"] = UNCONFIRMED + root
+    return kept

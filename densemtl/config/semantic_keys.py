@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from densemtl.config.data_sets import change_sets
 
 NON_SEMANTIC_KEYS = {
     "data": ("root", "offers"),
@@ -37,7 +39,10 @@ def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     selected = dict(values)
     for section, keys in NON_SEMANTIC_KEYS.items():
-        selected[section] = {k: v for k, v in selected[section].items() if k not in keys}
+        selected[section] = _without(selected[section], keys)
+    selected["data"] = change_sets(
+        selected["data"], lambda data: _without(data, NON_SEMANTIC_KEYS["data"])
+    )
     for section, defaults in ADDED_KEYS.items():
         selected[section] = {
             key: value
@@ -54,3 +59,7 @@ def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
             for task in selected[section]
         ]
     return selected
+
+
+def _without(section: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in keys}

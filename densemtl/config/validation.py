@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from densemtl import registry
+from densemtl.config.data_sets import MIXED, SET_KEYS, SETS
 from densemtl.errors import ConfigError, suggest
 from densemtl.types import FUSION, SHARED
 
@@ -70,6 +71,9 @@ def find_errors(values: Mapping[str, Any]) -> Iterator[str]:
     if data is not None and data.cls is not None and ":" in name and not _is_dataset(data.cls):
         yield f"data.name: {name!r} is no dataset, which implements densemtl/data/base.py"
         sections["data"] = _Resolved()
+    if set_errors := list(_set_errors(values.get("data"), data)):
+        yield from set_errors
+        sections["data"] = _Resolved()
     yield from _find_image_errors(sections.get("data"))
     yield from _protocol_errors(values.get("protocol"))
     backbone = values.get("backbone")
@@ -96,6 +100,34 @@ def _validate(path: str, cls: type[Any], options: Mapping[str, Any]) -> _Resolve
     except ValidationError as error:
         lines = registry.format_validation_errors(error, path, registry.make_options_model(cls))
         return _Resolved(cls, errors=tuple(lines))
+
+
+def _set_errors(data: Any, mixture: _Resolved | None) -> Iterator[str]:
+    """Yield errors of the sets of a mixture, which `_resolve` does not find."""
+    sets = data.get(SETS) if isinstance(data, dict) and data.get("name") == MIXED else None
+    if not isinstance(sets, dict):
+        return
+    option_errors = [
+        error for name, entry in sets.items() for error in _set_option_errors(name, entry)
+    ]
+    yield from option_errors
+    if not option_errors and mixture is not None and mixture.cls is not None and mixture.options:
+        try:
+            mixture.cls.task_defaults(**mixture.options)
+        except ConfigError as error:
+            yield str(error)
+
+
+def _set_option_errors(name: str, entry: Any) -> Iterator[str]:
+    if _has_component_name(entry):  # other errors are reported with the options of the mixture
+        path = f"data.{SETS}.{name}"
+        if entry["name"] == MIXED:
+            yield f"{path}.name: a set cannot be {MIXED!r}; list its sets instead"
+            return
+        resolved = _resolve(path, "data.datasets", _drop_key(entry, *SET_KEYS[1:]))
+        yield from resolved.errors
+        if resolved.cls is not None and ":" in entry["name"] and not _is_dataset(resolved.cls):
+            yield f"{path}.name: {entry['name']!r} is no dataset, see densemtl/data/base.py"
 
 
 def _is_dataset(cls: type[Any]) -> bool:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from densemtl.config.data_sets import name_sets
 from densemtl.config.input_paths import check_config_file
 from densemtl.config.shipped_configs import find_config
 from densemtl.config.yaml_text import parse_value
@@ -227,6 +228,11 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def _merge(base: MergedConfig, values: dict[Any, Any], source: str) -> MergedConfig:
+    if "data" in values:
+        try:
+            values = {**values, "data": name_sets(values["data"])}
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
     merged, origins = dict(base.values), dict(base.sources)
     if source != COMMAND_LINE:
         origins[ROOT] = source

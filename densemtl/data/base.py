@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from densemtl.data.mixture import Mixture
 from densemtl.types import ImageFormat, Sample, Split
 
 UNREADABLE = "cannot be read"
@@ -31,6 +32,9 @@ class DenseDataset(ABC):
         left_out: {reason: number of files that were found but belong to no sample}.
         missing_labels: {task: a line, already printed, about the images that have no label of it},
             if that is not usual for the dataset.
+        mixture: sets that training draws from; None if every image is drawn once per epoch.
+        task_sets: {task: sets that have labels for it}, if the images are from several sets; the
+            id of an image then begins with the name of its set and a slash.
 
     Example:
         >>> import numpy as np
@@ -56,6 +60,8 @@ class DenseDataset(ABC):
     shard_sizes: Sequence[int] = ()
     left_out: Mapping[str, int] = MappingProxyType({})
     missing_labels: Mapping[str, str] = MappingProxyType({})
+    mixture: Mixture | None = None
+    task_sets: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def __init__(self, split: Split, tasks: Sequence[str]) -> None:
         self.split = split

@@ -1,24 +1,24 @@
-"""Samplers, collate functions and loaders that turn samples into batches.
+"""Augmented and fitted samples, and collate functions that turn them into batches.
 
-The sampler yields pairs (epoch, index), and all randomness of a training sample is seeded by
-(seed, epoch, index). Batches are therefore the same for any number of worker processes, and a run
-that is resumed in the middle of an epoch gets the same remaining batches. In training, ranks share
-each batch; in evaluation, ranks share the images of the split.
+A sampler (`densemtl.data.samplers`) yields pairs (epoch, index), and all randomness of a training
+sample is seeded by (seed, epoch, index). Batches are therefore the same for any number of worker
+processes, and a run that is resumed in the middle of an epoch gets the same remaining batches. In
+training, ranks share each batch; in evaluation, ranks share the images of the split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from densemtl.config.sections import FitMode
 from densemtl.data.base import DenseDataset
-from densemtl.data.dataloader import ErrorForwardingDataLoader
-from densemtl.distributed.collectives import get_per_rank_batch_size, get_rank, get_world_size
+from densemtl.data.samplers import EpochIndex
 from densemtl.errors import DataError
 from densemtl.ops.layouts import to_tensor
 from densemtl.tasks.base import Task
@@ -27,11 +27,18 @@ from densemtl.transforms.geometry import GeometricTransform, pad_to_size, stretc
 from densemtl.transforms.random_geometry import RandomGeometry
 from densemtl.types import Batch, ImagePlacement, Sample, Size
 
-SHUFFLE_BUFFER_SHARDS = 8
-"""Number of shards whose images are shuffled together."""
 
-EpochIndex = tuple[int, int]
-"""Pair (epoch, index into the dataset)."""
+@dataclass(frozen=True)
+class Augmentation:
+    """Random augmentation of a training sample.
+
+    Attributes:
+        geometry: distribution of the geometric transforms.
+        image_transforms: color transforms of the image, applied in this order after the geometry.
+    """
+
+    geometry: RandomGeometry
+    image_transforms: Sequence[ImageTransform] = ()
 
 
 class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
@@ -85,12 +92,24 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         epoch, index = epoch_index
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.dataset[index]
-        geometry = self.random_geometry.sample(sample, self.size, self.fit, rng)
+        augmentation = self.get_augmentation(index)
+        geometry = augmentation.geometry.sample(sample, self.size, self.fit, rng)
         image = geometry.apply_image(sample.image, self.border)
-        for image_transform in self.image_transforms:
+        for image_transform in augmentation.image_transforms:
             image = image_transform(image, rng)
         targets = self.warp_labels(sample, geometry)
         return Sample(image, targets, sample.id), ImagePlacement(self.size, (0, 0, *self.size))
+
+    def get_augmentation(self, index: int) -> Augmentation:
+        """Return the augmentation of a sample.
+
+        Args:
+            index: position in the dataset.
+
+        Returns:
+            The same augmentation for all samples, unless a subclass overrides this method.
+        """
+        return Augmentation(self.random_geometry, self.image_transforms)
 
     def warp_labels(
         self, sample: Sample, transform: GeometricTransform
@@ -116,6 +135,48 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+class MixedTrainDataset(TrainDataset):
+    """Dataset of augmented training samples of several sets, each with its own augmentation.
+
+    Args:
+        dataset: training split, whose `mixture` states the sizes of the sets.
+        tasks: tasks whose labels are transformed; other labels are dropped.
+        size: (height, width) of the network's input in pixels.
+        fit: "resize" stretches images to `size`; "pad" keeps their pixels and pads or crops.
+        augmentations: augmentation of each set.
+        seed: seed of all random transforms.
+        border: value of each channel outside the image, see `GeometricTransform.apply_image`.
+    """
+
+    def __init__(
+        self,
+        dataset: DenseDataset,
+        tasks: Sequence[Task],
+        size: Size,
+        fit: FitMode,
+        augmentations: Sequence[Augmentation],
+        seed: int,
+        border: Sequence[float] | None = None,
+    ) -> None:
+        first = augmentations[0]
+        super().__init__(
+            dataset, tasks, size, fit, first.geometry, first.image_transforms, seed, border
+        )
+        assert dataset.mixture is not None
+        self._ends, self._augmentations = np.cumsum(dataset.mixture.sizes), augmentations
+
+    def get_augmentation(self, index: int) -> Augmentation:
+        """Return the augmentation of the set of a sample.
+
+        Args:
+            index: position in the dataset.
+
+        Returns:
+            The augmentation.
+        """
+        return self._augmentations[int(np.searchsorted(self._ends, index, side="right"))]
 
 
 class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
@@ -165,48 +226,6 @@ class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
 
     def __len__(self) -> int:
         return len(self.dataset)
-
-
-class EpochSampler(Sampler[EpochIndex]):
-    """Sampler of a new random order per epoch, which can start in the middle of an epoch.
-
-    The order depends on the seed and the epoch only. If the dataset has shards, the shards are
-    shuffled, and then the images within each group of `SHUFFLE_BUFFER_SHARDS` consecutive shards.
-    Each of N ranks takes every N-th index, so that together they get the batches of one process.
-
-    Args:
-        length: number of images.
-        seed: seed of the orders.
-        shard_sizes: number of images in each shard; empty if the dataset has no shards.
-
-    Attributes:
-        epoch: epoch of the next iteration; the caller sets it.
-        start_index: position in the epoch at which the next iteration starts, counted over all
-            ranks; the caller sets it.
-    """
-
-    def __init__(self, length: int, seed: int, shard_sizes: Sequence[int] = ()) -> None:
-        self.length, self.seed, self.shard_sizes = length, seed, shard_sizes
-        self.epoch = 0
-        self.start_index = 0
-
-    def __iter__(self) -> Iterator[EpochIndex]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = self._shuffle_by_shards(rng) if self.shard_sizes else rng.permutation(self.length)
-        for index in order[self.start_index + get_rank() :: get_world_size()]:
-            yield self.epoch, int(index)
-
-    def _shuffle_by_shards(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        shards = np.split(np.arange(self.length), np.cumsum(self.shard_sizes)[:-1])
-        shuffled = [shards[index] for index in rng.permutation(len(shards))]
-        groups = [
-            shuffled[start : start + SHUFFLE_BUFFER_SHARDS]
-            for start in range(0, len(shuffled), SHUFFLE_BUFFER_SHARDS)
-        ]
-        return np.concatenate([rng.permutation(np.concatenate(group)) for group in groups])
-
-    def __len__(self) -> int:
-        return len(range(self.start_index + get_rank(), self.length, get_world_size()))
 
 
 class TrainCollate:
@@ -302,72 +321,3 @@ def _pad_label(label: NDArray[np.generic] | None, task: Task, size: Size) -> NDA
     if label is not None:
         canvas[: label.shape[0], : label.shape[1]] = label
     return canvas
-
-
-def make_train_loader(
-    dataset: TrainDataset, batch_size: int, num_workers: int, pin_memory: bool = False
-) -> ErrorForwardingDataLoader[Batch]:
-    """Create the loader of shuffled training batches.
-
-    With several ranks, each rank gets its share of every batch. The last batch of an epoch is
-    dropped if it is smaller than the others.
-
-    Args:
-        dataset: augmented training samples.
-        batch_size: number of images per batch, over all ranks.
-        num_workers: number of worker processes; 0 reads in this process.
-        pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
-
-    Returns:
-        The loader; set `loader.sampler.epoch` before each iteration.
-
-    Raises:
-        DataError: if there are fewer images than one batch.
-        ConfigError: if the batch size is no multiple of the number of ranks.
-    """
-    if len(dataset) < batch_size:
-        raise DataError(
-            f"{len(dataset)} training images do not fill one batch of {batch_size}: "
-            f"decrease loader.batch_size or add images"
-        )
-    return ErrorForwardingDataLoader(
-        dataset,
-        TrainCollate(dataset.tasks),
-        batch_size=get_per_rank_batch_size(batch_size),
-        sampler=EpochSampler(len(dataset), dataset.seed, dataset.dataset.shard_sizes),
-        drop_last=True,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
-    )
-
-
-def make_eval_loader(
-    dataset: EvalDataset,
-    tasks: Sequence[Task],
-    batch_size: int,
-    num_workers: int,
-    pin_memory: bool = False,
-) -> ErrorForwardingDataLoader[Batch]:
-    """Create the loader that yields every image of a split exactly once, in order.
-
-    Each of N ranks gets every N-th image.
-
-    Args:
-        dataset: evaluation samples.
-        tasks: tasks whose targets the batches contain.
-        batch_size: number of images per batch and rank.
-        num_workers: number of worker processes; 0 reads in this process.
-        pin_memory: copy batches to page-locked memory, for faster transfer to a GPU.
-
-    Returns:
-        The loader.
-    """
-    return ErrorForwardingDataLoader(
-        dataset,
-        EvalCollate(tasks),
-        batch_size=batch_size,
-        sampler=range(get_rank(), len(dataset), get_world_size()),
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-    )

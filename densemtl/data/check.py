@@ -6,11 +6,12 @@ Impossible data is an error, suspicious data a warning.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from densemtl.data.base import UNREADABLE, DenseDataset
+from densemtl.data.datasets.mixed import MixedDataset
 from densemtl.data.label_statistics import (
     SplitStatistics,
     TaskStatistics,
@@ -88,6 +89,54 @@ def check_data(
     warnings += [DataWarning(text) for text in _compare_names(train, val)]
     warnings += [DataWarning(text) for text in _compare_contents(*splits)]
     return DataCheck(splits[0], splits[1], errors, warnings)
+
+
+def check_sets(
+    train: DenseDataset, val: DenseDataset, tasks: Sequence[Task], max_images: int | None = None
+) -> dict[str, DataCheck]:
+    """Examine both splits as `check_data` does, each set of a mixture on its own.
+
+    Args:
+        train: training split.
+        val: validation split.
+        tasks: tasks whose labels are examined, where a set has them.
+        max_images: largest number of images per set and split that are read; None reads all.
+
+    Returns:
+        {name of the set: its check, whose messages begin with this name}; the name is "" if there
+        is only one set. Images of val with the content of an image of train are searched in all
+        pairs of sets.
+    """
+    if not (isinstance(train, MixedDataset) and isinstance(val, MixedDataset)):
+        return {"": check_data(train, val, tasks, max_images)}
+    checks = {
+        name: check_data(part, val.all_parts[name], _select_tasks(tasks, part), max_images)
+        for name, part in train.parts.items()
+    }
+    return {
+        name: replace(
+            check,
+            errors=[f"{name}: {error}" for error in check.errors],
+            warnings=[
+                DataWarning(f"{name}: {text}", task)
+                for text, task in [
+                    *((warning.text, warning.task) for warning in check.warnings),
+                    *((text, None) for text in _compare_with_others(checks, name)),
+                ]
+            ],
+        )
+        for name, check in checks.items()
+    }
+
+
+def _select_tasks(tasks: Sequence[Task], part: DenseDataset) -> list[Task]:
+    return [task for task in tasks if task.name in part.tasks]
+
+
+def _compare_with_others(checks: Mapping[str, DataCheck], name: str) -> list[str]:
+    """Compare the images of val of a set with the images of train of the other sets."""
+    others = [check.train for other, check in checks.items() if other != name]
+    return [text for train in others for text in _compare_contents(train, checks[name].val)]
 
 
 def _find_errors(statistics: SplitStatistics) -> list[str]:

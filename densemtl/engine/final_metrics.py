@@ -46,7 +46,13 @@ def compute_final_metrics(run: TrainingRun) -> None:
     precision, workers = run.train_step.precision, run.val_loader.num_workers
     with unsharded(model):
         scores = evaluate_with_final_metrics(
-            model, batches, incomplete, run.protocol, precision, workers
+            model,
+            batches,
+            incomplete,
+            run.protocol,
+            precision,
+            workers,
+            task_sets=run.val_dataset.task_sets,
         )
     model.load_state_dict(latest)
     progress.best_scores = {**progress.best_scores, **scores}

@@ -6,7 +6,7 @@ Losses are read one step late, so that no training step waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -130,6 +130,10 @@ def _is_all_finite(weights: Sequence[Tensor]) -> bool:
 class RunningMeans:
     """Running means of named values.
 
+    Args:
+        skip_zeros: names of values, such as losses of tasks, that do not count if they are 0: no
+            image of the step had a label of the task.
+
     Example:
         >>> means = RunningMeans()
         >>> means.add({"depth": 1.0})
@@ -138,27 +142,28 @@ class RunningMeans:
         {'depth': 2.0}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, skip_zeros: Collection[str] = ()) -> None:
+        self._skip_zeros = skip_zeros
         self._sums: LossValues = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
 
     def add(self, values: LossValues | None) -> None:
         """Add the values of one step.
 
         Args:
-            values: {name: value}, with the same names in every call; None adds nothing.
+            values: {name: value}; None adds nothing.
         """
-        if values is None:
-            return
-        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
-        self._count += 1
+        for name, value in ({} if values is None else values).items():
+            if value != 0 or name not in self._skip_zeros:
+                self._sums[name] = self._sums.get(name, 0.0) + value
+                self._counts[name] = self._counts.get(name, 0) + 1
 
     def compute(self) -> LossValues:
-        """Return {name: mean}, empty if nothing was added since the last reset."""
-        return {name: total / self._count for name, total in self._sums.items()}
+        """Return {name: mean} of the values that were added since the last reset."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
 
     def compute_and_reset(self) -> LossValues:
-        """Return {name: mean}, empty if nothing was added, and reset the means."""
+        """Return {name: mean} of the values that were added, and reset the means."""
         means = self.compute()
-        self._sums, self._count = {}, 0
+        self._sums, self._counts = {}, {}
         return means

@@ -11,6 +11,7 @@ from torch import nn
 from densemtl.config.sections import InputConfig, TrainConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
+from densemtl.data.samplers import EpochSampler
 from densemtl.distributed.collectives import get_world_size
 from densemtl.engine.optimizer import RunSchedule
 from densemtl.engine.train_state import TrainState
@@ -110,7 +111,8 @@ def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_s
     Raises:
         DataError: if the training split is too small for one step.
     """
-    images, batch = len(loader.dataset), get_global_batch_size(loader)  # type: ignore[arg-type]
+    assert isinstance(loader.sampler, EpochSampler)
+    images, batch = loader.sampler.length, get_global_batch_size(loader)
     steps = images // batch // grad_accum_steps
     if steps == 0:
         raise DataError(

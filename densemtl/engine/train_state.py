@@ -33,7 +33,7 @@ from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
 from densemtl.engine.state_file import check_optimizer_state
 from densemtl.errors import CheckpointError, shorten_error
-from densemtl.evaluation.evaluate import Scores
+from densemtl.evaluation.task_metrics import Scores
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state
 
 

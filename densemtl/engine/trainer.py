@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
-from densemtl.data.batching import EpochSampler, EvalDataset
+from densemtl.data.batching import EvalDataset
+from densemtl.data.samplers import EpochSampler
 from densemtl.distributed.collectives import get_world_size, is_main_process
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
@@ -98,7 +99,7 @@ def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: Ru
     """Train up to step `stop`, which is in the current epoch or at its end."""
     progress, config = run.state.progress, run.train_config
     monitor = LossMonitor(config.on_non_finite == "skip", progress_bar.print_line)
-    means = RunningMeans()
+    means = RunningMeans([task.name for task in run.train_step.tasks])
     started = time.monotonic()
     for batches in _iter_batches(run, stop):
         losses = _take_step(run, batches)

@@ -45,7 +45,10 @@ def validate(run: TrainingRun, progress_bar: ProgressBar, log: RunLog) -> None:
     started, progress, tasks = time.monotonic(), run.state.progress, run.tasks
     model, execution = run.state.eval_model, run.train_step.precision
     with unsharded(model):
-        progress.scores = evaluate(model, run.val_loader, tasks, run.protocol, execution)
+        sets = run.val_dataset.task_sets
+        progress.scores = evaluate(
+            model, run.val_loader, tasks, run.protocol, execution, task_sets=sets
+        )
     values = get_selection_scores(progress.scores, tasks, run.protocol)
     if compute_mean_gain(values, progress.best_selection_scores, tasks) > 0:
         save_weights(run.folder / BEST_NAME, model, run.config_yaml)

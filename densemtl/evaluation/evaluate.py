@@ -9,93 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.label_counts import LabeledImageCount, OccurringIdCount
+from densemtl.evaluation.task_metrics import Scores, TaskMetrics, TaskSets
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.ops.layouts import to_hwc
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.runtime.execution import ExecutionConfig
-from densemtl.tasks.added_metrics import IMAGES, OCCURRING_IDS
 from densemtl.tasks.base import Task
-from densemtl.tasks.categorical import CategoricalTask
 from densemtl.types import Batch, ImagePlacement, Predictions, ProtocolName
-
-Scores = dict[str, dict[str, float]]
-"""{task: {metric: value}}, with the number of labeled images as the metric "images", and, for tasks
-with one id per pixel, the number of ids that occur in the labels as "occurring_ids"."""
 
 PredictionCallback = Callable[[Task, str, NDArray[np.generic]], None]
 """Function of (task, image id, decoded prediction at original size in the layout of `Sample`)."""
-
-
-def join_scores(metrics: Iterable[TaskMetric]) -> dict[str, float]:
-    """Compute the values of several metrics of one task.
-
-    Args:
-        metrics: metrics whose values have different names.
-
-    Returns:
-        {name: value} of all metrics.
-    """
-    return {name: value for metric in metrics for name, value in metric.compute_dict().items()}
-
-
-class TaskMetrics:
-    """Metrics of several tasks.
-
-    Args:
-        tasks: tasks to evaluate.
-        protocol: name of the protocol, which defines the metrics.
-        device: device of predictions and targets; None for the CPU.
-    """
-
-    def __init__(
-        self, tasks: Sequence[Task], protocol: ProtocolName, device: torch.device | None = None
-    ) -> None:
-        # Apple GPUs have no float64, in which the metrics are computed.
-        self.device = torch.device("cpu") if device is None or device.type == "mps" else device
-        self._metrics = {
-            task.name: [metric.to(self.device) for metric in task.metrics(protocol)]
-            for task in tasks
-        }
-        self._image_counts = {task.name: LabeledImageCount().to(self.device) for task in tasks}
-        self._id_counts = {
-            task.name: OccurringIdCount().to(self.device)
-            for task in tasks
-            if isinstance(task, CategoricalTask)
-        }
-
-    def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch of one task.
-
-        Args:
-            task: task of the prediction.
-            prediction: decoded predictions at original size, as returned by `Task.decode`.
-            target: targets at the same size.
-        """
-        prediction, target = prediction.to(self.device), target.to(self.device)
-        for metric in self._metrics[task.name]:
-            metric.update(prediction, target)
-        self._image_counts[task.name].update(task.compute_valid_mask(target))
-        if task.name in self._id_counts:
-            self._id_counts[task.name].update(target)
-
-    def compute(self) -> Scores:
-        """Compute the metrics over all batches.
-
-        Returns:
-            {task: {metric: value}}.
-        """
-        return {
-            name: {**join_scores(metrics), **self._compute_counts(name)}
-            for name, metrics in self._metrics.items()
-        }
-
-    def _compute_counts(self, name: str) -> dict[str, float]:
-        counts: dict[str, float] = {IMAGES: self._image_counts[name].compute().item()}
-        if name in self._id_counts:
-            counts[OCCURRING_IDS] = self._id_counts[name].compute().item()
-        return counts
 
 
 @torch.inference_mode()
@@ -107,6 +30,7 @@ def evaluate(
     execution: ExecutionConfig,
     on_prediction: PredictionCallback | None = None,
     metrics: TaskMetrics | None = None,
+    task_sets: TaskSets | None = None,
 ) -> Scores:
     """Evaluate a model on a split, without final metrics.
 
@@ -119,12 +43,14 @@ def evaluate(
         execution: device, autocast dtype and memory layout.
         on_prediction: function that is called with each prediction, also for images without label.
         metrics: new metrics of the tasks; by default `TaskMetrics`.
+        task_sets: sets with labels of each task, if `metrics` is not given; see
+            `DenseDataset.task_sets`.
 
     Returns:
         {task: {metric: value}}.
     """
     model.eval()
-    metrics = metrics or TaskMetrics(tasks, protocol, execution.device)
+    metrics = metrics or TaskMetrics(tasks, protocol, execution.device, task_sets)
     for batch in batches:
         batch_on_device = batch.to(execution.device)
         predictions = forward_low_res(model, batch_on_device.image, execution)
@@ -163,9 +89,13 @@ def _update_metrics(
     for index, (target, placement, image_id) in enumerate(
         zip(targets, batch.placements, batch.ids, strict=True)
     ):
+        is_scored = metrics.is_scored(task, image_id)
+        if not is_scored and on_prediction is None:
+            continue
         height, width = placement.size
         prediction = decode_prediction(task, predictions, index, placement)
-        metrics.update(task, prediction, target[..., :height, :width])
+        if is_scored:
+            metrics.update(task, prediction, target[..., :height, :width], image_id)
         if on_prediction is not None:
             on_prediction(task, image_id, to_hwc(prediction[0]))
 

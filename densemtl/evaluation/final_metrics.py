@@ -12,13 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemtl.evaluation.evaluate import (
-    PredictionCallback,
-    Scores,
-    TaskMetrics,
-    evaluate,
-    join_scores,
-)
+from densemtl.evaluation.evaluate import PredictionCallback, evaluate
+from densemtl.evaluation.task_metrics import MetricKey, Scores, TaskMetrics, TaskSets, join_scores
 from densemtl.metrics.base import to_numpy_images
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.runtime.process_pool import OrderedProcessPool
@@ -37,6 +32,7 @@ class FinalTaskMetrics(TaskMetrics):
         device: device of predictions and targets; None for the CPU.
         num_workers: number of worker processes per final metric; below 2, everything runs in this
             process.
+        task_sets: sets with labels of each task; see `DenseDataset.task_sets`.
     """
 
     def __init__(
@@ -45,37 +41,39 @@ class FinalTaskMetrics(TaskMetrics):
         protocol: ProtocolName,
         device: torch.device | None = None,
         num_workers: int = 0,
+        task_sets: TaskSets | None = None,
     ) -> None:
-        super().__init__(tasks, protocol, device)
-        metrics_by_task = {task.name: task.final_metrics(protocol) for task in tasks}
+        super().__init__(tasks, protocol, device, task_sets)
         self._final = {
-            name: [metric.to(self.device) for metric in task_metrics]
-            for name, task_metrics in metrics_by_task.items()
-            if task_metrics
+            key: [metric.to(self.device) for metric in task.final_metrics(protocol)]
+            for task in tasks
+            for key in self._keys[task.name]
         }
-        self._pools: dict[str, list[OrderedProcessPool[Any, Any]]] = {
-            name: [
+        self._pools: dict[MetricKey, list[OrderedProcessPool[Any, Any]]] = {
+            key: [
                 OrderedProcessPool(metric.compute_image, metric.accumulate, num_workers)
                 for metric in metrics
             ]
-            for name, metrics in self._final.items()
+            for key, metrics in self._final.items()
         }
 
-    def update(self, task: Task, prediction: Tensor, target: Tensor) -> None:
+    def update(self, task: Task, prediction: Tensor, target: Tensor, image_id: str = "") -> None:
         """Add a batch of one task.
 
         Args:
             task: task of the prediction.
             prediction: decoded predictions at original size, as returned by `Task.decode`.
             target: targets at the same size.
+            image_id: id of an image of the batch, whose images are all from one set.
         """
         prediction, target = prediction.to(self.device), target.to(self.device)
-        super().update(task, prediction, target)
-        if task.name not in self._final:
+        super().update(task, prediction, target, image_id)
+        key = self._find_key(task, image_id)
+        if not self._final[key]:
             return
         # The counts are added by `accumulate`. The empty update prevents a warning of torchmetrics
         # that `compute` was called before `update`.
-        for metric in self._final[task.name]:
+        for metric in self._final[key]:
             metric.update(prediction[:0], target[:0])
         # Indexing by a mask copies the prediction, whose memory may be reused for the next image.
         labeled = task.compute_valid_mask(target).flatten(1).any(1)
@@ -83,7 +81,7 @@ class FinalTaskMetrics(TaskMetrics):
             to_numpy_images(prediction[labeled]), to_numpy_images(target[labeled]), strict=True
         )
         for pair in pairs:
-            for pool in self._pools[task.name]:
+            for pool in self._pools[key]:
                 pool.submit(pair)
 
     def compute(self) -> Scores:
@@ -94,10 +92,10 @@ class FinalTaskMetrics(TaskMetrics):
         """
         for pool in chain.from_iterable(self._pools.values()):
             pool.finish()
-        final = {name: join_scores(metrics) for name, metrics in self._final.items()}
-        return {
-            name: {**final.get(name, {}), **scores} for name, scores in super().compute().items()
-        }
+        return super().compute()
+
+    def _compute_metrics(self, key: MetricKey) -> dict[str, float]:
+        return {**join_scores(self._final[key]), **super()._compute_metrics(key)}
 
     def __enter__(self) -> FinalTaskMetrics:
         return self
@@ -115,6 +113,7 @@ def evaluate_with_final_metrics(
     execution: ExecutionConfig,
     num_workers: int = 0,
     on_prediction: PredictionCallback | None = None,
+    task_sets: TaskSets | None = None,
 ) -> Scores:
     """Evaluate a model on a split, including final metrics.
 
@@ -128,9 +127,10 @@ def evaluate_with_final_metrics(
         num_workers: number of worker processes per final metric; below 2, everything runs in this
             process.
         on_prediction: function that is called with each prediction, also for images without label.
+        task_sets: sets with labels of each task; see `DenseDataset.task_sets`.
 
     Returns:
         {task: {metric: value}}.
     """
-    with FinalTaskMetrics(tasks, protocol, execution.device, num_workers) as metrics:
+    with FinalTaskMetrics(tasks, protocol, execution.device, num_workers, task_sets) as metrics:
         return evaluate(model, batches, tasks, protocol, execution, on_prediction, metrics)

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from densemtl.config.experiment import ExperimentConfig
-from densemtl.data.check import DataWarning, check_data
+from densemtl.data.check import DataWarning, check_sets
+from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import is_main_process
 from densemtl.errors import DataError
-from densemtl.factory import Splits, build_auxiliary_tasks, build_tasks
+from densemtl.factory import build_auxiliary_tasks, build_tasks
 from densemtl.runtime.progress_bar import print_message
 
 IMAGES_BEFORE_TRAINING = 32
@@ -20,7 +21,7 @@ EXACT_DATASETS = ("synthetic",)
 
 
 def check_before_training(experiment: ExperimentConfig, splits: Splits) -> list[DataWarning]:
-    """Examine some images of both splits, and print warnings about suspicious data.
+    """Examine some images of both splits of each set, and print warnings about suspicious data.
 
     Random number generators are not used, so that the check does not change the result of training.
 
@@ -37,16 +38,19 @@ def check_before_training(experiment: ExperimentConfig, splits: Splits) -> list[
     if experiment.data.name in EXACT_DATASETS:
         return []
     tasks = [*build_tasks(experiment), *build_auxiliary_tasks(experiment)]
-    check = check_data(splits.train, splits.val, tasks, IMAGES_BEFORE_TRAINING)
-    if check.errors:
-        others = len(check.errors) - 1
+    checks = check_sets(splits.train, splits.val, tasks, IMAGES_BEFORE_TRAINING).values()
+    errors = [error for check in checks for error in check.errors]
+    warnings = [warning for check in checks for warning in check.warnings]
+    if errors:
+        others = len(errors) - 1
         more = f" (and {others} more errors, listed by densemtl check_data)" if others else ""
-        raise DataError(check.errors[0] + more)
+        raise DataError(errors[0] + more)
     if is_main_process():
-        printed = {*splits.train.missing_labels.values(), *splits.val.missing_labels.values()}
-        for warning in (each for each in check.warnings if each.text not in printed):
+        printed = (*splits.train.missing_labels.values(), *splits.val.missing_labels.values())
+        # A message about a set of a mixture begins with its name.
+        for warning in (each for each in warnings if not each.text.endswith(printed)):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
-    return check.warnings
+    return warnings
 
 
 def warn_about_random_frozen(experiment: ExperimentConfig) -> list[DataWarning]:

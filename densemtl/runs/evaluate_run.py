@@ -16,9 +16,10 @@ from densemtl.data.file_dataset import MissingLabelsError
 from densemtl.engine.loading import TrainedModel
 from densemtl.errors import DataError
 from densemtl.evaluation import prediction_files
-from densemtl.evaluation.evaluate import PredictionCallback, Scores
+from densemtl.evaluation.evaluate import PredictionCallback
 from densemtl.evaluation.final_metrics import FinalTaskMetrics, evaluate_with_final_metrics
 from densemtl.evaluation.prediction_formats import PredictionMap, ReadOptions
+from densemtl.evaluation.task_metrics import Scores
 from densemtl.factory import build_dataset, build_eval_loader, build_tasks
 from densemtl.ops.layouts import to_tensor
 from densemtl.results.results import Results
@@ -77,7 +78,9 @@ def evaluate_model(
     loader = build_eval_loader(experiment, dataset, tasks, pin_memory)
     batches = track_progress(loader, len(loader), f"evaluating {split}, {len(dataset)} images")
     args = trained.model, batches, tasks, experiment.protocol, trained.execution
-    scores = evaluate_with_final_metrics(*args, experiment.loader.num_workers, on_prediction)
+    scores = evaluate_with_final_metrics(
+        *args, experiment.loader.num_workers, on_prediction, dataset.task_sets
+    )
     results = _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
     lines += dataset.missing_labels.values()
     return results.model_copy(update={"warnings": lines})
@@ -269,12 +272,15 @@ def _compute_scores(
     items: Iterator[Any] = iter(
         ErrorForwardingDataLoader(pairs, as_is, batch_size=None, num_workers=workers)
     )
-    with FinalTaskMetrics(tasks, experiment.protocol, num_workers=workers) as scorer:
-        for item in items:
+    sets = pairs.dataset.task_sets
+    with FinalTaskMetrics(
+        tasks, experiment.protocol, num_workers=workers, task_sets=sets
+    ) as scorer:
+        for image_id, item in zip(pairs.dataset.ids, items, strict=True):
             for task in tasks:
                 if task.name in item:
                     prediction, target, digest = item[task.name]
                     decoded = prediction_files.to_decoded_batch(task, prediction)
-                    scorer.update(task, decoded, to_tensor(target[None]))
+                    scorer.update(task, decoded, to_tensor(target[None]), image_id)
                     update_hash(digest)
         return scorer.compute()

@@ -9,6 +9,7 @@ from pathlib import Path
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.check import DataWarning
 from densemtl.data.dataloader import translate_worker_errors
+from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import barrier, is_main_process
 from densemtl.engine.checkpoint import has_checkpoint
 from densemtl.engine.final_metrics import compute_final_metrics
@@ -17,7 +18,6 @@ from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
 from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError
 from densemtl.factory import (
-    Splits,
     build_auxiliary_tasks,
     build_balancer,
     build_splits,
@@ -167,7 +167,8 @@ def _train_baselines(
     folders = {}
     for name in experiment.list_task_names():
         single = experiment.to_single_task(name)
-        data = splits if experiment.loader.cache == "memory" else build_splits(single)
+        in_memory = experiment.loader.cache == "memory"
+        data = splits.select_tasks([name]) if in_memory else build_splits(single)
         folder = (
             parent_dir
             / BASELINES

@@ -11,6 +11,7 @@ from torch import nn
 from densemtl.balancing.base import Balancer
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.config.sections import TrainConfig
+from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import get_world_size
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
@@ -19,7 +20,6 @@ from densemtl.engine.sharding import apply_fsdp, check_fsdp_compatible
 from densemtl.engine.train_state import TrainState, make_ema
 from densemtl.engine.train_step import TrainStep
 from densemtl.factory import (
-    Splits,
     build_auxiliary_tasks,
     build_balancer,
     build_eval_loader,

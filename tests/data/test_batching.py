@@ -12,7 +12,8 @@ from torch import Tensor
 from densemtl import registry
 from densemtl.config.sections import AugmentConfig, ColorJitterConfig
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalDataset, TrainDataset, make_eval_loader, make_train_loader
+from densemtl.data.batching import EvalDataset, TrainDataset
+from densemtl.data.loaders import make_eval_loader, make_train_loader
 from densemtl.errors import DataError
 from densemtl.ops.layouts import to_tensor
 from densemtl.ops.lazy_upsampling import LazyLogits

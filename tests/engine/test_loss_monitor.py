@@ -55,3 +55,12 @@ def test_running_means_are_reset_when_computed():
     assert means.compute_and_reset() == {"a": 2.0, "b": 2.0}
     means.add({"a": 5.0})
     assert means.compute_and_reset() == {"a": 5.0}
+
+
+def test_steps_without_label_do_not_lower_the_mean_loss():
+    means = RunningMeans(["depth", "edge"])
+    means.add({"depth": 1.0, "edge": 0.0, "weight/depth": 0.0})
+    means.add({"depth": 0.0, "edge": 0.0, "weight/depth": 2.0})
+    means.add({"depth": 2.0, "edge": 0.0, "weight/depth": 4.0})
+    assert means.compute_and_reset() == {"depth": 1.5, "weight/depth": 2.0}
+    assert means.compute() == {}

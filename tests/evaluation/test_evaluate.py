@@ -11,8 +11,10 @@ import torch
 from torch import nn
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalDataset, make_eval_loader
-from densemtl.evaluation.evaluate import TaskMetrics, evaluate
+from densemtl.data.batching import EvalDataset
+from densemtl.data.loaders import make_eval_loader
+from densemtl.evaluation.evaluate import evaluate
+from densemtl.evaluation.task_metrics import TaskMetrics
 from densemtl.factory import build_model, build_tasks
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.types import Predictions, Sample

@@ -13,9 +13,9 @@ from densemtl.engine import final_metrics
 from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.loading import load_trained_model
 from densemtl.engine.run_log import read_log
-from densemtl.evaluation.evaluate import TaskMetrics
 from densemtl.evaluation.final_metrics import FinalTaskMetrics
 from densemtl.evaluation.prediction_files import to_decoded_batch
+from densemtl.evaluation.task_metrics import TaskMetrics
 from densemtl.factory import build_dataset, build_tasks
 from densemtl.inference.predictor import Predictor
 from densemtl.results.results import RESULTS_FILE, Results, load_results
@@ -158,7 +158,7 @@ def test_images_without_label_are_skipped(make_task, protocol, rng) -> None:
     target[1] = IGNORE_INDEX
     counted: list[int] = []
     with FinalTaskMetrics([task], protocol) as metrics:
-        (pool,) = metrics._pools["edge"]
+        (pool,) = metrics._pools["edge", ""]
         count = pool._function
         pool._function = lambda pair: (counted.append(len(pair)), count(pair))[1]
         metrics.update(task, prediction, target)

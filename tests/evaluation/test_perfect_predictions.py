@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalDataset, make_eval_loader
+from densemtl.data.batching import EvalDataset
 from densemtl.data.derived_labels import derive_region_edges
+from densemtl.data.loaders import make_eval_loader
 from densemtl.evaluation.evaluate import evaluate
 from densemtl.evaluation.final_metrics import evaluate_with_final_metrics
 from densemtl.ops.layouts import to_tensor

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from densemtl.config.experiment import ExperimentConfig
-from densemtl.data.batching import EpochSampler
 from densemtl.data.datasets.shards import ShardsDataset, write_shards
+from densemtl.data.samplers import EpochSampler
 from densemtl.errors import DataError
 from densemtl.factory import build_dataset, build_splits
 from tests.helpers.experiments import make_tiny_experiment

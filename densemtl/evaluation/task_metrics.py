@@ -1,0 +1,168 @@
+"""Metrics of several tasks, and of the sets of images that have labels of a task."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.label_counts import LabeledImageCount, OccurringIdCount
+from densemtl.tasks.added_metrics import IMAGES, OCCURRING_IDS
+from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
+from densemtl.types import ProtocolName
+
+Scores = dict[str, dict[str, float]]
+"""{task: {metric: value}}, with the number of labeled images as the metric "images", and, for tasks
+with one id per pixel, the number of ids that occur in the labels as "occurring_ids". If several
+sets have labels of a task, a value is the mean of the values "SET/METRIC" of the sets."""
+
+TaskSets = Mapping[str, Sequence[str]]
+"""{task: sets that have labels of it}; empty if all images are from one set. An id then begins with
+the name of the set."""
+
+MetricKey = tuple[str, str]
+"""(task, set); the set is "" for a task that is not scored separately on several sets."""
+
+
+def join_scores(metrics: Iterable[TaskMetric]) -> dict[str, float]:
+    """Compute the values of several metrics of one task.
+
+    Args:
+        metrics: metrics whose values have different names.
+
+    Returns:
+        {name: value} of all metrics.
+    """
+    return {name: value for metric in metrics for name, value in metric.compute_dict().items()}
+
+
+def average_sets(values_of_sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Average the metrics of one task over several sets.
+
+    A set counts as much as any other, however many images it has. A metric without value on one of
+    the sets has no value.
+
+    Args:
+        values_of_sets: {set: {metric: value}}.
+
+    Returns:
+        The mean of each metric (of the number of images, the sum), and its value on each set as
+        "SET/METRIC".
+
+    Example:
+        >>> average_sets({"a": {"mIoU": 30.0}, "b": {"mIoU": 50.0}})
+        {'mIoU': 40.0, 'a/mIoU': 30.0, 'b/mIoU': 50.0}
+    """
+    first = next(iter(values_of_sets.values()))
+    sums = {name: sum(values[name] for values in values_of_sets.values()) for name in first}
+    means = {
+        name: total if name == IMAGES else total / len(values_of_sets)
+        for name, total in sums.items()
+    }
+    named = {
+        f"{set_name}/{name}": value
+        for set_name, values in values_of_sets.items()
+        for name, value in values.items()
+    }
+    return {**means, **named}
+
+
+class TaskMetrics:
+    """Metrics of several tasks.
+
+    Args:
+        tasks: tasks to evaluate.
+        protocol: name of the protocol, which defines the metrics.
+        device: device of predictions and targets; None for the CPU.
+        task_sets: sets with labels of each task; see `DenseDataset.task_sets`.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        protocol: ProtocolName,
+        device: torch.device | None = None,
+        task_sets: TaskSets | None = None,
+    ) -> None:
+        # Apple GPUs have no float64, in which the metrics are computed.
+        self.device = torch.device("cpu") if device is None or device.type == "mps" else device
+        self._task_sets = task_sets or {}
+        self._keys = {task.name: self._list_keys(task.name) for task in tasks}
+        self._metrics = {
+            key: [metric.to(self.device) for metric in task.metrics(protocol)]
+            for task in tasks
+            for key in self._keys[task.name]
+        }
+        self._image_counts = {key: LabeledImageCount().to(self.device) for key in self._metrics}
+        self._id_counts = {
+            task.name: OccurringIdCount().to(self.device)
+            for task in tasks
+            if isinstance(task, CategoricalTask)
+        }
+
+    def _list_keys(self, task: str) -> list[MetricKey]:
+        sets = self._task_sets.get(task, ())
+        return [(task, name) for name in sets] if len(sets) > 1 else [(task, "")]
+
+    def _find_key(self, task: Task, image_id: str) -> MetricKey:
+        keys = self._keys[task.name]
+        return keys[0] if len(keys) == 1 else (task.name, image_id.partition("/")[0])
+
+    def is_scored(self, task: Task, image_id: str) -> bool:
+        """Return whether an image is from a set with labels of a task.
+
+        Args:
+            task: one of the tasks.
+            image_id: id of the image.
+
+        Returns:
+            True for all images if they are from one set.
+        """
+        return not self._task_sets or image_id.partition("/")[0] in self._task_sets[task.name]
+
+    def update(self, task: Task, prediction: Tensor, target: Tensor, image_id: str = "") -> None:
+        """Add a batch of one task.
+
+        Args:
+            task: task of the prediction.
+            prediction: decoded predictions at original size, as returned by `Task.decode`.
+            target: targets at the same size.
+            image_id: id of an image of the batch, whose images are all from one set.
+        """
+        prediction, target = prediction.to(self.device), target.to(self.device)
+        key = self._find_key(task, image_id)
+        for metric in self._metrics[key]:
+            metric.update(prediction, target)
+        self._image_counts[key].update(task.compute_valid_mask(target))
+        if task.name in self._id_counts:
+            self._id_counts[task.name].update(target)
+
+    def compute(self) -> Scores:
+        """Compute the metrics over all batches.
+
+        Returns:
+            {task: {metric: value}}.
+        """
+        with warnings.catch_warnings():
+            # A process may have got no image of a set.
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+            return {name: self._compute_task(name, keys) for name, keys in self._keys.items()}
+
+    def _compute_task(self, name: str, keys: Sequence[MetricKey]) -> dict[str, float]:
+        values_of_sets = {
+            key[1]: {**self._compute_metrics(key), IMAGES: self._count_images(key)} for key in keys
+        }
+        values = values_of_sets[""] if len(keys) == 1 else average_sets(values_of_sets)
+        if name in self._id_counts:
+            values[OCCURRING_IDS] = self._id_counts[name].compute().item()
+        return values
+
+    def _compute_metrics(self, key: MetricKey) -> dict[str, float]:
+        return join_scores(self._metrics[key])
+
+    def _count_images(self, key: MetricKey) -> float:
+        return self._image_counts[key].compute().item()
