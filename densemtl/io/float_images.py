@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from densemtl.errors import DataError, shorten_error
 from densemtl.io.array_files import MAX_ARRAY_BYTES, select_name
 from densemtl.io.bounded import check_file, check_size, read_bytes
+from densemtl.io.images import REDOWNLOAD_HINT
 
 _PFM_HEADER = re.compile(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s")
 
@@ -85,5 +86,7 @@ def read_exr(file: Path, key: str | None) -> NDArray[Any]:
     except DataError:
         raise
     except Exception as error:  # OpenEXR raises many types
-        raise DataError(f"{file}: cannot be read ({shorten_error(error)})") from error
+        raise DataError(
+            f"{file}: cannot be read ({shorten_error(error)}); {REDOWNLOAD_HINT}"
+        ) from error
     return np.dstack(planes) if is_rgb else planes[0]
