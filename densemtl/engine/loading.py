@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densemtl import registry
@@ -19,7 +19,13 @@ from densemtl.engine.checkpoint import (
     load_state_strict,
     load_weights,
 )
-from densemtl.engine.task_subset import LoadedExperiment, LoadFn, check_channels, load_subset
+from densemtl.engine.task_subset import (
+    LoadedExperiment,
+    LoadFn,
+    check_channels,
+    find_class_differences,
+    load_subset,
+)
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
@@ -39,6 +45,7 @@ class TrainedModel:
         weights_hash: hash of the weights.
         unlabeled_tasks: names of the tasks that the model predicts, but the dataset has no labels
             of; `experiment` and `tasks` lack them.
+        warnings: lines about classes whose names differ from those of the training.
     """
 
     file: Path
@@ -48,6 +55,7 @@ class TrainedModel:
     execution: ExecutionConfig
     weights_hash: str
     unlabeled_tasks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def load_trained_model(
@@ -103,14 +111,24 @@ def load_trained_model(
     execution = make_execution_config(experiment.train, device)
     execution.to_device(model)
     weights_hash = compute_weights_hash(model)
-    return TrainedModel(file, experiment, tasks, model, execution, weights_hash, loaded.unlabeled)
+    return TrainedModel(
+        file,
+        experiment,
+        tasks,
+        model,
+        execution,
+        weights_hash,
+        loaded.unlabeled,
+        loaded.warnings,
+    )
 
 
 def _load_experiment(
     load: LoadFn, weights: SavedWeights, file: Path, overrides: Sequence[str], subset: bool
 ) -> LoadedExperiment:
     if subset:
-        names = parse_saved_experiment(weights.config_yaml, file).list_task_names()
-        return load_subset(load, names, overrides, file)
+        saved = parse_saved_experiment(weights.config_yaml, file)
+        loaded = load_subset(load, saved.list_task_names(), overrides, file)
+        return replace(loaded, warnings=tuple(find_class_differences(saved, loaded.evaluated)))
     experiment = load(overrides)
     return LoadedExperiment(experiment, experiment)

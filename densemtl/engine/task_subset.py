@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from densemtl.config.experiment import ComponentConfig, ExperimentConfig, validate_experiment
+from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.yaml_loader import apply_overrides
-from densemtl.errors import ConfigError, suggest
+from densemtl.errors import ConfigError, UserError, suggest
 from densemtl.factory import get_task_defaults
 from densemtl.tasks.base import Task
 
@@ -33,11 +34,13 @@ class LoadedExperiment:
         model: defines the model.
         evaluated: defines data, tasks and protocol; the same object if all tasks are evaluated.
         unlabeled: names of the tasks that are left out because the dataset has no labels of them.
+        warnings: lines about classes whose names differ from those of the training.
     """
 
     model: ExperimentConfig
     evaluated: ExperimentConfig
     unlabeled: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def load_subset(
@@ -89,6 +92,48 @@ def check_channels(tasks: Sequence[Task], model_tasks: Sequence[Task]) -> None:
                 f"tasks: {task.name} has {task.channels} classes or channels in this data, but the"
                 f" model predicts {predicted[task.name]}; evaluate other tasks: tasks=[NAME, ..]"
             )
+
+
+def find_class_differences(saved: ExperimentConfig, evaluated: ExperimentConfig) -> list[str]:
+    """Find tasks whose classes have other names in the data than in the training.
+
+    Args:
+        saved: the experiment that was trained.
+        evaluated: the experiment whose data is evaluated.
+
+    Returns:
+        One line per task.
+    """
+    if saved.data == evaluated.data:
+        return []
+    data = restrict_saved({"data": saved.data.model_dump()})["data"]  # reads no URL of the file
+    safe = saved.model_copy(update={"data": ComponentConfig(**data)})
+    names = _get_class_names(safe), _get_class_names(evaluated)
+    lines = []
+    for task in names[0].keys() & names[1].keys() & {*evaluated.list_task_names()}:
+        pairs = [
+            pair
+            for pair in zip(*(each[task] for each in names), strict=False)
+            if pair[0] != pair[1]
+        ]
+        if pairs:
+            trained, stored = pairs[0]
+            lines.append(
+                f"{task}: {len(pairs)} classes have other names in this data, such as {stored!r}"
+                f" instead of {trained!r}; metrics compare them by their numbers"
+            )
+    return sorted(lines)
+
+
+def _get_class_names(experiment: ExperimentConfig) -> dict[str, list[str]]:
+    try:
+        defaults = get_task_defaults(experiment.data)
+    except (UserError, ValidationError):  # the dataset that was trained on is gone
+        return {}
+    options = {
+        task.name: {**defaults.get(task.name, {}), **task.options} for task in experiment.tasks
+    }
+    return {name: each["class_names"] for name, each in options.items() if "class_names" in each}
 
 
 def _get_section(override: str) -> str:

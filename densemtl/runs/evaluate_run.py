@@ -57,7 +57,8 @@ def evaluate_model(
         trained: the model and its experiment.
         split: the split of the dataset to evaluate.
         on_prediction: function that is called with every evaluated prediction.
-        report: function that is called with one line about each task that is left out.
+        report: function that is called with one line about each task that is left out, or has
+            other classes than in the training.
 
     Returns:
         The results of the whole split, whose `warnings` are these lines and those about missing
@@ -71,6 +72,7 @@ def evaluate_model(
     dataset, left_out = _build_labeled_dataset(experiment, split)
     left_out = {**dict.fromkeys(trained.unlabeled_tasks, NO_LABELS), **left_out}
     lines = [f"{name} is not evaluated: {reason}" for name, reason in left_out.items()]
+    lines += trained.warnings
     for line in lines:
         report(line)
     tasks = [task for task in trained.tasks if task.name not in left_out]

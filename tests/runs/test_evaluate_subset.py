@@ -10,8 +10,10 @@ import pytest
 
 import densemtl
 from densemtl.commands import evaluate
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.engine.checkpoint import save_weights
 from densemtl.engine.loading import load_trained_model
+from densemtl.engine.task_subset import find_class_differences
 from densemtl.errors import CheckpointError, ConfigError, DataError
 from densemtl.factory import build_model, build_tasks
 from densemtl.results.results import Results
@@ -104,6 +106,27 @@ def test_tasks_without_label_files_are_named(
     shutil.rmtree(root / "segmentation")
     with pytest.raises(DataError, match="no edge label"):
         evaluate_on_cpu(file)
+
+
+@pytest.mark.parametrize(
+    ("names", "differing"),
+    [
+        (["a", "b", "c"], ""),
+        (["a", "c", "b"], "2 classes"),
+        (["a", "b", "x"], "'x' instead of 'c'"),
+    ],
+)
+def test_other_names_of_classes_are_a_warning(names: list[str], differing: str) -> None:
+    def make(classes: list[str], root: str) -> ExperimentConfig:
+        labels = {"semseg": {"files": "x", "class_names": classes}, "depth": {"files": "y"}}
+        data = {"name": "folder", "root": root, "images": "z", "labels": labels}
+        return make_tiny_experiment(f"data={json.dumps(data)}")
+
+    lines = find_class_differences(make(["a", "b", "c"], "/old"), make(names, "/new"))
+    assert [line.startswith("semseg: ") and differing in line for line in lines] == (
+        [True] if differing else []
+    )
+    assert find_class_differences(make_tiny_experiment(), make_tiny_experiment()) == []
 
 
 def test_tasks_that_the_data_does_not_offer_are_named(rooms: Path, nyud: tuple[Path, Path]) -> None:
