@@ -75,18 +75,23 @@ class FAMO(LossWeighting):
         finite = decrease.isfinite()
         shares, decrease = self._shares(finite), torch.where(finite, decrease, 0.0)
         slope = shares * (decrease - (shares * decrease).sum())
-        self._adam_step(slope + self.decay * self.logits)
+        self._adam_step(slope + self.decay * self.logits, finite)
 
     def _shares(self, present: Tensor) -> Tensor:
         """Return z, the softmax over the tasks with label, shape (T,)."""
         masked = self.logits.masked_fill(~present, -torch.inf)
         return torch.softmax(masked, dim=0).nan_to_num(nan=0.0)
 
-    def _adam_step(self, gradient: Tensor) -> None:
-        """Take a step of Adam (Kingma and Ba, ICLR 2015), whose state is saved in buffers."""
+    def _adam_step(self, gradient: Tensor, present: Tensor) -> None:
+        """Take a step of Adam (Kingma and Ba, ICLR 2015) for the tasks with label.
+
+        Its state is saved in buffers. Momentum and weight decay do not move the other logits.
+        """
         self.steps += 1
-        self.first_moment.lerp_(gradient, 1 - BETAS[0])
-        self.second_moment.lerp_(gradient.square(), 1 - BETAS[1])
+        first = self.first_moment.lerp(gradient, 1 - BETAS[0])
+        second = self.second_moment.lerp(gradient.square(), 1 - BETAS[1])
+        self.first_moment.copy_(torch.where(present, first, self.first_moment))
+        self.second_moment.copy_(torch.where(present, second, self.second_moment))
         mean = self.first_moment / (1 - BETAS[0] ** self.steps)
         square = self.second_moment / (1 - BETAS[1] ** self.steps)
-        self.logits -= self.lr * mean / (square.sqrt() + EPSILON)
+        self.logits -= torch.where(present, self.lr * mean / (square.sqrt() + EPSILON), 0.0)

@@ -66,6 +66,9 @@ class GradNorm(GradientBalancer):
         rates = gradients.losses / first[tasks]
         targets = norms.mean() * (rates / rates.mean()) ** self._alpha
         slope = (norms - targets).sign() * gradients.norms / norms.mean()
-        all_weights[tasks] = (weights - self._lr * slope).clamp(min=MIN_WEIGHT)
-        self.state["weights"] = all_weights * (len(all_weights) / all_weights.sum())
+        updated = (weights - self._lr * slope).clamp(min=MIN_WEIGHT)
+        # The weights of all tasks sum to T. Those of tasks without label stay the same.
+        absent = all_weights.sum() - weights.sum() if len(tasks) < len(all_weights) else 0.0
+        all_weights[tasks] = updated * ((len(all_weights) - absent) / updated.sum())
+        self.state["weights"] = all_weights
         return weights

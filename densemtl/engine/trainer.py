@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import yaml
 
@@ -99,7 +100,7 @@ def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: Ru
     """Train up to step `stop`, which is in the current epoch or at its end."""
     progress, config = run.state.progress, run.train_config
     monitor = LossMonitor(config.on_non_finite == "skip", progress_bar.print_line)
-    means = RunningMeans([task.name for task in run.train_step.tasks])
+    means = RunningMeans(_list_absent_at_zero(run))
     started = time.monotonic()
     for batches in _iter_batches(run, stop):
         losses = _take_step(run, batches)
@@ -119,6 +120,13 @@ def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: Ru
     _check_finite(run, monitor, means)
     _log_losses(run, means, progress_bar, log)
     _add_elapsed(run, started)
+
+
+def _list_absent_at_zero(run: TrainingRun) -> list[str]:
+    """List the logged values that are 0 if no image of a step has a label of a task."""
+    names = [task.name for task in run.train_step.tasks]
+    pairs = combinations(names, 2)
+    return [*names, *(f"norm/{name}" for name in names), *(f"cosine/{a}~{b}" for a, b in pairs)]
 
 
 def _check_finite(run: TrainingRun, monitor: LossMonitor, means: RunningMeans) -> None:
