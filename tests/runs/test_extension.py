@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,12 @@ def test_schedule_of_an_extension_is_a_warm_restart(name: str, interval: str) ->
 def test_interrupted_extension_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, parts, fresh = tmp_path / "whole", tmp_path / "parts", tmp_path / "fresh"
     extension = Extension(2, 0.5)
-    bases = [run(folder) for folder in (whole, parts)]
+    base = run(whole)
+    shutil.copytree(whole, parts)
     extended = run(whole, extension=extension)
     incomplete = run(parts, extension=extension, max_steps=STEPS + 3)
     assert not incomplete.complete
-    assert load_results(parts) == bases[1]
+    assert load_results(parts) == base
     resumed = run(parts, extension=extension)
     assert get_step(whole) == get_step(parts) == 3 * STEPS
     scratch = run(fresh, f"train.extensions=[{{start_step: {STEPS}, epochs: 2, lr_factor: 0.5}}]")
@@ -101,24 +103,18 @@ def test_interrupted_extension_equals_an_uninterrupted_one(tmp_path: Path) -> No
     for results in (resumed, scratch):
         assert results.tasks == extended.tasks
         assert results.weights_hash == extended.weights_hash
-        assert results.config_hash == extended.config_hash != bases[0].config_hash
+        assert results.config_hash == extended.config_hash != base.config_hash
     assert scratch.history == []
     (earlier,) = load_results(whole).history
-    assert earlier.metrics == {name: task.metrics for name, task in bases[0].tasks.items()}
-    assert (earlier.steps, earlier.weights_hash) == (STEPS, bases[0].weights_hash)
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_finished_extension_is_kept_by_the_plain_command_and_extended_again(tmp_path: Path) -> None:
-    run(tmp_path)
-    first = run(tmp_path, extension=Extension(1))
-    assert run(tmp_path).history == first.history
-    assert get_step(tmp_path) == 2 * STEPS
-    second = run(tmp_path, extension=Extension(1))
-    assert [entry.steps for entry in second.history] == [STEPS, 2 * STEPS]
-    assert get_step(tmp_path) == 3 * STEPS
-    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]["extensions"]
-    assert [entry["start_step"] for entry in saved] == [STEPS, 2 * STEPS]
+    assert earlier.metrics == {name: task.metrics for name, task in base.tasks.items()}
+    assert (earlier.steps, earlier.weights_hash) == (STEPS, base.weights_hash)
+    assert run(whole).history == [earlier]  # the plain command keeps a finished extension
+    assert get_step(whole) == 3 * STEPS
+    again = run(whole, extension=Extension(1))
+    assert [entry.steps for entry in again.history] == [STEPS, 3 * STEPS]
+    assert get_step(whole) == 4 * STEPS
+    saved = yaml.safe_load((whole / "config.yaml").read_text())["train"]["extensions"]
+    assert [entry["start_step"] for entry in saved] == [STEPS, 3 * STEPS]
 
 
 @pytest.mark.usefixtures("no_figures")
