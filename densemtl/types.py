@@ -91,6 +91,55 @@ class ImagePlacement:
 
 
 @dataclass(frozen=True)
+class CachedFeatures:
+    """Feature pyramid of a batch, computed by a frozen backbone, which replaces the images.
+
+    Attributes:
+        maps: maps (B, C_l, H_l, W_l) of the levels, finest first.
+        image_size: (height, width) of the images before they were padded for the backbone.
+    """
+
+    maps: tuple[Tensor, ...]
+    image_size: Size
+
+    def pin_memory(self) -> CachedFeatures:
+        """Copy the maps to page-locked memory.
+
+        Returns:
+            New features.
+        """
+        return CachedFeatures(tuple(each.pin_memory() for each in self.maps), self.image_size)
+
+    def to(self, device: torch.device) -> CachedFeatures:
+        """Copy the maps to a device, asynchronously if they are in pinned memory.
+
+        Args:
+            device: target device.
+
+        Returns:
+            New features.
+        """
+        maps = tuple(each.to(device, non_blocking=True) for each in self.maps)
+        return CachedFeatures(maps, self.image_size)
+
+    def contiguous(self, memory_format: torch.memory_format) -> CachedFeatures:
+        """Convert the maps to a memory layout, like the method of tensors.
+
+        Args:
+            memory_format: memory layout.
+
+        Returns:
+            New features.
+        """
+        maps = tuple(each.contiguous(memory_format=memory_format) for each in self.maps)
+        return CachedFeatures(maps, self.image_size)
+
+
+ModelInput = Tensor | CachedFeatures
+"""Images (B, 3, H, W), or the features of the backbone instead."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Batch of samples for the model.
 
@@ -104,12 +153,20 @@ class Batch:
             corner.
         ids: image ids, B strings.
         placements: B positions of the original images, to resize predictions to original size.
+        features: features of the backbone if they are cached; `image` is then empty, unless a loss
+            needs it.
     """
 
     image: Tensor
     targets: dict[str, Tensor]
     ids: list[str]
     placements: list[ImagePlacement]
+    features: CachedFeatures | None = None
+
+    @property
+    def model_input(self) -> ModelInput:
+        """Images, or the cached features that replace them."""
+        return self.image if self.features is None else self.features
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,7 +178,8 @@ class Batch:
             A new batch.
         """
         targets = {task: target.pin_memory() for task, target in self.targets.items()}
-        return Batch(self.image.pin_memory(), targets, self.ids, self.placements)
+        features = self.features and self.features.pin_memory()
+        return Batch(self.image.pin_memory(), targets, self.ids, self.placements, features)
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device, asynchronously if it is in pinned memory.
@@ -133,7 +191,9 @@ class Batch:
             A new batch.
         """
         move = {task: target.to(device, non_blocking=True) for task, target in self.targets.items()}
-        return Batch(self.image.to(device, non_blocking=True), move, self.ids, self.placements)
+        image = self.image.to(device, non_blocking=True)
+        features = self.features and self.features.to(device)
+        return Batch(image, move, self.ids, self.placements, features)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from densemtl.config.constraints import (
     PositiveFloat,
     PositiveInt,
     PositiveUnitInterval,
+    SmallPositiveInt,
     UnitInterval,
     replace_union_errors,
 )
@@ -98,6 +99,9 @@ class AugmentConfig(Section):
     albumentations: tuple[dict[str, Any], ...] = ()
     """Transforms of albumentations that change only the image, applied after `color_jitter`. Each
     entry has the `name` of the class, its options and its probability `p`."""
+    num_views: SmallPositiveInt | None = None
+    """Number of different views of each image, which the epochs repeat in turn; null for another
+    one in each epoch. A small number limits the size of `loader.cache: features`."""
 
 
 def _parse_cache(value: Any) -> Any:
@@ -114,11 +118,16 @@ class LoaderConfig(Section):
     """Number of images per evaluation batch and process."""
     num_workers: NonNegativeInt = 2
     """Number of worker processes per split that read and augment; 0 uses the main process."""
-    cache: Annotated[Literal["none", "memory", "disk"], BeforeValidator(_parse_cache)] = "none"
+    cache: Annotated[
+        Literal["none", "memory", "disk", "features"], BeforeValidator(_parse_cache)
+    ] = "none"
     """Cache of decoded samples: `memory` (or true) is filled at the start, `disk` when samples are
-    first read; `none` (or false) decodes them each time."""
+    first read; `none` (or false) decodes them each time. `features` stores the features of a frozen
+    backbone and the labels on disk before training, which then skips the backbone."""
     cache_dir: CheckedPath = Path("~/.cache/densemtl")
     """Folder of the cache on disk, preferably on a fast local disk."""
+    cache_max_gb: PositiveFloat = 100.0
+    """Maximum size of the cached features of a split in GB; it is printed before training."""
     on_corrupt: Literal["stop", "skip"] = "stop"
     """What to do if a file cannot be read: `stop` with an error, or `skip` its image. To skip, all
     files are read once before training, and the corrupt ones are listed and counted."""

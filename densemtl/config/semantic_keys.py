@@ -9,7 +9,10 @@ from densemtl.config.data_sets import change_sets
 
 NON_SEMANTIC_KEYS = {
     "data": ("root", "offers"),
-    "loader": ("num_workers", "eval_batch_size", "cache", "cache_dir", "on_corrupt"),
+    "loader": (
+        *("num_workers", "eval_batch_size", "on_corrupt"),
+        *("cache", "cache_dir", "cache_max_gb"),
+    ),
     "train": (
         *("num_vis_images", "visualize_every", "grad_similarity_every", "log_every_steps"),
         *("checkpoint_every_steps", "grad_checkpointing", "compile", "fsdp"),
@@ -21,6 +24,7 @@ NON_SEMANTIC_TASK_KEYS = ("metrics", "computed_class_weights")
 """Keys of tasks that do not affect results; class weights follow from `loss` and the data."""
 
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "augment": {"num_views": None},
     "optim": {"weight_decay_on": "all", "layer_decay": None, "options": {}},
     "train": {"steps": None, "eval_every_steps": None, "early_stopping": None, "extensions": []},
 }

@@ -1,9 +1,10 @@
 """Augmented and fitted samples, and collate functions that turn them into batches.
 
 A sampler (`densemtl.data.samplers`) yields pairs (epoch, index), and all randomness of a training
-sample is seeded by (seed, epoch, index). Batches are therefore the same for any number of worker
-processes, and a run that is resumed in the middle of an epoch gets the same remaining batches. In
-training, ranks share each batch; in evaluation, ranks share the images of the split.
+sample is seeded by (seed, view, index), where the view is the epoch unless the number of views is
+limited. Batches are therefore the same for any number of worker processes, and a run that is
+resumed in the middle of an epoch gets the same remaining batches. In training, ranks share each
+batch; in evaluation, ranks share the images of the split.
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         image_transforms: color transforms of the image, applied in this order after the geometry.
         seed: seed of all random transforms.
         border: value of each channel outside the image, see `GeometricTransform.apply_image`.
+
+    Attributes:
+        num_views: number of different views of each image, which the epochs repeat in turn; None
+            for another one in each epoch.
     """
+
+    num_views: int | None = None
 
     def __init__(
         self,
@@ -90,7 +97,8 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
             DataError: if the sample cannot be read, or a label does not fit its task.
         """
         epoch, index = epoch_index
-        rng = np.random.default_rng((self.seed, epoch, index))
+        view = epoch % self.num_views if self.num_views else epoch
+        rng = np.random.default_rng((self.seed, view, index))
         sample = self.dataset[index]
         augmentation = self.get_augmentation(index)
         geometry = augmentation.geometry.sample(sample, self.size, self.fit, rng)

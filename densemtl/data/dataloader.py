@@ -68,6 +68,36 @@ class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
             **options,
         )
 
+    @property
+    def source(self) -> Dataset[Any]:
+        """Dataset that the loader was created with."""
+        assert isinstance(self.dataset, _CatchErrors)
+        return self.dataset.dataset
+
+    def with_source(
+        self, dataset: Dataset[Any], adapt: Callable[[Callable[[Any], T]], Callable[[Any], T]]
+    ) -> ErrorForwardingDataLoader[T]:
+        """Return a loader of another dataset with the same batches.
+
+        Args:
+            dataset: dataset with the same indices.
+            adapt: function from the collate function to that of the new loader.
+
+        Returns:
+            A new loader, which shares the sampler.
+        """
+        assert isinstance(self.collate_fn, _ForwardErrors)
+        return ErrorForwardingDataLoader(
+            dataset,
+            adapt(self.collate_fn.collate_fn),
+            batch_size=self.batch_size,
+            sampler=self.sampler,
+            drop_last=self.drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.persistent_workers,
+            pin_memory=self.pin_memory,
+        )
+
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
         """Iterate over the batches.
 
@@ -117,12 +147,12 @@ class _ForwardErrors:
     """Collate function that returns the first error among the samples of a batch."""
 
     def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
-        self._collate_fn = collate_fn
+        self.collate_fn = collate_fn
 
     def __call__(self, items: Any) -> Any:
         samples: Sequence[Any] = items if isinstance(items, list) else [items]
         errors = (item for item in samples if isinstance(item, UserError))
-        return next(errors, None) or self._collate_fn(items)
+        return next(errors, None) or self.collate_fn(items)
 
 
 def _use_one_thread(_: int) -> None:

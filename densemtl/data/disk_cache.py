@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from densemtl.data.base import DenseDataset
-from densemtl.errors import OutputError
-from densemtl.io.atomic import atomic_write
+from densemtl.data.record_files import load_record, save_record
 from densemtl.types import Sample
 
-_IMAGE_FIELD, _VERSION_FIELD, _TARGET_PREFIX = "image", "stamp", "target "
+_IMAGE_FIELD, _TARGET_PREFIX = "image", "target "
 
 
 class MemmapCacheDataset(DenseDataset):
@@ -54,14 +50,14 @@ class MemmapCacheDataset(DenseDataset):
             OutputError: if the cache cannot be written.
         """
         file, version = self._folder / f"{index:07d}.npy", self._dataset.get_sample_version(index)
-        arrays = _load_record(file, version)
+        arrays = load_record(file, version)
         if arrays is not None:
             image = arrays.pop(_IMAGE_FIELD)
             targets = {name.removeprefix(_TARGET_PREFIX): array for name, array in arrays.items()}
             return Sample(image, targets, self.ids[index])
         sample = self._dataset[index]
         targets = {_TARGET_PREFIX + name: target for name, target in sample.targets.items()}
-        _save_record(file, version, {_IMAGE_FIELD: sample.image, **targets})
+        save_record(file, version, {_IMAGE_FIELD: sample.image, **targets})
         return sample
 
     def fingerprint(self) -> str:
@@ -78,36 +74,3 @@ class MemmapCacheDataset(DenseDataset):
             At most 64 ASCII characters.
         """
         return self._dataset.get_sample_version(index)
-
-
-def _save_record(file: Path, version: str, arrays: dict[str, NDArray[Any]]) -> None:
-    layout: list[Any] = [(name, array.dtype, array.shape) for name, array in arrays.items()]
-    record = np.empty(1, np.dtype([*layout, (_VERSION_FIELD, "S64")], align=True))
-    for name, array in arrays.items():
-        record[name][0] = array
-    record[_VERSION_FIELD] = version.encode()
-    try:
-        with atomic_write(file) as tmp_path:
-            np.save(tmp_path, record)
-    except OutputError as error:
-        raise OutputError(
-            f"{error}; set loader.cache_dir to another folder, or loader.cache=none"
-        ) from error
-
-
-def _load_record(file: Path, version: str) -> dict[str, NDArray[Any]] | None:
-    """Map the arrays of a file into memory; None if it is absent, broken or of another version.
-
-    Changes to the arrays stay in memory.
-    """
-    try:
-        record = np.load(file, mmap_mode="c")
-        if record[_VERSION_FIELD][0].decode() != version:
-            return None
-        return {
-            name: np.asarray(record[name][0])
-            for name in record.dtype.names
-            if name != _VERSION_FIELD
-        }
-    except Exception:  # For broken files, numpy raises exceptions of many types.
-        return None

@@ -46,7 +46,13 @@ def make_train_view(
         Augmentation(RandomGeometry(each), make_color_transforms(each, image_format))
         for each in settings
     ]
-    if isinstance(dataset, MixedDataset):
-        return MixedTrainDataset(dataset, tasks, size, fit, augmentations, seed, border)
     one = augmentations[0]
-    return TrainDataset(dataset, tasks, size, fit, one.geometry, one.image_transforms, seed, border)
+    view = (
+        MixedTrainDataset(dataset, tasks, size, fit, augmentations, seed, border)
+        if isinstance(dataset, MixedDataset)
+        else TrainDataset(
+            dataset, tasks, size, fit, one.geometry, one.image_transforms, seed, border
+        )
+    )
+    view.num_views = experiment.augment.num_views
+    return view

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from densemtl.backbones.backbone import Backbone
 from densemtl.layers.gradient_cut import SharedFeatures
 from densemtl.tasks.base import Task
-from densemtl.types import FeatureInfo, Predictions, SharingWeights
+from densemtl.types import CachedFeatures, FeatureInfo, ModelInput, Predictions, SharingWeights
 
 BackboneFactory = Callable[[], Backbone]
 """Function that creates a new backbone."""
@@ -109,17 +109,19 @@ class SharedBackboneDecoder(Decoder):
         self.backbone = make_backbone()
         self.shared_features = SharedFeatures()
 
-    def forward(self, image: Tensor) -> Predictions:
+    def forward(self, image: ModelInput) -> Predictions:
         """Predict all tasks.
 
         Args:
-            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone.
+            image: normalized RGB images (B, 3, H, W), padded to the `size_divisor` of the backbone;
+                or the features of the backbone for such images.
 
         Returns:
             Logits of all tasks at the resolution of the features, and auxiliary logits and losses
             of the decoder.
         """
-        return self.decode_features(self.shared_features(self.backbone(image)))
+        features = image.maps if isinstance(image, CachedFeatures) else self.backbone(image)
+        return self.decode_features(self.shared_features(features))
 
     @abstractmethod
     def decode_features(self, features: list[Tensor]) -> Predictions:

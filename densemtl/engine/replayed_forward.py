@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state
-from densemtl.types import Predictions
+from densemtl.types import ModelInput, Predictions
 
 ModelFn = Callable[..., Predictions]
 """Runs a model forward."""
@@ -44,7 +44,7 @@ class ReplayForward:
         """
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
 
-        def forward(image: Tensor, **options: Any) -> Predictions:
+        def forward(image: ModelInput, **options: Any) -> Predictions:
             predictions: Predictions = functional_call(self._model, buffers, image, options)
             return predictions
 

@@ -135,7 +135,7 @@ class TaskAffinity:
     def _compute_losses(self, batch: Batch) -> list[Tensor]:
         self._model.eval()
         batch = batch.to(self._execution.device)
-        predictions = self._execution.forward(self._model, batch.image)
+        predictions = self._execution.forward(self._model, batch.model_input)
         args = self._tasks, predictions, batch.targets, batch.image
         losses = compute_task_losses(*args).tasks
         return [losses[task.name] for task in self._tasks]

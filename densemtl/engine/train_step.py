@@ -97,8 +97,8 @@ class TrainStep:
 
     def _compute_losses(self, model: ModelFn, micro_batch: MicroBatch) -> Losses:
         """Run the model forward and compute the losses of the tasks."""
-        predictions = self.precision.forward(model, micro_batch.batch.image, full_size=False)
         batch = micro_batch.batch
+        predictions = self.precision.forward(model, batch.model_input, full_size=False)
         losses = compute_task_losses(self.tasks, predictions, batch.targets, batch.image)
         return micro_batch.scale(losses)
 

@@ -15,7 +15,7 @@ from densemtl.ops.layouts import to_hwc
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
-from densemtl.types import Batch, ImagePlacement, Predictions, ProtocolName
+from densemtl.types import Batch, ImagePlacement, ModelInput, Predictions, ProtocolName
 
 PredictionCallback = Callable[[Task, str, NDArray[np.generic]], None]
 """Function of (task, image id, decoded prediction at original size in the layout of `Sample`)."""
@@ -53,19 +53,19 @@ def evaluate(
     metrics = metrics or TaskMetrics(tasks, protocol, execution.device, task_sets)
     for batch in batches:
         batch_on_device = batch.to(execution.device)
-        predictions = forward_low_res(model, batch_on_device.image, execution)
+        predictions = forward_low_res(model, batch_on_device.model_input, execution)
         for task in tasks:
             _update_metrics(metrics, task, predictions, batch_on_device, on_prediction)
     return metrics.compute()
 
 
-def forward_low_res(model: nn.Module, image: Tensor, execution: ExecutionConfig) -> Predictions:
+def forward_low_res(model: nn.Module, image: ModelInput, execution: ExecutionConfig) -> Predictions:
     """Run a forward pass without upsampling the logits, if the model supports it.
 
     Args:
         model: module that maps an image to `Predictions`, compiled or not. A `MultiTaskModel`
             returns logits at feature resolution, any other module is called as usual.
-        image: RGB images in 0..255, shape (B, 3, H, W).
+        image: RGB images in 0..255, shape (B, 3, H, W), or cached features instead.
         execution: device, autocast dtype and memory layout.
 
     Returns:

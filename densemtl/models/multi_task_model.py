@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.backbones.backbone import Backbone
-from densemtl.decoders.base import Decoder
+from densemtl.decoders.base import Decoder, SharedBackboneDecoder
 from densemtl.ops.resize import get_size, resize
-from densemtl.types import Predictions, SharingWeights, Size
+from densemtl.types import CachedFeatures, ModelInput, Predictions, SharingWeights, Size
 
 
 class MultiTaskModel(nn.Module):
@@ -49,12 +49,12 @@ class MultiTaskModel(nn.Module):
         self.register_buffer("mean", _to_channel_tensor(backbone.mean), persistent=False)
         self.register_buffer("std", _to_channel_tensor(backbone.std), persistent=False)
 
-    def forward(self, image: Tensor, full_size: bool = True) -> Predictions:
+    def forward(self, image: ModelInput, full_size: bool = True) -> Predictions:
         """Predict all tasks.
 
         Args:
             image: RGB images (B, 3, H, W) in 0..255, uint8 or float, of any size; or images of as
-                many channels as the backbone has.
+                many channels as the backbone has, or the result of `extract_features`.
             full_size: whether to resize logits to the image size. If False, all logits stay at the
                 resolution of the decoder and cover the padded image, whose size is
                 `Predictions.padded_size`; `ops.lazy_upsampling` resizes them only where needed.
@@ -64,7 +64,23 @@ class MultiTaskModel(nn.Module):
             was padded; then they have size (H, W) as well, because only at full size can the
             padding be cropped exactly.
         """
+        if isinstance(image, CachedFeatures):
+            size = image.image_size
+            return _finish(self.decoder(image), size, self._compute_padded_size(size), full_size)
         return self.predict(self.normalize(image), full_size)
+
+    def extract_features(self, image: Tensor) -> CachedFeatures:
+        """Run only the backbone of a decoder that reads its feature pyramid.
+
+        Args:
+            image: images as for `forward`.
+
+        Returns:
+            The features, from which `forward` gives the same predictions as from the images.
+        """
+        assert isinstance(self.decoder, SharedBackboneDecoder)
+        maps: list[Tensor] = self.decoder.backbone(self._pad(self.normalize(image)))
+        return CachedFeatures(tuple(maps), get_size(image))
 
     def normalize(self, image: Tensor) -> Tensor:
         """Normalize images by the mean and standard deviation of the backbone's weights.
@@ -89,15 +105,7 @@ class MultiTaskModel(nn.Module):
         """
         size = get_size(normalized)
         padded = self._pad(normalized)
-        predictions: Predictions = self.decoder(padded)
-        padded_size = get_size(padded)
-        if not full_size:
-            return replace(predictions, padded_size=padded_size)
-        final = _resize_and_crop(predictions.logits, padded_size, size)
-        if padded_size == size:
-            return Predictions(final, predictions.aux_logits, predictions.aux_losses)
-        aux = [_resize_and_crop(logits, padded_size, size) for logits in predictions.aux_logits]
-        return Predictions(final, aux, predictions.aux_losses)
+        return _finish(self.decoder(padded), size, get_size(padded), full_size)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Return all parameters by group; each parameter is in one group.
@@ -118,12 +126,30 @@ class MultiTaskModel(nn.Module):
         """
         return self.decoder.sharing_weights(self._pad(self.normalize(image)))
 
+    def _compute_padded_size(self, size: Size) -> Size:
+        """Return the next multiples of the size divisor."""
+        height, width = size
+        return height + -height % self.size_divisor, width + -width % self.size_divisor
+
     def _pad(self, normalized: Tensor) -> Tensor:
         """Pad images on the right and at the bottom with zeros, which are the mean color."""
         height, width = get_size(normalized)
         if height % self.size_divisor == 0 and width % self.size_divisor == 0:
             return normalized
         return F.pad(normalized, (0, -width % self.size_divisor, 0, -height % self.size_divisor))
+
+
+def _finish(
+    predictions: Predictions, size: Size, padded_size: Size, full_size: bool
+) -> Predictions:
+    """Resize the logits of a decoder to the image size, unless `full_size` is False."""
+    if not full_size:
+        return replace(predictions, padded_size=padded_size)
+    final = _resize_and_crop(predictions.logits, padded_size, size)
+    if padded_size == size:
+        return Predictions(final, predictions.aux_logits, predictions.aux_losses)
+    aux = [_resize_and_crop(logits, padded_size, size) for logits in predictions.aux_logits]
+    return Predictions(final, aux, predictions.aux_losses)
 
 
 def _resize_and_crop(

@@ -40,6 +40,7 @@ from densemtl.runs.extension import (
     describe_shorter_baselines,
     extend_experiment,
 )
+from densemtl.runs.feature_cache import check_feature_cache
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
 from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
@@ -137,6 +138,8 @@ def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
     balancer.validate_model(initial.model)
     make_optimizer(experiment.optim, initial.model.parameter_groups(), balancer, initial.model)
     build_trackers(experiment)
+    if experiment.loader.cache == "features":
+        check_feature_cache(experiment, initial.model)
     if isinstance(experiment.init_from, dict):
         warm_start(initial.model, experiment.init_from)
     elif experiment.init_from == "baselines":

@@ -30,6 +30,7 @@ from densemtl.factory import (
 from densemtl.inference.predictor import Predictor
 from densemtl.models.activation_checkpointing import enable_grad_checkpointing
 from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runs.feature_cache import cache_features
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.warm_start import warm_start
 from densemtl.runtime.execution import ExecutionConfig
@@ -73,7 +74,7 @@ def build_training_run(
         warm_start(initial.model, init_from)
     state = _build_state(experiment, initial.model, all_tasks, execution)
     state.restore(folder)
-    return TrainingRun(
+    run = TrainingRun(
         title=_make_title(experiment),
         folder=folder,
         config_yaml=experiment.to_yaml(),
@@ -92,6 +93,7 @@ def build_training_run(
         train_config=config,
         trackers=build_trackers(experiment),
     )
+    return cache_features(experiment, run) if experiment.loader.cache == "features" else run
 
 
 def _build_state(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from densemtl.config.sections import TrainConfig
 from densemtl.distributed.devices import get_local_device
 from densemtl.distributed.sharding import is_sharded
 from densemtl.runtime.hardware import resolve_amp, warn_if_emulated
+from densemtl.types import ModelInput
 
 Output = TypeVar("Output")
 
@@ -40,12 +41,12 @@ class ExecutionConfig:
     autocast_dtype: torch.dtype | None = None
     channels_last: bool = True
 
-    def forward(self, model: Callable[..., Output], image: Tensor, **options: Any) -> Output:
+    def forward(self, model: Callable[..., Output], image: ModelInput, **options: Any) -> Output:
         """Run a model forward under autocast; its weights keep their type.
 
         Args:
             model: the model, or another function of images.
-            image: images, (B, C, H, W), on the device.
+            image: images, (B, C, H, W), on the device; or cached features instead.
             options: further keyword arguments of the model.
 
         Returns:

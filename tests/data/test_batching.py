@@ -224,6 +224,7 @@ def test_batch_moves_all_tensors_to_a_device(tasks):
         "targets",
         "ids",
         "placements",
+        "features",
     }
 
 
