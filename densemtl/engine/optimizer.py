@@ -18,7 +18,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from densemtl.config.sections import OptimConfig, ScheduleConfig, TrainConfig
 from densemtl.distributed.sharding import is_sharded
-from densemtl.engine.optimizer_options import check_optimizer_options
+from densemtl.engine.optimizer_options import check_optimizer_options, get_optimizer_class
 from densemtl.engine.parameter_groups import make_parameter_groups
 from densemtl.errors import ConfigError, suggest
 
@@ -93,7 +93,7 @@ def _is_second_order(name: str) -> bool:
 
 def _get_fused_options(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:
     """Return the option of fused kernels if the optimizer has them and no parameter is sharded."""
-    kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
+    kind = get_optimizer_class(name)
     sharded = any(is_sharded(parameter) for params in groups for parameter in params)
     return {"fused": True} if kind in FUSED_OPTIMIZERS and not sharded else {}
 

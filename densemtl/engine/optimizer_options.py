@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm.optim
@@ -23,6 +23,24 @@ INTERNAL_OPTIONS = (
     "maximize",
 )
 """Parameters of constructors that are no settings of training."""
+
+
+def get_optimizer_class(name: str) -> Callable[..., Any]:
+    """Return the class of an optimizer of timm.
+
+    Args:
+        name: name of the optimizer.
+
+    Returns:
+        The class.
+
+    Raises:
+        ConfigError: if the optimizer needs a GPU or a package that this machine does not have.
+    """
+    try:
+        return timm.optim.get_optimizer_class(name, bind_defaults=False)
+    except (AssertionError, ImportError) as error:
+        raise ConfigError(f"optim.name: {name} is not available here: {error}") from error
 
 
 def check_optimizer_options(name: str, options: Mapping[str, Any]) -> None:
@@ -51,7 +69,7 @@ def check_optimizer_options(name: str, options: Mapping[str, Any]) -> None:
 def _list_options(name: str) -> dict[str, Any]:
     """Return {option: default} of an optimizer."""
     info = timm.optim.get_optimizer_info(name)
-    kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
+    kind = get_optimizer_class(name)
     hidden = {
         *INTERNAL_OPTIONS,
         *OWN_KEYS,

@@ -16,6 +16,7 @@ from densemtl.engine.parameter_groups import BALANCING_GROUP
 from densemtl.errors import ConfigError
 
 EPOCHS, STEPS = 4, 5
+OPTIMIZERS = [str(name) for name in timm.optim.list_optimizers()]
 SCALES = {"fusion": 100.0, "depth": 0.1}
 
 
@@ -220,3 +221,11 @@ def test_one_epoch_with_cosine_prints_no_warning(interval, caplog):
     assert caplog.records == []
     timm.scheduler.CosineLRScheduler(optimizer, 1)
     assert "Cosine annealing" in caplog.text  # other users of timm still see it
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="some of these optimizers need a GPU")
+@pytest.mark.parametrize("options", [{}, {"eps": 1e-6}])
+@pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n.startswith(("bnb", "fused"))])
+def test_optimizers_that_need_a_gpu_are_one_line(name, options):
+    with pytest.raises(ConfigError, match=rf"^optim.name: {name} is not available here: .*CUDA"):
+        make_test_optimizer(OptimConfig(name=name, options=options))
