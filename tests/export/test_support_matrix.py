@@ -58,7 +58,7 @@ def test_failed_export_returns_its_reason(tmp_path: Path) -> None:
 
 
 def test_successful_export_returns_error_and_dynamic_axes(tmp_path: Path) -> None:
-    result = support_matrix.check_pair("mtan", "test_resnet", tmp_path / "a.onnx")
+    result = support_matrix.check_pair("hard_sharing", "test_resnet", tmp_path / "a.onnx")
     assert result.reason == ""
     assert result.dynamic_axes == "batch and size"
     assert result.error < 1e-5
