@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from densemtl.config import yaml_loader
-from densemtl.config.data_sets import SetConfig
 from densemtl.config.experiment import load_experiment, load_saved
 from densemtl.config.saved_settings import UNCONFIRMED, restrict_saved
 from densemtl.config.sections import AugmentConfig
+from densemtl.config.set_config import SetConfig
 from densemtl.errors import ConfigError
 from tests.helpers.experiments import TINY_CONFIG
 from tests.helpers.mixed_sets import make_data, make_mixed_experiment, make_sets

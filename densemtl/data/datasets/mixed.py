@@ -23,8 +23,8 @@ from pydantic import Field
 
 from densemtl import registry
 from densemtl.config.constraints import PositiveFloat, PositiveInt
-from densemtl.config.data_sets import SetConfig
 from densemtl.config.sections import AugmentConfig
+from densemtl.config.set_config import SetConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.datasets.mixed_sets import (
     SetView,

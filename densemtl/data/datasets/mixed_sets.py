@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from densemtl import registry
-from densemtl.config.data_sets import MIXED, SetConfig
+from densemtl.config.data_sets import MIXED
+from densemtl.config.set_config import SetConfig
 from densemtl.data.base import DenseDataset
 from densemtl.errors import ConfigError, DataError, suggest
 from densemtl.types import Sample, Split

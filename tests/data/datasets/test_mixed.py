@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import densemtl
-from densemtl.config.data_sets import SetConfig, name_sets
+from densemtl.config.data_sets import name_sets
+from densemtl.config.set_config import SetConfig
 from densemtl.data.datasets.mixed import MixedDataset
 from densemtl.data.datasets.synthetic import SyntheticDataset
 from densemtl.errors import ConfigError, DataError

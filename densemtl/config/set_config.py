@@ -1,0 +1,62 @@
+"""Configuration of one of several data sets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
+
+from densemtl.config.sections import AugmentConfig
+
+
+def _to_mapping(value: Any) -> Any:
+    """Convert a list of names to {name: name}."""
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return {name: name for name in value}
+    return value
+
+
+def _check_names(renamed: dict[str, str]) -> dict[str, str]:
+    if not renamed:
+        raise PydanticCustomError("empty", "list at least one task, or remove the key")
+    if len(set(renamed.values())) < len(renamed):
+        raise PydanticCustomError("twice", "two labels cannot have the same name")
+    return renamed
+
+
+TaskNames = Annotated[dict[str, str], BeforeValidator(_to_mapping), AfterValidator(_check_names)]
+"""{task of the set: its name in the run}; a list of names is accepted, too."""
+
+
+class SetConfig(BaseModel):
+    """One of several data sets; the options of the data set are keys next to these."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """Name of the data set, or `package.module:Class`."""
+    tasks: TaskNames | None = None
+    """Labels of the set that are used: a list of tasks, or {task of the set: name in the run}. By
+    default all labels, under their names."""
+    augment: AugmentConfig | None = None
+    """Values of the section `augment` that are different for the images of this set."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the data set that were set."""
+        return dict(self.model_extra or {})
+
+    def adapt_augment(self, shared: AugmentConfig) -> AugmentConfig:
+        """Return the augmentation of the images of this set.
+
+        Args:
+            shared: the section `augment` of the configuration.
+
+        Returns:
+            `shared` with the values that this set changes.
+        """
+        if self.augment is None:
+            return shared
+        changed = {key: getattr(self.augment, key) for key in self.augment.model_fields_set}
+        return shared.model_copy(update=changed)
