@@ -68,7 +68,7 @@ class GradNorm(GradientBalancer):
         slope = (norms - targets).sign() * gradients.norms / norms.mean()
         updated = (weights - self._lr * slope).clamp(min=MIN_WEIGHT)
         # The weights of all tasks sum to T. Those of tasks without label stay the same.
-        absent = all_weights.sum() - weights.sum() if len(tasks) < len(all_weights) else 0.0
+        absent = all_weights.sum() - weights.sum()
         all_weights[tasks] = updated * ((len(all_weights) - absent) / updated.sum())
         self.state["weights"] = all_weights
         return weights

@@ -15,7 +15,7 @@ from densemtl.config.constraints import UnitInterval
 from densemtl.losses.base import LabelInfo
 from densemtl.losses.class_logits import CE_IGNORE_INDEX, WeightedClassLoss, mask_ids
 from densemtl.losses.eager_gradient import compute_loss_with_eager_gradient
-from densemtl.losses.masked_reduction import at_least_float32, joint_mean
+from densemtl.losses.masked_reduction import joint_mean
 from densemtl.ops.lazy_upsampling import LazyLogits, RowBand
 
 SumLoss = Callable[[Tensor, Tensor], Tensor]
@@ -23,14 +23,14 @@ SumLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def sum_cross_entropy(
-    logits: Tensor, ids: Tensor, weights: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor, ids: Tensor, weights: Tensor | None, label_smoothing: float
 ) -> Tensor:
     """Sum the softmax cross-entropy over pixels.
 
     Args:
         logits: logits, shape (B, C, H, W) or (rows, C, W).
         ids: class ids, int64, shape (B, H, W) or (rows, W); `CE_IGNORE_INDEX` at ignored pixels.
-        weights: weight of each class, shape (C,).
+        weights: weight of each class, shape (C,); None for 1.
         label_smoothing: share of the label that is distributed over all classes.
 
     Returns:
@@ -47,53 +47,6 @@ def sum_cross_entropy(
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-
-
-def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Compute the mean softmax cross-entropy over valid pixels, in float32 or better.
-
-    Args:
-        logits: logits, shape (B, C, H, W).
-        target: class ids of any integer type, shape (B, H, W); any value at ignored pixels.
-        valid: bool mask of valid pixels, shape (B, H, W).
-
-    Returns:
-        The loss, a scalar; 0 if no pixel is valid.
-
-    Example:
-        >>> import torch
-        >>> target = torch.tensor([[[2, 255]]])
-        >>> cross_entropy(torch.zeros(1, 4, 1, 2), target, valid=target != 255)
-        tensor(1.3863)
-    """
-    total = sum_cross_entropy(at_least_float32(logits), mask_ids(target, valid))
-    return joint_mean(total, valid.sum())
-
-
-def banded_cross_entropy(lazy_logits: LazyLogits, target: Tensor, valid: Tensor) -> Tensor:
-    """Compute the cross-entropy of lazily upsampled logits.
-
-    The value equals `cross_entropy` of the full-size logits. It is computed image by image, and on
-    a CPU band by band, to save memory.
-
-    Args:
-        lazy_logits: float32 logits at low resolution, shape (B, C, h, w).
-        target: class ids of any integer type, shape (B, H, W); any value at ignored pixels.
-        valid: bool mask of valid pixels, shape (B, H, W).
-
-    Returns:
-        The loss, a scalar; 0 if no pixel is valid.
-
-    Example:
-        >>> import torch
-        >>> from densemtl.types import ImagePlacement
-        >>> placement = ImagePlacement(size=(4, 4), box=(0, 0, 4, 4))
-        >>> lazy = LazyLogits.from_placement(torch.zeros(1, 4, 1, 1), placement, padded_size=(4, 4))
-        >>> target = torch.zeros(1, 4, 4, dtype=torch.uint8)
-        >>> banded_cross_entropy(lazy, target, valid=target != 255)
-        tensor(1.3863)
-    """
-    return joint_mean(_sum_in_bands(lazy_logits, mask_ids(target, valid)), valid.sum())
 
 
 class CrossEntropy(WeightedClassLoss):
@@ -158,9 +111,8 @@ class CrossEntropy(WeightedClassLoss):
         return sum_cross_entropy(logits, ids, weights, self.label_smoothing)
 
 
-def _sum_in_bands(
-    lazy_logits: LazyLogits, ids: Tensor, sum_loss: SumLoss = sum_cross_entropy
-) -> Tensor:
+def _sum_in_bands(lazy_logits: LazyLogits, ids: Tensor, sum_loss: SumLoss) -> Tensor:
+    """Sum a loss image by image, and on a CPU band by band, to save memory."""
     plan = lazy_logits.plan_row_bands() if ids.device.type == "cpu" else None
     images = [
         (

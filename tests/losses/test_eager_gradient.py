@@ -10,7 +10,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from densemtl.losses.cross_entropy import banded_cross_entropy, cross_entropy
+from densemtl.losses.base import LabelInfo
+from densemtl.losses.cross_entropy import CrossEntropy
 from densemtl.losses.eager_gradient import compute_loss_with_eager_gradient
 from densemtl.ops import lazy_upsampling
 from densemtl.ops.lazy_upsampling import LazyLogits
@@ -63,14 +64,14 @@ def test_banded_cross_entropy_equals_cross_entropy(monkeypatch, elements, layout
     logits = torch.randn(2, 5, 8, 12).contiguous(memory_format=layout)
     target = torch.randint(0, 5, (2, *SIZE)).byte()
     target[:, ::3, ::4] = IGNORE_INDEX
-    valid = target != IGNORE_INDEX
+    valid, loss = target != IGNORE_INDEX, CrossEntropy(LabelInfo("classes", 5, 5))
 
     def plain(each):
         full = F.interpolate(each, size=PADDED_SIZE, mode="bilinear")[..., : SIZE[0], : SIZE[1]]
-        return cross_entropy(full, target, valid)
+        return loss.compute(full, target, valid)
 
     def in_bands(each):
-        return banded_cross_entropy(
+        return loss.compute_low_res(
             LazyLogits.from_placement(each, PLACEMENT, PADDED_SIZE), target, valid
         )
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from densemtl import registry
 from densemtl.losses.base import LabelInfo
-from densemtl.losses.cross_entropy import cross_entropy
 from densemtl.losses.options import list_losses
 from tests.helpers.loss_cases import CASES, SHAPE, create_loss, make_sample
 
@@ -205,6 +204,7 @@ def test_memory_layout_does_not_matter(case):
 
 def test_mean_is_over_pixels_of_whole_batch():
     """The mean is not per image: an image with few labels must not count as much as a full one."""
+    cross_entropy = create_case("cross_entropy")
     logits, target, _ = make_sample("classes", ignored_fraction=0.0)
     valid = torch.zeros(SHAPE, dtype=torch.bool)
     valid[0], valid[1, 0, 0] = True, True
