@@ -99,7 +99,7 @@ class WeightedClassLoss(ClassLoss):
             (`densemtl/losses/class_weights.py`). None gives all pixels the same weight.
 
     Raises:
-        ConfigError: if the number of weights is not that of the classes.
+        ConfigError: if there is not one weight per class, or all weights are 0.
     """
 
     def __init__(self, labels: LabelInfo, *, class_weights: ClassWeights = None) -> None:

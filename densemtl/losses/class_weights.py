@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -126,13 +126,14 @@ class ClassWeighting:
         method: how the weights are computed from training labels; None if they are given.
 
     Raises:
-        ConfigError: if the number of weights is not that of the classes.
+        ConfigError: if there is not one weight per class, or all weights are 0.
     """
 
     def __init__(self, num_ids: int, weights: WeightMethod | Sequence[float] | None) -> None:
         self._num_ids = num_ids
         self.method: WeightMethod | None = weights if isinstance(weights, str) else None
         self._values: Tensor | None = None
+        self._copies: dict[torch.device, Tensor] = {}
         if weights is not None and not isinstance(weights, str):
             self.set(weights)
 
@@ -148,12 +149,14 @@ class ClassWeighting:
             weights: one weight per class.
 
         Raises:
-            ConfigError: if the number of weights is not that of the classes.
+            ConfigError: if there is not one weight per class, or all weights are 0.
         """
         if len(weights) != self._num_ids:
             counts = f"{len(weights)} weights for {self._num_ids} classes"
             raise ConfigError(f"class_weights: {counts}; give one weight per class")
-        self._values = torch.tensor(weights, dtype=torch.float32)
+        if not any(weights):
+            raise ConfigError("class_weights: all weights are 0; give at least one above 0")
+        self._values, self._copies = torch.tensor(weights, dtype=torch.float32), {}
 
     def on(self, device: torch.device) -> Tensor | None:
         """Return the weights on a device, to which they are copied only once.
@@ -170,8 +173,14 @@ class ClassWeighting:
         if self.is_missing:
             raise ConfigError(
                 f"class_weights: {self.method!r} is computed from training labels, which were not "
-                "counted; give one weight per class, or call task.losses.set_class_weights"
+                "counted; give one weight per class, or call task.set_class_weights"
             )
-        if self._values is not None:
-            self._values = self._values.to(device)
-        return self._values
+        if self._values is None:
+            return None
+        if device not in self._copies:
+            self._copies[device] = self._values.to(device)
+        return self._copies[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without copies on devices, which worker processes must not open."""
+        return {**self.__dict__, "_copies": {}}

@@ -120,7 +120,7 @@ class TaskLoss:
             weights: {method: one weight per class}; methods that no loss uses are ignored.
 
         Raises:
-            ConfigError: if the number of weights is not that of the classes.
+            ConfigError: if there is not one weight per class, or all weights are 0.
         """
         for loss in self._list_weighted():
             method = loss.class_weighting.method

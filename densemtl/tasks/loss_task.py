@@ -98,7 +98,7 @@ class LossTask(Task):
             weights: {method: one weight per class}; methods that no loss uses are ignored.
 
         Raises:
-            ConfigError: if the number of weights is not that of the classes.
+            ConfigError: if there is not one weight per class, or all weights are 0.
         """
         try:
             self.losses.set_class_weights(weights)
@@ -125,7 +125,7 @@ def set_class_weights(task: Task, weights: Mapping[str, Sequence[float]]) -> Non
         weights: {method: one weight per class}.
 
     Raises:
-        ConfigError: if the number of weights is not that of the classes, or the task has no losses.
+        ConfigError: if the weights do not fit the classes, or the task has no losses.
     """
     if isinstance(task, LossTask):
         task.set_class_weights(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 
 import numpy as np
@@ -88,6 +89,7 @@ def make_semseg(weights: object) -> Classification:
         ([1, 2, 3, -1], r"class_weights: must be inverse, median, effective, null or one number"),
         ([1, 2, 3, float("inf")], r"class_weights: must be inverse"),
         ("mean", r"class_weights: must be inverse, median, effective"),
+        ([0, 0, 0, 0], r"tasks.semseg.loss: class_weights: all weights are 0; give at least"),
     ],
 )
 def test_wrong_weights_are_one_line(weights, message):
@@ -106,6 +108,13 @@ def test_missing_weights_are_an_error_that_names_the_fix():
     assert task.compute_loss(*sample) == expected
     with pytest.raises(ConfigError, match=r"tasks.semseg.computed_class_weights: 1 weights for 4"):
         task.set_class_weights({"inverse": [1]})
+
+
+def test_pickled_weights_are_not_on_the_device():
+    """Worker processes of data loaders get the tasks, but must not open the GPU."""
+    task, sample = make_semseg([1, 2, 3, 4]), (torch.randn(1, 4, 2, 4), torch.zeros(1, 2, 4))
+    task.compute_loss(*(tensor.to("meta") for tensor in sample))
+    assert pickle.loads(pickle.dumps(task)).compute_loss(*sample) == task.compute_loss(*sample)
 
 
 def test_weights_of_zero_without_other_pixels_give_zero():
