@@ -19,7 +19,7 @@ from densemtl.tasks.categorical import CategoricalTask
 from densemtl.tasks.loss_task import LossTask
 
 MAX_IMAGES = 5000
-"""Largest number of images whose labels are counted; more are sampled evenly."""
+"""Largest number of images whose labels are counted; see `select_images` for more images."""
 
 
 def compute_class_weights(experiment: ExperimentConfig, train: DenseDataset) -> ExperimentConfig:
