@@ -101,9 +101,9 @@ def _mark_validation(mark: Path) -> None:
     """Create a file when the training in this process starts a validation."""
     from densemtl.evaluation.evaluate import evaluate
 
-    def mark_and_evaluate(*args: Any) -> Any:
+    def mark_and_evaluate(*args: Any, **options: Any) -> Any:
         mark.touch()
-        return evaluate(*args)
+        return evaluate(*args, **options)
 
     mock.patch("densemtl.engine.validation.evaluate", mark_and_evaluate).start()
 
