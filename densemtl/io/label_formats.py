@@ -34,6 +34,9 @@ _AXIS_INDEX_AND_SIGN: dict[AxisDirection, tuple[int, int]] = {
     "backward": (2, -1),
 }
 
+DEFAULT_THRESHOLD = 0.5
+"""Share of the maximum of a binary map above which a pixel is positive."""
+
 MAX_RANGES = 8
 """Maximum number of ranges of ids that a message lists."""
 
@@ -253,18 +256,20 @@ def decode_binary(
     file: Path,
     *,
     max_value: int | None = None,
+    threshold: float = DEFAULT_THRESHOLD,
     ignore_values: Sequence[float] = (),
 ) -> NDArray[np.uint8]:
-    """Convert a stored binary or soft map to 0 and 1, by a threshold at half the maximum.
+    """Convert a stored binary or soft map to 0 and 1, by a threshold.
 
     Args:
         array: numbers from 0 to `max_value`, shape (H, W).
         file: file name for error messages.
         max_value: 1 or 255; by default 255 if any value is above 1.
+        threshold: share of `max_value` above which a pixel is 1, at least 0 and below 1.
         ignore_values: stored values of ignored pixels.
 
     Returns:
-        uint8 map of shape (H, W): 1 above half of `max_value`, otherwise 0; 255 where ignored.
+        uint8 map of shape (H, W): 1 above the threshold, otherwise 0; 255 where ignored.
 
     Raises:
         DataError: if there is more than one channel, or a value is outside 0..`max_value`.
@@ -281,7 +286,7 @@ def decode_binary(
     maximum = max_value or (1 if high <= 1 else 255)
     if not (low >= 0 and high <= maximum):
         raise DataError(f"{file}: a binary map must be in 0..{maximum} here, found {low} to {high}")
-    binary = (plane > maximum / 2).view(np.uint8)
+    binary = (plane > maximum * threshold).view(np.uint8)
     if masked is not None:
         binary[masked] = IGNORE_INDEX
     return binary

@@ -109,6 +109,15 @@ def test_decode_binary_thresholds_at_half_of_the_maximum() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(0, [0, 1, 1, 1]), (0.2, [0, 0, 1, 1]), (0.9, [0, 0, 0, 1])]
+)
+def test_decode_binary_with_another_threshold(threshold: float, expected: list[int]) -> None:
+    for stored in (np.array([[0, 51, 52, 255]], np.uint8), np.array([[0, 0.1, 0.3, 1]])):
+        binary = label_formats.decode_binary(stored, FILE, threshold=threshold)
+        np.testing.assert_array_equal(binary, [expected])
+
+
 def test_decode_binary_with_given_maximum_of_a_dark_map() -> None:
     dark = np.array([[0, 1, 1]], np.uint8)
     assert label_formats.decode_binary(dark, FILE).sum() == 2

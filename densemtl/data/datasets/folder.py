@@ -135,7 +135,7 @@ class FolderDataset(FileDataset):
                 ids, label_files, task, split, allow_missing=spec.allow_missing
             ):
                 missing_labels[task] = line
-            folder_checks.check_label_values(spec, label_files, task)
+            folder_checks.check_label_values(spec, label_files, task, split)
         self.missing_labels = missing_labels
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from densemtl.types import IGNORE_INDEX, Split
 
 MAX_CHECKED_LABELS = 16
 """Number of label maps of a task and split whose values are checked before training."""
+
+MIN_POSITIVE_SHARE = 0.5
+"""Share of positive pixels among those that are not 0 below which users are informed."""
 
 
 def check_disjoint(ids: Collection[str], other_ids: Collection[str], source: str) -> None:
@@ -74,63 +78,90 @@ def check_missing_labels(
     return message
 
 
-def check_label_values(spec: LabelSpec, labels: LabelFiles, task: str) -> None:
+@dataclass
+class _CheckedLabels:
+    """Values of some label maps of a task.
+
+    Attributes:
+        stored: the stored values; empty for float labels.
+        used: the values that are not ignored; for float labels only whether there is any.
+        count: number of label maps that were read.
+        marked: number of pixels above 0, for binary labels.
+        positive: number of positive pixels among them.
+    """
+
+    stored: set[float] = field(default_factory=set)
+    used: set[float] = field(default_factory=set)
+    count: int = 0
+    marked: int = 0
+    positive: int = 0
+
+
+def check_label_values(spec: LabelSpec, labels: LabelFiles, task: str, split: Split) -> None:
     """Check the values of some label maps, evenly spaced in the split.
 
-    Label maps that cannot be read are skipped here; they are reported when the sample is read.
+    Label maps that cannot be read are skipped here; they are reported when the sample is read. A
+    line is printed if most pixels of soft training labels are below the default threshold.
 
     Args:
         spec: description of the label maps.
         labels: label files of the task.
         task: name of the task.
+        split: "train" or "val".
 
     Raises:
         DataError: if all pixels are ignored, or 255 is ignored but seems to be a class.
     """
     encoding = spec.find_encoding(task)
-    stored_values, used_values, num_read = _collect_values(spec, labels, task)
-    if num_read and not used_values:
+    checked = _collect_values(spec, labels, task)
+    if checked.count and not checked.used:
         raise DataError(
-            f"{labels.searched_path}: all pixels of the {num_read} checked {task} labels are"
+            f"{labels.searched_path}: all pixels of the {checked.count} checked {task} labels are"
             f" ignored; check data.labels.{task}.ignore_values, and for classes state the stored"
             " ids in class_values"
         )
     is_255_implicit = encoding == "classes" and spec.ignores_255_by_default()
-    if is_255_implicit and IGNORE_INDEX in stored_values and len(used_values) == 1:
+    if is_255_implicit and IGNORE_INDEX in checked.stored and len(checked.used) == 1:
         raise DataError(
-            f"{labels.searched_path}: the {num_read} checked {task} labels contain a single class"
-            f" and 255, which is ignored; if 255 is a class, set data.labels.{task}.class_values to"
-            " the stored values of the classes, such as [0, 255]; otherwise set ignore_values=[255]"
+            f"{labels.searched_path}: the {checked.count} checked {task} labels contain a single"
+            f" class and 255, which is ignored; if 255 is a class, set"
+            f" data.labels.{task}.class_values to the stored values of the classes, such as"
+            " [0, 255]; otherwise set ignore_values=[255]"
+        )
+    is_default = split == "train" and "threshold" not in spec.model_fields_set
+    if is_default and checked.positive < MIN_POSITIVE_SHARE * checked.marked and is_main_process():
+        print(
+            f"{labels.searched_path}: only {checked.positive / checked.marked:.1%} of the pixels"
+            f" above 0 in the {checked.count} checked {task} labels are positive, since the others"
+            f" are not above {spec.threshold:g} of the maximum; to change this, or to confirm it,"
+            " set the label's threshold"
         )
 
 
-def _collect_values(
-    spec: LabelSpec, labels: LabelFiles, task: str
-) -> tuple[set[float], set[float], int]:
-    """Return the stored values, the values that are not ignored, and the number of maps.
-
-    Float labels are only represented by whether any value is valid.
-    """
+def _collect_values(spec: LabelSpec, labels: LabelFiles, task: str) -> _CheckedLabels:
+    """Collect the values of the checked label maps."""
     files = list(labels.files.values())
-    stored_values: set[float] = set()
-    used_values: set[float] = set()
-    num_read = 0
+    checked = _CheckedLabels()
     for file in files[:: -(-len(files) // MAX_CHECKED_LABELS)]:
         try:
             target = labels.read(file)
             stored = arrays.read_array(file, spec.key)
         except DataError:
             continue
-        num_read += 1
+        checked.count += 1
         if target is None or target.dtype.kind == "f":
-            used_values |= {1.0} if target is not None and np.isfinite(target).any() else set()
+            has_value = target is not None and np.isfinite(target).any()
+            checked.used |= {1.0} if has_value else set()
             continue
         values = set(np.unique(stored).tolist())
         if spec.find_encoding(task) == "binary":
             _check_binary_values(values, spec, task, file)
-        stored_values |= values
-        used_values |= set(np.unique(target).tolist()) - {IGNORE_INDEX}
-    return stored_values, used_values, num_read
+            is_used = (target != IGNORE_INDEX).reshape(stored.shape)
+            checked.marked += int(np.count_nonzero(stored[is_used]))
+            checked.positive += int(np.count_nonzero(target == 1))
+        checked.stored |= values
+        checked.used |= set(np.unique(target).tolist()) - {IGNORE_INDEX}
+    return checked
 
 
 def _check_binary_values(values: set[float], spec: LabelSpec, task: str, file: Path) -> None:

@@ -22,12 +22,13 @@ from densemtl.data.datasets.folder_options import (
     FiniteFloat,
     Palette,
     StoredValue,
+    Threshold,
     ValidRange,
 )
 from densemtl.errors import ConfigError, DataError
 from densemtl.io import arrays, color_masks, label_formats, number_formats
 from densemtl.io.color_masks import Color
-from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
+from densemtl.io.label_formats import CAMERA_AXES, DEFAULT_THRESHOLD, AxisConvention
 from densemtl.types import IGNORE_INDEX
 
 
@@ -52,6 +53,9 @@ class LabelSpec(Section):
             in `class_values`), 0 for depth, and NaN. Infinite depth and the maximum of 16-bit
             types (65535, 65504 in float maps), which mark the sky or the end of the range, are
             ignored, too. For numbers, .inf and -.inf are possible.
+        threshold: share of the maximum (1 or 255) above which a pixel of a binary map is positive.
+            Soft maps, such as the mean of the lines of several annotators, may need less than 0.5;
+            with 0, all pixels are positive that are not 0.
         scale: factor by which stored values are multiplied; 1 by default, and 0.001 for integer
             depth, which is thus in millimeters. Required for 8-bit depth, depth above 1000 m and
             inverse depth.
@@ -83,6 +87,7 @@ class LabelSpec(Section):
     palette: Palette | None = None
     ignore_colors: tuple[RGB, ...] = ()
     ignore_values: tuple[StoredValue, ...] = ()
+    threshold: Threshold = DEFAULT_THRESHOLD
     scale: float | None = None
     offset: FiniteFloat = 0.0
     inverse: bool = False
@@ -237,7 +242,10 @@ def _read_colors(
 
 def _read_binary(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
     return label_formats.decode_binary(
-        arrays.read_array(file, spec.key), file, ignore_values=spec.ignore_values
+        arrays.read_array(file, spec.key),
+        file,
+        threshold=spec.threshold,
+        ignore_values=spec.ignore_values,
     )
 
 

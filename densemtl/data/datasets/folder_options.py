@@ -30,6 +30,7 @@ DEFAULT_ENCODINGS: dict[str, Encoding] = {
 OPTIONS_OF_ENCODINGS: dict[str, tuple[Encoding, ...]] = {
     "palette": ("classes",),
     "ignore_colors": ("classes",),
+    "threshold": ("binary",),
     "offset": ("regression", "depth"),
     "inverse": ("regression", "depth"),
     "valid_range": ("regression", "depth"),
@@ -62,3 +63,6 @@ Palette = Annotated[
 FiniteFloat = Annotated[float, Field(ge=-MAX_FLOAT, le=MAX_FLOAT)]
 
 ValidRange = Annotated[tuple[AnyFloat, AnyFloat], AfterValidator(check_ordered)]
+
+Threshold = Annotated[float, Field(ge=0, lt=1)]
+"""Share of the maximum of a binary map."""

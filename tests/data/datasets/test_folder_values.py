@@ -79,6 +79,42 @@ def test_ambiguous_binary_masks_are_an_error(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.targets["water"], make_map(0, 1, 255))
 
 
+def test_soft_binary_maps_below_the_default_threshold_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = make(tmp_path, make_map(0, 64, 85, 255), "edge")[0]
+    np.testing.assert_array_equal(sample.targets["edge"], make_map(0, 0, 0, 1))
+    printed = capsys.readouterr().out
+    assert "only 33.3% of the pixels above 0 in the 3 checked edge labels are positive" in printed
+
+
+@pytest.mark.parametrize(
+    ("stored", "options", "expected"),
+    [
+        ([0, 64, 255], {}, [0, 0, 1]),
+        ([0, 64, 85, 255], {"threshold": 0.5}, [0, 0, 0, 1]),
+        ([0, 64, 85, 255], {"threshold": 0.3}, [0, 0, 1, 1]),
+        ([0, 0, 0], {}, [0, 0, 0]),
+        ([0, 100, 100, 255], {"ignore_values": [100]}, [0, 255, 255, 1]),
+    ],
+)
+def test_other_binary_maps_are_not_reported(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stored: list[int],
+    options: dict[str, Any],
+    expected: list[int],
+) -> None:
+    sample = make(tmp_path, make_map(*stored), "edge", **options)[0]
+    np.testing.assert_array_equal(sample.targets["edge"], make_map(*expected))
+    assert "of the pixels above 0" not in capsys.readouterr().out
+
+
+def test_threshold_is_only_for_binary_maps(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"labels\.depth\.threshold: is only for binary"):
+        make(tmp_path, make_map(0, 1), "depth", threshold=0.2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
