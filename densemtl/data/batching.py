@@ -52,8 +52,7 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         tasks: tasks whose labels are transformed; other labels are dropped.
         size: (height, width) of the network's input in pixels.
         fit: "resize" stretches images to `size`; "pad" keeps their pixels and pads or crops.
-        random_geometry: distribution of the geometric transforms.
-        image_transforms: color transforms of the image, applied in this order after the geometry.
+        augmentations: augmentation of each set of `dataset.mixture`, or a single one of all images.
         seed: seed of all random transforms.
         border: value of each channel outside the image, see `GeometricTransform.apply_image`.
 
@@ -70,19 +69,16 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
         tasks: Sequence[Task],
         size: Size,
         fit: FitMode,
-        random_geometry: RandomGeometry,
-        image_transforms: Sequence[ImageTransform],
+        augmentations: Sequence[Augmentation],
         seed: int,
         border: Sequence[float] | None = None,
     ) -> None:
-        self.border = border
         self.dataset, self.tasks = dataset, tasks
         self.size, self.fit = size, fit
-        self.random_geometry, self.image_transforms, self.seed = (
-            random_geometry,
-            image_transforms,
-            seed,
-        )
+        self.seed, self.border = seed, border
+        self._augmentations = augmentations
+        set_sizes = dataset.mixture.sizes if dataset.mixture else [len(dataset)]
+        self._set_ends = np.cumsum(set_sizes)
 
     def __getitem__(self, epoch_index: EpochIndex) -> tuple[Sample, ImagePlacement]:
         """Read and augment one sample.
@@ -115,9 +111,10 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
             index: position in the dataset.
 
         Returns:
-            The same augmentation for all samples, unless a subclass overrides this method.
+            The augmentation of its set.
         """
-        return Augmentation(self.random_geometry, self.image_transforms)
+        number = int(np.searchsorted(self._set_ends, index, side="right"))
+        return self._augmentations[number]
 
     def warp_labels(
         self, sample: Sample, transform: GeometricTransform
@@ -143,48 +140,6 @@ class TrainDataset(Dataset[tuple[Sample, ImagePlacement]]):
 
     def __len__(self) -> int:
         return len(self.dataset)
-
-
-class MixedTrainDataset(TrainDataset):
-    """Dataset of augmented training samples of several sets, each with its own augmentation.
-
-    Args:
-        dataset: training split, whose `mixture` states the sizes of the sets.
-        tasks: tasks whose labels are transformed; other labels are dropped.
-        size: (height, width) of the network's input in pixels.
-        fit: "resize" stretches images to `size`; "pad" keeps their pixels and pads or crops.
-        augmentations: augmentation of each set.
-        seed: seed of all random transforms.
-        border: value of each channel outside the image, see `GeometricTransform.apply_image`.
-    """
-
-    def __init__(
-        self,
-        dataset: DenseDataset,
-        tasks: Sequence[Task],
-        size: Size,
-        fit: FitMode,
-        augmentations: Sequence[Augmentation],
-        seed: int,
-        border: Sequence[float] | None = None,
-    ) -> None:
-        first = augmentations[0]
-        super().__init__(
-            dataset, tasks, size, fit, first.geometry, first.image_transforms, seed, border
-        )
-        assert dataset.mixture is not None
-        self._ends, self._augmentations = np.cumsum(dataset.mixture.sizes), augmentations
-
-    def get_augmentation(self, index: int) -> Augmentation:
-        """Return the augmentation of the set of a sample.
-
-        Args:
-            index: position in the dataset.
-
-        Returns:
-            The augmentation.
-        """
-        return self._augmentations[int(np.searchsorted(self._ends, index, side="right"))]
 
 
 class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import Augmentation, MixedTrainDataset, TrainDataset
+from densemtl.data.batching import Augmentation, TrainDataset
 from densemtl.data.datasets.mixed import MixedDataset
 from densemtl.data.image_format import get_image_format
 from densemtl.tasks.base import Task
@@ -46,13 +46,6 @@ def make_train_view(
         Augmentation(RandomGeometry(each), make_color_transforms(each, image_format))
         for each in settings
     ]
-    one = augmentations[0]
-    view = (
-        MixedTrainDataset(dataset, tasks, size, fit, augmentations, seed, border)
-        if isinstance(dataset, MixedDataset)
-        else TrainDataset(
-            dataset, tasks, size, fit, one.geometry, one.image_transforms, seed, border
-        )
-    )
+    view = TrainDataset(dataset, tasks, size, fit, augmentations, seed, border)
     view.num_views = experiment.augment.num_views
     return view

@@ -12,7 +12,7 @@ from torch import Tensor
 from densemtl import registry
 from densemtl.config.sections import AugmentConfig, ColorJitterConfig
 from densemtl.data.base import DenseDataset
-from densemtl.data.batching import EvalDataset, TrainDataset
+from densemtl.data.batching import Augmentation, EvalDataset, TrainDataset
 from densemtl.data.loaders import make_eval_loader, make_train_loader
 from densemtl.errors import DataError
 from densemtl.ops.layouts import to_tensor
@@ -60,9 +60,8 @@ def train(tasks, workers=0, count=10, batch_size=3, seed=7):
         AffineColorJitter(ColorJitterConfig()),
         AlbumentationsTransform([{"name": "GaussNoise", "p": 0.5}]),
     ]
-    dataset = TrainDataset(
-        Rooms(count), tasks, SIZE, "resize", RandomGeometry(SETTINGS), image_transforms, seed
-    )
+    augmentations = [Augmentation(RandomGeometry(SETTINGS), image_transforms)]
+    dataset = TrainDataset(Rooms(count), tasks, SIZE, "resize", augmentations, seed)
     return make_train_loader(dataset, batch_size, workers)
 
 

@@ -14,7 +14,7 @@ from densemtl.data.batching import TrainCollate, TrainDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.factory import build_dataset, build_tasks, build_train_loader
 from densemtl.transforms.geometry import GeometricTransform
-from densemtl.types import Batch, ImagePlacement, Sample
+from densemtl.types import Batch, Image, ImagePlacement, Sample
 
 STAGE_NAMES = ("decode", "warp image", "warp labels", "color", "collate")
 
@@ -69,21 +69,17 @@ class PipelineStages:
     def __init__(self, dataset: TrainDataset, num_images: int) -> None:
         self._dataset, self._indices = dataset, range(num_images)
         samples = [dataset.dataset[index] for index in self._indices]
-        self._samples = samples
-        self._transforms = [
-            self._sample_transform(index, sample) for index, sample in enumerate(samples)
+        self._pairs = [
+            (sample, self._sample_transform(index, sample)) for index, sample in enumerate(samples)
         ]
-        pairs = list(zip(samples, self._transforms, strict=True))
-        self._warped = [geometry.apply_image(sample.image) for sample, geometry in pairs]
+        self._warped = self._warp_images()
         frame = ImagePlacement(dataset.size, (0, 0, *dataset.size))
         self._items = [(dataset[0, index][0], frame) for index in self._indices]
-        self._pairs = pairs
 
     def _sample_transform(self, index: int, sample: Sample) -> GeometricTransform:
         rng = np.random.default_rng((self._dataset.seed, 0, index))
-        return self._dataset.random_geometry.sample(
-            sample, self._dataset.size, self._dataset.fit, rng
-        )
+        geometry = self._dataset.get_augmentation(index).geometry
+        return geometry.sample(sample, self._dataset.size, self._dataset.fit, rng)
 
     def measure_milliseconds(self, repeats: int) -> dict[str, float]:
         """Measure all stages.
@@ -111,15 +107,20 @@ class PipelineStages:
             self._dataset.dataset[index]
         return None
 
-    def _warp_images(self) -> object:
-        return [geometry.apply_image(sample.image) for sample, geometry in self._pairs]
+    def _warp_images(self) -> list[Image]:
+        border = self._dataset.border
+        return [geometry.apply_image(sample.image, border) for sample, geometry in self._pairs]
 
     def _warp_labels(self) -> object:
         return [self._dataset.warp_labels(sample, geometry) for sample, geometry in self._pairs]
 
     def _transform_colors(self) -> object:
-        rng, every = np.random.default_rng(0), self._dataset.image_transforms
-        return [transform(image, rng) for image in self._warped for transform in every]
+        rng = np.random.default_rng(0)
+        return [
+            transform(image, rng)
+            for index, image in enumerate(self._warped)
+            for transform in self._dataset.get_augmentation(index).image_transforms
+        ]
 
     def _collate(self) -> object:
         collate, starts = (
