@@ -67,7 +67,7 @@ class GeometricTransform:
         smooth = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         channels = image.shape[2]
         border = border or (BORDER_COLOR if channels == 3 else (0.0,) * channels)
-        if channels != 3:  # OpenCV supports up to four channels
+        if channels not in (3, 4):  # OpenCV fills at most four channels, and drops the axis of one
             planes = [
                 self._resample(plane, smooth, (value,))
                 for plane, value in zip(np.moveaxis(image, 2, 0), border, strict=True)
