@@ -19,6 +19,9 @@ _ONE_COLOR = np.array([255, 247, 226])
 _TURBO_LEVELS = (13, 242)
 """First and last of the 256 colors of turbo that are used."""
 
+_VIRIDIS_LEVELS = (255, 0)
+"""Likewise of viridis, whose order is reversed."""
+
 
 @lru_cache(maxsize=32)
 def make_palette(num_colors: int) -> NDArray[np.uint8]:
@@ -69,9 +72,7 @@ def apply_viridis_colormap(
     Returns:
         The uint8 RGB image, shape (H, W, 3); black where the number is NaN.
     """
-    share = (np.asarray(values, np.float32) - vmin) / (vmax - vmin)
-    level = np.nan_to_num(255 * (1 - np.clip(share, 0, 1))).round().astype(np.uint8)
-    return _look_up(level, cv2.COLORMAP_VIRIDIS, np.isnan(share))
+    return _apply_colormap(values, (vmin, vmax), cv2.COLORMAP_VIRIDIS, _VIRIDIS_LEVELS)
 
 
 def apply_turbo_colormap(
@@ -90,10 +91,7 @@ def apply_turbo_colormap(
     Returns:
         The uint8 RGB image, shape (H, W, 3); black where the number is NaN.
     """
-    share = (np.asarray(values, np.float32) - vmin) / (vmax - vmin)
-    first, last = _TURBO_LEVELS
-    level = np.nan_to_num(first + (last - first) * np.clip(share, 0, 1)).round().astype(np.uint8)
-    return _look_up(level, cv2.COLORMAP_TURBO, np.isnan(share))
+    return _apply_colormap(values, (vmin, vmax), cv2.COLORMAP_TURBO, _TURBO_LEVELS)
 
 
 def compute_percentile_range(values: NDArray[np.generic]) -> ColorRange:
@@ -129,10 +127,16 @@ def apply_probability_colormap(probability: NDArray[np.generic]) -> NDArray[np.u
     return image
 
 
-def _look_up(
-    level: NDArray[np.uint8], colormap: int, ignored: NDArray[np.bool_]
+def _apply_colormap(
+    values: NDArray[np.generic],
+    color_range: ColorRange,
+    colormap: int,
+    levels: tuple[int, int],
 ) -> NDArray[np.uint8]:
-    """Return the RGB colors of levels from 0 to 255, and black at ignored pixels."""
+    """Map a range of numbers to the colors between two levels of a colormap of OpenCV."""
+    (low, high), (first, last) = color_range, levels
+    share = (np.asarray(values, np.float32) - low) / (high - low)
+    level = np.nan_to_num(first + (last - first) * np.clip(share, 0, 1)).round().astype(np.uint8)
     image = np.asarray(cv2.cvtColor(cv2.applyColorMap(level, colormap), cv2.COLOR_BGR2RGB))
-    image[ignored] = VOID_COLOR
+    image[np.isnan(share)] = VOID_COLOR
     return image
