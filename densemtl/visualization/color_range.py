@@ -17,6 +17,9 @@ SMOOTHING = 0.9
 BAR_HEIGHT = 22
 """Height in pixels of a color bar with the numbers below it."""
 
+MIN_LABELED_SHARE = 0.01
+"""Share of valid pixels of a label below which it does not determine a color range."""
+
 _STRIPE_HEIGHT = 7
 _TEXT_COLOR = (60, 60, 60)
 _FONT_SCALE = 0.38
@@ -30,7 +33,7 @@ def fit_color_range(
     Args:
         task: the task.
         prediction: decoded prediction in the layout of `Sample`.
-        label: label map, same layout; it determines the range if it has a valid pixel.
+        label: label map, same layout; it determines the range unless nearly all pixels are ignored.
 
     Returns:
         A task that colors both maps in the same range.
@@ -45,8 +48,8 @@ def fit_color_range(
         >>> f"{low:.2f} to {high:.2f}"
         '1.02 to 2.98'
     """
-    has_label = label is not None and (label == label).any()
-    color_range = task.compute_color_range(label if label is not None and has_label else prediction)
+    is_used = label is not None and np.isfinite(label).mean() >= MIN_LABELED_SHARE
+    color_range = task.compute_color_range(label if label is not None and is_used else prediction)
     return task if color_range is None else task.with_color_range(color_range)
 
 

@@ -11,7 +11,15 @@ NEAR, FAR = np.linspace(1, 2, 50, dtype=np.float32), np.linspace(5, 9, 50, dtype
 
 
 @pytest.mark.parametrize(
-    ("label", "shown"), [(FAR, FAR), (None, NEAR), (np.full_like(FAR, np.nan), NEAR)]
+    ("label", "shown"),
+    [
+        (FAR, FAR),
+        (None, NEAR),
+        (np.full_like(FAR, np.nan), NEAR),
+        (np.append(np.full(499, np.nan, np.float32), np.float32(7)), NEAR),
+        (np.append(np.full(499, np.inf, np.float32), np.float32(7)), NEAR),
+        (np.append(np.full(50, np.nan, np.float32), FAR), FAR),
+    ],
 )
 def test_valid_labels_determine_the_range(make_task, label, shown):
     task = make_task("depth")
