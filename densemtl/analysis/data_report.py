@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+import numpy as np
 from rich.table import Table
 
 from densemtl.data.base import DenseDataset
@@ -45,24 +46,29 @@ def make_data_tables(check: DataCheck, tasks: Sequence[Task]) -> list[Table]:
     return [_make_image_table(splits), labels, *classes]
 
 
-def describe_channels(check: DataCheck) -> str:
+def describe_channels(checks: Iterable[DataCheck]) -> str:
     """Return the mean and standard deviation of the training images, as keys of a configuration.
 
     Args:
-        check: result of the check.
+        checks: results of the checks of all sets.
 
     Returns:
         Two lines; empty if no image was read. The standard deviation of a constant channel is 1.
     """
-    train = check.train
-    if not train.channel_moments.size:
+    moments = [each.train.channel_moments for each in checks if each.train.channel_moments.size]
+    if not moments:
         return ""
-    stds = [std if std > MIN_STD else 1.0 for std in train.channel_std.tolist()]
+    joint = SplitStatistics("train", 0, channel_moments=np.sum(moments, axis=0))
+    stds = [std if std > MIN_STD else 1.0 for std in joint.channel_std.tolist()]
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values)
-        for values in (train.channel_mean.tolist(), stds)
+        for values in (joint.channel_mean.tolist(), stds)
     )
-    return f"channels of train, 0 to 1:\n  backbone.mean=[{mean}] backbone.std=[{std}]"
+    return (
+        "Mean and standard deviation of the channels of train; for other channels than RGB, set"
+        " them in the configuration or as overrides:\n"
+        f'  "backbone.mean=[{mean}]" "backbone.std=[{std}]"'
+    )
 
 
 def draw_samples(

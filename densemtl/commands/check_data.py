@@ -80,9 +80,9 @@ def main(argv: list[str] | None = None) -> None:
         for table in make_data_tables(check, labeled):
             table.title = name or None
             show(table)
-        print(describe_channels(check))
         for warning in check.warnings:
             print(f"warning: {warning}", file=sys.stderr)
+    print(describe_channels(checks.values()))
     if errors := [error for check in checks.values() for error in check.errors]:
         raise DataError("\n".join(errors))
     if args.output:

@@ -7,12 +7,13 @@ split. Without `{id}`, the pattern is a folder, and the files in it are named by
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from densemtl.errors import ConfigError, DataError, shorten_error
 from densemtl.io.arrays import SUPPORTED_SUFFIXES
@@ -48,11 +49,12 @@ class FilePattern:
             DataError: if a folder cannot be searched.
         """
         try:
+            if not self.folder.is_dir():
+                return []
             if "**" in self.glob_pattern:
                 paths = _walk_files(self.folder)
-            else:  # Path.glob does not search linked folders.
-                found = glob.glob(self.glob_pattern, root_dir=self.folder)  # noqa: PTH207
-                paths = [self.folder / name for name in found]
+            else:
+                paths = _match_files(self.folder, PurePosixPath(self.glob_pattern).parts)
             return sorted(path for path in paths if self.parse_id(path))
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or shorten_error(error)
@@ -133,6 +135,23 @@ def _translate(pattern: str, is_nested: bool) -> tuple[str, str]:
     return globbed + glob.escape(pattern[position:]), regex + re.escape(pattern[position:])
 
 
+def _match_files(folder: Path, parts: Sequence[str]) -> list[Path]:
+    """List the files that match a pattern with one part per level.
+
+    `glob` finds the same files, but silently skips folders that cannot be read.
+    """
+    first, *others = parts
+    if glob.has_magic(first):
+        visible = [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
+        names = fnmatch.filter(visible, first)
+    else:
+        names = [first]
+    paths = [folder / name for name in names]
+    if not others:
+        return paths if names != [first] else [path for path in paths if path.exists()]
+    return [file for path in paths if path.is_dir() for file in _match_files(path, others)]
+
+
 def _walk_files(folder: Path) -> list[Path]:
     """List the files in a folder and all its subfolders, without hidden folders.
 
@@ -146,8 +165,6 @@ def _walk_files(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    if not folder.is_dir():
-        return []
     seen = {identify(path) for path in (folder, *folder.resolve().parents)}
     files: list[Path] = []
     for parent, subfolders, names in os.walk(folder, onerror=fail, followlinks=True):

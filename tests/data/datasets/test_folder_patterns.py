@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +190,41 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
         make(tmp_path, "i/**/{id}.png", "l/**/{id}.png", split) for split in ("train", "val")
     ]
     assert len(check_pairs(datasets)) == 2
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("{scene}/color/{id}.png", "{scene}/label/{id}.png"),
+        ("*/color/{id}.png", "*/label/{id}.png"),
+        ("**/color/{id}.png", "**/label/{id}.png"),
+    ],
+)
+@pytest.mark.parametrize("closed", ["attic/color", "attic/label", "attic"])
+def test_folders_that_cannot_be_read_are_an_error(
+    tmp_path: Path, images: str, labels: str, closed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [name.split("/") for name in SCENES]
+    write_files(
+        tmp_path,
+        [f"{scene}/color/{frame}.png" for scene, frame in paths],
+        [f"{scene}/label/{frame}.png" for scene, frame in paths],
+    )
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, deny(tmp_path / closed, getattr(os, name)))
+    if closed == "attic" and "**" not in images:  # its subfolders have known names
+        assert len(make(tmp_path, images, labels)) == 3
+    else:
+        with pytest.raises(DataError, match=rf"{closed}: cannot be searched: Permission denied"):
+            make(tmp_path, images, labels)
+
+
+def deny(folder: Path, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make a function of a path fail for one folder, as for users without permission."""
+
+    def deny_or_call(path: Any) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return function(path)
+
+    return deny_or_call
