@@ -20,14 +20,8 @@ from densemtl.balancing._gradients.collection import (
     shared_parameters,
 )
 from densemtl.balancing._gradients.summary import GradientSummary
-from densemtl.balancing.base import (
-    Balancer,
-    BalancingOutput,
-    LossScaler,
-    TaskBackward,
-    TaskWeights,
-    validate_task_weights,
-)
+from densemtl.balancing.backward_passes import BalancingOutput, LossScaler, TaskBackward
+from densemtl.balancing.base import Balancer, TaskWeights, validate_task_weights
 from densemtl.errors import ConfigError
 from densemtl.tasks.base import Task
 from densemtl.types import Losses

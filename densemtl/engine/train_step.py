@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from densemtl.balancing.base import Balancer, BalancingOutput, LossScaler, TaskBackward
+from densemtl.balancing.backward_passes import BalancingOutput, LossScaler, TaskBackward
+from densemtl.balancing.base import Balancer
 from densemtl.config.sections import TrainConfig
 from densemtl.distributed.collectives import average_gradients
 from densemtl.distributed.sharding import gather_full

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from densemtl import registry
 from densemtl.balancing._gradients.summary import GradientSummary
-from densemtl.balancing.base import Balancer, BalancingOutput, LossWeighting
+from densemtl.balancing.backward_passes import BalancingOutput
+from densemtl.balancing.base import Balancer, LossWeighting
 from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.types import Losses
 from tests.helpers.balancing_driver import accumulate

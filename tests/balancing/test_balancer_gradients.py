@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from densemtl import registry
-from densemtl.balancing.base import LossScaler
+from densemtl.balancing.backward_passes import LossScaler
 from densemtl.errors import ConfigError
 from densemtl.types import Losses
 from tests.helpers.balancing_driver import UNSCALED, accumulate

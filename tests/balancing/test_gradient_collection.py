@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.balancing._gradients.summary import GradientSummary
-from densemtl.balancing.base import LossScaler
+from densemtl.balancing.backward_passes import LossScaler
 from densemtl.balancing.graddrop import SignDrop
 from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.errors import ConfigError

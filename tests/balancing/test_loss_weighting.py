@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from densemtl import registry
-from densemtl.balancing.base import BalancingOutput, LossScaler, LossWeighting
+from densemtl.balancing.backward_passes import BalancingOutput, LossScaler
+from densemtl.balancing.base import LossWeighting
 from densemtl.errors import ConfigError
 from densemtl.types import Losses
 from tests.helpers.balancing_driver import UNSCALED, accumulate

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from densemtl.balancing.base import Balancer, BalancingOutput, LossScaler
+from densemtl.balancing.backward_passes import BalancingOutput, LossScaler
+from densemtl.balancing.base import Balancer
 from densemtl.types import Losses
 
 UNSCALED = torch.amp.GradScaler("cpu", enabled=False)

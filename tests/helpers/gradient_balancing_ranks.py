@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from densemtl.balancing.base import BalancingOutput
+from densemtl.balancing.backward_passes import BalancingOutput
 from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.distributed.collectives import all_reduce_mean_, distributed_session, get_rank
 from densemtl.types import Losses

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl import registry
-from densemtl.balancing.base import BalancingOutput
+from densemtl.balancing.backward_passes import BalancingOutput
 from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.distributed.collectives import all_reduce_sum
 from densemtl.layers.gradient_cut import SharedFeatures
