@@ -135,7 +135,7 @@ class LoaderConfig(Section):
 
 OptimizerOption = Annotated[
     bool | NonNegativeInt | NonNegativeFloat | str | tuple[NonNegativeFloat, ...] | None,
-    replace_union_errors("a number, a list of numbers, a word, true, false or null"),
+    replace_union_errors("a number from 0, a list of these, a word, true, false or null"),
 ]
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm.optim
+import torch
+from torch import nn
 
-from densemtl.errors import ConfigError, suggest
+from densemtl.errors import ConfigError, shorten_error, suggest
 
 OWN_KEYS = ("lr", "weight_decay", "momentum")
 """Options of optimizers that the section `optim` has keys for."""
@@ -51,7 +53,8 @@ def check_optimizer_options(name: str, options: Mapping[str, Any]) -> None:
         options: {option: value}.
 
     Raises:
-        ConfigError: if the optimizer has no such option, or its default is of another type.
+        ConfigError: if the optimizer has no such option, its default is of another type, or a step
+            with these options fails.
     """
     if not options:
         return
@@ -64,6 +67,7 @@ def check_optimizer_options(name: str, options: Mapping[str, Any]) -> None:
             hint = suggest(option, parameters) if parameters else "it has no options"
             raise ConfigError(f"{path}: {name} has no such option, {hint}")
         _check_value(path, value, parameters[option])
+    _check_step(name, options)
 
 
 def _list_options(name: str) -> dict[str, Any]:
@@ -94,7 +98,28 @@ def _check_value(path: str, value: Any, default: Any) -> None:
         expected = f"a number, such as {default}"
     else:
         fits, expected = True, ""
-    if fits and path.endswith(".betas") and not all(0 <= beta < 1 for beta in value):
+    if fits and value is not None and ".betas" in path and not _are_betas(value):
         fits, expected = False, "numbers from 0 to below 1"
     if not fits:
         raise ConfigError(f"{path}: must be {expected}")
+
+
+def _are_betas(value: Any) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(beta, int | float) and 0 <= beta < 1 for beta in value
+    )
+
+
+def _check_step(name: str, options: Mapping[str, Any]) -> None:
+    """Take a step on two small tensors: many optimizers use some options only there, unchecked."""
+    parameters = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    values: dict[str, Any] = dict(options)
+    try:
+        optimizer = timm.optim.create_optimizer_v2(parameters, opt=name, lr=1e-3, **values)
+        if not name.startswith("kron"):  # compiles its step, which takes half a minute
+            optimizer.step()
+    except Exception as error:  # of any type
+        reason = shorten_error(error)
+        raise ConfigError(f"optim.options: {name} fails with {values}: {reason}") from error

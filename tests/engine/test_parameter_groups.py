@@ -108,6 +108,12 @@ def test_model_without_layers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         ("sgd", {"nesterov": False}),
         ("adan", {"betas": (0.9, 0.9, 0.9)}),
         ("rmsprop", {"alpha": 0.5}),
+        ("sgd", {"dampening": 0.1, "nesterov": False}),
+        ("mars", {"betas_1d": (0.9, 0.95)}),
+        pytest.param(
+            *("kron", {"precond_init_scale": 0.5}),
+            marks=pytest.mark.filterwarnings("ignore:.*opt_einsum"),
+        ),
     ],
 )
 def test_options_are_passed_to_the_optimizer(name: str, options: dict[str, Any]) -> None:
@@ -131,6 +137,11 @@ def test_options_are_passed_to_the_optimizer(name: str, options: dict[str, Any])
         ("adamw", {"eps": "small"}, r"options.eps: must be a number, such as 1e-08"),
         ("adamw", {"eps": True}, r"options.eps: must be a number"),
         ("sgd", {"nesterov": 1}, r"options.nesterov: must be true or false"),
+        ("adafactor", {"betas": 0.9}, r"options.betas: must be numbers from 0 to below 1"),
+        ("mars", {"betas_1d": (0.9, 2)}, r"options.betas_1d: must be numbers from 0 to below 1"),
+        ("mars", {"betas_1d": (0.5,)}, r"options: mars fails with {'betas_1d': \(0.5,\)}: "),
+        ("adamc", {"clipping_threshold": "low"}, r"options: adamc fails with .*: TypeError: "),
+        ("sgd", {"dampening": 0.1}, r"options: sgd fails with .*: ValueError: Nesterov"),
     ],
 )
 def test_wrong_options_are_one_line(name: str, options: dict[str, Any], message: str) -> None:
