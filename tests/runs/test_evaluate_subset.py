@@ -108,6 +108,22 @@ def test_tasks_without_label_files_are_named(
         evaluate_on_cpu(file)
 
 
+def test_tasks_without_label_files_in_a_set_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_nyud_survey(root, count=2)
+    sets = {
+        "nyud": {"name": "nyud", "root": str(root), "tasks": {"depth": "far", "edge": "edge"}},
+        "rooms": {"name": "synthetic", "size": [32, 40], "val_images": 1, "tasks": ["semseg"]},
+    }
+    data = json.dumps({"name": "mixed", "sets": sets})
+    file = save_model(tmp_path, "tasks=[semseg, far, edge]", f"data={data}")
+    shutil.rmtree(root / "depth")
+    results = evaluate_on_cpu(file)
+    assert list(results.tasks) == ["semseg", "edge"]
+    (line,) = results.warnings
+    assert line.startswith(f"far is not evaluated: nyud: {root / 'depth'}: no depth label for any")
+
+
 @pytest.mark.parametrize(
     ("names", "differing"),
     [

@@ -11,6 +11,7 @@ from densemtl import registry
 from densemtl.config.data_sets import MIXED
 from densemtl.config.set_config import SetConfig
 from densemtl.data.base import DenseDataset
+from densemtl.data.file_dataset import MissingLabelsError
 from densemtl.errors import ConfigError, DataError, suggest
 from densemtl.types import Sample, Split
 
@@ -37,7 +38,7 @@ class SetView(DenseDataset):
         super().__init__(split, [task for task in tasks if task in offered])
         own_names = {new: old for old, new in (config.tasks or {}).items()}
         self._names = {own_names.get(task, task): task for task in self.tasks}
-        with _name_set_in_errors(name, config):
+        with _name_set_in_errors(name, config, self._names):
             registry.check_kind("data.datasets", config.name)
             dataset: DenseDataset = registry.create(
                 "data.datasets", config.name, split, list(self._names), options=config.options
@@ -51,7 +52,7 @@ class SetView(DenseDataset):
 
     def wrap(self, wrap: Wrap) -> None:
         """Replace the dataset by a wrapper of it."""
-        with _name_set_in_errors(self._name, self.config):
+        with _name_set_in_errors(self._name, self.config, self._names):
             self._use(wrap(self._dataset, self.config.name, self.config.options))
 
     def _use(self, dataset: DenseDataset) -> None:
@@ -148,13 +149,19 @@ def check_same_labels(
 
 
 @contextmanager
-def _name_set_in_errors(name: str, config: SetConfig) -> Iterator[None]:
-    """Name the set, and the keys of its options, in errors of its dataset."""
+def _name_set_in_errors(name: str, config: SetConfig, tasks: Mapping[str, str]) -> Iterator[None]:
+    """Name the set, the keys of its options and its tasks in the run in errors of its dataset."""
     try:
         yield
+    except MissingLabelsError as error:
+        reason = f"{name}: {_name_set_in_keys(error.reason, name, config)}"
+        raise MissingLabelsError(reason, tasks[error.task]) from error
     except (ConfigError, DataError) as error:
-        cls = registry.get_class("data.datasets", config.name)
-        options = "|".join(map(re.escape, registry.make_options_model(cls).model_fields))
-        text = re.sub(rf"\bdata\.(?=({options})\b)", f"data.sets.{name}.", str(error))
         kind = ConfigError if isinstance(error, ConfigError) else DataError
-        raise kind(f"{name}: {text}") from error
+        raise kind(f"{name}: {_name_set_in_keys(str(error), name, config)}") from error
+
+
+def _name_set_in_keys(text: str, name: str, config: SetConfig) -> str:
+    cls = registry.get_class("data.datasets", config.name)
+    options = "|".join(map(re.escape, registry.make_options_model(cls).model_fields))
+    return re.sub(rf"\bdata\.(?=({options})\b)", f"data.sets.{name}.", text)
