@@ -57,18 +57,10 @@ class FinalTaskMetrics(TaskMetrics):
             for key, metrics in self._final.items()
         }
 
-    def update(self, task: Task, prediction: Tensor, target: Tensor, image_id: str = "") -> None:
-        """Add a batch of one task.
-
-        Args:
-            task: task of the prediction.
-            prediction: decoded predictions at original size, as returned by `Task.decode`.
-            target: targets at the same size.
-            image_id: id of an image of the batch, whose images are all from one set.
-        """
-        prediction, target = prediction.to(self.device), target.to(self.device)
-        super().update(task, prediction, target, image_id)
-        key = self._find_key(task, image_id)
+    def _update_metrics(
+        self, key: MetricKey, prediction: Tensor, target: Tensor, valid: Tensor
+    ) -> None:
+        super()._update_metrics(key, prediction, target, valid)
         if not self._final[key]:
             return
         # The counts are added by `accumulate`. The empty update prevents a warning of torchmetrics
@@ -76,7 +68,7 @@ class FinalTaskMetrics(TaskMetrics):
         for metric in self._final[key]:
             metric.update(prediction[:0], target[:0])
         # Indexing by a mask copies the prediction, whose memory may be reused for the next image.
-        labeled = task.compute_valid_mask(target).flatten(1).any(1)
+        labeled = valid.flatten(1).any(1)
         pairs = zip(
             to_numpy_images(prediction[labeled]), to_numpy_images(target[labeled]), strict=True
         )

@@ -134,12 +134,17 @@ class TaskMetrics:
             image_id: id of an image of the batch, whose images are all from one set.
         """
         prediction, target = prediction.to(self.device), target.to(self.device)
-        key = self._find_key(task, image_id)
-        for metric in self._metrics[key]:
-            metric.update(prediction, target)
-        self._image_counts[key].update(task.compute_valid_mask(target))
+        key, valid = self._find_key(task, image_id), task.compute_valid_mask(target)
+        self._image_counts[key].update(valid)
         if task.name in self._id_counts:
             self._id_counts[task.name].update(target)
+        self._update_metrics(key, prediction, target, valid)
+
+    def _update_metrics(
+        self, key: MetricKey, prediction: Tensor, target: Tensor, valid: Tensor
+    ) -> None:
+        for metric in self._metrics[key]:
+            metric.update(prediction, target)
 
     def compute(self) -> Scores:
         """Compute the metrics over all batches.
