@@ -7,8 +7,10 @@ from typing import Any
 
 from densemtl.config.data_sets import change_sets
 
+NON_SEMANTIC_DATA_KEYS = ("root", "offers")
+"""Keys of a data set, alone or in a mixture, that do not affect results."""
+
 NON_SEMANTIC_KEYS = {
-    "data": ("root", "offers"),
     "loader": (
         *("num_workers", "eval_batch_size", "on_corrupt"),
         *("cache", "cache_dir", "cache_max_gb"),
@@ -42,11 +44,11 @@ def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
         A copy of `values` that does not depend on the machine and on folders.
     """
     selected = dict(values)
+    selected["data"] = change_sets(
+        selected["data"], lambda data: _without(data, NON_SEMANTIC_DATA_KEYS)
+    )
     for section, keys in NON_SEMANTIC_KEYS.items():
         selected[section] = _without(selected[section], keys)
-    selected["data"] = change_sets(
-        selected["data"], lambda data: _without(data, NON_SEMANTIC_KEYS["data"])
-    )
     for section, defaults in ADDED_KEYS.items():
         selected[section] = {
             key: value
