@@ -46,8 +46,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("config: missing configuration, e.g. synthetic/quick")
     if args.max_steps is not None and args.max_steps < 1:
         parser.error("--max-steps: must be at least 1")
-    if args.extend_lr is not None and args.extend is None:
-        parser.error("--extend-lr: only with --extend N")
     return args
 
 

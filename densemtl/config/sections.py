@@ -250,8 +250,10 @@ class TrainConfig(Section):
     @classmethod
     def _check_length(cls, values: Any) -> Any:
         """Replace the default of `epochs` if `steps` is given; check that only one is given."""
-        if not isinstance(values, dict) or not isinstance(values.get("steps"), int):
-            if isinstance(values, dict) and values.get("epochs", 100) is None:
+        if not isinstance(values, dict):
+            return values
+        if values.get("steps") is None:
+            if "epochs" in values and values["epochs"] is None:
                 raise PydanticCustomError(CONFLICT, "set epochs or steps")
             return values
         if values.get("epochs") is not None:

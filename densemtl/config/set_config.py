@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
 
-from densemtl.config.sections import AugmentConfig
+from densemtl.config.sections import CONFLICT, AugmentConfig
 
 
 def _to_mapping(value: Any) -> Any:
@@ -40,7 +40,17 @@ class SetConfig(BaseModel):
     """Labels of the set that are used: a list of tasks, or {task of the set: name in the run}. By
     default all labels, under their names."""
     augment: AugmentConfig | None = None
-    """Values of the section `augment` that are different for the images of this set."""
+    """Values of the section `augment` that are different for the images of this set, except
+    `num_views`, which all sets share."""
+
+    @field_validator("augment")
+    @classmethod
+    def _check_augment(cls, augment: AugmentConfig | None) -> AugmentConfig | None:
+        if augment is not None and "num_views" in augment.model_fields_set:
+            raise PydanticCustomError(
+                CONFLICT, "num_views is the same for all sets: set augment.num_views instead"
+            )
+        return augment
 
     @property
     def options(self) -> dict[str, Any]:

@@ -40,9 +40,11 @@ def make_extension(epochs: int | None, lr_factor: float | None = None) -> Extens
         The request; None if nothing is extended.
 
     Raises:
-        ConfigError: if a number is out of range.
+        ConfigError: if a number is out of range, or a factor is given without a number of epochs.
     """
     if epochs is None:
+        if lr_factor is not None:
+            raise ConfigError("--extend-lr: only with --extend N")
         return None
     if epochs < 1:
         raise ConfigError(f"--extend: must be at least 1 epoch, not {epochs}")

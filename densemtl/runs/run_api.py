@@ -30,7 +30,7 @@ def train(
     device: str | None = None,
     max_steps: int | None = None,
     extend: int | None = None,
-    extend_lr: float = 1.0,
+    extend_lr: float | None = None,
 ) -> Results:
     """Train a model and, if configured, the single-task baselines, like `densemtl train`.
 
@@ -44,7 +44,8 @@ def train(
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         max_steps: number of optimizer steps after which each run stops; None trains to the end.
         extend: number of epochs by which the finished run is extended; None extends nothing.
-        extend_lr: factor of the learning rates of the extension, whose schedule starts again.
+        extend_lr: factor of the learning rates of the extension, whose schedule starts again; None
+            is 1.
 
     Returns:
         The results of the best validated weights, as in `results.json`.

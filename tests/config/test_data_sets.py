@@ -85,6 +85,11 @@ WRONG = [
     ({"a": {"root": "x"}}, {}, r"data\.sets\.a\.name: must be given"),
     ({"a/b": {"name": "synthetic"}}, {}, r"data\.sets\.a/b"),
     ({"a": {"name": "synthetic", "augment": {"flip": 1}}}, {}, r"a\.augment\.flip: .*flip_prob"),
+    (
+        {"a": {"name": "synthetic", "augment": {"num_views": 2}}},
+        {},
+        r"data\.sets\.a\.augment: num_views is the same for all sets: set augment\.num_views",
+    ),
     ({"a": {"name": "synthetic", "tasks": ["sky"]}}, {}, r"data\.sets\.a\.tasks: .* no task 'sky'"),
     ({"a": {"name": "synthetic", "tasks": []}}, {}, r"data\.sets\.a\.tasks: "),
     ({"a": {"name": "synthetic", "tasks": {"semseg": "x", "edge": "x"}}}, {}, "the same name"),

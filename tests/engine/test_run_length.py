@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from densemtl.config.experiment import load_saved, validate_experiment
+from densemtl.config.sections import TrainConfig
 from densemtl.config.yaml_loader import load_config
+from densemtl.config.yaml_text import parse_value
 from densemtl.engine.run_log import read_log
 from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError
@@ -60,6 +62,12 @@ def test_length_replaces_the_inherited_one(
         saved = load_saved(experiment.to_yaml(), tmp_path)
         assert (saved.train.epochs, saved.train.steps) == length
         assert saved.compute_config_hash() == experiment.compute_config_hash()
+
+
+@pytest.mark.parametrize("value", ["7", "7.0", "0.7e1", "'7'"])
+def test_steps_in_any_notation_replace_the_default_epochs(value: str) -> None:
+    train = TrainConfig.model_validate(parse_value(f"{{steps: {value}}}"))
+    assert (train.epochs, train.steps) == (None, 7)
 
 
 @pytest.mark.parametrize(

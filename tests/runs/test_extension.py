@@ -151,9 +151,15 @@ def test_unsuitable_runs_are_not_extended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "factor", "message"),
-    [(0, None, "--extend: must be"), (2, 0.0, "--extend-lr: must"), (2, float("nan"), "not nan")],
+    [
+        (0, None, "--extend: must be"),
+        (2, 0.0, "--extend-lr: must"),
+        (2, float("nan"), "not nan"),
+        (None, 0.1, "--extend-lr: only with --extend N"),
+        (None, 1.0, "--extend-lr: only with --extend N"),
+    ],
 )
-def test_numbers_out_of_range_are_errors(epochs: int, factor: float | None, message: str) -> None:
+def test_wrong_numbers_are_errors(epochs: int | None, factor: float | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_extension(epochs, factor)
 
