@@ -358,6 +358,9 @@ def format_validation_errors(
             lines.append(f"{path}: must be given")
         elif item["type"] in ("too_short", "too_long", "conflict"):  # the message says it all
             lines.append(f"{path}: {item['msg']}")
+        elif item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], Mapping):
+            given = reprlib.repr(item["input"])
+            lines.append(f"{path}: must be a list, given as a whole: [a, b, ..], not {given}")
         elif item["type"] == "model_type":
             lines.append(f"{path}: give keys and values, not {reprlib.repr(item['input'])}")
         else:

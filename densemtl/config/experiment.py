@@ -330,7 +330,7 @@ def validate_experiment(merged_config: MergedConfig) -> ExperimentConfig:
     experiment, errors = _parse(values)
     errors = [*(f"{old.path}: {old.message}" for old in renamed), *errors, *find_errors(values)]
     if experiment is None or errors:
-        lines = [f"{merged_config.find_source(error.split(':')[0])}: {error}" for error in errors]
+        lines = [f"{merged_config.find_error_source(error)}: {error}" for error in errors]
         raise ConfigError("\n".join(lines))
     return experiment
 

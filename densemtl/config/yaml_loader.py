@@ -18,16 +18,21 @@ Example:
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
-from densemtl.config.data_sets import name_sets
+import yaml
+
+from densemtl.config.data_sets import SETS, name_sets
 from densemtl.config.input_paths import check_config_file
 from densemtl.config.shipped_configs import find_config
 from densemtl.config.yaml_text import parse_value
-from densemtl.errors import ConfigError, DataError
+from densemtl.errors import ConfigError, DataError, suggest
 from densemtl.io.bounded import MAX_TEXT_BYTES, read_bytes
 
 COMMAND_LINE = "command line"
@@ -73,6 +78,25 @@ class MergedConfig:
             if source:
                 return source
         return self.sources.get(ROOT, COMMAND_LINE)
+
+    def find_error_source(self, error: str) -> str:
+        """Return the source of the values that an error is about.
+
+        Args:
+            error: message that starts with the dotted path of a value or a section.
+
+        Returns:
+            The sources of those keys of the section that the message names, or else that of the
+            path.
+        """
+        path, _, message = error.partition(":")
+        words = set(re.findall(r"\w+", message))
+        named = {
+            source: None
+            for key, source in self.sources.items()
+            if key.rpartition(".")[0] == path and key.rpartition(".")[2] in words
+        }
+        return " and ".join(named) or self.find_source(path)
 
 
 def load_config(file: Path, overrides: Sequence[str] = ()) -> MergedConfig:
@@ -245,6 +269,8 @@ def _merge_into(
 ) -> None:
     for key, value in values.items():
         path, old = f"{prefix}{key}", target.get(key)
+        if isinstance(value, dict):
+            _check_changed_keys(path, old, value, source)
         other = EXCLUSIVE_KEYS.get(path)
         if other and value is not None and sources.get(other) not in (None, source):
             target.pop(other.rpartition(".")[2], None)
@@ -263,6 +289,24 @@ def _merge_into(
             _merge_into(target[key], value, source, f"{path}.", sources)
         else:
             target[key] = value
+
+
+def _check_changed_keys(path: str, old: Any, new: dict[str, Any], source: str) -> None:
+    """Check that a change is not below an item of a list, or of a set that does not exist."""
+    for key, value in new.items():
+        is_index = isinstance(key, str) and re.fullmatch(r"-?\d+", key)
+        if is_index and isinstance(old, list) and source == COMMAND_LINE:
+            current = yaml.safe_dump(old, default_flow_style=True, width=math.inf).strip()
+            raise ConfigError(
+                f"{source}: {path}.{key}: a list can only be replaced as a whole:"
+                f" {path}={shorten(current, 200)}"
+            )
+        is_unnamed = isinstance(value, dict) and "name" not in value
+        if path == f"data.{SETS}" and isinstance(old, dict) and key not in old and is_unnamed:
+            hint = suggest(str(key), old)
+            raise ConfigError(
+                f"{source}: {path}.{key}: no set {str(key)!r}, {hint}; a new set needs a name"
+            )
 
 
 def _is_component_change(path: str, old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -113,6 +113,7 @@ def test_overrides_change_values(write):
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
         ("protocol=moderm", "protocol: no 'moderm' in protocols: did you mean 'modern'?"),
         ("tasks=semseg", "tasks: Input should be a valid tuple, not 'semseg'"),
+        ("trackers.0=wandb", "trackers: must be a list, given as a whole: [a, b, ..], not {'0': "),
         ("tasks=[]", "tasks: list at least one task"),
         ("tasks=[depth, depth]", "tasks.1: 'depth' is listed twice"),
         ("tasks=[depth, {loss: l1}]", "tasks.1.name: must be given"),

@@ -106,6 +106,56 @@ def test_find_source_returns_file_of_value(write):
     assert document.find_source("never.set") == str(child)
 
 
+@pytest.mark.parametrize(
+    ("error", "source"),
+    [
+        ("train: set either epochs or steps", COMMAND_LINE),
+        ("train: set epochs or amp", f"{{file}} and {COMMAND_LINE}"),
+        ("train: amp does not fit", "{file}"),
+        ("train: wrong", "{file}"),
+        ("train.steps: epochs", COMMAND_LINE),
+        ("seed: name", "{file}"),
+    ],
+)
+def test_errors_of_a_section_name_the_source_of_its_keys(write, error, source):
+    file = write("a.yaml", "seed: 1\ntrain: {epochs: 1, amp: none}\nhead: {name: x}")
+    document = load_config(file, ["train.steps=5", "train.epochs=2", "head.name=y"])
+    assert document.find_error_source(error) == source.format(file=file)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "tasks.0.loss=l1",
+            r"tasks\.0: .* as a whole: tasks=\[semseg, \{loss: l1, name: depth\}\]",
+        ),
+        ("tasks.-1=edge", r"tasks\.-1: a list can only be replaced as a whole: tasks=\["),
+        ("input.size.1=64", r"input\.size\.1: .* as a whole: input\.size=\[32, 48\]"),
+        (
+            "data.sets.0.root=/x",
+            r"sets\.0: no set '0', choose from bsds, nyud; a new set needs a name",
+        ),
+        ("data.sets.nyu.root=/x", r"data\.sets\.nyu: no set 'nyu', did you mean 'nyud'\?"),
+    ],
+)
+def test_items_of_lists_cannot_be_changed(write, override, message):
+    file = write(
+        "a.yaml",
+        "tasks: [semseg, {name: depth, loss: l1}]\ninput: {size: [32, 48]}\n"
+        "data: {name: mixed, sets: [{name: nyud}, {name: folder, alias: bsds}]}",
+    )
+    with pytest.raises(ConfigError, match=f"^{COMMAND_LINE}: .*{message}"):
+        load_config(file, [override])
+
+
+def test_sets_and_numbered_values_can_be_added(write):
+    file = write("a.yaml", "data: {name: mixed, sets: {a: {name: nyud}}, values: [1]}")
+    data = load_config(file, ["data.sets.b.name=folder", "data.values={7: 0}"]).values["data"]
+    assert data["sets"] == {"a": {"name": "nyud"}, "b": {"name": "folder"}}
+    assert data["values"] == {7: 0}
+
+
 def test_component_with_another_name_drops_inherited_options(write):
     write("base.yaml", "head: {name: deeplabv3, width: 256}\ndata: {name: nyud, root: /x}")
     child = write("child.yaml", "base: base.yaml\nhead: {name: linear}\ndata: {name: nyud}")

@@ -73,8 +73,14 @@ def test_steps_in_any_notation_replace_the_default_epochs(value: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("train.steps=3", "train.epochs=2"), "train: set either epochs or steps, not both"),
-        (("train.epochs=2", "train.steps=3"), "train: set either epochs or steps, not both"),
+        (
+            ("train.steps=3", "train.epochs=2"),
+            "command line: train: set either epochs or steps, not both",
+        ),
+        (
+            ("train.epochs=2", "train.steps=3"),
+            "command line: train: set either epochs or steps, not both",
+        ),
         (("train.epochs=null",), "train: set epochs or steps"),
         (("train.steps=0",), "train.steps: Input should be greater than or equal to 1, not 0"),
         (("train.eval_every_steps=0",), "train.eval_every_steps: Input should be greater than"),
