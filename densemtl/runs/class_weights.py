@@ -99,7 +99,7 @@ def _update_tasks(
     get_weights: Callable[[TaskConfig], dict[str, tuple[float, ...]]],
 ) -> ExperimentConfig:
     def update(task: TaskConfig) -> TaskConfig:
-        weights = {**get_weights(task), **task.computed_class_weights}
+        weights = {**task.computed_class_weights, **get_weights(task)}
         return task.model_copy(update={"computed_class_weights": weights}) if weights else task
 
     return experiment.model_copy(

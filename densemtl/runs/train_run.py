@@ -28,7 +28,7 @@ from densemtl.factory import (
 from densemtl.io.paths import parse_path
 from densemtl.results.baselines import add_baselines, load_baselines
 from densemtl.results.results import BASELINES, RESULTS_FILE, ComparisonKey, Results
-from densemtl.runs.class_weights import compute_class_weights
+from densemtl.runs.class_weights import compute_class_weights, keep_class_weights
 from densemtl.runs.data_check import (
     check_before_training,
     select_warnings,
@@ -104,9 +104,11 @@ def _train_locked(
         *warn_about_random_frozen(experiment),
         *check_before_training(experiment, splits),
     ]
+    weighted = compute_class_weights(reserve_run_dir(folder, experiment), splits.train)
     baseline_runs = _train_baselines(
-        experiment, splits, folder.parent, execution, max_steps, warnings
+        experiment, splits, folder.parent, execution, max_steps, warnings, weighted
     )
+    experiment = keep_class_weights(experiment, weighted)
     init_from = _resolve_init_from(experiment, baseline_runs)
     results = _train_run(
         experiment, splits, folder, execution, max_steps, initial, warnings, init_from
@@ -160,8 +162,12 @@ def _train_baselines(
     execution: ExecutionConfig,
     max_steps: int | None,
     warnings: Sequence[DataWarning],
+    weighted: ExperimentConfig,
 ) -> Mapping[str, Path]:
-    """Return {task: run folder or results file}, after training the baselines if necessary."""
+    """Return {task: run folder or results file}, after training the baselines if necessary.
+
+    They use the computed class weights of `weighted` if these are from the same images.
+    """
     if experiment.baselines == "none":
         return {}
     if isinstance(experiment.baselines, dict):
@@ -177,6 +183,8 @@ def _train_baselines(
             / BASELINES
             / f"{experiment.data.name}-{name}-{_make_baseline_key(single, data)}"
         )
+        if len(data.train) == len(splits.train):
+            single = keep_class_weights(single, weighted)
         initial = build_initial_model(single, build_tasks(single))
         with lock_run_dir(folder, wait=True):  # another run may train the same baseline
             _train_run(single, data, folder, execution, max_steps, initial, warnings)
@@ -241,7 +249,8 @@ def _train_run(
     warnings: Sequence[DataWarning],
     init_from: Mapping[str, Path] | None = None,
 ) -> Results:
-    experiment = compute_class_weights(reserve_run_dir(folder, experiment), splits.train)
+    experiment = reserve_run_dir(folder, experiment)
+    experiment = compute_class_weights(experiment, splits.train)  # if not those of `weighted`
     experiment, execution = choose_layout(experiment, initial.model, execution)
     write_config(folder, experiment)
     run = build_training_run(experiment, splits, folder, execution, init_from, initial)

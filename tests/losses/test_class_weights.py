@@ -22,7 +22,7 @@ from densemtl.losses.class_weights import (
     ClassCounts,
     compute_class_weights,
 )
-from densemtl.runs import class_weights
+from densemtl.runs import class_weights, train_run
 from densemtl.runs.run_dir import reserve_run_dir
 from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.classification import Classification
@@ -218,3 +218,16 @@ def test_run_saves_the_weights_and_does_not_compute_them_again(tmp_path, monkeyp
     given = make_tiny_experiment(MEDIAN.replace("median", str(weights)))
     sample = torch.randn(1, task.channels, 4, 4), torch.randint(0, task.channels, (1, 4, 4))
     assert semseg.compute_loss(*sample) == build_tasks(given)[0].compute_loss(*sample)
+
+
+def test_weights_of_a_run_are_those_of_its_baselines(tmp_path, monkeypatch, capsys):
+    runs = []
+    monkeypatch.setattr(train_run, "_train_run", lambda run, *_: runs.append(run))
+    monkeypatch.setattr(train_run, "_compare", lambda *_: None)
+    monkeypatch.setattr(train_run, "_is_replaceable", lambda *_: False)
+    small = ("data.train_images=4", "data.val_images=2")
+    train_experiment(make_tiny_experiment(MEDIAN, *small, "baselines=auto"), tmp_path / "run")
+    semseg, _, both = runs
+    assert len(set(get_weights(semseg)["median"])) > 2
+    assert get_weights(both) == get_weights(semseg)
+    assert capsys.readouterr().out.count("class weights (median, from 4 of 4") == 1
