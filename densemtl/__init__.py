@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from densemtl.hub.download import from_pretrained
     from densemtl.hub.upload import push_to_hub, save_pretrained
     from densemtl.inference.predictor import Predictor
-    from densemtl.registry import (
+    from densemtl.registry.listing import (
         list_balancing,
         list_datasets,
         list_decoders,
@@ -30,14 +30,14 @@ _PUBLIC_MODULES = {
     "create_tasks": "create",
     "evaluate": "runs.run_api",
     "from_pretrained": "hub.download",
-    "list_balancing": "registry",
-    "list_datasets": "registry",
-    "list_decoders": "registry",
-    "list_heads": "registry",
-    "list_metrics": "registry",
-    "list_protocols": "registry",
-    "list_tasks": "registry",
-    "list_trackers": "registry",
+    "list_balancing": "registry.listing",
+    "list_datasets": "registry.listing",
+    "list_decoders": "registry.listing",
+    "list_heads": "registry.listing",
+    "list_metrics": "registry.listing",
+    "list_protocols": "registry.listing",
+    "list_tasks": "registry.listing",
+    "list_trackers": "registry.listing",
     "push_to_hub": "hub.upload",
     "save_pretrained": "hub.upload",
     "train": "runs.run_api",

@@ -56,7 +56,7 @@ def _list_section_keys() -> Iterator[str]:
 
 
 def _list_component_keys() -> Iterator[str]:
-    folder = Path(registry.__file__).parent
+    folder = Path(__file__).parents[1]
     for section, package in PACKAGES.items():
         for file in sorted(folder.joinpath(*package.split(".")).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
