@@ -111,7 +111,7 @@ def save_task_defaults(experiment: ExperimentConfig) -> ExperimentConfig:
 
 
 def _add_offers(data: dict[str, Any]) -> dict[str, Any]:
-    """Add the option `offers` to the section of a data set that has it."""
+    """Add the option `offers` to the section of a dataset that has it."""
     if not registry.has_option(registry.get_class("data.datasets", data["name"]), "offers"):
         return data
     options = {key: value for key, value in data.items() if key not in SET_KEYS}

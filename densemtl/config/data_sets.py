@@ -1,6 +1,6 @@
-"""Section `data` with several data sets, `data: {name: mixed, sets: .., weights: ..}`.
+"""Section `data` with several datasets, `data: {name: mixed, sets: .., weights: ..}`.
 
-Each set is a data set of its own, with its options next to `name`. Sets are a dictionary, so that a
+Each set is a dataset of its own, with its options next to `name`. Sets are a dictionary, so that a
 value of one set can be changed on the command line (`data.sets.nyud.root=..`), or a list:
 
     sets: [{name: nyud, root: a}, {name: folder, alias: bsds, root: b, ..}]
@@ -21,13 +21,13 @@ from typing import Any
 from densemtl.errors import ConfigError
 
 MIXED = "mixed"
-"""Name of the data set that combines others."""
+"""Name of the dataset that combines others."""
 
 SETS, ALIAS = "sets", "alias"
 """Keys of the sets, and of the name of a set in a list."""
 
 SET_KEYS = ("name", "tasks", "augment")
-"""Keys of a set that are not options of its data set."""
+"""Keys of a set that are not options of its dataset."""
 
 
 def name_sets(data: Any) -> Any:
@@ -75,7 +75,7 @@ def change_sets(
 
     Args:
         data: the section `data`; types may be wrong.
-        change: function from the section of one data set to a changed copy.
+        change: function from the section of one dataset to a changed copy.
 
     Returns:
         The changed copy.

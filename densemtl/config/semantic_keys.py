@@ -8,7 +8,7 @@ from typing import Any
 from densemtl.config.data_sets import change_sets
 
 NON_SEMANTIC_DATA_KEYS = ("root", "offers")
-"""Keys of a data set, alone or in a mixture, that do not affect results."""
+"""Keys of a dataset, alone or in a mixture, that do not affect results."""
 
 NON_SEMANTIC_KEYS = {
     "loader": (

@@ -1,4 +1,4 @@
-"""Configuration of one of several data sets."""
+"""Configuration of one of several datasets."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ TaskNames = Annotated[dict[str, str], BeforeValidator(_to_mapping), AfterValidat
 
 
 class SetConfig(BaseModel):
-    """One of several data sets; the options of the data set are keys next to these."""
+    """One of several datasets; the options of the dataset are keys next to these."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
-    """Name of the data set, or `package.module:Class`."""
+    """Name of the dataset, or `package.module:Class`."""
     tasks: TaskNames | None = None
     """Labels of the set that are used: a list of tasks, or {task of the set: name in the run}. By
     default all labels, under their names."""
@@ -54,7 +54,7 @@ class SetConfig(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the data set that were set."""
+        """Options of the dataset that were set."""
         return dict(self.model_extra or {})
 
     def adapt_augment(self, shared: AugmentConfig) -> AugmentConfig:

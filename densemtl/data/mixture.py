@@ -1,4 +1,4 @@
-"""Shares of several data sets in the images of an epoch."""
+"""Shares of several datasets in the images of an epoch."""
 
 from __future__ import annotations
 

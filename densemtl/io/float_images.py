@@ -23,7 +23,7 @@ _RGB = ("R", "G", "B")
 
 
 def read_pfm(file: Path) -> NDArray[Any]:
-    """Read a portable float map, as in the Middlebury and Scene Flow data sets.
+    """Read a portable float map, as in the Middlebury and Scene Flow datasets.
 
     Args:
         file: .pfm file, gray (`Pf`) or RGB (`PF`), whose rows are stored from the bottom up.

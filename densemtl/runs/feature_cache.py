@@ -102,7 +102,7 @@ def cache_features(experiment: ExperimentConfig, run: TrainingRun) -> TrainingRu
     assert isinstance(train_source, TrainDataset)
     if train_source.dataset.mixture is not None and experiment.augment.num_views is None:
         raise ConfigError(
-            "loader.cache: features: images of several data sets are visited several times per"
+            "loader.cache: features: images of several datasets are visited several times per"
             " epoch: set augment.num_views"
         )
     num_epochs = math.ceil(run.total_steps / run.steps_per_epoch)

@@ -1,4 +1,4 @@
-"""Tasks without any label in a step, as with several data sets, are absent in all methods."""
+"""Tasks without any label in a step, as with several datasets, are absent in all methods."""
 
 from __future__ import annotations
 

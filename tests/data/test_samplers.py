@@ -1,4 +1,4 @@
-"""Order of training images, of one data set or of a mixture of several."""
+"""Order of training images, of one dataset or of a mixture of several."""
 
 from __future__ import annotations
 

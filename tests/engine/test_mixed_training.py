@@ -1,4 +1,4 @@
-"""Training with several data sets: exact resume, metrics of each set, and the logged losses."""
+"""Training with several datasets: exact resume, metrics of each set, and the logged losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny mixtures of data sets."""
+"""Tiny mixtures of datasets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_mixed_experiment(
 
 
 def write_folder_set(root: Path, task: str, label: Any, count: int = 4) -> dict[str, Any]:
-    """Write a data set `folder` with one binary label map for every image; return its options."""
+    """Write a dataset `folder` with one binary label map for every image; return its options."""
     import cv2
     import numpy as np
 

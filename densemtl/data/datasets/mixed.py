@@ -1,4 +1,4 @@
-"""Several data sets with different labels, for one network that learns all of them.
+"""Several datasets with different labels, for one network that learns all of them.
 
 data:
   name: mixed
@@ -42,7 +42,7 @@ SetName = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$")]
 
 
 class MixedDataset(DenseDataset):
-    """Split of several data sets; each image has the labels of its own set only.
+    """Split of several datasets; each image has the labels of its own set only.
 
     The id of an image begins with the name of its set. In an epoch, each set has a share of the
     images that is proportional to its weight; within a set, all images are visited equally often.
@@ -51,7 +51,7 @@ class MixedDataset(DenseDataset):
     Args:
         split: "train" or "val".
         tasks: names of the tasks whose labels are read.
-        sets: {name: data set with its options}, and `tasks` and `augment` of the set.
+        sets: {name: dataset with its options}, and `tasks` and `augment` of the set.
         weights: {set: weight} for all sets; by default the numbers of training images.
         one_set_per_batch: whether all images of a batch are from one set.
         epoch_images: number of images per epoch; by default the number of all training images.

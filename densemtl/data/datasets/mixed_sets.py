@@ -1,4 +1,4 @@
-"""One of several data sets: its samples with the ids and tasks of the run."""
+"""One of several datasets: its samples with the ids and tasks of the run."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def parse_set_options(config: SetConfig) -> dict[str, Any]:
         config: configuration of the set.
 
     Returns:
-        The options for the constructor of its data set.
+        The options for the constructor of its dataset.
 
     Raises:
-        ConfigError: if the data set does not exist.
+        ConfigError: if the dataset does not exist.
         pydantic.ValidationError: if an option is wrong.
     """
     return registry.parse_options(registry.get_class("data.datasets", config.name), config.options)

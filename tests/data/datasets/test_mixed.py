@@ -1,4 +1,4 @@
-"""Several data sets with different labels."""
+"""Several datasets with different labels."""
 
 from __future__ import annotations
 
