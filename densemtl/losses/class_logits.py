@@ -60,7 +60,7 @@ class ClassLoss(Loss):
         Returns:
             A scalar; 0 if no pixel is valid.
         """
-        return self.compute_from_ids(self.to_class_logits(logits), mask_ids(target, valid))
+        return self._compute_from_ids(self.to_class_logits(logits), mask_ids(target, valid))
 
     def to_class_logits(self, logits: Tensor) -> Tensor:
         """Convert logits to at least float32, and binary logits to logits of two classes.
@@ -75,7 +75,7 @@ class ClassLoss(Loss):
         return add_negative_class(logits) if self.labels.kind == "binary" else logits
 
     @abstractmethod
-    def compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
+    def _compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
         """Compute the loss.
 
         Args:

@@ -72,16 +72,8 @@ class CrossEntropy(WeightedClassLoss):
         super().__init__(labels, **options)
         self.label_smoothing = label_smoothing
 
-    def compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Compute the weighted mean of the cross-entropy.
-
-        Args:
-            logits: logits of all ids, shape (B, C, H, W).
-            ids: class ids, shape (B, H, W); `CE_IGNORE_INDEX` at ignored pixels.
-
-        Returns:
-            A scalar; 0 if no pixel is valid.
-        """
+    def _compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Return the weighted mean of the cross-entropy."""
         return joint_mean(self._sum(logits, ids), self.weigh_pixels(ids).sum())
 
     def compute_low_res(

@@ -35,16 +35,8 @@ class Dice(ClassLoss):
         super().__init__(labels)
         self.smooth = smooth
 
-    def compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Compute the mean of 1 - Dice over the classes that occur.
-
-        Args:
-            logits: logits of all ids, shape (B, C, H, W).
-            ids: class ids, shape (B, H, W); `CE_IGNORE_INDEX` at ignored pixels.
-
-        Returns:
-            A scalar; 0 if no pixel is valid.
-        """
+    def _compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Return the mean of 1 - Dice over the classes that occur."""
         first = 1 if self.labels.kind == "binary" else 0
         probabilities = logits.softmax(dim=1)[:, first:]
         classes = torch.arange(first, logits.shape[1], device=ids.device).view(1, -1, 1, 1)

@@ -44,16 +44,8 @@ class Focal(WeightedClassLoss):
         super().__init__(labels, **options)
         self.gamma = gamma
 
-    def compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Compute the weighted mean of the focal loss.
-
-        Args:
-            logits: logits of all ids, shape (B, C, H, W).
-            ids: class ids, shape (B, H, W); `CE_IGNORE_INDEX` at ignored pixels.
-
-        Returns:
-            A scalar; 0 if no pixel is valid.
-        """
+    def _compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Return the weighted mean of the focal loss."""
         entropy = F.cross_entropy(logits, ids, ignore_index=CE_IGNORE_INDEX, reduction="none")
         # 1 - p without cancellation; the power has an infinite gradient at 0 if gamma < 1.
         error = (-torch.expm1(-entropy)).clamp(min=torch.finfo(entropy.dtype).eps)

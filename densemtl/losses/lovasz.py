@@ -34,16 +34,8 @@ class Lovasz(ClassLoss):
         tensor(0.5000)
     """
 
-    def compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Compute the mean over the images with valid pixels.
-
-        Args:
-            logits: logits of all ids, shape (B, C, H, W).
-            ids: class ids, shape (B, H, W); `CE_IGNORE_INDEX` at ignored pixels.
-
-        Returns:
-            A scalar; 0 if no pixel is valid.
-        """
+    def _compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Return the mean over the images with valid pixels."""
         images = [_compute_image_loss(*image) for image in zip(logits, ids, strict=True)]
         return joint_mean(torch.stack(images).sum(), count_labeled_images(ids != CE_IGNORE_INDEX))
 

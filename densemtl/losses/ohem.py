@@ -50,16 +50,8 @@ class OHEM(WeightedClassLoss):
         super().__init__(labels, **options)
         self.threshold, self.min_kept = threshold, min_kept
 
-    def compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Compute the weighted mean of the cross-entropy over hard pixels.
-
-        Args:
-            logits: logits of all ids, shape (B, C, H, W).
-            ids: class ids, shape (B, H, W); `CE_IGNORE_INDEX` at ignored pixels.
-
-        Returns:
-            A scalar; 0 if no pixel is valid.
-        """
+    def _compute_from_ids(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Return the weighted mean of the cross-entropy over hard pixels."""
         entropy = F.cross_entropy(logits, ids, ignore_index=CE_IGNORE_INDEX, reduction="none")
         weights = self.weigh_pixels(ids) * self._find_hard(entropy.detach(), ids)
         return joint_mean((weights * entropy).sum(), weights.sum())
