@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from densemtl.balancing._gradients.collection import GradientTransform
+from densemtl.balancing._gradients.features import GradientTransform
 from densemtl.balancing._gradients.linear_combination import TaskGradient
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.base import TaskWeights

@@ -11,14 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from densemtl.balancing._gradients.collection import (
+from densemtl.balancing._gradients.collector import GradientCollector
+from densemtl.balancing._gradients.features import (
     FeatureGradients,
-    GradientCollector,
     GradientTransform,
-    ParameterGradients,
     find_shared_features,
-    shared_parameters,
 )
+from densemtl.balancing._gradients.parameters import ParameterGradients, shared_parameters
 from densemtl.balancing._gradients.summary import GradientSummary
 from densemtl.balancing.backward_passes import BalancingOutput, LossScaler, TaskBackward
 from densemtl.balancing.base import Balancer, TaskWeights, validate_task_weights
