@@ -139,6 +139,7 @@ def _merge_overrides(base: MergedConfig, overrides: Sequence[str]) -> MergedConf
     merged = MergedConfig({})
     for text in overrides:
         merged = _merge(merged, parse_override(text), COMMAND_LINE)
+    _check_changes("", base.values, merged.values, COMMAND_LINE)
     return _merge(base, merged.values, COMMAND_LINE)
 
 
@@ -152,6 +153,7 @@ def _load_with_bases(file: Path, descendants: tuple[Path, ...]) -> MergedConfig:
     if not isinstance(base, str):
         raise ConfigError(f"{file}: base: must be the name of one file, not {base!r}")
     parent = _load_with_bases(find_config(Path(base), file.parent), (*descendants, file.resolve()))
+    _check_changes("", parent.values, values, str(file))
     return _merge(parent, values, str(file))
 
 
@@ -269,8 +271,6 @@ def _merge_into(
 ) -> None:
     for key, value in values.items():
         path, old = f"{prefix}{key}", target.get(key)
-        if isinstance(value, dict):
-            _check_changed_keys(path, old, value, source)
         other = EXCLUSIVE_KEYS.get(path)
         if other and value is not None and sources.get(other) not in (None, source):
             target.pop(other.rpartition(".")[2], None)
@@ -291,22 +291,28 @@ def _merge_into(
             target[key] = value
 
 
-def _check_changed_keys(path: str, old: Any, new: dict[str, Any], source: str) -> None:
-    """Check that a change is not below an item of a list, or of a set that does not exist."""
+def _check_changes(path: str, old: Any, new: dict[Any, Any], source: str) -> None:
+    """Check that no change is below an item of a list, or of a set that does not exist."""
+    if path and isinstance(old, dict) and _is_component_change(path, old, new):
+        return
     for key, value in new.items():
+        key_path = f"{path}.{key}" if path else str(key)
         is_index = isinstance(key, str) and re.fullmatch(r"-?\d+", key)
         if is_index and isinstance(old, list) and source == COMMAND_LINE:
             current = yaml.safe_dump(old, default_flow_style=True, width=math.inf).strip()
             raise ConfigError(
-                f"{source}: {path}.{key}: a list can only be replaced as a whole:"
+                f"{source}: {key_path}: a list can only be replaced as a whole:"
                 f" {path}={shorten(current, 200)}"
             )
-        is_unnamed = isinstance(value, dict) and "name" not in value
-        if path == f"data.{SETS}" and isinstance(old, dict) and key not in old and is_unnamed:
+        if not isinstance(value, dict):
+            continue
+        is_known = not isinstance(old, dict) or key in old
+        if path == f"data.{SETS}" and not is_known and "name" not in value:
             hint = suggest(str(key), old)
             raise ConfigError(
-                f"{source}: {path}.{key}: no set {str(key)!r}, {hint}; a new set needs a name"
+                f"{source}: {key_path}: no set {str(key)!r}, {hint}; a new set needs a name"
             )
+        _check_changes(key_path, old.get(key) if isinstance(old, dict) else None, value, source)
 
 
 def _is_component_change(path: str, old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -156,6 +156,15 @@ def test_sets_and_numbered_values_can_be_added(write):
     assert data["values"] == {7: 0}
 
 
+def test_several_sets_can_be_changed_at_once(write):
+    file = write("a.yaml", "data: {name: mixed, sets: [{name: nyud}, {name: folder}]}")
+    overrides = [f"data.sets.{name}.root=/{name}" for name in ("nyud", "folder", "more")]
+    data = load_config(file, [*overrides, "data.sets.more.name=folder"]).values["data"]
+    assert [each["root"] for each in data["sets"].values()] == ["/nyud", "/folder", "/more"]
+    with pytest.raises(ConfigError, match="no set 'more', choose from folder, nyud"):
+        load_config(file, overrides)
+
+
 def test_component_with_another_name_drops_inherited_options(write):
     write("base.yaml", "head: {name: deeplabv3, width: 256}\ndata: {name: nyud, root: /x}")
     child = write("child.yaml", "base: base.yaml\nhead: {name: linear}\ndata: {name: nyud}")
