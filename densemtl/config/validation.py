@@ -220,7 +220,12 @@ def _find_auxiliary_errors(values: Mapping[str, Any], decoder: _Resolved | None)
         and cls is not None
         and not registry.has_option(cls, AUXILIARY_TASKS)
     ):
-        fix = "use pad_net or mti_net, or remove them"
+        supporting = [
+            name
+            for name in registry.list_names("decoders")
+            if registry.has_option(registry.get_class("decoders", name), AUXILIARY_TASKS)
+        ]
+        fix = f"use {', '.join(supporting)}, or remove them"
         decoder_name = values["decoder"]["name"]
         yield f"{AUXILIARY_TASKS}: not supported by decoder {decoder_name!r}: {fix}"
 

@@ -28,6 +28,7 @@ WITHOUT_SHARED_PARAMETERS = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "asymmetric_sharing": {"sources": {"semseg": ["depth"]}},
     "pad_net": {"width": 16},
+    "pap_net": {"width": 16, "affinity_width": 8},
 }
 SCOPES = ["features", "parameters"]
 

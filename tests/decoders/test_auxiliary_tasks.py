@@ -17,7 +17,7 @@ from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.base import Task
 from tests.helpers.experiments import make_tiny_experiment
 
-NUM_AUX_LOGITS = {"pad_net": 1, "mti_net": 4}
+NUM_AUX_LOGITS = {"pad_net": 1, "mti_net": 4, "pap_net": 1}
 """{decoder: number of auxiliary predictions of all tasks}."""
 
 
@@ -33,7 +33,7 @@ def test_only_target_tasks_have_final_logits(
         LinearHead,
         targets,
         auxiliary,
-        options={"width": 16} if architecture == "pad_net" else {},
+        options={} if architecture == "mti_net" else {"width": 16},
     )
     predictions = decoder(torch.randn(2, 3, 64, 64))
     assert set(predictions.logits) == {"semseg", "depth"}
@@ -62,7 +62,10 @@ def test_run_trains_auxiliary_tasks_and_evaluates_only_target_tasks(
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["decoder.name=mtan"], "auxiliary_tasks: not supported by decoder 'mtan': use pad_net"),
+        (
+            ["decoder.name=mtan"],
+            "auxiliary_tasks: not supported by decoder 'mtan': use mti_net, pad_net, pap_net",
+        ),
         (["decoder.name=pad_net", "auxiliary_tasks=[depth]"], "'depth' is listed twice"),
         (["decoder.name=pad_net", "auxiliary_tasks=[egde]"], "auxiliary_tasks.0: .*'edge'"),
         (

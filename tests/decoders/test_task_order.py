@@ -142,9 +142,17 @@ def sluice(key: str, state: dict[str, Tensor]) -> Tensor:
     return tensor
 
 
+def pap_net(key: str, state: dict[str, Tensor]) -> Tensor:
+    """Permute the weights of the affinities."""
+    if key == "diffusion.mixture":
+        return state[key][ORDER][:, ORDER]
+    return state[key][ORDER] if key == "diffusion.beta_logits" else state[key]
+
+
 PERMUTATIONS: dict[str, Callable[[str, dict[str, Tensor]], Tensor]] = {
     "cross_stitch": cross_stitch,
     "nddr_cnn": nddr_cnn,
+    "pap_net": pap_net,
     "mti_net": mti_net,
     "sluice": sluice,
 }
