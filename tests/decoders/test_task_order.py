@@ -29,12 +29,13 @@ ORDER = [2, 0, 1]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "mti_net": {"softmax": "paper"},
+    "jtrl": {"order": NAMES},
     "asymmetric_sharing": {"sources": {"depth": ["normals", "semseg"]}},
 }
 """Options of decoders whose default depends on the order of tasks.
 
-The softmax of the reference code is computed over neighboring channels of any tasks, and without
-`sources` the last task is the reader.
+JTRL visits tasks in their order. The softmax of the reference code is computed over neighboring
+channels of any tasks, and without `sources` the last task is the reader.
 """
 
 
