@@ -127,7 +127,8 @@ class JTRL(SharedBackboneDecoder):
         shared = [*self.backbone.parameters(), *self.pyramid.parameters()]
         groups: dict[str, list[nn.Parameter]] = {SHARED: shared}
         per_task = [self.first_states, self.heads, *self.state_heads]
-        per_task += [part for level in self.levels for part in level.list_task_modules()]
+        levels = [level for level in self.levels if isinstance(level, _Level)]
+        per_task += [part for level in levels for part in level.list_task_modules()]
         for task in self.task_names:
             groups[task] = [
                 parameter
@@ -135,8 +136,9 @@ class JTRL(SharedBackboneDecoder):
                 if task in part
                 for parameter in part[task].parameters()
             ]
-        fusion = [level.attention for level in self.levels]
-        groups[FUSION] = [parameter for part in fusion for parameter in part.parameters()]
+        groups[FUSION] = [
+            parameter for level in levels for parameter in level.attention.parameters()
+        ]
         return groups
 
 
@@ -165,7 +167,9 @@ class _Level(nn.Module):
         self.refine = nn.ModuleDict({task: basic_block(width, width) for task in sources})
         self.sources = dict(sources)
 
-    def forward(self, feature: Tensor, latest: Mapping[str, Tensor], states: States) -> States:
+    def forward(
+        self, feature: Tensor, latest: Mapping[str, Tensor], states: States
+    ) -> dict[str, Tensor]:
         """Return the new state (B, C, H, W) of each task.
 
         Args:

@@ -34,6 +34,7 @@ def kernel_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """
     scale = keys.shape[2] ** -0.5
     keys = keys * scale
-    averages = (values * scale) @ keys.mT @ queries
+    sums = (values * scale) @ keys.mT @ queries
     normalizer = (keys * scale).sum(dim=2)[:, None] @ queries
-    return averages / normalizer.clamp(min=MIN_NORMALIZER)
+    averages: Tensor = sums / normalizer.clamp(min=MIN_NORMALIZER)
+    return averages
