@@ -40,7 +40,7 @@ LIBRARY_USERS = {
     "timm": {"backbones", "distributed.sync_batch_norm", "engine", "export.swin_tracing"},
     "albumentations": {"transforms.albumentations"},
     "torchmetrics": {"metrics"},
-    "safetensors": {"engine.checkpoint", "io.tensor_files"},
+    "safetensors": {"engine.weights_file", "io.tensor_files"},
     "huggingface_hub": {"hub"},
     "fastapi": {"demo.web"},
     "uvicorn": {"demo.web"},

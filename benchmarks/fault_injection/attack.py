@@ -22,8 +22,9 @@ from densemtl import registry
 from densemtl.config.experiment import load_experiment, load_saved
 from densemtl.data.datasets.folder_labels import LabelSpec
 from densemtl.data.datasets.shards import ShardsDataset
-from densemtl.engine.checkpoint import read_checkpoint, save_checkpoint, save_weights
+from densemtl.engine.checkpoint import read_checkpoint, save_checkpoint
 from densemtl.engine.loading import load_trained_model
+from densemtl.engine.weights_file import save_weights
 from densemtl.errors import UserError
 from densemtl.factory import build_dataset, build_model, build_tasks
 from densemtl.io import arrays

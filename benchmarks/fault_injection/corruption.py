@@ -20,8 +20,9 @@ from densemtl.config.experiment import parse_saved_experiment
 from densemtl.config.input_paths import CONFIG
 from densemtl.data.datasets.shards import ShardsDataset, write_shards
 from densemtl.data.disk_cache import MemmapCacheDataset
-from densemtl.engine.checkpoint import load_weights, read_checkpoint
+from densemtl.engine.checkpoint import read_checkpoint
 from densemtl.engine.run_log import read_log
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import UserError
 from densemtl.factory import build_splits
 from densemtl.io import arrays

@@ -17,7 +17,8 @@ from result_table import RESUMED_EXACTLY, Row
 from training_runs import OVERRIDES, TrainTool, is_one_line_error
 
 from densemtl.config.input_paths import BEST_NAME
-from densemtl.engine.checkpoint import LAST_DIR, load_weights, read_checkpoint
+from densemtl.engine.checkpoint import LAST_DIR, read_checkpoint
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import UserError
 from densemtl.results.results import RESULTS_FILE, load_results
 

@@ -16,7 +16,8 @@ import torch
 
 from densemtl import cli
 from densemtl.config.input_paths import BEST_NAME, WEIGHTS_NAME
-from densemtl.engine.checkpoint import LAST_DIR, load_weights
+from densemtl.engine.checkpoint import LAST_DIR
+from densemtl.engine.weights_file import load_weights
 from densemtl.results.results import load_results
 
 ROOT = Path(__file__).parents[2]

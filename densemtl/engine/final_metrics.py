@@ -8,8 +8,8 @@ from collections.abc import Collection
 from densemtl.config.input_paths import BEST_NAME
 from densemtl.distributed.collectives import barrier
 from densemtl.distributed.sharding import unsharded
-from densemtl.engine.checkpoint import load_state_strict, load_weights
 from densemtl.engine.run_components import TrainingRun
+from densemtl.engine.weights_file import load_state_strict, load_weights
 from densemtl.evaluation.final_metrics import evaluate_with_final_metrics
 from densemtl.metrics.create import list_values
 from densemtl.runtime.progress_bar import track_progress

@@ -13,18 +13,18 @@ from densemtl.config.experiment import (
     parse_saved_experiment,
 )
 from densemtl.config.input_paths import find_weights_file
-from densemtl.engine.checkpoint import (
-    SavedWeights,
-    compute_weights_hash,
-    load_state_strict,
-    load_weights,
-)
 from densemtl.engine.task_subset import (
     LoadedExperiment,
     LoadFn,
     check_channels,
     find_class_differences,
     load_subset,
+)
+from densemtl.engine.weights_file import (
+    SavedWeights,
+    compute_weights_hash,
+    load_state_strict,
+    load_weights,
 )
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.multi_task_model import MultiTaskModel

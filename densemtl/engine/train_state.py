@@ -24,7 +24,6 @@ from densemtl.distributed.sharding import gather_full, shard_like, shard_optimiz
 from densemtl.engine.checkpoint import (
     LAST_DIR,
     STATE_NAME,
-    format_recovery_hint,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
@@ -32,6 +31,7 @@ from densemtl.engine.checkpoint import (
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
 from densemtl.engine.state_file import check_optimizer_state
+from densemtl.engine.weights_file import format_recovery_hint
 from densemtl.errors import CheckpointError, shorten_error
 from densemtl.evaluation.task_metrics import Scores
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state

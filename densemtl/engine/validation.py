@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from densemtl.config.input_paths import BEST_NAME
 from densemtl.distributed.sharding import unsharded
-from densemtl.engine.checkpoint import compute_weights_hash, save_weights
 from densemtl.engine.early_stopping import update_patience
 from densemtl.engine.model_selection import compute_mean_gain, get_selection_scores
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import RunLog
+from densemtl.engine.weights_file import compute_weights_hash, save_weights
 from densemtl.evaluation.evaluate import evaluate
 from densemtl.runtime.progress_bar import ProgressBar
 

@@ -56,7 +56,7 @@ def from_pretrained(
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> from densemtl.config.experiment import ExperimentConfig
-        >>> from densemtl.engine.checkpoint import save_weights
+        >>> from densemtl.engine.weights_file import save_weights
         >>> from densemtl.factory import build_model, build_tasks
         >>> experiment = ExperimentConfig.model_validate({
         ...     "tasks": ["depth"],

@@ -16,13 +16,13 @@ from densemtl.config.experiment import (
 )
 from densemtl.config.input_paths import CONFIG, WEIGHTS_NAME, find_weights_file
 from densemtl.config.translation import restore_parameters
-from densemtl.engine.checkpoint import (
+from densemtl.engine.trainer import PANELS
+from densemtl.engine.weights_file import (
     SavedWeights,
     compute_tensors_hash,
     load_weights,
     save_tensors,
 )
-from densemtl.engine.trainer import PANELS
 from densemtl.errors import CheckpointError, ResultsError
 from densemtl.hub.model_card import IMAGE_NAME, write_model_card
 from densemtl.io.atomic import atomic_write
@@ -66,7 +66,7 @@ def save_pretrained(
         Random weights stand in for those of a run.
 
         >>> from densemtl.config.experiment import ExperimentConfig
-        >>> from densemtl.engine.checkpoint import save_weights
+        >>> from densemtl.engine.weights_file import save_weights
         >>> from densemtl.factory import build_model, build_tasks
         >>> experiment = ExperimentConfig.model_validate({
         ...     "tasks": ["depth"],

@@ -30,8 +30,8 @@ from densemtl.data.feature_cache import (
 )
 from densemtl.decoders.base import SharedBackboneDecoder
 from densemtl.distributed.collectives import barrier, get_rank, get_world_size
-from densemtl.engine.checkpoint import compute_weights_hash
 from densemtl.engine.run_components import TrainingRun
+from densemtl.engine.weights_file import compute_weights_hash
 from densemtl.errors import ConfigError, OutputError
 from densemtl.io.paths import parse_path
 from densemtl.models.multi_task_model import MultiTaskModel

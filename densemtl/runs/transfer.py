@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from densemtl.backbones.weight_files import COUNTER
 from densemtl.config.input_paths import find_weights_file
-from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import CheckpointError, join_names
 
 SHARED_BACKBONE = "decoder.backbone."

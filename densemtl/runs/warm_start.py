@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densemtl.config.input_paths import find_weights_file
 from densemtl.decoders.task_networks import PerTaskNetworks
-from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import CheckpointError, ConfigError, shorten_error
 from densemtl.io.tensor_files import describe_mismatch
 from densemtl.models.multi_task_model import MultiTaskModel

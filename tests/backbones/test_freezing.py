@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from densemtl.backbones.backbone import Backbone
 from densemtl.backbones.freezing import freeze_parameters
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
-from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import ConfigError, ModelError
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.multi_task_model import MultiTaskModel

@@ -26,14 +26,9 @@ from densemtl.config.translation import (
     translate_parameters,
 )
 from densemtl.create import create_model
-from densemtl.engine.checkpoint import (
-    LAST_DIR,
-    STATE_NAME,
-    SavedWeights,
-    load_weights,
-    save_tensors,
-)
+from densemtl.engine.checkpoint import LAST_DIR, STATE_NAME
 from densemtl.engine.loading import load_trained_model
+from densemtl.engine.weights_file import SavedWeights, load_weights, save_tensors
 from densemtl.errors import ConfigError
 from densemtl.hub.upload import save_pretrained
 from densemtl.results.results import load_results

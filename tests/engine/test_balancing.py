@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from densemtl import registry
-from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import read_log
 from densemtl.engine.trainer import train
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import ConfigError
 from densemtl.factory import build_splits
 from densemtl.runs.train_run import train_experiment

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from densemtl.engine import checkpoint
-from densemtl.engine.checkpoint import (
+from densemtl.engine import weights_file
+from densemtl.engine.checkpoint import load_checkpoint, save_checkpoint
+from densemtl.engine.weights_file import (
     compute_weights_hash,
-    load_checkpoint,
     load_state_strict,
     load_weights,
-    save_checkpoint,
     save_weights,
 )
 from densemtl.errors import CheckpointError, OutputError
@@ -69,7 +68,7 @@ def test_corrupt_weights_file_raises_an_error_with_its_name(tmp_path, cut):
 def test_missing_file_and_file_without_configuration_raise_errors(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone.safetensors"):
         load_weights(tmp_path / "gone.safetensors")
-    checkpoint.save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    weights_file.save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"other.safetensors: holds no configuration"):
         load_weights(tmp_path / "other.safetensors")
 
@@ -93,7 +92,7 @@ def test_interrupted_save_keeps_the_old_weights(tmp_path, monkeypatch):
         tmp_file.write_bytes(b"half")
         raise KilledError
 
-    monkeypatch.setattr(checkpoint, "save_file", write_half)
+    monkeypatch.setattr(weights_file, "save_file", write_half)
     with pytest.raises(KilledError):
         save_weights(file, Net(seed=1), "new")
     assert load_weights(file).config_yaml == "old"
@@ -197,7 +196,7 @@ def test_flipped_bit_is_reported_or_has_no_effect(tmp_path, name, rng):
 
 
 def test_weights_without_checksum_are_loaded(tmp_path):
-    checkpoint.save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", {"config": "x: 1"})
+    weights_file.save_file({"a": torch.ones(3)}, tmp_path / "old.safetensors", {"config": "x: 1"})
     assert torch.equal(load_weights(tmp_path / "old.safetensors").tensors["a"], torch.ones(3))
 
 

@@ -15,8 +15,8 @@ import densemtl
 from densemtl import registry
 from densemtl.config.experiment import load_saved
 from densemtl.data.datasets.shard_index import ShardStore
-from densemtl.engine.checkpoint import save_weights
 from densemtl.engine.loading import load_trained_model
+from densemtl.engine.weights_file import save_weights
 from densemtl.errors import ConfigError, DataError, UserError
 from densemtl.factory import build_model, build_tasks
 from densemtl.runs.predictions_cli import load_experiment_from

@@ -16,8 +16,8 @@ import densemtl
 from densemtl.data.datasets import shard_index
 from densemtl.data.datasets.shard_index import ShardStore
 from densemtl.data.datasets.shards import write_shards
-from densemtl.engine.checkpoint import save_weights
 from densemtl.engine.loading import load_trained_model
+from densemtl.engine.weights_file import save_weights
 from densemtl.errors import DataError, UserError
 from densemtl.factory import build_dataset, build_model, build_splits, build_tasks
 from densemtl.runs.predictions_cli import load_experiment_from

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from densemtl import registry
 from densemtl.backbones.backbone import Backbone
-from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.run_log import read_log
 from densemtl.engine.task_affinity import TaskAffinity, flatten_pairs, group_shared_parameters
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import ModelError
 from densemtl.heads.linear import LinearHead
 from densemtl.models.multi_task_model import MultiTaskModel

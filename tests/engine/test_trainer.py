@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.loss_monitor import NonFiniteLossError
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import read_log
 from densemtl.engine.trainer import train
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import ConfigError, DataError, ResultsError
 from densemtl.factory import build_splits
 from densemtl.results.results import load_results

@@ -17,7 +17,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 import densemtl
-from densemtl.engine.checkpoint import save_weights
+from densemtl.engine.weights_file import save_weights
 from densemtl.errors import ModelError
 from densemtl.export import onnx, parity, torch_export
 from densemtl.export.exporter import export_model

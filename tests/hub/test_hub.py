@@ -16,8 +16,8 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 import densemtl
-from densemtl.engine.checkpoint import SavedWeights, load_weights, save_tensors
 from densemtl.engine.loading import load_trained_model
+from densemtl.engine.weights_file import SavedWeights, load_weights, save_tensors
 from densemtl.errors import CheckpointError, ConfigError, ResultsError
 from densemtl.results.results import RESULTS_FILE, load_results
 from densemtl.runs.train_run import train_experiment

@@ -11,9 +11,9 @@ import pytest
 import densemtl
 from densemtl.commands import evaluate
 from densemtl.config.experiment import ExperimentConfig
-from densemtl.engine.checkpoint import save_weights
 from densemtl.engine.loading import load_trained_model
 from densemtl.engine.task_subset import find_class_differences
+from densemtl.engine.weights_file import save_weights
 from densemtl.errors import CheckpointError, ConfigError, DataError
 from densemtl.factory import build_model, build_tasks
 from densemtl.results.results import Results

@@ -11,8 +11,9 @@ import yaml
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.config.sections import ScheduleConfig, TrainConfig
-from densemtl.engine.checkpoint import load_weights, read_checkpoint
+from densemtl.engine.checkpoint import read_checkpoint
 from densemtl.engine.optimizer import LRSchedule, RunSchedule
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import ConfigError
 from densemtl.results.results import Results, load_results
 from densemtl.runs.extension import Extension, describe_shorter_baselines, make_extension

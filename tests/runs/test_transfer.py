@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.multi_task_model import MultiTaskModel

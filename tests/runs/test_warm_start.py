@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.factory import build_splits
 from densemtl.runs.train_run import train_experiment

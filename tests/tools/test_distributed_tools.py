@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.run_log import read_log
 from densemtl.engine.trainer import train
+from densemtl.engine.weights_file import load_weights
 from densemtl.factory import build_splits
 from densemtl.results.results import load_results
 from densemtl.runs.train_run import train_experiment

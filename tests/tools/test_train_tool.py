@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from densemtl.config.shipped_configs import get_default_folder
-from densemtl.engine.checkpoint import load_weights
+from densemtl.engine.weights_file import load_weights
 from tests.helpers.experiments import write_tiny_config
 from tests.helpers.forked_tools import start_tool
 

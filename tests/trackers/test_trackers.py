@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from densemtl.distributed import collectives
-from densemtl.engine.checkpoint import load_weights
 from densemtl.engine.run_log import open_log
+from densemtl.engine.weights_file import load_weights
 from densemtl.errors import ConfigError
 from densemtl.runs.train_run import train_experiment
 from densemtl.trackers.base import RunInfo, Tracker
