@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         args = parse_args(argv)
         cli.check_run_path(args.checkpoint)
-        from densemtl.distributed.collectives import distributed_session
+        from densemtl.distributed.session import distributed_session
 
         with distributed_session(args.device):
             evaluate_network(args)

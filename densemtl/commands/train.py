@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(make_json_schema(), indent=2))
         return
     cli.check_config_path(args.config)
-    from densemtl.distributed.collectives import distributed_session
+    from densemtl.distributed.session import distributed_session
 
     with distributed_session(args.device):
         train(args)

@@ -9,7 +9,7 @@ from typing import Any
 
 from densemtl.config.experiment import load_experiment
 from densemtl.config.shipped_configs import get_default_folder
-from densemtl.distributed.collectives import distributed_session
+from densemtl.distributed.session import distributed_session
 from densemtl.engine.loading import load_trained_model
 from densemtl.io.paths import parse_path
 from densemtl.results.results import Results

@@ -13,10 +13,10 @@ from densemtl.decoders.sluice import subspace_orthogonality
 from densemtl.distributed.collectives import (
     all_gather_object,
     all_reduce_mean_,
-    distributed_session,
     get_rank,
     get_world_size,
 )
+from densemtl.distributed.session import distributed_session
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
 from densemtl.layers.mixture_of_experts import ExpertRouting, load_balancing_loss
 from densemtl.types import IGNORE_INDEX

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from densemtl.balancing.backward_passes import BalancingOutput
 from densemtl.balancing.gradient_base import GradientBalancer
-from densemtl.distributed.collectives import all_reduce_mean_, distributed_session, get_rank
+from densemtl.distributed.collectives import all_reduce_mean_, get_rank
+from densemtl.distributed.session import distributed_session
 from densemtl.types import Losses
 from tests.helpers.balancing_driver import accumulate
 from tests.helpers.small_network import (

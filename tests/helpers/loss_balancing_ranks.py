@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from densemtl import registry
 from densemtl.balancing.base import LossWeighting
-from densemtl.distributed.collectives import all_reduce_sum, distributed_session, get_rank
+from densemtl.distributed.collectives import all_reduce_sum, get_rank
+from densemtl.distributed.session import distributed_session
 from densemtl.types import Losses
 from tests.helpers.balancing_driver import accumulate
 

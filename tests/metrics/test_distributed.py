@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from densemtl import registry
-from densemtl.distributed.collectives import distributed_session, get_rank
+from densemtl.distributed.collectives import get_rank
+from densemtl.distributed.session import distributed_session
 from densemtl.types import IGNORE_INDEX
 from tests.helpers.two_ranks import start_two_ranks, wait_for_both
 
