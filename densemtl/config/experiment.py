@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densemtl import registry
 from densemtl.config import yaml_loader
@@ -47,6 +47,7 @@ from densemtl.config.sections import (
     OptimConfig,
     ScheduleConfig,
     Section,
+    Teachers,
     TrainConfig,
 )
 from densemtl.config.semantic_keys import select_semantic
@@ -148,6 +149,10 @@ class ExperimentConfig(Section):
     network per task also `baselines`, or `{task: path}` with a single-task run per task."""
     init_strict: bool = False
     """Whether it is an error if a tensor of the model or of the run `init_from` is not used."""
+    teachers: Teachers = Field(default_factory=dict)
+    """{task: run} or {task: {run: .., threshold: ..}}: trained models whose predictions replace the
+    labels of training images that have none; or `none`. They are computed before training and
+    cached."""
 
     def list_task_names(self) -> list[str]:
         """List the names of the tasks in the order of the configuration.
@@ -191,6 +196,7 @@ class ExperimentConfig(Section):
             "baselines": "none",
             "init_from": "none",
             "init_strict": False,
+            "teachers": {},
         }
         return self.model_copy(update=alone)
 

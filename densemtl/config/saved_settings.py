@@ -22,7 +22,7 @@ LOADER_KEYS, DATA_KEYS = ("cache", "cache_dir"), ("cache_dir", "max_cached_shard
 def restrict_saved(values: dict[str, Any]) -> dict[str, Any]:
     """Remove the settings of another machine from a saved configuration.
 
-    Trackers, baselines and initial weights are kept, since only training uses them.
+    Trackers, baselines, initial weights and teachers are kept, since only training uses them.
 
     Args:
         values: a configuration; types may be wrong.

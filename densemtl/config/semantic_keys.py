@@ -25,6 +25,9 @@ NON_SEMANTIC_KEYS = {
 NON_SEMANTIC_TASK_KEYS = ("metrics", "computed_class_weights")
 """Keys of tasks that do not affect results; class weights follow from `loss` and the data."""
 
+NON_SEMANTIC_TEACHER_KEYS = ("weights_hash",)
+"""Keys of teachers that a run adds, so that a configuration has the hash of its runs."""
+
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "augment": {"num_views": None},
     "optim": {"weight_decay_on": "all", "layer_decay": None, "options": {}},
@@ -64,6 +67,11 @@ def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
             {key: value for key, value in task.items() if key not in NON_SEMANTIC_TASK_KEYS}
             for task in selected[section]
         ]
+    teachers = selected.pop("teachers")
+    if teachers:  # absent in runs of earlier versions
+        selected["teachers"] = {
+            task: _without(teacher, NON_SEMANTIC_TEACHER_KEYS) for task, teacher in teachers.items()
+        }
     return selected
 
 

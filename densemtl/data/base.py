@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from densemtl.config.sections import AugmentConfig
 from densemtl.data.mixture import Mixture
 from densemtl.types import ImageFormat, Sample, Split
 
@@ -113,6 +114,17 @@ class DenseDataset(ABC):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def adapt_augment(self, shared: AugmentConfig) -> list[AugmentConfig]:
+        """Return the augmentation of each set of `mixture`.
+
+        Args:
+            shared: the section `augment` of the configuration.
+
+        Returns:
+            One section per set; `shared` alone if there is a single set.
+        """
+        return [shared]
 
     def fingerprint(self) -> str:
         """Return a hash that identifies the evaluated images.

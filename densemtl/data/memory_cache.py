@@ -29,6 +29,7 @@ class InMemoryDataset(DenseDataset):
         self.ids, self.left_out = dataset.ids, dataset.left_out
         self.missing_labels = dataset.missing_labels
         self._fingerprint = dataset.fingerprint()
+        self._versions = [dataset.get_sample_version(index) for index in range(len(dataset))]
         self._samples: Sequence[Sample] = list(_read_all(dataset, num_workers))
 
     @classmethod
@@ -42,6 +43,17 @@ class InMemoryDataset(DenseDataset):
     def fingerprint(self) -> str:
         """Return the fingerprint of the cached dataset."""
         return self._fingerprint
+
+    def get_sample_version(self, index: int) -> str:
+        """Return the version of a sample of the cached dataset, before it was read.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            At most 64 ASCII characters.
+        """
+        return self._versions[index]
 
 
 def _read_all(dataset: DenseDataset, num_workers: int) -> ErrorForwardingDataLoader[Sample]:

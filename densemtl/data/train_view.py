@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.batching import Augmentation, TrainDataset
-from densemtl.data.datasets.mixed import MixedDataset
 from densemtl.data.image_format import get_image_format
 from densemtl.tasks.base import Task
 from densemtl.transforms.color_transforms import make_color_transforms
@@ -36,15 +35,10 @@ def make_train_view(
             changed of images whose channels R, G and B are unknown.
     """
     size, fit, seed = experiment.input.size, experiment.input.fit, experiment.seed
-    settings = (
-        dataset.adapt_augment(experiment.augment)
-        if isinstance(dataset, MixedDataset)
-        else [experiment.augment]
-    )
     image_format = get_image_format(experiment.data)
     augmentations = [
         Augmentation(RandomGeometry(each), make_color_transforms(each, image_format))
-        for each in settings
+        for each in dataset.adapt_augment(experiment.augment)
     ]
     view = TrainDataset(dataset, tasks, size, fit, augmentations, seed, border)
     view.num_views = experiment.augment.num_views

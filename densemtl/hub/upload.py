@@ -165,6 +165,7 @@ def _strip_paths(experiment: ExperimentConfig) -> ExperimentConfig:
     changed: dict[str, Any] = {
         "data": ComponentConfig(name=experiment.data.name, **options),
         "baselines": "none",
+        "teachers": {},
     }
     if experiment.init_from != "baselines":
         changed["init_from"] = "none"

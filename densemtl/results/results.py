@@ -141,7 +141,7 @@ class Results(BaseModel):
 
     Attributes:
         format: version of the layout of the file.
-        run: names of decoder, backbone, head, balancing and dataset.
+        run: names of decoder, backbone, head, balancing and dataset, and hashes of teachers.
         tasks: {task: result}.
         delta_m: multi-task performance in percent relative to the baselines, over the tasks that
             have a delta; None without such tasks.

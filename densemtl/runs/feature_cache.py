@@ -19,7 +19,7 @@ from densemtl import __version__, registry
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.batching import TrainDataset
-from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is
+from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.data.feature_cache import (
     FeatureCollate,
     FeatureDataset,
@@ -29,14 +29,14 @@ from densemtl.data.feature_cache import (
     ViewIndex,
 )
 from densemtl.decoders.base import SharedBackboneDecoder
-from densemtl.distributed.collectives import barrier, get_rank, get_world_size
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.weights_file import compute_weights_hash
 from densemtl.errors import ConfigError, OutputError
 from densemtl.io.paths import parse_path
 from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runs.missing_files import iter_missing_chunks
 from densemtl.runtime.execution import ExecutionConfig
-from densemtl.runtime.progress_bar import print_message, track_progress
+from densemtl.runtime.progress_bar import print_message
 from densemtl.tasks.base import Task
 from densemtl.tasks.loss_task import LossTask
 from densemtl.types import Batch
@@ -158,8 +158,8 @@ def _get_folder(
     return parse_path(experiment.loader.cache_dir) / name
 
 
-class _KeyedSamples(Dataset[tuple[Item, ViewIndex]]):
-    """Samples of a training or evaluation dataset, with the key of the view.
+class _Views(Dataset[Item]):
+    """Views of a training or evaluation dataset.
 
     Args:
         source: dataset of a loader.
@@ -169,8 +169,9 @@ class _KeyedSamples(Dataset[tuple[Item, ViewIndex]]):
     def __init__(self, source: Dataset[Any], is_train: bool) -> None:
         self._source, self._is_train = source, is_train
 
-    def __getitem__(self, key: ViewIndex) -> tuple[Item, ViewIndex]:
-        return self._source[key if self._is_train else key[1]], key
+    def __getitem__(self, key: ViewIndex) -> Item:
+        item: Item = self._source[key if self._is_train else key[1]]
+        return item
 
 
 class _FeatureWriter:
@@ -196,26 +197,19 @@ class _FeatureWriter:
         execution: ExecutionConfig,
     ) -> None:
         """Compute and write the missing views; each rank writes its share."""
-        chunks = self._list_chunks()
-        missing = [c for c in chunks[get_rank() :: get_world_size()] if not self._has_all(c)]
-        if missing:
-            batches = ErrorForwardingDataLoader(
-                _KeyedSamples(loader.source, self._store.dataset.split == "train"),
-                as_is,
-                batch_sampler=missing,
-                num_workers=loader.num_workers,
-            )
-            title = f"features of {self._store.dataset.split}"
-            for number, items in enumerate(track_progress(batches, len(batches), title)):
-                self._write_chunk(items, model, execution)
-                if number == 0:
-                    self._check_size(sum(map(len, missing)))
-        barrier()
-        if get_world_size() > 1 and not all(map(self._has_all, chunks)):
-            raise OutputError(
-                f"{self._store.folder}: not visible to all processes: set loader.cache_dir to a"
-                " folder on a shared file system"
-            )
+        split = self._store.dataset.split
+        missing = iter_missing_chunks(
+            self._list_chunks(),
+            _Views(loader.source, split == "train"),
+            self._store.contains,
+            num_workers=loader.num_workers,
+            title=f"features of {split}",
+            folder=self._store.folder,
+        )
+        for number, (keys, items, num_missing) in enumerate(missing):
+            self._write_chunk(keys, items, model, execution)
+            if number == 0:
+                self._check_size(num_missing)
 
     def _list_chunks(self) -> list[list[ViewIndex]]:
         length = len(self._store.dataset)
@@ -225,21 +219,19 @@ class _FeatureWriter:
             for start in range(0, length, CHUNK_SIZE)
         ]
 
-    def _has_all(self, chunk: Sequence[ViewIndex]) -> bool:
-        return all(self._store.contains(key) for key in chunk)
-
     @torch.no_grad()
     def _write_chunk(
         self,
-        items: Sequence[tuple[Item, ViewIndex]],
+        keys: Sequence[ViewIndex],
+        items: Sequence[Item],
         model: MultiTaskModel,
         execution: ExecutionConfig,
     ) -> None:
-        images = np.stack([sample.image for (sample, _), _ in items])
+        images = np.stack([sample.image for sample, _ in items])
         batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(execution.device)
         features = execution.forward(model.extract_features, batch)
         levels = [each.cpu() for each in features.maps]
-        for position, ((sample, placement), key) in enumerate(items):
+        for position, (key, (sample, placement)) in enumerate(zip(keys, items, strict=True)):
             if not self._store.contains(key):
                 maps = [level[position] for level in levels]
                 image = sample.image if self._keep_images else None

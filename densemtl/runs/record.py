@@ -67,7 +67,8 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
         experiment: the experiment.
 
     Returns:
-        {section of the configuration: name of the component}.
+        {section of the configuration: name of the component}, and under `teachers` the hash of the
+        weights of the teacher of each task, if there are any.
     """
     components = {
         "dataset": experiment.data,
@@ -76,7 +77,9 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
         "head": experiment.head,
         "balancing": experiment.balancing,
     }
-    return {section: component.name for section, component in components.items()}
+    names = {section: component.name for section, component in components.items()}
+    hashes = (f"{task} {each.weights_hash}" for task, each in experiment.teachers.items())
+    return {**names, "teachers": ", ".join(hashes)} if experiment.teachers else names
 
 
 def build_task_results(

@@ -54,7 +54,7 @@ def reserve_run_dir(folder: Path, experiment: ExperimentConfig) -> ExperimentCon
     compared = resumed
     if resumed.train.extensions[:-1] == saved.train.extensions:  # one more extension
         compared = resumed.with_train(extensions=saved.train.extensions)
-    differences = list(_find_differences(saved.to_semantic_dict(), compared.to_semantic_dict()))
+    differences = list(_find_differences(_list_compared(saved), _list_compared(compared)))
     if differences:
         raise ConfigError(
             f"{folder}: holds another experiment; {'; '.join(differences[:4])}: "
@@ -84,6 +84,12 @@ def _keep_choices(experiment: ExperimentConfig, saved: ExperimentConfig) -> Expe
     if not experiment.train.extensions:
         choices["extensions"] = saved.train.extensions
     return keep_class_weights(experiment.with_train(**choices), saved)
+
+
+def _list_compared(experiment: ExperimentConfig) -> dict[str, Any]:
+    """Return everything that must stay the same, including the weights of teachers."""
+    teachers = experiment.model_dump(mode="json", include={"teachers"})
+    return {**experiment.to_semantic_dict(), **teachers}
 
 
 def _find_differences(saved: Any, current: Any, path: str = "") -> Iterator[str]:

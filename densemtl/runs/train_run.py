@@ -45,6 +45,8 @@ from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
 from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
 from densemtl.runs.run_lock import lock_run_dir
+from densemtl.runs.teacher_cache import fill_missing_labels
+from densemtl.runs.teachers import load_teachers
 from densemtl.runs.training_run import build_training_run
 from densemtl.runs.transfer import transfer_weights
 from densemtl.runs.warm_start import require_task_networks, warm_start
@@ -96,7 +98,7 @@ def _train_locked(
     execution: ExecutionConfig,
     max_steps: int | None,
 ) -> Results:
-    experiment = save_task_defaults(experiment)
+    experiment, teachers = load_teachers(save_task_defaults(experiment), execution)
     experiment, execution = choose_amp(experiment, folder, execution)
     initial = _prepare(experiment, folder)
     splits = build_splits(experiment)
@@ -105,13 +107,16 @@ def _train_locked(
         *check_before_training(experiment, splits),
     ]
     weighted = compute_class_weights(reserve_run_dir(folder, experiment), splits.train)
+    filled, filling_warnings = fill_missing_labels(experiment, splits, teachers)
+    teachers.clear()  # frees the memory of their models
     baseline_runs = _train_baselines(
         experiment, splits, folder.parent, execution, max_steps, warnings, weighted
     )
     experiment = keep_class_weights(experiment, weighted)
     init_from = _resolve_init_from(experiment, baseline_runs)
+    warnings += filling_warnings
     results = _train_run(
-        experiment, splits, folder, execution, max_steps, initial, warnings, init_from
+        experiment, filled, folder, execution, max_steps, initial, warnings, init_from
     )
     if baseline_runs:
         results = _compare(results, baseline_runs, reserve_run_dir(folder, experiment))

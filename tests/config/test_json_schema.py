@@ -96,7 +96,9 @@ def schema() -> dict[str, Any]:
 def test_schema_accepts_valid_configurations(schema, write):
     resolved = load_experiment(write(BUILT_IN)).to_yaml()
     custom = BUILT_IN.replace("{name: hard_sharing}", '{name: "mine.parts:Decoder", any: 3}')
-    for text in (BUILT_IN, resolved, custom, "base: b.yaml\ndecoder: {}\nhead: {width: 3}"):
+    taught = f"{BUILT_IN}\nteachers: {{depth: a, semseg: {{run: b, threshold: 0.9}}}}"
+    short = "base: b.yaml\ndecoder: {}\nhead: {width: 3}\nteachers: none"
+    for text in (BUILT_IN, resolved, custom, taught, short):
         assert accepts(schema, yaml.safe_load(text), schema)
 
 
@@ -116,6 +118,7 @@ def test_schema_accepts_valid_configurations(schema, write):
         {"trackers": [{"name": "wandb", "mode": "of"}]},
         {"trackers": [{"name": "wand"}]},
         {"trackers": "wandb"},
+        {"teachers": {"depth": {"thresh": 0.9}}},
     ],
 )
 def test_schema_rejects_invalid_configurations(schema, write, change):

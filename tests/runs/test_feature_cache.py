@@ -16,7 +16,7 @@ from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError, DataError, OutputError
 from densemtl.factory import build_dataset, build_model, build_splits, build_tasks
-from densemtl.runs import feature_cache
+from densemtl.runs import feature_cache, missing_files
 from densemtl.runs.feature_cache import check_feature_cache
 from densemtl.runs.training_run import build_training_run
 from densemtl.runtime.execution import make_execution_config
@@ -106,10 +106,10 @@ def test_ranks_share_the_work_and_must_see_all_files(
     make: Callable[..., TrainingRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_cache, "CHUNK_SIZE", 3)
-    monkeypatch.setattr(feature_cache, "get_world_size", lambda: 2)
+    monkeypatch.setattr(missing_files, "get_world_size", lambda: 2)
     written = []
     for rank, split in ((0, "train"), (1, "val")):  # rank 0 stops before the validation images
-        monkeypatch.setattr(feature_cache, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(missing_files, "get_rank", lambda rank=rank: rank)
         with pytest.raises(OutputError, match=f"{split}-.*: not visible to all processes: set"):
             make("run")
         written.append(len(list_files(tmp_path, "train")))
