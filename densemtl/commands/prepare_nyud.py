@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from densemtl.data.datasets.nyud_raw import RawFrame
-    from densemtl.io.label_formats import AxisConvention
+    from densemtl.io.vector_formats import AxisConvention
 
 T = TypeVar("T")
 

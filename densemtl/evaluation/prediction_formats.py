@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from densemtl.errors import DataError
-from densemtl.io import arrays, label_formats, number_formats
-from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
+from densemtl.io import arrays, label_formats, number_formats, vector_formats
+from densemtl.io.vector_formats import CAMERA_AXES, AxisConvention
 from densemtl.tasks.base import Task
 from densemtl.tasks.binary import Binary
 from densemtl.tasks.classification import Classification
@@ -129,7 +129,7 @@ def _decode_vectors(
     # opposite vectors are added, because labels whose mean normal faces away are an error.
     axes = np.stack([np.eye(3, dtype=np.float32), -np.eye(3, dtype=np.float32)])
     rotated: PredictionMap = (
-        vectors @ label_formats.decode_normals(axes, file, options.normals_axes)[0]
+        vectors @ vector_formats.decode_normals(axes, file, options.normals_axes)[0]
     )
     return rotated
 

@@ -22,7 +22,7 @@ from densemtl.errors import ConfigError
 
 if TYPE_CHECKING:
     from densemtl.config.experiment import ExperimentConfig
-    from densemtl.io.label_formats import AxisConvention
+    from densemtl.io.vector_formats import AxisConvention
 
 OPPOSITE_DIRECTIONS = (("right", "left"), ("down", "up"), ("forward", "backward"))
 """The two directions along each axis of the camera."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from densemtl.errors import DataError
-from densemtl.io import label_formats
+from densemtl.io import label_formats, vector_formats
 from densemtl.types import IGNORE_INDEX
 
 FILE = Path("some", "file.png")
@@ -54,7 +54,7 @@ def test_decode_normals_from_integers(dtype: type, invalid: object) -> None:
     maximum = np.iinfo(dtype).max
     stored = np.rint((facing() + 1) * maximum / 2).astype(dtype)
     stored[0, 0] = maximum // 2 + 1 if invalid == "middle" else 0
-    normals = label_formats.decode_normals(stored, FILE)
+    normals = vector_formats.decode_normals(stored, FILE)
     assert np.isnan(normals[0, 0]).all()
     np.testing.assert_allclose(normals[1:], facing()[1:], atol=2 / maximum)
     np.testing.assert_allclose(np.linalg.norm(normals[1:], axis=-1), 1, rtol=1e-6)
@@ -65,7 +65,7 @@ def test_decode_normals_from_floats_channels_last_or_first() -> None:
     stored[0, 0] = 0
     stored[0, 1] = np.nan
     for values in (stored, np.moveaxis(stored, -1, 0)):
-        normals = label_formats.decode_normals(values, FILE)
+        normals = vector_formats.decode_normals(values, FILE)
         assert np.isnan(normals[0, :2]).all()
         np.testing.assert_allclose(normals[1:], facing()[1:], rtol=1e-6)
 
@@ -75,26 +75,26 @@ def test_decode_normals_converts_other_axes() -> None:
     camera = np.array([[[0, -1, 0], [1, 0, 0], [0, 0, -1]]], np.float32)
     stored = np.array([[[0, 0, 1], [-1, 0, 0], [0, -1, 0]]], np.float32)
     np.testing.assert_array_equal(
-        label_formats.decode_normals(stored, FILE, ("left", "forward", "up")), camera
+        vector_formats.decode_normals(stored, FILE, ("left", "forward", "up")), camera
     )
 
 
 def test_incomplete_axes_are_an_error() -> None:
     with pytest.raises(DataError, match=r"data\.normals_axes: right, left, forward omit one"):
-        label_formats.decode_normals(
+        vector_formats.decode_normals(
             np.zeros((2, 2, 3), np.float32), FILE, ("right", "left", "forward")
         )
 
 
 def test_normals_that_face_away_are_an_error() -> None:
     with pytest.raises(DataError, match=r"file\.png.*face away.*normals_axes"):
-        label_formats.decode_normals(-facing(), FILE)
+        vector_formats.decode_normals(-facing(), FILE)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 5)), np.zeros((4, 5, 4)), 5 * facing()])
 def test_invalid_normals_are_an_error(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"file\.png"):
-        label_formats.decode_normals(bad, FILE)
+        vector_formats.decode_normals(bad, FILE)
 
 
 def test_decode_binary_thresholds_at_half_of_the_maximum() -> None:

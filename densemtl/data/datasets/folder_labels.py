@@ -26,9 +26,10 @@ from densemtl.data.datasets.folder_options import (
     ValidRange,
 )
 from densemtl.errors import ConfigError, DataError
-from densemtl.io import arrays, color_masks, label_formats, number_formats
+from densemtl.io import arrays, color_masks, label_formats, number_formats, vector_formats
 from densemtl.io.color_masks import Color
-from densemtl.io.label_formats import CAMERA_AXES, DEFAULT_THRESHOLD, AxisConvention
+from densemtl.io.label_formats import DEFAULT_THRESHOLD
+from densemtl.io.vector_formats import CAMERA_AXES, AxisConvention
 from densemtl.types import IGNORE_INDEX
 
 
@@ -303,8 +304,8 @@ MAX_DEPTH = 1000.0
 def _read_unit_vectors(spec: LabelSpec, file: Path) -> NDArray[np.generic]:
     stored, channels = arrays.read_array(file, spec.key), spec.channels or 3
     if channels == 3:
-        return label_formats.decode_normals(stored, file, spec.axes)
-    return label_formats.decode_unit_vectors(stored, channels, file)
+        return vector_formats.decode_normals(stored, file, spec.axes)
+    return vector_formats.decode_unit_vectors(stored, channels, file)
 
 
 _READERS: dict[Encoding, Callable[[LabelSpec, Path], NDArray[np.generic]]] = {

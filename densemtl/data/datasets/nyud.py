@@ -30,10 +30,10 @@ from densemtl.data.datasets.nyud_metadata import (
 )
 from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import DataError
-from densemtl.io import arrays, label_formats, number_formats
+from densemtl.io import arrays, label_formats, number_formats, vector_formats
 from densemtl.io.images import IMAGE_SUFFIXES
-from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
 from densemtl.io.paths import describe_content, require_folder
+from densemtl.io.vector_formats import CAMERA_AXES, AxisConvention
 from densemtl.types import IGNORE_INDEX, Split
 
 SURVEY_FOLDERS = {
@@ -219,7 +219,7 @@ def read_depth(file: Path) -> NDArray[np.float32]:
 
 
 def read_normals(file: Path, axes: AxisConvention = CAMERA_AXES) -> NDArray[np.float32]:
-    """Read a map of normals; see `densemtl.io.label_formats.decode_normals`.
+    """Read a map of normals; see `densemtl.io.vector_formats.decode_normals`.
 
     Args:
         file: .npy, .png, .jpg or .mat file with the variable `normals`.
@@ -231,7 +231,7 @@ def read_normals(file: Path, axes: AxisConvention = CAMERA_AXES) -> NDArray[np.f
     Raises:
         DataError: if the file is missing or corrupt, or a value is invalid.
     """
-    return label_formats.decode_normals(arrays.read_array(file, "normals"), file, axes)
+    return vector_formats.decode_normals(arrays.read_array(file, "normals"), file, axes)
 
 
 def _read_edge(file: Path) -> NDArray[np.uint8]:

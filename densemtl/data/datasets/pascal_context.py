@@ -33,9 +33,9 @@ from densemtl.data.datasets.pascal_context_metadata import (
 from densemtl.data.datasets.pascal_context_parts import has_parts, read_human_parts
 from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import DataError
-from densemtl.io import arrays, label_formats
-from densemtl.io.label_formats import CAMERA_AXES, AxisConvention
+from densemtl.io import arrays, label_formats, vector_formats
 from densemtl.io.paths import require_folder
+from densemtl.io.vector_formats import CAMERA_AXES, AxisConvention
 from densemtl.types import IGNORE_INDEX, Split
 
 LABEL_MAP_FOLDER = Path("pascal-context", "trainval")
@@ -268,7 +268,7 @@ def _read_normals(file: Path, axes: AxisConvention, label_map_folder: Path) -> N
 
     Without a LabelMap, all pixels are valid.
     """
-    normals = label_formats.decode_normals(arrays.read_array(file), file, axes)
+    normals = vector_formats.decode_normals(arrays.read_array(file), file, axes)
     label_map = label_map_folder / f"{file.stem}.mat"
     if label_map.exists():
         valid = np.isin(read_label_map(label_map), LABELS_WITH_NORMALS)
