@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import ValidationError
 
 from densemtl import registry
-from densemtl.config import yaml_loader
 from densemtl.config.constraints import PositiveInt, Seed, UserPath
 from densemtl.config.experiment import ListedComponentConfig
 from densemtl.config.sections import Section
+from densemtl.config.yaml_text import read_yaml
 from densemtl.errors import ConfigError, suggest
 
 Entries = tuple[ListedComponentConfig, ...]
@@ -69,7 +69,7 @@ def load_benchmark_config(file: Path) -> BenchmarkConfig:
         ConfigError: if the file cannot be read or is invalid; one line per error.
     """
     try:
-        suite = BenchmarkConfig.model_validate(yaml_loader.read_yaml(file))
+        suite = BenchmarkConfig.model_validate(read_yaml(file))
     except ValidationError as error:
         lines = registry.format_validation_errors(error, "", BenchmarkConfig)
         raise ConfigError("\n".join(f"{file}: {line}" for line in lines)) from error

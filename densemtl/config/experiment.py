@@ -54,6 +54,7 @@ from densemtl.config.semantic_keys import select_semantic
 from densemtl.config.translation import restore_config, translate_config
 from densemtl.config.validation import find_errors
 from densemtl.config.yaml_loader import MergedConfig
+from densemtl.config.yaml_text import parse_yaml
 from densemtl.errors import ConfigError
 from densemtl.types import SHARED
 
@@ -314,7 +315,7 @@ def parse_saved_experiment(text: str, source: Path) -> ExperimentConfig:
 
 
 def _translate_saved(text: str, source: Path) -> dict[str, Any]:
-    values, _ = translate_config(yaml_loader.parse_yaml(text, str(source)))
+    values, _ = translate_config(parse_yaml(text, str(source)))
     if isinstance(train := values.setdefault("train", {}), dict):
         values["train"] = {**EARLIER_DEFAULTS, **train}
     return values

@@ -1,8 +1,6 @@
 """Loading of YAML configuration files with inheritance (`base:`) and overrides.
 
-Files contain plain values only; tags that construct Python objects are errors. Numbers follow YAML
-1.2, as PyYAML alone reads 1e-4 as a string. The source of every value is recorded, so that error
-messages can name the file.
+The source of every value is recorded, so that error messages can name the file.
 
 Example:
     >>> import tempfile
@@ -29,11 +27,9 @@ from typing import Any
 import yaml
 
 from densemtl.config.data_sets import SETS, name_sets
-from densemtl.config.input_paths import check_config_file
 from densemtl.config.shipped_configs import find_config
-from densemtl.config.yaml_text import parse_value
-from densemtl.errors import ConfigError, DataError, suggest
-from densemtl.io.bounded import MAX_TEXT_BYTES, read_bytes
+from densemtl.config.yaml_text import parse_value, read_yaml
+from densemtl.errors import ConfigError, suggest
 
 COMMAND_LINE = "command line"
 """Source of overrides in error messages."""
@@ -155,73 +151,6 @@ def _load_with_bases(file: Path, descendants: tuple[Path, ...]) -> MergedConfig:
     parent = _load_with_bases(find_config(Path(base), file.parent), (*descendants, file.resolve()))
     _check_changes("", parent.values, values, str(file))
     return _merge(parent, values, str(file))
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Read a YAML file that contains one mapping.
-
-    Args:
-        file: YAML file.
-
-    Returns:
-        {key: value}; empty for an empty file.
-
-    Raises:
-        ConfigError: if the file cannot be read, is malformed, no mapping, or too large.
-    """
-    check_config_file(file)
-    return parse_yaml(read_text(file), str(file))
-
-
-def read_text(file: Path) -> str:
-    """Read a UTF-8 text file.
-
-    Args:
-        file: text file.
-
-    Returns:
-        The content.
-
-    Raises:
-        ConfigError: if the file cannot be read.
-    """
-    try:
-        return read_bytes(file, MAX_TEXT_BYTES).decode("utf-8")
-    except DataError as error:
-        raise ConfigError(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: cannot be read: not a UTF-8 text file") from error
-    except (OSError, ValueError) as error:  # ValueError: invalid name, e.g. with a null byte
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{file}: cannot be read: {reason}") from error
-
-
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """Parse a YAML text that contains one mapping.
-
-    Args:
-        text: YAML text.
-        source: file of the text, for error messages.
-
-    Returns:
-        {key: value}; empty for an empty text.
-
-    Raises:
-        ConfigError: if the text is malformed, no mapping, or too large.
-
-    Example:
-        >>> parse_yaml("optim: {lr: 1e-4}", "run.yaml")
-        {'optim': {'lr': 0.0001}}
-    """
-    try:
-        values = parse_value(text)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: must contain keys and values, not a {type(values).__name__}")
-    return values
 
 
 def parse_override(text: str) -> dict[str, Any]:

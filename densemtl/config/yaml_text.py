@@ -1,4 +1,8 @@
-"""Parsing of YAML texts, which may come from another source, with limits and plain messages."""
+"""Parsing of YAML texts and files, which may come from another source.
+
+Texts contain plain values only; tags that construct Python objects are errors. Numbers follow YAML
+1.2, as PyYAML alone reads 1e-4 as a string. The size is limited, and messages are plain.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Hashable
 from itertools import chain
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import yaml
 
-from densemtl.errors import ConfigError
+from densemtl.config.input_paths import check_config_file
+from densemtl.errors import ConfigError, DataError
+from densemtl.io.bounded import MAX_TEXT_BYTES, read_bytes
 
 MAX_VALUES, MAX_DEPTH = 100_000, 50
 """Limits on the number of values of a file and on their nesting, after the expansion of aliases. A
@@ -126,3 +133,70 @@ def _explain_yaml_error(error: yaml.MarkedYAMLError) -> str:
         if part in text:
             return f"{place}: {explanation}"
     return f"{place}: {shorten(text, 200)}"
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML file that contains one mapping.
+
+    Args:
+        file: YAML file.
+
+    Returns:
+        {key: value}; empty for an empty file.
+
+    Raises:
+        ConfigError: if the file cannot be read, is malformed, no mapping, or too large.
+    """
+    check_config_file(file)
+    return parse_yaml(read_text(file), str(file))
+
+
+def read_text(file: Path) -> str:
+    """Read a UTF-8 text file.
+
+    Args:
+        file: text file.
+
+    Returns:
+        The content.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    try:
+        return read_bytes(file, MAX_TEXT_BYTES).decode("utf-8")
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: cannot be read: not a UTF-8 text file") from error
+    except (OSError, ValueError) as error:  # ValueError: invalid name, e.g. with a null byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{file}: cannot be read: {reason}") from error
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """Parse a YAML text that contains one mapping.
+
+    Args:
+        text: YAML text.
+        source: file of the text, for error messages.
+
+    Returns:
+        {key: value}; empty for an empty text.
+
+    Raises:
+        ConfigError: if the text is malformed, no mapping, or too large.
+
+    Example:
+        >>> parse_yaml("optim: {lr: 1e-4}", "run.yaml")
+        {'optim': {'lr': 0.0001}}
+    """
+    try:
+        values = parse_value(text)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: must contain keys and values, not a {type(values).__name__}")
+    return values

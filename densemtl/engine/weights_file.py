@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from densemtl.config.translation import translate_config, translate_parameters
-from densemtl.config.yaml_loader import parse_yaml
+from densemtl.config.yaml_text import parse_yaml
 from densemtl.distributed.collectives import is_main_process
 from densemtl.distributed.sharding import gather_full, shard_like
 from densemtl.errors import CheckpointError, ConfigError, shorten_error

@@ -109,7 +109,7 @@ def load_experiment_from(
     """
     from densemtl.config.experiment import load_experiment, load_saved
     from densemtl.config.input_paths import CONFIG
-    from densemtl.config.yaml_loader import read_text
+    from densemtl.config.yaml_text import read_text
 
     if path.is_dir():
         file = path / CONFIG

@@ -12,10 +12,8 @@ from densemtl.config.yaml_loader import (
     apply_overrides,
     load_config,
     parse_override,
-    parse_yaml,
-    read_yaml,
 )
-from densemtl.config.yaml_text import _StrictLoader
+from densemtl.config.yaml_text import _StrictLoader, parse_yaml, read_yaml
 from densemtl.errors import ConfigError
 
 BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(

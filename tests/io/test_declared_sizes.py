@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from densemtl.config.yaml_loader import read_text
+from densemtl.config.yaml_text import read_text
 from densemtl.data.datasets.nyud_raw import NYUDRawFile
 from densemtl.errors import ConfigError, DataError
 from densemtl.io import array_files, arrays
