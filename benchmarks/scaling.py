@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 
 DECODERS = (
     *("hard_sharing", "asymmetric_sharing", "customized_sharing", "cross_stitch", "sluice"),
-    *("nddr_cnn", "mtan", "mmoe", "ml_mmoe", "cgc", "ple", "pad_net", "mti_net", "pap_net", "jtrl"),
+    *(
+        "nddr_cnn",
+        "mtan",
+        "mmoe",
+        "ml_mmoe",
+        "cgc",
+        "ple",
+        "pad_net",
+        "mti_net",
+        "pap_net",
+        "jtrl",
+        "branched",
+    ),
 )
 TASKS = ("semseg", "depth", "normals", "edge", "saliency", "human_parts")
 AREAS = (1, 2, 3, 4)

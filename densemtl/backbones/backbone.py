@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Literal
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from densemtl.backbones.freezing import Freeze, freeze_parameters
 from densemtl.backbones.normalization import ChannelMeans, ChannelStds, check_normalization
 from densemtl.backbones.parameter_info import ParameterInfo, describe_parameters
+from densemtl.backbones.pruning import keep_modules
 from densemtl.backbones.stage_discovery import find_stages
 from densemtl.backbones.staged_forward import StagePlan, StageState
 from densemtl.backbones.timm_factory import NUM_RGB_CHANNELS, get_model_spec
@@ -256,6 +257,20 @@ class Backbone(nn.Module):
             ModelError: if the model cannot be run stage by stage.
         """
         return self._get_stage_plan().get_modules(self.net, index)
+
+    def keep_stages(self, stages: Collection[int]) -> None:
+        """Remove the stem and all other stages, after which only `run_stage` can be called.
+
+        Args:
+            stages: indices of the stages that are kept.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+        """
+        plan = self._get_stage_plan()
+        keep_modules(self.net, [name for stage in stages for name in plan.module_names[stage]])
+        modules = dict(self.net.named_modules())
+        self._frozen_names = tuple(name for name in self._frozen_names if name in modules)
 
     def describe_parameters(self) -> list[ParameterInfo]:
         """Describe the parameters of the model for the optimizer.

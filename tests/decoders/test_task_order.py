@@ -30,12 +30,16 @@ ORDER = [2, 0, 1]
 OPTIONS: dict[str, dict[str, Any]] = {
     "mti_net": {"softmax": "paper"},
     "jtrl": {"order": NAMES},
+    "branched": {
+        "tree": [[NAMES], [NAMES], [["depth", "semseg"], ["normals"]], [[n] for n in NAMES]]
+    },
     "asymmetric_sharing": {"sources": {"depth": ["normals", "semseg"]}},
 }
 """Options of decoders whose default depends on the order of tasks.
 
 JTRL visits tasks in their order. The softmax of the reference code is computed over neighboring
-channels of any tasks, and without `sources` the last task is the reader.
+channels of any tasks, without `sources` the last task is the reader, and the first task of a group
+names the copy of a stage.
 """
 
 

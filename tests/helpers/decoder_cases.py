@@ -15,7 +15,7 @@ from densemtl.tasks.base import Task
 
 ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
-STAGED_ARCHITECTURES = {"cross_stitch", "mtan", "nddr_cnn", "sluice"}
+STAGED_ARCHITECTURES = {"branched", "cross_stitch", "mtan", "nddr_cnn", "sluice"}
 """Decoders that run their backbones stage by stage."""
 
 UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
