@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -107,14 +107,24 @@ def plot_affinity(affinity: AffinityReport, file: Path) -> None:
         affinity: result of `measure_affinity`.
         file: image file, written atomically.
     """
+    plot_matrices(affinity.get_matrices(), affinity.tasks, file)
+
+
+def plot_matrices(matrices: Mapping[str, Tensor], tasks: Sequence[str], file: Path) -> None:
+    """Draw square matrices over tasks as heat maps with their values.
+
+    Args:
+        matrices: {title: matrix (T, T)}.
+        tasks: names of rows and columns.
+        file: image file, written atomically.
+    """
     from matplotlib.figure import Figure
 
-    matrices = affinity.get_matrices()
-    side = 1.6 + CELL_INCHES * len(affinity.tasks)
+    side = 1.6 + CELL_INCHES * len(tasks)
     figure = Figure(figsize=(side * len(matrices), side), layout="constrained")
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
-        _plot_matrix(axis, name, matrix, affinity.tasks)
+        _plot_matrix(axis, name, matrix, tasks)
     with atomic_write(file) as tmp_path:
         figure.savefig(tmp_path, dpi=110)
 
