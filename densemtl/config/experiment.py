@@ -150,7 +150,7 @@ class ExperimentConfig(Section):
     network per task also `baselines`, or `{task: path}` with a single-task run per task."""
     init_strict: bool = False
     """Whether it is an error if a tensor of the model or of the run `init_from` is not used."""
-    teachers: Teachers = Field(default_factory=dict)
+    teachers: Teachers = Field(default_factory=dict, json_schema_extra={"default": "none"})
     """{task: run} or {task: {run: .., threshold: ..}}: trained models whose predictions replace the
     labels of training images that have none; or `none`. They are computed before training and
     cached."""

@@ -80,6 +80,7 @@ def load_teachers(
             if file not in models:
                 models[file] = load_trained_model(file, device=str(execution.device))
             _check_images(experiment, models[file])
+            _check_hash(models[file], config)
             predicted = _find_task(models[file], students[name], config)
         threshold = DEFAULT_THRESHOLD if config.threshold is None else config.threshold
         taught.setdefault(file, {})[name] = TaughtTask(predicted, threshold)
@@ -97,6 +98,15 @@ def _check_images(experiment: ExperimentConfig, loaded: TrainedModel) -> None:
         raise ConfigError(
             f"{loaded.file} takes images of {expected} channels, but those of data have {channels};"
             " choose another teacher"
+        )
+
+
+def _check_hash(loaded: TrainedModel, config: TeacherConfig) -> None:
+    """Check that the weights are those of a configuration that a run saved."""
+    if config.weights_hash not in (None, loaded.weights_hash):
+        raise ConfigError(
+            f"{loaded.file} has other weights ({loaded.weights_hash}) than `weights_hash`"
+            f" ({config.weights_hash}); use the file of that time, or remove `weights_hash`"
         )
 
 

@@ -71,15 +71,18 @@ def _add_descriptions(schema: Schema) -> Schema:
 
 def _render_nested_sections(key: str, value: Schema, definitions: dict[str, Schema]) -> list[str]:
     """Render the section that a key holds, and the sections inside it."""
-    for option in (value, *value.get("anyOf", ())):
-        if _is_section(option):
-            schema = definitions[_get_definition_name(option)]
-            nested = [
-                _render_nested_sections(f"{key}.{k}", v, definitions)
-                for k, v in schema["properties"].items()
-            ]
-            return [_render_section(key, schema), *(part for parts in nested for part in parts)]
-    return []
+    if _is_section(value):
+        schema = definitions[_get_definition_name(value)]
+        nested = [
+            _render_nested_sections(f"{key}.{k}", v, definitions)
+            for k, v in schema["properties"].items()
+        ]
+        return [_render_section(key, schema), *(part for parts in nested for part in parts)]
+    inner = [(key, option) for option in value.get("anyOf", ())]
+    if isinstance(values := value.get("additionalProperties"), dict):
+        inner.append((f"{key}.NAME", values))
+    rendered = (_render_nested_sections(path, option, definitions) for path, option in inner)
+    return next(filter(None, rendered), [])
 
 
 def _is_section(schema: Schema) -> bool:
@@ -122,6 +125,8 @@ def _format_values(schema: Schema) -> str:
         return " or ".join(_format_values(option) for option in schema["anyOf"])
     if "$ref" in schema:
         return "keys and values" if _is_section(schema) else "a component"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("pattern") == ":":

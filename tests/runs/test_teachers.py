@@ -209,6 +209,7 @@ def test_user_is_informed_how_much_is_filled(
         ("{depth: {run: RUN, threshold: 0.5}}", "a task without classes has no threshold; remove"),
         ("{things: {run: FEW, task: semseg}}", "class 1 is 'chair', here 'floor'; choose a "),
         ("{things: {run: FEW, task: scene}}", "1 classes or channels, here 15; choose a teacher"),
+        ("{depth: {run: RUN, weights_hash: a}}", ") than `weights_hash` (a); use the file of that"),
         ("{depth: BANDS}", "takes images of 4 channels, but those of data have 3; choose another"),
     ],
 )
