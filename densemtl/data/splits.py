@@ -37,3 +37,16 @@ class Splits:
                 for each in splits
             )
         )
+
+    def count_set_images(self) -> dict[str, dict[str, int]]:
+        """Count the images of each set of a mixture.
+
+        Returns:
+            {set: {split: number of images}}; empty if the images are from a single data set.
+        """
+        counts: dict[str, dict[str, int]] = {}
+        for split in (self.train, self.val):
+            if isinstance(split, MixedDataset):
+                for name, part in split.parts.items():
+                    counts.setdefault(name, {})[split.split] = len(part)
+        return counts

@@ -89,7 +89,8 @@ def load_weights(file: Path) -> SavedWeights:
         file: the weights file.
 
     Returns:
-        The tensors, with current parameter names, and their configuration.
+        The tensors, with current parameter names and half precision converted to float32, and their
+        configuration.
 
     Raises:
         CheckpointError: if the file is missing, corrupt, or without a configuration.
@@ -140,7 +141,11 @@ def read_weights(file: Path) -> tuple[SavedWeights, dict[str, str]]:
         raise CheckpointError(f"{file}: holds no configuration; pass a checkpoint of this project")
     weights = SavedWeights(tensors, header[CONFIG_KEY])
     verify_checksum(file, header.get(CHECKSUM_KEY), lambda: _compute_checksum(weights))
-    return replace(weights, tensors=translate_parameters(tensors, weights.decoder)), header
+    tensors = {
+        name: tensor.float() if tensor.dtype == torch.float16 else tensor
+        for name, tensor in translate_parameters(tensors, weights.decoder).items()
+    }
+    return replace(weights, tensors=tensors), header
 
 
 def _compute_checksum(weights: SavedWeights) -> str:

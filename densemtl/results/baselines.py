@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,19 +31,6 @@ def add_baselines(results: Results, baseline_files: Mapping[str, Path]) -> Resul
     loaded = load_baselines(results.get_comparison_key(), baseline_files)
     for task, single in loaded.items():
         _check_image_counts(results.tasks[task], single.tasks[task], baseline_files[task])
-    single_values = {task: single.tasks[task].value for task, single in loaded.items()}
-    multi = {
-        task: result.value
-        for task, result in results.tasks.items()
-        if has_delta(result.value, single_values[task])
-    }
-    compared = {task: single_values[task] for task in multi}
-    directions = {task: result.higher_is_better for task, result in results.tasks.items()}
-    deltas = compute_task_deltas(multi, compared, directions) if multi else {}
-    tasks = {
-        task: result.model_copy(update={"delta": deltas.get(task)})
-        for task, result in results.tasks.items()
-    }
     baselines = {
         task: Baseline(
             file=str(baseline_files[task]),
@@ -51,8 +39,37 @@ def add_baselines(results: Results, baseline_files: Mapping[str, Path]) -> Resul
         )
         for task, single in loaded.items()
     }
+    return compare_with(results, baselines)
+
+
+def compare_with(results: Results, baselines: Mapping[str, Baseline]) -> Results:
+    """Add Delta_m and the delta of each task relative to single-task results that were loaded.
+
+    Args:
+        results: results of a multi-task run.
+        baselines: {task: single-task result}; empty for no comparison.
+
+    Returns:
+        A copy of the results with deltas, baselines and Delta_m.
+    """
+    single_values = {
+        task: math.nan if each.value is None else each.value for task, each in baselines.items()
+    }
+    multi = {
+        task: result.value
+        for task, result in results.tasks.items()
+        if task in single_values and has_delta(result.value, single_values[task])
+    }
+    compared = {task: single_values[task] for task in multi}
+    directions = {task: result.higher_is_better for task, result in results.tasks.items()}
+    deltas = compute_task_deltas(multi, compared, directions) if multi else {}
+    tasks = {
+        task: result.model_copy(update={"delta": deltas.get(task)})
+        for task, result in results.tasks.items()
+    }
     total = compute_delta_m(multi, compared, directions) if multi else None
-    return results.model_copy(update={"tasks": tasks, "baselines": baselines, "delta_m": total})
+    update = {"tasks": tasks, "baselines": dict(baselines), "delta_m": total}
+    return results.model_copy(update=update)
 
 
 def load_baselines(

@@ -151,6 +151,8 @@ class Results(BaseModel):
         split_fingerprint: hash of dataset, split and image ids.
         images: number of scored images.
         weights_hash: hash of the scored weights.
+        rounded_from: hash of the weights before they were rounded to half precision, if these were
+            scored instead; "" if the weights with `weights_hash` were scored.
         seed: seed of the run.
         step: optimizer step of the scored weights.
         complete: whether the run trained to its end; False if it was stopped by `--max-steps`.
@@ -165,6 +167,7 @@ class Results(BaseModel):
         config_hash: hash of all configuration keys that can influence a result.
         versions: versions of code and libraries.
         warnings: what is suspicious in the data, found before training by `densemtl.data.check`.
+        set_images: {set: {split: number of images}} if the images are from several data sets.
         history: results of the run before each of its extensions (`--extend`), oldest first.
 
     Example:
@@ -200,6 +203,7 @@ class Results(BaseModel):
     split_fingerprint: str
     images: int
     weights_hash: str
+    rounded_from: str = ""
     seed: int
     step: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     complete: bool = True
@@ -213,6 +217,7 @@ class Results(BaseModel):
     config_hash: str
     versions: dict[str, str]
     warnings: list[str] = []
+    set_images: dict[str, dict[str, int]] = {}
     history: list[EarlierResult] = []
 
     @model_validator(mode="after")

@@ -57,6 +57,7 @@ def build_results(
         config_hash=experiment.compute_config_hash(),
         versions=get_versions(),
         warnings=list(warnings),
+        set_images=splits.count_set_images(),
     )
 
 

@@ -20,19 +20,9 @@ from densemtl.engine.loading import load_trained_model
 from densemtl.engine.weights_file import SavedWeights, load_weights, save_tensors
 from densemtl.errors import CheckpointError, ConfigError, ResultsError
 from densemtl.results.results import RESULTS_FILE, load_results
-from densemtl.runs.train_run import train_experiment
-from tests.helpers.experiments import make_tiny_experiment
 from tools.hub import main
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
-TINY = ("train.epochs=1", "baselines=auto", "tasks=[semseg, normals]")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home") / "alice" / "tiny"
-    train_experiment(make_tiny_experiment(*TINY), folder, "cpu")
-    return folder
 
 
 @pytest.fixture
