@@ -6,8 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from densemtl.config.shipped_models import MODELS_DIR
+
 if TYPE_CHECKING:
     from densemtl.engine.loading import TrainedModel
+
+CHECKPOINT_HELP = "run folder, .safetensors weights file, or a shipped model (densemtl/NAME)"
 
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +20,7 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: parser of a command, changed in place.
     """
-    parser.add_argument("checkpoint", type=Path, help="run folder or .safetensors weights file")
+    parser.add_argument("checkpoint", type=Path, help=CHECKPOINT_HELP)
 
 
 def load_checkpoint(
@@ -45,3 +49,17 @@ def load_checkpoint(
         trust_custom_code=args.trust_custom_code,
         subset=subset,
     )
+
+
+def get_output_folder(loaded: TrainedModel, name: str) -> Path:
+    """Return the default folder of the files that a command writes about a model.
+
+    Args:
+        loaded: the model.
+        name: name of the folder.
+
+    Returns:
+        The folder in that of the run; in `runs/NAME` for a shipped model.
+    """
+    folder = loaded.file.parent
+    return (Path("runs", folder.name) if folder.parent == MODELS_DIR else folder) / name

@@ -6,7 +6,11 @@ import argparse
 from pathlib import Path
 
 from densemtl import cli
-from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
+from densemtl.commands._checkpoint import (
+    add_checkpoint_argument,
+    get_output_folder,
+    load_checkpoint,
+)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     from densemtl.analysis.failure_report import write_diagnosis
 
     loaded = load_checkpoint(args)
-    folder = args.output or loaded.file.parent / "diagnosis"
+    folder = args.output or get_output_folder(loaded, "diagnosis")
     diagnosis = diagnose(loaded, args.split)
     write_diagnosis(folder, diagnosis, loaded, args.split, args.worst)
     for task in loaded.tasks:

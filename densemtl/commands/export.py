@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densemtl import cli
-from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
+from densemtl.commands._checkpoint import (
+    add_checkpoint_argument,
+    get_output_folder,
+    load_checkpoint,
+)
 
 if TYPE_CHECKING:
     from densemtl.engine.loading import TrainedModel
@@ -74,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     network = ExportWrapper(
         loaded.model, loaded.tasks, preprocess=not args.normalized, postprocess=not args.logits
     )
-    folder = args.output or loaded.file.parent / "export"
+    folder = args.output or get_output_folder(loaded, "export")
     size = args.size or loaded.experiment.input.size
     pictures = load_comparison_images(loaded, args.images, args.count)
     print_report(export_model(network.eval(), size, pictures, folder, args.format, args.weights))

@@ -145,8 +145,9 @@ class ExperimentConfig(Section):
     """Single-task runs to compare with: `auto` trains them if they are missing, `none` uses none,
     `{task: path}` names run folders or results files."""
     init_from: InitFrom = "none"
-    """Initial weights: a run folder or weights file of any decoder and any tasks, whose tensors are
-    loaded if they agree in name and shape, while the others are listed. For decoders that have one
+    """Initial weights: a run folder or weights file of any decoder and any tasks, or the name of a
+    shipped model, `densemtl/NAME`. Tensors that agree in name and shape are loaded, and the others
+    are listed. For decoders that have one
     network per task also `baselines`, or `{task: path}` with a single-task run per task."""
     init_strict: bool = False
     """Whether it is an error if a tensor of the model or of the run `init_from` is not used."""

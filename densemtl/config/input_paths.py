@@ -13,6 +13,7 @@ from densemtl.config.shipped_configs import (
     get_default_folder,
     list_configs,
 )
+from densemtl.config.shipped_models import find_model
 from densemtl.errors import CheckpointError, ConfigError, suggest
 from densemtl.io.paths import describe_missing
 
@@ -62,8 +63,9 @@ def find_weights_file(path: Path) -> Path:
     """Return the weights file that a path refers to.
 
     Args:
-        path: a run folder (its best weights), a published folder, a results file (the weights next
-            to it), or a weights file (returned as it is).
+        path: a run folder (its best weights), a published folder, the name of a shipped model
+            (`densemtl/NAME`), a results file (the weights next to it), or a weights file (returned
+            as it is).
 
     Returns:
         The path of the weights file.
@@ -73,6 +75,7 @@ def find_weights_file(path: Path) -> Path:
     """
     if hint := explain_config(path):
         raise CheckpointError(f"{path}: {hint}")
+    path = find_model(path)
     folder = path.parent if path.suffix == ".json" else path
     if not _is_dir(folder):
         if not _exists(path):

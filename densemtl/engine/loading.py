@@ -71,7 +71,8 @@ def load_trained_model(
     `densemtl.config.saved_settings` lists the saved settings that are ignored.
 
     Args:
-        path: a run folder, or a `.safetensors` file that this project wrote.
+        path: a run folder, a `.safetensors` file that this project wrote, or the name of a shipped
+            model.
         overrides: `key=value` changes to the saved configuration, such as `data.root=/data`.
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         trust_custom_code: whether the saved configuration may name custom classes,

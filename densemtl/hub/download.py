@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from densemtl.config.input_paths import CONFIG, WEIGHTS_NAME
+from densemtl.config.shipped_models import find_model
 from densemtl.engine.loading import TrainedModel, load_trained_model
 from densemtl.errors import CheckpointError
 from densemtl.io.paths import parse_path
@@ -33,8 +34,8 @@ def from_pretrained(
     """Load a published model.
 
     Args:
-        source: a folder that `save_pretrained` or a run wrote, or the name of a hub repository,
-            "owner/name".
+        source: a folder that `save_pretrained` or a run wrote, the name of a shipped model,
+            "densemtl/lite0-six", or the name of a hub repository, "owner/name".
         revision: branch, tag or commit of the repository.
         device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
         overrides: `key=value` changes to the configuration, such as `data.root=/data`.
@@ -73,6 +74,8 @@ def from_pretrained(
         ['depth']
     """
     folder = parse_path(source)
+    if revision is None:
+        folder = find_model(folder)
     if not folder.exists():
         folder = download(str(source), revision)
     return load_trained_model(folder, overrides, device, trust_custom_code=trust_custom_code)

@@ -152,7 +152,7 @@ def _describe_rounding(results: Results | None) -> str:
         measured = "The metrics are those of the rounded weights."
     if results and results.rounded_from:
         measured = f"The metrics are those of the weights `{results.rounded_from}` before rounding."
-    return _HALF_NOTE.format(measured=measured)
+    return f"{_HALF_NOTE.format(measured=measured).strip()}\n"
 
 
 def _make_results_section(results: Results, experiment: ExperimentConfig) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from densemtl.config.experiment import ExperimentConfig, parse_saved_experiment
 from densemtl.config.input_paths import CONFIG, WEIGHTS_NAME, find_weights_file
+from densemtl.config.shipped_models import get_model_name
 from densemtl.config.translation import restore_parameters
 from densemtl.engine.trainer import PANELS
 from densemtl.engine.weights_file import (
@@ -46,15 +47,15 @@ def save_pretrained(
 
     Paths of this machine are removed from all files. Other files in the folder are not changed.
 
-    With `half`, weights are rounded to half precision (`densemtl.hub.half_precision`), and converted
-    to single precision when they are loaded. The results of the run are those before rounding, as
-    the card states; pass `results` of the rounded weights instead.
+    With `half`, weights are rounded to half precision (`densemtl.hub.half_precision`), and
+    converted to single precision when they are loaded. The results of the run are those before
+    rounding, as the card states, unless `results` of the rounded weights are given.
 
     Args:
         run_path: a run folder, or a `.safetensors` file that this project wrote.
         folder: folder to write; created if it does not exist.
         repo_id: name of the repository on the hub, "owner/name", for the example in the card; by
-            default, the name of the folder.
+            default, the name of the folder, or of the shipped model if the folder is that of one.
         license: license of the weights, as an identifier of the hub; the license of the dataset may
             restrict the choice.
         panels: whether to include an image of predictions on the validation split; by default, only
@@ -105,7 +106,7 @@ def save_pretrained(
     if image is not None:
         with atomic_write(folder / IMAGE_NAME) as tmp_path:
             shutil.copyfile(image, tmp_path)
-    name = repo_id or folder.resolve().name
+    name = repo_id or get_model_name(folder)
     write_model_card(folder, name, experiment, results, license, half=half, notes=notes)
     return folder
 

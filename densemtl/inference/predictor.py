@@ -129,7 +129,8 @@ class Predictor:
         """Create a predictor from a run.
 
         Args:
-            path: a run folder, or a `.safetensors` file that this project wrote.
+            path: a run folder, a `.safetensors` file that this project wrote, or the name of a
+                shipped model.
             device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
             trust_custom_code: whether the run may name custom classes, which are imported.
             options: options of `InferenceSettings`.
@@ -156,8 +157,8 @@ class Predictor:
         components; pass its result to `from_trained`.
 
         Args:
-            source: a folder that `densemtl.save_pretrained` or a run wrote, or the name of a hub
-                repository, "owner/name".
+            source: a folder that `densemtl.save_pretrained` or a run wrote, the name of a shipped
+                model, "densemtl/lite0-six", or the name of a hub repository, "owner/name".
             device: "cpu", "cuda", "cuda:1" or "mps"; None selects a GPU if there is one.
             options: options of `InferenceSettings`.
 

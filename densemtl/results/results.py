@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from densemtl.config.input_paths import explain_config
 from densemtl.config.renamed_keys import RENAMED_RESULT_FIELDS
+from densemtl.config.shipped_models import find_model
 from densemtl.config.translation import translate_fields
 from densemtl.errors import ResultsError
 from densemtl.io.atomic import write_json
@@ -260,7 +261,7 @@ def load_results(file: Path) -> Results:
     """Load a results file.
 
     Args:
-        file: path of a results file or a run folder.
+        file: path of a results file or a run folder, or the name of a shipped model.
 
     Returns:
         The results.
@@ -270,6 +271,7 @@ def load_results(file: Path) -> Results:
     """
     if hint := explain_config(file):
         raise ResultsError(f"{file}: {hint}")
+    file = find_model(file)
     file = file / RESULTS_FILE if file.is_dir() else file
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
