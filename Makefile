@@ -3,6 +3,7 @@
 # make lint        install, run ruff and mypy
 # make format      install, format the code
 # make benchmark   install, train all decoders on small synthetic rooms, write a report
+# make demo        install, run the shipped model on four photographs, draw predictions into build/demo
 # make docs        install, build the documentation into build/docs
 # make speed       install, measure the speed of data, training step, evaluation and inference
 
@@ -11,13 +12,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CONFIG ?= configs/synthetic/quick.yaml
+RUN ?= densemtl/lite0-six
 SUITE ?= benchmarks/quick.yaml
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 # Without bytecode files, every process compiles all imported modules, which dominates the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test lint format benchmark docs speed install clean
+.PHONY: train test lint format benchmark demo docs speed install clean
 
 train: $(INSTALLED)
 	$(BIN)/python tools/train.py $(CONFIG) $(ARGS)
@@ -36,6 +38,10 @@ format: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python tools/benchmark.py $(SUITE) $(ARGS)
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/public_photos.py build/demo/photos
+	$(BIN)/python tools/demo.py $(RUN) build/demo/photos --output build/demo $(ARGS)
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 CHECKPOINT_HELP = "run folder, .safetensors weights file, or a shipped model (densemtl/NAME)"
 
 
-def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint_argument(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
     """Add the positional argument `checkpoint`.
 
     Args:
         parser: parser of a command, changed in place.
+        default: shipped model for the description of an optional argument, whose value is None if
+            it is not given; None for a required argument.
     """
-    parser.add_argument("checkpoint", type=Path, help=CHECKPOINT_HELP)
+    text = f"{CHECKPOINT_HELP}; default: {default}" if default else CHECKPOINT_HELP
+    parser.add_argument("checkpoint", type=Path, nargs="?" if default else None, help=text)
 
 
 def load_checkpoint(

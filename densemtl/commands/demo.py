@@ -1,6 +1,8 @@
 """Show predictions for images, videos, a camera or a dataset.
 
-Inputs are images, videos, folders and quoted patterns such as 'photos/**/*.jpg'. For each image or
+The first argument is a run or the name of a shipped model; by default, it is the model that is
+installed with densemtl. Inputs are images, videos, folders and quoted patterns such as
+'photos/**/*.jpg'. For each image or
 video, a panel of the input and its predictions is written. Ctrl-C stops a video early and saves the
 frames so far. --web starts a web page instead.
 """
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from densemtl import cli
 from densemtl.commands._checkpoint import add_checkpoint_argument, load_checkpoint
+from densemtl.config.shipped_models import DEFAULT_MODEL, list_models
 from densemtl.io.paths import parse_path
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add_checkpoint_argument(parser)
+    add_checkpoint_argument(parser, DEFAULT_MODEL)
     text = "image, video, folder or pattern; key=value overrides the configuration"
     add("inputs", nargs="*", metavar="input", help=text)
     text = "show images of a split (train or val) of the dataset, with ground truth"
@@ -48,8 +51,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_web_arguments(parser)
     parser.override_prefix = ""
     args = parser.parse_intermixed_args(argv)
-    args.overrides = [text for text in args.inputs if "=" in text and not Path(text).exists()]
-    args.inputs = [parse_path(text) for text in args.inputs if text not in args.overrides]
+    split_positionals(args)
     if not args.inputs and not args.dataset and args.webcam is None and not args.web:
         parser.error("missing input: image, video, folder, --dataset val, --webcam 0 or --web")
     if args.web and (args.inputs or args.dataset or args.webcam is not None):
@@ -57,6 +59,57 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     if args.intrinsics and not args.points:
         parser.error("--intrinsics: requires --points")
     return args
+
+
+def split_positionals(args: argparse.Namespace) -> None:
+    """Separate the run, the inputs and the overrides, which are all positional arguments.
+
+    Args:
+        args: parsed command line, changed in place; `checkpoint` becomes None if the first argument
+            is no run.
+    """
+    first = [] if args.checkpoint is None else [str(args.checkpoint)]
+    texts = [*first, *args.inputs]
+    args.overrides = [text for text in texts if "=" in text and not Path(text).exists()]
+    args.inputs = [parse_path(text) for text in texts if text not in args.overrides]
+    args.checkpoint = args.inputs.pop(0) if args.inputs and is_run(args.inputs[0]) else None
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a path is that of a run, not of an image, video or folder to show.
+
+    Args:
+        path: first positional argument that is no override.
+
+    Returns:
+        False if the path is that of images or videos, and no run folder.
+    """
+    from densemtl.config.input_paths import BEST_NAME, CONFIG, WEIGHTS_NAME
+    from densemtl.io.media import is_media
+
+    return not is_media(path) or any(
+        (path / name).exists() for name in (BEST_NAME, CONFIG, WEIGHTS_NAME)
+    )
+
+
+def select_default_model() -> Path:
+    """Return the name of the model that is shown if no run is given, and print it.
+
+    Returns:
+        The name.
+
+    Raises:
+        CheckpointError: if this installation contains no such model.
+    """
+    from densemtl.errors import CheckpointError
+
+    if DEFAULT_MODEL.as_posix() not in list_models():
+        raise CheckpointError(
+            "no run is given, and this installation contains no trained model; give a run first:"
+            " densemtl demo RUN photo.jpg"
+        )
+    print(f"model: {DEFAULT_MODEL}, as no run is given")
+    return DEFAULT_MODEL
 
 
 def add_output_arguments(parser: cli.ArgumentParser) -> None:
@@ -138,6 +191,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments without the program name; None uses `sys.argv`.
     """
     args = parse_args(argv)
+    args.checkpoint = args.checkpoint or select_default_model()
     cli.check_run_path(args.checkpoint)
     from densemtl.io.media import find_media
 

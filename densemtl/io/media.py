@@ -47,6 +47,25 @@ def find_media(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return [file for file in files if file not in videos], videos
 
 
+def is_media(path: Path) -> bool:
+    """Return whether a path looks like images or videos.
+
+    Args:
+        path: any path.
+
+    Returns:
+        True for names of images and videos, which need not exist, for glob patterns, and for
+        folders that contain images or videos.
+    """
+    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    try:
+        if path.is_dir():
+            return any(file.suffix.lower() in suffixes for file in path.iterdir())
+        return path.suffix.lower() in suffixes or (has_magic(str(path)) and not path.exists())
+    except OSError:  # a name that is too long, or a folder that cannot be read
+        return False
+
+
 def assign_output_names(files: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
     """Assign distinct names to output files FOLDER/NAMESUFFIX.
 

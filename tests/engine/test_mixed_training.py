@@ -57,6 +57,10 @@ def test_results_and_baselines_of_a_mixture(tmp_path: Path) -> None:
     experiment = make_mixed_experiment(*overrides, data=make_data(sets))
     train_experiment(experiment, tmp_path / "run", "cpu")
     results = load_results(tmp_path / "run")
+    numbers = {"rooms": (6, 2), "depths": (4, 2), "others": (2, 2)}
+    assert results.set_images == {
+        name: {"train": train, "val": val} for name, (train, val) in numbers.items()
+    }
     semseg, depth = results.tasks["semseg"].metrics, results.tasks["depth"].metrics
     assert semseg["mIoU"] == pytest.approx((semseg["rooms/mIoU"] + semseg["others/mIoU"]) / 2)
     assert (semseg["images"], depth["images"], results.images) == (4, 2, 6)

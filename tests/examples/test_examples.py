@@ -17,6 +17,7 @@ from densemtl.config.experiment import load_experiment
 from densemtl.engine.loading import load_trained_model
 from densemtl.engine.run_log import read_log
 from densemtl.factory import build_balancer, build_dataset, build_tasks
+from densemtl.io.image_inputs import to_rgb_array
 from densemtl.runs.train_run import train_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -107,3 +108,10 @@ def test_command_of_the_readme_runs(tmp_path: Path) -> None:
     )
     assert "custom_balancing:RunningMean" in completed.stdout
     assert importlib.import_module("custom_balancing").RunningMean.__doc__
+
+
+def test_public_photos_are_found_in_installed_packages(tmp_path: Path) -> None:
+    files = importlib.import_module("public_photos").write_photos(tmp_path / "photos")
+    assert [file.stem for file in files] == ["astronaut", "coffee", "chelsea", "grace_hopper"]
+    for file in files:
+        assert to_rgb_array(file).std() > 30  # a photograph, not an empty image

@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import densemtl
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.engine.loading import load_trained_model
 from densemtl.engine.weights_file import SavedWeights, load_weights, save_tensors
 from densemtl.errors import CheckpointError, ConfigError
 from densemtl.hub.half_precision import round_to_half
+from densemtl.hub.model_card import write_model_card
 from densemtl.results.results import load_results
+from tests.helpers.experiments import TINY_CONFIG
 from tools.hub import main
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
@@ -116,3 +120,25 @@ def test_missing_notes_raise_an_error_before_anything_is_written(
     with pytest.raises(ConfigError, match=r"--notes: .*none\.md: cannot be read"):
         main([str(trained), "--save", str(tmp_path / "a"), "--notes", str(tmp_path / "none.md")])
     assert not (tmp_path / "a").exists()
+
+
+def test_card_of_an_evaluated_mixture_states_the_images_of_each_set(
+    trained: Path, tmp_path: Path
+) -> None:
+    sets = {"rooms": {"name": "synthetic", "tasks": ["semseg"]}, "far": {"name": "synthetic"}}
+    merged = {
+        **TINY_CONFIG,
+        "tasks": ["semseg", "normals"],
+        "data": {"name": "mixed", "sets": sets},
+    }
+    counts = {"rooms": {"train": 7, "val": 3}, "far": {"train": 5, "val": 1}}
+    results = load_results(trained).model_copy(update={"set_images": counts})
+    experiment = ExperimentConfig.model_validate(merged)
+    write_model_card(tmp_path, "me/mix", experiment, results, "other")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "| rooms | semseg | 7 | 3 |" in card.text
+    assert "| far | semseg, normals | 5 | 1 |" in card.text
+    assert "| normals | far | mErr ↓ | 4 |" in card.text
+    assert "images of `rooms`, `far` val" in card.text
+    found = card.data.to_dict()["model-index"][0]["results"]
+    assert [each["dataset"]["name"] for each in found] == ["rooms, far", "far"]
