@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import skimage.data
 from matplotlib.cbook import get_sample_data
@@ -26,10 +27,11 @@ def write_photos(folder: Path) -> list[Path]:
     Returns:
         The files.
     """
+    data: Any = skimage.data  # has no type hints
     photos = {
-        "astronaut": Image.fromarray(skimage.data.astronaut()),
-        "coffee": Image.fromarray(skimage.data.coffee()),
-        "chelsea": Image.fromarray(skimage.data.chelsea()),
+        "astronaut": Image.fromarray(data.astronaut()),
+        "coffee": Image.fromarray(data.coffee()),
+        "chelsea": Image.fromarray(data.chelsea()),
         "grace_hopper": Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))),
     }
     folder.mkdir(parents=True, exist_ok=True)

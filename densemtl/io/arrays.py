@@ -18,7 +18,8 @@ from densemtl.errors import DataError
 from densemtl.io import array_files, float_images, images
 from densemtl.io.array_files import MAX_ARRAY_BYTES
 from densemtl.io.bounded import MAX_TEXT_BYTES, check_file, read_bytes
-from densemtl.io.images import IMAGE_SUFFIXES, REDOWNLOAD_HINT
+from densemtl.io.images import REDOWNLOAD_HINT
+from densemtl.io.media import IMAGE_SUFFIXES
 
 T = TypeVar("T")
 

@@ -20,6 +20,7 @@ from densemtl.io import images
 from densemtl.io.array_files import MAX_ARRAY_BYTES
 from densemtl.io.arrays import read_array, read_image_file
 from densemtl.io.bounded import check_size
+from densemtl.io.media import IMAGE_SUFFIXES
 from densemtl.types import Image
 
 _TIFF_SIGNATURES = (b"II", b"MM")
@@ -116,7 +117,7 @@ def read_file(file: Path) -> tuple[NDArray[Any], int | None]:
     Raises:
         DataError: if the file is missing, corrupt or of an unknown type.
     """
-    if file.suffix.lower() not in images.IMAGE_SUFFIXES:
+    if file.suffix.lower() not in IMAGE_SUFFIXES:
         return read_array(file), None
     data = read_image_file(file)
     orientation = images.read_orientation(data)

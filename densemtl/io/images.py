@@ -25,9 +25,6 @@ from PIL.PngImagePlugin import PngImageFile
 
 from densemtl.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""File types of images, in folders of datasets and of the demo."""
-
 REDOWNLOAD_HINT = "download or unpack it again"
 
 MAX_PIXELS = 2**28

@@ -1,4 +1,7 @@
-"""Lists of images and videos from files, folders and glob patterns."""
+"""Lists of images and videos from files, folders and glob patterns.
+
+The module imports no large library, so that the demo reports a wrong path at once.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from glob import escape, glob, has_magic
 from pathlib import Path
 
 from densemtl.errors import DataError
-from densemtl.io.images import IMAGE_SUFFIXES
 from densemtl.io.paths import describe_content, describe_missing
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""File types of images, in folders of datasets and of the demo."""
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 

@@ -31,7 +31,7 @@ from densemtl.data.datasets.nyud_metadata import (
 from densemtl.data.file_dataset import FileDataset, LabelFiles
 from densemtl.errors import DataError
 from densemtl.io import arrays, label_formats, number_formats, vector_formats
-from densemtl.io.images import IMAGE_SUFFIXES
+from densemtl.io.media import IMAGE_SUFFIXES
 from densemtl.io.paths import describe_content, require_folder
 from densemtl.io.vector_formats import CAMERA_AXES, AxisConvention
 from densemtl.types import IGNORE_INDEX, Split
