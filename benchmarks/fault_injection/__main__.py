@@ -83,6 +83,23 @@ def try_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> It
     yield sigkill.kill_workers(tool, 6, rng)
 
 
+def try_mixed_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
+    """Kill trainings with several data sets, a teacher and cached features."""
+    import mixed_config
+    import sigkill
+    from training_runs import OVERRIDES, TrainTool
+
+    cache = scratch / "cache"
+    overrides = (*OVERRIDES, *mixed_config.list_cache_overrides(cache))
+    (scratch / "runs").mkdir()
+    tool = TrainTool(mixed_config.write_mixed_config(scratch), scratch / "runs", overrides)
+    for row in sigkill.kill_trainings(
+        tool, args.kills, rng, lambda: mixed_config.remove_some(cache, rng)
+    ):
+        row.fault += ", with several data sets, a teacher and cached features"
+        yield row
+
+
 def try_disk(scratch: Path, _: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
     """Train with output folders that cannot be written."""
     import disk_full
@@ -123,6 +140,7 @@ Kind = Callable[[Path, argparse.Namespace, random.Random], Iterable[Any]]
 
 KINDS: dict[str, Kind] = {
     "kills": try_kills,
+    "mixed_kills": try_mixed_kills,
     "disk": try_disk,
     "not_finite": try_not_finite,
     "damage": try_damage,

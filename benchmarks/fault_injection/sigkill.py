@@ -32,13 +32,19 @@ REPORTED_AND_RESUMED = f"one line, {RESUMED_EXACTLY}"
 """Outcome without a loss if a worker process was killed."""
 
 
-def kill_trainings(tool: TrainTool, count: int, rng: random.Random) -> list[Row]:
+def kill_trainings(
+    tool: TrainTool,
+    count: int,
+    rng: random.Random,
+    before_start: Callable[[], None] = lambda: None,
+) -> list[Row]:
     """Kill trainings up to three times each, and then resume them until they end.
 
     Args:
         tool: the training tool.
         count: total number of kills.
         rng: random generator.
+        before_start: function that is called before each start of a training that is killed.
 
     Returns:
         One row per moment of the kill.
@@ -56,10 +62,10 @@ def kill_trainings(tool: TrainTool, count: int, rng: random.Random) -> list[Row]
     while remaining:
         folder = tool.scratch / "killed"
         rmtree(folder, ignore_errors=True)
-        outcomes = [
-            (moment, _kill_once(tool, folder, moment, duration, rng))
-            for moment in _pop_some(remaining, rng)
-        ]
+        outcomes = []
+        for moment in _pop_some(remaining, rng):
+            before_start()
+            outcomes.append((moment, _kill_once(tool, folder, moment, duration, rng)))
         code, output = tool.run(folder)
         exact = code == 0 and tool.is_equal_to_reference(folder)
         for moment, outcome in outcomes:

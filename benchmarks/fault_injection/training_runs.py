@@ -43,11 +43,13 @@ class TrainTool:
     Attributes:
         config: configuration file.
         scratch: folder for runs.
+        overrides: changes `key=value` of the configuration.
         reference_folder: folder of the reference run, which the constructor trains.
     """
 
     config: Path
     scratch: Path
+    overrides: tuple[str, ...] = OVERRIDES
 
     def __post_init__(self) -> None:
         for name in PRELOADED_MODULES:
@@ -63,7 +65,7 @@ class TrainTool:
         self,
         folder: Path,
         setup: Callable[[], Any] = lambda: None,
-        overrides: Iterable[str] = OVERRIDES,
+        overrides: Iterable[str] | None = None,
         max_steps: int | None = None,
     ) -> int:
         """Start a training in a forked process.
@@ -71,7 +73,7 @@ class TrainTool:
         Args:
             folder: run folder.
             setup: function that is called first in the new process.
-            overrides: changes `key=value` of the configuration.
+            overrides: changes of the configuration instead of `self.overrides`.
             max_steps: number of steps after which the training stops; None trains to the end.
 
         Returns:
@@ -83,7 +85,8 @@ class TrainTool:
         with (self.scratch / "output").open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-            command = [str(self.config), *overrides, "--output", str(folder), "--device", "cpu"]
+            changes = self.overrides if overrides is None else overrides
+            command = [str(self.config), *changes, "--output", str(folder), "--device", "cpu"]
             command += [] if max_steps is None else ["--max-steps", str(max_steps)]
             os._exit(_run_to_exit_code(setup, lambda: self._main(command)))
 
@@ -103,7 +106,7 @@ class TrainTool:
         self,
         folder: Path,
         setup: Callable[[], Any] = lambda: None,
-        overrides: Iterable[str] = OVERRIDES,
+        overrides: Iterable[str] | None = None,
         max_steps: int | None = None,
     ) -> tuple[int, str]:
         """Train until the end or a failure; parameters of `start`, result of `wait`."""

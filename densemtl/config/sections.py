@@ -272,6 +272,8 @@ class TeacherConfig(Section):
     threshold: UnitInterval | None = None
     """Smallest probability of a predicted class; pixels below are ignored. 0.5 by default; only for
     tasks with classes, and binary ones, where it is the probability of 0 or 1."""
+    trust_custom_code: bool = False
+    """Whether the run may name custom classes, `package.module:Class`, which are imported."""
     weights_hash: str | None = None
     """Hash of the weights, which a run saves in order to be resumed with the same ones."""
 

@@ -25,8 +25,8 @@ NON_SEMANTIC_KEYS = {
 NON_SEMANTIC_TASK_KEYS = ("metrics", "computed_class_weights")
 """Keys of tasks that do not affect results; class weights follow from `loss` and the data."""
 
-NON_SEMANTIC_TEACHER_KEYS = ("weights_hash",)
-"""Keys of teachers that a run adds, so that a configuration has the hash of its runs."""
+NON_SEMANTIC_TEACHER_KEYS = ("weights_hash", "trust_custom_code")
+"""Keys of teachers that do not affect results; a run adds the hash of the weights."""
 
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "augment": {"num_views": None},

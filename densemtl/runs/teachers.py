@@ -78,7 +78,11 @@ def load_teachers(
                 raise ConfigError(f"no task {name!r}, {suggest(name, students)}")
             file = find_weights_file(config.run)
             if file not in models:
-                models[file] = load_trained_model(file, device=str(execution.device))
+                models[file] = load_trained_model(
+                    file,
+                    device=str(execution.device),
+                    trust_custom_code=config.trust_custom_code,
+                )
             _check_images(experiment, models[file])
             _check_hash(models[file], config)
             predicted = _find_task(models[file], students[name], config)

@@ -177,6 +177,16 @@ def test_two_tasks_of_one_model_load_it_once(
     assert loaded == [first / BEST_NAME, second / BEST_NAME]
 
 
+def test_custom_classes_of_a_teacher_must_be_allowed(
+    save: Callable[..., Path], make: Callable[..., ExperimentConfig]
+) -> None:
+    run = save("custom", "decoder.name=densemtl.decoders.hard_sharing:HardSharing")
+    with pytest.raises(ConfigError, match=r"teachers\.depth: .* trust_custom_code"):
+        load(make(f"teachers.depth={run}"))
+    trusted = f"teachers={{depth: {{run: {run}, trust_custom_code: true}}}}"
+    assert len(load(make(trusted))[1]) == 1
+
+
 def test_user_is_informed_how_much_is_filled(
     save: Callable[..., Path], make: Callable[..., ExperimentConfig], capsys: pytest.CaptureFixture
 ) -> None:
