@@ -8,16 +8,15 @@ from typing import Literal
 from torch import Tensor, nn
 
 from densemtl.config.constraints import NumChannels
-from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder
-from densemtl.decoders.initial_prediction import make_features, make_logits, two_blocks
-from densemtl.layers.common import fuse_levels
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.initial_prediction import InitialPredictionDecoder, two_blocks
 from densemtl.layers.multimodal_distillation import MultiModalDistillation
 from densemtl.layers.residual import bottleneck
 from densemtl.tasks.base import Task
-from densemtl.types import FUSION, SHARED, Predictions
+from densemtl.types import Predictions
 
 
-class PADNet(SharedBackboneDecoder):
+class PADNet(InitialPredictionDecoder):
     """PAD-Net: initial predictions of all tasks, refined by multi-modal distillation.
 
     Xu et al., "PAD-Net: Multi-Tasks Guided Prediction-and-Distillation Network for Simultaneous
@@ -59,13 +58,8 @@ class PADNet(SharedBackboneDecoder):
         feature: Literal["all", "last"] = "all",
         width: NumChannels = 256,
     ) -> None:
-        super().__init__(make_backbone, tasks)
+        super().__init__(make_backbone, tasks, auxiliary_tasks, feature, width)
         every = (*tasks, *auxiliary_tasks)
-        channels = self.backbone.feature_info.channels
-        start = sum(channels) if feature == "all" else channels[-1]
-        self.mix = fuse_levels(channels) if feature == "all" else None
-        self.initial_features = make_features(bottleneck, every, start, width)
-        self.initial_heads = make_logits(every, width)
         self.distillation = MultiModalDistillation(
             self.task_names, [task.name for task in every], width
         )
@@ -87,18 +81,10 @@ class PADNet(SharedBackboneDecoder):
         Returns:
             Final logits of all tasks, and the initial logits as auxiliary logits.
         """
-        shared = self._fuse_levels(features)
-        initial = {task: module(shared) for task, module in self.initial_features.items()}
-        initial_logits = {
-            task: module(initial[task]) for task, module in self.initial_heads.items()
-        }
+        initial, initial_logits = self.predict_initial(features)
         distilled = self.distillation(initial)
         final = {task: module(distilled[task]) for task, module in self.final_heads.items()}
         return Predictions(final, aux_logits=[initial_logits])
-
-    def _fuse_levels(self, features: list[Tensor]) -> Tensor:
-        """Return the shared feature of all tasks."""
-        return features[-1] if self.mix is None else self.mix(features)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Return all parameters by group.
@@ -107,13 +93,4 @@ class PADNet(SharedBackboneDecoder):
             {group: parameters}; the backbone and the fusion of its levels are shared, distillation
             is fusion, and all others belong to one task.
         """
-        shared = list(self.backbone.parameters())
-        shared += [] if self.mix is None else list(self.mix.parameters())
-        parts = (self.initial_features, self.initial_heads, self.final_heads)
-        task_parameters = {
-            task: [
-                parameter for part in parts if task in part for parameter in part[task].parameters()
-            ]
-            for task in self.initial_features
-        }
-        return {SHARED: shared, **task_parameters, FUSION: list(self.distillation.parameters())}
+        return self.make_parameter_groups([self.final_heads], self.distillation)

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.config.constraints import NumChannels, OpenUnitInterval, SmallPositiveInt
-from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder
-from densemtl.decoders.initial_prediction import make_features, make_logits, two_blocks
-from densemtl.layers.common import fuse_levels, weighted_sum
+from densemtl.decoders.base import BackboneFactory, HeadFactory
+from densemtl.decoders.initial_prediction import InitialPredictionDecoder, two_blocks
+from densemtl.layers.common import weighted_sum
 from densemtl.layers.kernel_attention import kernel_attention
 from densemtl.layers.residual import bottleneck
 from densemtl.tasks.base import Task
-from densemtl.types import FUSION, SHARED, Predictions, SharingWeights
+from densemtl.types import Predictions, SharingWeights
 
 
-class PAPNet(SharedBackboneDecoder):
+class PAPNet(InitialPredictionDecoder):
     """PAP-Net: the pixels that belong together in one task guide the diffusion in all tasks.
 
     Zhang et al., "Pattern-Affinitive Propagation across Depth, Surface Normal and Semantic
@@ -75,13 +75,8 @@ class PAPNet(SharedBackboneDecoder):
         beta: OpenUnitInterval = 0.05,
         learn_beta: bool = False,
     ) -> None:
-        super().__init__(make_backbone, tasks)
+        super().__init__(make_backbone, tasks, auxiliary_tasks, feature, width)
         every = (*tasks, *auxiliary_tasks)
-        channels = self.backbone.feature_info.channels
-        start = sum(channels) if feature == "all" else channels[-1]
-        self.mix = fuse_levels(channels) if feature == "all" else None
-        self.initial_features = make_features(bottleneck, every, start, width)
-        self.initial_heads = make_logits(every, width)
         self.reductions = nn.ModuleDict(
             {task.name: nn.Conv2d(width, affinity_width, 1) for task in every}
         )
@@ -107,11 +102,7 @@ class PAPNet(SharedBackboneDecoder):
         Returns:
             Final logits of all tasks, and the initial logits as auxiliary logits.
         """
-        shared = features[-1] if self.mix is None else self.mix(features)
-        initial = {task: module(shared) for task, module in self.initial_features.items()}
-        initial_logits = {
-            task: module(initial[task]) for task, module in self.initial_heads.items()
-        }
+        initial, initial_logits = self.predict_initial(features)
         reduced = {task: module(initial[task]) for task, module in self.reductions.items()}
         diffused = self.diffusion(reduced)
         final = {task: module(diffused[task]) for task, module in self.final_heads.items()}
@@ -124,16 +115,7 @@ class PAPNet(SharedBackboneDecoder):
             {group: parameters}; the backbone and the fusion of its levels are shared, the weights
             of the diffusion are fusion, and all others belong to one task.
         """
-        shared = list(self.backbone.parameters())
-        shared += [] if self.mix is None else list(self.mix.parameters())
-        parts = (self.initial_features, self.initial_heads, self.reductions, self.final_heads)
-        task_parameters = {
-            task: [
-                parameter for part in parts if task in part for parameter in part[task].parameters()
-            ]
-            for task in self.initial_features
-        }
-        return {SHARED: shared, **task_parameters, FUSION: list(self.diffusion.parameters())}
+        return self.make_parameter_groups([self.reductions, self.final_heads], self.diffusion)
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Return the weights by which the affinities of all tasks are mixed.
