@@ -3,7 +3,7 @@
 # make lint        install, run ruff and mypy
 # make format      install, format the code
 # make benchmark   install, train all decoders on small synthetic rooms, write a report
-# make demo        install, run the shipped model on four photographs, draw predictions into build/demo
+# make demo        install, run RUN (or the shipped model) on four photographs, draw into build/demo
 # make docs        install, build the documentation into build/docs
 # make speed       install, measure the speed of data, training step, evaluation and inference
 
