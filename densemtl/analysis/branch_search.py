@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, DataError
 
 Affinities = Sequence[NDArray[np.float64]]
 """One symmetric matrix (T, T) per stage; 1 for tasks with equal representations."""
@@ -189,17 +189,27 @@ def compute_error_affinity(losses: Mapping[str, NDArray[np.float64]]) -> NDArray
         losses: {task: loss of each image, shape (N,)}; NaN for images without labels.
 
     Returns:
-        Affinities (T, T) in [0, 1]; 0 for tasks without common images.
+        Affinities (T, T) in [0, 1].
+
+    Raises:
+        DataError: if no image has labels of both tasks of a pair.
 
     Example:
         >>> compute_error_affinity({"a": np.array([1.0, 2, 9]), "b": np.array([3.0, 7, 9])})
         array([[1.        , 0.66666667],
                [0.66666667, 1.        ]])
     """
-    values = np.stack(list(losses.values()))
+    values, names = np.stack(list(losses.values())), list(losses)
     known = ~np.isnan(values)
-    difficult = values > np.nanmean(values, axis=1, keepdims=True)
     both = known[:, None] & known[None]
-    agree = (difficult[:, None] == difficult[None]) & both
-    affinity: NDArray[np.float64] = agree.sum(-1) / np.maximum(both.sum(-1), 1)
+    counts = both.sum(-1)
+    for row, column in np.argwhere(counts == 0):
+        raise DataError(
+            f"no image has labels of both {names[row]} and {names[column]}, so that these tasks"
+            " cannot be compared; pass one run per task"
+        )
+    difficult = values > np.nanmean(values, axis=1, keepdims=True)
+    affinity: NDArray[np.float64] = ((difficult[:, None] == difficult[None]) & both).sum(
+        -1
+    ) / counts
     return affinity

@@ -12,26 +12,25 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from densemtl.analysis.branch_search import BranchCosts, BranchTree, compute_error_affinity
+from densemtl.analysis.branch_search import BranchCosts, compute_error_affinity
 from densemtl.analysis.representation_similarity import (
     compute_affinity,
     compute_dissimilarities,
     pool_features,
 )
-from densemtl.analysis.task_affinity import plot_matrices
 from densemtl.backbones.backbone import Backbone
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.decoders.base import SharedBackboneDecoder
 from densemtl.engine.loading import TrainedModel
 from densemtl.errors import ConfigError, DataError
 from densemtl.evaluation.evaluate import forward_low_res
 from densemtl.factory import build_dataset, build_eval_loader
-from densemtl.io.atomic import atomic_write, write_json
+from densemtl.io.atomic import write_json
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.types import Batch, Sample, Size
 from densemtl.visualization.prediction_panels import pick_evenly_spaced
@@ -68,6 +67,25 @@ class StageAffinity:
         stages = {f"stage {i}": matrix.tolist() for i, matrix in enumerate(self.stages, start=1)}
         content = {"tasks": list(self.tasks), "measure": self.measure, "images": self.images}
         write_json(file, {**content, **stages})
+
+
+def check_tasks(experiment: ExperimentConfig, runs: Sequence[TrainedModel]) -> None:
+    """Check that runs predict the tasks of the configuration that a tree is written for.
+
+    Args:
+        experiment: the configuration.
+        runs: one run per task, or one run of all tasks.
+
+    Raises:
+        ConfigError: if a task is missing or not in the configuration.
+    """
+    expected = experiment.list_task_names()
+    predicted = [task.name for run in runs for task in run.tasks]
+    if {*predicted} != {*expected}:
+        raise ConfigError(
+            f"the runs predict {', '.join(predicted)}, but the configuration has the tasks"
+            f" {', '.join(expected)}; pass runs of these tasks, or another configuration"
+        )
 
 
 def measure_stage_affinity(runs: Sequence[TrainedModel], num_images: int) -> StageAffinity:
@@ -251,59 +269,3 @@ def measure_branch_costs(backbone: Backbone, size: Size, of: BudgetOf) -> Branch
             totals.append(counter.get_total_flops())
     costs = [(after - before) / 2 for before, after in pairwise(totals)]
     return BranchCosts(totals[0] / 2, tuple(costs))
-
-
-def plot_stage_affinity(affinity: StageAffinity, file: Path) -> None:
-    """Draw the affinity of the tasks at each stage as heat maps with values.
-
-    Args:
-        affinity: result of `measure_stage_affinity`.
-        file: image file, written atomically.
-    """
-    matrices = {
-        f"stage {index}": torch.from_numpy(matrix)
-        for index, matrix in enumerate(affinity.stages, start=1)
-    }
-    plot_matrices(matrices, affinity.tasks, file)
-
-
-def draw_tree(tree: BranchTree) -> str:
-    """Draw a tree as text, one line per stage.
-
-    Args:
-        tree: the tree.
-
-    Returns:
-        Lines with the groups of each stage, from the image to the tasks.
-
-    Example:
-        >>> from densemtl.analysis.branch_search import BranchTree
-        >>> print(draw_tree(BranchTree(((("a", "b"),), (("a",), ("b",))), 0.1, 1.5)))
-        stage 1  [a b]
-        stage 2  [a] [b]
-    """
-    lines = [
-        f"stage {index}  " + " ".join(f"[{' '.join(group)}]" for group in groups)
-        for index, groups in enumerate(tree.groups, start=1)
-    ]
-    return "\n".join(lines)
-
-
-def write_tree_config(tree: BranchTree, config: Path, file: Path) -> None:
-    """Write a configuration of the branched network.
-
-    Args:
-        tree: the tree.
-        config: configuration of the tasks, which the written one inherits from.
-        file: output file, written atomically.
-    """
-    values = {
-        "base": str(config.resolve()),
-        "decoder": {
-            "name": "branched",
-            "tree": [[list(group) for group in groups] for groups in tree.groups],
-        },
-    }
-    with atomic_write(file) as tmp_path:
-        text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
-        tmp_path.write_text(text, encoding="utf-8")

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from densemtl.errors import DataError
+
 POOLED_SIZE = 8
 """Height and width to which feature maps are averaged before they are compared."""
 
@@ -56,12 +58,20 @@ def compute_affinity(dissimilarities: Sequence[Tensor]) -> NDArray[np.float64]:
 
     Returns:
         Correlations (T, T) in [-1, 1].
+
+    Raises:
+        DataError: if all pairs of images are equally similar in a network, which has no ranks.
     """
     from scipy.stats import rankdata
 
     count = len(dissimilarities[0])
     rows, columns = torch.triu_indices(count, count, offset=1)
     pairs = [matrix[rows, columns].double().cpu().numpy() for matrix in dissimilarities]
+    if any(not np.isfinite(values).all() or np.ptp(values) == 0 for values in pairs):
+        raise DataError(
+            "a network computes the same features for all images, or features that are not finite;"
+            " check that the runs are trained"
+        )
     correlations = np.corrcoef(np.stack([rankdata(values) for values in pairs]))
     affinity: NDArray[np.float64] = np.atleast_2d(correlations)
     return affinity

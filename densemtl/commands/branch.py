@@ -61,15 +61,15 @@ def main(argv: list[str] | None = None) -> None:
         cli.check_run_path(run)
     from rich import print as show
 
+    from densemtl.analysis.branch_report import draw_tree, plot_stage_affinity, write_tree_config
     from densemtl.analysis.branch_search import find_tree
     from densemtl.analysis.branching import (
-        draw_tree,
+        check_tasks,
         get_backbone,
         measure_branch_costs,
         measure_stage_affinity,
-        plot_stage_affinity,
-        write_tree_config,
     )
+    from densemtl.config.experiment import load_experiment
     from densemtl.config.shipped_configs import find_config
     from densemtl.engine.loading import load_trained_model
     from densemtl.results.terminal_tables import make_matrix_table
@@ -78,6 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         load_trained_model(run, (), args.device, trust_custom_code=args.trust_custom_code)
         for run in args.runs
     ]
+    check_tasks(load_experiment(args.config), runs)
     size = runs[0].experiment.input.size
     costs = measure_branch_costs(get_backbone(runs[0]), size, args.budget_of)
     affinity = measure_stage_affinity(runs, args.images)
@@ -87,11 +88,12 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{affinity.measure} in {affinity.images} training images")
     for index, matrix in enumerate(affinity.stages, start=1):
         show(make_matrix_table(f"stage {index}", affinity.tasks, matrix.tolist()))
+    measure = args.budget_of.replace("_", "-")
     for budget in args.budget:
         tree = find_tree(affinity.tasks, affinity.stages, costs, budget)
         file = args.output / f"tree_{budget:g}.yaml"
         write_tree_config(tree, find_config(args.config), file)
         print(
-            f"\nbudget {budget:g}: {tree.cost:.2f} times the {args.budget_of} of one backbone,"
+            f"\nbudget {budget:g}: {tree.cost:.2f} times the {measure} of one backbone,"
             f" dissimilarity {tree.dissimilarity:.3f}: {file}\n{draw_tree(tree)}"
         )

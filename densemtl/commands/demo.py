@@ -2,9 +2,8 @@
 
 The first argument is a run or the name of a shipped model; by default, it is the model that is
 installed with densemtl. Inputs are images, videos, folders and quoted patterns such as
-'photos/**/*.jpg'. For each image or
-video, a panel of the input and its predictions is written. Ctrl-C stops a video early and saves the
-frames so far. --web starts a web page instead.
+'photos/**/*.jpg'. For each image or video, a panel of the input and its predictions is written.
+Ctrl-C stops a video early and saves the frames so far. --web starts a web page instead.
 """
 
 from __future__ import annotations

@@ -189,8 +189,8 @@ def check_tree(
     """
     if len(tree) != num_stages:
         raise ConfigError(
-            f"decoder.tree: has {len(tree)} stages, but the backbone has {num_stages}; list the"
-            " groups of each stage"
+            f"decoder.tree: lists the groups of {len(tree)} stages, but the backbone has"
+            f" {num_stages}; list the groups of each stage"
         )
     errors = list(_find_tree_errors(tree, tasks))
     if errors:

@@ -16,7 +16,7 @@ from densemtl.analysis.branch_search import (
     list_trees,
 )
 from densemtl.analysis.representation_similarity import compute_affinity, compute_dissimilarities
-from densemtl.errors import ConfigError
+from densemtl.errors import ConfigError, DataError
 
 TASKS = ["a", "b", "c"]
 RESNET50 = BranchCosts(9_536, (215_808, 1_219_584, 7_098_368, 14_964_736))
@@ -134,9 +134,21 @@ def test_error_affinity_ignores_images_without_labels() -> None:
     losses = {
         "a": np.array([1.0, 1.0, 5.0, np.nan]),
         "b": np.array([1.0, 9.0, 9.0, 0.0]),
-        "c": np.array([np.nan, np.nan, np.nan, 1.0]),
     }
     affinity = compute_error_affinity(losses)
     assert affinity[0, 1] == pytest.approx(2 / 3)
-    assert affinity[0, 2] == 0
     assert np.array_equal(affinity, affinity.T)
+
+
+@pytest.mark.parametrize("other", [[np.nan, np.nan, 1.0], [np.nan] * 3])
+def test_tasks_without_common_images_cannot_be_compared(other: list[float]) -> None:
+    losses = {"a": np.array([1.0, 2.0, np.nan]), "b": np.array(other)}
+    with pytest.raises(DataError, match=r"no image has labels of both [ab] and b"):
+        compute_error_affinity(losses)
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_networks_without_information_cannot_be_compared(value: float) -> None:
+    constant = torch.full((5, 5), value)
+    with pytest.raises(DataError, match="same features for all images, or features that are not"):
+        compute_affinity([torch.rand(5, 5), constant])

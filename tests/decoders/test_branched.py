@@ -138,7 +138,7 @@ def test_frozen_stages_keep_their_statistics(tasks: list[Task]) -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ([TOGETHER] * 3, "decoder.tree: has 3 stages, but the backbone has 4"),
+        ([TOGETHER] * 3, "decoder.tree: lists the groups of 3 stages, but the backbone has 4"),
         (
             [TOGETHER, PAIR, [["semseg", "depth"], ["normals"]], APART],
             r"decoder.tree.2: semseg, depth are in different groups of the stage before",

@@ -31,7 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(seed)
         save(folder / task, f"tasks=[{task}]", "decoder.name=single_task")
     save(folder / "small", "tasks=[depth]", "input.size=[64, 64]")
-    write_tiny_config(folder)
+    config = write_tiny_config(folder)
+    (folder / "three.yaml").write_text(f"base: {config.name}\ntasks: [{', '.join(TASKS)}]\n")
     return folder
 
 
@@ -44,7 +45,7 @@ def save(folder: Path, *overrides: str) -> None:
 
 def run(folder: Path, output: Path, *names: str, options: tuple[str, ...] = ()) -> None:
     paths = [str(folder / name) for name in names]
-    arguments = [str(folder / "tiny.yaml"), *paths, "--output", str(output), "--device", "cpu"]
+    arguments = [str(folder / "three.yaml"), *paths, "--output", str(output), "--device", "cpu"]
     main([*arguments, *options])
 
 
@@ -67,9 +68,7 @@ def test_trees_from_single_task_runs(
     assert output.count("stage 1  [semseg] [depth] [normals]") == 1
     costs = []
     for budget in (1, 2, 3):
-        experiment = load_experiment(
-            tmp_path / f"tree_{budget}.yaml", [f"tasks=[{', '.join(TASKS)}]"]
-        )
+        experiment = load_experiment(tmp_path / f"tree_{budget}.yaml")
         model = build_model(experiment, build_tasks(experiment))
         costs.append(sum(each.numel() for each in model.decoder.backbones.parameters()))
     assert costs[0] < costs[1] <= 2 * costs[0] < costs[2] <= 3 * costs[0]
@@ -83,7 +82,7 @@ def test_tree_from_one_run_of_all_tasks(
     assert content["measure"] == "agreement on difficult images"
     assert content["images"] == 8
     assert content["stage 1"] == content["stage 4"]
-    assert "times the multiply_adds of one backbone" in capsys.readouterr().out
+    assert "times the multiply-adds of one backbone" in capsys.readouterr().out
 
 
 def test_costs_of_stages_add_up_to_the_backbone(folder: Path) -> None:
@@ -103,9 +102,12 @@ def test_costs_of_stages_add_up_to_the_backbone(folder: Path) -> None:
     ("names", "message"),
     [
         (("semseg", "all"), r"all/best.safetensors: predicts semseg, depth, normals; pass runs of"),
-        (("depth", "depth"), "two runs predict the same task: depth, depth"),
-        (("semseg", "small"), r"input.size is \[64, 64\], but \[32, 40\] in .*semseg"),
-        (("depth",), "predicts only depth; pass one run per task"),
+        ((*TASKS, "depth"), "two runs predict the same task: semseg, depth, normals, depth"),
+        (
+            ("semseg", "normals", "small"),
+            r"input.size is \[64, 64\], but \[32, 40\] in .*semseg",
+        ),
+        (("depth",), "the runs predict depth, but the configuration has the tasks semseg, depth"),
     ],
 )
 def test_runs_that_cannot_be_compared(
