@@ -84,7 +84,7 @@ def try_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> It
 
 
 def try_mixed_kills(scratch: Path, args: argparse.Namespace, rng: random.Random) -> Iterable[Any]:
-    """Kill trainings with several data sets, a teacher and cached features."""
+    """Kill trainings with several datasets, a teacher and cached features."""
     import mixed_config
     import sigkill
     from training_runs import OVERRIDES, TrainTool
@@ -96,7 +96,7 @@ def try_mixed_kills(scratch: Path, args: argparse.Namespace, rng: random.Random)
     for row in sigkill.kill_trainings(
         tool, args.kills, rng, lambda: mixed_config.remove_some(cache, rng)
     ):
-        row.fault += ", with several data sets, a teacher and cached features"
+        row.fault += ", with several datasets, a teacher and cached features"
         yield row
 
 

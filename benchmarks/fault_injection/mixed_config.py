@@ -1,4 +1,4 @@
-"""Configuration with several data sets, a teacher of their missing labels, and cached features."""
+"""Configuration with several datasets, a teacher of their missing labels, and cached features."""
 
 from __future__ import annotations
 

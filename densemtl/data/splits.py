@@ -42,7 +42,7 @@ class Splits:
         """Count the images of each set of a mixture.
 
         Returns:
-            {set: {split: number of images}}; empty if the images are from a single data set.
+            {set: {split: number of images}}; empty if the images are from a single dataset.
         """
         counts: dict[str, dict[str, int]] = {}
         for split in (self.train, self.val):

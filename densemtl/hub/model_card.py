@@ -158,7 +158,7 @@ def _describe_rounding(results: Results | None) -> str:
 def _make_results_section(results: Results, experiment: ExperimentConfig) -> Iterator[str]:
     compared = bool(results.baselines)
     mixed = experiment.data.name == MIXED
-    columns = ["data set", "metric", "images", "value"] if mixed else ["metric", "value"]
+    columns = ["dataset", "metric", "images", "value"] if mixed else ["metric", "value"]
     head = ["task", *columns, *["single task", "delta %"] * compared]
     lines = [_make_row(task, results, experiment) for task in results.tasks]
     yield markdown_table([head, *lines], num_text_columns=3 if mixed else 2)
@@ -221,7 +221,7 @@ def _describe_training(experiment: ExperimentConfig) -> str:
 
 
 def _make_set_table(experiment: ExperimentConfig, results: Results | None) -> Iterator[str]:
-    """Yield a table of the data sets of a mixture with their tasks and numbers of images."""
+    """Yield a table of the datasets of a mixture with their tasks and numbers of images."""
     if experiment.data.name != MIXED:
         return
     counts = results.set_images if results else {}
@@ -229,7 +229,7 @@ def _make_set_table(experiment: ExperimentConfig, results: Results | None) -> It
         [name, ", ".join(tasks), *(str(counts.get(name, {}).get(split, "")) for split in SPLITS)]
         for name, tasks in _find_set_tasks(experiment).items()
     ]
-    head = ["data set", "tasks", "training images", "validation images"]
+    head = ["dataset", "tasks", "training images", "validation images"]
     yield markdown_table([head, *lines], num_text_columns=2)
 
 
@@ -241,14 +241,14 @@ def _find_set_tasks(experiment: ExperimentConfig) -> dict[str, list[str]]:
         try:
             with registry.custom_code(False):
                 offered = {*find_set_tasks(name, config)}
-        except UserError:  # a custom class, or a data set whose files state its tasks
+        except UserError:  # a custom class, or a dataset whose files state its tasks
             offered = {*(config.tasks or {}).values()}
         found[name] = [task for task in experiment.list_all_task_names() if task in offered]
     return found
 
 
 def _list_datasets(experiment: ExperimentConfig, task: str) -> list[str]:
-    """List the data sets with labels of a task."""
+    """List the datasets with labels of a task."""
     if experiment.data.name != MIXED:
         return [experiment.data.name]
     return [name for name, tasks in _find_set_tasks(experiment).items() if task in tasks]

@@ -168,7 +168,7 @@ class Results(BaseModel):
         config_hash: hash of all configuration keys that can influence a result.
         versions: versions of code and libraries.
         warnings: what is suspicious in the data, found before training by `densemtl.data.check`.
-        set_images: {set: {split: number of images}} if the images are from several data sets.
+        set_images: {set: {split: number of images}} if the images are from several datasets.
         history: results of the run before each of its extensions (`--extend`), oldest first.
 
     Example:

@@ -44,7 +44,7 @@ MIN_SHARE = 0.01
 BYTES_PER_GB = 1e9
 
 SAMPLING_KEYS, SAMPLING_KEYS_OF_SET = ("weights", "epoch_images", "one_set_per_batch"), ("augment",)
-"""Options of a mixture, and of a data set in it, that do not change images and labels."""
+"""Options of a mixture, and of a dataset in it, that do not change images and labels."""
 
 Item = tuple[Sample, ImagePlacement]
 """Sample whose image is the input of a teacher and whose labels are unchanged, and its placement"""
