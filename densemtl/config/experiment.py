@@ -147,8 +147,8 @@ class ExperimentConfig(Section):
     init_from: InitFrom = "none"
     """Initial weights: a run folder or weights file of any decoder and any tasks, or the name of a
     shipped model, `densemtl/NAME`. Tensors that agree in name and shape are loaded, and the others
-    are listed. For decoders that have one
-    network per task also `baselines`, or `{task: path}` with a single-task run per task."""
+    are listed. For decoders that have one network per task also `baselines`, or `{task: path}` with
+    a single-task run per task."""
     init_strict: bool = False
     """Whether it is an error if a tensor of the model or of the run `init_from` is not used."""
     teachers: Teachers = Field(default_factory=dict, json_schema_extra={"default": "none"})

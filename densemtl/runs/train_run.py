@@ -188,7 +188,7 @@ def _train_baselines(
             / BASELINES
             / f"{experiment.data.name}-{name}-{_make_baseline_key(single, data)}"
         )
-        if len(data.train) == len(splits.train):
+        if list(data.train.ids) == list(splits.train.ids):
             single = keep_class_weights(single, weighted)
         initial = build_initial_model(single, build_tasks(single))
         with lock_run_dir(folder, wait=True):  # another run may train the same baseline
