@@ -26,7 +26,7 @@ MIXED = "mixed"
 SETS, ALIAS = "sets", "alias"
 """Keys of the sets, and of the name of a set in a list."""
 
-SET_KEYS = ("name", "tasks", "augment")
+SET_KEYS = ("name", "tasks", "augment", "background")
 """Keys of a set that are not options of its dataset."""
 
 

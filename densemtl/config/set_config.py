@@ -29,6 +29,17 @@ TaskNames = Annotated[dict[str, str], BeforeValidator(_to_mapping), AfterValidat
 """{task of the set: its name in the run}; a list of names is accepted, too."""
 
 
+def _to_exceptions(value: Any) -> Any:
+    """Convert a list of names to {name: {}}."""
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    return value
+
+
+BackgroundTasks = Annotated[dict[str, dict[str, list[str]]], BeforeValidator(_to_exceptions)]
+"""{task: {label of the set: classes that are ignored}}; a list of tasks is accepted, too."""
+
+
 class SetConfig(BaseModel):
     """One of several datasets; the options of the dataset are keys next to these."""
 
@@ -42,6 +53,11 @@ class SetConfig(BaseModel):
     augment: AugmentConfig | None = None
     """Values of the section `augment` that are different for the images of this set, except
     `num_views`, which all sets share."""
+
+    background: BackgroundTasks = {}
+    """Tasks of other sets whose classes do not occur in this one, so that all pixels of its
+    training images are background. A list of tasks, or {task: {label of the set: [classes]}}, where
+    pixels of these classes, such as persons for a task of clothing, are ignored instead."""
 
     @field_validator("augment")
     @classmethod

@@ -110,8 +110,9 @@ def check_sets(
     if not (isinstance(train, MixedDataset) and isinstance(val, MixedDataset)):
         return {"": check_data(train, val, tasks, max_images)}
     checks = {
-        name: check_data(part, val.all_parts[name], _select_tasks(tasks, part), max_images)
+        name: check_data(part, own, _select_tasks(tasks, own), max_images)
         for name, part in train.parts.items()
+        for own in [val.all_parts[name]]  # validation splits have no labels of background
     }
     return {
         name: replace(
@@ -129,8 +130,8 @@ def check_sets(
     }
 
 
-def _select_tasks(tasks: Sequence[Task], part: DenseDataset) -> list[Task]:
-    return [task for task in tasks if task.name in part.tasks]
+def _select_tasks(tasks: Sequence[Task], dataset: DenseDataset) -> list[Task]:
+    return [task for task in tasks if task.name in dataset.tasks]
 
 
 def _compare_with_others(checks: Mapping[str, DataCheck], name: str) -> list[str]:

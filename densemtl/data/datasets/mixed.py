@@ -26,11 +26,13 @@ from densemtl.config.constraints import PositiveFloat, PositiveInt
 from densemtl.config.sections import AugmentConfig
 from densemtl.config.set_config import SetConfig
 from densemtl.data.base import DenseDataset
+from densemtl.data.datasets.background_labels import check_background_labels
 from densemtl.data.datasets.mixed_sets import (
     SetView,
     Wrap,
     check_same_labels,
     find_set_tasks,
+    get_own_tasks,
     parse_set_options,
 )
 from densemtl.data.mixture import Mixture
@@ -51,7 +53,7 @@ class MixedDataset(DenseDataset):
     Args:
         split: "train" or "val".
         tasks: names of the tasks whose labels are read.
-        sets: {name: dataset with its options}, and `tasks` and `augment` of the set.
+        sets: {name: dataset with its options}, and `tasks`, `augment` and `background` of the set.
         weights: {set: weight} for all sets; by default the numbers of training images.
         one_set_per_batch: whether all images of a batch are from one set.
         epoch_images: number of images per epoch; by default the number of all training images.
@@ -92,7 +94,7 @@ class MixedDataset(DenseDataset):
 
         Raises:
             ConfigError: if two sets have labels of the same name with different classes, or other
-                options that differ.
+                options that differ, or the background of a set is wrong.
         """
         defaults: dict[str, dict[str, Any]] = {}
         first: dict[str, str] = {}
@@ -102,6 +104,10 @@ class MixedDataset(DenseDataset):
                     check_same_labels(task, defaults[task], new, (first[task], set_name))
                 defaults[task] = {**defaults.get(task, {}), **new}
                 first.setdefault(task, set_name)
+        for set_name, config in sorted(options["sets"].items()):
+            if config.background:
+                used = find_set_tasks(set_name, config)
+                check_background_labels(set_name, config, get_own_tasks(config), used, defaults)
         return defaults
 
     @classmethod

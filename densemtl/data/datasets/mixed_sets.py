@@ -11,6 +11,7 @@ from densemtl import registry
 from densemtl.config.data_sets import MIXED
 from densemtl.config.set_config import SetConfig
 from densemtl.data.base import DenseDataset
+from densemtl.data.datasets.background_labels import BackgroundLabel, make_background_labels
 from densemtl.data.file_dataset import MissingLabelsError
 from densemtl.errors import ConfigError, DataError, suggest
 from densemtl.types import Sample, Split
@@ -35,13 +36,19 @@ class SetView(DenseDataset):
     def __init__(self, name: str, config: SetConfig, split: Split, tasks: Sequence[str]) -> None:
         self._name, self.config = name, config
         offered = find_set_tasks(name, config)
-        super().__init__(split, [task for task in tasks if task in offered])
+        self._background = _make_background(config, split, tasks)
+        super().__init__(split, [task for task in tasks if task in {*offered, *self._background}])
         own_names = {new: old for old, new in (config.tasks or {}).items()}
-        self._names = {own_names.get(task, task): task for task in self.tasks}
+        self._names = {own_names.get(task, task): task for task in self.tasks if task in offered}
+        excluding = {label for each in self._background.values() for label in each.excluded}
         with _name_set_in_errors(name, config, self._names):
             registry.check_kind("data.datasets", config.name)
             dataset: DenseDataset = registry.create(
-                "data.datasets", config.name, split, list(self._names), options=config.options
+                "data.datasets",
+                config.name,
+                split,
+                [*self._names, *sorted(excluding - self._names.keys())],
+                options=config.options,
             )
         self._use(dataset)
 
@@ -60,12 +67,20 @@ class SetView(DenseDataset):
         self.ids = tuple(f"{self._name}/{each}" for each in dataset.ids)
         self.shard_sizes, self.left_out = dataset.shard_sizes, dataset.left_out
         self.missing_labels = {
-            self._names[task]: line for task, line in dataset.missing_labels.items()
+            self._names[task]: line
+            for task, line in dataset.missing_labels.items()
+            if task in self._names
         }
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._dataset[index]
-        targets = {self._names[task]: label for task, label in sample.targets.items()}
+        targets = {
+            self._names[task]: label
+            for task, label in sample.targets.items()
+            if task in self._names
+        }
+        for task, background in self._background.items():
+            targets[task] = background.make(sample.targets, sample.size)
         return Sample(sample.image, targets, self.ids[index])
 
     def get_sample_version(self, index: int) -> str:
@@ -74,7 +89,8 @@ class SetView(DenseDataset):
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the set, which depends on the labels that are used."""
-        return f"{self._dataset.fingerprint()} {sorted((self.config.tasks or {}).items())}"
+        text = f"{self._dataset.fingerprint()} {sorted((self.config.tasks or {}).items())}"
+        return f"{text} {sorted(self._background.items())}" if self._background else text
 
 
 def find_set_tasks(set_name: str, config: SetConfig) -> dict[str, dict[str, Any]]:
@@ -93,8 +109,7 @@ def find_set_tasks(set_name: str, config: SetConfig) -> dict[str, dict[str, Any]
     """
     if config.name == MIXED:
         raise ConfigError(f"data.sets.{set_name}: a set cannot be {MIXED!r}; list its sets instead")
-    cls = registry.get_class("data.datasets", config.name)
-    offered: dict[str, dict[str, Any]] = cls.task_defaults(**parse_set_options(config))
+    offered = get_own_tasks(config)
     if config.tasks is None:
         return offered
     for task in config.tasks:
@@ -105,6 +120,33 @@ def find_set_tasks(set_name: str, config: SetConfig) -> dict[str, dict[str, Any]
         new: offered[old] if new == old else {"kind": old, **offered[old]}
         for old, new in config.tasks.items()
     }
+
+
+def get_own_tasks(config: SetConfig) -> dict[str, dict[str, Any]]:
+    """Return all tasks of the dataset of a set, under their names in it.
+
+    Args:
+        config: configuration of the set.
+
+    Returns:
+        {task name: {option: default value}}.
+
+    Raises:
+        pydantic.ValidationError: if an option of the set is wrong.
+    """
+    cls = registry.get_class("data.datasets", config.name)
+    own: dict[str, dict[str, Any]] = cls.task_defaults(**parse_set_options(config))
+    return own
+
+
+def _make_background(
+    config: SetConfig, split: Split, tasks: Sequence[str]
+) -> dict[str, BackgroundLabel]:
+    """Return the background labels of a training split."""
+    if split != "train" or not config.background:
+        return {}
+    labels = make_background_labels(config, get_own_tasks(config))
+    return {task: label for task, label in labels.items() if task in tasks}
 
 
 def parse_set_options(config: SetConfig) -> dict[str, Any]:
@@ -155,7 +197,7 @@ def _name_set_in_errors(name: str, config: SetConfig, tasks: Mapping[str, str]) 
         yield
     except MissingLabelsError as error:
         reason = f"{name}: {_name_set_in_keys(error.reason, name, config)}"
-        raise MissingLabelsError(reason, tasks[error.task]) from error
+        raise MissingLabelsError(reason, tasks.get(error.task, error.task)) from error
     except (ConfigError, DataError) as error:
         kind = ConfigError if isinstance(error, ConfigError) else DataError
         raise kind(f"{name}: {_name_set_in_keys(str(error), name, config)}") from error
