@@ -74,9 +74,9 @@ class MixedDataset(DenseDataset):
         epoch_images: PositiveInt | None = None,
     ) -> None:
         super().__init__(split, tasks)
+        _check_weights(weights, sets)
         self._weights, self._epoch_images = weights, epoch_images
         self._one_set_per_batch = one_set_per_batch
-        self._check_weights(sets)
         self._all_parts = {
             name: SetView(name, sets[name], split, self.tasks) for name in sorted(sets)
         }
@@ -87,15 +87,16 @@ class MixedDataset(DenseDataset):
         """Return the tasks of all sets, under their names in the run.
 
         Args:
-            **options: the options of the dataset, of which `sets` is read.
+            **options: the options of the dataset, of which `sets` and `weights` are read.
 
         Returns:
             {task name: {option: default value}}.
 
         Raises:
             ConfigError: if two sets have labels of the same name with different classes, or other
-                options that differ, or the background of a set is wrong.
+                options that differ, or weights or the background of a set are wrong.
         """
+        _check_weights(options.get("weights"), options["sets"])
         defaults: dict[str, dict[str, Any]] = {}
         first: dict[str, str] = {}
         for set_name, config in sorted(options["sets"].items()):
@@ -188,15 +189,6 @@ class MixedDataset(DenseDataset):
         self._index_parts()
         return self
 
-    def _check_weights(self, sets: Mapping[str, SetConfig]) -> None:
-        if self._weights is None or set(self._weights) == set(sets):
-            return
-        for name in self._weights:
-            if name not in sets:
-                raise ConfigError(f"data.weights.{name}: no set {name!r}, {suggest(name, sets)}")
-        missing = join_names(sorted(set(sets) - set(self._weights)), 5)
-        raise ConfigError(f"data.weights: give a weight for every set; missing: {missing}")
-
     def _select_parts(self, tasks: Sequence[str]) -> None:
         self.tasks = tuple(tasks)
         self._parts = {
@@ -273,3 +265,13 @@ class MixedDataset(DenseDataset):
         parts = [f"{name} {part.fingerprint()}" for name, part in self._all_parts.items()]
         text = "\n".join([type(self).__name__, self.split, *parts])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _check_weights(weights: Mapping[str, float] | None, sets: Mapping[str, SetConfig]) -> None:
+    if weights is None or set(weights) == set(sets):
+        return
+    for name in weights:
+        if name not in sets:
+            raise ConfigError(f"data.weights.{name}: no set {name!r}, {suggest(name, sets)}")
+    missing = join_names(sorted(set(sets) - set(weights)), 5)
+    raise ConfigError(f"data.weights: give a weight for every set; missing: {missing}")

@@ -192,6 +192,14 @@ def test_wrong_options_of_the_constructor(options: dict[str, Any], message: str)
         make_dataset(**options)
 
 
+@pytest.mark.parametrize("weights", [{"rooms": 1}, {"rooms": 1, "depths": 1, "other": 1}])
+def test_wrong_sets_of_weights_are_errors_of_the_configuration(weights: dict[str, float]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"data\.weights(\.other: .* did you mean 'others'|: give)"
+    ):
+        make_mixed_experiment(data=make_data(weights=weights))
+
+
 def test_errors_of_a_set_name_it(tmp_path: Path) -> None:
     folder = {
         "name": "folder",
