@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densemtl import registry
+from densemtl.config.components import ComponentConfig, TaskConfig
 from densemtl.config.data_sets import change_sets, name_sets
-from densemtl.config.experiment import ComponentConfig, TaskConfig
 from densemtl.config.translation import translate_config
 from densemtl.config.validation import find_errors
 from densemtl.errors import ConfigError

@@ -12,8 +12,9 @@ from densemtl import registry
 from densemtl.backbones import normalization
 from densemtl.backbones.backbone import Backbone
 from densemtl.balancing.base import Balancer
+from densemtl.config.components import ComponentConfig, TaskConfig
 from densemtl.config.data_sets import SET_KEYS, change_sets
-from densemtl.config.experiment import ComponentConfig, ExperimentConfig, TaskConfig
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.batching import EvalDataset
 from densemtl.data.caching import cache_dataset

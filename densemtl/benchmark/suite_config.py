@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from densemtl import registry
+from densemtl.config.components import ListedComponentConfig
 from densemtl.config.constraints import PositiveInt, Seed, UserPath
-from densemtl.config.experiment import ListedComponentConfig
 from densemtl.config.sections import Section
 from densemtl.config.yaml_text import read_yaml
 from densemtl.errors import ConfigError, suggest

@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from densemtl import registry
 from densemtl.config import yaml_loader
+from densemtl.config.components import ComponentConfig, ListedComponentConfig, TaskConfig
 from densemtl.config.constraints import (
     NamedProtocol,
-    NonNegativeFloat,
     Seed,
     UserPath,
     replace_union_errors,
@@ -71,45 +71,6 @@ InitFrom = Annotated[
     Literal["none", "baselines"] | dict[str, UserPath] | UserPath,
     replace_union_errors("a run folder, baselines, none or {task: run folder}"),
 ]
-
-
-class ComponentConfig(BaseModel):
-    """Name and options of a component.
-
-    Options are keys next to `name`, for example `{name: fpn, width: 128}`.
-    """
-
-    model_config = ConfigDict(
-        extra="allow", frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="constants"
-    )
-
-    name: str
-    """Name of the component, or `package.module:Class`."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options that were set, without the name."""
-        return dict(self.model_extra or {})
-
-
-class ListedComponentConfig(ComponentConfig):
-    """Component in a list: a name, or `{name: .., option: ..}`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _wrap_plain_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-
-class TaskConfig(ListedComponentConfig):
-    """Task; a custom name requires a `kind`."""
-
-    kind: str | None = None
-    """Kind of the task; by default, the kind that the dataset states, or else the name."""
-    metrics: tuple[ListedComponentConfig, ...] = ()
-    """Metrics in addition to those of the protocol: names, or `{name: .., option: ..}`."""
-    computed_class_weights: dict[str, tuple[NonNegativeFloat, ...]] = {}
-    """Class weights that a run computed from its training labels and saves, `{method: weights}`."""
 
 
 class ExperimentConfig(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from densemtl import __version__
-from densemtl.config.experiment import ComponentConfig
+from densemtl.config.components import ComponentConfig
 from densemtl.config.sections import LoaderConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.disk_cache import MemmapCacheDataset

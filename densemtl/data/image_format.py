@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from densemtl import registry
-from densemtl.config.experiment import ComponentConfig
+from densemtl.config.components import ComponentConfig
 from densemtl.types import ImageFormat
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from densemtl.config.experiment import ComponentConfig, ExperimentConfig, validate_experiment
+from densemtl.config.components import ComponentConfig
+from densemtl.config.experiment import ExperimentConfig, validate_experiment
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.yaml_loader import apply_overrides
 from densemtl.errors import ConfigError, UserError, suggest

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 
-from densemtl.config.experiment import ExperimentConfig, TaskConfig
+from densemtl.config.components import TaskConfig
+from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.label_statistics import count_classes, select_images
 from densemtl.distributed.collectives import all_gather_object, get_rank, get_world_size

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemtl.config.experiment import TaskConfig
+from densemtl.config.components import TaskConfig
 from densemtl.create import create_tasks
 from densemtl.engine.loading import load_trained_model
 from densemtl.errors import ConfigError
