@@ -45,6 +45,7 @@ from densemtl.config.sections import (
     InputConfig,
     LoaderConfig,
     OptimConfig,
+    RelationshipConfig,
     ScheduleConfig,
     Section,
     Teachers,
@@ -100,6 +101,8 @@ class ExperimentConfig(Section):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
+    relationship: RelationshipConfig | None = None
+    """Prior on the layers that are equal in all tasks, such as `{weight: 0.1}`; null for none."""
     trackers: tuple[ListedComponentConfig, ...] = (ListedComponentConfig(name="tensorboard"),)
     """Experiment trackers: names, or `{name: .., option: ..}`."""
     baselines: Baselines = "none"
@@ -160,6 +163,7 @@ class ExperimentConfig(Section):
             "init_from": "none",
             "init_strict": False,
             "teachers": {},
+            "relationship": None,
         }
         return self.model_copy(update=alone)
 

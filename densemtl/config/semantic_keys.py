@@ -37,6 +37,10 @@ ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
 that runs of earlier versions keep their hash."""
 
 
+ADDED_SECTIONS = ("relationship",)
+"""Sections that were added later, and are left out if they are null."""
+
+
 def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
     """Select the keys that affect the results of training.
 
@@ -67,6 +71,9 @@ def select_semantic(values: Mapping[str, Any]) -> dict[str, Any]:
             {key: value for key, value in task.items() if key not in NON_SEMANTIC_TASK_KEYS}
             for task in selected[section]
         ]
+    for section in ADDED_SECTIONS:
+        if selected[section] is None:
+            selected.pop(section)
     teachers = selected.pop("teachers")
     if teachers:  # absent in runs of earlier versions
         selected["teachers"] = {

@@ -1,4 +1,4 @@
-"""Multilinear relationship networks (Long et al., NeurIPS 2017): a prior that relates task layers."""
+"""Multilinear relationship networks (Long et al., NeurIPS 2017): a prior on layers of all tasks."""
 
 from __future__ import annotations
 
@@ -52,9 +52,8 @@ class TaskRelationship(nn.Module):
                 "relationship: no layer has the same shape in all tasks; use a head with hidden "
                 "layers (deeplabv3, fpn or hrnetv2), and a decoder with one such head per task"
             )
-        self.layers = nn.ModuleDict(
-            {name.replace(".", "/"): _LayerPrior(layer, config) for name, layer in layers.items()}
-        )
+        self._layer_names = tuple(layers)
+        self.priors = nn.ModuleList(_LayerPrior(layer, config) for layer in layers.values())
 
     def compute_penalty(self) -> Tensor:
         """Compute the penalty, the sum of those of all layers.
@@ -82,16 +81,16 @@ class TaskRelationship(nn.Module):
             {"relationship/LAYER": correlations} of each layer, and their mean under
             "relationship/mean".
         """
-        names = [name.replace("/", ".") for name in self.layers]
         matrices = [to_correlation(prior.task) for prior in self._priors()]
-        entries = {"mean": torch.stack(matrices).mean(dim=0), **dict(zip(names, matrices, strict=True))}
+        entries = dict(zip(self._layer_names, matrices, strict=True))
+        entries = {"mean": torch.stack(matrices).mean(dim=0), **entries}
         return {
             f"relationship/{name}": SharingWeights(self._task_names, self._task_names, matrix)
             for name, matrix in entries.items()
         }
 
     def _priors(self) -> Iterator[_LayerPrior]:
-        for prior in self.layers.values():
+        for prior in self.priors:
             assert isinstance(prior, _LayerPrior)
             yield prior
 
@@ -119,11 +118,11 @@ class _LayerPrior(nn.Module):
             "output": outputs if "output" in config.update else None,
             "input": inputs if has_inputs else None,
         }
-        device = layer[0].device
+        kind = {"device": layer[0].device, "dtype": layer[0].dtype}
         for axis, size in sizes.items():
-            identity = None if size is None else torch.eye(size, device=device)
+            identity = None if size is None else torch.eye(size, **kind)
             self.register_buffer(axis, identity)
-        self.register_buffer("variance", torch.ones((), device=device))
+        self.register_buffer("variance", torch.ones((), **kind))
         self._updated = [axis for axis in sizes if axis in config.update and sizes[axis]]
 
     def compute_penalty(self) -> Tensor:
@@ -146,7 +145,7 @@ class _LayerPrior(nn.Module):
 
     def _stack(self) -> Tensor:
         """Return the weights of all tasks, shape (tasks, outputs, inputs)."""
-        return torch.stack([weight.float().flatten(1) for weight in self._layer])
+        return torch.stack([weight.flatten(1) for weight in self._layer])
 
 
 def find_common_layers(
@@ -176,18 +175,26 @@ def find_common_layers(
             for weight in groups.get(task, ())
             if weight.ndim >= 2 and weight.requires_grad and id(weight) not in in_backbones
         ]
-        layers_by_task.append({_without_task(names[id(weight)], task): weight for weight in weights})
+        layers_by_task.append(
+            {_without_task(names[id(weight)], task): weight for weight in weights}
+        )
     common = {}
     for name in layers_by_task[0]:
         layer = [layers.get(name) for layers in layers_by_task]
         found = [weight for weight in layer if weight is not None]
         outputs = [channels[task] for task in model.decoder.task_names]
         is_last = [len(weight) for weight in found] == outputs
-        if len(found) == len(layer) and len({weight.shape for weight in found}) == 1 and not is_last:
+        if (
+            len(found) == len(layer)
+            and len({weight.shape for weight in found}) == 1
+            and not is_last
+        ):
             common[name] = found
     return common
 
 
 def _without_task(name: str, task: str) -> str:
-    parts = [part for part in name.split(".") if part != task]
+    parts = name.split(".")
+    if task in parts:
+        parts.remove(task)
     return ".".join(parts).removesuffix(".weight")

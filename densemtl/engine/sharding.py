@@ -14,12 +14,15 @@ from densemtl.config.sections import TrainConfig
 from densemtl.errors import ConfigError, ModelError
 
 
-def check_fsdp_compatible(config: TrainConfig, balancer: Balancer) -> None:
+def check_fsdp_compatible(
+    config: TrainConfig, balancer: Balancer, has_relationship: bool = False
+) -> None:
     """Check that a run needs neither full gradients nor full weights outside its training steps.
 
     Args:
         config: the section `train` of the configuration.
         balancer: the balancing method.
+        has_relationship: whether a prior on task layers is learned.
 
     Raises:
         ConfigError: if it does; names the option to change.
@@ -33,6 +36,7 @@ def check_fsdp_compatible(config: TrainConfig, balancer: Balancer) -> None:
         "a balancing method that runs each batch again after the step; choose another method": (
             balancer.needs_post_step_losses
         ),
+        "relationship; remove it": has_relationship,
     }
     for option, conflicting in conflicts.items():
         if conflicting:

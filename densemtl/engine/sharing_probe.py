@@ -45,7 +45,7 @@ class SharingProbe:
         """
         assert isinstance(model, MultiTaskModel)
         model.eval()
-        return _flatten_weights(self.execution.forward(model.sharing_weights, self.image))
+        return flatten_weights(self.execution.forward(model.sharing_weights, self.image))
 
 
 def make_sharing_probe(dataset: EvalDataset, execution: ExecutionConfig) -> SharingProbe:
@@ -68,7 +68,15 @@ def make_sharing_probe(dataset: EvalDataset, execution: ExecutionConfig) -> Shar
     return SharingProbe(image.to(execution.device), execution)
 
 
-def _flatten_weights(weights_by_stage: Mapping[str, SharingWeights]) -> dict[str, float]:
+def flatten_weights(weights_by_stage: Mapping[str, SharingWeights]) -> dict[str, float]:
+    """Convert sharing weights to scalars for the log.
+
+    Args:
+        weights_by_stage: {location in the network: weights}.
+
+    Returns:
+        {"stage/task<-source": weight}.
+    """
     return {
         f"{stage}/{task}<-{source}": weight
         for stage, sharing in weights_by_stage.items()

@@ -30,6 +30,7 @@ from densemtl.engine.checkpoint import (
 )
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
+from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.state_file import check_optimizer_state
 from densemtl.engine.weights_file import format_recovery_hint
 from densemtl.errors import CheckpointError, shorten_error
@@ -110,6 +111,7 @@ class TrainState:
         balancer: the balancing method.
         scaler: the loss scaler of mixed precision.
         progress: steps, times and scores.
+        relationship: the prior on task layers; None if the run has none.
     """
 
     model: nn.Module
@@ -118,6 +120,7 @@ class TrainState:
     balancer: Balancer
     scaler: torch.amp.GradScaler
     progress: TrainingProgress = field(default_factory=TrainingProgress)
+    relationship: TaskRelationship | None = None
 
     @property
     def eval_model(self) -> nn.Module:
@@ -136,6 +139,7 @@ class TrainState:
             "optimizer": gather_full(self.optimizer.state_dict()),
             "balancer": self.balancer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "relationship": (None if self.relationship is None else self.relationship.state_dict()),
             "ema": None if self.ema is None else gather_full(self.ema.module.state_dict()),
             "rng": all_gather_object(get_rng_state()),
         }
@@ -173,6 +177,8 @@ class TrainState:
         self.optimizer.load_state_dict(parts)
         self.balancer.load_state_dict(state["balancer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.relationship is not None:
+            self.relationship.load_state_dict(state["relationship"])
         if self.ema is not None:
             self.ema.module.load_state_dict(shard_like(state["ema"], self.ema.module))
         rng_states = state["rng"]

@@ -16,11 +16,15 @@ from densemtl.distributed.collectives import average_gradients
 from densemtl.distributed.sharding import gather_full
 from densemtl.engine.loss_monitor import GRADIENT_KEY
 from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
+from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.replayed_forward import ModelFn, ReplayForward
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
 from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import Batch, Losses
+
+RELATIONSHIP_KEY = "relationship"
+"""Name of the penalty of the prior on task layers among the auxiliary losses."""
 
 StepLog = dict[str, Tensor]
 """{name: detached scalar} with each loss, the loss weights `weight/TASK`, the log values of the
@@ -39,6 +43,7 @@ class TrainStep:
         precision: device, autocast type and memory layout.
         settings: the section `train` of the configuration.
         scaler: loss scaler of mixed precision; disabled without fp16.
+        relationship: prior whose penalty is added to the auxiliary losses; None for none.
     """
 
     model: nn.Module
@@ -48,6 +53,7 @@ class TrainStep:
     precision: ExecutionConfig
     settings: TrainConfig
     scaler: torch.amp.GradScaler
+    relationship: TaskRelationship | None = None
 
     def run(self, batches: Sequence[Batch]) -> StepLog:
         """Run one optimizer step on the joint batch of all micro-batches and ranks.
@@ -101,6 +107,8 @@ class TrainStep:
         batch = micro_batch.batch
         predictions = self.precision.forward(model, batch.model_input, full_size=False)
         losses = compute_task_losses(self.tasks, predictions, batch.targets, batch.image)
+        if self.relationship is not None:
+            losses.aux_losses[RELATIONSHIP_KEY] = self.relationship.compute_penalty()
         return micro_batch.scale(losses)
 
     def _compute_weights(

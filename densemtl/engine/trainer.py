@@ -16,7 +16,7 @@ from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weight
 from densemtl.engine.parameter_groups import get_group_lrs
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import RELATIONS, SHARING, RunLog, open_log
-from densemtl.engine.sharing_probe import SharingProbe, make_sharing_probe
+from densemtl.engine.sharing_probe import SharingProbe, flatten_weights, make_sharing_probe
 from densemtl.engine.task_affinity import TaskAffinity, flatten_pairs
 from densemtl.engine.train_step import StepLog
 from densemtl.engine.validation import is_validation_due, validate
@@ -141,6 +141,8 @@ def _take_step(run: TrainingRun, batches: Sequence[Batch]) -> StepLog:
     state = run.state
     run.schedule.set_lr(state.progress.step)
     losses = run.train_step.run(batches)
+    if state.relationship is not None:
+        state.relationship.update(state.progress.step + 1)
     if state.ema is not None:
         state.ema.update(run.train_step.model, state.progress.step)
     state.progress.images += sum(len(batch) for batch in batches) * get_world_size()
@@ -198,6 +200,8 @@ def _log_losses(
 
 def _log_sharing(run: TrainingRun, probe: SharingProbe, log: RunLog) -> None:
     weights = probe.measure(run.state.eval_model)
+    if run.state.relationship is not None:
+        weights |= flatten_weights(run.state.relationship.compute_correlations())
     if weights:
         log.log_scalars(run.state.progress.step, SHARING, weights)
 

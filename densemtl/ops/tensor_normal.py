@@ -1,7 +1,7 @@
 """Tensor-normal distribution: its quadratic form, and the flip-flop estimate of its covariances.
 
-A stack of weights W of shape (T, O, D) has a Gaussian distribution whose covariance is the Kronecker
-product of a scalar variance and one matrix per axis, so that no matrix of (T O D)^2 entries is needed.
+The covariance of a tensor of shape (T, O, D) is the Kronecker product of one matrix per axis, times
+a scalar variance, so that no matrix of (T O D)^2 entries is needed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def update_factor(
         ridge: this fraction of the mean variance is added to the variances.
 
     Returns:
-        The lower Cholesky factor of the covariance, whose mean variance is 1 before the ridge is added,
+        The lower Cholesky factor of the covariance divided by its mean variance, with the ridge;
         and the mean variance, a scalar.
     """
     others = [None if index == axis else factor for index, factor in enumerate(factors)]

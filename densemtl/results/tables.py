@@ -35,7 +35,7 @@ class Row:
     """Row of a results table: runs that differ only in their seed.
 
     Attributes:
-        name: decoder, backbone and balancing method, and whether there are teachers.
+        name: decoder, backbone and balancing method, and sections such as `teachers`.
         num_seeds: number of seeds.
         cells: {column: values}. A column is a metric of a task with its direction, Delta_m or a
             cost.
@@ -69,8 +69,8 @@ def _list_name_parts(results: Results) -> list[str]:
     run = results.run
     balancing = [] if run["balancing"] == "fixed" else [run["balancing"]]
     single = list(results.tasks) if run["decoder"] == "single_task" else []
-    teachers = ["teachers"] if "teachers" in run else []
-    return [run["decoder"], *single, run["backbone"], *balancing, *teachers]
+    added = [section for section in ("relationship", "teachers") if section in run]
+    return [run["decoder"], *single, run["backbone"], *balancing, *added]
 
 
 def _make_row(

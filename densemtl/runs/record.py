@@ -68,8 +68,9 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
         experiment: the experiment.
 
     Returns:
-        {section of the configuration: name of the component}, and under `teachers` the hash of the
-        weights of the teacher of each task, if there are any.
+        {section of the configuration: name of the component}, under `teachers` the hash of the
+        weights of the teacher of each task, if there are any, and under `relationship` the learned
+        covariances, if there are any.
     """
     components = {
         "dataset": experiment.data,
@@ -80,7 +81,11 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
     }
     names = {section: component.name for section, component in components.items()}
     hashes = (f"{task} {each.weights_hash}" for task, each in experiment.teachers.items())
-    return {**names, "teachers": ", ".join(hashes)} if experiment.teachers else names
+    if experiment.teachers:
+        names["teachers"] = ", ".join(hashes)
+    if experiment.relationship is not None:
+        names["relationship"] = ", ".join(experiment.relationship.update)
+    return names
 
 
 def build_task_results(

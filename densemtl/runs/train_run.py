@@ -47,7 +47,7 @@ from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, wr
 from densemtl.runs.run_lock import lock_run_dir
 from densemtl.runs.teacher_cache import fill_missing_labels
 from densemtl.runs.teachers import load_teachers
-from densemtl.runs.training_run import build_training_run
+from densemtl.runs.training_run import build_relationship, build_training_run
 from densemtl.runs.transfer import transfer_weights
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
@@ -143,6 +143,7 @@ def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
     all_tasks = [*tasks, *build_auxiliary_tasks(experiment)]
     balancer = build_balancer(experiment, all_tasks)
     balancer.validate_model(initial.model)
+    build_relationship(experiment, initial.model, all_tasks)
     make_optimizer(experiment.optim, initial.model.parameter_groups(), balancer, initial.model)
     build_trackers(experiment)
     if experiment.loader.cache == "features":

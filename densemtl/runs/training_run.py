@@ -15,6 +15,7 @@ from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import get_world_size
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
+from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.run_components import TrainingRun, count_steps_per_epoch
 from densemtl.engine.sharding import apply_fsdp, check_fsdp_compatible
 from densemtl.engine.train_state import TrainState, make_ema
@@ -108,18 +109,46 @@ def _build_state(
     balancer = build_balancer(experiment, tasks).to(execution.device)
     ema = make_ema(model, config)
     if get_world_size() > 1:
-        _distribute_model(model, None if ema is None else ema.module, config, balancer)
+        _distribute_model(model, None if ema is None else ema.module, experiment, balancer)
     optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer, model)
     scaler = torch.amp.GradScaler(execution.device.type, enabled=config.amp == "fp16")
-    return TrainState(model, ema, optimizer, balancer, scaler)
+    relationship = build_relationship(experiment, model, tasks)
+    return TrainState(model, ema, optimizer, balancer, scaler, relationship=relationship)
 
 
 def _build_train_step(
     state: TrainState, tasks: Sequence[Task], execution: ExecutionConfig, config: TrainConfig
 ) -> TrainStep:
     return TrainStep(
-        state.model, tasks, state.balancer, state.optimizer, execution, config, state.scaler
+        state.model,
+        tasks,
+        state.balancer,
+        state.optimizer,
+        execution,
+        config,
+        state.scaler,
+        state.relationship,
     )
+
+
+def build_relationship(
+    experiment: ExperimentConfig, model: MultiTaskModel, tasks: Sequence[Task]
+) -> TaskRelationship | None:
+    """Build the prior on the task layers of a model, if the experiment has one.
+
+    Args:
+        experiment: the experiment.
+        model: the model, on its device.
+        tasks: all tasks that are trained.
+
+    Returns:
+        The prior; None if the section `relationship` is null.
+
+    Raises:
+        ConfigError: if the model has no layers that it could relate.
+    """
+    config = experiment.relationship
+    return None if config is None else TaskRelationship(config, model, tasks)
 
 
 def _place_model(model: nn.Module, config: TrainConfig, execution: ExecutionConfig) -> None:
@@ -132,12 +161,12 @@ def _place_model(model: nn.Module, config: TrainConfig, execution: ExecutionConf
 
 
 def _distribute_model(
-    model: nn.Module, averaged: nn.Module | None, config: TrainConfig, balancer: Balancer
+    model: nn.Module, averaged: nn.Module | None, experiment: ExperimentConfig, balancer: Balancer
 ) -> None:
     """Synchronize batch statistics over ranks; shard the model and its average if configured."""
     convert_sync_batchnorm(model)
-    if config.fsdp:
-        check_fsdp_compatible(config, balancer)
+    if experiment.train.fsdp:
+        check_fsdp_compatible(experiment.train, balancer, experiment.relationship is not None)
         apply_fsdp(model)
         if averaged is not None:
             apply_fsdp(averaged)

@@ -1,0 +1,163 @@
+"""Tests of the prior on task layers: which layers, its gradient, updates, resume and errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import densemtl
+from densemtl.config.sections import RelationshipConfig
+from densemtl.engine.relationship import RIDGE, TaskRelationship, find_common_layers
+from densemtl.engine.run_log import read_log
+from densemtl.engine.trainer import train
+from densemtl.errors import ConfigError
+from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runs.train_run import train_experiment
+from densemtl.tasks.base import Task
+from tests.engine.test_trainer import assert_equal_runs, make_run
+from tests.helpers.experiments import make_tiny_experiment
+
+ALL = ("task", "output", "input")
+
+
+def make_model(
+    *names: str, head: str = "fpn", decoder: str = "hard_sharing"
+) -> tuple[MultiTaskModel, list[Task]]:
+    tasks = densemtl.create_tasks(list(names), data="nyud")
+    torch.manual_seed(0)
+    width = {"width": 2} if head == "fpn" else {}
+    return densemtl.create_model(
+        decoder, backbone="test_resnet", tasks=tasks, head={"name": head, **width}
+    ), tasks
+
+
+def test_layers_of_all_tasks_are_found_and_last_layers_are_not() -> None:
+    # depth and edge have one channel each, so that even their last layers have the same shape
+    model, tasks = make_model("depth", "edge")
+    layers = find_common_layers(model, tasks)
+    assert list(layers) == [*(f"heads.lateral.{level}" for level in range(4)), "heads.smooth.0"]
+    heads = model.decoder.get_submodule("heads")
+    expected = [heads.get_parameter(f"{task}.smooth.0.weight") for task in ("depth", "edge")]
+    assert all(a is b for a, b in zip(layers["heads.smooth.0"], expected, strict=True))
+
+
+@pytest.mark.parametrize("decoder", ["cross_stitch", "pad_net", "mtan"])
+def test_backbones_and_layers_of_other_shapes_are_left_out(decoder: str) -> None:
+    model, tasks = make_model("semseg", "depth", decoder=decoder)
+    layers = find_common_layers(model, tasks)
+    assert layers
+    for name, weights in layers.items():
+        assert "backbone" not in name
+        assert len({weight.shape for weight in weights}) == 1
+        assert len(weights) == 2
+
+
+def test_a_frozen_layer_has_no_prior() -> None:
+    model, tasks = make_model("semseg", "depth")
+    model.decoder.get_parameter("heads.depth.smooth.0.weight").requires_grad_(False)
+    assert "heads.smooth.0" not in find_common_layers(model, tasks)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_penalty_starts_as_weight_decay(weight: float) -> None:
+    model, tasks = make_model("semseg", "depth")
+    prior = TaskRelationship(RelationshipConfig(weight=weight), model, tasks)
+    prior.compute_penalty().backward()
+    for layer in find_common_layers(model, tasks).values():
+        count = sum(each.numel() for each in layer)
+        for each in layer:
+            torch.testing.assert_close(each.grad, 2 * weight / count * each.detach())
+
+
+@pytest.mark.parametrize("update", [("task",), ALL])
+def test_penalty_is_that_of_the_estimated_covariances(update: tuple[str, ...]) -> None:
+    """Compare with dense covariances in float64, estimated by the formula of the paper."""
+    model, tasks = make_model("semseg", "depth", "normals")
+    layers = find_common_layers(model.double(), tasks)
+    prior = TaskRelationship(RelationshipConfig(weight=1, update=update), model, tasks)
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    prior.update(99)
+    before = prior.compute_penalty()
+    assert not any((each - torch.eye(len(each))).any() for each in _task_factors(prior))
+    prior.update(100)
+    expected = torch.zeros(()).double()
+    for weights in layers.values():
+        expected += _dense_penalty(torch.stack([weight.flatten(1) for weight in weights]), update)
+    assert float(prior.compute_penalty()) == pytest.approx(float(expected), rel=1e-9)
+    assert float(prior.compute_penalty()) != float(before)
+
+
+def _task_factors(prior: TaskRelationship) -> list[Tensor]:
+    return [value for name, value in prior.named_buffers() if name.endswith("task")]
+
+
+@torch.no_grad()
+def _dense_penalty(weights: Tensor, update: tuple[str, ...]) -> Tensor:
+    covariances = [torch.eye(n).double() for n in weights.shape]
+    variance = torch.ones(()).double()
+    for axis, name in enumerate(ALL):
+        if name in update:
+            others = [each for index, each in enumerate(covariances) if index != axis]
+            rows = weights.movedim(axis, 0).flatten(1)
+            estimate = rows @ torch.linalg.inv(torch.kron(*others)) @ rows.T / rows.shape[1]
+            variance = estimate.trace() / len(rows)
+            covariances[axis] = estimate / variance + RIDGE * torch.eye(len(rows))
+    dense = torch.kron(torch.kron(covariances[0], covariances[1]), covariances[2])
+    flat = weights.flatten()
+    return flat @ torch.linalg.solve(dense, flat) / variance / len(flat)
+
+
+@pytest.mark.parametrize(
+    ("names", "head", "message"),
+    [(("semseg", "depth"), "linear", "no layer has the same shape"), (("depth",), "fpn", "two")],
+)
+def test_a_model_without_common_layers_is_an_error(
+    names: tuple[str, ...], head: str, message: str
+) -> None:
+    model, tasks = make_model(*names, head=head)
+    with pytest.raises(ConfigError, match=f"relationship: .*{message}"):
+        TaskRelationship(RelationshipConfig(), model, tasks)
+
+
+def test_it_is_checked_before_the_baselines_are_trained(tmp_path: Path) -> None:
+    wrong = make_tiny_experiment("relationship={}", "head={name: linear}", "baselines=auto")
+    with pytest.raises(ConfigError, match="relationship"):
+        train_experiment(wrong, tmp_path / "run", "cpu")
+    assert not (tmp_path / "baselines").exists()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_resume_is_bit_exact_and_correlations_are_logged(tmp_path: Path) -> None:
+    options = (
+        *("relationship={weight: 10, every: 1, update: [task, output]}", "train.steps=3"),
+        *("balancing={name: pcgrad}", "train.checkpoint_every_steps=1", "data.val_images=2"),
+    )
+    whole = make_run(tmp_path / "whole", *options)
+    train(whole)
+    for max_steps in (2, None):
+        resumed = make_run(tmp_path / "resumed", *options)
+        train(resumed, max_steps)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "resumed")
+    states = [run.state.relationship for run in (whole, resumed)]
+    assert None not in states
+    first, second = (state.state_dict() for state in states if state is not None)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    lines = read_log(tmp_path / "whole" / "log.jsonl")
+    sharing = [line for line in lines if line["kind"] == "sharing"]
+    assert sharing[0]["relationship/mean/depth<-semseg"] == 0
+    assert -1 < sharing[-1]["relationship/mean/depth<-semseg"] < 1
+    assert sharing[-1]["relationship/mean/depth<-semseg"] != 0
+    penalties = [line["relationship"] for line in lines if line["kind"] == "train"]
+    assert penalties[-1] > penalties[0] > 0  # the estimated variances are below 1
+
+
+def test_configurations_without_it_keep_their_hash() -> None:
+    experiment = make_tiny_experiment()
+    assert "relationship" not in experiment.to_semantic_dict()
+    changed = make_tiny_experiment("relationship={}")
+    assert changed.compute_config_hash() != experiment.compute_config_hash()
+    assert changed.to_single_task("depth").relationship is None
