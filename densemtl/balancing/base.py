@@ -39,6 +39,7 @@ class Balancer(nn.Module, ABC):
 
     Attributes:
         task_names: the names of the tasks, in the order of all tensors of shape (T,).
+        active: whether each task is trained at present; a curriculum leaves out some of them.
     """
 
     needs_post_step_losses: ClassVar[bool] = False
@@ -47,6 +48,15 @@ class Balancer(nn.Module, ABC):
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.task_names = tuple(task.name for task in tasks)
+        self.active = (True,) * len(self.task_names)
+
+    def set_active(self, active: Sequence[bool]) -> None:
+        """Set which tasks are trained. The others have no labels.
+
+        Args:
+            active: one value per task.
+        """
+        self.active = tuple(active)
 
     def validate_model(self, model: nn.Module) -> None:
         """Check before training that the method can balance the losses of a model.
@@ -106,6 +116,22 @@ class LossWeighting(Balancer):
     If not, several micro-batches do not run forward twice, and `weights` gets the losses of the
     first micro-batch.
     """
+
+    def select_active(self, weights: Tensor) -> Tensor:
+        """Leave out tasks that are not trained from weights that do not depend on losses.
+
+        Args:
+            weights: weights, shape (T,), whose sum is T.
+
+        Returns:
+            Weights of the same proportions whose sum is the number of tasks that are trained; 0 for
+            the others.
+        """
+        if all(self.active):
+            return weights
+        pairs = zip(weights, self.active, strict=True)
+        kept = torch.stack([weight if active else 0 * weight for weight, active in pairs])
+        return kept * (sum(self.active) / kept.sum())
 
     @abstractmethod
     def weights(self, losses: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class DWA(LossWeighting):
             The loss weights, shape (T,), which sum to T.
         """
         ratios = (self.means[1] / self.means[0]).nan_to_num(nan=1.0)
-        return len(ratios) * torch.softmax(ratios / self.temperature, dim=0)
+        return self.select_active(len(ratios) * torch.softmax(ratios / self.temperature, dim=0))
 
     def update_state(self, losses: Tensor) -> None:
         """Add the losses to the mean of the epoch.

@@ -19,7 +19,8 @@ class RLW(LossWeighting):
     Lin et al., "Reasonable effectiveness of random weighting: a litmus test for multi-task
     learning", TMLR 2022. The weights are the softmax of normal random numbers, or a sample of
     Dirichlet(1, .., 1), which is uniform on the simplex. They are multiplied by the number of
-    tasks, so that their mean is 1. All tasks receive a weight, with or without labels.
+    tasks, so that their mean is 1. All tasks that are trained receive a weight, with or without
+    labels.
 
     The weights depend only on the seed of the run and are the same on all ranks. They are sampled
     from a separate random generator.
@@ -47,7 +48,7 @@ class RLW(LossWeighting):
         Returns:
             The loss weights, shape (T,), which sum to T.
         """
-        return broadcast(self._sample().to(losses.device, non_blocking=True))
+        return broadcast(self.select_active(self._sample()).to(losses.device, non_blocking=True))
 
     def _sample(self) -> Tensor:
         count = len(self.task_names)

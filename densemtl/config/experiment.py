@@ -39,6 +39,7 @@ from densemtl.config.constraints import (
     UserPath,
     replace_union_errors,
 )
+from densemtl.config.curriculum import CurriculumConfig
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.sections import (
     AugmentConfig,
@@ -103,6 +104,8 @@ class ExperimentConfig(Section):
     train: TrainConfig = TrainConfig()
     relationship: RelationshipConfig | None = None
     """Prior on the layers that are equal in all tasks, such as `{weight: 0.1}`; null for none."""
+    curriculum: CurriculumConfig | None = None
+    """Phases of the training, in which different tasks are trained; null for all tasks always."""
     trackers: tuple[ListedComponentConfig, ...] = (ListedComponentConfig(name="tensorboard"),)
     """Experiment trackers: names, or `{name: .., option: ..}`."""
     baselines: Baselines = "none"
@@ -164,6 +167,7 @@ class ExperimentConfig(Section):
             "init_strict": False,
             "teachers": {},
             "relationship": None,
+            "curriculum": None,
         }
         return self.model_copy(update=alone)
 

@@ -37,7 +37,7 @@ ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
 that runs of earlier versions keep their hash."""
 
 
-ADDED_SECTIONS = ("relationship",)
+ADDED_SECTIONS = ("relationship", "curriculum")
 """Sections that were added later, and are left out if they are null."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from densemtl import registry
+from densemtl.config.curriculum import find_phase_errors
 from densemtl.config.data_sets import MIXED, SET_KEYS, SETS
 from densemtl.errors import ConfigError, suggest
 from densemtl.types import FUSION, SHARED
@@ -183,6 +184,7 @@ def _task_errors(
             yield f"{path}: the dataset has no task {name!r}, {hint}"
     if isinstance(values.get("tasks"), list | tuple):
         yield from _find_weight_errors(values.get("balancing"), task_names)
+        yield from find_phase_errors(values.get("curriculum"), task_names)
 
 
 def _find_task_option_errors(

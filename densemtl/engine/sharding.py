@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -15,14 +16,14 @@ from densemtl.errors import ConfigError, ModelError
 
 
 def check_fsdp_compatible(
-    config: TrainConfig, balancer: Balancer, has_relationship: bool = False
+    config: TrainConfig, balancer: Balancer, sections: Sequence[str] = ()
 ) -> None:
     """Check that a run needs neither full gradients nor full weights outside its training steps.
 
     Args:
         config: the section `train` of the configuration.
         balancer: the balancing method.
-        has_relationship: whether a prior on task layers is learned.
+        sections: sections of the configuration that need full weights.
 
     Raises:
         ConfigError: if it does; names the option to change.
@@ -36,7 +37,7 @@ def check_fsdp_compatible(
         "a balancing method that runs each batch again after the step; choose another method": (
             balancer.needs_post_step_losses
         ),
-        "relationship; remove it": has_relationship,
+        f"{' and '.join(sections)}; remove it": bool(sections),
     }
     for option, conflicting in conflicts.items():
         if conflicting:

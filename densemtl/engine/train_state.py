@@ -28,6 +28,7 @@ from densemtl.engine.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
 from densemtl.engine.relationship import TaskRelationship
@@ -112,6 +113,7 @@ class TrainState:
         scaler: the loss scaler of mixed precision.
         progress: steps, times and scores.
         relationship: the prior on task layers; None if the run has none.
+        curriculum: the phases of the tasks; None if the run has none.
     """
 
     model: nn.Module
@@ -121,6 +123,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     progress: TrainingProgress = field(default_factory=TrainingProgress)
     relationship: TaskRelationship | None = None
+    curriculum: Curriculum | None = None
 
     @property
     def eval_model(self) -> nn.Module:
@@ -140,6 +143,7 @@ class TrainState:
             "balancer": self.balancer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "relationship": (None if self.relationship is None else self.relationship.state_dict()),
+            "curriculum": None if self.curriculum is None else self.curriculum.state_dict(),
             "ema": None if self.ema is None else gather_full(self.ema.module.state_dict()),
             "rng": all_gather_object(get_rng_state()),
         }
@@ -179,6 +183,8 @@ class TrainState:
         self.scaler.load_state_dict(state["scaler"])
         if self.relationship is not None:
             self.relationship.load_state_dict(state["relationship"])
+        if self.curriculum is not None:
+            self.curriculum.load_state_dict(state["curriculum"])
         if self.ema is not None:
             self.ema.module.load_state_dict(shard_like(state["ema"], self.ema.module))
         rng_states = state["rng"]

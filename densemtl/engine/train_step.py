@@ -14,6 +14,7 @@ from densemtl.balancing.base import Balancer
 from densemtl.config.sections import TrainConfig
 from densemtl.distributed.collectives import average_gradients
 from densemtl.distributed.sharding import gather_full
+from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.loss_monitor import GRADIENT_KEY
 from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
 from densemtl.engine.relationship import TaskRelationship
@@ -23,8 +24,9 @@ from densemtl.tasks.base import Task
 from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import Batch, Losses
 
-RELATIONSHIP_KEY = "relationship"
-"""Name of the penalty of the prior on task layers among the auxiliary losses."""
+RELATIONSHIP_KEY, ANCHOR_KEY = "relationship", "anchor"
+"""Names of the penalties of the prior on task layers and of the curriculum, which are auxiliary
+losses."""
 
 StepLog = dict[str, Tensor]
 """{name: detached scalar} with each loss, the loss weights `weight/TASK`, the log values of the
@@ -44,6 +46,7 @@ class TrainStep:
         settings: the section `train` of the configuration.
         scaler: loss scaler of mixed precision; disabled without fp16.
         relationship: prior whose penalty is added to the auxiliary losses; None for none.
+        curriculum: selects the tasks that are trained; None for all.
     """
 
     model: nn.Module
@@ -54,6 +57,7 @@ class TrainStep:
     settings: TrainConfig
     scaler: torch.amp.GradScaler
     relationship: TaskRelationship | None = None
+    curriculum: Curriculum | None = None
 
     def run(self, batches: Sequence[Batch]) -> StepLog:
         """Run one optimizer step on the joint batch of all micro-batches and ranks.
@@ -66,6 +70,9 @@ class TrainStep:
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.curriculum is not None:
+            moved = [batch.to(self.precision.device) for batch in batches]
+            batches = [self.curriculum.select_labels(batch) for batch in moved]
         micro_batches = make_micro_batches(batches, self.tasks, self.precision.device)
         scale = LossScaler(self.scaler, len(micro_batches))
         backward = self.balancer.start_step(self.model, scale)
@@ -84,9 +91,13 @@ class TrainStep:
             backward.add(losses)
             if backward.keeps_graph or micro_batch is micro_batches[-1]:
                 weights = backward.compute_weights() if weights is None else weights
-                backward.backward(weights)
+                scaled = self.curriculum.scale_weights(weights) if self.curriculum else weights
+                backward.backward(scaled)
         assert weights is not None
         log = _make_log(all_losses, backward.finish(weights, all_losses))
+
+        if self.curriculum is not None:
+            self.curriculum.drop_gradients()
 
         skips_non_finite = self.settings.on_non_finite == "skip"
         if skips_non_finite and not bool(log["total"].isfinite()):
@@ -109,6 +120,11 @@ class TrainStep:
         losses = compute_task_losses(self.tasks, predictions, batch.targets, batch.image)
         if self.relationship is not None:
             losses.aux_losses[RELATIONSHIP_KEY] = self.relationship.compute_penalty()
+        if (
+            self.curriculum is not None
+            and (penalty := self.curriculum.compute_penalty()) is not None
+        ):
+            losses.aux_losses[ANCHOR_KEY] = penalty
         return micro_batch.scale(losses)
 
     def _compute_weights(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from densemtl.data.batching import EvalDataset
 from densemtl.data.samplers import EpochSampler
 from densemtl.distributed.collectives import get_world_size, is_main_process
+from densemtl.engine.curriculum_probe import choose_tasks
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
 from densemtl.engine.parameter_groups import get_group_lrs
@@ -57,6 +59,7 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
             _log_sharing(run, probe, log)
         _begin_extension(run)
         while progress.step < end_step and not progress.stop_reason:
+            _begin_phase(run, progress_bar)
             _train_until(run, _find_next_stop(run, end_step), progress_bar, log)
             _log_sharing(run, probe, log)
             finished = progress.step == end_step
@@ -79,11 +82,32 @@ def _begin_extension(run: TrainingRun) -> None:
         progress.stop_reason, progress.patience = "", Patience()
 
 
+def _begin_phase(run: TrainingRun, progress_bar: ProgressBar) -> None:
+    """Select the tasks of a curriculum if a phase begins with the next step."""
+    curriculum = run.state.curriculum
+    if curriculum is None:
+        return
+
+    def choose(candidates: Sequence[str], count: int) -> list[str]:
+        steps = curriculum.config.probe_steps
+        progress_bar.print_line(f"curriculum: trying {', '.join(candidates)}, {steps} steps each")
+        epoch = partial(_iter_epoch, run, 0, 0, run.steps_per_epoch)
+        return choose_tasks(run, curriculum.config, candidates, count, epoch)
+
+    if curriculum.begin_phase(run.state.progress.step, choose):
+        step, names = run.state.progress.step, ", ".join(curriculum.active_tasks)
+        progress_bar.print_line(f"curriculum: from step {step}, training {names}")
+        progress_bar.reset_timer()
+    run.train_step.balancer.set_active(curriculum.active)
+
+
 def _find_next_stop(run: TrainingRun, end_step: int) -> int:
-    """Return the next step of a validation, or the end of an epoch, at most `end_step`."""
+    """Return the next validation, start of a phase or end of an epoch, at most `end_step`."""
     step = run.state.progress.step
     lengths = (run.steps_per_epoch, run.train_config.eval_every_steps or run.steps_per_epoch)
     starts = [start for start in run.extension_starts if start > step]
+    if run.state.curriculum is not None:
+        starts += [start for start in run.state.curriculum.starts if start > step]
     return min(end_step, *starts, *((step // n + 1) * n for n in lengths))
 
 
@@ -140,6 +164,8 @@ def _check_finite(run: TrainingRun, monitor: LossMonitor, means: RunningMeans) -
 def _take_step(run: TrainingRun, batches: Sequence[Batch]) -> StepLog:
     state = run.state
     run.schedule.set_lr(state.progress.step)
+    if state.curriculum is not None:
+        state.curriculum.set_step(state.progress.step)
     losses = run.train_step.run(batches)
     if state.relationship is not None:
         state.relationship.update(state.progress.step + 1)
@@ -164,11 +190,18 @@ def _add_elapsed(run: TrainingRun, started: float) -> float:
 
 
 def _iter_batches(run: TrainingRun, stop: int) -> Iterator[list[Batch]]:
-    """Yield the batches of each step up to `stop`, which is in the current epoch."""
-    epoch, steps_done = divmod(run.state.progress.step, run.steps_per_epoch)
+    """Return the batches of each step up to `stop`, which is in the current epoch."""
+    step = run.state.progress.step
+    return _iter_epoch(run, *divmod(step, run.steps_per_epoch), stop - step)
+
+
+def _iter_epoch(
+    run: TrainingRun, epoch: int, steps_done: int, num_steps: int
+) -> Iterator[list[Batch]]:
+    """Yield the batches of each of `num_steps` steps of an epoch, after `steps_done` steps."""
     _start_epoch(run, epoch, steps_done)
     batches = iter(run.train_loader)
-    for _ in range(stop - run.state.progress.step):
+    for _ in range(num_steps):
         yield [next(batches) for _ in range(run.train_config.grad_accum_steps)]
 
 

@@ -69,8 +69,8 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
 
     Returns:
         {section of the configuration: name of the component}, under `teachers` the hash of the
-        weights of the teacher of each task, if there are any, and under `relationship` the learned
-        covariances, if there are any.
+        weights of the teacher of each task, and under `relationship` and `curriculum` the learned
+        covariances and the number of phases, if there are any.
     """
     components = {
         "dataset": experiment.data,
@@ -85,6 +85,8 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
         names["teachers"] = ", ".join(hashes)
     if experiment.relationship is not None:
         names["relationship"] = ", ".join(experiment.relationship.update)
+    if experiment.curriculum is not None:
+        names["curriculum"] = f"{len(experiment.curriculum.phases)} phases"
     return names
 
 

@@ -14,6 +14,7 @@ from densemtl.config.sections import TrainConfig
 from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import get_world_size
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
+from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
 from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.run_components import TrainingRun, count_steps_per_epoch
@@ -74,6 +75,10 @@ def build_training_run(
     if init_from:
         warm_start(initial.model, init_from)
     state = _build_state(experiment, initial.model, all_tasks, execution)
+    if experiment.curriculum is not None:
+        num_steps = config.steps or (config.epochs or 1) * steps_per_epoch
+        names = [task.name for task in all_tasks]
+        state.curriculum = Curriculum(experiment.curriculum, initial.model, names, num_steps)
     state.restore(folder)
     run = TrainingRun(
         title=_make_title(experiment),
@@ -128,6 +133,7 @@ def _build_train_step(
         config,
         state.scaler,
         state.relationship,
+        state.curriculum,
     )
 
 
@@ -166,7 +172,9 @@ def _distribute_model(
     """Synchronize batch statistics over ranks; shard the model and its average if configured."""
     convert_sync_batchnorm(model)
     if experiment.train.fsdp:
-        check_fsdp_compatible(experiment.train, balancer, experiment.relationship is not None)
+        sections = {"relationship": experiment.relationship, "curriculum": experiment.curriculum}
+        used = [name for name, section in sections.items() if section is not None]
+        check_fsdp_compatible(experiment.train, balancer, used)
         apply_fsdp(model)
         if averaged is not None:
             apply_fsdp(averaged)
