@@ -118,11 +118,11 @@ class _LayerPrior(nn.Module):
             "output": outputs if "output" in config.update else None,
             "input": inputs if has_inputs else None,
         }
-        kind = {"device": layer[0].device, "dtype": layer[0].dtype}
+        device, dtype = layer[0].device, layer[0].dtype
         for axis, size in sizes.items():
-            identity = None if size is None else torch.eye(size, **kind)
+            identity = None if size is None else torch.eye(size, device=device, dtype=dtype)
             self.register_buffer(axis, identity)
-        self.register_buffer("variance", torch.ones((), **kind))
+        self.register_buffer("variance", torch.ones((), device=device, dtype=dtype))
         self._updated = [axis for axis in sizes if axis in config.update and sizes[axis]]
 
     def compute_penalty(self) -> Tensor:

@@ -82,7 +82,8 @@ def to_correlation(factor: Tensor) -> Tensor:
         The correlations in [-1, 1], shape (N, N), with a diagonal of 1.
     """
     unit_rows = factor / factor.norm(dim=1, keepdim=True)
-    return unit_rows @ unit_rows.mT
+    correlation: Tensor = unit_rows @ unit_rows.mT
+    return correlation
 
 
 def _unfold(values: Tensor, axis: int) -> Tensor:
