@@ -80,7 +80,7 @@ def find_phase_errors(section: Any, tasks: set[str]) -> Iterator[str]:
     Yields:
         One line per error, which starts with the key.
     """
-    phases = section.get("phases") if isinstance(section, Mapping) else None
+    phases: Any = section.get("phases") if isinstance(section, Mapping) else None
     entries = [phase for phase in phases if isinstance(phase, Mapping)] if _is_list(phases) else []
     trained: set[str] = set()
     for index, phase in enumerate(entries):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -72,7 +73,7 @@ def _measure(run: TrainingRun, config: CurriculumConfig, task: str, batches: Bat
     moved = [weight.detach() - start for weight, start in zip(shared, before, strict=True)]
     change = _norm(moved) / _norm(before) if before else torch.zeros(())
     score = float(ratio) + config.probe_distance * float(change)
-    return score if score == score else float("inf")
+    return math.inf if math.isnan(score) else score
 
 
 def _make_step(run: TrainingRun, task: str) -> TrainStep:
@@ -94,7 +95,8 @@ def _list_shared(step: TrainStep) -> list[torch.nn.Parameter]:
 
 def _mean_labeled(losses: Tensor) -> Tensor:
     """Return the mean of losses, without the zeros of steps that had no label."""
-    return losses.sum() / (losses != 0).sum()
+    mean: Tensor = losses.sum() / (losses != 0).sum()
+    return mean
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
