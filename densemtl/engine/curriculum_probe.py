@@ -100,7 +100,8 @@ def _mean_labeled(losses: Tensor) -> Tensor:
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.stack([each.norm() for each in tensors]).norm()
+    norm: Tensor = torch.stack([each.norm() for each in tensors]).norm()
+    return norm
 
 
 @contextmanager
