@@ -102,7 +102,7 @@ class SignDrop:
     def _sample_masks(self) -> list[Tensor]:
         """Return the fractions that are kept at each feature map, shape (T, C, H, W)."""
         all_reduce_mean_(self._sums)
-        generator = torch.Generator().manual_seed(self._seed)
+        generator = torch.Generator(self._sums[0].device).manual_seed(self._seed)
         return [
             self._leak + (1 - self._leak) * _sample_mask(signed_sum, generator)
             for signed_sum in self._sums
@@ -124,5 +124,5 @@ def _sample_mask(sums: Tensor, generator: torch.Generator) -> Tensor:
     """Return the mask of the gradients that are kept at one feature map, shape (T, C, H, W)."""
     total, absolute = sums.sum(dim=0), sums.abs().sum(dim=0)
     purity = (1 + torch.where(absolute > 0, total / absolute, 0)) / 2
-    threshold = torch.rand(purity.shape, generator=generator).to(purity.device)
+    threshold = torch.rand(purity.shape, generator=generator, device=purity.device)
     return torch.where(purity > threshold, sums > 0, sums < 0)

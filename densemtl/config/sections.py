@@ -241,6 +241,12 @@ class TrainConfig(Section):
     grad_checkpointing: bool = False
     """Store only the inputs of blocks and recompute their activations in the backward pass. This
     saves memory for about a third more computation, with identical results."""
+    tf32: bool = True
+    """Multiply matrices and convolve on GPUs in TF32 where autocast does not apply: faster than
+    float32, with 10 bits of precision. False computes in float32."""
+    deterministic: bool = False
+    """Use deterministic algorithms on GPUs, where training is otherwise not bit-exactly the same
+    twice. Operations without one give a warning. CPUs are always deterministic."""
     compile: bool = False
     """Fuse operations with torch.compile, which takes about a minute at the start and is mainly
     useful on GPUs. It works with all decoders and with `grad_checkpointing`."""

@@ -17,7 +17,7 @@ NON_SEMANTIC_KEYS = {
     ),
     "train": (
         *("num_vis_images", "visualize_every", "grad_similarity_every", "log_every_steps"),
-        *("checkpoint_every_steps", "grad_checkpointing", "compile", "fsdp"),
+        *("checkpoint_every_steps", "grad_checkpointing", "compile", "fsdp", "deterministic"),
     ),
 }
 """{section: keys that affect location, speed, memory or logging of a run, but not its results}."""
@@ -31,7 +31,10 @@ NON_SEMANTIC_TEACHER_KEYS = ("weights_hash", "trust_custom_code")
 ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "augment": {"num_views": None},
     "optim": {"weight_decay_on": "all", "layer_decay": None, "options": {}},
-    "train": {"steps": None, "eval_every_steps": None, "early_stopping": None, "extensions": []},
+    "train": {
+        **{"steps": None, "eval_every_steps": None, "early_stopping": None, "extensions": []},
+        "tf32": True,
+    },
 }
 """{section: {key: default}} of keys that were added later. They are left out at their default, so
 that runs of earlier versions keep their hash."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from densemtl.balancing.base import Balancer
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.config.sections import TrainConfig
 from densemtl.data.splits import Splits
@@ -35,6 +36,7 @@ from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runs.feature_cache import cache_features
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.warm_start import warm_start
+from densemtl.runtime.compilation import compile_model
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.runtime.rng_state import set_rng_state
 from densemtl.tasks.base import Task
@@ -110,8 +112,8 @@ def _build_state(
 ) -> TrainState:
     """Move the model to its device, and build everything else that training changes."""
     config = experiment.train
-    _place_model(model, config, execution)
     balancer = build_balancer(experiment, tasks).to(execution.device)
+    _place_model(model, config, execution, balancer)
     ema = make_ema(model, config)
     if get_world_size() > 1:
         _distribute_model(model, None if ema is None else ema.module, experiment, balancer)
@@ -157,13 +159,16 @@ def build_relationship(
     return None if config is None else TaskRelationship(config, model, tasks)
 
 
-def _place_model(model: nn.Module, config: TrainConfig, execution: ExecutionConfig) -> None:
+def _place_model(
+    model: nn.Module, config: TrainConfig, execution: ExecutionConfig, balancer: Balancer
+) -> None:
     """Move a model to its device; enable activation checkpointing and compilation if configured."""
     if config.grad_checkpointing:
         enable_grad_checkpointing(model)
     execution.to_device(model)
     if config.compile:
-        model.compile()
+        has_task_gradients = isinstance(balancer, GradientBalancer)
+        compile_model(model, keeps_graph=has_task_gradients or config.grad_similarity_every > 0)
 
 
 def _distribute_model(

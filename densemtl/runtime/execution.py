@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -78,7 +79,8 @@ def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionC
     """Create the execution configuration of this rank.
 
     `amp: auto` is resolved for the device. `channels_last: auto` gives channels-last; training
-    replaces it by the layout that it measures to be faster.
+    replaces it by the layout that it measures to be faster. A GPU becomes the current one of this
+    process, and `tf32` and `deterministic` are set for the process.
 
     Args:
         config: the section `train` of the configuration.
@@ -97,5 +99,19 @@ def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionC
     """
     resolved = get_local_device(device)
     amp = resolve_amp(config.amp, resolved)
+    _set_up_process(resolved, config)
     warn_if_emulated(amp, resolved)
     return ExecutionConfig(resolved, AUTOCAST_DTYPES.get(amp), config.channels_last is not False)
+
+
+def _set_up_process(device: torch.device, config: TrainConfig) -> None:
+    """Select the GPU, and set what torch has for the whole process only."""
+    if device.type == "cuda":
+        if device.index is not None:  # streams, events and memory statistics are of the current GPU
+            torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = config.tf32
+        torch.backends.cudnn.allow_tf32 = config.tf32
+    if config.deterministic:
+        # cuBLAS reads the variable when it is initialized.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.distributed.collectives import all_gather_object
-from densemtl.runtime.rng_state import get_rng_state, set_rng_state
+from densemtl.runtime.rng_state import get_rng_state, is_cuda_initialized, set_rng_state
 
 X86 = ("x86_64", "AMD64")
 """Names of the x86 architecture on Linux, macOS and Windows."""
@@ -124,7 +124,7 @@ def choose_channels_last(
 
 def _synchronized_time() -> float:
     """Return the time in seconds after all work on the GPU is done."""
-    if torch.cuda.is_available():
+    if is_cuda_initialized():
         torch.cuda.synchronize()
     elif torch.backends.mps.is_available():
         torch.mps.synchronize()

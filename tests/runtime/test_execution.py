@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -56,3 +58,37 @@ def test_device_is_the_requested_one_or_a_gpu_if_available(monkeypatch):
         make_execution_config(TrainConfig(), "cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert make_execution_config(float32, None).device == torch.device("cuda")
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_gpu_becomes_the_current_one_with_one_precision_for_all_products(monkeypatch, tf32):
+    selected = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", selected.append)
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        make_execution_config(TrainConfig(amp="none", tf32=tf32), "cuda:1")
+        assert selected == [torch.device("cuda:1")]
+        assert [backend.allow_tf32 for backend in backends] == [tf32, tf32]
+        make_execution_config(TrainConfig(amp="none"), "cuda")
+        assert len(selected) == 1
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
+
+
+def test_deterministic_algorithms_are_used_on_request(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    make_execution_config(TrainConfig(), "cpu")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # a value of the user is kept
+    try:
+        make_execution_config(TrainConfig(deterministic=True), "cpu")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -22,6 +22,7 @@ from densemtl.analysis.speed.timing import (
     measure_peak_flops,
     time_interleaved,
 )
+from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.engine.loss_monitor import LossMonitor
 from densemtl.engine.optimizer import make_optimizer
@@ -32,6 +33,7 @@ from densemtl.models.activation_checkpointing import enable_grad_checkpointing
 from densemtl.models.complexity import count_flops
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.ops.layouts import to_tensor
+from densemtl.runtime.compilation import compile_model
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, ImagePlacement, Size
@@ -67,9 +69,9 @@ class BenchmarkTarget:
         model, settings = deepcopy(self.model), self.experiment.train
         if settings.grad_checkpointing:
             enable_grad_checkpointing(model)
-        if settings.compile:
-            model.compile()
         balancer = build_balancer(self.experiment, self.learned_tasks).to(self.precision.device)
+        if settings.compile:
+            compile_model(model, keeps_graph=isinstance(balancer, GradientBalancer))
         optimizer = make_optimizer(self.experiment.optim, model.parameter_groups(), balancer, model)
         scaler = torch.amp.GradScaler(self.precision.device.type, enabled=settings.amp == "fp16")
         return TrainStep(
