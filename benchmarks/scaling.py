@@ -29,6 +29,7 @@ DECODERS = (
         "pad_net",
         "mti_net",
         "pap_net",
+        "invpt",
         "jtrl",
         "branched",
     ),

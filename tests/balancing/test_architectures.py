@@ -27,6 +27,7 @@ WITHOUT_SHARED_FEATURES = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sl
 WITHOUT_SHARED_PARAMETERS = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "asymmetric_sharing": {"sources": {"semseg": ["depth"]}},
+    "invpt": {"initial_width": 16, "width": 32},
     "pad_net": {"width": 16},
     "pap_net": {"width": 16, "affinity_width": 8},
 }

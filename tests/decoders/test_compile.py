@@ -13,6 +13,10 @@ SMALL = {
     "hard_sharing": [],
     "single_task": ["tasks=[depth]"],
     "mmoe": ["decoder.experts=2", "head={name: linear}"],
+    "invpt": [
+        "decoder={name: invpt, stages: 2, width: 32, initial_width: 16}",
+        "head={name: linear}",
+    ],
     "ml_mmoe": ["decoder.experts=2", "head={name: linear}"],
 }
 """{decoder: overrides}. The FPN head is compiled with some decoders only, to save time."""

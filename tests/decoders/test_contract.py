@@ -18,6 +18,7 @@ from densemtl.types import Predictions
 from tests.helpers.decoder_cases import (
     ARCHITECTURES,
     BACKBONES,
+    SMALL_OPTIONS,
     STAGED_ARCHITECTURES,
     UNSTAGED_BACKBONES,
 )
@@ -47,7 +48,7 @@ def build(make_task: Callable[..., Task]) -> Build:
             lambda: Backbone(backbone, pretrained=False, img_size=(64, 64)),
             lambda spec, channels: registry.create("heads", "linear", spec, channels, options={}),
             tasks,
-            options=options,
+            options=SMALL_OPTIONS.get(architecture, {}) | options,
         )
         return MultiTaskModel(decoder)
 

@@ -17,6 +17,7 @@ from densemtl.tasks.base import Task
 from tests.helpers.decoder_cases import (
     ARCHITECTURES,
     BACKBONES,
+    SMALL_OPTIONS,
     STAGED_ARCHITECTURES,
     UNSTAGED_BACKBONES,
 )
@@ -85,7 +86,7 @@ def build(
         lambda: Backbone(backbone, pretrained=False),
         LinearHead,
         [make_task(name) for name in names],
-        options=OPTIONS.get(architecture, {}),
+        options=SMALL_OPTIONS.get(architecture, {}) | OPTIONS.get(architecture, {}),
     )
     generator = torch.Generator().manual_seed(2)
     for parameter in decoder.parameters():
@@ -154,10 +155,16 @@ def pap_net(key: str, state: dict[str, Tensor]) -> Tensor:
     return state[key][ORDER] if key == "diffusion.beta_logits" else state[key]
 
 
+def invpt(key: str, state: dict[str, Tensor]) -> Tensor:
+    """Permute the joint normalization of the channels of all tasks."""
+    return permute_blocks(state[key], 0) if key.startswith("sum.norms.") else state[key]
+
+
 PERMUTATIONS: dict[str, Callable[[str, dict[str, Tensor]], Tensor]] = {
     "cross_stitch": cross_stitch,
     "nddr_cnn": nddr_cnn,
     "pap_net": pap_net,
+    "invpt": invpt,
     "mti_net": mti_net,
     "sluice": sluice,
 }

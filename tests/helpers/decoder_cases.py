@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,9 @@ ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
 STAGED_ARCHITECTURES = {"branched", "cross_stitch", "mtan", "nddr_cnn", "sluice"}
 """Decoders that run their backbones stage by stage."""
+
+SMALL_OPTIONS: dict[str, dict[str, Any]] = {"invpt": {"initial_width": 16, "width": 32}}
+"""Options of decoders that are too large for tests by default."""
 
 UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
 """Backbones that cannot be split into stages."""

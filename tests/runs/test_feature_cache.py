@@ -217,7 +217,8 @@ def build(*overrides: str) -> ExperimentConfig:
         (
             ("backbone.freeze=all", "decoder.name=mtan"),
             "decoder 'mtan' does not only read the features of one backbone: use cgc, hard_sharing,"
-            " jtrl, ml_mmoe, mmoe, mti_net, pad_net, pap_net, ple, single_task, or another cache",
+            " invpt, jtrl, ml_mmoe, mmoe, mti_net, pad_net, pap_net, ple, single_task, or"
+            " another cache",
         ),
         (("backbone.freeze=all", "decoder.name=cross_stitch"), "decoder 'cross_stitch' does not"),
         (("backbone.freeze=all", "train.fsdp=true"), "set train.fsdp=false"),
