@@ -8,6 +8,7 @@ NaN in float maps, so that a missing mask is noticed immediately.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -271,6 +272,22 @@ class Losses:
         """
         parts = (self.tasks, self.aux_losses)
         return Losses(*({name: loss.detach() for name, loss in part.items()} for part in parts))
+
+
+def join_losses(parts: Iterable[Losses]) -> Losses:
+    """Join losses of different tasks.
+
+    Args:
+        parts: losses, each of other tasks and terms.
+
+    Returns:
+        All losses, in the order of the parts.
+    """
+    joined = Losses({})
+    for part in parts:
+        joined.tasks.update(part.tasks)
+        joined.aux_losses.update(part.aux_losses)
+    return joined
 
 
 Split = Literal["train", "val"]

@@ -233,10 +233,26 @@ class WeightedLossBackward(TaskBackward):
             weights: the weights of the step, shape (T,).
         """
         losses, self._added = self._added, Losses({})
-        pairs = zip(weights.detach(), self._method.task_names, strict=True)
-        weighted = [weight * losses.tasks[task] for weight, task in pairs]
+        self.backward_part(losses, weights)
+
+    def backward_part(self, losses: Losses, weights: Tensor) -> Losses:
+        """Run the backward pass of the weighted sum of the losses of some of the tasks.
+
+        Args:
+            losses: the losses of these tasks in a micro-batch, with their graph.
+            weights: the weights of the step of all tasks, shape (T,).
+
+        Returns:
+            The same losses without graph.
+        """
+        weighted = [
+            weight * losses.tasks[task]
+            for weight, task in zip(weights.detach(), self._method.task_names, strict=True)
+            if task in losses.tasks
+        ]
         total = torch.stack([*weighted, *losses.aux_losses.values()]).sum()
         torch.autograd.backward(self._scale(total))
+        return losses.detach()
 
     def finish(self, weights: Tensor, losses: Sequence[Losses]) -> BalancingOutput:
         """Run the backward pass to the parameters of the method, and update its state.

@@ -247,6 +247,10 @@ class TrainConfig(Section):
     deterministic: bool = False
     """Use deterministic algorithms on GPUs, where training is otherwise not bit-exactly the same
     twice. Operations without one give a warning. CPUs are always deterministic."""
+    sequential_heads: bool = False
+    """Run the heads one after another, forward and backward, and then the shared part backward
+    once. Memory does not grow with the number of tasks, and gradients are the same. For decoders
+    whose tasks share nothing after the backbone, and for methods that weight losses."""
     compile: bool = False
     """Fuse operations with torch.compile, which takes about a minute at the start and is mainly
     useful on GPUs. It works with all decoders and with `grad_checkpointing`."""

@@ -1,7 +1,8 @@
 """Base classes of decoders, which map an image to the logits of all tasks.
 
 A decoder gets a factory of backbones and creates as many as it needs. Hard sharing and
-decoder-focused methods create one backbone and read its feature pyramid (`SharedBackboneDecoder`).
+decoder-focused methods create one backbone and read its feature pyramid (`SharedBackboneDecoder`),
+also without any exchange between tasks (`IndependentHeadsDecoder`).
 Encoder-focused methods create one backbone per task, or run one backbone stage by stage.
 """
 
@@ -120,8 +121,20 @@ class SharedBackboneDecoder(Decoder):
             Logits of all tasks at the resolution of the features, and auxiliary logits and losses
             of the decoder.
         """
+        return self.decode_features(self.compute_shared_features(image))
+
+    def compute_shared_features(self, image: ModelInput) -> list[Tensor]:
+        """Compute the maps that all tasks read.
+
+        Args:
+            image: as for `forward`.
+
+        Returns:
+            Maps (B, C_l, H_l, W_l) of the levels, finest first, which passed `shared_features`.
+        """
         features = image.maps if isinstance(image, CachedFeatures) else self.backbone(image)
-        return self.decode_features(self.shared_features(features))
+        maps: list[Tensor] = self.shared_features(features)
+        return maps
 
     @abstractmethod
     def decode_features(self, features: list[Tensor]) -> Predictions:
@@ -134,3 +147,49 @@ class SharedBackboneDecoder(Decoder):
             Logits of all tasks at the resolution of the features, and auxiliary logits and losses
             of the decoder.
         """
+
+
+class IndependentHeadsDecoder(SharedBackboneDecoder):
+    """Base class of decoders whose tasks read the shared features without affecting each other.
+
+    Subclasses implement `decode_task`. `train.sequential_heads` trains one task after the other.
+    """
+
+    @abstractmethod
+    def decode_task(self, task: str, features: list[Tensor]) -> list[Tensor]:
+        """Predict one task.
+
+        Args:
+            task: name of the task.
+            features: the maps that `compute_shared_features` returns.
+
+        Returns:
+            The logits of the task at the resolution of the features, followed by its auxiliary
+            logits, as many as those of every other task.
+        """
+
+    def decode_features(self, features: list[Tensor]) -> Predictions:
+        """Predict all tasks.
+
+        Args:
+            features: the maps that `compute_shared_features` returns.
+
+        Returns:
+            Logits and auxiliary logits of all tasks at the resolution of the features.
+        """
+        return join_outputs({task: self.decode_task(task, features) for task in self.task_names})
+
+
+def join_outputs(outputs: Mapping[str, Sequence[Tensor]]) -> Predictions:
+    """Join the outputs of tasks that are decoded independently.
+
+    Args:
+        outputs: {task: logits, followed by auxiliary logits}.
+
+    Returns:
+        The predictions of these tasks.
+    """
+    final, *auxiliary = (
+        dict(zip(outputs, logits, strict=True)) for logits in zip(*outputs.values(), strict=True)
+    )
+    return Predictions(final, auxiliary)

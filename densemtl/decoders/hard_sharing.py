@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder, make_heads
+from densemtl.decoders.base import (
+    BackboneFactory,
+    HeadFactory,
+    IndependentHeadsDecoder,
+    make_heads,
+)
 from densemtl.tasks.base import Task
-from densemtl.types import SHARED, Predictions
+from densemtl.types import SHARED
 
 
-class HardSharing(SharedBackboneDecoder):
+class HardSharing(IndependentHeadsDecoder):
     """Hard parameter sharing: one shared backbone and one head per task.
 
     Caruana, "Multitask Learning", Machine Learning 1997. The heads read the feature pyramid of the
@@ -39,16 +44,17 @@ class HardSharing(SharedBackboneDecoder):
         super().__init__(make_backbone, tasks)
         self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
-    def decode_features(self, features: list[Tensor]) -> Predictions:
-        """Predict each task with its head.
+    def decode_task(self, task: str, features: list[Tensor]) -> list[Tensor]:
+        """Predict a task with its head.
 
         Args:
+            task: name of the task.
             features: maps (B, C_l, H_l, W_l) of the levels, finest first.
 
         Returns:
-            Logits of all tasks at the resolution of the features.
+            The logits of the task at the resolution of the features.
         """
-        return Predictions({task: head(features) for task, head in self.heads.items()})
+        return [self.heads[task](features)]
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Return all parameters by group.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densemtl.balancing.backward_passes import BalancingOutput, LossScaler, TaskBackward
-from densemtl.balancing.base import Balancer
+from densemtl.balancing.base import Balancer, WeightedLossBackward
 from densemtl.config.sections import TrainConfig
 from densemtl.distributed.collectives import average_gradients
 from densemtl.distributed.sharding import gather_full
@@ -19,10 +19,12 @@ from densemtl.engine.loss_monitor import GRADIENT_KEY
 from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
 from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.replayed_forward import ModelFn, ReplayForward
+from densemtl.layers.gradient_cut import DetachedFeatures
+from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
 from densemtl.tasks.multi_task_loss import compute_task_losses
-from densemtl.types import Batch, Losses
+from densemtl.types import Batch, Losses, join_losses
 
 RELATIONSHIP_KEY, ANCHOR_KEY = "relationship", "anchor"
 """Names of the penalties of the prior on task layers and of the curriculum, which are auxiliary
@@ -80,19 +82,23 @@ class TrainStep:
 
         # Weights depend on all micro-batches, but only the graph of one is kept at a time.
         weights = None
-        if len(micro_batches) > 1 and backward.needs_replay:
+        if self.settings.sequential_heads or (len(micro_batches) > 1 and backward.needs_replay):
             weights = self._compute_weights(micro_batches, backward)
 
         all_losses: list[Losses] = []
         for micro_batch in micro_batches:
+            if self.settings.sequential_heads:
+                assert weights is not None
+                scaled = self._scale_weights(weights)
+                all_losses.append(self._run_heads_in_turn(micro_batch, backward, scaled))
+                continue
             with backward.recording():
                 losses = self._compute_losses(self.model, micro_batch)
             all_losses.append(losses.detach())
             backward.add(losses)
             if backward.keeps_graph or micro_batch is micro_batches[-1]:
                 weights = backward.compute_weights() if weights is None else weights
-                scaled = self.curriculum.scale_weights(weights) if self.curriculum else weights
-                backward.backward(scaled)
+                backward.backward(self._scale_weights(weights))
         assert weights is not None
         log = _make_log(all_losses, backward.finish(weights, all_losses))
 
@@ -118,19 +124,61 @@ class TrainStep:
         batch = micro_batch.batch
         predictions = self.precision.forward(model, batch.model_input, full_size=False)
         losses = compute_task_losses(self.tasks, predictions, batch.targets, batch.image)
+        losses.aux_losses.update(self._compute_penalties())
+        return micro_batch.scale(losses)
+
+    def _compute_penalties(self) -> dict[str, Tensor]:
+        """Compute the auxiliary losses that depend only on parameters."""
+        penalties = {}
         if self.relationship is not None:
-            losses.aux_losses[RELATIONSHIP_KEY] = self.relationship.compute_penalty()
+            penalties[RELATIONSHIP_KEY] = self.relationship.compute_penalty()
         if (
             self.curriculum is not None
-            and (penalty := self.curriculum.compute_penalty()) is not None
+            and (anchor := self.curriculum.compute_penalty()) is not None
         ):
-            losses.aux_losses[ANCHOR_KEY] = penalty
-        return micro_batch.scale(losses)
+            penalties[ANCHOR_KEY] = anchor
+        return penalties
+
+    def _scale_weights(self, weights: Tensor) -> Tensor:
+        """Reduce the weights of tasks that the curriculum added a short time ago."""
+        return weights if self.curriculum is None else self.curriculum.scale_weights(weights)
+
+    def _run_heads_in_turn(
+        self, micro_batch: MicroBatch, backward: TaskBackward, weights: Tensor
+    ) -> Losses:
+        """Run each head forward and backward, then the shared part backward; return the losses.
+
+        Only the graphs of the shared part and of one head exist at a time.
+        """
+        assert isinstance(self.model, MultiTaskModel)
+        assert isinstance(backward, WeightedLossBackward)
+        batch, detached = micro_batch.batch, DetachedFeatures()
+        features, size = self.precision.forward(
+            self.model.compute_shared_features, batch.model_input
+        )
+        leaves = [detached.detach(feature) for feature in features]
+        parts: list[Losses] = []
+        for task in self.tasks:
+            with self.precision.autocast():
+                predictions = self.model.decode_task(task.name, leaves, size)
+            losses = compute_task_losses([task], predictions, batch.targets, batch.image)
+            parts.append(backward.backward_part(micro_batch.scale(losses), weights))
+        if penalties := self._compute_penalties():
+            parts.append(backward.backward_part(Losses({}, penalties), weights))
+        detached.backward()
+        return join_losses(parts)
 
     def _compute_weights(
         self, micro_batches: Sequence[MicroBatch], backward: TaskBackward
     ) -> Tensor:
-        """Return the weights of the joint batch from a replay of all micro-batches."""
+        """Return the weights of the joint batch before its first backward pass.
+
+        All micro-batches are replayed if the weights depend on their losses.
+        """
+        if not backward.needs_replay:
+            one = torch.ones((), device=self.precision.device)
+            backward.observe(Losses({task.name: one for task in self.tasks}))
+            return backward.compute_weights()
         with ReplayForward(self.model).session() as model:
             for micro_batch in micro_batches:
                 with backward.replaying():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 
@@ -39,6 +40,16 @@ class DetachedFeatures:
         self.features.append(feature)
         self.leaves.append(leaf)
         return leaf
+
+    def backward(self) -> None:
+        """Run the shared part backward from the gradients that the leaves have collected."""
+        gradients = {
+            feature: leaf.grad
+            for feature, leaf in zip(self.features, self.leaves, strict=True)
+            if leaf.grad is not None
+        }
+        if gradients:  # otherwise the shared part is frozen, or no task reads it
+            torch.autograd.backward(list(gradients), list(gradients.values()))
 
 
 class SharedFeatures(nn.Module):

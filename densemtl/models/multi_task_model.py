@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from densemtl.backbones.backbone import Backbone
-from densemtl.decoders.base import Decoder, SharedBackboneDecoder
+from densemtl.decoders.base import (
+    Decoder,
+    IndependentHeadsDecoder,
+    SharedBackboneDecoder,
+    join_outputs,
+)
 from densemtl.ops.resize import get_size, resize
 from densemtl.types import CachedFeatures, ModelInput, Predictions, SharingWeights, Size
 
@@ -81,6 +86,37 @@ class MultiTaskModel(nn.Module):
         assert isinstance(self.decoder, SharedBackboneDecoder)
         maps: list[Tensor] = self.decoder.backbone(self._pad(self.normalize(image)))
         return CachedFeatures(tuple(maps), get_size(image))
+
+    def compute_shared_features(self, image: ModelInput) -> tuple[list[Tensor], Size]:
+        """Run the part of an `IndependentHeadsDecoder` that all tasks share.
+
+        Args:
+            image: as for `forward`.
+
+        Returns:
+            The maps that all tasks read, and the (height, width) of the padded image.
+        """
+        assert isinstance(self.decoder, IndependentHeadsDecoder)
+        if isinstance(image, CachedFeatures):
+            padded_size = self._compute_padded_size(image.image_size)
+            return self.decoder.compute_shared_features(image), padded_size
+        padded = self._pad(self.normalize(image))
+        return self.decoder.compute_shared_features(padded), get_size(padded)
+
+    def decode_task(self, task: str, features: list[Tensor], padded_size: Size) -> Predictions:
+        """Predict one task with an `IndependentHeadsDecoder`.
+
+        Args:
+            task: name of the task.
+            features: the maps that all tasks read.
+            padded_size: (height, width) of the padded image that the maps cover.
+
+        Returns:
+            Predictions of this task as of `forward` with `full_size=False`.
+        """
+        assert isinstance(self.decoder, IndependentHeadsDecoder)
+        outputs = {task: self.decoder.decode_task(task, features)}
+        return replace(join_outputs(outputs), padded_size=padded_size)
 
     def normalize(self, image: Tensor) -> Tensor:
         """Normalize images by the mean and standard deviation of the backbone's weights.

@@ -15,6 +15,7 @@ from densemtl.engine.checkpoint import has_checkpoint
 from densemtl.engine.final_metrics import compute_final_metrics
 from densemtl.engine.optimizer import make_optimizer
 from densemtl.engine.run_log import LOG_FILE, RELATIONS, SHARING, read_log
+from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError
 from densemtl.factory import (
@@ -144,6 +145,7 @@ def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
     balancer = build_balancer(experiment, all_tasks)
     balancer.validate_model(initial.model)
     build_relationship(experiment, initial.model, all_tasks)
+    check_sequential_heads(experiment.train, initial.model, balancer)
     make_optimizer(experiment.optim, initial.model.parameter_groups(), balancer, initial.model)
     build_trackers(experiment)
     if experiment.loader.cache == "features":

@@ -19,6 +19,7 @@ from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
 from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.run_components import TrainingRun, count_steps_per_epoch
+from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.sharding import apply_fsdp, check_fsdp_compatible
 from densemtl.engine.train_state import TrainState, make_ema
 from densemtl.engine.train_step import TrainStep
@@ -114,6 +115,7 @@ def _build_state(
     config = experiment.train
     balancer = build_balancer(experiment, tasks).to(execution.device)
     _place_model(model, config, execution, balancer)
+    check_sequential_heads(config, model, balancer)
     ema = make_ema(model, config)
     if get_world_size() > 1:
         _distribute_model(model, None if ema is None else ema.module, experiment, balancer)

@@ -55,9 +55,17 @@ class ExecutionConfig:
         """
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         image = image.contiguous(memory_format=layout)
-        enabled = self.autocast_dtype is not None
-        with torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled):
+        with self.autocast():
             return model(image, **options)
+
+    def autocast(self) -> torch.autocast:
+        """Create the context in which a part of a model runs.
+
+        Returns:
+            A context manager.
+        """
+        enabled = self.autocast_dtype is not None
+        return torch.autocast(self.device.type, self.autocast_dtype, enabled=enabled)
 
     def to_device(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, and convert its convolutions to the memory layout.

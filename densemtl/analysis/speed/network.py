@@ -26,6 +26,7 @@ from densemtl.balancing.gradient_base import GradientBalancer
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.engine.loss_monitor import LossMonitor
 from densemtl.engine.optimizer import make_optimizer
+from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.train_step import TrainStep
 from densemtl.evaluation.evaluate import evaluate
 from densemtl.factory import build_auxiliary_tasks, build_balancer, build_model, build_tasks
@@ -72,6 +73,7 @@ class BenchmarkTarget:
         balancer = build_balancer(self.experiment, self.learned_tasks).to(self.precision.device)
         if settings.compile:
             compile_model(model, keeps_graph=isinstance(balancer, GradientBalancer))
+        check_sequential_heads(settings, model, balancer)
         optimizer = make_optimizer(self.experiment.optim, model.parameter_groups(), balancer, model)
         scaler = torch.amp.GradScaler(self.precision.device.type, enabled=settings.amp == "fp16")
         return TrainStep(
