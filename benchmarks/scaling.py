@@ -32,6 +32,7 @@ DECODERS = (
         "invpt",
         "jtrl",
         "branched",
+        "ubernet",
     ),
 )
 TASKS = ("semseg", "depth", "normals", "edge", "saliency", "human_parts")

@@ -103,7 +103,12 @@ class SharedBackboneDecoder(Decoder):
     Args:
         make_backbone: factory of backbones; called once.
         tasks: tasks to predict.
+
+    Attributes:
+        reads_image_once: whether the pyramid is that of the image itself, and can be cached.
     """
+
+    reads_image_once: bool = True
 
     def __init__(self, make_backbone: BackboneFactory, tasks: Sequence[Task]) -> None:
         super().__init__(tasks)

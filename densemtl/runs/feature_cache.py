@@ -73,6 +73,8 @@ def check_feature_cache(experiment: ExperimentConfig, model: MultiTaskModel) -> 
             f"{prefix}: decoder {experiment.decoder.name!r} does not only read the features of one"
             f" backbone: use {', '.join(names)}, or another cache"
         )
+    if not model.decoder.reads_image_once:
+        raise ConfigError(f"{prefix}: the decoder reads several scales: set decoder.scales=[1]")
     if experiment.backbone.options.get("freeze") != "all":
         raise ConfigError(f"{prefix}: the backbone is trained: set backbone.freeze=all")
     if experiment.train.fsdp:

@@ -14,7 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from densemtl import registry
 from densemtl.backbones.backbone import Backbone
-from densemtl.config.sections import TrainConfig
+from densemtl.config.sections import RelationshipConfig, TrainConfig
+from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.train_step import TrainStep
 from densemtl.errors import ConfigError
@@ -38,6 +39,7 @@ def make_step(
     head: str = "fpn",
     width: int = 8,
     scale: float = 1.0,
+    related: bool = False,
     **backbone: Any,
 ) -> TrainStep:
     """Return a training step in double precision, whose learning rate is 0."""
@@ -64,6 +66,7 @@ def make_step(
         ExecutionConfig(torch.device("cpu")),
         TrainConfig(sequential_heads=sequential),
         torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1),
+        TaskRelationship(RelationshipConfig(), model, tasks) if related else None,
     )
 
 
@@ -109,11 +112,13 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
     ("options", "accumulated"),
     [
         ({"head": "deeplabv3"}, 1),  # has dropout
+        ({"decoder": "ubernet"}, 1),  # has shared layers after the backbone
+        ({"related": True}, 1),  # has a further loss
         ({"method": "gls"}, 2),  # its weights depend on the losses of all tasks
         ({"method": "uncertainty", "scale": 1024.0}, 2),  # has parameters
         ({"method": "famo", "freeze": "all"}, 1),  # runs forward again after the step
     ],
-    ids=["dropout", "gls", "uncertainty", "famo"],
+    ids=["dropout", "ubernet", "related", "gls", "uncertainty", "famo"],
 )
 def test_step_equals_step_of_all_heads_at_once(
     tasks: list[Task], options: dict[str, Any], accumulated: int
@@ -166,19 +171,23 @@ class _Saved:
         self.tensor = tensor
 
 
-def test_memory_does_not_grow_with_the_number_of_tasks(make_task: Callable[..., Task]) -> None:
+@pytest.mark.parametrize("decoder", ["hard_sharing", "ubernet"])
+def test_memory_does_not_grow_with_the_number_of_tasks(
+    make_task: Callable[..., Task], decoder: str
+) -> None:
     tasks = [make_task(name) for name in NAMES]
     peaks = {
         sequential: [
             measure_saved_bytes(
-                make_step(tasks[:count], sequential, width=64), make_batch(tasks[:count])
+                make_step(tasks[:count], sequential, decoder=decoder, width=64),
+                make_batch(tasks[:count]),
             )
             for count in (1, 6)
         ]
         for sequential in (False, True)
     }
     assert peaks[True][1] < 1.05 * peaks[True][0]
-    assert peaks[False][1] > 1.5 * peaks[False][0]
+    assert peaks[False][1] > (1.5 if decoder == "hard_sharing" else 1.0) * peaks[False][0]
 
 
 @pytest.mark.parametrize(

@@ -217,10 +217,14 @@ def build(*overrides: str) -> ExperimentConfig:
         (
             ("backbone.freeze=all", "decoder.name=mtan"),
             "decoder 'mtan' does not only read the features of one backbone: use cgc, hard_sharing,"
-            " invpt, jtrl, ml_mmoe, mmoe, mti_net, pad_net, pap_net, ple, single_task, or"
+            " invpt, jtrl, ml_mmoe, mmoe, mti_net, pad_net, pap_net, ple, single_task, ubernet, or"
             " another cache",
         ),
         (("backbone.freeze=all", "decoder.name=cross_stitch"), "decoder 'cross_stitch' does not"),
+        (
+            ("backbone.freeze=all", "decoder={name: ubernet, scales: [1, 0.5]}"),
+            "the decoder reads several scales: set decoder.scales=",
+        ),
         (("backbone.freeze=all", "train.fsdp=true"), "set train.fsdp=false"),
     ],
 )
