@@ -161,7 +161,7 @@ class ExperimentConfig(Section):
             "decoder": ComponentConfig(name="single_task"),
             "balancing": ComponentConfig(name="fixed"),
             "optim": self.optim.model_copy(update={"lr_scale": scales}),
-            "train": self.train.model_copy(update={"extensions": ()}),
+            "train": self.train.model_copy(update={"extensions": (), "async_updates": None}),
             "baselines": "none",
             "init_from": "none",
             "init_strict": False,

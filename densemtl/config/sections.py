@@ -198,6 +198,15 @@ class ExtensionConfig(Section):
     """Factor of the learning rates of the schedule, which starts again without warm-up."""
 
 
+class AsyncUpdatesConfig(Section):
+    """Updates of the parameters of each task when it has seen enough labeled images."""
+
+    batch_sizes: dict[str, PositiveInt] = {}
+    """{task or shared: number of images between updates}; by default that of an optimizer step,
+    `loader.batch_size` times `grad_accum_steps`. Images count if they have a label of the task, or
+    of any task for `shared`, which is everything that belongs to no single task."""
+
+
 class TrainConfig(Section):
     """Training loop."""
 
@@ -251,6 +260,10 @@ class TrainConfig(Section):
     """Run the heads one after another, forward and backward, and then the shared part backward
     once. Memory does not grow with the number of tasks, and gradients are the same. For decoders
     whose tasks share nothing after the backbone, and for methods that weight losses."""
+    async_updates: AsyncUpdatesConfig | None = None
+    """Update the parameters of each task separately, when the number of images with labels of this
+    task reaches its own batch size, for images that have labels of some tasks only; `{}` for equal
+    batch sizes, null for updates of all parameters in each step."""
     compile: bool = False
     """Fuse operations with torch.compile, which takes about a minute at the start and is mainly
     useful on GPUs. It works with all decoders and with `grad_checkpointing`."""

@@ -35,6 +35,7 @@ ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
     "train": {
         **{"steps": None, "eval_every_steps": None, "early_stopping": None, "extensions": []},
         "tf32": True,
+        "async_updates": None,
     },
 }
 """{section: {key: default}} of keys that were added later. They are left out at their default, so

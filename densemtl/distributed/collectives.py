@@ -8,7 +8,8 @@ the gradient of the joint batch. In a single process, all functions return their
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -110,6 +111,28 @@ def all_reduce_sum(*values: Tensor) -> tuple[Tensor, ...]:
         return values
     sums: Tensor = _AllReduceSum.apply(torch.stack([value.double() for value in values]))
     return tuple(total.to(value.dtype) for total, value in zip(sums, values, strict=True))
+
+
+def all_reduce_counts(counts: Sequence[int]) -> list[int]:
+    """Sum numbers over ranks on the CPU, without waiting for the device.
+
+    Args:
+        counts: as many numbers on all ranks.
+
+    Returns:
+        The sums.
+    """
+    if get_world_size() == 1:
+        return list(counts)
+    totals = torch.tensor(counts, dtype=torch.int64)
+    dist.all_reduce(totals, group=None if dist.get_backend() == "gloo" else _make_cpu_group())
+    return [int(total) for total in totals]
+
+
+@cache
+def _make_cpu_group() -> Any:
+    """Create the group of all ranks for tensors on the CPU, which NCCL does not support."""
+    return dist.new_group(backend="gloo")
 
 
 def all_reduce_batch_mean(value: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from densemtl.config.sections import TrainConfig
 from densemtl.config.translation import translate_fields
 from densemtl.distributed.collectives import all_gather_object, get_rank
 from densemtl.distributed.sharding import gather_full, shard_like, shard_optimizer_like
+from densemtl.engine.async_updates import AsyncUpdates
 from densemtl.engine.checkpoint import (
     LAST_DIR,
     STATE_NAME,
@@ -114,6 +115,7 @@ class TrainState:
         progress: steps, times and scores.
         relationship: the prior on task layers; None if the run has none.
         curriculum: the phases of the tasks; None if the run has none.
+        async_updates: gradients that wait for their update; None without asynchronous updates.
     """
 
     model: nn.Module
@@ -124,6 +126,7 @@ class TrainState:
     progress: TrainingProgress = field(default_factory=TrainingProgress)
     relationship: TaskRelationship | None = None
     curriculum: Curriculum | None = None
+    async_updates: AsyncUpdates | None = None
 
     @property
     def eval_model(self) -> nn.Module:
@@ -144,6 +147,9 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "relationship": (None if self.relationship is None else self.relationship.state_dict()),
             "curriculum": None if self.curriculum is None else self.curriculum.state_dict(),
+            "async_updates": None
+            if self.async_updates is None
+            else self.async_updates.state_dict(),
             "ema": None if self.ema is None else gather_full(self.ema.module.state_dict()),
             "rng": all_gather_object(get_rng_state()),
         }
@@ -185,6 +191,8 @@ class TrainState:
             self.relationship.load_state_dict(state["relationship"])
         if self.curriculum is not None:
             self.curriculum.load_state_dict(state["curriculum"])
+        if self.async_updates is not None:
+            self.async_updates.load_state_dict(state["async_updates"])
         if self.ema is not None:
             self.ema.module.load_state_dict(shard_like(state["ema"], self.ema.module))
         rng_states = state["rng"]

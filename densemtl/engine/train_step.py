@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from densemtl.balancing.base import Balancer, WeightedLossBackward
 from densemtl.config.sections import TrainConfig
 from densemtl.distributed.collectives import average_gradients
 from densemtl.distributed.sharding import gather_full
+from densemtl.engine.async_updates import AsyncUpdates
 from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.loss_monitor import GRADIENT_KEY
 from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
@@ -49,6 +52,7 @@ class TrainStep:
         scaler: loss scaler of mixed precision; disabled without fp16.
         relationship: prior whose penalty is added to the auxiliary losses; None for none.
         curriculum: selects the tasks that are trained; None for all.
+        async_updates: gradients that wait for their own update; None updates all in each step.
     """
 
     model: nn.Module
@@ -60,6 +64,7 @@ class TrainStep:
     scaler: torch.amp.GradScaler
     relationship: TaskRelationship | None = None
     curriculum: Curriculum | None = None
+    async_updates: AsyncUpdates | None = None
 
     def run(self, batches: Sequence[Batch]) -> StepLog:
         """Run one optimizer step on the joint batch of all micro-batches and ranks.
@@ -72,6 +77,7 @@ class TrainStep:
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        images = None if self.async_updates is None else self.async_updates.count_images(batches)
         if self.curriculum is not None:
             moved = [batch.to(self.precision.device) for batch in batches]
             batches = [self.curriculum.select_labels(batch) for batch in moved]
@@ -111,9 +117,7 @@ class TrainStep:
         self._all_reduce_gradients()
         if skips_non_finite and not bool((norm := self._gradient_norm()).isfinite()):
             return {**log, GRADIENT_KEY: norm}
-        self._clip_gradients()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self._update_parameters(images)
 
         if replay is not None:
             self._report_step_effect(log, replay, micro_batches)
@@ -203,16 +207,46 @@ class TrainStep:
 
     def _gradient_norm(self) -> Tensor:
         """Return the norm of all gradients; 0 with a loss scaler, which checks gradients itself."""
-        groups = [] if self.scaler.is_enabled() else self.optimizer.param_groups
-        parameters = [parameter for group in groups for parameter in group["params"]]
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm: Tensor = gather_full(nn.utils.get_total_norm(grads))
-        return norm
+        return _compute_norm([] if self.scaler.is_enabled() else self.optimizer.param_groups)
+
+    def _update_parameters(self, images: Mapping[str, int] | None) -> None:
+        """Clip the gradients and update the selected parameters."""
+        if self.settings.max_grad_norm is not None or self.async_updates is not None:
+            self.scaler.unscale_(self.optimizer)
+        with self._select_parameters(images) as has_update:
+            if has_update:
+                self._clip_gradients()
+                self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    @contextmanager
+    def _select_parameters(self, images: Mapping[str, int] | None) -> Iterator[bool]:
+        """Select the parameters to update: all, or with asynchronous updates those that are due.
+
+        Yields whether there are any. A step whose gradients overflow in fp16 is left out of
+        asynchronous updates; `GradScaler` then skips other updates by itself.
+        """
+        if self.async_updates is None or images is None:
+            yield True
+        elif self.scaler.is_enabled() and not bool(
+            _compute_norm(self.optimizer.param_groups).isfinite()
+        ):
+            yield False
+        else:
+            with self.async_updates.select_complete(images) as has_update:
+                yield has_update
 
     def _clip_gradients(self) -> None:
         if self.settings.max_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+
+
+def _compute_norm(groups: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Return the norm of the gradients of parameter groups."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm: Tensor = gather_full(nn.utils.get_total_norm(grads))
+    return norm
 
 
 def _make_log(losses: Sequence[Losses], output: BalancingOutput) -> StepLog:

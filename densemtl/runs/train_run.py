@@ -11,6 +11,7 @@ from densemtl.data.check import DataWarning
 from densemtl.data.dataloader import translate_worker_errors
 from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import barrier, is_main_process
+from densemtl.engine.async_updates import check_async_updates
 from densemtl.engine.checkpoint import has_checkpoint
 from densemtl.engine.final_metrics import compute_final_metrics
 from densemtl.engine.optimizer import make_optimizer
@@ -48,7 +49,11 @@ from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, wr
 from densemtl.runs.run_lock import lock_run_dir
 from densemtl.runs.teacher_cache import fill_missing_labels
 from densemtl.runs.teachers import load_teachers
-from densemtl.runs.training_run import build_relationship, build_training_run
+from densemtl.runs.training_run import (
+    build_relationship,
+    build_training_run,
+    list_weight_sections,
+)
 from densemtl.runs.transfer import transfer_weights
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
@@ -146,6 +151,7 @@ def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
     balancer.validate_model(initial.model)
     build_relationship(experiment, initial.model, all_tasks)
     check_sequential_heads(experiment.train, initial.model, balancer)
+    check_async_updates(experiment.train, balancer, all_tasks, list_weight_sections(experiment))
     make_optimizer(experiment.optim, initial.model.parameter_groups(), balancer, initial.model)
     build_trackers(experiment)
     if experiment.loader.cache == "features":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from densemtl.balancing.base import Balancer
 from densemtl.balancing.gradient_base import GradientBalancer
@@ -15,6 +16,7 @@ from densemtl.config.sections import TrainConfig
 from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import get_world_size
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
+from densemtl.engine.async_updates import AsyncUpdates, check_async_updates
 from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
 from densemtl.engine.relationship import TaskRelationship
@@ -116,13 +118,27 @@ def _build_state(
     balancer = build_balancer(experiment, tasks).to(execution.device)
     _place_model(model, config, execution, balancer)
     check_sequential_heads(config, model, balancer)
+    check_async_updates(config, balancer, tasks, list_weight_sections(experiment))
     ema = make_ema(model, config)
     if get_world_size() > 1:
         _distribute_model(model, None if ema is None else ema.module, experiment, balancer)
     optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer, model)
     scaler = torch.amp.GradScaler(execution.device.type, enabled=config.amp == "fp16")
     relationship = build_relationship(experiment, model, tasks)
-    return TrainState(model, ema, optimizer, balancer, scaler, relationship=relationship)
+    async_updates = _build_async_updates(experiment, optimizer, tasks)
+    return TrainState(
+        *(model, ema, optimizer, balancer, scaler),
+        relationship=relationship,
+        async_updates=async_updates,
+    )
+
+
+def _build_async_updates(
+    experiment: ExperimentConfig, optimizer: Optimizer, tasks: Sequence[Task]
+) -> AsyncUpdates | None:
+    config = experiment.train.async_updates
+    images_per_step = experiment.loader.batch_size * experiment.train.grad_accum_steps
+    return None if config is None else AsyncUpdates(config, optimizer, tasks, images_per_step)
 
 
 def _build_train_step(
@@ -138,7 +154,21 @@ def _build_train_step(
         state.scaler,
         state.relationship,
         state.curriculum,
+        state.async_updates,
     )
+
+
+def list_weight_sections(experiment: ExperimentConfig) -> list[str]:
+    """List the sections of an experiment that add penalties or rules for parameters of all tasks.
+
+    Args:
+        experiment: the experiment.
+
+    Returns:
+        Names of the sections that are not null.
+    """
+    sections = {"relationship": experiment.relationship, "curriculum": experiment.curriculum}
+    return [name for name, section in sections.items() if section is not None]
 
 
 def build_relationship(
@@ -179,9 +209,8 @@ def _distribute_model(
     """Synchronize batch statistics over ranks; shard the model and its average if configured."""
     convert_sync_batchnorm(model)
     if experiment.train.fsdp:
-        sections = {"relationship": experiment.relationship, "curriculum": experiment.curriculum}
-        used = [name for name, section in sections.items() if section is not None]
-        check_fsdp_compatible(experiment.train, balancer, used)
+        sections = list_weight_sections(experiment)
+        check_fsdp_compatible(experiment.train, balancer, sections)
         apply_fsdp(model)
         if averaged is not None:
             apply_fsdp(averaged)

@@ -38,7 +38,10 @@ even a different memory layout in one process gives equally large differences.""
 
 RECIPES = {
     "hard_sharing": ("train.grad_accum_steps=2", "train.max_grad_norm=1", "train.ema_decay=0.9"),
-    "checkpointing": ("train.grad_checkpointing=true", SGD, "train.epochs=1"),
+    "checkpointing": (
+        *("train.grad_checkpointing=true", SGD, "train.epochs=1"),
+        *("train.sequential_heads=true", "train.async_updates={batch_sizes: {depth: 4}}"),
+    ),
     "pad_net": (
         "decoder={name: pad_net, width: 8}",
         "balancing={name: uncertainty}",
