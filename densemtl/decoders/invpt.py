@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from densemtl.backbones.simple_feature_pyramid import is_single_scale
 from densemtl.config.constraints import NumChannels, SmallPositiveInt
 from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder, make_heads
 from densemtl.decoders.initial_prediction import make_logits
+from densemtl.decoders.invpt_bridge import BridgeStage, PatternPropagation
+from densemtl.decoders.invpt_scales import Scales
 from densemtl.decoders.invpt_stages import AttentionStage, StageSum, TaskMaps
 from densemtl.errors import ConfigError
 from densemtl.layers.common import SinglePixelSafeBatchNorm2d, conv_bn_relu
 from densemtl.layers.output_capture import capture_outputs
-from densemtl.ops.resize import get_size, resize
+from densemtl.layers.pooled_attention import PooledAttention
+from densemtl.ops.resize import resize
 from densemtl.tasks.base import Task
-from densemtl.types import FUSION, SHARED, FeatureInfo, Predictions, SharingWeights, Size
+from densemtl.types import FUSION, SHARED, FeatureInfo, Predictions, SharingWeights
 
-FIRST_POOL = 2
-"""Side of the windows of keys at the first stage; at later stages it grows with the map."""
-
-SINGLE_SCALE_GAIN = 4
-"""Size of the output relative to the maps of a single-scale backbone."""
+BRIDGE = "bridge"
+"""Name of the row of sharing weights that all tasks read."""
 
 
 class InvPT(SharedBackboneDecoder):
@@ -45,6 +42,14 @@ class InvPT(SharedBackboneDecoder):
     ViTs, the stages have 1/2, 1 and 2 times the size of the maps and read those of the blocks L,
     L/2 and L/4 of L blocks, and the output has 4 times the size.
 
+    With `exchange: bridge`, the stages are those of BridgeNet (Zhang et al., "BridgeNet:
+    Comprehensive and Effective Feature Interactions via Bridge Feature for Multi-task Dense
+    Predictions", TPAMI 2025): at each stage, one shared feature, the bridge, attends to all tasks,
+    and each task is refined from it (`BridgeStage`). The initial predictions are computed after an
+    attention within each task (`PatternPropagation`). With ViTs, the stages read the blocks L, 3L/4
+    and L/2. The published code halves the losses of the initial predictions; here their weight is
+    1, as in InvPT.
+
     Args:
         make_backbone: factory of backbones; called once.
         make_head: factory of heads, which read one map of `width` channels; called once per task.
@@ -56,10 +61,16 @@ class InvPT(SharedBackboneDecoder):
             computation.
         heads: number of attention heads.
         stages: number of stages; at most the number of levels of the feature pyramid are used.
-        attention_message: whether attention logits are passed from stage to stage.
+        exchange: how tasks exchange features: by "attention" of all tasks to all tasks (InvPT), or
+            through a "bridge" (BridgeNet).
+        attention_message: whether attention logits are passed from stage to stage; not used with
+            the bridge.
+        refine_depth: number of refinements of each task per stage with the bridge (published: 18
+            for NYUD-v2 with ViT-B, 12 for PASCAL-Context with ViT-L); not used with attention.
 
     Raises:
-        ConfigError: if the width of a stage is not divisible by the number of heads.
+        ConfigError: if the width of a stage is not divisible by the number of heads, or the initial
+            width with the bridge.
 
     Example:
         >>> import torch
@@ -84,12 +95,15 @@ class InvPT(SharedBackboneDecoder):
         width: NumChannels = 576,
         heads: SmallPositiveInt = 2,
         stages: Literal[1, 2, 3] = 3,
+        exchange: Literal["attention", "bridge"] = "attention",
         attention_message: bool = True,
+        refine_depth: SmallPositiveInt = 12,
     ) -> None:
         super().__init__(make_backbone, tasks)
         info = self.backbone.feature_info
-        self.scales = Scales.of(info, stages)
-        widths = _get_widths(width, len(self.scales.levels), heads)
+        self.scales = Scales.of(info, stages, skipped=1 if exchange == "attention" else 0)
+        _check_width("width", width, heads, len(self.scales.levels))
+        widths = [width // 2**index for index in range(len(self.scales.levels))]
         self.initial_features = nn.ModuleDict(
             {name: _make_feature(info.channels[-1], initial_width) for name in self.task_names}
         )
@@ -97,24 +111,39 @@ class InvPT(SharedBackboneDecoder):
         self.embeddings = nn.ModuleDict(
             {task.name: nn.Conv2d(initial_width + task.channels, width, 1) for task in tasks}
         )
-        self.skips = self.scales.make_skips(info, widths)
-        self.stages = nn.ModuleList(
-            AttentionStage(
-                self.task_names,
-                before,
-                own,
-                heads,
-                pool,
-                mix_message=attention_message and before is not None,
-            )
-            for before, own, pool in zip((None, *widths), widths, self.scales.pools, strict=False)
-        )
+        self.patterns: PatternPropagation | None = None
+        if exchange == "bridge":
+            _check_width("initial_width", initial_width, heads, 1)
+            self.patterns = PatternPropagation(self.task_names, initial_width, heads)
+        depth = refine_depth if exchange == "bridge" else None
+        self.stages = self._make_stages(info, widths, heads, depth, attention_message)
         self.sum = StageSum(self.task_names, widths)
         self.laterals = nn.ModuleList(
             nn.Conv2d(info.channels[level], width, 1) for level in self.scales.unread_levels
         )
         self.outputs = nn.ModuleDict({name: _make_output(width) for name in self.task_names})
         self.heads = make_heads(make_head, FeatureInfo((width,), (self.scales.out_stride,)), tasks)
+
+    def _make_stages(
+        self,
+        info: FeatureInfo,
+        widths: Sequence[int],
+        heads: int,
+        refine_depth: int | None,
+        attention_message: bool,
+    ) -> nn.ModuleList:
+        """Return the stages; those of BridgeNet if there is a number of refinements."""
+        stages = nn.ModuleList()
+        for index, level in enumerate(self.scales.levels):
+            before = widths[index - 1] if index else None
+            shape = (before, widths[index], heads, self.scales.pools[index], info.channels[level])
+            if refine_depth is not None:
+                stages.append(BridgeStage(self.task_names, *shape, depth=refine_depth))
+                continue
+            doubles = self.scales.single_scale and index > 1
+            mix = attention_message and index > 0
+            stages.append(AttentionStage(self.task_names, *shape, doubles=doubles, mix_message=mix))
+        return stages
 
     def decode_features(self, features: list[Tensor]) -> Predictions:
         """Predict each task twice: initially and from the outputs of all stages.
@@ -125,9 +154,10 @@ class InvPT(SharedBackboneDecoder):
         Returns:
             Final logits of all tasks, and the initial logits as auxiliary logits.
         """
-        start = self.scales.get_start(features)
+        start = resize(features[-1], self.scales.get_sizes(features)[0])
         initial = {task: module(start) for task, module in self.initial_features.items()}
-        initial_logits = {task: head(initial[task]) for task, head in self.initial_heads.items()}
+        attended = initial if self.patterns is None else self.patterns(initial)
+        initial_logits = {task: head(attended[task]) for task, head in self.initial_heads.items()}
         maps = {
             task: module(torch.cat([initial[task], initial_logits[task]], dim=1))
             for task, module in self.embeddings.items()
@@ -142,13 +172,9 @@ class InvPT(SharedBackboneDecoder):
         """Return the features of all tasks after each stage."""
         outputs: list[TaskMaps] = []
         message: Tensor | None = None
-        size = get_size(next(iter(maps.values())))
-        skip: Tensor | None = None
-        for index, stage in enumerate(self.stages):
-            if index:
-                skip = self.skips[index - 1](features[self.scales.levels[index]])
-                size = get_size(skip)
-            maps, message = stage(maps, skip, size, message)
+        sizes = self.scales.get_sizes(features)
+        for stage, level, size in zip(self.stages, self.scales.levels, sizes, strict=True):
+            maps, message = stage(maps, features[level], size, message)
             outputs.append(maps)
         return outputs
 
@@ -168,23 +194,26 @@ class InvPT(SharedBackboneDecoder):
             {group: parameters}; the backbone and the projections of its levels are shared, layers
             that all tasks use jointly are fusion, and all others belong to one task.
         """
-        joint = [*self.stages.modules(), *self.sum.modules()]
-        parts = [
+        exchange = nn.ModuleList([self.patterns or nn.Identity(), self.stages, self.sum])
+        of_tasks = [each for each in exchange.modules() if isinstance(each, nn.ModuleDict) and each]
+        parts = (
             *(self.initial_features, self.initial_heads, self.embeddings, self.outputs, self.heads),
-            *(part for part in joint if isinstance(part, nn.ModuleDict) and len(part)),
-        ]
+            *of_tasks,
+        )
         groups = {
             task: [each for part in parts for each in part[task].parameters()]
             for task in self.task_names
         }
-        of_tasks = {id(each) for group in groups.values() for each in group}
-        exchanged = [*self.stages.parameters(), *self.sum.parameters()]
-        shared = [self.backbone, self.skips, self.laterals]
-        return {
-            SHARED: [each for part in shared for each in part.parameters()],
-            **groups,
-            FUSION: [each for each in exchanged if id(each) not in of_tasks],
-        }
+        skips = [each for each in (stage.skip for stage in self.stages) if each is not None]
+        shared = [
+            each
+            for part in (self.backbone, self.laterals, *skips)
+            if isinstance(part, nn.Module)
+            for each in part.parameters()
+        ]
+        assigned = {id(each) for group in (shared, *groups.values()) for each in group}
+        fusion = [each for each in exchange.parameters() if id(each) not in assigned]
+        return {SHARED: shared, **groups, FUSION: fusion}
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Return how much each task attends to each task.
@@ -193,117 +222,30 @@ class InvPT(SharedBackboneDecoder):
             image: images as for `forward`, on which attention is measured.
 
         Returns:
-            {"stage i": mean attention of the task's pixels (rows) to all pixels of the sources
-            (columns)}; rows sum to 1.
+            {"stage i": mean attention of the pixels of the task, or of the bridge (rows), to all
+            pixels of the sources (columns)}; rows sum to 1.
         """
-        modules = [stage.attention.softmax for stage in self.stages]
-        attention = capture_outputs(modules, lambda: self(image))
-        names, weights = self.task_names, {}
-        for index, each in enumerate(attention):
-            pairs = each.float().unflatten(3, (len(names), -1)).unflatten(2, (len(names), -1))
-            means = pairs.sum(5).mean((0, 1, 3))
-            weights[f"stage {index}"] = SharingWeights(names, names, means)
+        sources = self.task_names
+        readers = sources if self.patterns is None else (BRIDGE,)
+        attentions = [each for each in self.modules() if isinstance(each, PooledAttention)]
+        softmaxes = [each.softmax for each in attentions]
+        weights = {}
+        for index, shares in enumerate(capture_outputs(softmaxes, lambda: self(image))):
+            rows = shares.float().chunk(len(readers), dim=2)
+            means = [[each.sum(3).mean() for each in row.chunk(len(sources), 3)] for row in rows]
+            table = torch.stack([torch.stack(row) for row in means])
+            weights[f"stage {index}"] = SharingWeights(readers, sources, table)
         return weights
 
 
-@dataclass(frozen=True)
-class Scales:
-    """Levels of the backbone and sizes of the stages.
-
-    Attributes:
-        levels: level that each stage reads, from the first stage.
-        pools: side of the windows of keys of each stage in pixels. The number of windows is the
-            same at all stages, so that attention logits can be passed on.
-        unread_levels: levels that are only added to the output.
-        out_stride: stride of the output.
-        single_scale: whether all levels have the same size, as those of ViTs.
-    """
-
-    levels: tuple[int, ...]
-    pools: tuple[int, ...]
-    unread_levels: tuple[int, ...]
-    out_stride: int
-    single_scale: bool
-
-    @classmethod
-    def of(cls, info: FeatureInfo, stages: int) -> Scales:
-        """Choose the levels for a backbone.
-
-        Args:
-            info: channels and strides of the levels.
-            stages: maximum number of stages.
-
-        Returns:
-            Levels and sizes.
-        """
-        last = len(info) - 1
-        if is_single_scale(info):
-            levels = (last, *(max(last - 1 - index, 0) for index in range(1, stages)))
-            pools = tuple(FIRST_POOL * 2**index for index in range(stages))
-            return cls(levels, pools, (), math.ceil(info.strides[0] / SINGLE_SCALE_GAIN), True)
-        levels = tuple(range(last, max(last - stages, -1), -1))
-        pools = tuple(FIRST_POOL * info.strides[last] // info.strides[level] for level in levels)
-        return cls(levels, pools, tuple(range(levels[-1])), info.strides[0], False)
-
-    def make_skips(self, info: FeatureInfo, widths: Sequence[int]) -> nn.ModuleList:
-        """Create the convolutions from a level to the size and width of each stage but the first.
-
-        Args:
-            info: channels and strides of the levels.
-            widths: number of channels of each stage.
-
-        Returns:
-            One convolution per stage but the first.
-        """
-        skips = nn.ModuleList()
-        for index in range(1, len(widths)):
-            channels, width = info.channels[self.levels[index]], widths[index]
-            skips.append(
-                nn.ConvTranspose2d(channels, width, 3, stride=2, padding=1, output_padding=1)
-                if self.single_scale and index > 1
-                else nn.Conv2d(channels, width, 3, padding=1)
-            )
-        return skips
-
-    def get_start(self, features: Sequence[Tensor]) -> Tensor:
-        """Return the input of the first stage.
-
-        Args:
-            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
-
-        Returns:
-            The last map; that of a single-scale backbone is reduced to half of its size.
-        """
-        height, width = get_size(features[-1])
-        return (
-            resize(features[-1], (-(-height // 2), -(-width // 2)))
-            if self.single_scale
-            else features[-1]
-        )
-
-    def get_out_size(self, features: Sequence[Tensor]) -> Size:
-        """Return the size of the output.
-
-        Args:
-            features: maps (B, C_l, H_l, W_l) of the levels, finest first.
-
-        Returns:
-            (height, width) in pixels.
-        """
-        gain = SINGLE_SCALE_GAIN if self.single_scale else 1
-        height, width = get_size(features[0])
-        return gain * height, gain * width
-
-
-def _get_widths(width: int, stages: int, heads: int) -> list[int]:
-    """Return the number of channels of each stage, or raise an error if heads do not fit."""
+def _check_width(option: str, width: int, heads: int, stages: int) -> None:
+    """Raise an error if the width of a stage is not divisible by the number of heads."""
     divisor = heads * 2 ** (stages - 1)
     if width % divisor:
         raise ConfigError(
-            f"decoder.width: must be divisible by {divisor} for {heads} heads at {stages} stages,"
-            f" not {width}"
+            f"decoder.{option}: must be divisible by {divisor} for {heads} heads at {stages}"
+            f" stages, not {width}"
         )
-    return [width // 2**index for index in range(stages)]
 
 
 def _make_feature(channels: int, width: int) -> nn.Sequential:

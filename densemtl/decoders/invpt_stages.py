@@ -26,16 +26,18 @@ class AttentionStage(nn.Module):
     """Stage at which the pixels of all tasks attend to each other.
 
     Ye and Xu, "InvPT", ECCV 2022, section 3.4. The features of the stage before are enlarged
-    (`enlarge`), the skip feature is added, and a transformer block updates them. Only the
+    (`enlarge`), a level of the backbone is added, and a transformer block updates them. Only the
     convolutions of enlargements and queries belong to single tasks.
 
     Args:
         tasks: names of the tasks.
         in_width: number of channels of the features of the stage before; None at the first stage,
-            which does not enlarge its input.
+            which does not enlarge its input, and reads no level of the backbone.
         width: number of channels D of this stage.
         heads: number of attention heads.
         pool: side of the windows of keys and values in pixels.
+        channels: number of channels of the level of the backbone.
+        doubles: whether the stage has twice the size of the level.
         mix_message: whether the attention logits of the stage before are mixed into the logits.
     """
 
@@ -46,10 +48,13 @@ class AttentionStage(nn.Module):
         width: int,
         heads: int,
         pool: int,
+        channels: int,
         *,
+        doubles: bool,
         mix_message: bool,
     ) -> None:
         super().__init__()
+        self.skip = None if in_width is None else _make_skip(channels, width, doubles=doubles)
         self.enlargements = make_enlargements(tasks, in_width, width)
         self.queries = nn.ModuleDict({task: StridedQuery(width) for task in tasks})
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -58,13 +63,13 @@ class AttentionStage(nn.Module):
         init_linear_layers(self)
 
     def forward(
-        self, maps: TaskMaps, skip: Tensor | None, size: Size, message: Tensor | None
+        self, maps: TaskMaps, level: Tensor, size: Size, message: Tensor | None
     ) -> tuple[TaskMaps, Tensor]:
         """Update the features of all tasks.
 
         Args:
             maps: features of the stage before; at the first stage, maps (B, D, H, W).
-            skip: feature (B, D, H, W) that is added to that of each task; None adds nothing.
+            level: map of the backbone that is projected and added to the features.
             size: (height, width) of the stage.
             message: attention logits of the stage before.
 
@@ -72,7 +77,8 @@ class AttentionStage(nn.Module):
             {task: map (B, D, H, W)}, and the attention logits of this stage.
         """
         maps = enlarge(maps, self.enlargements, size)
-        if skip is not None:
+        if self.skip is not None:
+            skip = self.skip(level)
             maps = {task: each + skip for task, each in maps.items()}
         tokens = torch.stack([each.permute(0, 2, 3, 1) for each in maps.values()], dim=1)
         normalized = [each.permute(0, 3, 1, 2) for each in self.norm1(tokens).unbind(1)]
@@ -132,6 +138,13 @@ class StageSum(nn.Module):
         assert isinstance(modules, nn.ModuleDict)
         projected: Tensor = modules[task](feature)
         return projected
+
+
+def _make_skip(channels: int, width: int, *, doubles: bool) -> nn.Module:
+    """Return the projection of a level of the backbone."""
+    if doubles:
+        return nn.ConvTranspose2d(channels, width, 3, stride=2, padding=1, output_padding=1)
+    return nn.Conv2d(channels, width, 3, padding=1)
 
 
 def make_enlargements(tasks: Sequence[str], in_width: int | None, width: int) -> nn.ModuleDict:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from densemtl.backbones.backbone import Backbone
-from densemtl.decoders.invpt import InvPT, Scales
+from densemtl.decoders.invpt import InvPT
+from densemtl.decoders.invpt_scales import Scales
 from densemtl.errors import ConfigError
 from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
@@ -58,35 +59,35 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
 
 
 @pytest.mark.parametrize(
-    ("width", "outputs", "size", "parameters", "multiply_adds", "unused"),
+    ("width", "outputs", "parameters", "multiply_adds", "unused"),
     [
-        (1024, NYUD, (28, 36), 91_294_241, 245.919e9, 1024 * 576 * 9 * 28 * 36),
-        (768, PASCAL, (32, 32), 84_248_518, 300.900e9, 768 * 576 * 9 * 32 * 32),
+        (1024, NYUD, 91_294_241, 245.919e9, 1024 * 576 * 9),
+        (768, PASCAL, 84_248_518, 300.900e9, 768 * 576 * 9),
     ],
 )
 def test_size_equals_published_code(
-    width: int,
-    outputs: tuple[int, ...],
-    size: tuple[int, int],
-    parameters: int,
-    multiply_adds: float,
-    unused: int,
+    width: int, outputs: tuple[int, ...], parameters: int, multiply_adds: float, unused: int
 ) -> None:
     """Parameters and multiply-adds of the decoder with ViT-B and ViT-L.
 
     They equal those of the published code but for its unused layers: the 3x3 convolution of the
-    block 3L/4 (whose multiply-adds are counted), the 1x1 convolution and the mixture of logits of
-    the first stage, and a LayerNorm.
+    block 3L/4, the 1x1 convolution and the mixture of logits of the first stage, and a LayerNorm.
+    `unused` is the number of multiply-adds per pixel of the former, which are counted.
     """
+    size = (28, 36) if outputs == NYUD else (32, 32)
+    pixels = size[0] * size[1]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         decoder = build(FeatureInfo((width,) * 4, (16,) * 4), make_tasks("task", outputs)).eval()
         decoder.decode_features([torch.empty(1, width, *size) for _ in range(4)])
     heads = sum(each.numel() for each in decoder.heads.parameters())
     assert heads == 577 * sum(outputs)
     assert sum(each.numel() for each in decoder.parameters()) - heads == parameters
-    head_multiply_adds = 576 * sum(outputs) * 16 * size[0] * size[1]
-    found = counter.get_total_flops() / 2 - head_multiply_adds
-    assert found == pytest.approx(multiply_adds - unused, rel=1e-5)
+    found = counter.get_total_flops() / 2 - 576 * sum(outputs) * 16 * pixels
+    assert found == pytest.approx(multiply_adds - unused * pixels, rel=1e-5)
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / 2**0.5)) / 2
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
@@ -166,8 +167,7 @@ def attend(
         attended = linear(torch.cat(heads, -1), layer.to_output).movedim(3, 1)
         x = (x + upsample(attended, x.shape[2:])).movedim(1, 3)
         hidden = linear(normalize(x, stage.norm2), stage.mlp[0])
-        gelu = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
-        updated[task] = (x + linear(gelu, stage.mlp[2])).movedim(3, 1)
+        updated[task] = (x + linear(gelu(hidden), stage.mlp[2])).movedim(3, 1)
     return updated, logits
 
 
@@ -191,7 +191,7 @@ def test_equations(tasks: list[Task], info: FeatureInfo, message: bool) -> None:
     sums: dict[str, Any] = dict.fromkeys(NAMES, 0)
     for index, stage in enumerate(decoder.stages):
         if index:
-            skip = decoder.skips[index - 1](features[2 - index if vit else 3 - index])
+            skip = stage.skip(features[2 - index if vit else 3 - index])
             assert skip.shape[2:] == sizes[index]
             for task, (first, second) in stage.enlargements.items():
                 x = conv_block(upsample(maps[task], sizes[index]), first, dilation=2)
@@ -239,10 +239,7 @@ def test_all_stages_have_the_same_number_of_windows(rows: int) -> None:
         features = [
             torch.empty(1, 1, coarsest // stride, 1, device="meta") for stride in info.strides
         ]
-        start = scales.get_start(features)
-        sizes = [start.shape[2], *(features[level].shape[2] for level in scales.levels[1:])]
-        if scales.single_scale:
-            sizes[2] *= 2
+        sizes = [height for height, _ in scales.get_sizes(features)]
         counts = {-(-size // pool) for size, pool in zip(sizes, scales.pools, strict=True)}
         assert len(counts) == 1
 
