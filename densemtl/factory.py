@@ -29,6 +29,7 @@ from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.tasks.added_metrics import metric_errors
 from densemtl.tasks.base import Task
+from densemtl.tasks.class_gates import find_gates
 from densemtl.tasks.loss_task import set_class_weights
 from densemtl.trackers.base import Tracker
 from densemtl.types import Batch, FeatureInfo, Split
@@ -295,7 +296,8 @@ def build_model_from_components(
         return module
 
     args = [make_backbone, make_head, tasks, *([auxiliary_tasks] if auxiliary_tasks else [])]
-    return MultiTaskModel(_create_component("decoders", decoder, *args))
+    gates = find_gates([*tasks, *auxiliary_tasks])
+    return MultiTaskModel(_create_component("decoders", decoder, *args), gates)
 
 
 def build_balancer(experiment: ExperimentConfig, tasks: Sequence[Task]) -> Balancer:

@@ -46,3 +46,16 @@ class TaskConfig(ListedComponentConfig):
     """Metrics in addition to those of the protocol: names, or `{name: .., option: ..}`."""
     computed_class_weights: dict[str, tuple[NonNegativeFloat, ...]] = {}
     """Class weights that a run computed from its training labels and saves, `{method: weights}`."""
+
+    def without_option(self, name: str) -> TaskConfig:
+        """Remove an option.
+
+        Args:
+            name: name of the option, which may be absent.
+
+        Returns:
+            The task without it.
+        """
+        values = self.model_dump()
+        values.pop(name, None)
+        return TaskConfig.model_validate(values)

@@ -156,7 +156,9 @@ class ExperimentConfig(Section):
             if group in self.optim.lr_scale
         }
         alone = {
-            "tasks": tuple(task for task in self.tasks if task.name == task_name),
+            "tasks": tuple(
+                task.without_option("entire_space") for task in self.tasks if task.name == task_name
+            ),
             "auxiliary_tasks": (),
             "decoder": ComponentConfig(name="single_task"),
             "balancing": ComponentConfig(name="fixed"),

@@ -23,6 +23,7 @@ from densemtl.data.samplers import EpochIndex
 from densemtl.errors import DataError
 from densemtl.ops.layouts import to_tensor
 from densemtl.tasks.base import Task
+from densemtl.tasks.class_gates import ClassGate, complete_targets, find_gates
 from densemtl.transforms.color_transforms import ImageTransform
 from densemtl.transforms.geometry import GeometricTransform, pad_to_size, stretch_to_size
 from densemtl.transforms.random_geometry import RandomGeometry
@@ -194,7 +195,8 @@ class EvalDataset(Dataset[tuple[Sample, ImagePlacement]]):
 class TrainCollate:
     """Collate function of training batches.
 
-    Tasks without a label for an image get a target of ignored pixels only.
+    Tasks without a label for an image get a target of ignored pixels only. Labels of tasks with the
+    option `entire_space` are completed by those of other tasks.
 
     Args:
         tasks: tasks whose targets the batch contains.
@@ -202,6 +204,15 @@ class TrainCollate:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tasks
+        self.gates = self.find_gates()
+
+    def find_gates(self) -> Sequence[ClassGate]:
+        """Find the gates by which labels are completed.
+
+        Returns:
+            The gates of all tasks.
+        """
+        return find_gates(self.tasks)
 
     def __call__(self, items: Sequence[tuple[Sample, ImagePlacement]]) -> Batch:
         """Join samples to a batch.
@@ -222,6 +233,7 @@ class TrainCollate:
             labels = [_pad_label(self.get_label(task, sample), task, size) for sample in samples]
             targets[task.name] = to_tensor(np.stack(labels))
         ids = [sample.id for sample in samples]
+        targets = complete_targets(self.gates, targets)
         return Batch(image.permute(0, 3, 1, 2), targets, ids, frames)
 
     def get_label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
@@ -243,6 +255,10 @@ class EvalCollate(TrainCollate):
     Args:
         tasks: tasks whose targets the batch contains.
     """
+
+    def find_gates(self) -> Sequence[ClassGate]:
+        """Return no gates, since metrics use the labels of the dataset."""
+        return ()
 
     def get_label(self, task: Task, sample: Sample) -> NDArray[np.generic] | None:
         """Check and return the label of a task.

@@ -155,7 +155,8 @@ def _restrict(
         raise ConfigError(
             f"tasks: the model does not predict {unknown[0]!r}, {suggest(unknown[0], saved)}"
         )
-    tasks = [entry for name, entry in entries.items() if name in offered]
+    # The gate of a task is in the model, and may need another task.
+    tasks = [_drop_gate(entry) for name, entry in entries.items() if name in offered]
     if not tasks:
         return None
     # Balancing and auxiliary tasks may name other tasks, and do not matter in an evaluation.
@@ -166,6 +167,10 @@ def _restrict(
         experiment.model_copy(update={"balancing": model.balancing}),
         tuple(name for name in entries if name not in offered),
     )
+
+
+def _drop_gate(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "entire_space"}
 
 
 def _find_entries(

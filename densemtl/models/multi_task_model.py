@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,6 +17,7 @@ from densemtl.decoders.base import (
     join_outputs,
 )
 from densemtl.ops.resize import get_size, resize
+from densemtl.tasks.class_gates import ClassGate, apply_gates
 from densemtl.types import CachedFeatures, ModelInput, Predictions, SharingWeights, Size
 
 
@@ -26,6 +27,7 @@ class MultiTaskModel(nn.Module):
     Args:
         decoder: the decoder, which contains at least one backbone. If it contains several
             backbones, all are the same timm model.
+        gates: gates of classes that exist only where another task has certain classes.
 
     Attributes:
         size_divisor: number to whose multiples the height and width of images are padded.
@@ -45,9 +47,9 @@ class MultiTaskModel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, gates: Sequence[ClassGate] = ()) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.gates = decoder, tuple(gates)
         backbone = next(module for module in decoder.modules() if isinstance(module, Backbone))
         self.size_divisor = backbone.size_divisor
         self.num_channels = backbone.in_chans
@@ -71,7 +73,9 @@ class MultiTaskModel(nn.Module):
         """
         if isinstance(image, CachedFeatures):
             size = image.image_size
-            return _finish(self.decoder(image), size, self._compute_padded_size(size), full_size)
+            return self._finish(
+                self.decoder(image), size, self._compute_padded_size(size), full_size
+            )
         return self.predict(self.normalize(image), full_size)
 
     def extract_features(self, image: Tensor) -> CachedFeatures:
@@ -141,7 +145,7 @@ class MultiTaskModel(nn.Module):
         """
         size = get_size(normalized)
         padded = self._pad(normalized)
-        return _finish(self.decoder(padded), size, get_size(padded), full_size)
+        return self._finish(self.decoder(padded), size, get_size(padded), full_size)
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Return all parameters by group; each parameter is in one group.
@@ -162,6 +166,19 @@ class MultiTaskModel(nn.Module):
         """
         return self.decoder.sharing_weights(self._pad(self.normalize(image)))
 
+    def _finish(
+        self, predictions: Predictions, size: Size, padded_size: Size, full_size: bool
+    ) -> Predictions:
+        """Apply the gates, and resize logits to the image size, unless `full_size` is False."""
+        predictions = apply_gates(self.gates, predictions)
+        if not full_size:
+            return replace(predictions, padded_size=padded_size)
+        final = _resize_and_crop(predictions.logits, padded_size, size)
+        if padded_size == size:
+            return Predictions(final, predictions.aux_logits, predictions.aux_losses)
+        aux = [_resize_and_crop(logits, padded_size, size) for logits in predictions.aux_logits]
+        return Predictions(final, aux, predictions.aux_losses)
+
     def _compute_padded_size(self, size: Size) -> Size:
         """Return the next multiples of the size divisor."""
         height, width = size
@@ -173,19 +190,6 @@ class MultiTaskModel(nn.Module):
         if height % self.size_divisor == 0 and width % self.size_divisor == 0:
             return normalized
         return F.pad(normalized, (0, -width % self.size_divisor, 0, -height % self.size_divisor))
-
-
-def _finish(
-    predictions: Predictions, size: Size, padded_size: Size, full_size: bool
-) -> Predictions:
-    """Resize the logits of a decoder to the image size, unless `full_size` is False."""
-    if not full_size:
-        return replace(predictions, padded_size=padded_size)
-    final = _resize_and_crop(predictions.logits, padded_size, size)
-    if padded_size == size:
-        return Predictions(final, predictions.aux_logits, predictions.aux_losses)
-    aux = [_resize_and_crop(logits, padded_size, size) for logits in predictions.aux_logits]
-    return Predictions(final, aux, predictions.aux_losses)
 
 
 def _resize_and_crop(

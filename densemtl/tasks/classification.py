@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.config.constraints import Byte, ClassNames
+from densemtl.config.entire_space import EntireSpaceConfig
 from densemtl.errors import ConfigError
 from densemtl.losses.base import LabelInfo
 from densemtl.losses.options import ClassLosses
+from densemtl.losses.partial_labels import PARTIAL_ID, PartialLabelLoss
 from densemtl.ops.argmax import argmax_channels, argmax_upsampled
 from densemtl.ops.colormaps import VOID_COLOR, make_palette
 from densemtl.ops.lazy_upsampling import LazyLogits
@@ -32,10 +34,13 @@ class Classification(LossTask, CategoricalTask):
         loss: "cross_entropy", "focal", "ohem", "dice" or "lovasz", with options as in
             {"name": "focal", "gamma": 2}, or a list of losses with weights.
         colors: one RGB color in 0..255 per class; by default a fixed palette.
+        entire_space: another task and its classes, such as {"of": "semseg", "classes": ["person"]},
+            outside which all pixels have the first class of this task; see
+            docs/concepts/entire_space.md.
 
     Raises:
-        ConfigError: if a class name occurs twice, or the number of colors differs from that of
-            classes.
+        ConfigError: if a class name occurs twice, the number of colors differs from that of
+            classes, or `entire_space` needs more or fewer classes.
 
     Example:
         >>> import torch
@@ -58,6 +63,7 @@ class Classification(LossTask, CategoricalTask):
         class_names: ClassNames,
         loss: ClassLosses = "cross_entropy",
         colors: list[tuple[Byte, Byte, Byte]] | None = None,
+        entire_space: EntireSpaceConfig | None = None,
     ) -> None:
         super().__init__(name)
         duplicates = [class_name for class_name in class_names if class_names.count(class_name) > 1]
@@ -70,6 +76,14 @@ class Classification(LossTask, CategoricalTask):
             raise ConfigError(f"tasks.{name}.colors: {counts}; give one color per class, or none")
         self.class_names = tuple(class_names)
         self.set_losses(loss, LabelInfo("classes", self.channels, self.channels))
+        self.entire_space = entire_space
+        if entire_space is not None:
+            if not 2 <= self.channels <= PARTIAL_ID:
+                raise ConfigError(
+                    f"tasks.{name}.entire_space: needs 2 to {PARTIAL_ID} classes, not "
+                    f"{self.channels}; remove it"
+                )
+            self.losses = PartialLabelLoss(self.losses)
         self._color_table = np.tile(VOID_COLOR, (IGNORE_INDEX + 1, 1))
         self._color_table[: self.channels] = (
             make_palette(self.channels) if colors is None else colors

@@ -1,0 +1,26 @@
+"""Option `entire_space` of tasks whose classes exist only where another task has certain ones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from densemtl.config.constraints import Byte, replace_union_errors
+from densemtl.config.sections import Section
+
+HostClass = Annotated[str | Byte, replace_union_errors("the name or the id of a class")]
+
+
+class EntireSpaceConfig(Section):
+    """Gate of the classes of a task, except the first class, which stands for a closed gate."""
+
+    of: str
+    """Task that has the classes for which the gate is open, such as `semseg`."""
+    classes: Annotated[tuple[HostClass, ...], Field(min_length=1, max_length=255)]
+    """Names or ids of these classes, such as `[person]`."""
+    gate: Literal["host", "separate"] = "host"
+    """Probability of the gate: that of the classes in the prediction of the other task (`host`), or
+    a logit of its own (`separate`)."""
+    detach: bool = False
+    """Whether the gradient of the task does not change the logits of the other task."""

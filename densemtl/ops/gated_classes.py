@@ -1,0 +1,58 @@
+"""Log-probabilities of classes that exist only where a gate is open, over all pixels.
+
+The first class stands for a closed gate. The probability of another class is the probability of the
+gate times that of the class under the gate, as in the entire-space model of Ma et al., SIGIR 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def gate_by_logit(logits: Tensor) -> Tensor:
+    """Compute the log-probabilities of classes under a gate with a logit of its own.
+
+    Args:
+        logits: logit of the gate, followed by those of the classes under it, shape (B, C, H, W).
+
+    Returns:
+        Log-probabilities of all classes, same shape, in float32 or better.
+
+    Example:
+        >>> import torch
+        >>> gate_by_logit(torch.zeros(1, 3, 1, 1)).exp().flatten()
+        tensor([0.5000, 0.2500, 0.2500])
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    gate = logits[:, :1]
+    return _combine(F.logsigmoid(-gate), F.logsigmoid(gate), logits)
+
+
+def gate_by_classes(logits: Tensor, host_logits: Tensor, classes: Collection[int]) -> Tensor:
+    """Compute the log-probabilities of classes under a gate that is given by another task.
+
+    Args:
+        logits: an unused channel, followed by the logits of the classes under the gate, shape
+            (B, C, H, W).
+        host_logits: logits of the classes of the other task, shape (B, K, H, W).
+        classes: ids of the classes of the other task for which the gate is open; some, but not all.
+
+    Returns:
+        Log-probabilities of all classes, shape (B, C, H, W), in float32 or better.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    host = host_logits.to(logits.dtype)
+    opens = [host[:, id_ : id_ + 1] for id_ in sorted(classes)]
+    others = [host[:, id_ : id_ + 1] for id_ in range(host.shape[1]) if id_ not in classes]
+    total = host.logsumexp(dim=1, keepdim=True)
+    closed = torch.cat(others, dim=1).logsumexp(dim=1, keepdim=True) - total
+    opened = torch.cat(opens, dim=1).logsumexp(dim=1, keepdim=True) - total
+    return _combine(closed, opened, logits)
+
+
+def _combine(log_closed: Tensor, log_open: Tensor, logits: Tensor) -> Tensor:
+    return torch.cat([log_closed, log_open + F.log_softmax(logits[:, 1:], dim=1)], dim=1)

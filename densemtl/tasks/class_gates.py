@@ -1,0 +1,175 @@
+"""Gates of classes that exist only where another task has certain classes (`entire_space`).
+
+The idea is that of ESMM (Ma et al., "Entire Space Multi-Task Model", SIGIR 2018): a task that is
+labeled only where another event occurs is trained on all pixels, through the product of both
+probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from densemtl.config.entire_space import EntireSpaceConfig
+from densemtl.errors import ConfigError, suggest
+from densemtl.losses.partial_labels import PARTIAL_ID
+from densemtl.ops.gated_classes import gate_by_classes, gate_by_logit
+from densemtl.ops.resize import get_size, resize
+from densemtl.tasks.base import Task
+from densemtl.tasks.classification import Classification
+from densemtl.types import IGNORE_INDEX, Predictions
+
+
+@dataclass(frozen=True)
+class ClassGate:
+    """Gate of the classes of a task, except the first one.
+
+    Attributes:
+        task: name of the task.
+        host: name of the task that has the classes for which the gate is open.
+        classes: ids of these classes.
+        options: the option `entire_space` of the task.
+    """
+
+    task: str
+    host: str
+    classes: frozenset[int]
+    options: EntireSpaceConfig
+
+    def compute_log_probs(self, logits: Tensor, host_logits: Tensor) -> Tensor:
+        """Compute the log-probabilities of the classes of the task over the entire space.
+
+        Args:
+            logits: outputs of the head of the task, shape (B, C, H, W).
+            host_logits: logits of the other task, shape (B, K, h, w).
+
+        Returns:
+            Log-probabilities, which are valid logits, shape (B, C, H, W).
+        """
+        if self.options.gate == "separate":
+            return gate_by_logit(logits)
+        host = host_logits.detach() if self.options.detach else host_logits
+        if get_size(host) != get_size(logits):
+            host = resize(host, get_size(logits))
+        return gate_by_classes(logits, host, self.classes)
+
+    def complete_target(self, target: Tensor, host_target: Tensor) -> Tensor:
+        """Derive labels of ignored pixels from those of the other task.
+
+        Args:
+            target: class ids of the task, shape (B, H, W); 255 marks ignored pixels.
+            host_target: class ids of the other task, shape (B, H, W).
+
+        Returns:
+            Class ids, where ignored pixels have the first class if the gate is closed, and
+            `PARTIAL_ID` if it is open. Pixels that both tasks ignore stay ignored.
+        """
+        unknown = (target == IGNORE_INDEX) & (host_target != IGNORE_INDEX)
+        is_open = torch.zeros_like(unknown)
+        for class_id in self.classes:
+            is_open |= host_target == class_id
+        completed = torch.where(unknown & ~is_open, torch.zeros_like(target), target)
+        return torch.where(unknown & is_open, PARTIAL_ID, completed).to(target.dtype)
+
+
+def find_gates(tasks: Sequence[Task]) -> list[ClassGate]:
+    """Find the gates of all tasks with the option `entire_space`.
+
+    Args:
+        tasks: all tasks that are learned.
+
+    Returns:
+        One gate per such task.
+
+    Raises:
+        ConfigError: if the other task or one of its classes does not exist, or does not fit.
+    """
+    return [
+        _make_gate(task, task.entire_space, tasks)
+        for task in tasks
+        if isinstance(task, Classification) and task.entire_space is not None
+    ]
+
+
+def _make_gate(task: Task, options: EntireSpaceConfig, tasks: Sequence[Task]) -> ClassGate:
+    path = f"tasks.{task.name}.entire_space"
+    hosts = {
+        host.name: host
+        for host in tasks
+        if isinstance(host, Classification) and host is not task and host.entire_space is None
+    }
+    if options.of not in hosts:
+        hint = suggest(options.of, hosts) if hosts else "there is none; remove entire_space"
+        raise ConfigError(f"{path}.of: no other task {options.of!r} with classes, {hint}")
+    host = hosts[options.of]
+    ids = [_find_class(name, host, path) for name in options.classes]
+    if len(set(ids)) == host.channels:
+        raise ConfigError(f"{path}.classes: are all classes of {host.name!r}; list some of them")
+    return ClassGate(task.name, host.name, frozenset(ids), options)
+
+
+def _find_class(name: str | int, host: Classification, path: str) -> int:
+    """Return the id of a class that is given by name or id."""
+    if isinstance(name, int) and name < host.channels:
+        return name
+    if name in host.class_names:
+        return host.class_names.index(str(name))
+    hint = (
+        suggest(name, host.class_names)
+        if isinstance(name, str)
+        else f"ids are 0 to {host.channels - 1}"
+    )
+    raise ConfigError(f"{path}.classes: no class {name!r} in {host.name!r}, {hint}")
+
+
+def apply_gates(gates: Sequence[ClassGate], predictions: Predictions) -> Predictions:
+    """Replace the outputs of the heads of gated tasks by log-probabilities.
+
+    Args:
+        gates: the gates of the tasks.
+        predictions: predictions of a decoder. Auxiliary predictions that lack the other task use
+            its final prediction.
+
+    Returns:
+        Predictions whose logits of all tasks are valid over the entire space.
+    """
+    if not gates:
+        return predictions
+    final = predictions.logits
+    return replace(
+        predictions,
+        logits=_apply(gates, final, final),
+        aux_logits=[_apply(gates, logits, final) for logits in predictions.aux_logits],
+    )
+
+
+def _apply(
+    gates: Sequence[ClassGate], logits: Mapping[str, Tensor], final: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    gated = {
+        gate.task: gate.compute_log_probs(logits[gate.task], {**final, **logits}[gate.host])
+        for gate in gates
+        if gate.task in logits
+    }
+    return {**logits, **gated}
+
+
+def complete_targets(
+    gates: Sequence[ClassGate], targets: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Derive training labels of gated tasks from those of the tasks that have their gates.
+
+    Args:
+        gates: the gates of the tasks.
+        targets: {task: targets} as in `Batch.targets`.
+
+    Returns:
+        {task: targets}.
+    """
+    completed = {
+        gate.task: gate.complete_target(targets[gate.task], targets[gate.host]) for gate in gates
+    }
+    return {**targets, **completed}
