@@ -38,6 +38,12 @@ def check_sequential_heads(config: TrainConfig, model: nn.Module, balancer: Bala
             f"{prefix} this balancing method needs the gradients of all tasks at once; choose a "
             "loss-weighting method such as fixed or uncertainty"
         )
+    for gate in model.gates if isinstance(model, MultiTaskModel) else ():
+        if gate.options.gate == "host":
+            raise ConfigError(
+                f"{prefix} {gate.task} reads the prediction of {gate.host} (entire_space); set its "
+                "gate to separate, or sequential_heads to false"
+            )
     for name in ("fsdp", "compile"):
         if getattr(config, name):
             raise ConfigError(f"{prefix} not supported with train.{name}; set one of them to false")

@@ -120,7 +120,8 @@ class MultiTaskModel(nn.Module):
         """
         assert isinstance(self.decoder, IndependentHeadsDecoder)
         outputs = {task: self.decoder.decode_task(task, features)}
-        return replace(join_outputs(outputs), padded_size=padded_size)
+        predictions = apply_gates(self.gates, join_outputs(outputs))
+        return replace(predictions, padded_size=padded_size)
 
     def normalize(self, image: Tensor) -> Tensor:
         """Normalize images by the mean and standard deviation of the backbone's weights.

@@ -39,18 +39,20 @@ class ClassGate:
     classes: frozenset[int]
     options: EntireSpaceConfig
 
-    def compute_log_probs(self, logits: Tensor, host_logits: Tensor) -> Tensor:
+    def compute_log_probs(self, logits: Tensor, host_logits: Tensor | None) -> Tensor:
         """Compute the log-probabilities of the classes of the task over the entire space.
 
         Args:
             logits: outputs of the head of the task, shape (B, C, H, W).
-            host_logits: logits of the other task, shape (B, K, h, w).
+            host_logits: logits of the other task, shape (B, K, h, w); a gate with a logit of its
+                own does not need them.
 
         Returns:
             Log-probabilities, which are valid logits, shape (B, C, H, W).
         """
         if self.options.gate == "separate":
             return gate_by_logit(logits)
+        assert host_logits is not None
         host = host_logits.detach() if self.options.detach else host_logits
         if get_size(host) != get_size(logits):
             host = resize(host, get_size(logits))
@@ -150,7 +152,7 @@ def _apply(
     gates: Sequence[ClassGate], logits: Mapping[str, Tensor], final: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     gated = {
-        gate.task: gate.compute_log_probs(logits[gate.task], {**final, **logits}[gate.host])
+        gate.task: gate.compute_log_probs(logits[gate.task], {**final, **logits}.get(gate.host))
         for gate in gates
         if gate.task in logits
     }

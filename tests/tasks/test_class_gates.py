@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 import densemtl
+from densemtl.balancing.fixed import Fixed
+from densemtl.config.sections import TrainConfig
 from densemtl.data.batching import EvalCollate, TrainCollate
+from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.task_subset import load_subset
 from densemtl.errors import ConfigError
 from densemtl.losses.partial_labels import PARTIAL_ID
@@ -166,3 +169,20 @@ def test_baselines_and_evaluations_of_one_task_have_no_gate() -> None:
     assert subset.evaluated.list_task_names() == ["human_parts"]
     assert "entire_space" not in subset.evaluated.tasks[0].options
     assert "entire_space" in subset.model.tasks[1].options
+
+
+def test_one_task_can_be_decoded_alone_if_its_gate_is_separate() -> None:
+    tasks = make_tasks(gate="separate")
+    model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=tasks).eval()
+    image = torch.randint(0, 256, (1, 3, 32, 32)).float()
+    features, size = model.compute_shared_features(image)
+    alone = model.decode_task("human_parts", features, size).logits["human_parts"]
+    expected = model(image, full_size=False).logits["human_parts"]
+    torch.testing.assert_close(alone, expected)
+
+
+def test_heads_in_turn_cannot_read_the_prediction_of_another_task() -> None:
+    tasks = make_tasks()
+    model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=tasks)
+    with pytest.raises(ConfigError, match="human_parts reads the prediction of semseg"):
+        check_sequential_heads(TrainConfig(sequential_heads=True), model, Fixed(tasks))
