@@ -36,8 +36,10 @@ def sum_cross_entropy(
     Returns:
         The sum, a scalar.
     """
-    if logits.ndim == 4 and logits.is_contiguous(memory_format=torch.channels_last):
-        # On a list of pixels, this takes half the time of channels-last maps.
+    on_cpu, is_map = logits.device.type == "cpu", logits.ndim == 4
+    if on_cpu and is_map and logits.is_contiguous(memory_format=torch.channels_last):
+        # On a list of pixels, this takes half the time of channels-last maps. On GPUs, the loss of
+        # a list is summed by a single block of threads.
         logits, ids = logits.permute(0, 2, 3, 1).flatten(0, 2), ids.flatten()
     return F.cross_entropy(
         logits,
