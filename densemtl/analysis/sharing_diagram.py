@@ -78,8 +78,11 @@ def trace_sharing_structure(
     columns = [group for group in model.parameter_groups() if group not in SPANNING_GROUPS]
     blocks = _assign_blocks(predictions, image, map_parameters_to_groups(model))
     drawn = {parameter for members in blocks.values() for parameter in members}
+    parameters = {
+        module: drawn.intersection(module.parameters()) for module in model.decoder.modules()
+    }
     names = {
-        block: _make_label(_find_module_names(model.decoder, members, drawn, ""), block[1])
+        block: _make_label(_find_module_names(model.decoder, members, parameters, ""), block[1])
         for block, members in blocks.items()
     }
     labels = [name if name in predictions.logits else f"{name} (auxiliary)" for name in columns]
@@ -144,12 +147,14 @@ def _trace_operation(
 def _find_module_names(
     module: nn.Module,
     used: Collection[nn.Parameter],
-    drawn_parameters: set[nn.Parameter],
+    drawn_parameters: Mapping[nn.Module, set[nn.Parameter]],
     name: str,
 ) -> Iterator[str]:
     """Yield the names of the largest modules, or single parameters, that make up a block."""
-    module_parameters = drawn_parameters.intersection(module.parameters())
-    if module_parameters and module_parameters.issubset(used):
+    module_parameters = drawn_parameters[module]
+    if module_parameters.isdisjoint(used):
+        return
+    if module_parameters.issubset(used):
         yield name
         return
     for key, parameter in module.named_parameters(recurse=False):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from densemtl.models.meta_kernels import CachedMetaKernels
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.types import FUSION, Predictions, Size
 
@@ -77,7 +78,7 @@ def count_flops(model: MultiTaskModel, size: Size) -> dict[str, int]:
         >>> sorted(count_flops(meta_copy(model), (64, 64)))
         ['depth', 'shared']
     """
-    with FlopCounterMode(display=False) as counter:
+    with CachedMetaKernels(), FlopCounterMode(display=False) as counter:
         ledger = _GroupFlopCounter(counter, model)
         with ledger.track():
             model.eval()(torch.empty(1, model.num_channels, *size, device="meta"))
@@ -181,7 +182,8 @@ def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward
             storage_bytes[storage._cdata] = storage.nbytes()
         return tensor
 
-    with saved_tensors_hooks(count_storage, lambda tensor: tensor), _FusedAttention():
+    keep = saved_tensors_hooks(count_storage, lambda tensor: tensor)
+    with CachedMetaKernels(), keep, _FusedAttention():
         predictions = model.train()(image, full_size=False)
     for outputs in (predictions.logits, *predictions.aux_logits, predictions.aux_losses):
         for tensor in outputs.values():
