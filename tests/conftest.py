@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import tests.helpers.collector  # noqa: F401  # before large imports
@@ -17,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from densemtl import registry
 from densemtl.io import atomic
 from densemtl.tasks.base import Task
 from densemtl.types import IGNORE_INDEX, Size
+from tests.helpers import fast_runs
 
 settings.register_profile("densemtl", derandomize=True, deadline=None, database=None)
 settings.load_profile("densemtl")
@@ -71,13 +70,17 @@ def double_precision() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Create figures without rendering them, which takes a third of the time of a small run.
+@pytest.fixture(autouse=True, scope="session")
+def _run_fast() -> None:
+    fast_runs.skip_figures()
+    fast_runs.keep_scenes()
 
-    `test_training_curves.py` and `test_run_writes_all_files` render the figures of a run.
-    """
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: Path(file).touch())
+
+@pytest.fixture
+def drawn_figures() -> Iterator[None]:
+    """Draw figures, which are empty files in other tests."""
+    with fast_runs.drawn_figures():
+        yield
 
 
 @pytest.fixture

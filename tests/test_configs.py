@@ -85,7 +85,7 @@ def no_flop_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initial_model, "count_flops", lambda *_: {"shared": 0})
 
 
-@pytest.mark.usefixtures("no_figures", "no_optimizer_state", "no_flop_count")
+@pytest.mark.usefixtures("no_optimizer_state", "no_flop_count")
 @pytest.mark.parametrize("file", TRAINED, ids=name)
 def test_config_trains_one_step(file: Path, data: dict[str, list[str]], tmp_path: Path) -> None:
     experiment = load_experiment(file, SMALL)

@@ -60,6 +60,7 @@ def test_class_iou_lists_absent_classes_last() -> None:
     ]
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_tool_writes_tables_and_figures(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(trained), "--worst", "2", "--device", "cpu"])
     folder = trained / "diagnosis"

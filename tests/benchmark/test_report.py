@@ -79,7 +79,6 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_table_has_means_and_standard_deviations_over_seeds(tmp_path: Path) -> None:
     texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
     single, hard, cross = parse_table(texts["table.md"])
@@ -97,7 +96,6 @@ def test_table_has_means_and_standard_deviations_over_seeds(tmp_path: Path) -> N
     assert hard["Delta_m % ↑"] == f"3.5 ± {statistics.stdev([5, 2]):.2g}"
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_single_task_baselines_are_one_row_with_summed_costs(tmp_path: Path) -> None:
     texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
     single = parse_table(texts["table.md"])[0]
@@ -108,7 +106,6 @@ def test_single_task_baselines_are_one_row_with_summed_costs(tmp_path: Path) -> 
     assert single["Delta_m % ↑"] == single["peak RSS MiB"] == ""
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_all_formats_of_the_table_agree(tmp_path: Path) -> None:
     texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
     cross = list(csv.DictReader(io.StringIO(texts["table.csv"])))[2]
@@ -121,7 +118,6 @@ def test_all_formats_of_the_table_agree(tmp_path: Path) -> None:
             assert not cell or cell in cells
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     """The differences are 0.6 - 0.5 and 0.64 - 0.52: mean 0.11, s = 0.0141, and t(1) = 12.706."""
     texts = write_texts(make_finished_plan(tmp_path), tmp_path / "report")
@@ -138,7 +134,6 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     assert float(first["t low"]) == pytest.approx(0.11 - 12.7062 * 0.01, abs=1e-5)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_balancing_methods_are_compared_with_the_reference_method(tmp_path: Path) -> None:
     plan = make_tiny_plan(
         tmp_path, decoders=["hard_sharing"], balancing=["gls", "fixed"], seeds=[0, 1]
@@ -154,7 +149,6 @@ def test_balancing_methods_are_compared_with_the_reference_method(tmp_path: Path
     assert [row["difference"] for row in rows] == ["-0.25", "+0"]
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_differences_use_only_seeds_of_both_groups(tmp_path: Path) -> None:
     plan = make_finished_plan(tmp_path)
     (plan.groups[0].runs[1].folder / "results.json").unlink()
@@ -166,6 +160,7 @@ def test_differences_use_only_seeds_of_both_groups(tmp_path: Path) -> None:
     assert parse_table(texts["table.md"])[1]["seeds"] == "1"
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_page_is_self_contained(tmp_path: Path) -> None:
     text = write_texts(make_finished_plan(tmp_path), tmp_path / "report")["report.html"]
     page = Page(text)
@@ -180,7 +175,6 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
     assert "synthetic val, 4 images, survey protocol" in text
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_page_shows_panels_only_if_enabled(tmp_path: Path) -> None:
     plan = make_finished_plan(tmp_path)
     for step in (1, 12):
@@ -197,7 +191,6 @@ def test_page_shows_panels_only_if_enabled(tmp_path: Path) -> None:
     assert b64decode(panel.partition(",")[2]) == last.read_bytes()
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_page_shows_failures(tmp_path: Path) -> None:
     plan = make_finished_plan(tmp_path)
     failed = plan.groups[1].runs[1]
@@ -209,7 +202,6 @@ def test_page_shows_failures(tmp_path: Path) -> None:
     assert "exit code 1\nepoch 1\nValueError: &lt;odd&gt;" in text
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_each_backbone_has_separate_baselines(tmp_path: Path) -> None:
     plan = make_finished_plan(tmp_path, backbones=["test_resnet", "test_convnext"])
     rows = parse_table(write_texts(plan, tmp_path / "report")["table.md"])
@@ -220,7 +212,6 @@ def test_each_backbone_has_separate_baselines(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_report_without_baselines_has_no_delta_m(tmp_path: Path) -> None:
     plan = make_tiny_plan(tmp_path)
     for run in plan.runs:
@@ -230,6 +221,7 @@ def test_report_without_baselines_has_no_delta_m(tmp_path: Path) -> None:
     assert len(Page(texts["report.html"]).references) == 1
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_validation_curves_show_all_groups(tmp_path: Path) -> None:
     plan = make_finished_plan(tmp_path)
     write_texts(plan, tmp_path / "report")
@@ -243,7 +235,6 @@ def test_report_without_finished_runs_is_an_error(tmp_path: Path) -> None:
         write_report(make_tiny_plan(tmp_path), tmp_path / "report", "empty")
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_killed_reference_is_named(tmp_path: Path) -> None:
     plan = make_finished_plan(tmp_path)
     for run in plan.groups[0].runs:
@@ -264,6 +255,7 @@ def test_report_without_finished_runs_names_the_failure(tmp_path: Path) -> None:
         write_report(plan, tmp_path / "report", "empty")
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_table_has_the_primary_metric_and_curves_the_validation_metric(tmp_path: Path) -> None:
     """For edges, odsF is reported, but validations only have the F-measure of pixels."""
     plan = make_finished_plan(tmp_path)

@@ -45,7 +45,6 @@ def test_only_target_tasks_have_final_logits(
     assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients)
 
 
-@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("architecture", NUM_AUX_LOGITS)
 def test_run_trains_auxiliary_tasks_and_evaluates_only_target_tasks(
     tmp_path: Path, architecture: str

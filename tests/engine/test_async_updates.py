@@ -247,7 +247,6 @@ def test_waiting_gradients_of_another_model_are_rejected(
         updates.load_state_dict(state)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_resumed_run_equals_uninterrupted_one(tmp_path: Path) -> None:
     """The checkpoint holds gradients that wait: of depth, after one of two steps."""
     overrides = ("train.async_updates={batch_sizes: {depth: 4}}", "train.checkpoint_every_steps=1")

@@ -135,7 +135,6 @@ def test_one_phase_of_all_tasks_changes_nothing() -> None:
         assert torch.equal(expected, actual)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_resume_is_bit_exact_and_a_task_is_chosen(tmp_path: Path) -> None:
     phases = "[{until: 0.6, tasks: 1}, {until: 1}]"
     options = (

@@ -72,9 +72,7 @@ def test_all_ranks_follow_the_first(
 
 
 @pytest.fixture
-def train_to(
-    monkeypatch: pytest.MonkeyPatch, no_figures: None
-) -> Callable[[Path, int | None], TrainingRun]:
+def train_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, int | None], TrainingRun]:
     """Return a function that trains a run with the scores `RMSE`."""
 
     def train_run(folder: Path, max_steps: int | None = None) -> TrainingRun:

@@ -49,7 +49,6 @@ def check_logged_losses(folder: Path) -> None:
     assert all(len(names) == 1 for names in logged)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_results_and_baselines_of_a_mixture(tmp_path: Path) -> None:
     """Each single-task baseline trains on the sets of its task, and can be compared."""
     sets = make_sets(others={"tasks": ["semseg"]})

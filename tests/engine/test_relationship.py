@@ -130,7 +130,6 @@ def test_it_is_checked_before_the_baselines_are_trained(tmp_path: Path) -> None:
     assert not (tmp_path / "baselines").exists()
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_resume_is_bit_exact_and_correlations_are_logged(tmp_path: Path) -> None:
     options = (
         *("relationship={weight: 10, every: 1, update: [task, output]}", "train.steps=3"),

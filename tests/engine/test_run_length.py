@@ -24,7 +24,6 @@ def list_steps(folder: Path, kind: str) -> list[int]:
     return [line["step"] for line in read_log(folder / "log.jsonl") if line["kind"] == kind]
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_run_ends_after_its_steps_is_validated_between_epochs_and_resumes(tmp_path: Path) -> None:
     run = make_run(tmp_path / "uninterrupted", *STEPS)
     train(run)
@@ -35,7 +34,6 @@ def test_run_ends_after_its_steps_is_validated_between_epochs_and_resumes(tmp_pa
     assert_equal_runs(tmp_path / "uninterrupted", tmp_path / "resumed")
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_validations_inside_an_epoch_do_not_change_the_weights(tmp_path: Path) -> None:
     train(make_run(tmp_path / "epochs", "train.epochs=1"))
     train(make_run(tmp_path / "steps", "train.steps=4", "train.eval_every_steps=3"))

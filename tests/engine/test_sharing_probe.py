@@ -11,6 +11,7 @@ from densemtl.engine.run_log import read_log
 from densemtl.runs.train_run import train_experiment
 from densemtl.visualization.matrix_history import plot_matrix_history
 from tests.helpers.experiments import make_tiny_experiment
+from tests.helpers.fast_runs import drawn_figures
 
 
 def read_sharing_lines(folder: Path) -> list[dict[str, float]]:
@@ -20,11 +21,9 @@ def read_sharing_lines(folder: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def cross_stitch_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cross_stitch")
-    train_experiment(
-        make_tiny_experiment("decoder.name=cross_stitch", "optim.lr_scale.fusion=100"),
-        folder,
-        "cpu",
-    )
+    experiment = make_tiny_experiment("decoder.name=cross_stitch", "optim.lr_scale.fusion=100")
+    with drawn_figures():
+        train_experiment(experiment, folder, "cpu")
     return folder
 
 
@@ -57,6 +56,7 @@ def test_decoder_without_sharing_weights_has_no_log_and_plot(tmp_path: Path) -> 
     assert not (tmp_path / "sharing.png").exists()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_stages_with_slashes_and_missing_values_are_plotted(tmp_path: Path) -> None:
     line = {"kind": "sharing", "time": 0.0, "layer 1/entropy/depth<-entropy": None, "a/x<-y": 0.5}
     file = tmp_path / "sharing.png"

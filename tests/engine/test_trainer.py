@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
@@ -41,6 +42,7 @@ def assert_equal_runs(first: Path, second: Path) -> None:
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_run_writes_all_files(tmp_path: Path) -> None:
     train_experiment(make_tiny_experiment(), tmp_path, "cpu")
     names = {path.name for path in tmp_path.iterdir()}
@@ -52,6 +54,7 @@ def test_run_writes_all_files(tmp_path: Path) -> None:
         "log.jsonl",
         "curves.png",
     }
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
     assert list((tmp_path / "panels").glob("*.png"))
     results = load_results(tmp_path)
     assert results.complete
@@ -62,7 +65,6 @@ def test_run_writes_all_files(tmp_path: Path) -> None:
     assert kinds.count("train") == 8
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_results_are_those_of_the_best_weights(tmp_path: Path) -> None:
     from densemtl.engine.loading import load_trained_model
     from densemtl.runs.evaluate_run import evaluate_model
@@ -75,7 +77,6 @@ def test_results_are_those_of_the_best_weights(tmp_path: Path) -> None:
         assert evaluated.tasks[task].metrics == pytest.approx(result.metrics, rel=1e-6, nan_ok=True)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_losses_decrease(tmp_path: Path) -> None:
     train_experiment(
         make_tiny_experiment("train.epochs=12", "train.eval_every=12", "optim.lr=1e-2"),
@@ -219,7 +220,6 @@ def test_too_few_images_for_one_step_raise_an_error(tmp_path: Path) -> None:
         make_run(tmp_path, "train.grad_accum_steps=5")
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_run_folder_of_another_experiment_is_rejected(tmp_path: Path) -> None:
     train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu", max_steps=1)
     with pytest.raises(ConfigError, match=r"optim\.lr is 0\.001 there, 0\.5 here"):
@@ -229,7 +229,6 @@ def test_run_folder_of_another_experiment_is_rejected(tmp_path: Path) -> None:
     ).complete
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_baselines_are_trained_once_and_give_delta_m(tmp_path: Path) -> None:
     settings = ("train.epochs=1", "baselines=auto")
     results = train_experiment(make_tiny_experiment(*settings), tmp_path / "multi", "cpu")
@@ -251,7 +250,6 @@ def test_baselines_are_trained_once_and_give_delta_m(tmp_path: Path) -> None:
     assert [(folder / "best.safetensors").stat().st_mtime_ns for folder in folders] == mtimes
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_results_file_contains_no_nan(tmp_path: Path) -> None:
     train_experiment(make_tiny_experiment("train.epochs=1"), tmp_path, "cpu", max_steps=1)
     text = (tmp_path / "results.json").read_text()
@@ -259,7 +257,6 @@ def test_results_file_contains_no_nan(tmp_path: Path) -> None:
     assert not json.loads(text)["complete"]
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_user_supplied_baselines_are_checked_before_training(tmp_path: Path) -> None:
     for task in ("semseg", "depth"):
         train_experiment(

@@ -98,6 +98,7 @@ def test_list_selects_images(folders, tmp_path):
     assert run(folders, "--list", str(list_file))["images"] == 2
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_plot_is_written(folders, tmp_path):
     run(folders, "--plot", str(tmp_path / "plot.png"))
     assert cv2.imread(str(tmp_path / "plot.png")).std() > 1

@@ -25,8 +25,6 @@ from densemtl.types import IGNORE_INDEX
 from tests.helpers.experiments import make_tiny_experiment
 from tests.helpers.protocols import boundary
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 EDGE = "tasks=[{name: edge, max_distance: 0.03}]"
 """A distance of 1.5 pixels in images of 32x40 pixels."""
 

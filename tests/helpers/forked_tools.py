@@ -17,7 +17,12 @@ from typing import Any
 
 TOOLS_DIR = Path(__file__).parents[2] / "tools"
 PRELOADED_MODULES = [
-    *("tests.helpers.collector", "densemtl.runs.train_run", "densemtl.runs.evaluate_run"),
+    *(
+        "tests.helpers.collector",
+        "tests.helpers.fast_runs",
+        "densemtl.runs.train_run",
+        "densemtl.runs.evaluate_run",
+    ),
     "densemtl.results.tables",
     "densemtl.evaluation.prediction_files",
 ]
@@ -91,6 +96,9 @@ def _run_function(
 ) -> None:
     import torch
 
+    from tests.helpers import fast_runs
+
+    fast_runs.skip_figures()
     torch.set_num_threads(1)
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", **environment}
     file = output.open("w", buffering=1)

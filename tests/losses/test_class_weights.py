@@ -196,7 +196,6 @@ def test_invalid_label_is_an_error(experiment):
         class_weights.compute_class_weights(experiment, FewLabels([LABELS[0] + 4]))
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_run_saves_the_weights_and_does_not_compute_them_again(tmp_path, monkeypatch, capsys):
     experiment = make_tiny_experiment(MEDIAN, "data.train_images=4", "data.val_images=2")
     train_experiment(experiment, tmp_path, "cpu", max_steps=1)

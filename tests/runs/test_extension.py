@@ -85,7 +85,6 @@ def test_schedule_of_an_extension_is_a_warm_restart(name: str, interval: str) ->
         assert rates[first : first + 5 * length] == pytest.approx([factor * lr for lr in part])
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_interrupted_extension_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, parts, fresh = tmp_path / "whole", tmp_path / "parts", tmp_path / "fresh"
     extension = Extension(2, 0.5)
@@ -118,7 +117,6 @@ def test_interrupted_extension_equals_an_uninterrupted_one(tmp_path: Path) -> No
     assert [entry["start_step"] for entry in saved] == [STEPS, 3 * STEPS]
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_extension_after_early_stopping_trains_all_its_epochs(tmp_path: Path) -> None:
     stopping = ("train.epochs=9", "train.early_stopping={patience: 1, min_delta: 1000}")
     base = run(tmp_path, *stopping)
@@ -130,7 +128,6 @@ def test_extension_after_early_stopping_trains_all_its_epochs(tmp_path: Path) ->
     assert get_step(tmp_path) == stopped_at + STEPS
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_unsuitable_runs_are_not_extended(tmp_path: Path) -> None:
     def fail(message: str, *overrides: str, epochs: int = 1, folder: Path = tmp_path) -> None:
         before = {file: file.read_bytes() for file in folder.glob("*.*")}

@@ -26,8 +26,6 @@ from tests.helpers.experiments import make_tiny_experiment
 
 FROZEN = ("backbone.freeze=all", "augment.num_views=2", "train.epochs=3", "loader.batch_size=4")
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., TrainingRun]:

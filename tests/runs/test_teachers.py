@@ -110,7 +110,6 @@ def test_labels_of_large_images_have_the_input_size_of_the_teacher(
     assert filled[0].targets["semseg"].shape == (32, 40)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_resume_is_bit_exact_even_if_cached_labels_and_features_are_lost(
     save: Callable[..., Path], make: Callable[..., ExperimentConfig], tmp_path: Path
 ) -> None:
@@ -133,7 +132,6 @@ def test_resume_is_bit_exact_even_if_cached_labels_and_features_are_lost(
     assert [file.read_bytes() for file in files] == before
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_run_records_its_teachers_and_resumes_only_with_them(
     save: Callable[..., Path], make: Callable[..., ExperimentConfig], tmp_path: Path
 ) -> None:

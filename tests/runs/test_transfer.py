@@ -16,8 +16,6 @@ from densemtl.runs.train_run import train_experiment
 from densemtl.runs.transfer import transfer_weights
 from tests.helpers.experiments import make_tiny_experiment
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

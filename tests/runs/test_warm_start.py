@@ -16,8 +16,6 @@ from densemtl.runtime.execution import make_execution_config
 from tests.helpers.exact import assert_same
 from tests.helpers.experiments import make_tiny_experiment
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 SHORT = ("train.epochs=1", "decoder={name: cross_stitch, alpha: 1.0}")
 TASKS = ("semseg", "depth")
 

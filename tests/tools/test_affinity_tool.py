@@ -21,6 +21,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_tool_writes_json_and_figure_to_the_run_folder(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def run(folder: Path, output: Path, *names: str, options: tuple[str, ...] = ()) 
     main([*arguments, *options])
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_trees_from_single_task_runs(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,8 +128,6 @@ def test_invalid_options_are_rejected(given: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 needs_wandb = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason='wandb: pip install "densemtl[wandb]"'
 )

@@ -11,6 +11,8 @@ import pytest
 
 from densemtl.visualization.training_curves import plot_balancing, plot_training_curves
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 TRAIN = [{"step": step, "kind": "train", "depth": 3.0 / step} for step in (1, 2)]
 VAL = [{"step": 2, "kind": "val", "depth/rmse": 2.0}]
 
