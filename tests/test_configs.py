@@ -8,6 +8,7 @@ import pytest
 
 from densemtl.config.experiment import ExperimentConfig, load_experiment
 from densemtl.engine import checkpoint
+from densemtl.factory import build_tasks
 from densemtl.runs import initial_model
 from densemtl.runs.train_run import train_experiment
 from tests.helpers import fake_datasets
@@ -15,13 +16,16 @@ from tests.helpers import fake_datasets
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 RUNNABLE = [file for file in FILES if file.name != "base.yaml"]
+LARGE = {"vit_base", "vit_large", "swin_large"}
 TRAINED = [
     file
     for file in RUNNABLE
-    if (file.parent.name != "folder" or file.stem == "example") and "teachers" not in file.stem
+    if file.parent.name not in LARGE
+    and (file.parent.name != "folder" or file.stem == "example")
+    and "teachers" not in file.stem
 ]
 """All but those that tests/data/datasets/test_folder_configs.py tries on fakes of their layout, and
-those that need other runs."""
+those that need other runs or gigabytes of memory."""
 SMALL = [
     "backbone.pretrained=false",
     "input.size=[32, 32]",
@@ -120,6 +124,33 @@ def test_survey_recipe(dataset: str) -> None:
     )
     assert (recipe.train.epochs, recipe.loader.batch_size) == (100, 8)
     assert recipe.backbone.options.get("pretrained", True)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size", "weights"),
+    [
+        ("nyud", (448, 576), {"semseg": 1, "depth": 1, "normals": 10, "edge": 50}),
+        (
+            "pascal_context",
+            (512, 512),
+            {"semseg": 1, "human_parts": 2, "saliency": 5, "normals": 10, "edge": 50},
+        ),
+    ],
+)
+def test_recipes_of_invpt(dataset: str, size: tuple[int, int], weights: dict[str, float]) -> None:
+    """Compare with Ye and Xu, ECCV 2022, section 4."""
+    files = [file for folder in LARGE for file in (CONFIGS / dataset / folder).iterdir()]
+    assert len(files) == 2 * len(LARGE)
+    for file in files:
+        recipe = load_experiment(file)
+        optim, schedule = recipe.optim, recipe.schedule
+        assert (optim.name, optim.lr, optim.weight_decay) == ("adam", 2e-5, 1e-6)
+        assert (schedule.name, schedule.power, schedule.interval) == ("poly", 0.9, "step")
+        assert (recipe.train.steps, recipe.train.epochs) == (40_000, None)
+        assert (recipe.protocol, recipe.input.size) == ("modern", size)
+        assert {task.name: task.default_loss_weight for task in build_tasks(recipe)} == weights
+        assert (recipe.decoder.name, recipe.balancing.name) == (file.stem, "fixed")
+        assert "weights" not in recipe.balancing.options
 
 
 @pytest.mark.parametrize("dataset", ["nyud", "pascal_context"])
