@@ -91,8 +91,9 @@ def get_task_weights(step: TrainStep, task: str) -> list[Tensor]:
     return [each.detach().clone() for each in step.model.parameter_groups()[task]]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
-@pytest.mark.parametrize("max_grad_norm", [None, 0.01])
+@pytest.mark.parametrize(
+    ("optimizer", "max_grad_norm"), [("sgd", None), ("adamw", 0.01), ("lamb", None)]
+)
 def test_updates_equal_synchronous_ones_bit_for_bit_if_all_labels_are_present(
     tasks: list[Task], optimizer: str, max_grad_norm: float | None
 ) -> None:
@@ -100,7 +101,7 @@ def test_updates_equal_synchronous_ones_bit_for_bit_if_all_labels_are_present(
         make_step(tasks, sizes, optimizer, "uncertainty", max_grad_norm=max_grad_norm)
         for sizes in (None, {})
     ]
-    for seed in range(4):
+    for seed in range(3):
         for step in steps:
             step.run(split_batch(label_all(make_batch(seed)), [4, 4]))
     assert all(map(torch.equal, *map(get_weights, steps)))
