@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 
 class _Layout(NamedTuple):
@@ -44,19 +44,31 @@ class CachedMetaKernels(TorchDispatchMode):  # type: ignore[no-untyped-call, unu
     ) -> Any:
         """Run an operation, or return tensors of the layouts that it returned before."""
         kwargs = kwargs or {}
-        values, structure = tree_flatten((args, kwargs))
-        if _may_share_memory(func) or not _are_on_meta(values):
+        inputs = (args, tuple(kwargs.items()))
+        devices = {tensor.device.type for tensor in _iter_tensors(inputs)}
+        if _may_share_memory(func) or devices != {"meta"}:
             return func(*args, **kwargs)
-        described = (_Layout.of(value) if isinstance(value, Tensor) else value for value in values)
-        key = (func, structure, *((type(value), value) for value in described))
+        key = func, _make_key(inputs)
         if key not in self._results:
-            self._results[key] = _describe(func(*args, **kwargs))
+            self._results[key] = tree_map_only(Tensor, _Layout.of, func(*args, **kwargs))
         return _create(self._results[key])
 
 
-def _are_on_meta(values: list[Any]) -> bool:
-    devices = {value.device.type for value in values if isinstance(value, Tensor)}
-    return devices == {"meta"}
+def _iter_tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for child in value:
+            yield from _iter_tensors(child)
+
+
+def _make_key(value: Any) -> Hashable:
+    """Return what a result may depend on; 1, 1.0 and True give results of different types."""
+    if isinstance(value, Tensor):
+        return _Layout.of(value)
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_make_key, value))
+    return type(value), value
 
 
 @cache
@@ -64,10 +76,6 @@ def _may_share_memory(func: Any) -> bool:
     """Return whether results may be views of inputs or inputs themselves."""
     schema = func._schema
     return any(value.alias_info for value in (*schema.arguments, *schema.returns))
-
-
-def _describe(result: Any) -> Any:
-    return tree_map_only(Tensor, _Layout.of, result)
 
 
 def _create(result: Any) -> Any:
