@@ -37,8 +37,8 @@ def test_resume_after_sigkill_is_bit_exact(tmp_path: Path) -> None:
     config = write_tiny_config(tmp_path)
     command = [
         str(config),
-        "train.epochs=5",
-        "train.eval_every=5",
+        "train.epochs=3",
+        "train.eval_every=3",
         "train.checkpoint_every_steps=3",
         "head={name: deeplabv3}",
         "--device",
