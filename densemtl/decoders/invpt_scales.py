@@ -73,7 +73,8 @@ class Scales:
             return [get_size(features[level]) for level in self.levels]
         height, width = get_size(features[-1])
         doubled = [(2**index * height, 2**index * width) for index in range(len(self.levels) - 1)]
-        return [(-(-height // 2), -(-width // 2)), *doubled]
+        halved = ((height - 1) // 2 + 1, (width - 1) // 2 + 1)  # as pooling rounds, for tracers
+        return [halved, *doubled]
 
     def get_out_size(self, features: Sequence[Tensor]) -> Size:
         """Return the size of the output.

@@ -38,7 +38,9 @@ class PooledAttention(nn.Module):
     Args:
         width: number of channels D of all maps.
         heads: number of attention heads, a divisor of `width`.
-        pool: side of the windows of keys and values in pixels.
+        pool: side of the windows of keys and values in pixels, a power of 2. Windows are averaged
+            by repeated 2x2 pooling whose sizes are rounded up. Other maps of half of the size and
+            with half of the side then have as many windows, also for tracers of symbolic sizes.
         mix_message: whether the logits of an earlier attention are mixed into the logits.
 
     Example:
@@ -72,8 +74,7 @@ class PooledAttention(nn.Module):
             Q maps (B, D, h, w), and the logits (B, heads, Q, h, w, K).
         """
         size = get_size(queries[0])
-        pooled = [F.avg_pool2d(each, self.pool, ceil_mode=True) for each in keys]
-        source = torch.cat([each.flatten(2).mT for each in pooled], dim=1)
+        source = torch.cat([_pool(each, self.pool).flatten(2).mT for each in keys], dim=1)
         target = torch.cat([each.flatten(2).mT for each in queries], dim=1)
         query, key, value = (
             module(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -93,6 +94,13 @@ class PooledAttention(nn.Module):
             [each.permute(0, 3, 1, 2) for each in maps.unbind(1)],
             logits.unflatten(2, (len(queries), *size)),
         )
+
+
+def _pool(feature: Tensor, side: int) -> Tensor:
+    """Return the means over windows of a side that is a power of 2."""
+    for _ in range(side.bit_length() - 1):
+        feature = F.avg_pool2d(feature, 2, ceil_mode=True)
+    return feature
 
 
 def resize_logits(logits: Tensor, size: Size) -> Tensor:

@@ -118,6 +118,18 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, tuple(size), mode="bilinear")
 
 
+def average(x: Tensor, side: int) -> Tensor:
+    """Return the means over windows of 2x2 pixels or means; those at the border may be smaller."""
+    while side > 1:
+        padding = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
+        padded, ones = F.pad(x, padding), F.pad(torch.ones_like(x), padding)
+        sums, counts = (
+            each.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).sum((3, 5)) for each in (padded, ones)
+        )
+        x, side = sums / counts, side // 2
+    return x
+
+
 def attend(
     stage: Any, maps: dict[str, Tensor], before: dict[tuple[str, int], Tensor], pool: int
 ) -> tuple[dict[str, Tensor], dict[tuple[str, int], Tensor]]:
@@ -129,9 +141,7 @@ def attend(
     normalized = {
         task: normalize(x.movedim(1, 3), stage.norm1).movedim(3, 1) for task, x in maps.items()
     }
-    windows = torch.cat(
-        [F.avg_pool2d(x, pool, ceil_mode=True).flatten(2).mT for x in normalized.values()], 1
-    )
+    windows = torch.cat([average(x, pool).flatten(2).mT for x in normalized.values()], 1)
     depth = windows.shape[2]
     logits, queries = {}, {}
     for task, x in normalized.items():
