@@ -11,13 +11,10 @@ from torch import Tensor
 import densemtl
 from densemtl.config.sections import RelationshipConfig
 from densemtl.engine.relationship import RIDGE, TaskRelationship, find_common_layers
-from densemtl.engine.run_log import read_log
-from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runs.train_run import train_experiment
 from densemtl.tasks.base import Task
-from tests.engine.test_trainer import assert_equal_runs, make_run
 from tests.helpers.experiments import make_tiny_experiment
 
 ALL = ("task", "output", "input")
@@ -130,28 +127,24 @@ def test_it_is_checked_before_the_baselines_are_trained(tmp_path: Path) -> None:
     assert not (tmp_path / "baselines").exists()
 
 
-def test_resume_is_bit_exact_and_correlations_are_logged(tmp_path: Path) -> None:
-    options = (
-        *("relationship={weight: 10, every: 1, update: [task, output]}", "train.steps=3"),
-        *("balancing={name: pcgrad}", "train.checkpoint_every_steps=1", "data.val_images=2"),
-    )
-    whole = make_run(tmp_path / "whole", *options)
-    train(whole)
-    for max_steps in (2, None):
-        resumed = make_run(tmp_path / "resumed", *options)
-        train(resumed, max_steps)
-    assert_equal_runs(tmp_path / "whole", tmp_path / "resumed")
-    states = [run.state.relationship for run in (whole, resumed)]
-    assert None not in states
-    first, second = (state.state_dict() for state in states if state is not None)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    lines = read_log(tmp_path / "whole" / "log.jsonl")
-    sharing = [line for line in lines if line["kind"] == "sharing"]
-    assert sharing[0]["relationship/mean/depth<-semseg"] == 0
-    assert -1 < sharing[-1]["relationship/mean/depth<-semseg"] < 1
-    assert sharing[-1]["relationship/mean/depth<-semseg"] != 0
-    penalties = [line["relationship"] for line in lines if line["kind"] == "train"]
-    assert penalties[-1] > penalties[0] > 0  # the estimated variances are below 1
+def test_correlations_are_those_of_the_covariance() -> None:
+    model, tasks = make_model("semseg", "depth", "normals")
+    prior = TaskRelationship(RelationshipConfig(every=1), model, tasks)
+    assert torch.equal(prior.compute_correlations()["relationship/mean"].weights, torch.eye(3))
+    prior.update(1)
+    correlations = prior.compute_correlations()
+    weights = find_common_layers(model, tasks)["heads.smooth.0"]
+    rows = torch.stack([weight.detach().flatten() for weight in weights]).double()
+    covariance = rows @ rows.T / rows.shape[1]
+    covariance += RIDGE * covariance.diagonal().mean() * torch.eye(3)
+    deviations = covariance.diagonal().sqrt()
+    expected = covariance / deviations / deviations[:, None]
+    actual = correlations["relationship/heads.smooth.0"]
+    torch.testing.assert_close(actual.weights.double(), expected, rtol=0, atol=1e-5)
+    assert actual.tasks == actual.sources == ("semseg", "depth", "normals")
+    layers = [value.weights for name, value in correlations.items() if not name.endswith("mean")]
+    mean = correlations["relationship/mean"].weights
+    torch.testing.assert_close(mean, torch.stack(layers).mean(dim=0))
 
 
 def test_configurations_without_it_keep_their_hash() -> None:
