@@ -48,7 +48,7 @@ def begin(step: TrainStep, curriculum: Curriculum, number: int) -> None:
     step.balancer.set_active(curriculum.active)
 
 
-@pytest.mark.parametrize("method", set(registry.list_names("balancing")) - {"rlw"})
+@pytest.mark.parametrize("method", sorted({*registry.list_names("balancing")} - {"rlw"}))
 @pytest.mark.filterwarnings("ignore:.*plain sum")
 def test_a_task_that_is_not_trained_is_absent(method: str) -> None:
     """Compare with a training in which the task does not exist."""
