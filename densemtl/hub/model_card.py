@@ -34,9 +34,10 @@ With densemtl installed:
 import densemtl
 
 predictor = densemtl.Predictor.from_pretrained("{name}")
-maps = predictor("photo.jpg")    # {{task: map of the photo's size}}: {tasks}
+maps = predictor("photo.jpg")  # {{task: map of the photo's size}}
 ```
 
+The tasks are {tasks}.
 `densemtl.from_pretrained("{name}")` returns the model and its tasks.
 """
 
