@@ -9,7 +9,7 @@ import torch
 from gpu_context import CONFIGS, Context
 
 from densemtl.analysis.speed.network import BenchmarkTarget, make_framework_step
-from densemtl.analysis.speed.timing import measure_peak_flops
+from densemtl.analysis.speed.timing import PeakMemory, measure_peak_flops
 
 NETWORKS = {
     "resnet50": ("nyud/resnet50/hard_sharing.yaml", ()),
@@ -79,10 +79,11 @@ def measure_step(target: BenchmarkTarget, context: Context) -> Row:
     """
     if context.on_gpu:
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    memory = PeakMemory(target.precision.device)
     step = make_framework_step(target)
-    for _ in range(1 if context.small else 5):
-        step()
+    with memory.measure():
+        for _ in range(1 if context.small else 5):
+            step()
     context.synchronize()
     submitted = []
     started = time.perf_counter()
@@ -93,6 +94,7 @@ def measure_step(target: BenchmarkTarget, context: Context) -> Row:
     context.synchronize()
     seconds = (time.perf_counter() - started) / len(submitted)
     row: Row = {
+        "GiB": memory.bytes / 2**30,
         "images/s": len(target.batch) / seconds,
         "ms": 1000 * seconds,
         "submit ms": 1000 * statistics.median(submitted),
@@ -101,7 +103,6 @@ def measure_step(target: BenchmarkTarget, context: Context) -> Row:
         dtype = target.precision.autocast_dtype or torch.float32
         peak = measure_peak_flops(target.precision.device, dtype, 3)
         row["% of peak"] = 100 * target.count_step_flop() / seconds / peak
-        row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
     return row
 
 

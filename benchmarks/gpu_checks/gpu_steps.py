@@ -11,6 +11,7 @@ from gpu_context import CONFIGS, TINY_NETWORK, Context, require
 
 from densemtl import registry
 from densemtl.analysis.speed.network import BenchmarkTarget, make_framework_step
+from densemtl.analysis.speed.timing import PeakMemory
 from densemtl.distributed.devices import get_local_device
 from densemtl.engine.train_step import TrainStep
 from densemtl.errors import UserError
@@ -160,10 +161,10 @@ def check_activation_checkpointing(context: Context) -> str:
     for value in ("false", "true"):
         target = context.make_target(context.load(RESNET50, f"train.grad_checkpointing={value}"))
         step = target.make_train_step()
-        if context.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        losses.append([float(step.run([target.batch])["total"]) for _ in range(2)])
-        peaks.append(torch.cuda.max_memory_allocated() if context.on_gpu else 1)
+        peak = PeakMemory(target.precision.device)
+        with peak.measure():
+            losses.append([float(step.run([target.batch])["total"]) for _ in range(2)])
+        peaks.append(peak.bytes)
         del target, step
     difference = max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
     require(difference < 0.01, f"losses differ by {difference:.2%}")

@@ -68,7 +68,7 @@ class TrainingRun:
         if config.extensions:
             last = config.extensions[-1]
             return last.start_step + last.epochs * self.steps_per_epoch
-        return config.steps or (config.epochs or 1) * self.steps_per_epoch
+        return count_initial_steps(config, self.steps_per_epoch)
 
     @property
     def extension_starts(self) -> list[int]:
@@ -96,6 +96,19 @@ def get_global_batch_size(loader: ErrorForwardingDataLoader[Batch]) -> int:
         The batch size of the loader times the number of ranks.
     """
     return (loader.batch_size or 1) * get_world_size()
+
+
+def count_initial_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    """Return the number of optimizer steps of a run without its extensions.
+
+    Args:
+        config: the section `train` of the configuration.
+        steps_per_epoch: number of optimizer steps per epoch.
+
+    Returns:
+        `steps` of the configuration, or the steps of its epochs.
+    """
+    return config.steps or (config.epochs or 1) * steps_per_epoch
 
 
 def count_steps_per_epoch(loader: ErrorForwardingDataLoader[Batch], grad_accum_steps: int) -> int:

@@ -96,7 +96,7 @@ class TrainStep:
             if self.settings.sequential_heads:
                 assert weights is not None
                 scaled = self._scale_weights(weights)
-                all_losses.append(self._run_heads_in_turn(micro_batch, backward, scaled))
+                all_losses.append(self._run_sequential_heads(micro_batch, backward, scaled))
                 continue
             with backward.recording():
                 losses = self._compute_losses(self.model, micro_batch)
@@ -147,7 +147,7 @@ class TrainStep:
         """Reduce the weights of tasks that the curriculum added a short time ago."""
         return weights if self.curriculum is None else self.curriculum.scale_weights(weights)
 
-    def _run_heads_in_turn(
+    def _run_sequential_heads(
         self, micro_batch: MicroBatch, backward: TaskBackward, weights: Tensor
     ) -> Losses:
         """Run each head forward and backward, then the shared part backward; return the losses.

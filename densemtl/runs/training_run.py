@@ -20,7 +20,11 @@ from densemtl.engine.async_updates import AsyncUpdates, check_async_updates
 from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
 from densemtl.engine.relationship import TaskRelationship
-from densemtl.engine.run_components import TrainingRun, count_steps_per_epoch
+from densemtl.engine.run_components import (
+    TrainingRun,
+    count_initial_steps,
+    count_steps_per_epoch,
+)
 from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.sharding import apply_fsdp, check_fsdp_compatible
 from densemtl.engine.train_state import TrainState, make_ema
@@ -81,7 +85,7 @@ def build_training_run(
         warm_start(initial.model, init_from)
     state = _build_state(experiment, initial.model, all_tasks, execution)
     if experiment.curriculum is not None:
-        num_steps = config.steps or (config.epochs or 1) * steps_per_epoch
+        num_steps = count_initial_steps(config, steps_per_epoch)
         names = [task.name for task in all_tasks]
         state.curriculum = Curriculum(experiment.curriculum, initial.model, names, num_steps)
     state.restore(folder)

@@ -181,7 +181,7 @@ def test_one_task_can_be_decoded_alone_if_its_gate_is_separate() -> None:
     torch.testing.assert_close(alone, expected)
 
 
-def test_heads_in_turn_cannot_read_the_prediction_of_another_task() -> None:
+def test_sequential_heads_cannot_read_the_prediction_of_another_task() -> None:
     tasks = make_tasks()
     model = densemtl.create_model("hard_sharing", backbone="test_resnet", tasks=tasks)
     with pytest.raises(ConfigError, match="human_parts reads the prediction of semseg"):
