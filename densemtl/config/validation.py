@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,21 +85,27 @@ def find_errors(values: Mapping[str, Any]) -> Iterator[str]:
     yield from _find_auxiliary_errors(values, sections.get("decoder"))
 
 
-def _resolve(path: str, package: str, entry: Mapping[str, Any]) -> _Resolved:
+def _resolve(
+    path: str, package: str, entry: Mapping[str, Any], other_keys: Sequence[str] = ()
+) -> _Resolved:
     try:
         cls = registry.get_class(package, entry["name"])
     except ConfigError as error:
         return _Resolved(errors=(f"{path}.name: {error}",))
-    return _validate(path, cls, _drop_key(entry, "name"))
+    return _validate(path, cls, _drop_key(entry, "name", *other_keys), other_keys)
 
 
-def _validate(path: str, cls: type[Any], options: Mapping[str, Any]) -> _Resolved:
+def _validate(
+    path: str, cls: type[Any], options: Mapping[str, Any], other_keys: Sequence[str] = ()
+) -> _Resolved:
+    """Parse options; `other_keys` are valid keys next to them, which are not among `options`."""
     try:
         return _Resolved(cls, registry.parse_options(cls, options))
     except ConfigError as error:
         return _Resolved(errors=(f"{path}.name: {error}",))
     except ValidationError as error:
-        lines = registry.format_validation_errors(error, path, registry.make_options_model(cls))
+        model = registry.make_options_model(cls)
+        lines = registry.format_validation_errors(error, path, model, other_keys)
         return _Resolved(cls, errors=tuple(lines))
 
 
@@ -125,7 +131,7 @@ def _set_option_errors(name: str, entry: Any) -> Iterator[str]:
         if entry["name"] == MIXED:
             yield f"{path}.name: a set cannot be {MIXED!r}; list its sets instead"
             return
-        resolved = _resolve(path, "data.datasets", _drop_key(entry, *SET_KEYS[1:]))
+        resolved = _resolve(path, "data.datasets", entry, SET_KEYS[1:])
         yield from resolved.errors
         if resolved.cls is not None and ":" in entry["name"] and not _is_dataset(resolved.cls):
             yield f"{path}.name: {entry['name']!r} is no dataset, see densemtl/data/base.py"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -14,7 +14,7 @@ from densemtl.errors import suggest
 
 
 def format_validation_errors(
-    error: ValidationError, prefix: str, model: type[BaseModel]
+    error: ValidationError, prefix: str, model: type[BaseModel], other_keys: Sequence[str] = ()
 ) -> list[str]:
     """Format the errors of a pydantic validation.
 
@@ -22,6 +22,7 @@ def format_validation_errors(
         error: exception that pydantic raised.
         prefix: dotted path of the validated value inside the configuration; may be empty.
         model: pydantic model that the value was validated with.
+        other_keys: further valid keys next to the fields of the model.
 
     Returns:
         One line per error: path, reason and, for unknown keys, a similar valid key.
@@ -32,7 +33,8 @@ def format_validation_errors(
             " ".join(str(part).split()) for part in (prefix, *item["loc"]) if part != ""
         )
         if item["type"] == "extra_forbidden":
-            valid_keys = list_known_keys(model, item["loc"][:-1])
+            own_keys = list_known_keys(model, item["loc"][:-1])
+            valid_keys = own_keys if item["loc"][:-1] else [*own_keys, *other_keys]
             section = path.rpartition(".")[0] or model.__name__
             hint = suggest(str(item["loc"][-1]), valid_keys) if valid_keys else ""
             lines.append(f"{path}: unknown key, {hint or f'{section} has no options; remove it'}")

@@ -108,3 +108,10 @@ def test_wrong_background_is_one_line(background: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         make_experiment(background)
     assert "\n" not in str(error.value)
+
+
+def test_misspelled_keys_of_a_set_are_named() -> None:
+    sets = make_sets(rooms={"backgrund": ["saliency"]})
+    message = r"data\.sets\.rooms\.backgrund: unknown key, did you mean 'background'"
+    with pytest.raises(ConfigError, match=message):
+        make_mixed_experiment(data=make_data(sets))
