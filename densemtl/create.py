@@ -24,6 +24,7 @@ from densemtl.config.validation import find_errors
 from densemtl.errors import ConfigError
 from densemtl.factory import build_model_from_components, build_task, get_task_defaults
 from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.tasks.added_metrics import find_other_classes
 from densemtl.tasks.base import Task
 from densemtl.types import Size
 
@@ -59,10 +60,12 @@ def create_tasks(
     dataset = {} if data is None else {"data": _add_dummy_root(_to_component_dict(data))}
     _raise_config_errors({**dataset, **({"tasks": named} if named else {})})
     task_defaults = get_task_defaults(ComponentConfig(**dataset["data"])) if dataset else {}
-    return [
+    created = [
         task if isinstance(task, Task) else _create_task(_to_component_dict(task), task_defaults)
         for task in tasks
     ]
+    find_other_classes(created)
+    return created
 
 
 def create_model(

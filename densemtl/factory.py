@@ -27,7 +27,7 @@ from densemtl.data.train_view import make_train_view
 from densemtl.errors import ConfigError
 from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.models.multi_task_model import MultiTaskModel
-from densemtl.tasks.added_metrics import metric_errors
+from densemtl.tasks.added_metrics import find_other_classes, metric_errors
 from densemtl.tasks.base import Task
 from densemtl.tasks.class_gates import find_gates
 from densemtl.tasks.loss_task import set_class_weights
@@ -48,6 +48,7 @@ def build_tasks(experiment: ExperimentConfig) -> list[Task]:
         ConfigError: if the protocol does not support a task, or an added metric does not fit it.
     """
     tasks = _build_tasks(experiment, experiment.tasks)
+    find_other_classes(tasks)
     errors = [
         f"tasks.{index}.{error}"
         for index, task in enumerate(tasks)

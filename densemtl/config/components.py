@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -47,15 +48,22 @@ class TaskConfig(ListedComponentConfig):
     computed_class_weights: dict[str, tuple[NonNegativeFloat, ...]] = {}
     """Class weights that a run computed from its training labels and saves, `{method: weights}`."""
 
-    def without_option(self, name: str) -> TaskConfig:
-        """Remove an option.
+    def without_other_tasks(self, available: Collection[str] = ()) -> TaskConfig:
+        """Remove `entire_space` and metrics if their key `of` names a task that is not available.
 
         Args:
-            name: name of the option, which may be absent.
+            available: names of the available tasks.
 
         Returns:
-            The task without it.
+            The task without them.
         """
         values = self.model_dump()
-        values.pop(name, None)
+        kept = (None, *available)
+        if _get_of(values.get("entire_space")) not in kept:
+            values.pop("entire_space")
+        values["metrics"] = [each for each in values["metrics"] if _get_of(each) in kept]
         return TaskConfig.model_validate(values)
+
+
+def _get_of(value: Any) -> Any:
+    return value.get("of") if isinstance(value, Mapping) else None

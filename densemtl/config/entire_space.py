@@ -11,13 +11,15 @@ from densemtl.config.sections import Section
 
 HostClass = Annotated[str | Byte, replace_union_errors("the name or the id of a class")]
 
+ClassList = Annotated[tuple[HostClass, ...], Field(min_length=1, max_length=255)]
+
 
 class EntireSpaceConfig(Section):
     """Gate of the classes of a task, except the first class, which stands for a closed gate."""
 
     of: str
     """Task that has the classes for which the gate is open, such as `semseg`."""
-    classes: Annotated[tuple[HostClass, ...], Field(min_length=1, max_length=255)]
+    classes: ClassList
     """Names or ids of these classes, such as `[person]`."""
     gate: Literal["host", "separate"] = "host"
     """Probability of the gate: that of the classes in the prediction of the other task (`host`), or

@@ -157,7 +157,7 @@ class ExperimentConfig(Section):
         }
         alone = {
             "tasks": tuple(
-                task.without_option("entire_space") for task in self.tasks if task.name == task_name
+                task.without_other_tasks() for task in self.tasks if task.name == task_name
             ),
             "auxiliary_tasks": (),
             "decoder": ComponentConfig(name="single_task"),

@@ -90,12 +90,22 @@ def _update_metrics(
         zip(targets, batch.placements, batch.ids, strict=True)
     ):
         is_scored = metrics.is_scored(task, image_id)
-        if not is_scored and on_prediction is None:
+        others = [
+            name for name in metrics.list_other_tasks(task, image_id) if name in batch.targets
+        ]
+        if not (is_scored or others or on_prediction):
             continue
         height, width = placement.size
         prediction = decode_prediction(task, predictions, index, placement)
+        target = target[..., :height, :width]
         if is_scored:
-            metrics.update(task, prediction, target[..., :height, :width], image_id)
+            metrics.update(task, prediction, target, image_id)
+        if others:
+            other_targets = {
+                name: batch.targets[name][index : index + 1, ..., :height, :width]
+                for name in others
+            }
+            metrics.update_cross(task, prediction, target, other_targets)
         if on_prediction is not None:
             on_prediction(task, image_id, to_hwc(prediction[0]))
 

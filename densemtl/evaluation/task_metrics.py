@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from densemtl.metrics.base import TaskMetric
+from densemtl.metrics.base import CrossTaskMetric, TaskMetric
 from densemtl.metrics.label_counts import LabeledImageCount, OccurringIdCount
 from densemtl.tasks.added_metrics import IMAGES, OCCURRING_IDS
 from densemtl.tasks.base import Task
@@ -93,9 +93,21 @@ class TaskMetrics:
         self._task_sets = task_sets or {}
         self._keys = {task.name: self._list_keys(task.name) for task in tasks}
         self._metrics = {
-            key: [metric.to(self.device) for metric in task.metrics(protocol)]
+            key: [
+                metric.to(self.device)
+                for metric in task.metrics(protocol)
+                if not isinstance(metric, CrossTaskMetric)
+            ]
             for task in tasks
             for key in self._keys[task.name]
+        }
+        self._cross_metrics = {
+            task.name: [
+                metric.to(self.device)
+                for metric in task.metrics(protocol)
+                if isinstance(metric, CrossTaskMetric)
+            ]
+            for task in tasks
         }
         self._image_counts = {key: LabeledImageCount().to(self.device) for key in self._metrics}
         self._id_counts = {
@@ -122,7 +134,23 @@ class TaskMetrics:
         Returns:
             True for all images if they are from one set.
         """
-        return not self._task_sets or image_id.partition("/")[0] in self._task_sets[task.name]
+        return self._has_labels(task.name, image_id)
+
+    def _has_labels(self, task: str, image_id: str) -> bool:
+        return not self._task_sets or image_id.partition("/")[0] in self._task_sets.get(task, ())
+
+    def list_other_tasks(self, task: Task, image_id: str) -> list[str]:
+        """List the other tasks whose labels of an image the metrics of a task need.
+
+        Args:
+            task: one of the tasks.
+            image_id: id of the image.
+
+        Returns:
+            Names, without tasks that the set of the image has no labels of.
+        """
+        others = (metric.other_task for metric in self._cross_metrics[task.name])
+        return sorted({other for other in others if self._has_labels(other, image_id)})
 
     def update(self, task: Task, prediction: Tensor, target: Tensor, image_id: str = "") -> None:
         """Add a batch of one task.
@@ -139,6 +167,23 @@ class TaskMetrics:
         if task.name in self._id_counts:
             self._id_counts[task.name].update(target)
         self._update_metrics(key, prediction, target, valid)
+
+    def update_cross(
+        self, task: Task, prediction: Tensor, target: Tensor, others: Mapping[str, Tensor]
+    ) -> None:
+        """Add a batch to the metrics of a task that need the labels of other tasks.
+
+        Args:
+            task: task of the prediction.
+            prediction: decoded predictions at original size.
+            target: targets at the same size, possibly ignored pixels only.
+            others: {other task: its targets}; metrics of tasks that are missing are not changed.
+        """
+        prediction, target = prediction.to(self.device), target.to(self.device)
+        for metric in self._cross_metrics[task.name]:
+            other = others.get(metric.other_task)
+            if other is not None:
+                metric.update(prediction, target, other.to(self.device))
 
     def _update_metrics(
         self, key: MetricKey, prediction: Tensor, target: Tensor, valid: Tensor
@@ -162,6 +207,7 @@ class TaskMetrics:
             key[1]: {**self._compute_metrics(key), IMAGES: self._count_images(key)} for key in keys
         }
         values = values_of_sets[""] if len(keys) == 1 else average_sets(values_of_sets)
+        values |= join_scores(self._cross_metrics[name])
         if name in self._id_counts:
             values[OCCURRING_IDS] = self._id_counts[name].compute().item()
         return values

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from densemtl.config.entire_space import ClassList
+from densemtl.errors import ConfigError
+
 ImagePair = tuple[NDArray[Any], NDArray[Any]]
 """Decoded prediction and target of one image."""
 
@@ -56,6 +59,41 @@ class TaskMetric(Metric):
         """
         values: dict[str, Any] = self.compute()
         return {name: float(value) for name, value in values.items()}
+
+
+class CrossTaskMetric(TaskMetric):
+    """Base class of metrics that also need the labels of another task.
+
+    They are computed over all images with labels of the other task, also over those without labels
+    of the task itself. Configurations name the classes of the other task by names or ids;
+    `tasks.added_metrics.find_other_classes` replaces the names by ids.
+
+    Args:
+        of: name of the other task, which has classes.
+        classes: ids of some of its classes.
+
+    Raises:
+        ConfigError: if a class is given by name.
+    """
+
+    def __init__(self, *, of: str, classes: ClassList) -> None:
+        super().__init__()
+        self.other_task = of
+        self.class_ids = tuple(each for each in classes if isinstance(each, int))
+        if len(self.class_ids) < len(classes):
+            raise ConfigError("classes: give ids; only configurations may contain names")
+
+    @abstractmethod
+    def update(
+        self, prediction: Tensor, target: Tensor, other_target: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            prediction: decoded predictions at original image size.
+            target: targets of the task at the same size, possibly ignored pixels only.
+            other_target: class ids of the other task, shape (B, H, W); None adds nothing.
+        """
 
 
 class ImageMetric(TaskMetric):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from densemtl.config.experiment import ExperimentConfig
@@ -121,7 +123,8 @@ def evaluate_predictions(
 ) -> Results:
     """Evaluate prediction files with all metrics of the protocol of an experiment.
 
-    Only images with a label are evaluated, and only these need a prediction. The formats are
+    Only images with a label are evaluated, and only these need a prediction. Metrics that compare
+    with labels of another task are computed over the images with both labels. The formats are
     described in `densemtl.evaluation.prediction_files`. The results contain the name of the folder
     instead of a backbone, and a hash of the files instead of a hash of weights.
 
@@ -197,7 +200,9 @@ def _find_prediction_files(
 
 def _restrict_tasks(experiment: ExperimentConfig, tasks: Collection[str]) -> ExperimentConfig:
     """Return an experiment with some of the tasks, and without cache since labels are read once."""
-    task_configs = tuple(task for task in experiment.tasks if task.name in tasks)
+    task_configs = tuple(
+        task.without_other_tasks(tasks) for task in experiment.tasks if task.name in tasks
+    )
     loader = experiment.loader.model_copy(update={"cache": False})
     changes = {"tasks": task_configs, "auxiliary_tasks": (), "loader": loader}
     return experiment.model_copy(update=changes)
@@ -230,8 +235,16 @@ def _format_preview(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_LISTED_NAMES]) + (" .." if len(names) > MAX_LISTED_NAMES else "")
 
 
-class _PredictionTargetDataset(Dataset[dict[str, tuple[PredictionMap, PredictionMap, bytes]]]):
-    """Dataset of {task: (prediction, target, hash of the file)}, for the labeled tasks of an image.
+class _ScoredPair(NamedTuple):
+    """Prediction of a task, the targets of all tasks of its image, and the hash of its file."""
+
+    prediction: PredictionMap
+    targets: Mapping[str, NDArray[np.generic]]
+    digest: bytes
+
+
+class _PredictionTargetDataset(Dataset[dict[str, _ScoredPair]]):
+    """Dataset of {task: prediction and targets}, for the labeled tasks of an image.
 
     Args:
         dataset: the images and their targets.
@@ -250,14 +263,14 @@ class _PredictionTargetDataset(Dataset[dict[str, tuple[PredictionMap, Prediction
         self.dataset, self.tasks = dataset, tasks
         self.prediction_files, self.options = prediction_files, options
 
-    def __getitem__(self, index: int) -> dict[str, tuple[PredictionMap, PredictionMap, bytes]]:
+    def __getitem__(self, index: int) -> dict[str, _ScoredPair]:
         sample, pairs = self.dataset[index], {}
         for task in self.tasks:
             if task.name in sample.targets:
                 file = self.prediction_files[task.name][sample.id]
                 prediction = prediction_files.read_prediction(file, task, sample.size, self.options)
                 digest = hashlib.sha256(file.read_bytes()).digest()
-                pairs[task.name] = prediction, sample.targets[task.name], digest
+                pairs[task.name] = _ScoredPair(prediction, sample.targets, digest)
         return pairs
 
     def __len__(self) -> int:
@@ -281,8 +294,11 @@ def _compute_scores(
         for image_id, item in zip(pairs.dataset.ids, items, strict=True):
             for task in tasks:
                 if task.name in item:
-                    prediction, target, digest = item[task.name]
-                    decoded = prediction_files.to_decoded_batch(task, prediction)
-                    scorer.update(task, decoded, to_tensor(target[None]), image_id)
-                    update_hash(digest)
+                    pair: _ScoredPair = item[task.name]
+                    decoded = prediction_files.to_decoded_batch(task, pair.prediction)
+                    targets = {name: to_tensor(each[None]) for name, each in pair.targets.items()}
+                    target = targets.pop(task.name)
+                    scorer.update(task, decoded, target, image_id)
+                    scorer.update_cross(task, decoded, target, targets)
+                    update_hash(pair.digest)
         return scorer.compute()

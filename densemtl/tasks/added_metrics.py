@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from densemtl.errors import ConfigError
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.create import create_metric, list_values
+from densemtl.metrics.base import CrossTaskMetric, TaskMetric
+from densemtl.metrics.create import create_metric, get_metric, list_values
+from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
+from densemtl.tasks.host_classes import find_class_ids, find_host
 from densemtl.types import ProtocolName
 
 IMAGES = "images"
@@ -70,6 +73,32 @@ def metric_errors(task: Task, protocol: ProtocolName) -> Iterator[str]:
                 "remove one of them"
             )
         used_names.update(names)
+
+
+def find_other_classes(tasks: Sequence[Task]) -> None:
+    """Replace the names of classes of other tasks in the options of added metrics by ids.
+
+    Args:
+        tasks: all tasks that are evaluated; their added metrics are changed.
+
+    Raises:
+        ConfigError: if a metric needs another task or class that does not exist, or does not fit.
+    """
+    for number, task in enumerate(tasks):
+        task.added_metrics = tuple(
+            _resolve(spec, task, tasks, f"tasks.{number}.metrics.{index}")
+            if issubclass(get_metric(spec.name), CrossTaskMetric)
+            else spec
+            for index, spec in enumerate(task.added_metrics)
+        )
+
+
+def _resolve(spec: MetricSpec, task: Task, tasks: Sequence[Task], path: str) -> MetricSpec:
+    if not isinstance(task, CategoricalTask):
+        raise ConfigError(f"{path}: {spec.name!r} needs classes or a binary map; remove it")
+    host = find_host(spec.options["of"], task, tasks, path)
+    ids = find_class_ids(spec.options["classes"], host, path)
+    return spec._replace(options={**spec.options, "classes": tuple(sorted(ids))})
 
 
 def _try_metric(metric: TaskMetric, task: Task) -> list[str]:

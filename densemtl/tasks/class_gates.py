@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from densemtl.config.entire_space import EntireSpaceConfig
-from densemtl.errors import ConfigError, suggest
 from densemtl.losses.partial_labels import PARTIAL_ID
 from densemtl.ops.gated_classes import gate_by_classes, gate_by_logit
 from densemtl.ops.resize import get_size, resize
 from densemtl.tasks.base import Task
 from densemtl.tasks.classification import Classification
+from densemtl.tasks.host_classes import find_class_ids, find_host
 from densemtl.types import IGNORE_INDEX, Predictions
 
 
@@ -98,33 +98,9 @@ def find_gates(tasks: Sequence[Task]) -> list[ClassGate]:
 
 def _make_gate(task: Task, options: EntireSpaceConfig, tasks: Sequence[Task]) -> ClassGate:
     path = f"tasks.{task.name}.entire_space"
-    hosts = {
-        host.name: host
-        for host in tasks
-        if isinstance(host, Classification) and host is not task and host.entire_space is None
-    }
-    if options.of not in hosts:
-        hint = suggest(options.of, hosts) if hosts else "there is none; remove entire_space"
-        raise ConfigError(f"{path}.of: no other task {options.of!r} with classes, {hint}")
-    host = hosts[options.of]
-    ids = [_find_class(name, host, path) for name in options.classes]
-    if len(set(ids)) == host.channels:
-        raise ConfigError(f"{path}.classes: are all classes of {host.name!r}; list some of them")
-    return ClassGate(task.name, host.name, frozenset(ids), options)
-
-
-def _find_class(name: str | int, host: Classification, path: str) -> int:
-    """Return the id of a class that is given by name or id."""
-    if isinstance(name, int) and name < host.channels:
-        return name
-    if name in host.class_names:
-        return host.class_names.index(str(name))
-    hint = (
-        suggest(name, host.class_names)
-        if isinstance(name, str)
-        else f"ids are 0 to {host.channels - 1}"
-    )
-    raise ConfigError(f"{path}.classes: no class {name!r} in {host.name!r}, {hint}")
+    host = find_host(options.of, task, tasks, path)
+    ids = find_class_ids(options.classes, host, path)
+    return ClassGate(task.name, host.name, ids, options)
 
 
 def apply_gates(gates: Sequence[ClassGate], predictions: Predictions) -> Predictions:

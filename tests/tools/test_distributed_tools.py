@@ -59,6 +59,12 @@ RECIPES = {
     ),
     "feature_gradients": ("balancing={name: mgda, scope: features}", SGD),
     "parameter_gradients": ("balancing={name: mgda, scope: parameters}", SGD),
+    "curriculum": (  # the ranks train both tasks in turn to choose the first one
+        "curriculum={phases: [{until: 0.5, tasks: 1}, {until: 1}], ramp: 0.2, anchor: 1,"
+        " probe_steps: 2}",
+        SGD,
+    ),
+    "relationship": ("relationship={weight: 10, every: 2, update: [task, output]}", SGD),
     "fsdp": ("train.fsdp=true", "train.ema_decay=0.9", "balancing={name: uncertainty}", SGD),
 }
 
