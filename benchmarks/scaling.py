@@ -30,6 +30,7 @@ DECODERS = (
         "mti_net",
         "pap_net",
         "invpt",
+        "mlore",
         "jtrl",
         "branched",
         "ubernet",

@@ -28,6 +28,7 @@ WITHOUT_SHARED_PARAMETERS = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "asymmetric_sharing": {"sources": {"semseg": ["depth"]}},
     "invpt": {"initial_width": 16, "width": 32},
+    "mlore": {"width": 16, "experts": 3, "top_k": 2, "min_rank": 2, "task_rank": 2},
     "pad_net": {"width": 16},
     "pap_net": {"width": 16, "affinity_width": 8},
 }
@@ -82,6 +83,7 @@ def batch(tasks: list[Task]) -> tuple[Tensor, dict[str, Tensor]]:
 @pytest.fixture(scope="module")
 def run(tasks: list[Task], batch: tuple[Tensor, dict[str, Tensor]]) -> Callable[..., Any]:
     def forward(model: MultiTaskModel, bf16: bool) -> Losses:
+        torch.manual_seed(2)  # of the noise of routers
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             predictions = model(batch[0])
         return compute_task_losses(tasks, predictions, batch[1])

@@ -20,7 +20,10 @@ BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
 STAGED_ARCHITECTURES = {"branched", "cross_stitch", "mtan", "nddr_cnn", "sluice"}
 """Decoders that run their backbones stage by stage."""
 
-SMALL_OPTIONS: dict[str, dict[str, Any]] = {"invpt": {"initial_width": 16, "width": 32}}
+SMALL_OPTIONS: dict[str, dict[str, Any]] = {
+    "invpt": {"initial_width": 16, "width": 32},
+    "mlore": {"width": 16, "experts": 4, "top_k": 2, "min_rank": 2, "rank_step": 1, "task_rank": 2},
+}
 """Options of decoders that are too large for tests by default."""
 
 UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
