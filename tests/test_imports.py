@@ -17,7 +17,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
     ("distributed", "io", "ops", "registry"),
     ("config",),
-    ("cli", "losses", "metrics", "trackers"),
+    ("adapters", "cli", "losses", "metrics", "trackers"),
     ("runtime", "transforms"),
     ("tasks",),
     ("data", "layers", "backbones", "results"),

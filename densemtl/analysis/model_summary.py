@@ -12,6 +12,7 @@ from densemtl.analysis.sharing_diagram import SharingStructure, trace_sharing_st
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.complexity import count_flops, trace_training_forward
+from densemtl.models.trainable_parameters import count_trainable
 from densemtl.results.terminal_tables import terminal_table
 from densemtl.types import Size
 
@@ -58,6 +59,7 @@ class ModelSummary:
         input: input size (height, width) in pixels that the costs are for.
         total: sum of all groups.
         groups: {group: cost}; the groups are "shared", each task, each auxiliary task, "fusion".
+        trainable: numbers of trained parameters; see `trainable_parameters.count_trainable`.
         activation_mib: activations of one image during training in MiB; see
             `complexity.trace_training_forward`.
         structure: sharing structure, drawn by `str`; see `trace_sharing_structure`.
@@ -69,6 +71,7 @@ class ModelSummary:
     input: Size
     total: Cost
     groups: dict[str, Cost]
+    trainable: dict[str, int]
     activation_mib: float
     structure: SharingStructure
 
@@ -140,6 +143,7 @@ def summarize(experiment: ExperimentConfig) -> ModelSummary:
         input=size,
         total=Cost.from_flop(sum(parameters.values()), sum(flop.values())),
         groups=groups,
+        trainable=count_trainable(model),
         activation_mib=step.activation_bytes / MEBI,
         structure=trace_sharing_structure(model, step.image, step.predictions),
     )
@@ -152,7 +156,8 @@ def make_cost_table(summary: ModelSummary) -> Group:
         summary: summary of a model.
 
     Returns:
-        A title, a table with one row per parameter group, and the size of the activations.
+        A title, a table with one row per parameter group, the numbers of trained parameters if some
+        are frozen, and the size of the activations.
     """
     table = terminal_table(["group", "parameters", "GMAC", "GFLOP"])
     for group, cost in summary.groups.items():
@@ -162,6 +167,10 @@ def make_cost_table(summary: ModelSummary) -> Group:
     height, width = summary.input
     parts = (summary.architecture, summary.backbone, summary.head, f"{height} x {width}")
     below = f"{summary.activation_mib:,.1f} MiB of activations per image in training (fp32)"
+    counts = {name: count for name, count in summary.trainable.items() if count}
+    if (trained := sum(counts.values())) < summary.total.parameters:
+        listed = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items())
+        below = f"{trained:,} parameters are trained: {listed}\n{below}"
     return Group(Text(", ".join(parts), style="bold"), table, Text(below))
 
 

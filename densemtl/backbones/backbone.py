@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from densemtl.backbones.freezing import Freeze, freeze_parameters
+from densemtl.adapters.insertion import insert_adapters
+from densemtl.adapters.options import AdapterOptions
+from densemtl.backbones.freezing import Freeze, freeze_except, freeze_parameters
 from densemtl.backbones.normalization import ChannelMeans, ChannelStds, check_normalization
 from densemtl.backbones.parameter_info import ParameterInfo, describe_parameters
 from densemtl.backbones.pruning import keep_modules
@@ -61,7 +63,8 @@ class Backbone(nn.Module):
         freeze: part that is not trained: "none", "all", "stem" (the layers before the first stage),
             "norm" (all normalization layers), or a number of stages, which includes the stem. Batch
             statistics of frozen layers do not change, and their dropout is off.
-
+        adapters: adapters of layers, such as `{kind: lora, rank: 16}`; all other parameters are
+            frozen. See `densemtl.adapters.options.AdapterOptions`.
         in_chans: number of channels of images. In a configuration, it follows from the dataset
             (`data.channels`). timm adapts pretrained weights: RGB weights are repeated and scaled.
         mean: mean of each channel of the images, where 255 of 8-bit images is 1; by default, that
@@ -78,8 +81,9 @@ class Backbone(nn.Module):
 
     Raises:
         ModelError: if timm has no such model, if the model returns no feature pyramid, if it does
-            not support the output stride or image size, if pretrained weights are not available, or
-            if it has no batch normalization and `batch_norm_momentum` is set.
+            not support the output stride or image size, if pretrained weights are not available, if
+            it has no batch normalization and `batch_norm_momentum` is set, or if it does not have
+            the layers of `adapters`.
 
     Example:
         >>> backbone = Backbone("test_resnet", pretrained=False)
@@ -104,6 +108,7 @@ class Backbone(nn.Module):
         img_size: tuple[ImageSide, ImageSide] | None = None,
         batch_norm_momentum: OpenUnitInterval | None = None,
         freeze: Freeze = "none",
+        adapters: AdapterOptions | None = None,
         in_chans: NumChannels = NUM_RGB_CHANNELS,
         mean: ChannelMeans | None = None,
         std: ChannelStds | None = None,
@@ -128,7 +133,12 @@ class Backbone(nn.Module):
         self._level_names: list[str] = info.module_name()
         self._stage_plan: StagePlan | None = None
         self._frozen_names: tuple[str, ...] = ()
-        self._frozen_names = self._freeze(freeze)
+        self._frozen_names = self._freeze(freeze) if adapters is None else self._adapt(adapters)
+        if adapters is not None and freeze != "none":
+            raise ModelError(
+                "backbone.freeze: backbone.adapters freezes the backbone; remove one of both, and"
+                " list what is trained besides the adapters in backbone.adapters.train"
+            )
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training or evaluation mode; frozen layers stay in evaluation mode.
@@ -314,6 +324,16 @@ class Backbone(nn.Module):
                 f"backbone.freeze: {self.name!r} has {len(self.feature_info)} stages, not {part}"
             )
         return freeze_parameters(self.net, part, self.get_stage_modules)
+
+    def _adapt(self, options: AdapterOptions) -> tuple[str, ...]:
+        """Freeze the network and insert adapters; return what `freeze_except` returns."""
+        try:
+            frozen_names = freeze_except(self.net, options.train, self.get_stage_modules)
+            with self.dry_run() as image:
+                insert_adapters(self.net, options, lambda: self.net(image))
+        except ModelError as error:
+            raise ModelError(f"backbone.adapters.{error}") from None
+        return frozen_names
 
     def _get_stage_plan(self) -> StagePlan:
         self.check_stages()

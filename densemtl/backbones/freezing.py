@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import takewhile
 from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from densemtl.adapters.options import TrainedPart
 from densemtl.config.constraints import replace_union_errors
 from densemtl.errors import ModelError
 
@@ -19,9 +21,12 @@ Freeze = Annotated[
 """Frozen part: nothing, everything, all layers before the first stage, all normalization layers, or
 the stem and a number of stages."""
 
+StageModules = Callable[[int], list[nn.Module]]
+"""Function that returns the modules of a stage."""
+
 
 def freeze_parameters(
-    net: nn.Module, part: Freeze, get_stage_modules: Callable[[int], list[nn.Module]]
+    net: nn.Module, part: Freeze, get_stage_modules: StageModules
 ) -> tuple[str, ...]:
     """Disable the gradients of a part of a feature network.
 
@@ -59,13 +64,76 @@ def freeze_parameters(
         for module in get_stage_modules(index)
         for parameter in module.parameters()
     }
-    first = {id(p) for module in get_stage_modules(0) for p in module.parameters()}
-    for parameter in net.parameters():
-        if id(parameter) in first:
-            break
-        frozen.add(id(parameter))
+    frozen |= {id(parameter) for parameter in _list_stem(net, get_stage_modules)}
     _disable_gradients(parameter for parameter in net.parameters() if id(parameter) in frozen)
     return tuple(name for name, module in net.named_modules() if _is_frozen(module))
+
+
+PARTS: Mapping[TrainedPart, Callable[[str, nn.Module], bool]] = {
+    "norm": lambda _, module: isinstance(module, _list_norm_types()),
+    "downsample": lambda name, _: "downsample" in name.rpartition(".")[2],
+}
+"""{part of a backbone: function of name and module that finds its modules}."""
+
+POSITION_NAMES = ("pos_embed", "rel_pos", "relative_position")
+"""Names of embeddings of positions in timm, or parts of them."""
+
+
+def freeze_except(
+    net: nn.Module, parts: Collection[TrainedPart], get_stage_modules: StageModules
+) -> tuple[str, ...]:
+    """Disable the gradients of a feature network, except those of some parts.
+
+    Args:
+        net: the feature network, changed in place.
+        parts: the parts that are trained.
+        get_stage_modules: function that returns the modules of a stage. It raises an error if the
+            network has no such stage.
+
+    Returns:
+        Names of the normalization layers that must stay in evaluation mode, so that their batch
+        statistics do not change. Dropout and stochastic depth are as in training.
+
+    Raises:
+        ModelError: if the network has no such part.
+    """
+    trained: set[int] = set()
+    for part in parts:
+        members = _list_part(net, part, get_stage_modules)
+        if not members:
+            raise ModelError(f"train: the backbone has no {part!r}; remove it")
+        trained |= {id(parameter) for parameter in members}
+    _disable_gradients(p for p in net.parameters() if id(p) not in trained)
+    return tuple(
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, _BatchNorm)
+        and not any(parameter.requires_grad for parameter in module.parameters())
+    )
+
+
+def _list_part(
+    net: nn.Module, part: TrainedPart, get_stage_modules: StageModules
+) -> list[nn.Parameter]:
+    if part == "stem":
+        return _list_stem(net, get_stage_modules)
+    if part == "bias":
+        return [each for name, each in net.named_parameters() if name.endswith("bias")]
+    if part == "position":
+        return [
+            each
+            for name, each in net.named_parameters()
+            if any(text in name.rpartition(".")[2] for text in POSITION_NAMES)
+        ]
+    is_member = PARTS[part]
+    modules = [module for name, module in net.named_modules() if is_member(name, module)]
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
+def _list_stem(net: nn.Module, get_stage_modules: StageModules) -> list[nn.Parameter]:
+    """Return the parameters that are registered before the first parameter of the first stage."""
+    first = {id(p) for module in get_stage_modules(0) for p in module.parameters()}
+    return list(takewhile(lambda parameter: id(parameter) not in first, net.parameters()))
 
 
 def _list_norm_types() -> tuple[type[nn.Module], ...]:

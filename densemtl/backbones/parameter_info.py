@@ -51,7 +51,7 @@ def describe_parameters(net: nn.Module, model: nn.Module, name: str) -> list[Par
         layer_of = {normalize_name(key): layer for key, layer in layers.items()}
         last = max(layers.values())
         undecayed = {normalize_name(key) for key in _iter_undecayed(model)}
-        keys = {key: normalize_name(key) for key, _ in net.named_parameters()}
+        keys = {key: normalize_name(_to_layer(key)) for key, _ in net.named_parameters()}
         return [
             ParameterInfo(
                 parameter,
@@ -66,6 +66,12 @@ def describe_parameters(net: nn.Module, model: nn.Module, name: str) -> list[Par
             f"backbone {name!r}: timm does not state its layers: remove optim.layer_decay and"
             " optim.weight_decay_on"
         ) from error
+
+
+def _to_layer(name: str) -> str:
+    """Return the name of the weight of the layer that a parameter of an adapter belongs to."""
+    layer, found, _ = name.partition(".adapter.")
+    return f"{layer}.weight" if found else name
 
 
 def _iter_undecayed(model: nn.Module) -> Iterator[str]:

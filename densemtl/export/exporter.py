@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densemtl.adapters.merging import merge_adapters
 from densemtl.errors import ModelError, shorten_error
 from densemtl.export import onnx, parity
 from densemtl.export.torch_export import TracedGraph, trace
@@ -94,10 +95,13 @@ def export_model(
 def _trace_with_inputs(
     network: ExportWrapper, images: Sequence[Image], size: Size
 ) -> tuple[ParityInputs, TracedGraph]:
-    """Trace a model, and return the inputs on which it can be compared and its graph."""
+    """Trace a model, and return the inputs on which it can be compared and its graph.
+
+    Adapters are merged into the weights of the graph; the comparison is with the model itself.
+    """
     size = parity.round_up(size, network.model.size_divisor)
     batch = _make_batch(network, images, size)
-    traced = trace(network, batch)
+    traced = trace(merge_adapters(network), batch)
     others = parity.choose_other_sizes(size, network.model.size_divisor, traced.dynamic_axes)
     other_inputs = [_make_batch(network, images[:1], other_size) for other_size in others]
     return ParityInputs(batch, other_inputs), traced

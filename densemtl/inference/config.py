@@ -26,6 +26,8 @@ class InferenceSettings(Section):
         batch_size: number of tiles, or of whole images, per forward pass.
         amp: autocast dtype; by default, that of the training.
         channels_last: whether to use the channels-last memory layout; by default, as in training.
+        merge_adapters: whether to merge the adapters of the backbone into its weights. Predictions
+            change by rounding only, and the adapters have no cost.
         fuse_bn: whether to fold batch normalization into the preceding convolutions.
         compile: whether to compile the model by `torch.compile`, which takes a minute before the
             first image of each size.
@@ -38,6 +40,7 @@ class InferenceSettings(Section):
     batch_size: PositiveInt = 8
     amp: Literal["none", "bf16", "fp16"] | None = None
     channels_last: bool | None = None
+    merge_adapters: bool = False
     fuse_bn: bool = False
     compile: bool = False
 

@@ -10,6 +10,7 @@ from typing import Any, cast, overload
 import torch
 from torch import Tensor, nn
 
+from densemtl.adapters.merging import merge_adapters
 from densemtl.config.sections import InputConfig, TrainConfig
 from densemtl.data.image_format import get_image_format
 from densemtl.engine.loading import TrainedModel, load_trained_model
@@ -289,7 +290,9 @@ def _select_precision(default: ExecutionConfig, settings: InferenceSettings) -> 
 
 
 def _prepare_model(model: nn.Module, settings: InferenceSettings) -> nn.Module:
-    """Fold batch normalization and compile the model, as the settings request."""
+    """Merge adapters, fold batch normalization and compile the model, as the settings request."""
+    if settings.merge_adapters:
+        model = merge_adapters(model)
     if settings.fuse_bn:
         assert isinstance(model, MultiTaskModel)
         model = fuse_conv_bn(model)

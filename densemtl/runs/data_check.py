@@ -64,13 +64,15 @@ def warn_about_random_frozen(experiment: ExperimentConfig) -> list[DataWarning]:
     """
     options = experiment.backbone.options
     frozen = options.get("freeze", "none")
-    if frozen in ("none", "norm") or options.get("pretrained", True) or options.get("weights"):
+    setting = "backbone.adapters" if options.get("adapters") else f"backbone.freeze={frozen}"
+    is_frozen = frozen not in ("none", "norm") or setting == "backbone.adapters"
+    if not is_frozen or options.get("pretrained", True) or options.get("weights"):
         return []
     if experiment.init_from == "none":
-        text = f"backbone.freeze={frozen} keeps random weights; set backbone.pretrained=true,"
+        text = f"{setting} keeps random weights; set backbone.pretrained=true,"
         text += " backbone.weights or init_from"
     elif experiment.baselines == "auto":
-        text = f"the single-task baselines keep random weights (backbone.freeze={frozen}),"
+        text = f"the single-task baselines keep random weights ({setting}),"
         text += " since init_from is not for them; use baselines=none"
     else:
         return []

@@ -75,6 +75,8 @@ def check_feature_cache(experiment: ExperimentConfig, model: MultiTaskModel) -> 
         )
     if not model.decoder.reads_image_once:
         raise ConfigError(f"{prefix}: the decoder reads several scales: set decoder.scales=[1]")
+    if experiment.backbone.options.get("adapters"):
+        raise ConfigError(f"{prefix}: backbone.adapters are trained: remove one of both")
     if experiment.backbone.options.get("freeze") != "all":
         raise ConfigError(f"{prefix}: the backbone is trained: set backbone.freeze=all")
     if experiment.train.fsdp:

@@ -128,6 +128,8 @@ def test_missing_validation_labels_are_a_warning_printed_once(tmp_path, capsys, 
     ("overrides", "expected"),
     [
         (["backbone.freeze=all"], "backbone.freeze=all keeps random weights; set"),
+        (["backbone.adapters={rank: 2}"], "backbone.adapters keeps random weights; set"),
+        (["backbone.adapters={rank: 2}", "backbone.pretrained=true"], None),
         (["backbone.freeze=2"], "backbone.freeze=2 keeps random weights; set"),
         (["backbone.freeze=all", "init_from=RUN", "baselines=auto"], "the single-task baselines"),
         (["backbone.freeze=all", "init_from=RUN"], None),

@@ -1,0 +1,1 @@
+"""Adapters: few trained parameters that change the layers of a frozen backbone."""

@@ -1,0 +1,114 @@
+"""Insertion of adapters into the layers of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from torch import nn
+
+from densemtl.adapters.layers import add_adapter
+from densemtl.adapters.low_rank import Adapter, Layer, LowRankAdapter
+from densemtl.adapters.options import AdapterOptions
+from densemtl.errors import ModelError
+
+
+def insert_adapters(net: nn.Module, options: AdapterOptions, run: Callable[[], object]) -> None:
+    """Replace layers of a network by layers with adapters.
+
+    Only layers that are called have an adapter. Some networks of timm read the weight of a layer
+    without calling it, such as the layer `qkv` of Swin V2.
+
+    Args:
+        net: the network, changed in place. The names of its parameters do not change.
+        options: kind and rank of the adapters, and names of the layers.
+        run: function that runs the network once.
+
+    Raises:
+        ModelError: if a target matches no layer.
+    """
+    layers = find_called_layers(net, run)
+    targets = options.targets
+    names = _select_default(layers) if targets is None else match_targets(layers, targets)
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        adapter = make_adapter(layers[name], options)
+        setattr(net.get_submodule(parent), child, add_adapter(layers[name], adapter))
+
+
+def make_adapter(layer: Layer, options: AdapterOptions) -> Adapter:
+    """Create the adapter of a layer.
+
+    Args:
+        layer: the layer.
+        options: kind and rank of the adapter.
+
+    Returns:
+        The adapter, which does not change the output of the layer yet.
+    """
+    return LowRankAdapter(layer, options.rank, scale=options.scale, dropout=options.dropout)
+
+
+def find_called_layers(net: nn.Module, run: Callable[[], object]) -> dict[str, Layer]:
+    """Find the layers of a network that may have an adapter.
+
+    Args:
+        net: the network.
+        run: function that runs the network once.
+
+    Returns:
+        {name: layer} of the linear layers and the convolutions with one group that are called, in
+        the order of the first calls. Subclasses, which may compute something else, are left out.
+    """
+    layers = {
+        module: name
+        for name, module in net.named_modules()
+        if type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1)
+    }
+    called: dict[str, Layer] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, _: called.update({layers[module]: module}))
+        for layer in layers
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
+def match_targets(names: Collection[str], targets: Sequence[str]) -> list[str]:
+    """Return the names whose last parts are targets.
+
+    Args:
+        names: names of layers.
+        targets: last parts of names, such as `fc1` or `attn.proj`.
+
+    Returns:
+        The names of the layers, in order.
+
+    Raises:
+        ModelError: if a target matches no name.
+    """
+    for target in targets:
+        if not any(is_match(name, target) for name in names):
+            last_parts = sorted({name.rpartition(".")[2] for name in names})
+            raise ModelError(
+                f"targets: {target!r} matches no linear layer or convolution with one group that"
+                f" is called; the layers of the backbone are {', '.join(last_parts)}"
+            )
+    return [name for name in names if any(is_match(name, target) for target in targets)]
+
+
+def is_match(name: str, target: str) -> bool:
+    """Return whether the last parts of a name are a target, as in `blocks.0.mlp.fc1` and `fc1`."""
+    return f".{name}".endswith(f".{target}")
+
+
+def _select_default(layers: Mapping[str, Layer]) -> list[str]:
+    """Return the names of all linear layers, or of all convolutions except the first one."""
+    linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
+    names = linear or list(layers)[1:]
+    if not names:
+        raise ModelError("kind: no layer of the backbone may have an adapter; choose another one")
+    return names

@@ -1,0 +1,137 @@
+"""Adapters that add a matrix of low rank to the weight of a layer (LoRA)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Layer = nn.Linear | nn.Conv2d
+"""Layer that may have an adapter."""
+
+
+class Adapter(nn.Module, ABC):
+    """Base class of adapters, which change the output of a layer whose weight is frozen."""
+
+    @abstractmethod
+    def forward(self, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
+        """Compute the output of the layer with the adapter.
+
+        Args:
+            layer: the layer.
+            x: input of the layer, (.., C_in) of a linear layer or (B, C_in, H, W).
+            output: output of the layer without the adapter, for `x`.
+
+        Returns:
+            Output with the adapter, of the shape of `output`.
+        """
+
+    @abstractmethod
+    def compute_weight(self, weight: Tensor) -> Tensor:
+        """Compute the weight of a layer without adapter that has the same output.
+
+        Args:
+            weight: frozen weight of the layer.
+
+        Returns:
+            The changed weight, of the same shape.
+        """
+
+
+class LowRankAdapter(Adapter):
+    r"""Adapter that adds a matrix of low rank to a weight: $W + s B A$.
+
+    Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, section 4.1. $A$ has
+    the initialization of a linear layer, and $B$ starts at 0, so that the layer is unchanged at the
+    beginning. For a convolution, $A$ is a convolution of the same size, stride and padding to
+    `rank` channels, and $B$ a 1x1 convolution.
+
+    Args:
+        layer: the layer, whose shape the adapter has.
+        rank: number of rows of $A$ and columns of $B$.
+        scale: factor $s$ of the product. It is used as it is, and not divided by the rank.
+        dropout: dropout rate of the input of $A$ in training.
+
+    Attributes:
+        down: $A$, (rank, C_in) or (rank, C_in, kernel height, kernel width).
+        up: $B$, (C_out, rank).
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Linear(6, 4)
+        >>> adapter = LowRankAdapter(layer, rank=2)
+        >>> sum(parameter.numel() for parameter in adapter.parameters())
+        20
+        >>> torch.equal(adapter.compute_weight(layer.weight), layer.weight)
+        True
+    """
+
+    def __init__(
+        self, layer: Layer, rank: int, *, scale: float = 1.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        weight = layer.weight
+        self.down = nn.Parameter(weight.new_empty(rank, *weight.shape[1:]))
+        self.up = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout)
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
+        """Compute the output of the layer with the adapter.
+
+        Args:
+            layer: the layer.
+            x: input of the layer, (.., C_in) of a linear layer or (B, C_in, H, W).
+            output: output of the layer without the adapter, for `x`.
+
+        Returns:
+            Output with the adapter, of the shape of `output`.
+        """
+        return output + self.compute_change(layer, x)
+
+    def compute_change(self, layer: Layer, x: Tensor) -> Tensor:
+        """Compute the change of the output of the layer.
+
+        Args:
+            layer: the layer.
+            x: input of the layer.
+
+        Returns:
+            $s B A x$, of the shape of the output.
+        """
+        low = apply_weight(layer, self.dropout(x), self.down)
+        if isinstance(layer, nn.Conv2d):
+            return self.scale * F.conv2d(low, self.up[:, :, None, None])
+        return self.scale * F.linear(low, self.up)
+
+    def compute_weight(self, weight: Tensor) -> Tensor:
+        """Compute the weight of a layer without adapter that has the same output.
+
+        Args:
+            weight: frozen weight of the layer.
+
+        Returns:
+            $W + s B A$, of the same shape.
+        """
+        change = self.scale * (self.up @ self.down.flatten(1))
+        return weight + change.view_as(weight)
+
+
+def apply_weight(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a layer with another weight and bias.
+
+    Args:
+        layer: the layer, of which a convolution has a stride, a padding and a dilation.
+        x: input of the layer.
+        weight: weight of the layer; the number of outputs may differ.
+        bias: bias of the layer, or None.
+
+    Returns:
+        The output.
+    """
+    if isinstance(layer, nn.Conv2d):
+        return layer._conv_forward(x, weight, bias)
+    return F.linear(x, weight, bias)

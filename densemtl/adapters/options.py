@@ -1,0 +1,39 @@
+"""Options of the adapters of a backbone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from densemtl.config.constraints import PositiveFloat
+from densemtl.config.sections import Section
+
+Rank = Annotated[int, Field(ge=1, le=4096)]
+"""Rank of the change of a weight matrix."""
+
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+
+TrainedPart = Literal["norm", "position", "stem", "downsample", "bias"]
+"""Part of a backbone that may be trained besides its adapters."""
+
+
+class AdapterOptions(Section):
+    """Adapters of a backbone, whose own weights are frozen."""
+
+    kind: Literal["lora"] = "lora"
+    """How the weight of a layer is changed: `lora` adds a matrix of low rank."""
+    rank: Rank = 16
+    """Rank of the change."""
+    scale: PositiveFloat = 4.0
+    """Factor of the change; it is not divided by the rank."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate of the input of the adapters; the frozen layers read the input itself."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Last parts of the names of the layers with adapters, such as `[qkv, proj, fc1, fc2]`. By
+    default, all linear layers, or in networks without linear layers all convolutions with one group
+    except the first one."""
+    train: tuple[TrainedPart, ...] = ()
+    """Parts of the backbone that are trained as well: `norm` (all normalization layers), `position`
+    (embeddings of positions), `stem` (the layers before the first stage), `downsample` (layers of
+    this name) and `bias` (biases of all layers)."""
