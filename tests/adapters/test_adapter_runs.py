@@ -38,7 +38,9 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path: Path) -> None:
     train_experiment(make_tiny_experiment(*ADAPTED), whole, "cpu", max_steps=5)
     train_experiment(make_tiny_experiment(*ADAPTED), parts, "cpu", max_steps=3)
     train_experiment(make_tiny_experiment(*ADAPTED), parts, "cpu", max_steps=2)
-    first, second = (load_weights(each / "last.safetensors").tensors for each in (whole, parts))
+    first, second = (
+        load_weights(each / "last" / "model.safetensors").tensors for each in (whole, parts)
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(name.endswith("adapter.up") and value.any() for name, value in first.items())
