@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -102,7 +104,7 @@ def merge_layer(layer: AdaptedLayer) -> Layer:
     return merged.eval()
 
 
-def _get_conv_options(layer: nn.Conv2d) -> dict[str, object]:
+def _get_conv_options(layer: nn.Conv2d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
     options = {name: getattr(layer, name) for name in (*names, "groups", "padding_mode")}
     return {**options, "bias": layer.bias is not None}

@@ -133,5 +133,6 @@ def apply_weight(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = 
         The output.
     """
     if isinstance(layer, nn.Conv2d):
-        return layer._conv_forward(x, weight, bias)
+        output: Tensor = layer._conv_forward(x, weight, bias)
+        return output
     return F.linear(x, weight, bias)
