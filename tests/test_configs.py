@@ -17,8 +17,12 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 RUNNABLE = [file for file in FILES if file.name != "base.yaml"]
 LARGE = {"vit_base", "vit_large", "swin_large"}
-SLOW_RECIPES = {"nyud/vit_large/mlore.yaml": 1e-5}
-"""{file: learning rate} of recipes with another learning rate than that of InvPT."""
+OPTIMIZERS = {
+    "nyud/vit_large/mlore": ("adam", 1e-5, 1e-6),
+    "nyud/swin_large/mtmamba": ("adamw", 2e-5, 1e-6),
+    "pascal_context/swin_large/mtmamba": ("adamw", 2e-5, 1e-6),
+}
+"""{recipe: optimizer, learning rate and weight decay} if they differ from those of InvPT."""
 
 TRAINED = [
     file
@@ -143,12 +147,12 @@ def test_survey_recipe(dataset: str) -> None:
 def test_recipes_of_invpt(dataset: str, size: tuple[int, int], weights: dict[str, float]) -> None:
     """Compare with Ye and Xu, ECCV 2022, section 4, whose recipe later papers use."""
     files = [file for folder in LARGE for file in (CONFIGS / dataset / folder).iterdir()]
-    assert {"hard_sharing", "invpt", "mlore"} <= {file.stem for file in files}
+    assert {"hard_sharing", "invpt", "mlore", "mtmamba"} <= {file.stem for file in files}
     for file in files:
         recipe = load_experiment(file)
         optim, schedule = recipe.optim, recipe.schedule
-        lr = SLOW_RECIPES.get(str(file.relative_to(CONFIGS)), 2e-5)
-        assert (optim.name, optim.lr, optim.weight_decay) == ("adam", lr, 1e-6)
+        expected = OPTIMIZERS.get(name(file), ("adam", 2e-5, 1e-6))
+        assert (optim.name, optim.lr, optim.weight_decay) == expected
         assert (schedule.name, schedule.power, schedule.interval) == ("poly", 0.9, "step")
         assert (recipe.train.steps, recipe.train.epochs) == (40_000, None)
         assert (recipe.protocol, recipe.input.size) == ("modern", size)

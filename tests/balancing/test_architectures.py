@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "asymmetric_sharing": {"sources": {"semseg": ["depth"]}},
     "invpt": {"initial_width": 16, "width": 32},
     "mlore": {"width": 16, "experts": 3, "top_k": 2, "min_rank": 2, "task_rank": 2},
+    "mtmamba": {"states": 2, "finest_stride": 8},
     "pad_net": {"width": 16},
     "pap_net": {"width": 16, "affinity_width": 8},
 }

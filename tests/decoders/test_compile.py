@@ -21,6 +21,10 @@ SMALL = {
         "decoder={name: mlore, width: 16, experts: 3, top_k: 2, min_rank: 2, task_rank: 2}",
         "head={name: linear}",
     ],
+    "mtmamba": [
+        "decoder={name: mtmamba, states: 2, finest_stride: 8}",
+        "head={name: linear}",
+    ],
     "ml_mmoe": ["decoder.experts=2", "head={name: linear}"],
 }
 """{decoder: overrides}. The FPN head is compiled with some decoders only, to save time."""

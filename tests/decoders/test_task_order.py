@@ -160,8 +160,22 @@ def invpt(key: str, state: dict[str, Tensor]) -> Tensor:
     return permute_blocks(state[key], 0) if key.startswith("sum.norms.") else state[key]
 
 
+def atrc(key: str, state: dict[str, Tensor]) -> Tensor:
+    """Permute the reduction of what a task reads from all tasks."""
+    return permute_blocks(state[key], 1) if key.endswith("reduce.0.weight") else state[key]
+
+
+def mtmamba(key: str, state: dict[str, Tensor]) -> Tensor:
+    """Permute the normalization and the convolution of the maps of all tasks."""
+    if ".exchange.shared.0." in key:
+        return permute_blocks(state[key], 0)
+    return permute_blocks(state[key], 1) if key.endswith("shared.1.weight") else state[key]
+
+
 PERMUTATIONS: dict[str, Callable[[str, dict[str, Tensor]], Tensor]] = {
+    "atrc": atrc,
     "cross_stitch": cross_stitch,
+    "mtmamba": mtmamba,
     "nddr_cnn": nddr_cnn,
     "pap_net": pap_net,
     "invpt": invpt,

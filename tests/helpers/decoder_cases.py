@@ -23,6 +23,7 @@ STAGED_ARCHITECTURES = {"branched", "cross_stitch", "mtan", "nddr_cnn", "sluice"
 SMALL_OPTIONS: dict[str, dict[str, Any]] = {
     "invpt": {"initial_width": 16, "width": 32},
     "mlore": {"width": 16, "experts": 4, "top_k": 2, "min_rank": 2, "rank_step": 1, "task_rank": 2},
+    "mtmamba": {"states": 2, "pyramid_width": 16},
 }
 """Options of decoders that are too large for tests by default."""
 

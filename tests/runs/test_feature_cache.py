@@ -214,9 +214,9 @@ def build(*overrides: str) -> ExperimentConfig:
         (("backbone.freeze=2",), "the backbone is trained: set backbone.freeze=all"),
         (
             ("backbone.freeze=all", "decoder.name=mtan"),
-            "decoder 'mtan' does not only read the features of one backbone: use cgc, hard_sharing,"
-            " invpt, jtrl, ml_mmoe, mlore, mmoe, mti_net, pad_net, pap_net, ple, single_task,"
-            " ubernet, or another cache",
+            "decoder 'mtan' does not only read the features of one backbone: use atrc, cgc,"
+            " hard_sharing, invpt, jtrl, ml_mmoe, mlore, mmoe, mti_net, mtmamba, pad_net, pap_net,"
+            " ple, single_task, ubernet, or another cache",
         ),
         (("backbone.freeze=all", "decoder.name=cross_stitch"), "decoder 'cross_stitch' does not"),
         (
