@@ -90,7 +90,7 @@ def test_list_names_returns_metrics_in_files_and_folders():
     names = registry.list_names("metrics")
     assert set(names) == {
         *("binary", "boundary", "depth", "miou", "normals", "regression", "calibration_error"),
-        *("saliency", "max_f_published", "false_positives_outside"),
+        *("saliency", "max_f_published", "false_positives_outside", "validity"),
     }
     assert all(issubclass(registry.get_class("metrics", name), TaskMetric) for name in names)
 

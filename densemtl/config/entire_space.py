@@ -1,4 +1,4 @@
-"""Option `entire_space` of tasks whose classes exist only where another task has certain ones."""
+"""Option `entire_space` of tasks that exist only in a part of the image."""
 
 from __future__ import annotations
 
@@ -24,5 +24,19 @@ class EntireSpaceConfig(Section):
     gate: Literal["host", "separate"] = "host"
     """Probability of the gate: that of the classes in the prediction of the other task (`host`), or
     a logit of its own (`separate`)."""
+    detach: bool = False
+    """Whether the gradient of the task does not change the logits of the other task."""
+
+
+class ValidRegionConfig(Section):
+    """Validity of the values of a task, the probability that a value exists at a pixel."""
+
+    of: str | None = None
+    """Task that has the classes on which values exist, such as `semseg`; null for none."""
+    classes: Annotated[tuple[HostClass, ...], Field(max_length=255)] = ()
+    """Names or ids of these classes, such as `[person]`."""
+    gate: Literal["host", "separate"] = "host"
+    """Validity: the probability of the classes in the prediction of the other task (`host`), or
+    that of a logit of its own (`separate`)."""
     detach: bool = False
     """Whether the gradient of the task does not change the logits of the other task."""

@@ -23,7 +23,7 @@ from densemtl.data.samplers import EpochIndex
 from densemtl.errors import DataError
 from densemtl.ops.layouts import to_tensor
 from densemtl.tasks.base import Task
-from densemtl.tasks.class_gates import ClassGate, complete_targets, find_gates
+from densemtl.tasks.class_gates import Gate, complete_targets, find_gates
 from densemtl.transforms.color_transforms import ImageTransform
 from densemtl.transforms.geometry import GeometricTransform, pad_to_size, stretch_to_size
 from densemtl.transforms.random_geometry import RandomGeometry
@@ -206,7 +206,7 @@ class TrainCollate:
         self.tasks = tasks
         self.gates = self.find_gates()
 
-    def find_gates(self) -> Sequence[ClassGate]:
+    def find_gates(self) -> Sequence[Gate]:
         """Find the gates by which labels are completed.
 
         Returns:
@@ -256,7 +256,7 @@ class EvalCollate(TrainCollate):
         tasks: tasks whose targets the batch contains.
     """
 
-    def find_gates(self) -> Sequence[ClassGate]:
+    def find_gates(self) -> Sequence[Gate]:
         """Return no gates, since metrics use the labels of the dataset."""
         return ()
 

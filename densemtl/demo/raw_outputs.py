@@ -42,7 +42,7 @@ def write_raw_outputs(
         png_file = folder / task.name / f"{name}.png"
         if isinstance(task, Depth):
             write_image(png_file, to_millimeters(values))
-        elif isinstance(task, Direction) and task.channels == 3:
+        elif isinstance(task, Direction) and task.value_channels == 3:
             write_normals(png_file, values.astype(np.float32), 16)
 
 

@@ -84,7 +84,7 @@ class AsyncUpdates:
 
     def _find_labels(self, batch: Batch) -> Tensor:
         """Return which images have a label of which task, shape (tasks, images)."""
-        masks = [task.compute_valid_mask(batch.targets[task.name]) for task in self._tasks]
+        masks = [task.compute_label_mask(batch.targets[task.name]) for task in self._tasks]
         return torch.stack([mask.flatten(1).any(dim=1) for mask in masks])
 
     @contextmanager

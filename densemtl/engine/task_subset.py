@@ -155,7 +155,7 @@ def _restrict(
         raise ConfigError(
             f"tasks: the model does not predict {unknown[0]!r}, {suggest(unknown[0], saved)}"
         )
-    tasks = _drop_other_tasks([entry for name, entry in entries.items() if name in offered])
+    tasks = _drop_metrics([entry for name, entry in entries.items() if name in offered])
     if not tasks:
         return None
     # Balancing and auxiliary tasks may name other tasks, and do not matter in an evaluation.
@@ -168,24 +168,20 @@ def _restrict(
     )
 
 
-def _drop_other_tasks(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Remove what refers to tasks that are not evaluated.
-
-    The gate of a task is in the model, and may need another task.
-    """
-    names = [entry["name"] for entry in entries]
-    return [_drop_from_entry(entry, names) for entry in entries]
-
-
-def _drop_from_entry(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    kept = {key: value for key, value in entry.items() if key != "entire_space"}
-    if isinstance(entry.get("metrics"), list):
-        kept["metrics"] = [
-            metric
-            for metric in entry["metrics"]
-            if not isinstance(metric, dict) or metric.get("of") in (None, *names)
-        ]
-    return kept
+def _drop_metrics(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Remove the metrics that compare with tasks that are not evaluated."""
+    names = (None, *(entry["name"] for entry in entries))
+    return [
+        {
+            **entry,
+            "metrics": [
+                metric
+                for metric in entry.get("metrics") or ()
+                if not isinstance(metric, dict) or metric.get("of") in names
+            ],
+        }
+        for entry in entries
+    ]
 
 
 def _find_entries(

@@ -18,7 +18,8 @@ from densemtl.tasks.base import Task
 from densemtl.types import Batch, ImagePlacement, ModelInput, Predictions, ProtocolName
 
 PredictionCallback = Callable[[Task, str, NDArray[np.generic]], None]
-"""Function of (task, image id, decoded prediction at original size in the layout of `Sample`)."""
+"""Function of (task, image id, decoded prediction at original size in the layout of `Sample`).
+Predictions have values at all pixels, also at those that are predicted to be invalid."""
 
 
 @torch.inference_mode()
@@ -98,20 +99,29 @@ def _update_metrics(
         height, width = placement.size
         prediction = decode_prediction(task, predictions, index, placement)
         target = target[..., :height, :width]
+        masked = (
+            decode_prediction(task, predictions, index, placement, masked=True)
+            if task.has_validity
+            else prediction
+        )
         if is_scored:
-            metrics.update(task, prediction, target, image_id)
+            metrics.update(task, prediction, target, image_id, masked)
         if others:
             other_targets = {
                 name: batch.targets[name][index : index + 1, ..., :height, :width]
                 for name in others
             }
-            metrics.update_cross(task, prediction, target, other_targets)
+            metrics.update_cross(task, masked, target, other_targets)
         if on_prediction is not None:
             on_prediction(task, image_id, to_hwc(prediction[0]))
 
 
 def decode_prediction(
-    task: Task, predictions: Predictions, index: int, placement: ImagePlacement
+    task: Task,
+    predictions: Predictions,
+    index: int,
+    placement: ImagePlacement,
+    masked: bool = False,
 ) -> Tensor:
     """Decode the prediction of one image at its original size.
 
@@ -120,11 +130,14 @@ def decode_prediction(
         predictions: predictions of a batch, from `forward_low_res`.
         index: index of the image in the batch.
         placement: position of the image in the network input.
+        masked: whether to mark invalid pixels; see `Task.mask_invalid`.
 
     Returns:
         The decoded prediction as a batch of one image, as returned by `Task.decode`.
     """
     logits = predictions.logits[task.name][index : index + 1]
-    return task.decode_low_res(
-        LazyLogits.from_placement(logits, placement, predictions.padded_size)
-    )
+    lazy_logits = LazyLogits.from_placement(logits, placement, predictions.padded_size)
+    prediction = task.decode_low_res(lazy_logits)
+    if masked and task.has_validity:
+        return task.mask_invalid(prediction, lazy_logits.upsample())
+    return prediction

@@ -58,9 +58,14 @@ class FinalTaskMetrics(TaskMetrics):
         }
 
     def _update_metrics(
-        self, key: MetricKey, prediction: Tensor, target: Tensor, valid: Tensor
+        self,
+        key: MetricKey,
+        prediction: Tensor,
+        masked: Tensor | None,
+        target: Tensor,
+        valid: Tensor,
     ) -> None:
-        super()._update_metrics(key, prediction, target, valid)
+        super()._update_metrics(key, prediction, masked, target, valid)
         if not self._final[key]:
             return
         # The counts are added by `accumulate`. The empty update prevents a warning of torchmetrics

@@ -112,9 +112,9 @@ def _decode_depth(
 def _decode_vectors(
     array: NDArray[Any], task: Task, file: Path, options: ReadOptions
 ) -> PredictionMap:
-    stored = arrays.to_channels_last(array, task.channels)
-    if stored.ndim != 3 or stored.shape[2] != task.channels:
-        raise DataError(f"{file}: needs {task.channels} channels, found shape {array.shape}")
+    stored = arrays.to_channels_last(array, task.value_channels)
+    if stored.ndim != 3 or stored.shape[2] != task.value_channels:
+        raise DataError(f"{file}: needs {task.value_channels} channels, found shape {array.shape}")
     vectors = stored.astype(np.float32)
     if stored.dtype in (np.uint8, np.uint16):
         vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1
@@ -123,7 +123,7 @@ def _decode_vectors(
             f"{file}: components must be floats from -1 to 1 or unsigned 8-bit or 16-bit integers, "
             f"found {stored.dtype} from {stored.min()} to {stored.max()}"
         )
-    if task.channels != 3:
+    if task.value_channels != 3:
         return vectors
     # The rotation to camera axes is found by decoding the unit vectors like a label file. The
     # opposite vectors are added, because labels whose mean normal faces away are an error.
@@ -137,7 +137,7 @@ def _decode_vectors(
 def _decode_numbers(
     array: NDArray[Any], task: Task, file: Path, options: ReadOptions
 ) -> PredictionMap:
-    return number_formats.decode_numbers(array, task.channels, file)
+    return number_formats.decode_numbers(array, task.value_channels, file)
 
 
 _DECODERS: dict[type[Task], Callable[[NDArray[Any], Task, Path, ReadOptions], PredictionMap]] = {

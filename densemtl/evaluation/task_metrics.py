@@ -152,7 +152,14 @@ class TaskMetrics:
         others = (metric.other_task for metric in self._cross_metrics[task.name])
         return sorted({other for other in others if self._has_labels(other, image_id)})
 
-    def update(self, task: Task, prediction: Tensor, target: Tensor, image_id: str = "") -> None:
+    def update(
+        self,
+        task: Task,
+        prediction: Tensor,
+        target: Tensor,
+        image_id: str = "",
+        masked: Tensor | None = None,
+    ) -> None:
         """Add a batch of one task.
 
         Args:
@@ -160,13 +167,19 @@ class TaskMetrics:
             prediction: decoded predictions at original size, as returned by `Task.decode`.
             target: targets at the same size.
             image_id: id of an image of the batch, whose images are all from one set.
+            masked: result of `Task.mask_invalid`. If the task predicts a validity and this is None,
+                metrics of the validity are not changed.
         """
         prediction, target = prediction.to(self.device), target.to(self.device)
+        if masked is not None:
+            masked = masked.to(self.device)
+        elif not task.has_validity:
+            masked = prediction
         key, valid = self._find_key(task, image_id), task.compute_valid_mask(target)
         self._image_counts[key].update(valid)
         if task.name in self._id_counts:
             self._id_counts[task.name].update(target)
-        self._update_metrics(key, prediction, target, valid)
+        self._update_metrics(key, prediction, masked, target, valid)
 
     def update_cross(
         self, task: Task, prediction: Tensor, target: Tensor, others: Mapping[str, Tensor]
@@ -175,7 +188,7 @@ class TaskMetrics:
 
         Args:
             task: task of the prediction.
-            prediction: decoded predictions at original size.
+            prediction: result of `Task.mask_invalid` at original size.
             target: targets at the same size, possibly ignored pixels only.
             others: {other task: its targets}; metrics of tasks that are missing are not changed.
         """
@@ -186,10 +199,18 @@ class TaskMetrics:
                 metric.update(prediction, target, other.to(self.device))
 
     def _update_metrics(
-        self, key: MetricKey, prediction: Tensor, target: Tensor, valid: Tensor
+        self,
+        key: MetricKey,
+        prediction: Tensor,
+        masked: Tensor | None,
+        target: Tensor,
+        valid: Tensor,
     ) -> None:
         for metric in self._metrics[key]:
-            metric.update(prediction, target)
+            if not metric.takes_masked:
+                metric.update(prediction, target)
+            elif masked is not None:
+                metric.update(masked, target)
 
     def compute(self) -> Scores:
         """Compute the metrics over all batches.

@@ -189,7 +189,8 @@ class Predictor:
 
         Returns:
             {task: decoded prediction at the size of the image}, or a list of these. Class ids,
-            probabilities and scalars (depth in meters) have shape (H, W), vectors (H, W, C).
+            probabilities and scalars (depth in meters) have shape (H, W), vectors (H, W, C). Values
+            are NaN where a task with `entire_space` predicts that none exists.
 
         Raises:
             DataError: if the input is not an image.
@@ -236,9 +237,9 @@ class Predictor:
             image = tiling.stack_images(batch).to(self.precision.device)
             predictions = forward_low_res(self._model, image, self.precision)
             for row, item in enumerate(batch):
+                args = predictions, row, item.placement
                 maps = {
-                    task.name: decode_prediction(task, predictions, row, item.placement)
-                    for task in self.tasks
+                    task.name: decode_prediction(task, *args, masked=True) for task in self.tasks
                 }
                 results.append({task: to_hwc(prediction[0]) for task, prediction in maps.items()})
         return results
@@ -276,7 +277,10 @@ class Predictor:
         return task.inverse_transform_logits(restored, augmented.scale, augmented.flip)
 
     def _decode(self, logits: dict[str, Tensor]) -> PredictionMaps:
-        return {task.name: to_hwc(task.decode(logits[task.name])[0]) for task in self.tasks}
+        return {
+            task.name: to_hwc(task.mask_invalid(task.decode(maps), maps)[0])
+            for task, maps in ((task, logits[task.name]) for task in self.tasks)
+        }
 
 
 def _select_precision(default: ExecutionConfig, settings: InferenceSettings) -> ExecutionConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class TaskMetric(Metric):
     """
 
     full_state_update = False
+    takes_masked: ClassVar[bool] = False
+    """Whether predicted values are NaN where the task predicts that none exists. Other metrics get
+    the values of all pixels, so that pixels that are left out cannot improve them."""
 
     @abstractmethod
     def update(self, prediction: Tensor, target: Tensor) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from densemtl.config.entire_space import ClassList
 from densemtl.metrics.base import CrossTaskMetric
+from densemtl.ops.valid_mask import compute_valid_mask
 from densemtl.types import IGNORE_INDEX
 
 
@@ -19,9 +20,11 @@ class FalsePositivesOutside(CrossTaskMetric):
     these classes. `FPR_outside` is the percentage of them that are predicted as positive: as any
     class but the first one (background), or with a probability above 0.5 in a binary task. Pixels
     that the task itself labels as positive are left out. The value is NaN if no pixel is left. All
-    pixels of the split are pooled, also those of sets without labels of the task.
+    pixels of the split are pooled, also those of sets without labels of the task. In tasks that
+    predict values and their validity (`entire_space`), valid pixels are positive.
 
     Args:
+        has_values: whether the task predicts values and their validity.
         of: name of the other task, which has classes and is evaluated in the same run.
         classes: names or ids of its classes on which the task exists, such as `[person]`.
 
@@ -35,11 +38,13 @@ class FalsePositivesOutside(CrossTaskMetric):
         {'FPR_outside': 50.0}
     """
 
+    takes_masked = True
     pixels: Tensor
     positives: Tensor
 
-    def __init__(self, *, of: str, classes: ClassList) -> None:
+    def __init__(self, has_values: bool = False, *, of: str, classes: ClassList) -> None:
         super().__init__(of=of, classes=classes)
+        self.has_values = has_values
         for name in ("pixels", "positives"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -49,18 +54,23 @@ class FalsePositivesOutside(CrossTaskMetric):
         """Add a batch.
 
         Args:
-            prediction: class ids, or probabilities of a binary task, shape (B, H, W).
-            target: ids of the task, shape (B, H, W); 255 marks ignored pixels.
+            prediction: class ids, or probabilities of a binary task, shape (B, H, W); or values of
+                shape (B, C, H, W), NaN where predicted as invalid.
+            target: labels of the task in the same layout, with ignored pixels.
             other_target: class ids of the other task, shape (B, H, W); None adds nothing.
         """
         if other_target is None:
             return
-        outside = (other_target != IGNORE_INDEX) & ((target == 0) | (target == IGNORE_INDEX))
+        if self.has_values:
+            positive, labeled = compute_valid_mask(prediction), compute_valid_mask(target)
+        else:
+            positive = prediction > (0.5 if prediction.is_floating_point() else 0)
+            labeled = (target != 0) & (target != IGNORE_INDEX)
+        outside = (other_target != IGNORE_INDEX) & ~labeled
         for class_id in self.class_ids:
             outside &= other_target != class_id
-        threshold = 0.5 if prediction.is_floating_point() else 0
         self.pixels += outside.sum()
-        self.positives += (outside & (prediction > threshold)).sum()
+        self.positives += (outside & positive).sum()
 
     def compute(self) -> dict[str, float]:
         """Compute the rate over all batches.

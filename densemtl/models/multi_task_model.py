@@ -17,7 +17,7 @@ from densemtl.decoders.base import (
     join_outputs,
 )
 from densemtl.ops.resize import get_size, resize
-from densemtl.tasks.class_gates import ClassGate, apply_gates
+from densemtl.tasks.class_gates import Gate, apply_gates
 from densemtl.types import CachedFeatures, ModelInput, Predictions, SharingWeights, Size
 
 
@@ -27,7 +27,7 @@ class MultiTaskModel(nn.Module):
     Args:
         decoder: the decoder, which contains at least one backbone. If it contains several
             backbones, all are the same timm model.
-        gates: gates of classes that exist only where another task has certain classes.
+        gates: gates of tasks that exist only in a part of the image.
 
     Attributes:
         size_divisor: number to whose multiples the height and width of images are padded.
@@ -47,7 +47,7 @@ class MultiTaskModel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, decoder: Decoder, gates: Sequence[ClassGate] = ()) -> None:
+    def __init__(self, decoder: Decoder, gates: Sequence[Gate] = ()) -> None:
         super().__init__()
         self.decoder, self.gates = decoder, tuple(gates)
         backbone = next(module for module in decoder.modules() if isinstance(module, Backbone))

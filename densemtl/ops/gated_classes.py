@@ -46,12 +46,37 @@ def gate_by_classes(logits: Tensor, host_logits: Tensor, classes: Collection[int
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     host = host_logits.to(logits.dtype)
+    opened, closed = _split(host, classes)
+    total = host.logsumexp(dim=1, keepdim=True)
+    return _combine(closed - total, opened - total, logits)
+
+
+def compute_log_odds(host_logits: Tensor, classes: Collection[int]) -> Tensor:
+    """Compute the log-odds of some of the classes of a task.
+
+    Args:
+        host_logits: logits of the classes, shape (B, K, H, W).
+        classes: ids of some of the classes, but not of all.
+
+    Returns:
+        The logit of their joint probability, shape (B, 1, H, W), in float32 or better.
+
+    Example:
+        >>> import torch
+        >>> compute_log_odds(torch.tensor([0.0, 2.0]).view(1, 2, 1, 1), [1]).flatten()
+        tensor([2.])
+    """
+    host = host_logits.to(torch.promote_types(host_logits.dtype, torch.float32))
+    opened, closed = _split(host, classes)
+    return opened - closed
+
+
+def _split(host: Tensor, classes: Collection[int]) -> tuple[Tensor, Tensor]:
+    """Return the logarithms of the sums of exponentials of the given and of the other classes."""
     opens = [host[:, id_ : id_ + 1] for id_ in sorted(classes)]
     others = [host[:, id_ : id_ + 1] for id_ in range(host.shape[1]) if id_ not in classes]
-    total = host.logsumexp(dim=1, keepdim=True)
-    closed = torch.cat(others, dim=1).logsumexp(dim=1, keepdim=True) - total
-    opened = torch.cat(opens, dim=1).logsumexp(dim=1, keepdim=True) - total
-    return _combine(closed, opened, logits)
+    opened, closed = (torch.cat(maps, dim=1).logsumexp(1, keepdim=True) for maps in (opens, others))
+    return opened, closed
 
 
 def _combine(log_closed: Tensor, log_open: Tensor, logits: Tensor) -> Tensor:

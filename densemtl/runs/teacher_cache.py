@@ -194,7 +194,7 @@ def _check_size(experiment: ExperimentConfig, teacher: Teacher, length: int, fol
     """Check that the labels fit into the cache even if every image needs them."""
     height, width = teacher.loaded.experiment.input.size
     pixel_bytes = sum(
-        1 if isinstance(task.predicted, CategoricalTask) else 2 * task.predicted.channels
+        1 if isinstance(task.predicted, CategoricalTask) else 2 * task.predicted.value_channels
         for task in teacher.tasks.values()
     )
     size_gb = length * height * width * pixel_bytes / BYTES_PER_GB

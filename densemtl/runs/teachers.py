@@ -140,8 +140,8 @@ def _find_difference(predicted: Task, student: Task) -> str:
     for number, (theirs, ours) in enumerate(zip(*names, strict=False)):
         if theirs != ours:
             return f"class {number} is {theirs!r}, here {ours!r}"
-    if predicted.channels != student.channels:
-        return f"{predicted.channels} classes or channels, here {student.channels}"
+    if predicted.value_channels != student.value_channels:
+        return f"{predicted.value_channels} classes or channels, here {student.value_channels}"
     return ""
 
 

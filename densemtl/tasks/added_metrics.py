@@ -87,15 +87,25 @@ def find_other_classes(tasks: Sequence[Task]) -> None:
     for number, task in enumerate(tasks):
         task.added_metrics = tuple(
             _resolve(spec, task, tasks, f"tasks.{number}.metrics.{index}")
-            if issubclass(get_metric(spec.name), CrossTaskMetric)
+            if _needs_other_task(spec)
             else spec
             for index, spec in enumerate(task.added_metrics)
         )
 
 
+def _needs_other_task(spec: MetricSpec) -> bool:
+    try:
+        return issubclass(get_metric(spec.name), CrossTaskMetric)
+    except ConfigError:  # not a metric, which is an error of `metric_errors`
+        return False
+
+
 def _resolve(spec: MetricSpec, task: Task, tasks: Sequence[Task], path: str) -> MetricSpec:
-    if not isinstance(task, CategoricalTask):
-        raise ConfigError(f"{path}: {spec.name!r} needs classes or a binary map; remove it")
+    if not isinstance(task, CategoricalTask) and not task.has_validity:
+        raise ConfigError(
+            f"{path}: {spec.name!r} needs classes, a binary map or the option entire_space of the "
+            "task; remove it"
+        )
     host = find_host(spec.options["of"], task, tasks, path)
     ids = find_class_ids(spec.options["classes"], host, path)
     return spec._replace(options={**spec.options, "classes": tuple(sorted(ids))})

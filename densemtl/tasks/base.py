@@ -55,6 +55,16 @@ class Task(ABC):
     def channels(self) -> int:
         """Number of logit channels."""
 
+    @property
+    def value_channels(self) -> int:
+        """Number of channels of label maps with values; the number of logit channels by default."""
+        return self.channels
+
+    @property
+    def has_validity(self) -> bool:
+        """Whether the task predicts where its values exist; see `mask_invalid`."""
+        return False
+
     @abstractmethod
     def compute_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss over valid pixels.
@@ -112,6 +122,31 @@ class Task(ABC):
             The predictions of `decode` for the upsampled logits.
         """
         return self.decode(lazy_logits.upsample())
+
+    def mask_invalid(self, prediction: Tensor, logits: Tensor) -> Tensor:
+        """Mark the pixels at which a value that the task predicts probably does not exist.
+
+        Metrics of values are computed before, so that an invalid pixel does not count as correct.
+
+        Args:
+            prediction: result of `decode`.
+            logits: logits of the same pixels, shape (B, C, H, W).
+
+        Returns:
+            The prediction, in which these pixels are ignored pixels; the same for most tasks.
+        """
+        return prediction
+
+    def compute_label_mask(self, target: Tensor) -> Tensor:
+        """Return a mask of the pixels that the loss uses.
+
+        Args:
+            target: targets as in `Batch.targets`.
+
+        Returns:
+            Mask of shape (B, H, W), bool.
+        """
+        return self.compute_valid_mask(target)
 
     @abstractmethod
     def compute_valid_mask(self, target: Tensor) -> Tensor:

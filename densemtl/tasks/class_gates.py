@@ -1,4 +1,4 @@
-"""Gates of classes that exist only where another task has certain classes (`entire_space`).
+"""Gates of tasks that exist only in a part of the image (`entire_space`).
 
 The idea is that of ESMM (Ma et al., "Entire Space Multi-Task Model", SIGIR 2018): a task that is
 labeled only where another event occurs is trained on all pixels, through the product of both
@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from densemtl.config.entire_space import EntireSpaceConfig
+from densemtl.config.entire_space import EntireSpaceConfig, ValidRegionConfig
 from densemtl.losses.partial_labels import PARTIAL_ID
 from densemtl.ops.gated_classes import gate_by_classes, gate_by_logit
 from densemtl.ops.resize import get_size, resize
 from densemtl.tasks.base import Task
 from densemtl.tasks.classification import Classification
 from densemtl.tasks.host_classes import find_class_ids, find_host
+from densemtl.tasks.region_gates import RegionGate
+from densemtl.tasks.valid_region import ValidRegionTask
 from densemtl.types import IGNORE_INDEX, Predictions
 
 
@@ -39,7 +41,7 @@ class ClassGate:
     classes: frozenset[int]
     options: EntireSpaceConfig
 
-    def compute_log_probs(self, logits: Tensor, host_logits: Tensor | None) -> Tensor:
+    def apply(self, logits: Tensor, host_logits: Tensor | None) -> Tensor:
         """Compute the log-probabilities of the classes of the task over the entire space.
 
         Args:
@@ -77,7 +79,11 @@ class ClassGate:
         return torch.where(unknown & is_open, PARTIAL_ID, completed).to(target.dtype)
 
 
-def find_gates(tasks: Sequence[Task]) -> list[ClassGate]:
+Gate = ClassGate | RegionGate
+"""Gate of classes or of values."""
+
+
+def find_gates(tasks: Sequence[Task]) -> list[Gate]:
     """Find the gates of all tasks with the option `entire_space`.
 
     Args:
@@ -92,19 +98,29 @@ def find_gates(tasks: Sequence[Task]) -> list[ClassGate]:
     return [
         _make_gate(task, task.entire_space, tasks)
         for task in tasks
-        if isinstance(task, Classification) and task.entire_space is not None
+        if isinstance(task, Classification | ValidRegionTask) and task.entire_space is not None
     ]
 
 
-def _make_gate(task: Task, options: EntireSpaceConfig, tasks: Sequence[Task]) -> ClassGate:
+def _make_gate(
+    task: Task, options: EntireSpaceConfig | ValidRegionConfig, tasks: Sequence[Task]
+) -> Gate:
+    if options.of is None:
+        assert isinstance(options, ValidRegionConfig)
+        return RegionGate(task.name, None, frozenset(), options)
     path = f"tasks.{task.name}.entire_space"
     host = find_host(options.of, task, tasks, path)
     ids = find_class_ids(options.classes, host, path)
+    if isinstance(options, ValidRegionConfig):
+        return RegionGate(task.name, host.name, ids, options)
     return ClassGate(task.name, host.name, ids, options)
 
 
-def apply_gates(gates: Sequence[ClassGate], predictions: Predictions) -> Predictions:
-    """Replace the outputs of the heads of gated tasks by log-probabilities.
+def apply_gates(gates: Sequence[Gate], predictions: Predictions) -> Predictions:
+    """Replace the outputs of the heads of gated tasks.
+
+    Those of tasks with classes become log-probabilities, and those of values the values and the
+    logit of their validity.
 
     Args:
         gates: the gates of the tasks.
@@ -125,19 +141,17 @@ def apply_gates(gates: Sequence[ClassGate], predictions: Predictions) -> Predict
 
 
 def _apply(
-    gates: Sequence[ClassGate], logits: Mapping[str, Tensor], final: Mapping[str, Tensor]
+    gates: Sequence[Gate], logits: Mapping[str, Tensor], final: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     gated = {
-        gate.task: gate.compute_log_probs(logits[gate.task], {**final, **logits}.get(gate.host))
+        gate.task: gate.apply(logits[gate.task], {**final, **logits}.get(gate.host or ""))
         for gate in gates
         if gate.task in logits
     }
     return {**logits, **gated}
 
 
-def complete_targets(
-    gates: Sequence[ClassGate], targets: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def complete_targets(gates: Sequence[Gate], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Derive training labels of gated tasks from those of the tasks that have their gates.
 
     Args:
@@ -147,7 +161,11 @@ def complete_targets(
     Returns:
         {task: targets}.
     """
-    completed = {
-        gate.task: gate.complete_target(targets[gate.task], targets[gate.host]) for gate in gates
-    }
-    return {**targets, **completed}
+    return {**targets, **{gate.task: _complete(gate, targets) for gate in gates}}
+
+
+def _complete(gate: Gate, targets: Mapping[str, Tensor]) -> Tensor:
+    if isinstance(gate, ClassGate):
+        return gate.complete_target(targets[gate.task], targets[gate.host])
+    host_target = None if gate.host is None else targets[gate.host]
+    return gate.complete_target(targets[gate.task], host_target)

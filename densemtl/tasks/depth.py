@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from densemtl.config.constraints import PositiveFloat
+from densemtl.config.entire_space import ValidRegionConfig
 from densemtl.losses.options import ValueLosses
 from densemtl.tasks.regression import Regression
 
@@ -19,6 +20,7 @@ class Depth(Regression):
         loss: see `Regression`; "l1" is that of protocol `survey`.
         max_depth: depth in meters of the last color in visualizations, which then start at 0, so
             that images can be compared. By default, each image has its own range of colors.
+        entire_space: see `Regression`.
 
     Example:
         >>> import torch
@@ -34,6 +36,13 @@ class Depth(Regression):
     unit: ClassVar[str] = "m"
 
     def __init__(
-        self, name: str, *, loss: ValueLosses = "l1", max_depth: PositiveFloat | None = None
+        self,
+        name: str,
+        *,
+        loss: ValueLosses = "l1",
+        max_depth: PositiveFloat | None = None,
+        entire_space: ValidRegionConfig | None = None,
     ) -> None:
-        super().__init__(name, loss=loss, scale_equivariant=True, vis_max=max_depth)
+        super().__init__(
+            name, loss=loss, scale_equivariant=True, vis_max=max_depth, entire_space=entire_space
+        )

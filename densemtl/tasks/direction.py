@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from densemtl.config.entire_space import ValidRegionConfig
 from densemtl.losses.base import LabelInfo
 from densemtl.losses.direction import normalize
 from densemtl.losses.l1 import Reduction
 from densemtl.losses.options import DirectionLosses
 from densemtl.ops.colormaps import VOID_COLOR
 from densemtl.ops.valid_mask import compute_valid_mask
-from densemtl.tasks.loss_task import LossTask
+from densemtl.tasks.valid_region import ValidRegionTask
 from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import Size
 
 
-class Direction(LossTask):
+class Direction(ValidRegionTask):
     """Prediction of directions in camera axes (x right, y down, z forward).
 
     The prediction is the vector of logits, normalized to length 1. The metric is the mean angle.
@@ -36,6 +37,11 @@ class Direction(LossTask):
             times channels (protocol `survey`), "pixel_mean" by the number of valid pixels (ATRC),
             which is `channels` times larger. The other losses have one value per pixel, so that
             they do not depend on this option.
+        entire_space: predicts where vectors exist, such as {"gate": "separate"}; see
+            docs/concepts/entire_space.md.
+
+    Raises:
+        ConfigError: if an option of `entire_space` is missing.
 
     Example:
         >>> import torch
@@ -55,15 +61,17 @@ class Direction(LossTask):
         channels: Literal[2, 3] = 3,
         loss: DirectionLosses = "l1",
         reduction: Reduction = "element_mean",
+        entire_space: ValidRegionConfig | None = None,
     ) -> None:
         super().__init__(name)
         self._channels: int = channels
         self.reduction = reduction
         labels = LabelInfo("directions", channels)
         self.set_losses(loss, labels, {"l1": {"reduction": reduction}})
+        self.set_entire_space(entire_space)
 
     @property
-    def channels(self) -> int:
+    def value_channels(self) -> int:
         """Number of vector components."""
         return self._channels
 
@@ -71,12 +79,13 @@ class Direction(LossTask):
         """Normalize vectors to length 1.
 
         Args:
-            logits: vectors of any length, shape (B, C, H, W).
+            logits: vectors of any length, with the logit of their validity if the task predicts
+                it, shape (B, channels, H, W).
 
         Returns:
-            Unit vectors of the same shape, float32.
+            Unit vectors of shape (B, value_channels, H, W), float32.
         """
-        return normalize(logits)
+        return normalize(self.select_values(logits))
 
     def compute_valid_mask(self, target: Tensor) -> Tensor:
         """Return a mask of the pixels without NaN in any component.
@@ -120,17 +129,20 @@ class Direction(LossTask):
             flip: whether the augmented image was mirrored horizontally.
 
         Returns:
-            Unit vectors of shape (B, C, H, W).
+            Unit vectors, with the logit of their validity if the task predicts it, shape
+            (B, C, H, W).
         """
-        directions = super().inverse_transform_logits(self.decode(logits), scale, flip)
-        sign = [-1.0 if flip else 1.0, *[1.0] * (self.channels - 1)]
-        return directions * directions.new_tensor(sign).view(-1, 1, 1)
+        unit_logits = self.replace_values(self.decode(logits), logits)
+        unflipped = super().inverse_transform_logits(unit_logits, scale, flip)
+        sign = unflipped.new_ones(unflipped.shape[1])
+        sign[0] = -1.0 if flip else 1.0
+        return unflipped * sign.view(-1, 1, 1)
 
     def _make_rotation(self, geometry: GeometricTransform) -> NDArray[np.float32]:
         """Return the matrix of shape (C, C) that maps original to transformed vectors."""
         angle = math.radians(geometry.angle)
         cos, sin, mirror = math.cos(angle), math.sin(angle), -1 if geometry.flip else 1
-        rotation = np.eye(self.channels, dtype=np.float32)
+        rotation = np.eye(self.value_channels, dtype=np.float32)
         rotation[:2, :2] = [[mirror * cos, mirror * sin], [-sin, cos]]
         return rotation
 
@@ -143,7 +155,7 @@ class Direction(LossTask):
         Returns:
             Label map of shape (H, W, C), float32.
         """
-        return np.full((*size, self.channels), np.nan, np.float32)
+        return np.full((*size, self.value_channels), np.nan, np.float32)
 
     def compute_error_map(
         self, prediction: NDArray[np.generic], target: NDArray[np.generic]
@@ -176,7 +188,7 @@ class Direction(LossTask):
             RGB image of shape (H, W, 3), uint8; ignored pixels are black.
         """
         vector = np.zeros((*prediction.shape[:2], 3), np.float32)
-        vector[..., : self.channels] = prediction
+        vector[..., : self.value_channels] = prediction
         scaled = 127.5 * (1 + vector * np.array([1, -1, -1], np.float32))
         image = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
         image[np.isnan(vector).any(-1)] = VOID_COLOR

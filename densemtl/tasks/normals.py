@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from densemtl.config.entire_space import ValidRegionConfig
 from densemtl.losses.l1 import Reduction
 from densemtl.losses.options import DirectionLosses
 from densemtl.tasks.direction import Direction
@@ -18,6 +19,7 @@ class Normals(Direction):
         name: name of the task.
         loss: see `Direction`.
         reduction: see `Direction`.
+        entire_space: see `Direction`.
 
     Example:
         >>> import torch
@@ -35,5 +37,6 @@ class Normals(Direction):
         *,
         loss: DirectionLosses = "l1",
         reduction: Reduction = "element_mean",
+        entire_space: ValidRegionConfig | None = None,
     ) -> None:
-        super().__init__(name, loss=loss, reduction=reduction)
+        super().__init__(name, loss=loss, reduction=reduction, entire_space=entire_space)

@@ -44,7 +44,7 @@ def make_pseudo_label(task: Task, logits: Tensor, threshold: float = DEFAULT_THR
     if isinstance(task, CategoricalTask):
         confidence = logits.float().softmax(dim=1).amax(dim=1)
         return _ignore_uncertain(task.decode(logits), confidence >= threshold)
-    values = task.decode(logits)
+    values = task.mask_invalid(task.decode(logits), logits)
     valid = values.isfinite()
     if isinstance(task, Regression) and task.scale_equivariant:
         valid &= values > 0

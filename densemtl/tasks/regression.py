@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl.config.constraints import NumChannels
+from densemtl.config.entire_space import ValidRegionConfig
 from densemtl.errors import ConfigError
 from densemtl.losses.base import LabelInfo
 from densemtl.losses.options import ValueLosses
 from densemtl.ops.colormaps import apply_turbo_colormap, compute_percentile_range
 from densemtl.ops.valid_mask import compute_valid_mask
-from densemtl.tasks.loss_task import LossTask
+from densemtl.tasks.valid_region import ValidRegionTask
 from densemtl.transforms.geometry import GeometricTransform
 from densemtl.types import ColorRange, Size
 
 
-class Regression(LossTask):
+class Regression(ValidRegionTask):
     """Regression of real values.
 
     The logits are the predicted values. The metric is the root mean squared error.
@@ -37,9 +38,12 @@ class Regression(LossTask):
             `vis_max` is given, colors span the 1st to 99th percentile of each label map, or of the
             prediction if there is no label. If only `vis_max` is given, `vis_min` is 0.
         vis_max: value of the last color (red); 1 if only `vis_min` is given.
+        entire_space: predicts where values exist, such as {"gate": "separate"}; see
+            docs/concepts/entire_space.md.
 
     Raises:
-        ConfigError: if `vis_min` is not less than `vis_max`.
+        ConfigError: if `vis_min` is not less than `vis_max`, or an option of `entire_space` is
+            missing.
 
     Example:
         >>> import torch
@@ -62,6 +66,7 @@ class Regression(LossTask):
         scale_equivariant: bool = False,
         vis_min: float | None = None,
         vis_max: float | None = None,
+        entire_space: ValidRegionConfig | None = None,
     ) -> None:
         super().__init__(name)
         color_range = _choose_color_range(vis_min, vis_max)
@@ -70,11 +75,12 @@ class Regression(LossTask):
             raise ConfigError(f"tasks.{name}.vis_min: {low} must be below vis_max ({high})")
         self._channels = channels
         self.set_losses(loss, LabelInfo("values", channels))
+        self.set_entire_space(entire_space)
         self.scale_equivariant = scale_equivariant
         self._color_range = color_range
 
     @property
-    def channels(self) -> int:
+    def value_channels(self) -> int:
         """Number of values per pixel."""
         return self._channels
 
@@ -82,12 +88,13 @@ class Regression(LossTask):
         """Return the logits, which are the predicted values, as float32.
 
         Args:
-            logits: predicted values, shape (B, C, H, W).
+            logits: predicted values, with the logit of their validity if the task predicts it,
+                shape (B, channels, H, W).
 
         Returns:
-            The values, same shape, float32.
+            The values, shape (B, value_channels, H, W), float32.
         """
-        return logits.float()
+        return self.select_values(logits).float()
 
     def compute_valid_mask(self, target: Tensor) -> Tensor:
         """Return a mask of the pixels without NaN in any channel.
@@ -133,7 +140,9 @@ class Regression(LossTask):
             Values for the original image, shape (B, C, H, W).
         """
         unflipped = super().inverse_transform_logits(logits, scale, flip)
-        return unflipped * scale if self.scale_equivariant else unflipped
+        if not self.scale_equivariant:
+            return unflipped
+        return self.replace_values(self.select_values(unflipped) * scale, unflipped)
 
     def make_empty_label(self, size: Size) -> NDArray[np.generic]:
         """Make a label map of NaN.
@@ -144,7 +153,7 @@ class Regression(LossTask):
         Returns:
             Label map of shape (H, W), or (H, W, C) for several channels, float32.
         """
-        shape = size if self.channels == 1 else (*size, self.channels)
+        shape = size if self.value_channels == 1 else (*size, self.value_channels)
         return np.full(shape, np.nan, np.float32)
 
     def compute_error_map(

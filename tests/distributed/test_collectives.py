@@ -19,6 +19,7 @@ from densemtl.distributed.collectives import (
 from densemtl.distributed.session import distributed_session
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
 from densemtl.layers.mixture_of_experts import ExpertRouting, load_balancing_loss
+from densemtl.tasks.class_gates import complete_targets, find_gates
 from densemtl.types import IGNORE_INDEX
 from tests.helpers.two_ranks import start_two_ranks, wait_for_both
 
@@ -34,6 +35,7 @@ LOSSES = {
     "vectors": ("direction", {}),
     "cosine": ("direction", {"loss": "cosine"}),
     "angular": ("direction", {"loss": "angular"}),
+    "validity": ("regression", {"entire_space": {"gate": "separate"}}),
     "gradient": ("regression", {"loss": [{"name": "multi_scale_gradient", "scales": 2}]}),
     **{
         f"{name} {kind}": (kind, {"loss": {"name": name, **loss}, **options})
@@ -67,13 +69,14 @@ def compute_loss(name: str, images: slice) -> ValueAndGradient:
     task = registry.create("tasks", kind, name, options=options)
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(IMAGES, task.channels, *SIZE, generator=generator)
-    label = torch.randn(IMAGES, task.channels, *SIZE, generator=generator)
+    label = torch.randn(IMAGES, task.value_channels, *SIZE, generator=generator)
     if task.make_empty_label((1, 1)).dtype.kind == "u":
         target = (label.argmax(1) if task.channels > 1 else (label > 1)[:, 0]).byte()
         target[0], target[1, :3] = IGNORE_INDEX, IGNORE_INDEX
     else:
         target = label.abs() + 0.5
         target[0], target[1, :, :3] = torch.nan, torch.nan
+        target = complete_targets(find_gates([task]), {name: target})[name]
     return differentiate(
         lambda weight: task.compute_loss(weight * features[images], target[images])
     )

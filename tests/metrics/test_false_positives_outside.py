@@ -142,7 +142,7 @@ def test_wrong_options_are_errors(changes: dict[str, Any], message: str) -> None
 
 
 def test_tasks_without_classes_and_unresolved_names_are_errors() -> None:
-    with pytest.raises(ConfigError, match=r"tasks\.1\.metrics\.0: .* needs classes or a binary"):
+    with pytest.raises(ConfigError, match=r"tasks\.1\.metrics\.0: .* needs classes, a binary"):
         densemtl.create_tasks([ROOMS, {"name": "depth", "metrics": [OUTSIDE]}])
     with pytest.raises(ConfigError, match="classes: give ids"):
         FalsePositivesOutside(of="semseg", classes=("person",))

@@ -17,6 +17,7 @@ from densemtl.data.batching import EvalCollate, TrainCollate
 from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.task_subset import load_subset
 from densemtl.errors import ConfigError
+from densemtl.factory import build_tasks
 from densemtl.losses.partial_labels import PARTIAL_ID
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.tasks.base import Task
@@ -167,8 +168,8 @@ def test_baselines_and_evaluations_of_one_task_have_no_gate() -> None:
     names = ["semseg", "human_parts"]
     subset = load_subset(load, names, ["tasks=[human_parts]"], Path("run"))
     assert subset.evaluated.list_task_names() == ["human_parts"]
-    assert "entire_space" not in subset.evaluated.tasks[0].options
-    assert "entire_space" in subset.model.tasks[1].options
+    assert find_gates(build_tasks(subset.model))
+    assert EvalCollate(build_tasks(subset.evaluated)).gates == ()
 
 
 def test_one_task_can_be_decoded_alone_if_its_gate_is_separate() -> None:

@@ -114,7 +114,7 @@ def _draw_sphere(task: Direction) -> RGBImage:
     x, y = np.meshgrid(*2 * [np.linspace(-1, 1, _LEGEND_SIZE, dtype=np.float32)])
     inside = x * x + y * y < 1
     z = -np.sqrt(np.where(inside, 1 - x * x - y * y, 0))
-    picture = task.colorize(np.stack([x, y, z], -1)[..., : task.channels])
+    picture = task.colorize(np.stack([x, y, z], -1)[..., : task.value_channels])
     return np.where(inside[..., None], picture, np.uint8(255))
 
 
