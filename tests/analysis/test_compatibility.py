@@ -12,8 +12,10 @@ from densemtl.analysis.compatibility import (
     check_all_pairs,
     check_pair,
     list_architectures,
+    read_markdown,
     to_markdown,
 )
+from densemtl.errors import ConfigError
 from tools.compatibility import main
 
 HRNET = "hrnet_w18_small_v2"
@@ -55,6 +57,29 @@ def test_tool_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = file.read_text(encoding="utf-8")
     assert f"densemtl compatibility test_resnet test_vit --output {file}" in text
     assert text.count("yes") == 4
+
+
+def test_tool_replaces_the_columns_of_some_decoders(tmp_path: Path) -> None:
+    old = {"test_resnet": {"mtan": "old", "x": "too odd"}, "test_vit": {"mtan": "old", "x": OK}}
+    file = tmp_path / "table.md"
+    file.write_text(to_markdown(old, "make table"))
+    main(["--decoders", "mtan", "hard_sharing", "--output", str(file)])
+    text = file.read_text(encoding="utf-8")
+    assert f"`densemtl compatibility --output {file}`" in text
+    assert read_markdown(text) == {
+        "test_resnet": {"hard_sharing": OK, "mtan": OK, "x": "too odd"},
+        "test_vit": {"hard_sharing": OK, "mtan": OK, "x": OK},
+    }
+    with pytest.raises(ConfigError, match="has other models"):
+        main(["test_vit", "--decoders", "mtan", "--output", str(file)])
+    with pytest.raises(ConfigError, match="no 'mtn' in decoders: did you mean 'mtan'"):
+        main(["--decoders", "mtn", "--output", str(file)])
+
+
+def test_the_table_in_the_docs_can_be_read() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    verdicts = read_markdown(text)
+    assert to_markdown(verdicts, "make").splitlines()[1:] == text.splitlines()[1:]
 
 
 def test_list_architectures_excludes_single_task() -> None:
