@@ -37,7 +37,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 LIBRARY_USERS = {
-    "timm": {"backbones", "distributed.sync_batch_norm", "engine", "export.swin_tracing"},
+    "timm": {
+        *("adapters.task_streams", "backbones", "distributed.sync_batch_norm", "engine"),
+        "export.swin_tracing",
+    },
     "albumentations": {"transforms.albumentations"},
     "torchmetrics": {"metrics"},
     "safetensors": {"engine.weights_file", "io.tensor_files"},

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from torch import nn
 
 from densemtl.adapters.layers import add_adapter
-from densemtl.adapters.low_rank import Adapter, Layer, LowRankAdapter
+from densemtl.adapters.low_rank import Adapter, DoraAdapter, Layer, LowRankAdapter
 from densemtl.adapters.options import AdapterOptions
+from densemtl.adapters.singular_values import SingularValueAdapter
 from densemtl.errors import ModelError
 
 
@@ -30,22 +31,33 @@ def insert_adapters(net: nn.Module, options: AdapterOptions, run: Callable[[], o
     targets = options.targets
     names = _select_default(layers) if targets is None else match_targets(layers, targets)
     for name in names:
+        if layers[name].weight.requires_grad:
+            raise ModelError(
+                f"targets: {name.rpartition('.')[2]!r} is a layer that backbone.adapters.train"
+                " trains as well; remove it from one of both"
+            )
+    for name in names:
         parent, _, child = name.rpartition(".")
-        adapter = make_adapter(layers[name], options)
+        adapter = make_adapter(child, layers[name], options)
         setattr(net.get_submodule(parent), child, add_adapter(layers[name], adapter))
 
 
-def make_adapter(layer: Layer, options: AdapterOptions) -> Adapter:
+def make_adapter(name: str, layer: Layer, options: AdapterOptions) -> Adapter:
     """Create the adapter of a layer.
 
     Args:
+        name: name of the layer. The outputs of `qkv` are queries, keys and values, whose singular
+            values `svd` scales separately.
         layer: the layer.
         options: kind and rank of the adapter.
 
     Returns:
         The adapter, which does not change the output of the layer yet.
     """
-    return LowRankAdapter(layer, options.rank, scale=options.scale, dropout=options.dropout)
+    if options.kind == "svd":
+        return SingularValueAdapter(layer, options.rank, num_parts=3 if name == "qkv" else 1)
+    make = DoraAdapter if options.kind == "dora" else LowRankAdapter
+    return make(layer, options.rank, scale=options.scale, dropout=options.dropout)
 
 
 def find_called_layers(net: nn.Module, run: Callable[[], object]) -> dict[str, Layer]:
@@ -106,9 +118,12 @@ def is_match(name: str, target: str) -> bool:
 
 
 def _select_default(layers: Mapping[str, Layer]) -> list[str]:
-    """Return the names of all linear layers, or of all convolutions except the first one."""
+    """Return the names of all linear layers, or of all convolutions except the first one.
+
+    Layers that are trained have no adapter.
+    """
     linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
-    names = linear or list(layers)[1:]
+    names = [name for name in linear or list(layers)[1:] if not layers[name].weight.requires_grad]
     if not names:
         raise ModelError("kind: no layer of the backbone may have an adapter; choose another one")
     return names

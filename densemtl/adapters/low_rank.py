@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +15,14 @@ Layer = nn.Linear | nn.Conv2d
 
 
 class Adapter(nn.Module, ABC):
-    """Base class of adapters, which change the output of a layer whose weight is frozen."""
+    """Base class of adapters, which change the output of a layer whose weight is frozen.
+
+    Attributes:
+        reads_own_stream: whether the adapter of a task changes the output for the stream of the
+            task, or that for the shared stream; see `task_streams.StreamLinear`.
+    """
+
+    reads_own_stream: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
@@ -59,7 +68,6 @@ class LowRankAdapter(Adapter):
         up: $B$, (C_out, rank).
 
     Example:
-        >>> import torch
         >>> layer = nn.Linear(6, 4)
         >>> adapter = LowRankAdapter(layer, rank=2)
         >>> sum(parameter.numel() for parameter in adapter.parameters())
@@ -118,6 +126,68 @@ class LowRankAdapter(Adapter):
         """
         change = self.scale * (self.up @ self.down.flatten(1))
         return weight + change.view_as(weight)
+
+
+class DoraAdapter(LowRankAdapter):
+    r"""Low-rank adapter that changes the direction and the norm of each row of a weight.
+
+    Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", ICML 2024, section 4. The row $w$ of
+    the weight of an output becomes $(1 + g) \lVert w \rVert v / \lVert v \rVert$, where $v$ is
+    the row of $W + s B A$. The gradient does not flow through $\lVert v \rVert$ (section 4.3).
+    The publication trains the norm $(1 + g) \lVert w \rVert$ itself. The relative change $g$,
+    which starts at 0, still fits if another checkpoint is loaded.
+
+    Args:
+        layer: the layer, whose shape the adapter has.
+        rank: number of rows of $A$ and columns of $B$.
+        scale: factor $s$ of the product.
+        dropout: dropout rate of the input of $A$ in training.
+
+    Attributes:
+        gain: $g$, (C_out).
+    """
+
+    def __init__(
+        self, layer: Layer, rank: int, *, scale: float = 1.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__(layer, rank, scale=scale, dropout=dropout)
+        self.gain = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]))
+
+    def forward(self, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
+        """Compute the output of the layer with the adapter.
+
+        Args:
+            layer: the layer.
+            x: input of the layer, (.., C_in) of a linear layer or (B, C_in, H, W).
+            output: output of the layer without the adapter, for `x`.
+
+        Returns:
+            Output with the adapter, of the shape of `output`.
+        """
+        shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
+        ratio = self._compute_ratio(layer.weight).view(shape)
+        unbiased = output if layer.bias is None else output - layer.bias.view(shape)
+        return output + (ratio - 1) * unbiased + ratio * self.compute_change(layer, x)
+
+    def compute_weight(self, weight: Tensor) -> Tensor:
+        """Compute the weight of a layer without adapter that has the same output.
+
+        Args:
+            weight: frozen weight of the layer.
+
+        Returns:
+            The weight with changed directions and norms, of the same shape.
+        """
+        rows = self._compute_ratio(weight)[:, None] * super().compute_weight(weight).flatten(1)
+        return rows.view_as(weight)
+
+    def _compute_ratio(self, weight: Tensor) -> Tensor:
+        """Return the ratio (C_out) of the norms of the rows of the new weight and of W + s B A."""
+        with torch.no_grad():
+            changed = super().compute_weight(weight).flatten(1).norm(dim=1)
+            smallest = torch.finfo(weight.dtype).tiny
+            ratio = weight.flatten(1).norm(dim=1) / changed.clamp(min=smallest)
+        return (1 + self.gain) * ratio
 
 
 def apply_weight(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

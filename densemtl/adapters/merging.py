@@ -16,7 +16,8 @@ def merge_adapters(model: Network) -> Network:
     """Return a copy of a network whose adapters are merged into the weights.
 
     The copy computes the same as the network in evaluation mode, up to rounding, at the cost of a
-    network without adapters.
+    network without adapters. Layers with adapters of tasks keep all their adapters, since their
+    tasks have different weights.
 
     Args:
         model: the network, which is not modified.

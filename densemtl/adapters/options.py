@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from densemtl.config.constraints import PositiveFloat
-from densemtl.config.sections import Section
+from densemtl.config.sections import CONFLICT, Section
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
 """Rank of the change of a weight matrix."""
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+
+AdapterKind = Literal["lora", "dora", "svd"]
 
 TrainedPart = Literal["norm", "position", "stem", "downsample", "bias"]
 """Part of a backbone that may be trained besides its adapters."""
@@ -21,14 +24,17 @@ TrainedPart = Literal["norm", "position", "stem", "downsample", "bias"]
 class AdapterOptions(Section):
     """Adapters of a backbone, whose own weights are frozen."""
 
-    kind: Literal["lora"] = "lora"
-    """How the weight of a layer is changed: `lora` adds a matrix of low rank."""
+    kind: AdapterKind = "lora"
+    """How the weight of a layer is changed: `lora` adds a matrix of low rank, `dora` also changes
+    the norms of the rows, and `svd` scales the singular values."""
     rank: Rank = 16
-    """Rank of the change."""
+    """Rank of the change; for `svd`, the number of knots of the function that scales the singular
+    values."""
     scale: PositiveFloat = 4.0
-    """Factor of the change; it is not divided by the rank."""
+    """Factor of the change of `lora` and `dora`; it is not divided by the rank."""
     dropout: DropoutRate = 0.0
-    """Dropout rate of the input of the adapters; the frozen layers read the input itself."""
+    """Dropout rate of the input of the adapters; the frozen layers read the input itself. For
+    `lora` and `dora`."""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Last parts of the names of the layers with adapters, such as `[qkv, proj, fc1, fc2]`. By
     default, all linear layers, or in networks without linear layers all convolutions with one group
@@ -37,3 +43,12 @@ class AdapterOptions(Section):
     """Parts of the backbone that are trained as well: `norm` (all normalization layers), `position`
     (embeddings of positions), `stem` (the layers before the first stage), `downsample` (layers of
     this name) and `bias` (biases of all layers)."""
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> AdapterOptions:
+        """Check that options that `svd` does not have are not given."""
+        given = sorted(self.model_fields_set & {"dropout", "scale"})
+        if self.kind == "svd" and given:
+            name = {"name": given[0]}
+            raise PydanticCustomError(CONFLICT, "kind svd has no {name}; remove it", name)
+        return self

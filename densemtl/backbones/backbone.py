@@ -18,7 +18,12 @@ from densemtl.backbones.normalization import ChannelMeans, ChannelStds, check_no
 from densemtl.backbones.parameter_info import ParameterInfo, describe_parameters
 from densemtl.backbones.pruning import keep_modules
 from densemtl.backbones.stage_discovery import find_stages
-from densemtl.backbones.staged_forward import StagePlan, StageState
+from densemtl.backbones.staged_forward import (
+    RunBlock,
+    StagePlan,
+    StageState,
+    split_last_block,
+)
 from densemtl.backbones.timm_factory import NUM_RGB_CHANNELS, get_model_spec
 from densemtl.backbones.weight_files import WeightsMatch
 from densemtl.config.constraints import (
@@ -253,6 +258,39 @@ class Backbone(nn.Module):
             return self._get_stage_plan().run_stage_with_last_input(self.net, index, state)
         except ModelError as error:
             raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
+
+    def run_stage_streams(
+        self, index: int, state: StageState, run_last: RunBlock, count: int
+    ) -> list[StageState]:
+        """Run a single stage whose last block computes several streams.
+
+        Args:
+            index: index of the stage, which must be a chain of transformer blocks.
+            state: output of the previous stage, or of the stem for stage 0.
+            run_last: function that runs the last block, such as `adapters.task_streams.run_streams`
+            count: number of streams.
+
+        Returns:
+            The output of the stage in each stream.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+        """
+        return self._get_stage_plan().run_stage_streams(self.net, index, state, run_last, count)
+
+    def get_last_block(self, index: int) -> nn.Module:
+        """Return the last block of a stage.
+
+        Args:
+            index: index of the stage.
+
+        Returns:
+            The block.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+        """
+        return split_last_block(self.get_stage_modules(index))[1]
 
     def get_stage_modules(self, index: int) -> list[nn.Module]:
         """Return the modules that `run_stage` runs one after the other.

@@ -70,8 +70,11 @@ def describe_parameters(net: nn.Module, model: nn.Module, name: str) -> list[Par
 
 def _to_layer(name: str) -> str:
     """Return the name of the weight of the layer that a parameter of an adapter belongs to."""
-    layer, found, _ = name.partition(".adapter.")
-    return f"{layer}.weight" if found else name
+    for module in (".adapter.", ".task_adapters."):
+        layer, found, _ = name.partition(module)
+        if found:
+            return f"{layer}.weight"
+    return name
 
 
 def _iter_undecayed(model: nn.Module) -> Iterator[str]:

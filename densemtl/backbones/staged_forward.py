@@ -16,6 +16,10 @@ from densemtl.types import Size
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+RunBlock = Callable[..., Tensor]
+"""Function that runs a block, called with the block, its input and further arguments."""
+
+
 class _Decorator(Protocol):
     def __call__(self, function: _Function, /) -> _Function: ...
 
@@ -143,6 +147,37 @@ class StagePlan:
             return self._run_sequential(last, index, state)
         return self._run_with_hook(net, index, state)
 
+    def run_stage_streams(
+        self, net: nn.Module, index: int, state: StageState, run_last: RunBlock, count: int
+    ) -> list[StageState]:
+        """Run a single stage whose last block computes several streams.
+
+        Args:
+            net: the feature network, whose stages are chains of transformer blocks.
+            index: index of the stage.
+            state: output of the previous stage, or of the stem.
+            run_last: function that runs the last block; it is called with the block, its input and
+                further arguments, and returns streams that are stacked along the batch.
+            count: number of streams.
+
+        Returns:
+            The output of the stage in each stream.
+
+        Raises:
+            ModelError: if an output is not a feature map.
+        """
+        before, last = split_last_block(self.get_modules(net, index))
+        feature = self._from_map(state)
+        for module in before:
+            feature = module(feature, *state.block_args, **state.block_kwargs)
+        stacked = run_last(last, feature, *state.block_args, **state.block_kwargs)
+        map_size = _compute_map_size(state.image_size, self.strides[index])
+        maps = [
+            self._to_map(stream, map_size)
+            for stream in torch.unflatten(stacked, 0, (count, -1)).unbind()
+        ]
+        return [replace(state, feature=each, prefix_tokens=prefix) for each, prefix in maps]
+
     def _run_sequential(
         self, chain: nn.Sequential, index: int, state: StageState
     ) -> tuple[Tensor, StageState]:
@@ -215,6 +250,24 @@ class StagePlan:
         if state.prefix_tokens is not None:
             return torch.cat([state.prefix_tokens, state.feature.flatten(2).transpose(1, 2)], dim=1)
         return state.feature.permute(0, 2, 3, 1) if self.is_nhwc else state.feature
+
+
+def split_last_block(modules: Sequence[nn.Module]) -> tuple[list[nn.Module], nn.Module]:
+    """Split a stage into its last block and the modules before it.
+
+    Args:
+        modules: modules of the stage, which run one after the other. The last one may be a stage of
+            Swin, which consists of the children `downsample` and `blocks`.
+
+    Returns:
+        The modules before the last block, and the last block.
+    """
+    *before, last = modules
+    children = dict(last.named_children())
+    if list(children) == ["downsample", "blocks"]:
+        *blocks, last = children["blocks"].children()
+        before += [children["downsample"], *blocks]
+    return before, last
 
 
 def _get_last_block(stage: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from densemtl.adapters.low_rank import Adapter
+from densemtl.adapters.task_streams import StreamLinear
 from densemtl.backbones.backbone import Backbone
 from densemtl.models.multi_task_model import MultiTaskModel
 
@@ -21,8 +22,9 @@ def count_trainable(model: MultiTaskModel) -> dict[str, int]:
         model: the model, on any device.
 
     Returns:
-        {"adapters", "backbone", "decoder": number of trained parameters}. `backbone` are the other
-        parameters of all backbones, `decoder` those of decoder and heads.
+        {part: number of trained parameters} of four parts: `adapters` of all tasks together,
+        `task_adapters` of single tasks, the rest of all backbones (`backbone`), and decoder and
+        heads (`decoder`).
 
     Example:
         >>> import densemtl
@@ -31,21 +33,28 @@ def count_trainable(model: MultiTaskModel) -> dict[str, int]:
         ...     "hard_sharing", backbone=backbone, head="linear", tasks=["depth"]
         ... )
         >>> count_trainable(model)
-        {'adapters': 21504, 'backbone': 1536, 'decoder': 257}
+        {'adapters': 21504, 'task_adapters': 0, 'backbone': 1536, 'decoder': 257}
     """
-    adapters = _list_trained(model, Adapter)
-    backbone = _list_trained(model, Backbone) - adapters
-    trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    parts = {"adapters": adapters, "backbone": backbone, "decoder": trained - backbone - adapters}
+    modules = list(model.modules())
+    every = _list_trained([model])
+    backbone = _list_trained(module for module in modules if isinstance(module, Backbone))
+    adapters = _list_trained(module for module in modules if isinstance(module, Adapter))
+    of_tasks = _list_trained(
+        module.task_adapters for module in modules if isinstance(module, StreamLinear)
+    )
+    parts = {
+        "adapters": adapters - of_tasks,
+        "task_adapters": of_tasks,
+        "backbone": backbone - adapters,
+        "decoder": every - backbone,
+    }
     return {name: _count(parameters) for name, parameters in parts.items()}
 
 
-def _list_trained(model: nn.Module, kind: type[nn.Module]) -> set[nn.Parameter]:
-    """Return the trained parameters of the modules of a type."""
+def _list_trained(modules: Iterable[nn.Module]) -> set[nn.Parameter]:
     return {
         parameter
-        for module in model.modules()
-        if isinstance(module, kind)
+        for module in modules
         for parameter in module.parameters()
         if parameter.requires_grad
     }

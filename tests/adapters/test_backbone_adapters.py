@@ -197,6 +197,11 @@ def test_trainable_parameters_are_counted_once() -> None:
         ("test_vit", {"targets": ["qvk"]}, "targets: 'qvk' matches no .* fc1, fc2, proj, qkv$"),
         ("test_resnet", {"train": ["position"]}, "train: the backbone has no 'position'"),
         ("test_vit", {"train": ["downsample"]}, "train: the backbone has no 'downsample'"),
+        (
+            "test_resnet",
+            {"targets": ["downsample.1"], "train": ["downsample"]},
+            "targets: '1' is a layer that backbone.adapters.train trains as well",
+        ),
         ("test_vit", {"rank": 0}, "rank: Input should be greater than or equal to 1"),
         ("test_vit", {"scale": 0}, "scale: Input should be greater than 0"),
         ("test_vit", {"dropout": 1}, "dropout: Input should be less than 1"),

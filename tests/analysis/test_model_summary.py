@@ -19,6 +19,7 @@ from densemtl.layers.common import MultiLevelConv1x1
 from densemtl.models.complexity import count_flops, trace_training_forward
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.types import Predictions
+from tests.helpers.decoder_cases import get_backbone
 from tests.helpers.experiments import make_tiny_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -64,7 +65,8 @@ def test_flops_equal_the_published_implementation(config: str, gflop: float) -> 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_costs_of_groups_add_up_to_the_total(decoder: str) -> None:
-    experiment = make_tiny_experiment(f"decoder.name={decoder}")
+    backbone = f"backbone.name={get_backbone(decoder)}"
+    experiment = make_tiny_experiment(f"decoder.name={decoder}", backbone)
     summary = summarize(experiment)
     groups, tasks = summary.groups, {"semseg", "depth"}
     assert tasks <= groups.keys() <= {"shared", *tasks, "fusion"}

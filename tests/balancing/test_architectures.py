@@ -19,11 +19,14 @@ from densemtl.tasks.base import Task
 from densemtl.tasks.multi_task_loss import compute_task_losses
 from densemtl.types import Losses
 from tests.helpers.balancing_driver import accumulate
+from tests.helpers.decoder_cases import get_backbone
 from tests.helpers.exact import assert_all_same
 
 NAMES = ["semseg", "depth", "normals"]
 ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
-WITHOUT_SHARED_FEATURES = {"asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice"}
+WITHOUT_SHARED_FEATURES = {
+    *("asymmetric_sharing", "cross_stitch", "nddr_cnn", "sluice", "task_adapters")
+}
 WITHOUT_SHARED_PARAMETERS = {"asymmetric_sharing"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "asymmetric_sharing": {"sources": {"semseg": ["depth"]}},
@@ -53,8 +56,9 @@ def tasks(make_task: Callable[..., Task]) -> list[Task]:
 @pytest.fixture(scope="module")
 def build(tasks: list[Task]) -> Callable[..., MultiTaskModel]:
     def make(
-        architecture: str, backbone: str = "test_resnet", dtype: torch.dtype = torch.float64
+        architecture: str, backbone: str = "", dtype: torch.dtype = torch.float64
     ) -> MultiTaskModel:
+        backbone = backbone or get_backbone(architecture)
         torch.manual_seed(0)
         decoder = registry.create(
             "decoders",

@@ -17,7 +17,9 @@ from densemtl.tasks.base import Task
 
 ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
-STAGED_ARCHITECTURES = {"branched", "cross_stitch", "mtan", "nddr_cnn", "sluice"}
+STAGED_ARCHITECTURES = {
+    *("branched", "cross_stitch", "mtan", "nddr_cnn", "sluice", "task_adapters")
+}
 """Decoders that run their backbones stage by stage."""
 
 SMALL_OPTIONS: dict[str, dict[str, Any]] = {
@@ -29,6 +31,21 @@ SMALL_OPTIONS: dict[str, dict[str, Any]] = {
 
 UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
 """Backbones that cannot be split into stages."""
+
+TRANSFORMER_ARCHITECTURES = {"task_adapters"}
+"""Decoders that need the blocks of a ViT or of Swin."""
+
+
+def is_supported(architecture: str, backbone: str) -> bool:
+    """Return whether a decoder supports one of `BACKBONES`."""
+    if architecture in TRANSFORMER_ARCHITECTURES:
+        return backbone == "test_vit"
+    return architecture not in STAGED_ARCHITECTURES or backbone not in UNSTAGED_BACKBONES
+
+
+def get_backbone(architecture: str) -> str:
+    """Return the name of a tiny backbone that a decoder supports."""
+    return "test_vit" if architecture in TRANSFORMER_ARCHITECTURES else "test_resnet"
 
 
 def build_backbone() -> Backbone:

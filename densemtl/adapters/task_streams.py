@@ -1,0 +1,193 @@
+"""Blocks of transformers that compute one stream of features per task from a shared stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from densemtl.adapters.layers import AdaptedLinear
+from densemtl.adapters.low_rank import Adapter
+from densemtl.errors import ModelError
+
+StreamTarget = Literal["proj", "fc1", "fc2"]
+"""Layer of a block that may have adapters of tasks."""
+
+PARENTS: Mapping[StreamTarget, str] = {"proj": "attn", "fc1": "mlp", "fc2": "mlp"}
+"""{layer: its module inside a block}, in the order of execution."""
+
+
+class StreamLinear(nn.Linear):
+    """Linear layer with one adapter per task, which computes a stream of features per task.
+
+    Streams are stacked along the batch: the shared stream, followed by those of the tasks. The
+    output of a task is that of the frozen layer for the shared stream, changed by the adapter of
+    the task: $y_t = W x + s B_t A_t x_t$ (Agiza et al., CVPR 2024). Adapters that scale singular
+    values change the output for the stream of the task. The shared stream is changed by the shared
+    adapter.
+
+    Args:
+        layer: the layer, whose parameters and shared adapter are used.
+        adapters: {task: adapter}.
+        begins: whether the input is only the shared stream, from which the tasks begin.
+        shares_output: whether the shared stream is read after this layer. If not, the shared
+            adapter is removed, as it would not be trained.
+
+    Attributes:
+        adapter: the shared adapter, or None.
+        task_adapters: {task: adapter}.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Linear,
+        adapters: Mapping[str, Adapter],
+        *,
+        begins: bool = False,
+        shares_output: bool = True,
+    ) -> None:
+        has_bias = layer.bias is not None
+        super().__init__(layer.in_features, layer.out_features, has_bias, device="meta")
+        self.weight, self.bias = layer.weight, layer.bias
+        is_adapted = isinstance(layer, AdaptedLinear) and shares_output
+        self.adapter = layer.adapter if is_adapted else None
+        self.task_adapters = nn.ModuleDict(adapters)
+        self.begins = begins
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute all streams.
+
+        Args:
+            x: features ((1 + T) B, .., C_in) of the shared stream and of T tasks, or (B, .., C_in)
+                if the streams begin here.
+
+        Returns:
+            Features ((1 + T) B, .., C_out).
+        """
+        count = len(self.task_adapters)
+        shared, *own = [x] * (1 + count) if self.begins else split_streams(x, 1 + count)
+        base = F.linear(shared, self.weight, self.bias)
+        outputs = [base if self.adapter is None else self.adapter(self, shared, base)]
+        for adapter, stream in zip(self.task_adapters.values(), own, strict=True):
+            is_own = adapter.reads_own_stream
+            frozen = F.linear(stream, self.weight, self.bias) if is_own else base
+            outputs.append(adapter(self, stream, frozen))
+        return torch.cat(outputs)
+
+
+def split_streams(x: Tensor, count: int) -> list[Tensor]:
+    """Split features into their streams.
+
+    Args:
+        x: features (count * B, ..).
+        count: number of streams.
+
+    Returns:
+        Features (B, ..) of each stream.
+    """
+    return list(torch.unflatten(x, 0, (count, -1)).unbind())
+
+
+def check_block(block: nn.Module, backbone: str) -> None:
+    """Check that a block can compute streams of tasks.
+
+    Args:
+        block: last block of a stage.
+        backbone: name of the backbone, for the error message.
+
+    Raises:
+        ModelError: if it is not a block of a ViT or of Swin in timm.
+    """
+    if type(block) not in (Block, SwinTransformerBlock):
+        raise ModelError(
+            f"decoder task_adapters: the stages of {backbone!r} end with a {type(block).__name__},"
+            " but adapters of tasks need the blocks of a ViT or of Swin (V1): choose such a"
+            " backbone, or another decoder with backbone.adapters"
+        )
+    for target, parent in PARENTS.items():
+        layer = getattr(block.get_submodule(parent), target, None)
+        if type(layer) not in (nn.Linear, AdaptedLinear):
+            raise ModelError(
+                f"decoder task_adapters: the blocks of {backbone!r} have no linear layer"
+                f" {parent}.{target}; choose another backbone"
+            )
+
+
+def get_layer(block: nn.Module, target: StreamTarget) -> nn.Linear:
+    """Return a layer of a block that `check_block` accepts.
+
+    Args:
+        block: the block.
+        target: name of the layer.
+
+    Returns:
+        The layer, which may have a shared adapter.
+    """
+    layer = getattr(block.get_submodule(PARENTS[target]), target)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def add_task_adapters(
+    block: nn.Module,
+    adapters: Mapping[StreamTarget, Mapping[str, Adapter]],
+    *,
+    is_last: bool = False,
+) -> None:
+    """Add adapters of tasks to the layers of a block.
+
+    Args:
+        block: a block that `check_block` accepts, changed in place.
+        adapters: {layer: {task: adapter}}.
+        is_last: whether nothing reads the shared stream after this block.
+    """
+    targets = [target for target in PARENTS if target in adapters]
+    for target in targets:
+        layer = get_layer(block, target)
+        is_read = target != targets[-1] and not any(
+            adapter.reads_own_stream for adapter in adapters[target].values()
+        )
+        shares_output = not is_last or is_read
+        stream_layer = StreamLinear(
+            layer, adapters[target], begins=target == "proj", shares_output=shares_output
+        ).train(layer.training)
+        setattr(block.get_submodule(PARENTS[target]), target, stream_layer)
+
+
+def run_streams(block: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Run a block with adapters of tasks.
+
+    All streams begin with the input of the block. The norms, the attention before its projection,
+    and layers without adapters of tasks are shared; each stream has its own residuals and its own
+    random depth.
+
+    Args:
+        block: a block with `add_task_adapters`.
+        x: input of the block, (B, H, W, C) of Swin or (B, N, C) of a ViT.
+        args: further arguments of the block.
+        kwargs: further keyword arguments of the block.
+
+    Returns:
+        Output ((1 + T) B, ..) of the shared stream and of the tasks.
+    """
+    is_swin = isinstance(block, SwinTransformerBlock)
+    layers = [block.attn.proj, block.mlp.fc1, block.mlp.fc2]
+    layers = [layer for layer in layers if isinstance(layer, StreamLinear)]
+    copies = (1 + len(layers[0].task_adapters), *[1] * (x.ndim - 1))
+    normalized = block.norm1(x)
+    attended = block._attn(normalized) if is_swin else block.attn(normalized, *args, **kwargs)
+    if not isinstance(block.attn.proj, StreamLinear):
+        attended = attended.repeat(copies)
+    x = x.repeat(copies) + block.drop_path1(_scale(block, "ls1", attended))
+    return x + block.drop_path2(_scale(block, "ls2", block.mlp(block.norm2(x))))
+
+
+def _scale(block: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Apply the layer scale of a block, which Swin does not have."""
+    layer = getattr(block, name, None)
+    return x if layer is None else layer(x)
