@@ -69,24 +69,30 @@ def find_called_layers(net: nn.Module, run: Callable[[], object]) -> dict[str, L
 
     Returns:
         {name: layer} of the linear layers and the convolutions with one group that are called, in
-        the order of the first calls. Subclasses, which may compute something else, are left out.
+        the order of the first calls. The first of all layers, which reads the image, is left out,
+        and so are subclasses, which may compute something else.
     """
-    layers = {
+    names = {
         module: name
         for name, module in net.named_modules()
-        if type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1)
+        if isinstance(module, nn.Linear | nn.Conv2d)
     }
     called: dict[str, Layer] = {}
     hooks = [
-        layer.register_forward_pre_hook(lambda module, _: called.update({layers[module]: module}))
-        for layer in layers
+        layer.register_forward_pre_hook(lambda module, _: called.update({names[module]: module}))
+        for layer in names
     ]
     try:
         run()
     finally:
         for hook in hooks:
             hook.remove()
-    return called
+    return {name: layer for name, layer in list(called.items())[1:] if _is_plain(layer)}
+
+
+def _is_plain(layer: Layer) -> bool:
+    """Return whether a layer is of PyTorch itself, and a convolution has one group."""
+    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
 
 
 def match_targets(names: Collection[str], targets: Sequence[str]) -> list[str]:
@@ -118,12 +124,12 @@ def is_match(name: str, target: str) -> bool:
 
 
 def _select_default(layers: Mapping[str, Layer]) -> list[str]:
-    """Return the names of all linear layers, or of all convolutions except the first one.
+    """Return the names of all linear layers, or of all convolutions.
 
     Layers that are trained have no adapter.
     """
     linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
-    names = [name for name in linear or list(layers)[1:] if not layers[name].weight.requires_grad]
+    names = [name for name in linear or layers if not layers[name].weight.requires_grad]
     if not names:
         raise ModelError("kind: no layer of the backbone may have an adapter; choose another one")
     return names

@@ -41,6 +41,8 @@ class StreamLinear(nn.Linear):
     Attributes:
         adapter: the shared adapter, or None.
         task_adapters: {task: adapter}.
+        computes_streams: whether the input is stacked and all streams are computed, as inside
+            `run_streams`. Otherwise, only the shared stream is computed.
     """
 
     def __init__(
@@ -58,21 +60,25 @@ class StreamLinear(nn.Linear):
         self.adapter = layer.adapter if is_adapted else None
         self.task_adapters = nn.ModuleDict(adapters)
         self.begins = begins
+        self.computes_streams = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute all streams.
+        """Compute all streams, or only the shared stream.
 
         Args:
             x: features ((1 + T) B, .., C_in) of the shared stream and of T tasks, or (B, .., C_in)
-                if the streams begin here.
+                if the streams begin here or only the shared stream is computed.
 
         Returns:
-            Features ((1 + T) B, .., C_out).
+            Features ((1 + T) B, .., C_out) or (B, .., C_out).
         """
         count = len(self.task_adapters)
-        shared, *own = [x] * (1 + count) if self.begins else split_streams(x, 1 + count)
+        is_stacked = self.computes_streams and not self.begins
+        shared, *own = split_streams(x, 1 + count) if is_stacked else [x] * (1 + count)
         base = F.linear(shared, self.weight, self.bias)
         outputs = [base if self.adapter is None else self.adapter(self, shared, base)]
+        if not self.computes_streams:
+            return outputs[0]
         for adapter, stream in zip(self.task_adapters.values(), own, strict=True):
             is_own = adapter.reads_own_stream
             frozen = F.linear(stream, self.weight, self.bias) if is_own else base
@@ -175,10 +181,21 @@ def run_streams(block: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     Returns:
         Output ((1 + T) B, ..) of the shared stream and of the tasks.
     """
-    is_swin = isinstance(block, SwinTransformerBlock)
     layers = [block.attn.proj, block.mlp.fc1, block.mlp.fc2]
     layers = [layer for layer in layers if isinstance(layer, StreamLinear)]
-    copies = (1 + len(layers[0].task_adapters), *[1] * (x.ndim - 1))
+    for layer in layers:
+        layer.computes_streams = True
+    try:
+        return _run_parts(block, 1 + len(layers[0].task_adapters), x, *args, **kwargs)
+    finally:
+        for layer in layers:
+            layer.computes_streams = False
+
+
+def _run_parts(block: Any, count: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Run attention and MLP of a block for a number of streams."""
+    is_swin = isinstance(block, SwinTransformerBlock)
+    copies = (count, *[1] * (x.ndim - 1))
     normalized = block.norm1(x)
     attended = block._attn(normalized) if is_swin else block.attn(normalized, *args, **kwargs)
     if not isinstance(block.attn.proj, StreamLinear):

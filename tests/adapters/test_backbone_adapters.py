@@ -92,6 +92,12 @@ def test_default_targets_are_linear_layers_or_convolutions() -> None:
     assert "conv1" in convolutions.pop()
 
 
+def test_layer_that_reads_the_image_has_no_adapter() -> None:
+    adapted = build_adapted(SWIN, targets=("proj",), train=("stem",))
+    assert {name.split(".")[-2] for name in list_layers(adapted, AdaptedLinear)} == {"attn"}
+    assert not list_layers(adapted, AdaptedConv2d)
+
+
 def list_layers(network: nn.Module, kind: type[nn.Module]) -> set[str]:
     return {name for name, module in network.named_modules() if isinstance(module, kind)}
 

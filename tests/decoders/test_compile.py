@@ -25,7 +25,11 @@ SMALL = {
         "decoder={name: mtmamba, states: 2, finest_stride: 8}",
         "head={name: linear}",
     ],
-    "task_adapters": ["backbone.name=test_vit", "head={name: linear}"],
+    "task_adapters": [
+        "backbone={name: swin_tiny_patch4_window7_224, pretrained: false}",
+        "backbone.options={embed_dim: 24, window_size: 4}",
+        "head={name: linear}",
+    ],
     "ml_mmoe": ["decoder.experts=2", "head={name: linear}"],
 }
 """{decoder: overrides}. The FPN head is compiled with some decoders only, to save time."""
