@@ -186,7 +186,7 @@ class DoraAdapter(LowRankAdapter):
         with torch.no_grad():
             changed = super().compute_weight(weight).flatten(1).norm(dim=1)
             smallest = torch.finfo(weight.dtype).tiny
-            ratio = weight.flatten(1).norm(dim=1) / changed.clamp(min=smallest)
+            ratio: Tensor = weight.flatten(1).norm(dim=1) / changed.clamp(min=smallest)
         return (1 + self.gain) * ratio
 
 

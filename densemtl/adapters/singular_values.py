@@ -108,7 +108,7 @@ class SingularValueAdapter(Adapter):
         """Decompose the weight if it has changed, as after loading a checkpoint."""
         if self._version == weight._version or (weight.is_meta and self.values is not None):
             return
-        matrices = weight.flatten(1).unflatten(0, (self._num_parts, -1))
+        matrices = torch.unflatten(weight.flatten(1), 0, (self._num_parts, -1))
         is_half = weight.dtype in (torch.float16, torch.bfloat16)
         parts = torch.linalg.svd(matrices.float() if is_half else matrices, full_matrices=False)
         self.left, self.values, self.right = (part.to(weight.dtype) for part in parts)

@@ -45,6 +45,8 @@ class StreamLinear(nn.Linear):
             `run_streams`. Otherwise, only the shared stream is computed.
     """
 
+    adapter: Adapter | None
+
     def __init__(
         self,
         layer: nn.Linear,
@@ -56,8 +58,8 @@ class StreamLinear(nn.Linear):
         has_bias = layer.bias is not None
         super().__init__(layer.in_features, layer.out_features, has_bias, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
-        is_adapted = isinstance(layer, AdaptedLinear) and shares_output
-        self.adapter = layer.adapter if is_adapted else None
+        shared = layer.adapter if isinstance(layer, AdaptedLinear) else None
+        self.adapter = shared if shares_output else None
         self.task_adapters = nn.ModuleDict(adapters)
         self.begins = begins
         self.computes_streams = False
@@ -201,10 +203,12 @@ def _run_parts(block: Any, count: int, x: Tensor, *args: Any, **kwargs: Any) -> 
     if not isinstance(block.attn.proj, StreamLinear):
         attended = attended.repeat(copies)
     x = x.repeat(copies) + block.drop_path1(_scale(block, "ls1", attended))
-    return x + block.drop_path2(_scale(block, "ls2", block.mlp(block.norm2(x))))
+    output: Tensor = x + block.drop_path2(_scale(block, "ls2", block.mlp(block.norm2(x))))
+    return output
 
 
 def _scale(block: nn.Module, name: str, x: Tensor) -> Tensor:
     """Apply the layer scale of a block, which Swin does not have."""
     layer = getattr(block, name, None)
-    return x if layer is None else layer(x)
+    scaled: Tensor = x if layer is None else layer(x)
+    return scaled
