@@ -100,17 +100,22 @@ class LowRankAdapter(Adapter):
         """
         return output + self.compute_change(layer, x)
 
-    def compute_change(self, layer: Layer, x: Tensor) -> Tensor:
+    def compute_change(
+        self, layer: Layer, x: Tensor, filter_low: nn.Module | None = None
+    ) -> Tensor:
         """Compute the change of the output of the layer.
 
         Args:
             layer: the layer.
             x: input of the layer.
+            filter_low: filter of $A x$, or None.
 
         Returns:
             $s B A x$, of the shape of the output.
         """
         low = apply_weight(layer, self.dropout(x), self.down)
+        if filter_low is not None:
+            low = filter_low(low)
         if isinstance(layer, nn.Conv2d):
             return self.scale * F.conv2d(low, self.up[:, :, None, None])
         return self.scale * F.linear(low, self.up)

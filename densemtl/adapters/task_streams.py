@@ -11,8 +11,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densemtl.adapters.dynamic_filter import DynamicFilter
 from densemtl.adapters.layers import AdaptedLinear
-from densemtl.adapters.low_rank import Adapter
+from densemtl.adapters.low_rank import Adapter, LowRankAdapter
 from densemtl.errors import ModelError
 
 StreamTarget = Literal["proj", "fc1", "fc2"]
@@ -37,10 +38,13 @@ class StreamLinear(nn.Linear):
         begins: whether the input is only the shared stream, from which the tasks begin.
         shares_output: whether the shared stream is read after this layer. If not, the shared
             adapter is removed, as it would not be trained.
+        filter_low: filter of $A_t x_t$, which all tasks share, or None; only for adapters of low
+            rank.
 
     Attributes:
         adapter: the shared adapter, or None.
         task_adapters: {task: adapter}.
+        filter_low: the filter, or None.
         computes_streams: whether the input is stacked and all streams are computed, as inside
             `run_streams`. Otherwise, only the shared stream is computed.
     """
@@ -54,6 +58,7 @@ class StreamLinear(nn.Linear):
         *,
         begins: bool = False,
         shares_output: bool = True,
+        filter_low: nn.Module | None = None,
     ) -> None:
         has_bias = layer.bias is not None
         super().__init__(layer.in_features, layer.out_features, has_bias, device="meta")
@@ -61,6 +66,7 @@ class StreamLinear(nn.Linear):
         shared = layer.adapter if isinstance(layer, AdaptedLinear) else None
         self.adapter = shared if shares_output else None
         self.task_adapters = nn.ModuleDict(adapters)
+        self.filter_low = filter_low
         self.begins = begins
         self.computes_streams = False
 
@@ -84,7 +90,11 @@ class StreamLinear(nn.Linear):
         for adapter, stream in zip(self.task_adapters.values(), own, strict=True):
             is_own = adapter.reads_own_stream
             frozen = F.linear(stream, self.weight, self.bias) if is_own else base
-            outputs.append(adapter(self, stream, frozen))
+            if self.filter_low is not None:
+                assert isinstance(adapter, LowRankAdapter)
+                outputs.append(base + adapter.compute_change(self, stream, self.filter_low))
+            else:
+                outputs.append(adapter(self, stream, frozen))
         return torch.cat(outputs)
 
 
@@ -146,6 +156,7 @@ def add_task_adapters(
     adapters: Mapping[StreamTarget, Mapping[str, Adapter]],
     *,
     is_last: bool = False,
+    filter_rank: int | None = None,
 ) -> None:
     """Add adapters of tasks to the layers of a block.
 
@@ -153,7 +164,17 @@ def add_task_adapters(
         block: a block that `check_block` accepts, changed in place.
         adapters: {layer: {task: adapter}}.
         is_last: whether nothing reads the shared stream after this block.
+        filter_rank: rank of the adapters if their features of low rank are filtered by a
+            `DynamicFilter`, or None; only for Swin.
+
+    Raises:
+        ModelError: if filters are given for a ViT.
     """
+    if filter_rank is not None and not isinstance(block, SwinTransformerBlock):
+        raise ModelError(
+            "decoder.filter: dynamic filters need the windows of Swin (V1): choose such a backbone,"
+            " or remove decoder.filter"
+        )
     targets = [target for target in PARENTS if target in adapters]
     for target in targets:
         layer = get_layer(block, target)
@@ -161,8 +182,13 @@ def add_task_adapters(
             adapter.reads_own_stream for adapter in adapters[target].values()
         )
         shares_output = not is_last or is_read
+        window: Any = getattr(block, "window_size", None) if target == "proj" else None
         stream_layer = StreamLinear(
-            layer, adapters[target], begins=target == "proj", shares_output=shares_output
+            layer,
+            adapters[target],
+            begins=target == "proj",
+            shares_output=shares_output,
+            filter_low=None if filter_rank is None else DynamicFilter(filter_rank, window),
         ).train(layer.training)
         setattr(block.get_submodule(PARENTS[target]), target, stream_layer)
 

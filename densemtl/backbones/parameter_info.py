@@ -70,7 +70,7 @@ def describe_parameters(net: nn.Module, model: nn.Module, name: str) -> list[Par
 
 def _to_layer(name: str) -> str:
     """Return the name of the weight of the layer that a parameter of an adapter belongs to."""
-    for module in (".adapter.", ".task_adapters."):
+    for module in (".adapter.", ".task_adapters.", ".filter_low."):
         layer, found, _ = name.partition(module)
         if found:
             return f"{layer}.weight"

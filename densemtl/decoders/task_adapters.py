@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class TaskAdapters(Decoder):
             singular values.
         scale: factor $s$ of `lora` and `dora`, 4 by default; it is not divided by the rank.
         dropout: dropout rate of the input of the adapters of `lora` and `dora`, 0 by default.
+        filter: `dynamic` filters $A_t x_t$ by a 3x3 filter that is generated from its mean, as in
+            TADFormer; all tasks share the generator of a layer. Only for Swin and `lora`.
         targets: layers with adapters: the projection of the attention (`proj`), and the layers
             `fc1` and `fc2` of the MLP.
 
@@ -81,6 +83,7 @@ class TaskAdapters(Decoder):
         rank: Rank = 4,
         scale: PositiveFloat | None = None,
         dropout: DropoutRate | None = None,
+        filter: Literal["none", "dynamic"] = "none",
         targets: Annotated[tuple[StreamTarget, ...], Field(min_length=1)] = ("proj", "fc1", "fc2"),
     ) -> None:
         super().__init__(tasks)
@@ -91,10 +94,15 @@ class TaskAdapters(Decoder):
         for name in ("scale", "dropout") if kind == "svd" else ():
             if name in given:
                 raise ConfigError(f"decoder.{name}: kind svd does not have it; remove it")
-        self._add_adapters(AdapterOptions.model_validate(given), targets)
+        if filter == "dynamic" and kind != "lora":
+            raise ConfigError(f"decoder.filter: kind {kind} has no filters; remove one of both")
+        filter_rank = rank if filter == "dynamic" else None
+        self._add_adapters(AdapterOptions.model_validate(given), targets, filter_rank)
         self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
-    def _add_adapters(self, options: AdapterOptions, targets: Sequence[StreamTarget]) -> None:
+    def _add_adapters(
+        self, options: AdapterOptions, targets: Sequence[StreamTarget], filter_rank: int | None
+    ) -> None:
         """Add the adapters of all tasks to the last block of each stage."""
         last_stage = len(self.backbone.feature_info) - 1
         blocks = [self.backbone.get_last_block(stage) for stage in range(last_stage + 1)]
@@ -113,7 +121,8 @@ class TaskAdapters(Decoder):
                 }
                 for target in targets
             }
-            add_task_adapters(block, adapters, is_last=stage == last_stage)
+            is_last = stage == last_stage
+            add_task_adapters(block, adapters, is_last=is_last, filter_rank=filter_rank)
 
     def forward(self, image: Tensor) -> Predictions:
         """Predict all tasks.

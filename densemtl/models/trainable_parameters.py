@@ -23,8 +23,8 @@ def count_trainable(model: MultiTaskModel) -> dict[str, int]:
 
     Returns:
         {part: number of trained parameters} of four parts: `adapters` of all tasks together,
-        `task_adapters` of single tasks, the rest of all backbones (`backbone`), and decoder and
-        heads (`decoder`).
+        `task_adapters` of single tasks with their filters, the rest of all backbones (`backbone`),
+        and decoder and heads (`decoder`).
 
     Example:
         >>> import densemtl
@@ -39,13 +39,14 @@ def count_trainable(model: MultiTaskModel) -> dict[str, int]:
     every = _list_trained([model])
     backbone = _list_trained(module for module in modules if isinstance(module, Backbone))
     adapters = _list_trained(module for module in modules if isinstance(module, Adapter))
+    streams = [module for module in modules if isinstance(module, StreamLinear)]
     of_tasks = _list_trained(
-        module.task_adapters for module in modules if isinstance(module, StreamLinear)
+        part for stream in streams for part in (stream.task_adapters, stream.filter_low) if part
     )
     parts = {
         "adapters": adapters - of_tasks,
         "task_adapters": of_tasks,
-        "backbone": backbone - adapters,
+        "backbone": backbone - adapters - of_tasks,
         "decoder": every - backbone,
     }
     return {name: _count(parameters) for name, parameters in parts.items()}
