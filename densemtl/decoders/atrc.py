@@ -56,8 +56,9 @@ class ATRC(SharedBackboneDecoder):
     weights, are the `contexts` of a second run.
 
     The published code also divides depth into 40 intervals and normals into 40 clusters, and
-    classifies them initially. Here, only tasks with classes have regions: a label context of a task
-    without classes becomes `global`.
+    classifies them initially, and leaves padded pixels out of the regions. Here, only tasks with
+    classes have regions, which include padded pixels: a label context of a task without classes
+    becomes `global`.
 
     Args:
         make_backbone: factory of backbones; called once.
