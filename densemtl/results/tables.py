@@ -49,6 +49,10 @@ class Row:
 def group_by_seed(results: Sequence[Results], costs: bool = False) -> list[Row]:
     """Group results that differ only in their seed, in order of appearance.
 
+    Runs with the same names and the same seed differ in another setting, such as the number of
+    epochs. They have a row each, whose name ends with the hash of the configuration, which is
+    `config_hash` in `results.json`. Two copies of the same results count once.
+
     Args:
         results: results of any runs.
         costs: whether to add the columns of `COST_COLUMNS`.
@@ -62,7 +66,16 @@ def group_by_seed(results: Sequence[Results], costs: bool = False) -> list[Row]:
             [*_list_name_parts(result), *([] if result.complete else ["stopped early"])]
         )
         groups.setdefault(name, []).append(result)
-    return [_make_row(name, group, COST_COLUMNS if costs else {}) for name, group in groups.items()]
+    rows = [row for name, group in groups.items() for row in _split_repeated_seeds(name, group)]
+    return [_make_row(name, group, COST_COLUMNS if costs else {}) for name, group in rows]
+
+
+def _split_repeated_seeds(name: str, group: Sequence[Results]) -> list[tuple[str, list[Results]]]:
+    """Return (name of the row, results), one row per result if a seed occurs more than once."""
+    runs = list({(run.seed, run.config_hash, run.weights_hash): run for run in group}.values())
+    if len({run.seed for run in runs}) == len(runs):
+        return [(name, runs)]
+    return [(f"{name}, config {run.config_hash}", [run]) for run in runs]
 
 
 def _list_name_parts(results: Results) -> list[str]:

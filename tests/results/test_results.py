@@ -203,6 +203,17 @@ def test_seeds_form_one_row_with_mean_and_std() -> None:
     assert text.splitlines()[0].endswith("| semseg mIoU ↑ | Delta_m % ↑ |")
 
 
+def test_runs_of_one_seed_are_not_averaged() -> None:
+    short = results("semseg", value=40.0, config_hash="aaaa")
+    longer = results("semseg", value=50.0, config_hash="bbbb")
+    rows = tables.group_by_seed([short, longer, short])
+    names = [row.name.rpartition(", ")[2] for row in rows]
+    assert names == ["config aaaa", "config bbbb"]
+    assert [row.cells["semseg mIoU ↑"] for row in rows] == [(40.0,), (50.0,)]
+    (row,) = tables.group_by_seed([short, short])
+    assert row.num_seeds == 1
+
+
 def test_costs_are_optional_columns() -> None:
     run = results("semseg", parameters=11_500_000, gflop=3.25, seconds_per_step=0.5)
     header, _, line = tables.to_markdown(tables.group_by_seed([run], costs=True)).splitlines()
