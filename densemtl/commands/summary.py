@@ -24,6 +24,7 @@ weights, gradients, optimizer state, losses and temporary buffers is not include
   gmac            GMAC of the whole model
   gflop           GFLOP of the whole model
   groups          {group: {"parameters": ..., "gmac": ..., "gflop": ...}}; sums to the whole model
+  trainable       trained parameters of adapters, task_adapters, rest of the backbone, and decoder
   activation_mib  activations of one image in MiB
   input           [height, width]
   architecture    name of the decoder
