@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -58,12 +58,25 @@ class TaskConfig(ListedComponentConfig):
             The task without them.
         """
         values = self.model_dump()
-        kept = (None, *available)
-        if _get_of(values.get("entire_space")) not in kept:
+        if not select_available([values.get("entire_space")], available):
             values.pop("entire_space")
-        values["metrics"] = [each for each in values["metrics"] if _get_of(each) in kept]
+        values["metrics"] = select_available(values["metrics"], available)
         return TaskConfig.model_validate(values)
 
 
-def _get_of(value: Any) -> Any:
-    return value.get("of") if isinstance(value, Mapping) else None
+def select_available(values: Iterable[Any], available: Collection[str]) -> list[Any]:
+    """Select the values whose key `of`, if they have one, names an available task.
+
+    Args:
+        values: values of a configuration, such as the metrics of a task.
+        available: names of the available tasks.
+
+    Returns:
+        The selected values.
+
+    Example:
+        >>> select_available(["mIoU", {"name": "outside", "of": "semseg"}], ["depth"])
+        ['mIoU']
+    """
+    tasks = (None, *available)
+    return [value for value in values if not isinstance(value, Mapping) or value.get("of") in tasks]

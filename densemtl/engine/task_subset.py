@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from densemtl.config.components import ComponentConfig
+from densemtl.config.components import ComponentConfig, select_available
 from densemtl.config.experiment import ExperimentConfig, validate_experiment
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.yaml_loader import apply_overrides
@@ -170,16 +170,9 @@ def _restrict(
 
 def _drop_metrics(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Remove the metrics that compare with tasks that are not evaluated."""
-    names = (None, *(entry["name"] for entry in entries))
+    names = [entry["name"] for entry in entries]
     return [
-        {
-            **entry,
-            "metrics": [
-                metric
-                for metric in entry.get("metrics") or ()
-                if not isinstance(metric, dict) or metric.get("of") in names
-            ],
-        }
+        {**entry, "metrics": select_available(entry.get("metrics") or (), names)}
         for entry in entries
     ]
 
