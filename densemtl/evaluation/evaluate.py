@@ -99,11 +99,7 @@ def _update_metrics(
         height, width = placement.size
         prediction = decode_prediction(task, predictions, index, placement)
         target = target[..., :height, :width]
-        masked = (
-            decode_prediction(task, predictions, index, placement, masked=True)
-            if task.has_validity
-            else prediction
-        )
+        masked = mask_prediction(task, prediction, predictions, index, placement)
         if is_scored:
             metrics.update(task, prediction, target, image_id, masked)
         if others:
@@ -117,27 +113,46 @@ def _update_metrics(
 
 
 def decode_prediction(
-    task: Task,
-    predictions: Predictions,
-    index: int,
-    placement: ImagePlacement,
-    masked: bool = False,
+    task: Task, predictions: Predictions, index: int, placement: ImagePlacement
 ) -> Tensor:
     """Decode the prediction of one image at its original size.
 
     Args:
-        task: task to decode.
+        task: task of the prediction.
         predictions: predictions of a batch, from `forward_low_res`.
         index: index of the image in the batch.
         placement: position of the image in the network input.
-        masked: whether to mark invalid pixels; see `Task.mask_invalid`.
 
     Returns:
         The decoded prediction as a batch of one image, as returned by `Task.decode`.
     """
     logits = predictions.logits[task.name][index : index + 1]
-    lazy_logits = LazyLogits.from_placement(logits, placement, predictions.padded_size)
-    prediction = task.decode_low_res(lazy_logits)
-    if masked and task.has_validity:
-        return task.mask_invalid(prediction, lazy_logits.upsample())
-    return prediction
+    return task.decode_low_res(
+        LazyLogits.from_placement(logits, placement, predictions.padded_size)
+    )
+
+
+def mask_prediction(
+    task: Task,
+    prediction: Tensor,
+    predictions: Predictions,
+    index: int,
+    placement: ImagePlacement,
+) -> Tensor:
+    """Mark the pixels of a decoded prediction whose value probably does not exist.
+
+    Args:
+        task: task of the prediction.
+        prediction: result of `decode_prediction`.
+        predictions: predictions of the batch.
+        index: index of the image in the batch.
+        placement: position of the image in the network input.
+
+    Returns:
+        The result of `Task.mask_invalid`; the prediction itself if the task predicts no validity.
+    """
+    if not task.has_validity:
+        return prediction
+    validity = predictions.logits[task.name][index : index + 1, -1:]
+    lazy_logits = LazyLogits.from_placement(validity, placement, predictions.padded_size)
+    return task.mask_invalid(prediction, lazy_logits.upsample())

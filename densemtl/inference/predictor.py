@@ -14,7 +14,7 @@ from densemtl.adapters.merging import merge_adapters
 from densemtl.config.sections import InputConfig, TrainConfig
 from densemtl.data.image_format import get_image_format
 from densemtl.engine.loading import TrainedModel, load_trained_model
-from densemtl.evaluation.evaluate import decode_prediction, forward_low_res
+from densemtl.evaluation.evaluate import decode_prediction, forward_low_res, mask_prediction
 from densemtl.factory import get_border
 from densemtl.hub.download import from_pretrained
 from densemtl.inference import tiling
@@ -237,11 +237,12 @@ class Predictor:
             image = tiling.stack_images(batch).to(self.precision.device)
             predictions = forward_low_res(self._model, image, self.precision)
             for row, item in enumerate(batch):
-                args = predictions, row, item.placement
-                maps = {
-                    task.name: decode_prediction(task, *args, masked=True) for task in self.tasks
-                }
-                results.append({task: to_hwc(prediction[0]) for task, prediction in maps.items()})
+                output = predictions, row, item.placement
+                maps: PredictionMaps = {}
+                for task in self.tasks:
+                    decoded = decode_prediction(task, *output)
+                    maps[task.name] = to_hwc(mask_prediction(task, decoded, *output)[0])
+                results.append(maps)
         return results
 
     def _predict_tta(self, images: Sequence[Image]) -> list[PredictionMaps]:

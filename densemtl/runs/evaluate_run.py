@@ -235,16 +235,15 @@ def _format_preview(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_LISTED_NAMES]) + (" .." if len(names) > MAX_LISTED_NAMES else "")
 
 
-class _ScoredPair(NamedTuple):
-    """Prediction of a task, the targets of all tasks of its image, and the hash of its file."""
+class _ScoredImage(NamedTuple):
+    """Targets of an image, and the prediction and the hash of its file for each labeled task."""
 
-    prediction: PredictionMap
     targets: Mapping[str, NDArray[np.generic]]
-    digest: bytes
+    predictions: Mapping[str, tuple[PredictionMap, bytes]]
 
 
-class _PredictionTargetDataset(Dataset[dict[str, _ScoredPair]]):
-    """Dataset of {task: prediction and targets}, for the labeled tasks of an image.
+class _PredictionTargetDataset(Dataset[_ScoredImage]):
+    """Dataset of targets and predictions, for the labeled tasks of an image.
 
     Args:
         dataset: the images and their targets.
@@ -263,15 +262,15 @@ class _PredictionTargetDataset(Dataset[dict[str, _ScoredPair]]):
         self.dataset, self.tasks = dataset, tasks
         self.prediction_files, self.options = prediction_files, options
 
-    def __getitem__(self, index: int) -> dict[str, _ScoredPair]:
-        sample, pairs = self.dataset[index], {}
+    def __getitem__(self, index: int) -> _ScoredImage:
+        sample, predictions = self.dataset[index], {}
         for task in self.tasks:
             if task.name in sample.targets:
                 file = self.prediction_files[task.name][sample.id]
                 prediction = prediction_files.read_prediction(file, task, sample.size, self.options)
                 digest = hashlib.sha256(file.read_bytes()).digest()
-                pairs[task.name] = _ScoredPair(prediction, sample.targets, digest)
-        return pairs
+                predictions[task.name] = prediction, digest
+        return _ScoredImage(sample.targets, predictions)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -284,22 +283,21 @@ def _compute_scores(
     update_hash: Callable[[bytes], None],
 ) -> Scores:
     workers = experiment.loader.num_workers
-    items: Iterator[Any] = iter(
+    images: Iterator[Any] = iter(
         ErrorForwardingDataLoader(pairs, as_is, batch_size=None, num_workers=workers)
     )
     sets = pairs.dataset.task_sets
     with FinalTaskMetrics(
         tasks, experiment.protocol, num_workers=workers, task_sets=sets
     ) as scorer:
-        for image_id, item in zip(pairs.dataset.ids, items, strict=True):
+        for image_id, image in zip(pairs.dataset.ids, images, strict=True):
+            targets = {name: to_tensor(each[None]) for name, each in image.targets.items()}
             for task in tasks:
-                if task.name in item:
-                    pair: _ScoredPair = item[task.name]
-                    decoded = prediction_files.to_decoded_batch(task, pair.prediction)
-                    targets = {name: to_tensor(each[None]) for name, each in pair.targets.items()}
-                    target = targets.pop(task.name)
-                    scorer.update(task, decoded, target, image_id)
+                if task.name in image.predictions:
+                    prediction, digest = image.predictions[task.name]
+                    decoded = prediction_files.to_decoded_batch(task, prediction)
+                    scorer.update(task, decoded, targets[task.name], image_id)
                     if not task.has_validity:  # files contain the values of all pixels
-                        scorer.update_cross(task, decoded, target, targets)
-                    update_hash(pair.digest)
+                        scorer.update_cross(task, decoded, targets[task.name], targets)
+                    update_hash(digest)
         return scorer.compute()
