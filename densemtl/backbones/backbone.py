@@ -17,13 +17,7 @@ from densemtl.backbones.freezing import Freeze, freeze_except, freeze_parameters
 from densemtl.backbones.normalization import ChannelMeans, ChannelStds, check_normalization
 from densemtl.backbones.parameter_info import ParameterInfo, describe_parameters
 from densemtl.backbones.pruning import keep_modules
-from densemtl.backbones.stage_discovery import find_stages
-from densemtl.backbones.staged_forward import (
-    RunBlock,
-    StagePlan,
-    StageState,
-    split_last_block,
-)
+from densemtl.backbones.staged_network import StagedNetwork
 from densemtl.backbones.timm_factory import NUM_RGB_CHANNELS, get_model_spec
 from densemtl.backbones.weight_files import WeightsMatch
 from densemtl.config.constraints import (
@@ -35,14 +29,14 @@ from densemtl.config.constraints import (
     UserPath,
 )
 from densemtl.distributed.collectives import is_main_process
-from densemtl.errors import ModelError, shorten_error
+from densemtl.errors import ModelError
 from densemtl.types import FeatureInfo
 
 DRY_RUN_FEATURE_SIZE = (2, 3)
 """Height and width of the coarsest feature map during a dry run."""
 
 
-class Backbone(nn.Module):
+class Backbone(StagedNetwork):
     """Timm model that returns a feature pyramid.
 
     The pyramid contains every level of stride 4 or more; a stem at stride 2 is left out. Models
@@ -98,7 +92,6 @@ class Backbone(nn.Module):
         [(2, 32, 16, 16), (2, 48, 8, 8), (2, 192, 4, 4), (2, 96, 2, 2)]
     """
 
-    feature_info: FeatureInfo
     size_divisor: int
 
     def __init__(
@@ -123,27 +116,26 @@ class Backbone(nn.Module):
         check_normalization(in_chans, mean, std)
         spec = get_model_spec(name, output_stride, img_size, extra_options, in_chans)
         self.name, self._spec = name, spec
-        self.net = spec.build(pretrained and weights is None)
+        net = self.net = spec.build(pretrained and weights is None)
         if weights is not None:
             _print_once(spec.load_file(self.net, weights, weights_match))
         if batch_norm_momentum is not None:
             _set_batch_norm_momentum(self.net, name, batch_norm_momentum)
-        info = self.net.feature_info
+        info = net.feature_info
         self.feature_info = FeatureInfo(tuple(info.channels()), tuple(info.reduction()))
         self.size_divisor = max(int(level["reduction"]) for level in info.info)
         self.in_chans = in_chans
         self.mean, self.std = (mean, std) if mean and std else spec.get_mean_std()
         self._fixed_input_size = spec.get_fixed_input_size()
         self._is_nhwc = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
-        self._level_names: list[str] = info.module_name()
-        self._stage_plan: StagePlan | None = None
+        self._level_names = info.module_name()
         self._frozen_names: tuple[str, ...] = ()
-        self._frozen_names = self._freeze(freeze) if adapters is None else self._adapt(adapters)
         if adapters is not None and freeze != "none":
             raise ModelError(
                 "backbone.freeze: backbone.adapters freezes the backbone; remove one of both, and"
                 " list what is trained besides the adapters in backbone.adapters.train"
             )
+        self._frozen_names = self._freeze(freeze) if adapters is None else self._adapt(adapters)
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training or evaluation mode; frozen layers stay in evaluation mode.
@@ -174,137 +166,6 @@ class Backbone(nn.Module):
         """
         self._check_size(image)
         return [self._to_nchw(feature) for feature in self.net(image)]
-
-    def check_stages(self) -> None:
-        """Check that the model can be run stage by stage with the same results as `forward`.
-
-        The check runs the model once on a small random image; later calls return immediately.
-        Decoders that run stages call it in their constructors, otherwise the first stage-wise run
-        does.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage.
-        """
-        if self._stage_plan is not None:
-            return
-        with self.dry_run() as image:
-            try:
-                maps = self(image)
-                self._stage_plan = find_stages(
-                    self.net, self._level_names, self.feature_info, image, maps
-                )
-            except ModelError as error:
-                raise self._make_stages_error(str(error)) from None
-            except Exception as error:  # models that reject small images raise any exception
-                raise self._make_stages_error(f"on a small image {shorten_error(error)}") from error
-
-    def run_stem(self, image: Tensor) -> StageState:
-        """Run all layers before the first stage.
-
-        Args:
-            image: normalized RGB images (B, 3, H, W); H and W are divisible by `size_divisor`.
-
-        Returns:
-            The input of stage 0.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage, or is built for another image
-                size.
-        """
-        self._check_size(image)
-        return self._get_stage_plan().run_stem(self.net, image)
-
-    def run_stage(self, index: int, state: StageState) -> StageState:
-        """Run a single stage, so that networks can exchange features between stages.
-
-        `run_stem` followed by all stages in order returns the same maps as `forward`.
-
-        Args:
-            index: index of the stage, 0 .. len(feature_info) - 1.
-            state: output of the previous stage, or of the stem for stage 0.
-
-        Returns:
-            The output of the stage.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage.
-
-        Example:
-            >>> backbone = Backbone("test_vit", pretrained=False).eval()
-            >>> image = torch.randn(1, 3, 32, 48)
-            >>> state = backbone.run_stem(image)
-            >>> for index in range(len(backbone.feature_info)):
-            ...     state = backbone.run_stage(index, state)
-            >>> torch.equal(state.feature, backbone(image)[-1])
-            True
-        """
-        return self._get_stage_plan().run_stage(self.net, index, state)
-
-    def run_stage_with_last_input(self, index: int, state: StageState) -> tuple[Tensor, StageState]:
-        """Run a single stage and also return the input of its last block.
-
-        Args:
-            index: index of the stage.
-            state: output of the previous stage, or of the stem for stage 0.
-
-        Returns:
-            The input of the last block as a map (B, C, H, W), and the output of the stage.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage, or if the input of its last block
-                is not a feature map.
-        """
-        try:
-            return self._get_stage_plan().run_stage_with_last_input(self.net, index, state)
-        except ModelError as error:
-            raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
-
-    def run_stage_streams(
-        self, index: int, state: StageState, run_last: RunBlock, count: int
-    ) -> list[StageState]:
-        """Run a single stage whose last block computes several streams.
-
-        Args:
-            index: index of the stage, which must be a chain of transformer blocks.
-            state: output of the previous stage, or of the stem for stage 0.
-            run_last: function that runs the last block, such as `adapters.task_streams.run_streams`
-            count: number of streams.
-
-        Returns:
-            The output of the stage in each stream.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage.
-        """
-        return self._get_stage_plan().run_stage_streams(self.net, index, state, run_last, count)
-
-    def get_last_block(self, index: int) -> nn.Module:
-        """Return the last block of a stage.
-
-        Args:
-            index: index of the stage.
-
-        Returns:
-            The block.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage.
-        """
-        return split_last_block(self.get_stage_modules(index))[1]
-
-    def get_stage_modules(self, index: int) -> list[nn.Module]:
-        """Return the modules that `run_stage` runs one after the other.
-
-        Args:
-            index: index of the stage.
-
-        Returns:
-            The modules in order of execution.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage.
-        """
-        return self._get_stage_plan().get_modules(self.net, index)
 
     def keep_stages(self, stages: Collection[int]) -> None:
         """Remove the stem and all other stages, after which only `run_stage` can be called.
@@ -372,17 +233,6 @@ class Backbone(nn.Module):
         except ModelError as error:
             raise ModelError(f"backbone.adapters.{error}") from None
         return frozen_names
-
-    def _get_stage_plan(self) -> StagePlan:
-        self.check_stages()
-        assert self._stage_plan is not None
-        return self._stage_plan
-
-    def _make_stages_error(self, reason: str) -> ModelError:
-        return ModelError(
-            f"backbone {self.name!r} cannot be run stage by stage: {reason}; choose e.g. a ResNet,"
-            " ConvNeXt, EfficientNet, Swin or ViT"
-        )
 
     def _to_nchw(self, feature: Tensor) -> Tensor:
         return feature.permute(0, 3, 1, 2) if self._is_nhwc else feature

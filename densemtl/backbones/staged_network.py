@@ -1,0 +1,181 @@
+"""Base class of backbones that can be run stage by stage."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+
+from torch import Tensor, nn
+
+from densemtl.backbones.stage_discovery import find_stages
+from densemtl.backbones.staged_forward import RunBlock, StagePlan, StageState, split_last_block
+from densemtl.errors import ModelError, shorten_error
+from densemtl.types import FeatureInfo
+
+
+class StagedNetwork(nn.Module):
+    """Feature network that is run as a whole or stage by stage.
+
+    Attributes:
+        name: name of the timm model.
+        net: the feature network.
+        feature_info: channels and strides of the maps that `forward` returns.
+    """
+
+    name: str
+    net: nn.Module
+    feature_info: FeatureInfo
+    _level_names: list[str]
+    _stage_plan: StagePlan | None = None
+
+    @abstractmethod
+    def dry_run(self) -> AbstractContextManager[Tensor]:
+        """Provide a small random image for a dry run without side effects."""
+
+    @abstractmethod
+    def _check_size(self, image: Tensor) -> None:
+        """Raise an error if the network is built for images of another size."""
+
+    def check_stages(self) -> None:
+        """Check that the model can be run stage by stage with the same results as `forward`.
+
+        The check runs the model once on a small random image; later calls return immediately.
+        Decoders that run stages call it in their constructors, otherwise the first stage-wise run
+        does.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+        """
+        if self._stage_plan is not None:
+            return
+        with self.dry_run() as image:
+            try:
+                maps = self(image)
+                self._stage_plan = find_stages(
+                    self.net, self._level_names, self.feature_info, image, maps
+                )
+            except ModelError as error:
+                raise self._make_stages_error(str(error)) from None
+            except Exception as error:  # models that reject small images raise any exception
+                raise self._make_stages_error(f"on a small image {shorten_error(error)}") from error
+
+    def run_stem(self, image: Tensor) -> StageState:
+        """Run all layers before the first stage.
+
+        Args:
+            image: normalized RGB images (B, 3, H, W); H and W are divisible by `size_divisor`.
+
+        Returns:
+            The input of stage 0.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage, or is built for another image
+                size.
+        """
+        self._check_size(image)
+        return self._get_stage_plan().run_stem(self.net, image)
+
+    def run_stage(self, index: int, state: StageState) -> StageState:
+        """Run a single stage, so that networks can exchange features between stages.
+
+        `run_stem` followed by all stages in order returns the same maps as `forward`.
+
+        Args:
+            index: index of the stage, 0 .. len(feature_info) - 1.
+            state: output of the previous stage, or of the stem for stage 0.
+
+        Returns:
+            The output of the stage.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+
+        Example:
+            >>> import torch
+            >>> from densemtl.backbones.backbone import Backbone
+            >>> backbone = Backbone("test_vit", pretrained=False).eval()
+            >>> image = torch.randn(1, 3, 32, 48)
+            >>> state = backbone.run_stem(image)
+            >>> for index in range(len(backbone.feature_info)):
+            ...     state = backbone.run_stage(index, state)
+            >>> torch.equal(state.feature, backbone(image)[-1])
+            True
+        """
+        return self._get_stage_plan().run_stage(self.net, index, state)
+
+    def run_stage_with_last_input(self, index: int, state: StageState) -> tuple[Tensor, StageState]:
+        """Run a single stage and also return the input of its last block.
+
+        Args:
+            index: index of the stage.
+            state: output of the previous stage, or of the stem for stage 0.
+
+        Returns:
+            The input of the last block as a map (B, C, H, W), and the output of the stage.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage, or if the input of its last block
+                is not a feature map.
+        """
+        try:
+            return self._get_stage_plan().run_stage_with_last_input(self.net, index, state)
+        except ModelError as error:
+            raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
+
+    def run_stage_streams(
+        self, index: int, state: StageState, run_last: RunBlock, count: int
+    ) -> list[StageState]:
+        """Run a single stage whose last block computes several streams.
+
+        Args:
+            index: index of the stage, which must be a chain of transformer blocks.
+            state: output of the previous stage, or of the stem for stage 0.
+            run_last: function that runs the last block; see `StagePlan.run_stage_streams`.
+            count: number of streams.
+
+        Returns:
+            The output of the stage in each stream.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+        """
+        return self._get_stage_plan().run_stage_streams(self.net, index, state, run_last, count)
+
+    def get_last_block(self, index: int) -> nn.Module:
+        """Return the last block of a stage.
+
+        Args:
+            index: index of the stage.
+
+        Returns:
+            The block.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+        """
+        return split_last_block(self.get_stage_modules(index))[1]
+
+    def get_stage_modules(self, index: int) -> list[nn.Module]:
+        """Return the modules that `run_stage` runs one after the other.
+
+        Args:
+            index: index of the stage.
+
+        Returns:
+            The modules in order of execution.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage.
+        """
+        return self._get_stage_plan().get_modules(self.net, index)
+
+    def _get_stage_plan(self) -> StagePlan:
+        self.check_stages()
+        assert self._stage_plan is not None
+        return self._stage_plan
+
+    def _make_stages_error(self, reason: str) -> ModelError:
+        return ModelError(
+            f"backbone {self.name!r} cannot be run stage by stage: {reason}; choose e.g. a ResNet,"
+            " ConvNeXt, EfficientNet, Swin or ViT"
+        )
