@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from densemtl.backbones.simple_feature_pyramid import SimplePyramid, ensure_pyramid
@@ -20,7 +21,7 @@ from densemtl.decoders.mtmamba_blocks import (
     TaskScan,
 )
 from densemtl.errors import ConfigError
-from densemtl.layers.common import conv_bn_relu
+from densemtl.layers.common import SinglePixelSafeBatchNorm2d
 from densemtl.layers.output_capture import capture_outputs
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, FeatureInfo, Predictions, SharingWeights
@@ -162,15 +163,14 @@ class MTMamba(SharedBackboneDecoder):
         gates = [each.gates[task] for each in exchanges for task in self.task_names]
         if not gates:
             return {}
-        means = [each.float().mean() for each in capture_outputs(gates, lambda: self(image))]
-        tables = {}
-        for index in range(len(exchanges)):
-            start = index * len(self.task_names)
-            shares = means[start : start + len(self.task_names)]
-            weights = shares[0].new_tensor([[float(share), 1 - float(share)] for share in shares])
-            sources = ("all tasks", "own")
-            tables[f"stage {index}"] = SharingWeights(self.task_names, sources, weights)
-        return tables
+        captured = capture_outputs(gates, lambda: self(image))
+        means = torch.stack([each.detach().float().mean() for each in captured])
+        return {
+            f"stage {index}": SharingWeights(
+                self.task_names, ("all tasks", "own"), torch.stack([shares, 1 - shares], dim=1)
+            )
+            for index, shares in enumerate(means.view(len(exchanges), -1))
+        }
 
 
 class MambaStage(nn.Module):
@@ -230,11 +230,9 @@ def _make_output(channels: int, width: int, expansion: int) -> nn.Sequential:
     """Return the last layers of a task before its head."""
     if expansion > 1:
         return PixelExpansion(channels, width, expansion)
-    layers = conv_bn_relu(channels, width, 3)
     convolution = nn.Conv2d(channels, width, 3, padding=1)
     nn.init.trunc_normal_(convolution.weight, std=0.02)
-    layers[0] = convolution
-    return layers
+    return nn.Sequential(convolution, SinglePixelSafeBatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 def _count_skipped_levels(info: FeatureInfo, finest_stride: int) -> int:

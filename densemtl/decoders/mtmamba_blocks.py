@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
 from densemtl.backbones.simple_feature_pyramid import LayerNorm2d
 from densemtl.layers.selective_scan import SelectiveScan2d
@@ -22,32 +23,6 @@ EXPANSION = 2
 
 RANK_REDUCTION = 16
 """Ratio of the number of channels of a map to the rank of the step sizes."""
-
-
-class DropPath(nn.Module):
-    """Set the output of a residual branch to 0 for random images in training (stochastic depth).
-
-    Args:
-        rate: probability; below 1.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop random images, and scale the others so that the expected value is the same.
-
-        Args:
-            x: map (B, C, H, W).
-
-        Returns:
-            Map of the same shape.
-        """
-        if not self.training or self.rate == 0:
-            return x
-        kept = torch.rand(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device) >= self.rate
-        return x * kept / (1 - self.rate)
 
 
 class ScanBranch(nn.Module):
@@ -97,7 +72,7 @@ class TaskScan(nn.Module):
         self.branch = ScanBranch(channels, channels, states)
         self.gate = nn.Conv2d(channels, width, 1, bias=False)
         self.output = nn.Conv2d(width, channels, 1, bias=False)
-        self.drop = DropPath(drop_path)
+        self.drop = StochasticDepth(drop_path, mode="row")
 
     def forward(self, feature: Tensor, source: Tensor | None = None) -> Tensor:
         """Apply the block.
@@ -183,7 +158,7 @@ class GatedExchange(nn.Module):
         self.outputs = nn.ModuleDict(
             {task: nn.Conv2d(width, channels, 1, bias=False) for task in tasks}
         )
-        self.drop = DropPath(drop_path)
+        self.drop = StochasticDepth(drop_path, mode="row")
 
     def forward(self, maps: TaskMaps) -> TaskMaps:
         """Exchange features.

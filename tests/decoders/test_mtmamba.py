@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import StochasticDepth
 
 from densemtl.backbones.backbone import Backbone
 from densemtl.decoders import mtmamba_blocks
 from densemtl.decoders.mtmamba import MTMamba
-from densemtl.decoders.mtmamba_blocks import DropPath
+from densemtl.decoders.mtmamba_blocks import TaskScan
 from densemtl.errors import ConfigError
 from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
@@ -185,7 +186,7 @@ def test_sizes_of_logits_and_used_parameters(
 @torch.no_grad()
 def test_drop_path_keeps_the_mean_and_is_off_in_evaluation() -> None:
     torch.manual_seed(0)
-    drop, x = DropPath(0.25), torch.ones(4000, 2, 1, 1)
+    drop, x = TaskScan(2, 1, drop_path=0.25).drop, torch.ones(4000, 2, 1, 1)
     dropped = drop(x)
     values = {round(value, 4) for value in dropped.flatten().tolist()}
     assert values == {0.0, round(1 / 0.75, 4)}
@@ -196,7 +197,7 @@ def test_drop_path_keeps_the_mean_and_is_off_in_evaluation() -> None:
 
 def test_drop_rates_decrease_to_zero() -> None:
     decoder = build(SWIN_L, make_tasks("task", (1,)), states=1, drop_path=0.2)
-    rates = [each.rate for each in decoder.modules() if isinstance(each, DropPath)]
+    rates = [each.p for each in decoder.modules() if isinstance(each, StochasticDepth)]
     assert rates == pytest.approx([0.2 - 0.025 * index for index in range(9)])
 
 
