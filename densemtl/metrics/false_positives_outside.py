@@ -7,6 +7,7 @@ from torch import Tensor
 
 from densemtl.config.entire_space import ClassList
 from densemtl.metrics.base import CrossTaskMetric
+from densemtl.ops.gated_classes import find_classes
 from densemtl.ops.valid_mask import compute_valid_mask
 from densemtl.types import IGNORE_INDEX
 
@@ -66,9 +67,8 @@ class FalsePositivesOutside(CrossTaskMetric):
         else:
             positive = prediction > (0.5 if prediction.is_floating_point() else 0)
             labeled = (target != 0) & (target != IGNORE_INDEX)
-        outside = (other_target != IGNORE_INDEX) & ~labeled
-        for class_id in self.class_ids:
-            outside &= other_target != class_id
+        inside = find_classes(other_target, self.class_ids)
+        outside = (other_target != IGNORE_INDEX) & ~labeled & ~inside
         self.pixels += outside.sum()
         self.positives += (outside & positive).sum()
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from densemtl.ops.resize import get_size, resize
+
 
 def gate_by_logit(logits: Tensor) -> Tensor:
     """Compute the log-probabilities of classes under a gate with a logit of its own.
@@ -69,6 +71,43 @@ def compute_log_odds(host_logits: Tensor, classes: Collection[int]) -> Tensor:
     host = host_logits.to(torch.promote_types(host_logits.dtype, torch.float32))
     opened, closed = _split(host, classes)
     return opened - closed
+
+
+def match_host_logits(host_logits: Tensor, logits: Tensor, *, detach: bool) -> Tensor:
+    """Bring the logits of another task to the size of those of a task.
+
+    Args:
+        host_logits: logits of the other task, shape (B, K, h, w).
+        logits: logits of the task, shape (B, C, H, W).
+        detach: whether no gradient reaches the logits of the other task.
+
+    Returns:
+        Logits of the other task, shape (B, K, H, W).
+    """
+    host = host_logits.detach() if detach else host_logits
+    size = get_size(logits)
+    return host if get_size(host) == size else resize(host, size)
+
+
+def find_classes(target: Tensor, classes: Collection[int]) -> Tensor:
+    """Find the pixels that are labeled as one of some classes.
+
+    Args:
+        target: class ids, shape (B, H, W).
+        classes: ids of the classes.
+
+    Returns:
+        Bool mask of the same shape.
+
+    Example:
+        >>> import torch
+        >>> find_classes(torch.tensor([[[0, 3, 255, 5]]]), [3, 5])
+        tensor([[[False,  True, False,  True]]])
+    """
+    found = torch.zeros_like(target, dtype=torch.bool)
+    for class_id in classes:
+        found |= target == class_id
+    return found
 
 
 def _split(host: Tensor, classes: Collection[int]) -> tuple[Tensor, Tensor]:

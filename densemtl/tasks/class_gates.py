@@ -15,8 +15,12 @@ from torch import Tensor
 
 from densemtl.config.entire_space import EntireSpaceConfig, ValidRegionConfig
 from densemtl.losses.partial_labels import PARTIAL_ID
-from densemtl.ops.gated_classes import gate_by_classes, gate_by_logit
-from densemtl.ops.resize import get_size, resize
+from densemtl.ops.gated_classes import (
+    find_classes,
+    gate_by_classes,
+    gate_by_logit,
+    match_host_logits,
+)
 from densemtl.tasks.base import Task
 from densemtl.tasks.classification import Classification
 from densemtl.tasks.host_classes import find_class_ids, find_host
@@ -55,9 +59,7 @@ class ClassGate:
         if self.options.gate == "separate":
             return gate_by_logit(logits)
         assert host_logits is not None
-        host = host_logits.detach() if self.options.detach else host_logits
-        if get_size(host) != get_size(logits):
-            host = resize(host, get_size(logits))
+        host = match_host_logits(host_logits, logits, detach=self.options.detach)
         return gate_by_classes(logits, host, self.classes)
 
     def complete_target(self, target: Tensor, host_target: Tensor) -> Tensor:
@@ -72,9 +74,7 @@ class ClassGate:
             `PARTIAL_ID` if it is open. Pixels that both tasks ignore stay ignored.
         """
         unknown = (target == IGNORE_INDEX) & (host_target != IGNORE_INDEX)
-        is_open = torch.zeros_like(unknown)
-        for class_id in self.classes:
-            is_open |= host_target == class_id
+        is_open = find_classes(host_target, self.classes)
         completed = torch.where(unknown & ~is_open, torch.zeros_like(target), target)
         return torch.where(unknown & is_open, PARTIAL_ID, completed).to(target.dtype)
 

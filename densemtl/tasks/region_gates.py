@@ -9,8 +9,7 @@ from torch import Tensor
 
 from densemtl.config.entire_space import ValidRegionConfig
 from densemtl.losses.value_validity import INSIDE, OUTSIDE
-from densemtl.ops.gated_classes import compute_log_odds
-from densemtl.ops.resize import get_size, resize
+from densemtl.ops.gated_classes import compute_log_odds, find_classes, match_host_logits
 from densemtl.ops.valid_mask import compute_valid_mask
 from densemtl.types import IGNORE_INDEX
 
@@ -46,9 +45,7 @@ class RegionGate:
         if self.options.gate == "separate":
             return logits
         assert host_logits is not None
-        host = host_logits.detach() if self.options.detach else host_logits
-        if get_size(host) != get_size(logits):
-            host = resize(host, get_size(logits))
+        host = match_host_logits(host_logits, logits, detach=self.options.detach)
         gate = compute_log_odds(host, self.classes)
         return torch.cat([logits[:, :-1].to(gate.dtype), gate], dim=1)
 
@@ -65,13 +62,12 @@ class RegionGate:
             values are `OUTSIDE`.
         """
         valid = compute_valid_mask(target)
-        inside = torch.zeros_like(valid)
         if host_target is None:
             known = valid.flatten(1).any(dim=1).view(-1, 1, 1).expand_as(valid)
+            inside = torch.zeros_like(valid)
         else:
             known = host_target != IGNORE_INDEX
-            for class_id in self.classes:
-                inside |= host_target == class_id
+            inside = find_classes(host_target, self.classes)
         completed = target.masked_fill(~valid.unsqueeze(1), torch.nan)
         completed = completed.masked_fill((known & ~valid & ~inside).unsqueeze(1), OUTSIDE)
         return completed.masked_fill((known & ~valid & inside).unsqueeze(1), INSIDE)
