@@ -9,7 +9,7 @@ from torch import nn
 from densemtl.adapters.layers import add_adapter
 from densemtl.adapters.low_rank import Adapter, DoraAdapter, Layer, LowRankAdapter
 from densemtl.adapters.options import AdapterOptions
-from densemtl.adapters.singular_values import SingularValueAdapter
+from densemtl.adapters.singular_values import DecomposedWeight, SingularValueAdapter
 from densemtl.errors import ModelError
 
 
@@ -38,26 +38,42 @@ def insert_adapters(net: nn.Module, options: AdapterOptions, run: Callable[[], o
             )
     for name in names:
         parent, _, child = name.rpartition(".")
-        adapter = make_adapter(child, layers[name], options)
+        (adapter,) = make_adapters(child, layers[name], options)
         setattr(net.get_submodule(parent), child, add_adapter(layers[name], adapter))
 
 
-def make_adapter(name: str, layer: Layer, options: AdapterOptions) -> Adapter:
-    """Create the adapter of a layer.
+def make_adapters(
+    name: str, layer: Layer, options: AdapterOptions, count: int = 1
+) -> list[Adapter]:
+    """Create adapters of a layer.
 
     Args:
         name: name of the layer. The outputs of `qkv` are queries, keys and values, whose singular
             values `svd` scales separately.
-        layer: the layer.
-        options: kind and rank of the adapter.
+        layer: the layer. Its weight is decomposed once for all adapters of `svd`, including a
+            shared adapter that it already has.
+        options: kind and rank of the adapters.
+        count: number of adapters.
 
     Returns:
-        The adapter, which does not change the output of the layer yet.
+        The adapters, none of which changes the output of the layer yet.
     """
     if options.kind == "svd":
-        return SingularValueAdapter(layer, options.rank, num_parts=3 if name == "qkv" else 1)
+        decomposition = _find_decomposition(layer) or DecomposedWeight(
+            layer.weight, num_parts=3 if name == "qkv" else 1
+        )
+        return [SingularValueAdapter(layer, options.rank, decomposition) for _ in range(count)]
     make = DoraAdapter if options.kind == "dora" else LowRankAdapter
-    return make(layer, options.rank, scale=options.scale, dropout=options.dropout)
+    return [
+        make(layer, options.rank, scale=options.scale, dropout=options.dropout)
+        for _ in range(count)
+    ]
+
+
+def _find_decomposition(layer: Layer) -> DecomposedWeight | None:
+    """Return the decomposed weight of the adapter that a layer has, or None."""
+    adapter = getattr(layer, "adapter", None)
+    return adapter.decomposition if isinstance(adapter, SingularValueAdapter) else None
 
 
 def find_called_layers(net: nn.Module, run: Callable[[], object]) -> dict[str, Layer]:

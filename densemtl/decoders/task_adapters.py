@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from densemtl.adapters.insertion import make_adapter
+from densemtl.adapters.insertion import make_adapters
 from densemtl.adapters.options import AdapterKind, AdapterOptions, DropoutRate, Rank
 from densemtl.adapters.task_streams import (
     StreamLinear,
@@ -114,13 +114,11 @@ class TaskAdapters(Decoder):
                 " backbone.adapters"
             )
         for stage, block in enumerate(blocks):
-            adapters = {
-                target: {
-                    task: make_adapter(target, get_layer(block, target), options)
-                    for task in self.task_names
-                }
-                for target in targets
-            }
+            adapters = {}
+            for target in targets:
+                layer = get_layer(block, target)
+                made = make_adapters(target, layer, options, len(self.task_names))
+                adapters[target] = dict(zip(self.task_names, made, strict=True))
             is_last = stage == last_stage
             add_task_adapters(block, adapters, is_last=is_last, filter_rank=filter_rank)
 

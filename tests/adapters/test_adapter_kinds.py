@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densemtl.adapters.layers import add_adapter, merge_layer
 from densemtl.adapters.low_rank import DoraAdapter
 from densemtl.adapters.merging import merge_adapters
-from densemtl.adapters.singular_values import SingularValueAdapter
+from densemtl.adapters.singular_values import DecomposedWeight, SingularValueAdapter
 from densemtl.errors import ConfigError
 from tests.helpers.adapter_cases import build_adapted, build_backbone, randomize_adapters
 from tests.helpers.exact import assert_all_same, assert_same
@@ -67,7 +67,7 @@ def test_dora_scales_rows_to_their_norm(make: Any) -> None:
 def test_svd_scales_singular_values_of_each_part(make: Any, parts: int) -> None:
     torch.manual_seed(0)
     layer, num_knots = make(), 3
-    adapter = SingularValueAdapter(layer, num_knots, num_parts=parts)
+    adapter = SingularValueAdapter(layer, num_knots, DecomposedWeight(layer.weight, parts))
     adapted = randomize_adapters(add_adapter(layer, adapter)).eval()
     blocks = []
     for block in layer.weight.flatten(1).chunk(parts):

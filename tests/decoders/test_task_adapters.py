@@ -16,7 +16,8 @@ from torch.nn import functional as F
 import densemtl
 from densemtl.adapters.low_rank import Adapter
 from densemtl.adapters.options import AdapterOptions
-from densemtl.adapters.task_streams import run_streams
+from densemtl.adapters.singular_values import SingularValueAdapter
+from densemtl.adapters.task_streams import StreamLinear, run_streams
 from densemtl.backbones.backbone import Backbone
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.task_adapters import TaskAdapters
@@ -93,6 +94,17 @@ def test_streams_equal_the_equations_of_mtlora(
 
 
 @torch.no_grad()
+def test_adapters_of_a_layer_share_its_decomposed_weight(tasks: list[Task]) -> None:
+    decoder = build(tasks, SWIN, {"kind": "svd"}, kind="svd", rank=3)
+    layers = [each for each in decoder.modules() if isinstance(each, StreamLinear)]
+    for layer in layers:
+        adapters = [*layer.task_adapters.values(), *([layer.adapter] if layer.adapter else [])]
+        assert len(adapters) >= len(tasks)
+        assert len({id(each.decomposition) for each in adapters}) == 1
+    every = [each for each in decoder.modules() if isinstance(each, SingularValueAdapter)]
+    assert len({id(each.decomposition.left) for each in every}) < len(every)
+
+
 @pytest.mark.parametrize("kind", ["lora", "dora", "svd"])
 @pytest.mark.parametrize("backbone", ["test_vit", SWIN])
 def test_initial_predictions_equal_hard_sharing(
