@@ -57,8 +57,8 @@ class ATRC(SharedBackboneDecoder):
 
     The published code also divides depth into 40 intervals and normals into 40 clusters, and
     classifies them initially, and leaves padded pixels out of the regions. Here, only tasks with
-    classes have regions, which include padded pixels: a label context of a task without classes
-    becomes `global`.
+    classes have regions, which include padded pixels. Where `context` needs the regions of another
+    task, the pair has the context `global`.
 
     Args:
         make_backbone: factory of backbones; called once.
@@ -74,7 +74,8 @@ class ATRC(SharedBackboneDecoder):
             the channels of all levels.
 
     Raises:
-        ConfigError: if `contexts` contains an unknown task, or is set for a search.
+        ConfigError: if `contexts` contains an unknown task, or a label context of a task without
+            classes, or is set for a search.
 
     Example:
         >>> import torch
@@ -269,9 +270,15 @@ def _choose_contexts(
     pairs: dict[tuple[str, str], ContextName] = {}
     for target in names:
         for source in names:
-            pair, context = (target, source), chosen.get(target, {}).get(source, default)
+            pair, given = (target, source), chosen.get(target, {}).get(source)
+            context = given or default
             owner = LABEL_OWNERS.get(context)
             if owner is not None and pair[owner] not in with_classes:
+                if given:
+                    raise ConfigError(
+                        f"decoder.contexts.{target}.{source}: {given} needs regions, but"
+                        f" {pair[owner]!r} has no classes; use global"
+                    )
                 context = "global"
             pairs[pair] = context
     return pairs

@@ -188,7 +188,7 @@ def test_contexts(kind: type[Context], classes: int) -> None:
 @pytest.mark.usefixtures("double_precision")
 def test_equations(tasks: list[Task]) -> None:
     contexts = {
-        "semseg": {"semseg": "target_label", "depth": "source_label", "edge": "source_label"},
+        "semseg": {"semseg": "target_label", "depth": "global", "edge": "source_label"},
         "depth": {"semseg": "source_label", "depth": "local", "edge": "none"},
         "edge": {"semseg": "none", "depth": "none", "edge": "none"},
     }
@@ -269,6 +269,24 @@ def test_unknown_task_raises_config_error(tasks: list[Task], contexts: dict[str,
     message = "decoder.contexts: unknown task 'depht'; did you mean 'depth'"
     with pytest.raises(ConfigError, match=message):
         build(PYRAMID, tasks, contexts=contexts)
+
+
+@pytest.mark.parametrize(
+    ("source", "context"), [("semseg", "target_label"), ("depth", "source_label")]
+)
+def test_regions_of_a_task_without_classes_raise_config_error(
+    tasks: list[Task], source: str, context: str
+) -> None:
+    message = rf"decoder.contexts.depth.{source}: {context} needs regions, but 'depth' has no"
+    with pytest.raises(ConfigError, match=message):
+        build(PYRAMID, tasks, contexts={"depth": {source: context}})
+
+
+def test_default_context_is_global_without_regions(tasks: list[Task]) -> None:
+    decoder = build(PYRAMID, tasks, context="target_label")
+    read: Any = decoder.contexts
+    assert {type(each) for each in read["depth"].values()} == {GlobalContext}
+    assert {type(each) for each in read["semseg"].values()} == {LabelContext}
 
 
 @torch.no_grad()
