@@ -123,9 +123,9 @@ def check_block(block: nn.Module, backbone: str) -> None:
     """
     if type(block) not in (Block, SwinTransformerBlock):
         raise ModelError(
-            f"decoder task_adapters: the stages of {backbone!r} end with a {type(block).__name__},"
-            " but adapters of tasks need the blocks of a ViT or of Swin (V1): choose such a"
-            " backbone, or another decoder with backbone.adapters"
+            f"decoder task_adapters: {backbone!r} does not consist of the blocks of a ViT or of"
+            " Swin (V1) of timm, which adapters of tasks need: choose such a backbone, or another"
+            " decoder with backbone.adapters"
         )
     for target, parent in PARENTS.items():
         layer = getattr(block.get_submodule(parent), target, None)

@@ -86,7 +86,8 @@ def check_pair(decoder: str, model: str) -> str:
         model: name of a timm model.
 
     Returns:
-        `OK`, or the message of the error.
+        `OK`, or the message of the error without the name of the model, so that equal reasons have
+        equal messages.
     """
     tasks = [registry.create("tasks", name, name, options={}) for name in ("depth", "edge")]
     try:
@@ -100,7 +101,8 @@ def check_pair(decoder: str, model: str) -> str:
         )
         _run_network(network)
     except UserError as error:
-        return str(error)
+        name = f"(backbone )?{re.escape(repr(model))}"
+        return re.sub(name, "this model", str(error))
     except Exception as error:  # any other failure is a verdict as well
         return f"{type(error).__name__}: {error}"
     return OK
