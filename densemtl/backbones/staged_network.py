@@ -30,7 +30,11 @@ class StagedNetwork(nn.Module):
 
     @abstractmethod
     def dry_run(self) -> AbstractContextManager[Tensor]:
-        """Provide a small random image for a dry run without side effects."""
+        """Provide a small random image for a dry run without side effects.
+
+        Returns:
+            A context that yields a random image (1, C, H, W).
+        """
 
     @abstractmethod
     def _check_size(self, image: Tensor) -> None:
