@@ -126,7 +126,7 @@ def plot_matrices(matrices: Mapping[str, Tensor], tasks: Sequence[str], file: Pa
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
         _plot_matrix(axis, name, matrix, tasks)
     with atomic_write(file) as tmp_path:
-        figure.savefig(tmp_path, dpi=110)
+        figure.savefig(tmp_path, dpi=110, bbox_inches="tight")
 
 
 def _plot_matrix(axis: Any, name: str, matrix: Tensor, tasks: Sequence[str]) -> None:
