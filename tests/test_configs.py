@@ -19,6 +19,7 @@ RUNNABLE = [file for file in FILES if file.name != "base.yaml"]
 LARGE = {"vit_base", "vit_large", "swin_large"}
 OPTIMIZERS = {
     "nyud/vit_large/mlore": ("adam", 1e-5, 1e-6),
+    "nyud/vit_large/task_prompts": ("adam", 1e-5, 1e-6),
     "nyud/swin_large/mtmamba": ("adamw", 2e-5, 1e-6),
     "pascal_context/swin_large/mtmamba": ("adamw", 2e-5, 1e-6),
 }
@@ -148,7 +149,9 @@ def test_survey_recipe(dataset: str) -> None:
 def test_recipes_of_invpt(dataset: str, size: tuple[int, int], weights: dict[str, float]) -> None:
     """Compare with Ye and Xu, ECCV 2022, section 4, whose recipe later papers use."""
     files = [file for folder in LARGE for file in (CONFIGS / dataset / folder).iterdir()]
-    assert {"hard_sharing", "invpt", "mlore", "mtmamba"} <= {file.stem for file in files}
+    assert {"hard_sharing", "invpt", "mlore", "mtmamba", "task_prompts"} <= {
+        file.stem for file in files
+    }
     for file in files:
         recipe = load_experiment(file)
         optim, schedule = recipe.optim, recipe.schedule

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from densemtl.backbones.simple_feature_pyramid import is_single_scale
 from densemtl.config.constraints import NonNegativeFloat, NumChannels, SmallPositiveInt
 from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder, make_heads
-from densemtl.decoders.mlore_block import ExpertBlock, LevelFusion, TaskMaps, make_output
+from densemtl.decoders.mlore_block import ExpertBlock, LevelFusion, TaskMaps
 from densemtl.decoders.mlore_router import compute_gate_variation
 from densemtl.errors import ConfigError
+from densemtl.layers.common import conv_bn_gelu
 from densemtl.ops.resize import get_size, resize
 from densemtl.tasks.base import Task
 from densemtl.types import FUSION, SHARED, FeatureInfo, Predictions, SharingWeights
@@ -116,7 +117,7 @@ class MLoRE(SharedBackboneDecoder):
             for _ in info.channels
         )
         self.fusions = nn.ModuleDict({t: LevelFusion(width, len(info)) for t in self.task_names})
-        self.outputs = nn.ModuleDict({task: make_output(width) for task in self.task_names})
+        self.outputs = nn.ModuleDict({task: conv_bn_gelu(width) for task in self.task_names})
         stride = math.ceil(info.strides[0] / self.gain)
         self.heads = make_heads(make_head, FeatureInfo((width,), (stride,)), tasks)
 

@@ -180,19 +180,3 @@ class LevelFusion(nn.Module):
         shares = self.score(torch.cat(list(levels), dim=1)).softmax(dim=1)
         shares = shares.to(levels[0].dtype)
         return weighted_sum(torch.split(shares, 1, dim=1), levels)
-
-
-def make_output(channels: int) -> nn.Sequential:
-    """Return the last layers of a task before its head.
-
-    Args:
-        channels: number of channels D.
-
-    Returns:
-        Layers that keep the shape of a map (B, D, H, W).
-    """
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1),
-        SinglePixelSafeBatchNorm2d(channels),
-        nn.GELU(),
-    )

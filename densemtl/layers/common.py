@@ -40,6 +40,20 @@ def conv_bn_relu(
     )
 
 
+def conv_bn_gelu(channels: int) -> nn.Sequential:
+    """Build a 3x3 convolution with a bias that keeps the shape, batch normalization and GELU.
+
+    Args:
+        channels: number of channels C.
+
+    Returns:
+        Layers that keep the shape of a map (B, C, H, W).
+    """
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1), SinglePixelSafeBatchNorm2d(channels), nn.GELU()
+    )
+
+
 def fuse_levels(channels: Sequence[int]) -> nn.Sequential:
     """Build a fusion of feature pyramids: concatenation, 1x1 convolution, normalization, ReLU.
 

@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mtmamba": {"states": 2, "finest_stride": 8},
     "pad_net": {"width": 16},
     "pap_net": {"width": 16, "affinity_width": 8},
+    "task_prompts": {"level_width": 8, "width": 16},
 }
 SCOPES = ["features", "parameters"]
 

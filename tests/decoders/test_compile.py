@@ -30,6 +30,11 @@ SMALL = {
         "backbone.options={embed_dim: 24, window_size: 4}",
         "head={name: linear}",
     ],
+    "task_prompts": [
+        "backbone={name: test_vit, pretrained: false}",
+        "decoder={name: task_prompts, level_width: 8, width: 16}",
+        "head={name: linear}",
+    ],
     "ml_mmoe": ["decoder.experts=2", "head={name: linear}"],
 }
 """{decoder: overrides}. The FPN head is compiled with some decoders only, to save time."""

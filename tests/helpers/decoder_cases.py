@@ -26,14 +26,15 @@ SMALL_OPTIONS: dict[str, dict[str, Any]] = {
     "invpt": {"initial_width": 16, "width": 32},
     "mlore": {"width": 16, "experts": 4, "top_k": 2, "min_rank": 2, "rank_step": 1, "task_rank": 2},
     "mtmamba": {"states": 2, "pyramid_width": 16},
+    "task_prompts": {"level_width": 8, "width": 16},
 }
 """Options of decoders that are too large for tests by default."""
 
 UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
 """Backbones that cannot be split into stages."""
 
-TRANSFORMER_ARCHITECTURES = {"task_adapters"}
-"""Decoders that need the blocks of a ViT or of Swin."""
+TRANSFORMER_ARCHITECTURES = {"task_adapters", "task_prompts"}
+"""Decoders that need the blocks of a ViT (`task_prompts`), or of a ViT or Swin."""
 
 
 def is_supported(architecture: str, backbone: str) -> bool:
