@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from densemtl.data.base import DenseDataset
@@ -13,15 +12,16 @@ from densemtl.types import Sample
 class InMemoryDataset(DenseDataset):
     """Dataset that keeps all samples of another dataset in memory.
 
-    All samples are read at construction, so each file is read once per run. Worker processes that
-    are started later share the memory of this process.
+    Each sample is read once per run. Worker processes read all samples at construction, and those
+    that are started later share the memory of this process. Without worker processes, a sample is
+    read when it is first used, so that training starts immediately.
 
     Args:
         dataset: dataset to cache.
         num_workers: number of worker processes that read the samples; 0 reads in this process.
 
     Raises:
-        DataError: if a sample cannot be read.
+        DataError: if a sample cannot be read by a worker process.
     """
 
     def __init__(self, dataset: DenseDataset, num_workers: int) -> None:
@@ -30,7 +30,10 @@ class InMemoryDataset(DenseDataset):
         self.missing_labels = dataset.missing_labels
         self._fingerprint = dataset.fingerprint()
         self._versions = [dataset.get_sample_version(index) for index in range(len(dataset))]
-        self._samples: Sequence[Sample] = list(_read_all(dataset, num_workers))
+        self._dataset = dataset
+        self._samples: dict[int, Sample] = {}
+        if num_workers > 0:
+            self._samples |= enumerate(_read_all(dataset, num_workers))
 
     @classmethod
     def task_defaults(cls, **options: Any) -> dict[str, dict[str, Any]]:
@@ -38,6 +41,19 @@ class InMemoryDataset(DenseDataset):
         raise NotImplementedError("call task_defaults of the class of the cached dataset")
 
     def __getitem__(self, index: int) -> Sample:
+        """Return a sample, which is read if it has not been used before.
+
+        Args:
+            index: position in `ids`.
+
+        Returns:
+            The sample.
+
+        Raises:
+            DataError: if the sample cannot be read.
+        """
+        if index not in self._samples:
+            self._samples[index] = self._dataset[index]
         return self._samples[index]
 
     def fingerprint(self) -> str:
