@@ -243,6 +243,10 @@ class TrainConfig(Section):
     """Number of steps between log lines, which contain the mean losses of these steps."""
     checkpoint_every_steps: PositiveInt | None = None
     """Number of steps between checkpoints within an epoch; null saves only after each epoch."""
+    async_checkpoints: bool | Literal["auto"] = "auto"
+    """Copy the state of a checkpoint to memory of the CPU, and write it while the training
+    continues. "auto" is true on NVIDIA and AMD GPUs; elsewhere, the copy needs memory that the
+    training would share."""
     fsdp: bool = False
     """Shard weights, gradients and optimizer state over several processes (FSDP2)."""
     channels_last: bool | Literal["auto"] = "auto"

@@ -18,7 +18,7 @@ NON_SEMANTIC_KEYS = {
     "train": (
         *("num_vis_images", "visualize_every", "grad_similarity_every", "log_every_steps"),
         *("checkpoint_every_steps", "grad_checkpointing", "sequential_heads", "compile", "fsdp"),
-        "deterministic",
+        *("deterministic", "async_checkpoints"),
     ),
 }
 """{section: keys that affect location, speed, memory or logging of a run, but not its results}."""

@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from densemtl.distributed.collectives import is_main_process
+
 
 def is_sharded(tensor: Tensor) -> bool:
     """Return whether this rank holds only a shard of a tensor."""
@@ -52,6 +54,40 @@ def gather_full(state: Any) -> Any:
         The state with full tensors.
     """
     return tree_map_only(DTensor, lambda shard: shard.full_tensor(), state)
+
+
+def collect_on_main(state: Any, *, copy: bool, pinned: bool = False) -> Any:
+    """Collect full tensors in the memory of the main process; all ranks must call this function.
+
+    Sharded tensors are gathered one after another and moved to the CPU, so that a GPU never holds
+    more than one full tensor.
+
+    Args:
+        state: tensor or nested lists, tuples and dictionaries of tensors.
+        copy: whether other tensors are copied to the CPU too, so that later changes do not affect
+            the result. Otherwise they are returned as they are.
+        pinned: whether copies from a GPU go to pinned memory asynchronously. They must not be read
+            before the current stream has finished them.
+
+    Returns:
+        The state with full tensors; on other ranks, with None in place of sharded tensors.
+    """
+
+    def collect(tensor: Tensor) -> Tensor | None:
+        sharded = isinstance(tensor, DTensor)
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if not is_main_process():
+            return None if sharded else tensor
+        return _copy_to_cpu(full.detach(), pinned) if copy or sharded else tensor
+
+    return tree_map_only(Tensor, collect, state)
+
+
+def _copy_to_cpu(tensor: Tensor, pinned: bool) -> Tensor:
+    """Copy a tensor with its memory layout."""
+    pinned = pinned and tensor.is_cuda
+    result = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+    return result.copy_(tensor, non_blocking=pinned)
 
 
 def shard_like(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -53,13 +53,28 @@ def save_checkpoint(
     """
     tensors = gather_tensors(model.state_dict())
     if is_main_process():
-        with atomic_write_dir(folder / LAST_DIR) as tmp_path:
-            checksum = _save_state(tmp_path / STATE_NAME, state)
-            write_weights(
-                tmp_path / WEIGHTS_NAME,
-                SavedWeights(tensors, config_yaml),
-                **{STATE_CHECKSUM_KEY: checksum},
-            )
+        write_checkpoint(folder, SavedWeights(tensors, config_yaml), state)
+
+
+def write_checkpoint(folder: Path, weights: SavedWeights, state: dict[str, Any]) -> None:
+    """Replace the checkpoint `last/` of a run atomically, without any collective operation.
+
+    Args:
+        folder: the run folder.
+        weights: full tensors of the model that share no memory, and the configuration.
+        state: everything else that training resumes from, as for `save_checkpoint`.
+
+    Raises:
+        OutputError: if the checkpoint cannot be written; the previous one is intact.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in weights.tensors.items()}
+    with atomic_write_dir(folder / LAST_DIR) as tmp_path:
+        checksum = _save_state(tmp_path / STATE_NAME, state)
+        write_weights(
+            tmp_path / WEIGHTS_NAME,
+            SavedWeights(tensors, weights.config_yaml),
+            **{STATE_CHECKSUM_KEY: checksum},
+        )
 
 
 def load_checkpoint(folder: Path, model: nn.Module) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -13,6 +13,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.data.samplers import EpochSampler
 from densemtl.distributed.collectives import get_world_size
+from densemtl.engine.checkpoint_writer import CheckpointWriter
 from densemtl.engine.optimizer import RunSchedule
 from densemtl.engine.train_state import TrainState
 from densemtl.engine.train_step import TrainStep
@@ -43,6 +44,7 @@ class TrainingRun:
         protocol: name of the evaluation protocol.
         train_config: the section `train` of the configuration.
         trackers: trackers that receive the log.
+        checkpoint_writer: writes the checkpoints of the state.
     """
 
     title: str
@@ -60,6 +62,7 @@ class TrainingRun:
     protocol: ProtocolName
     train_config: TrainConfig
     trackers: Sequence[Tracker] = ()
+    checkpoint_writer: CheckpointWriter = field(default_factory=CheckpointWriter)
 
     @property
     def total_steps(self) -> int:

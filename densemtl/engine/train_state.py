@@ -19,22 +19,22 @@ from densemtl.balancing.base import Balancer
 from densemtl.config.renamed_keys import RENAMED_PROGRESS_FIELDS
 from densemtl.config.sections import TrainConfig
 from densemtl.config.translation import translate_fields
-from densemtl.distributed.collectives import all_gather_object, get_rank
-from densemtl.distributed.sharding import gather_full, shard_like, shard_optimizer_like
+from densemtl.distributed.collectives import all_gather_object, get_rank, is_main_process
+from densemtl.distributed.sharding import collect_on_main, shard_like, shard_optimizer_like
 from densemtl.engine.async_updates import AsyncUpdates
 from densemtl.engine.checkpoint import (
     LAST_DIR,
     STATE_NAME,
     load_checkpoint,
     read_checkpoint,
-    save_checkpoint,
+    write_checkpoint,
 )
 from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
 from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.state_file import check_optimizer_state
-from densemtl.engine.weights_file import format_recovery_hint
+from densemtl.engine.weights_file import SavedWeights, format_recovery_hint
 from densemtl.errors import CheckpointError, shorten_error
 from densemtl.evaluation.task_metrics import Scores
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state
@@ -140,9 +140,27 @@ class TrainState:
             folder: the run folder.
             config_yaml: resolved configuration (YAML).
         """
+        weights, state = self.collect(config_yaml)
+        if is_main_process():
+            write_checkpoint(folder, weights, state)
+
+    def collect(
+        self, config_yaml: str, *, snapshot: bool = False
+    ) -> tuple[SavedWeights, dict[str, Any]]:
+        """Collect what a checkpoint holds; all ranks must call this method.
+
+        Args:
+            config_yaml: resolved configuration (YAML).
+            snapshot: whether to copy all tensors to the CPU, so that the training may continue
+                before they are written. Copies from a GPU are asynchronous: they must not be read
+                before the current stream has finished them.
+
+        Returns:
+            The arguments `weights` and `state` of `write_checkpoint`, complete on the main process.
+        """
         state = {
             "record": asdict(self.progress),
-            "optimizer": gather_full(self.optimizer.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
             "balancer": self.balancer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "relationship": (None if self.relationship is None else self.relationship.state_dict()),
@@ -150,10 +168,12 @@ class TrainState:
             "async_updates": None
             if self.async_updates is None
             else self.async_updates.state_dict(),
-            "ema": None if self.ema is None else gather_full(self.ema.module.state_dict()),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
             "rng": all_gather_object(get_rng_state()),
         }
-        save_checkpoint(folder, self.model, state, config_yaml)
+        tensors = collect_on_main(dict(self.model.state_dict()), copy=True, pinned=snapshot)
+        state = collect_on_main(state, copy=snapshot, pinned=snapshot)
+        return SavedWeights(tensors, config_yaml), state
 
     def restore(self, folder: Path) -> None:
         """Resume from the checkpoint `last/` if there is one, including random number generators.

@@ -46,6 +46,8 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
 
     Raises:
         NonFiniteLossError: if a loss or a weight becomes NaN or infinite; names it and the step.
+        OutputError: if a file of the run cannot be written. For a checkpoint that is written in the
+            background, this is raised before the next step.
     """
     config, progress = run.train_config, run.state.progress
     end_step = min(run.total_steps, max_steps or run.total_steps)
@@ -54,7 +56,8 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
     probe = make_sharing_probe(eval_dataset, run.train_step.precision)
     similarity = _GradientSimilarityLogger(run) if config.grad_similarity_every else None
     run_info = RunInfo(run.folder, run.title, yaml.safe_load(run.config_yaml), progress.step)
-    with open_log(run_info, run.trackers, progress_bar.print_line) as log, progress_bar:
+    writing = run.checkpoint_writer.running(progress_bar.print_line)
+    with open_log(run_info, run.trackers, progress_bar.print_line) as log, progress_bar, writing:
         if progress.step == 0:
             _log_sharing(run, probe, log)
         _begin_extension(run)
@@ -70,7 +73,7 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
             finished = finished or bool(progress.stop_reason)
             if finished or _is_epoch_due(run, config.visualize_every):
                 _draw_predictions(run, log)
-            run.state.save(run.folder, run.config_yaml)
+            _save_checkpoint(run, log)
             _begin_extension(run)
             progress_bar.reset_timer()
 
@@ -127,6 +130,7 @@ def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: Ru
     means = RunningMeans(_list_absent_at_zero(run))
     started = time.monotonic()
     for batches in _iter_batches(run, stop):
+        run.checkpoint_writer.check()
         losses = _take_step(run, batches)
         means.add(monitor.update(progress.step + 1, losses))
         task_losses = _select_task_losses(run, means.compute())
@@ -138,7 +142,7 @@ def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: Ru
             _check_finite(run, monitor, means)
             _log_losses(run, means, progress_bar, log)
             started = _add_elapsed(run, started)
-            run.state.save(run.folder, run.config_yaml)
+            _save_checkpoint(run, log)
     if progress.step % run.steps_per_epoch == 0:
         run.train_step.balancer.end_epoch()
     _check_finite(run, monitor, means)
@@ -179,6 +183,11 @@ def _is_checkpoint_due(run: TrainingRun, stop: int) -> bool:
     """Return whether a checkpoint is due before `stop`, where it is saved after validation."""
     step, every = run.state.progress.step, run.train_config.checkpoint_every_steps
     return every is not None and step % every == 0 and step != stop
+
+
+def _save_checkpoint(run: TrainingRun, log: RunLog) -> None:
+    seconds = run.checkpoint_writer.save(run.state, run.folder, run.config_yaml)
+    log.log_scalars(run.state.progress.step, "checkpoint", {"seconds": seconds})
 
 
 def _add_elapsed(run: TrainingRun, started: float) -> float:

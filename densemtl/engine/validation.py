@@ -51,6 +51,7 @@ def validate(run: TrainingRun, progress_bar: ProgressBar, log: RunLog) -> None:
         )
     values = get_selection_scores(progress.scores, tasks, run.protocol)
     if compute_mean_gain(values, progress.best_selection_scores, tasks) > 0:
+        run.checkpoint_writer.wait()  # the best weights are at most one checkpoint ahead of `last/`
         save_weights(run.folder / BEST_NAME, model, run.config_yaml)
         progress.best_selection_scores, progress.best_step = values, progress.step
         progress.best_scores = progress.scores

@@ -17,6 +17,7 @@ from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import get_world_size
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
 from densemtl.engine.async_updates import AsyncUpdates, check_async_updates
+from densemtl.engine.checkpoint_writer import CheckpointWriter
 from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
 from densemtl.engine.relationship import TaskRelationship
@@ -107,6 +108,7 @@ def build_training_run(
         protocol=experiment.protocol,
         train_config=config,
         trackers=build_trackers(experiment),
+        checkpoint_writer=_make_checkpoint_writer(config, execution),
     )
     return cache_features(experiment, run) if experiment.loader.cache == "features" else run
 
@@ -135,6 +137,11 @@ def _build_state(
         relationship=relationship,
         async_updates=async_updates,
     )
+
+
+def _make_checkpoint_writer(config: TrainConfig, execution: ExecutionConfig) -> CheckpointWriter:
+    is_auto, on_gpu = config.async_checkpoints == "auto", execution.device.type == "cuda"
+    return CheckpointWriter(on_gpu if is_auto else bool(config.async_checkpoints))
 
 
 def _build_async_updates(
