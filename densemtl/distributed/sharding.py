@@ -18,10 +18,25 @@ from torch.utils._pytree import tree_map_only
 
 from densemtl.distributed.collectives import is_main_process
 
+ShardedModule = FSDPModule
+"""Module whose parameters are sharded."""
+
 
 def is_sharded(tensor: Tensor) -> bool:
     """Return whether this rank holds only a shard of a tensor."""
     return isinstance(tensor, DTensor)
+
+
+def get_local(tensor: Tensor) -> Tensor:
+    """Return the part of a tensor that this rank holds, which shares its memory.
+
+    Args:
+        tensor: a tensor that may be sharded.
+
+    Returns:
+        The shard of this rank; the tensor itself if it is not sharded.
+    """
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @contextmanager
@@ -42,6 +57,20 @@ def unsharded(model: nn.Module) -> Iterator[None]:
     for module in modules:
         module.set_reshard_after_forward(module is not model, recurse=False)
         module.reshard()
+
+
+def list_sharded_modules(model: nn.Module) -> list[ShardedModule]:
+    """List the modules that gather their parameters.
+
+    A module may hold full parameters after a forward pass, until its `reshard` is called.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The modules; none if the model is not sharded.
+    """
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
 def gather_full(state: Any) -> Any:

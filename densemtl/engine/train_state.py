@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
@@ -34,6 +33,7 @@ from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
 from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.state_file import check_optimizer_state
+from densemtl.engine.weight_average import WeightAverage
 from densemtl.engine.weights_file import SavedWeights, format_recovery_hint
 from densemtl.errors import CheckpointError, shorten_error
 from densemtl.evaluation.task_metrics import Scores
@@ -119,7 +119,7 @@ class TrainState:
     """
 
     model: nn.Module
-    ema: ModelEmaV3 | None
+    ema: WeightAverage | None
     optimizer: Optimizer
     balancer: Balancer
     scaler: torch.amp.GradScaler
@@ -246,7 +246,7 @@ def read_progress(folder: Path) -> TrainingProgress | None:
         return _to_progress(checkpoint[1]["record"])
 
 
-def make_ema(model: nn.Module, config: TrainConfig) -> ModelEmaV3 | None:
+def make_ema(model: nn.Module, config: TrainConfig) -> WeightAverage | None:
     """Create the moving average of the weights of a model.
 
     Args:
@@ -258,5 +258,4 @@ def make_ema(model: nn.Module, config: TrainConfig) -> ModelEmaV3 | None:
     """
     if not config.ema_decay:
         return None
-    # With FSDP, parameters are sharded but buffers are not, and foreach operations cannot mix them.
-    return ModelEmaV3(model, config.ema_decay, use_warmup=True, foreach=not config.fsdp)
+    return WeightAverage(model, config.ema_decay)
