@@ -314,7 +314,8 @@ class GradientBackward(TaskBackward):
         values = torch.stack(rows).detach().mean(dim=0)
         names, count = self._method.task_names, len(weights)
         numbers = [*weights.tolist(), *self._log_values.values()]
-        logged = torch.tensor(numbers, device=values.device)
+        pinned = torch.tensor(numbers, pin_memory=values.is_cuda)  # a copy that does not wait
+        logged = pinned.to(values.device, non_blocking=True)
         total = (logged[:count] * values[:count]).sum() + values[count:].sum()
         pairs = zip(logged[:count], self._method.task_weights, strict=True)
         return BalancingOutput(

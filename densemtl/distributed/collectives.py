@@ -147,6 +147,36 @@ def all_reduce_batch_mean(value: Tensor) -> Tensor:
     return all_reduce_sum(value)[0] / get_world_size() if get_world_size() > 1 else value
 
 
+def all_gather(value: Tensor) -> Tensor:
+    """Gather a small tensor from each rank, without autograd and without waiting for the device.
+
+    Args:
+        value: tensor of the same shape and type on all ranks.
+
+    Returns:
+        The tensors of all N ranks in their order, shape (N, *shape of the tensor).
+    """
+    gathered = value.new_zeros(get_world_size(), *value.shape)
+    gathered[get_rank()] = value
+    if get_world_size() > 1:
+        dist.all_reduce(gathered)
+    return gathered
+
+
+def all_reduce_sum_(value: Tensor) -> Tensor:
+    """Sum a tensor over ranks in place, without autograd.
+
+    Args:
+        value: tensor of the same shape and type on all ranks.
+
+    Returns:
+        The same tensor.
+    """
+    if get_world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
 def all_reduce_max(value: Tensor) -> Tensor:
     """Compute the element-wise maximum over ranks, without autograd.
 
@@ -187,10 +217,11 @@ def all_reduce_mean_(tensors: Iterable[Tensor]) -> None:
     """
     if get_world_size() > 1:
         for bucket in _iter_buckets(tensors):
-            flat = _all_reduce_mean(torch.cat([tensor.reshape(-1) for tensor in bucket]))
-            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view(tensor.shape))
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            dist.all_reduce(flat)
+            parts = torch.split(flat.div_(get_world_size()), [each.numel() for each in bucket])
+            shaped = [part.view(each.shape) for part, each in zip(parts, bucket, strict=True)]
+            torch._foreach_copy_(bucket, shaped)
 
 
 def average_gradients(module: nn.Module) -> None:

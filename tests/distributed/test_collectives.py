@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from densemtl import registry
 from densemtl.decoders.sluice import subspace_orthogonality
+from densemtl.distributed import sync_batch_norm
 from densemtl.distributed.collectives import (
     all_gather_object,
     all_reduce_mean_,
@@ -110,11 +113,89 @@ def normalize_batch(images: slice) -> ValueAndGradient:
     def compute_mean(weight: Tensor) -> Tensor:
         mean = (importance * norm(weight * maps + maps.exp()).square()).mean()
         means = all_gather_object(float(mean.detach()))
-        return mean + sum(means) / len(means) - mean.detach()
+        return mean - mean.detach() + sum(means) / len(means)
 
     value, gradient = differentiate(compute_mean)
     state = [tensor.flatten().float() for tensor in norm.state_dict().values()]
     return torch.cat([value.flatten(), *state]), gradient
+
+
+def normalize_batch_fused(images: slice) -> ValueAndGradient:
+    """Apply batch normalization by the functions of the CUDA kernels, computed on the CPU."""
+    with ExitStack() as patches:
+        for kernel in (
+            batch_norm_stats,
+            batch_norm_gather_stats_with_counts,
+            batch_norm_elemt,
+            batch_norm_backward_reduce,
+            batch_norm_backward_elemt,
+        ):
+            patches.enter_context(mock.patch.object(torch, kernel.__name__, kernel))
+        patches.enter_context(mock.patch.object(sync_batch_norm, "_has_fused_kernels", bool_true))
+        return normalize_batch(images)
+
+
+def bool_true(_: Tensor) -> bool:
+    return True
+
+
+def view(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def batch_norm_stats(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
+    return mean, (variance + eps).rsqrt()
+
+
+def batch_norm_gather_stats_with_counts(
+    _: Tensor,
+    means: Tensor,
+    inverse_stds: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    counts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    share = (counts / counts.sum()).unsqueeze(1)
+    mean = (share * means).sum(0)
+    variances = inverse_stds**-2 - eps
+    variance = (share * (variances + (means - mean) ** 2)).sum(0)
+    running_mean.lerp_(mean, momentum)
+    running_var.lerp_(variance * counts.sum() / (counts.sum() - 1), momentum)
+    return mean, (variance + eps).rsqrt()
+
+
+def batch_norm_elemt(
+    features: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, inverse_std: Tensor, _: float
+) -> Tensor:
+    return (features - view(mean)) * view(inverse_std * weight) + view(bias)
+
+
+def batch_norm_backward_reduce(
+    gradient: Tensor, features: Tensor, mean: Tensor, inverse_std: Tensor, *_: object
+) -> tuple[Tensor, ...]:
+    sum_dy = gradient.sum((0, 2, 3))
+    sum_dy_xmu = (gradient * (features - view(mean))).sum((0, 2, 3))
+    return sum_dy, sum_dy_xmu, sum_dy_xmu * inverse_std, sum_dy
+
+
+def batch_norm_backward_elemt(
+    gradient: Tensor,
+    features: Tensor,
+    mean: Tensor,
+    inverse_std: Tensor,
+    weight: Tensor,
+    sum_dy: Tensor,
+    sum_dy_xmu: Tensor,
+    counts: Tensor,
+) -> Tensor:
+    assert counts.dtype == torch.int32
+    total = int(counts.sum())
+    centered = features - view(mean)
+    projected = centered * view(sum_dy_xmu / total * inverse_std**2)
+    return (gradient - view(sum_dy / total) - projected) * view(inverse_std * weight)
 
 
 def differentiate(compute: Callable[[Tensor], Tensor]) -> ValueAndGradient:
@@ -132,6 +213,7 @@ def compute_all(images: slice) -> dict[str, ValueAndGradient]:
         "load balance": compute_load_balance,
         "orthogonality": compute_orthogonality,
         "norm": normalize_batch,
+        "fused norm": normalize_batch_fused,
     }
     return {
         **{name: compute_loss(name, images) for name in LOSSES},
