@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,11 @@ from rich.text import Text
 
 from densemtl.analysis.sharing_diagram import SharingStructure, trace_sharing_structure
 from densemtl.config.experiment import ExperimentConfig
+from densemtl.engine.build_distillation import (
+    TeacherCost,
+    build_distillation,
+    compute_teacher_costs,
+)
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.complexity import count_flops, trace_training_forward
 from densemtl.models.trainable_parameters import count_trainable
@@ -62,6 +68,7 @@ class ModelSummary:
         trainable: numbers of trained parameters; see `trainable_parameters.count_trainable`.
         activation_mib: activations of one image during training in MiB; see
             `complexity.trace_training_forward`.
+        teachers: {teacher of features: cost}, which only training has and no other number includes.
         structure: sharing structure, drawn by `str`; see `trace_sharing_structure`.
     """
 
@@ -73,6 +80,7 @@ class ModelSummary:
     groups: dict[str, Cost]
     trainable: dict[str, int]
     activation_mib: float
+    teachers: Mapping[str, TeacherCost]
     structure: SharingStructure
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,7 +132,9 @@ def summarize(experiment: ExperimentConfig) -> ModelSummary:
         └────────────────┴────────────────┘
           semseg           depth
     """
-    model = build_model(experiment, build_tasks(experiment), pretrained=False).to("meta")
+    built = build_model(experiment, build_tasks(experiment), pretrained=False)
+    teachers = compute_teacher_costs(build_distillation(experiment, built, load_weights=False))
+    model = built.to("meta")
     size = experiment.input.size
     flop = count_flops(model, size)
     parameters = {
@@ -145,6 +155,7 @@ def summarize(experiment: ExperimentConfig) -> ModelSummary:
         groups=groups,
         trainable=count_trainable(model),
         activation_mib=step.activation_bytes / MEBI,
+        teachers=teachers,
         structure=trace_sharing_structure(model, step.image, step.predictions),
     )
 
@@ -157,7 +168,7 @@ def make_cost_table(summary: ModelSummary) -> Group:
 
     Returns:
         A title, a table with one row per parameter group, the numbers of trained parameters if some
-        are frozen, and the size of the activations.
+        are frozen, the size of the activations, and the teachers of features.
     """
     table = terminal_table(["group", "parameters", "GMAC", "GFLOP"])
     for group, cost in summary.groups.items():
@@ -167,6 +178,7 @@ def make_cost_table(summary: ModelSummary) -> Group:
     height, width = summary.input
     parts = (summary.architecture, summary.backbone, summary.head, f"{height} x {width}")
     below = f"{summary.activation_mib:,.1f} MiB of activations per image in training (fp32)"
+    below += "".join(f"\ndistill: {name}: {cost}" for name, cost in summary.teachers.items())
     counts = {name: count for name, count in summary.trainable.items() if count}
     if (trained := sum(counts.values())) < summary.total.parameters:
         listed = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items())

@@ -30,7 +30,7 @@ from densemtl.config.constraints import (
 )
 from densemtl.distributed.collectives import is_main_process
 from densemtl.errors import ModelError
-from densemtl.types import FeatureInfo
+from densemtl.types import FeatureInfo, Size
 
 DRY_RUN_FEATURE_SIZE = (2, 3)
 """Height and width of the coarsest feature map during a dry run."""
@@ -165,7 +165,13 @@ class Backbone(StagedNetwork):
             ModelError: if the model is built for another image size.
         """
         self._check_size(image)
-        return [self._to_nchw(feature) for feature in self.net(image)]
+        maps = [self._to_nchw(feature) for feature in self.net(image)]
+        return [self._record(index, feature) for index, feature in enumerate(maps)]
+
+    @property
+    def fixed_input_size(self) -> Size | None:
+        """The only supported (height, width) of images, or None if any size is supported."""
+        return self._fixed_input_size
 
     def keep_stages(self, stages: Collection[int]) -> None:
         """Remove the stem and all other stages, after which only `run_stage` can be called.

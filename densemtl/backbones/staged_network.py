@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor, nn
 
@@ -11,6 +12,9 @@ from densemtl.backbones.stage_discovery import find_stages
 from densemtl.backbones.staged_forward import RunBlock, StagePlan, StageState, split_last_block
 from densemtl.errors import ModelError, shorten_error
 from densemtl.types import FeatureInfo
+
+MapRecorder = Callable[[int, Tensor], None]
+"""Function that receives the index of a level and its map (B, C_l, H_l, W_l)."""
 
 
 class StagedNetwork(nn.Module):
@@ -27,6 +31,7 @@ class StagedNetwork(nn.Module):
     feature_info: FeatureInfo
     _level_names: list[str]
     _stage_plan: StagePlan | None = None
+    _recorder: MapRecorder | None = None
 
     @abstractmethod
     def dry_run(self) -> AbstractContextManager[Tensor]:
@@ -39,6 +44,28 @@ class StagedNetwork(nn.Module):
     @abstractmethod
     def _check_size(self, image: Tensor) -> None:
         """Raise an error if the network is built for images of another size."""
+
+    @contextmanager
+    def recording_maps(self, recorder: MapRecorder) -> Iterator[None]:
+        """Pass the map of each level to a function when it is computed, whole or stage by stage.
+
+        Args:
+            recorder: function that receives each map with its graph.
+
+        Yields:
+            Nothing.
+        """
+        self._recorder = recorder
+        try:
+            yield
+        finally:
+            self._recorder = None
+
+    def _record(self, index: int, feature: Tensor) -> Tensor:
+        """Pass a map to the recorder if there is one; return the map."""
+        if self._recorder is not None:
+            self._recorder(index, feature)
+        return feature
 
     def check_stages(self) -> None:
         """Check that the model can be run stage by stage with the same results as `forward`.
@@ -105,7 +132,9 @@ class StagedNetwork(nn.Module):
             >>> torch.equal(state.feature, backbone(image)[-1])
             True
         """
-        return self._get_stage_plan().run_stage(self.net, index, state)
+        result = self._get_stage_plan().run_stage(self.net, index, state)
+        self._record(index, result.feature)
+        return result
 
     def run_stage_with_last_input(self, index: int, state: StageState) -> tuple[Tensor, StageState]:
         """Run a single stage and also return the input of its last block.
@@ -122,9 +151,12 @@ class StagedNetwork(nn.Module):
                 is not a feature map.
         """
         try:
-            return self._get_stage_plan().run_stage_with_last_input(self.net, index, state)
+            plan = self._get_stage_plan()
+            last_input, result = plan.run_stage_with_last_input(self.net, index, state)
         except ModelError as error:
             raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
+        self._record(index, result.feature)
+        return last_input, result
 
     def run_stage_streams(
         self, index: int, state: StageState, run_last: RunBlock, count: int
@@ -143,7 +175,11 @@ class StagedNetwork(nn.Module):
         Raises:
             ModelError: if the model cannot be run stage by stage.
         """
-        return self._get_stage_plan().run_stage_streams(self.net, index, state, run_last, count)
+        plan = self._get_stage_plan()
+        streams = plan.run_stage_streams(self.net, index, state, run_last, count)
+        for stream in streams:
+            self._record(index, stream.feature)
+        return streams
 
     def get_last_block(self, index: int) -> nn.Module:
         """Return the last block of a stage.

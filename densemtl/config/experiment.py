@@ -40,6 +40,7 @@ from densemtl.config.constraints import (
     replace_union_errors,
 )
 from densemtl.config.curriculum import CurriculumConfig
+from densemtl.config.distillation import DistillConfig
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.sections import (
     AugmentConfig,
@@ -106,6 +107,8 @@ class ExperimentConfig(Section):
     """Prior on the layers that are equal in all tasks, such as `{weight: 0.1}`; null for none."""
     curriculum: CurriculumConfig | None = None
     """Phases of the training, in which different tasks are trained; null for all tasks always."""
+    distill: DistillConfig | None = None
+    """Frozen timm models whose features the backbone learns to predict; null for none."""
     trackers: tuple[ListedComponentConfig, ...] = (ListedComponentConfig(name="tensorboard"),)
     """Experiment trackers: names, or `{name: .., option: ..}`."""
     baselines: Baselines = "none"
@@ -170,6 +173,7 @@ class ExperimentConfig(Section):
             "teachers": {},
             "relationship": None,
             "curriculum": None,
+            "distill": None,
         }
         return self.model_copy(update=alone)
 

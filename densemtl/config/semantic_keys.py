@@ -42,7 +42,7 @@ ADDED_KEYS: Mapping[str, Mapping[str, Any]] = {
 that runs of earlier versions keep their hash."""
 
 
-ADDED_SECTIONS = ("relationship", "curriculum")
+ADDED_SECTIONS = ("relationship", "curriculum", "distill")
 """Sections that were added later, and are left out if they are null."""
 
 

@@ -28,7 +28,7 @@ AUXILIARY_TASKS = "auxiliary_tasks"
 TASK_KEYS = ("name", "kind", "metrics", "computed_class_weights")
 """Keys of a task that are not options of its class."""
 
-RESERVED_TASK_NAMES = (SHARED, FUSION, "balancing")
+RESERVED_TASK_NAMES = (SHARED, FUSION, "balancing", "distill")
 """Names of parameter groups that belong to no task."""
 
 

@@ -84,7 +84,9 @@ def _make_step(run: TrainingRun, task: str) -> TrainStep:
     curriculum = Curriculum(only, step.model, [each.name for each in step.tasks], 1)
     curriculum.begin_phase(0, lambda tasks, _: tasks)
     balancer = Fixed(step.tasks).to(step.precision.device)
-    return replace(step, balancer=balancer, relationship=None, curriculum=curriculum)
+    return replace(
+        step, balancer=balancer, relationship=None, curriculum=curriculum, distillation=None
+    )
 
 
 def _list_shared(step: TrainStep) -> list[torch.nn.Parameter]:

@@ -29,6 +29,7 @@ from densemtl.engine.checkpoint import (
     write_checkpoint,
 )
 from densemtl.engine.curriculum import Curriculum
+from densemtl.engine.distillation import Distillation
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.model_selection import SelectionScores
 from densemtl.engine.relationship import TaskRelationship
@@ -116,6 +117,7 @@ class TrainState:
         relationship: the prior on task layers; None if the run has none.
         curriculum: the phases of the tasks; None if the run has none.
         async_updates: gradients that wait for their update; None without asynchronous updates.
+        distillation: projections to the features of teachers; None if the run has none.
     """
 
     model: nn.Module
@@ -127,6 +129,7 @@ class TrainState:
     relationship: TaskRelationship | None = None
     curriculum: Curriculum | None = None
     async_updates: AsyncUpdates | None = None
+    distillation: Distillation | None = None
 
     @property
     def eval_model(self) -> nn.Module:
@@ -168,6 +171,7 @@ class TrainState:
             "async_updates": None
             if self.async_updates is None
             else self.async_updates.state_dict(),
+            "distillation": None if self.distillation is None else self.distillation.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "rng": all_gather_object(get_rng_state()),
         }
@@ -213,6 +217,8 @@ class TrainState:
             self.curriculum.load_state_dict(state["curriculum"])
         if self.async_updates is not None:
             self.async_updates.load_state_dict(state["async_updates"])
+        if self.distillation is not None:
+            self.distillation.load_state_dict(state["distillation"])
         if self.ema is not None:
             self.ema.module.load_state_dict(shard_like(state["ema"], self.ema.module))
         rng_states = state["rng"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from densemtl.distributed.collectives import average_gradients
 from densemtl.distributed.sharding import gather_full
 from densemtl.engine.async_updates import AsyncUpdates
 from densemtl.engine.curriculum import Curriculum
+from densemtl.engine.distillation import Distillation, RecordedMaps
 from densemtl.engine.loss_monitor import GRADIENT_KEY
 from densemtl.engine.micro_batches import MicroBatch, make_micro_batches
 from densemtl.engine.relationship import TaskRelationship
@@ -53,6 +54,7 @@ class TrainStep:
         relationship: prior whose penalty is added to the auxiliary losses; None for none.
         curriculum: selects the tasks that are trained; None for all.
         async_updates: gradients that wait for their own update; None updates all in each step.
+        distillation: loss term of features of frozen teachers; None for none.
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class TrainStep:
     relationship: TaskRelationship | None = None
     curriculum: Curriculum | None = None
     async_updates: AsyncUpdates | None = None
+    distillation: Distillation | None = None
 
     def run(self, batches: Sequence[Batch]) -> StepLog:
         """Run one optimizer step on the joint batch of all micro-batches and ranks.
@@ -126,10 +129,25 @@ class TrainStep:
     def _compute_losses(self, model: ModelFn, micro_batch: MicroBatch) -> Losses:
         """Run the model forward and compute the losses of the tasks."""
         batch = micro_batch.batch
-        predictions = self.precision.forward(model, batch.model_input, full_size=False)
+        with self._record_maps() as maps:
+            predictions = self.precision.forward(model, batch.model_input, full_size=False)
         losses = compute_task_losses(self.tasks, predictions, batch.targets, batch.image)
         losses.aux_losses.update(self._compute_penalties())
+        losses.aux_losses.update(self._compute_distillation(maps, batch))
         return micro_batch.scale(losses)
+
+    def _record_maps(self) -> AbstractContextManager[RecordedMaps]:
+        """Create the context of a forward pass whose maps are compared with those of teachers."""
+        # Without gradients, only the losses of the tasks are needed.
+        if self.distillation is None or not torch.is_grad_enabled():
+            return nullcontext({})
+        return self.distillation.recording()
+
+    def _compute_distillation(self, maps: RecordedMaps, batch: Batch) -> dict[str, Tensor]:
+        """Compute the losses of the teachers if maps were recorded."""
+        if self.distillation is None or not maps:
+            return {}
+        return self.distillation.compute_losses(maps, batch.image, self.precision)
 
     def _compute_penalties(self) -> dict[str, Tensor]:
         """Compute the auxiliary losses that depend only on parameters."""
@@ -157,9 +175,10 @@ class TrainStep:
         assert isinstance(self.model, MultiTaskModel)
         assert isinstance(backward, WeightedLossBackward)
         batch, detached = micro_batch.batch, DetachedFeatures()
-        features, size = self.precision.forward(
-            self.model.compute_shared_features, batch.model_input
-        )
+        with self._record_maps() as maps:
+            features, size = self.precision.forward(
+                self.model.compute_shared_features, batch.model_input
+            )
         leaves = [detached.detach(feature) for feature in features]
         parts: list[Losses] = []
         for task in self.tasks:
@@ -167,8 +186,10 @@ class TrainStep:
                 predictions = self.model.decode_task(task.name, leaves, size)
             losses = compute_task_losses([task], predictions, batch.targets, batch.image)
             parts.append(backward.backward_part(micro_batch.scale(losses), weights))
-        if penalties := self._compute_penalties():
-            parts.append(backward.backward_part(Losses({}, penalties), weights))
+        cut = {level: [detached.detach(each) for each in group] for level, group in maps.items()}
+        terms = {**self._compute_penalties(), **self._compute_distillation(cut, batch)}
+        if terms:
+            parts.append(backward.backward_part(Losses({}, terms), weights))
         detached.backward()
         return join_losses(parts)
 
@@ -204,6 +225,8 @@ class TrainStep:
         if not self.settings.fsdp:  # FSDP reduces gradients in the backward pass
             average_gradients(self.model)
         average_gradients(self.balancer)
+        if self.distillation is not None:
+            average_gradients(self.distillation)
 
     def _gradient_norm(self) -> Tensor:
         """Return the norm of all gradients; 0 with a loss scaler, which checks gradients itself."""
@@ -238,7 +261,10 @@ class TrainStep:
 
     def _clip_gradients(self) -> None:
         if self.settings.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+            parameters = list(self.model.parameters())
+            if self.distillation is not None:
+                parameters += self.distillation.parameters()
+            nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
 
 
 def _compute_norm(groups: Sequence[Mapping[str, Any]]) -> Tensor:

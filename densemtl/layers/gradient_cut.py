@@ -32,10 +32,14 @@ class DetachedFeatures:
             feature: a feature map.
 
         Returns:
-            The detached copy, which requires a gradient; the map itself if it requires none.
+            The detached copy, which requires a gradient, and is the same if the map was detached
+            before; the map itself if it requires none.
         """
         if not feature.requires_grad:
             return feature
+        for known, leaf in zip(self.features, self.leaves, strict=True):
+            if known is feature:
+                return leaf
         leaf = feature.detach().requires_grad_()
         self.features.append(feature)
         self.leaves.append(leaf)

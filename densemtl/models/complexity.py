@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from densemtl.backbones.backbone import Backbone
 from densemtl.models.meta_kernels import CachedMetaKernels
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.types import FUSION, Predictions, Size
@@ -83,6 +84,30 @@ def count_flops(model: MultiTaskModel, size: Size) -> dict[str, int]:
         with ledger.track():
             model.eval()(torch.empty(1, model.num_channels, *size, device="meta"))
     return {group: flop for group, flop in ledger.group_flops.items() if flop}
+
+
+@torch.no_grad()
+def count_backbone_flops(backbone: Backbone, size: Size) -> int:
+    """Count the FLOP of the features of one image, as `count_flops`.
+
+    Args:
+        backbone: a feature network on any device; not changed.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        FLOP, 2 per multiply-add.
+
+    Example:
+        >>> count_backbone_flops(Backbone("test_vit", pretrained=False), (32, 32))
+        2719744
+    """
+    tensors: dict[int, Tensor] = {
+        id(tensor): tensor.to("meta") for tensor in (*backbone.parameters(), *backbone.buffers())
+    }
+    copied = copy.deepcopy(backbone, tensors).eval()
+    with CachedMetaKernels(), FlopCounterMode(display=False) as counter:
+        copied(torch.empty(1, backbone.in_chans, *size, device="meta"))
+    return int(counter.get_total_flops())
 
 
 class _GroupFlopCounter:

@@ -82,7 +82,8 @@ def _list_name_parts(results: Results) -> list[str]:
     run = results.run
     balancing = [] if run["balancing"] == "fixed" else [run["balancing"]]
     single = list(results.tasks) if run["decoder"] == "single_task" else []
-    added = [section for section in ("relationship", "curriculum", "teachers") if section in run]
+    sections = ("relationship", "curriculum", "distill", "teachers")
+    added = [section for section in sections if section in run]
     return [run["decoder"], *single, run["backbone"], *balancing, *added]
 
 

@@ -69,8 +69,9 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
 
     Returns:
         {section of the configuration: name of the component}, under `teachers` the hash of the
-        weights of the teacher of each task, and under `relationship` and `curriculum` the learned
-        covariances and the number of phases, if there are any.
+        weights of the teacher of each task, and under `relationship`, `curriculum` and `distill`
+        the learned covariances, the number of phases and the teachers of features, if there are
+        any.
     """
     components = {
         "dataset": experiment.data,
@@ -87,6 +88,8 @@ def get_component_names(experiment: ExperimentConfig) -> dict[str, str]:
         names["relationship"] = ", ".join(experiment.relationship.update)
     if experiment.curriculum is not None:
         names["curriculum"] = f"{len(experiment.curriculum.phases)} phases"
+    if experiment.distill is not None:
+        names["distill"] = ", ".join(teacher.name for teacher in experiment.distill.teachers)
     return names
 
 

@@ -12,6 +12,7 @@ from densemtl.data.dataloader import translate_worker_errors
 from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import barrier, is_main_process
 from densemtl.engine.async_updates import check_async_updates
+from densemtl.engine.build_distillation import compute_teacher_costs
 from densemtl.engine.checkpoint import has_checkpoint
 from densemtl.engine.final_metrics import compute_final_metrics
 from densemtl.engine.optimizer import make_optimizer
@@ -52,6 +53,7 @@ from densemtl.runs.teachers import load_teachers
 from densemtl.runs.training_run import (
     build_relationship,
     build_training_run,
+    list_parameter_groups,
     list_weight_sections,
 )
 from densemtl.runs.transfer import transfer_weights
@@ -152,8 +154,11 @@ def _prepare(experiment: ExperimentConfig, folder: Path) -> InitialModel:
     build_relationship(experiment, initial.model, all_tasks)
     check_sequential_heads(experiment.train, initial.model, balancer)
     check_async_updates(experiment.train, balancer, all_tasks, list_weight_sections(experiment))
-    make_optimizer(experiment.optim, initial.model.parameter_groups(), balancer, initial.model)
+    groups = list_parameter_groups(initial.model, initial.distillation)
+    make_optimizer(experiment.optim, groups, balancer, initial.model)
     build_trackers(experiment)
+    for name, cost in compute_teacher_costs(initial.distillation).items():
+        print_message(f"distill: {name}: {cost}")
     if experiment.loader.cache == "features":
         check_feature_cache(experiment, initial.model)
     if isinstance(experiment.init_from, dict):

@@ -19,6 +19,7 @@ from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
 from densemtl.engine.async_updates import AsyncUpdates, check_async_updates
 from densemtl.engine.checkpoint_writer import CheckpointWriter
 from densemtl.engine.curriculum import Curriculum
+from densemtl.engine.distillation import DISTILL, Distillation
 from densemtl.engine.optimizer import RunSchedule, make_optimizer
 from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.run_components import (
@@ -84,7 +85,7 @@ def build_training_run(
     set_rng_state(initial.rng_state)
     if init_from:
         warm_start(initial.model, init_from)
-    state = _build_state(experiment, initial.model, all_tasks, execution)
+    state = _build_state(experiment, initial, all_tasks, execution)
     if experiment.curriculum is not None:
         num_steps = count_initial_steps(config, steps_per_epoch)
         names = [task.name for task in all_tasks]
@@ -115,20 +116,23 @@ def build_training_run(
 
 def _build_state(
     experiment: ExperimentConfig,
-    model: MultiTaskModel,
+    initial: InitialModel,
     tasks: Sequence[Task],
     execution: ExecutionConfig,
 ) -> TrainState:
     """Move the model to its device, and build everything else that training changes."""
-    config = experiment.train
+    config, model, distillation = experiment.train, initial.model, initial.distillation
     balancer = build_balancer(experiment, tasks).to(execution.device)
     _place_model(model, config, execution, balancer)
+    if distillation is not None:
+        distillation.to_device(execution)
     check_sequential_heads(config, model, balancer)
     check_async_updates(config, balancer, tasks, list_weight_sections(experiment))
     ema = make_ema(model, config)
     if get_world_size() > 1:
         _distribute_model(model, None if ema is None else ema.module, experiment, balancer)
-    optimizer = make_optimizer(experiment.optim, model.parameter_groups(), balancer, model)
+    groups = list_parameter_groups(model, distillation)
+    optimizer = make_optimizer(experiment.optim, groups, balancer, model)
     scaler = torch.amp.GradScaler(execution.device.type, enabled=config.amp == "fp16")
     relationship = build_relationship(experiment, model, tasks)
     async_updates = _build_async_updates(experiment, optimizer, tasks)
@@ -136,12 +140,31 @@ def _build_state(
         *(model, ema, optimizer, balancer, scaler),
         relationship=relationship,
         async_updates=async_updates,
+        distillation=distillation,
     )
 
 
 def _make_checkpoint_writer(config: TrainConfig, execution: ExecutionConfig) -> CheckpointWriter:
     is_auto, on_gpu = config.async_checkpoints == "auto", execution.device.type == "cuda"
     return CheckpointWriter(on_gpu if is_auto else bool(config.async_checkpoints))
+
+
+def list_parameter_groups(
+    model: MultiTaskModel, distillation: Distillation | None
+) -> dict[str, list[nn.Parameter]]:
+    """Return the groups of all trained parameters except those of the balancing method.
+
+    Args:
+        model: the model.
+        distillation: projections to the features of teachers.
+
+    Returns:
+        {group: parameters}; the projections are the group "distill".
+    """
+    groups = dict(model.parameter_groups())
+    if distillation is not None:
+        groups[DISTILL] = list(distillation.parameters())
+    return groups
 
 
 def _build_async_updates(
@@ -166,11 +189,12 @@ def _build_train_step(
         state.relationship,
         state.curriculum,
         state.async_updates,
+        state.distillation,
     )
 
 
 def list_weight_sections(experiment: ExperimentConfig) -> list[str]:
-    """List the sections of an experiment that add penalties or rules for parameters of all tasks.
+    """List the sections of an experiment that add losses or rules for parameters of all tasks.
 
     Args:
         experiment: the experiment.
@@ -178,7 +202,11 @@ def list_weight_sections(experiment: ExperimentConfig) -> list[str]:
     Returns:
         Names of the sections that are not null.
     """
-    sections = {"relationship": experiment.relationship, "curriculum": experiment.curriculum}
+    sections = {
+        "relationship": experiment.relationship,
+        "curriculum": experiment.curriculum,
+        "distill": experiment.distill,
+    }
     return [name for name, section in sections.items() if section is not None]
 
 

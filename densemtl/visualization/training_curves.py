@@ -19,10 +19,16 @@ BALANCING_QUANTITIES = {
 """{first part of a key in the log: title of its panel}."""
 
 
+DISTILL = "distill"
+"""First part of the keys of the losses of teachers of features."""
+
+
 def plot_training_curves(
     file: Path, records: Sequence[LogRecord], metrics: Mapping[str, str]
 ) -> None:
     """Draw training losses above validation metrics, one column per task.
+
+    A further column shows the losses of teachers of features, if the log has any.
 
     Args:
         file: image file, written atomically.
@@ -45,9 +51,14 @@ def plot_training_curves(
     # `Figure` does not import pyplot, which would select a GUI backend.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * len(metrics), 4.8), layout="constrained")
-    axes = figure.subplots(2, len(metrics), sharex=True, squeeze=False)
-    for (upper, lower), (task, metric) in zip(axes.T, metrics.items(), strict=True):
+    teachers = _list_measured_names(records, DISTILL)
+    columns = len(metrics) + bool(teachers)
+    figure = Figure(figsize=(3.2 * columns, 4.8), layout="constrained")
+    axes = figure.subplots(2, columns, sharex=True, squeeze=False)
+    if teachers:
+        _plot_teachers(axes[0, -1], records, teachers)
+        axes[1, -1].axis("off")
+    for (upper, lower), (task, metric) in zip(axes.T[: len(metrics)], metrics.items(), strict=True):
         _plot_series(upper, records, "train", task, f"{task}: loss", "")
         _plot_series(lower, records, "val", f"{task}/{metric}", f"{task}: {metric}", "o")
         lower.set_xlabel("step")
@@ -99,8 +110,15 @@ def plot_balancing(file: Path, records: Sequence[LogRecord]) -> None:
         figure.savefig(tmp_path, dpi=110)
 
 
+def _plot_teachers(axis: Any, records: Sequence[LogRecord], teachers: Sequence[str]) -> None:
+    for name in teachers:
+        _plot_series(axis, records, "train", f"{DISTILL}/{name}", "distillation: loss", "", name)
+    axis.set_xlabel("step")
+    axis.legend(fontsize=8)
+
+
 def _list_measured_names(records: Sequence[LogRecord], kind: str) -> list[str]:
-    """Return the tasks or pairs of tasks for which a quantity was logged."""
+    """Return the tasks, pairs of tasks or teachers for which a quantity was logged."""
     keys = dict.fromkeys(key for record in records if record["kind"] == "train" for key in record)
     return [key.partition("/")[2] for key in keys if key.startswith(f"{kind}/")]
 

@@ -65,6 +65,10 @@ RECIPES = {
         SGD,
     ),
     "relationship": ("relationship={weight: 10, every: 2, update: [task, output]}", SGD),
+    "distill": (
+        "distill={teachers: [{name: test_vit, pretrained: false}], weight: 0.1}",
+        *("train.max_grad_norm=1", SGD, "train.epochs=1"),
+    ),
     "fsdp": ("train.fsdp=true", "train.ema_decay=0.9", "balancing={name: uncertainty}", SGD),
 }
 

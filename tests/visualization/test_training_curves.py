@@ -36,6 +36,15 @@ def test_training_curves_show_losses_above_metrics(
     assert has_color(tmp_path / "curves.png") == expected
 
 
+def test_losses_of_teachers_have_their_own_column(tmp_path: Path) -> None:
+    plot_training_curves(tmp_path / "one.png", [], {"depth": "rmse"})
+    records = [{"step": step, "kind": "train", "distill/clip": 1.0 / step} for step in (1, 2)]
+    plot_training_curves(tmp_path / "two.png", records, {"depth": "rmse"})
+    one, two = (cv2.imread(str(tmp_path / name)) for name in ("one.png", "two.png"))
+    assert two.shape[1] == 2 * one.shape[1]
+    assert has_color(tmp_path / "two.png") == [True, False]
+
+
 def test_training_curves_have_one_column_per_task(tmp_path: Path) -> None:
     plot_training_curves(tmp_path / "one.png", [], {"depth": "rmse"})
     plot_training_curves(tmp_path / "two.png", [], {"depth": "rmse", "semseg": "mIoU"})

@@ -96,10 +96,10 @@ class FeatureGradients(GradientCollector):
     def _select_used(
         self, gradients: Sequence[TaskGradient]
     ) -> tuple[list[Tensor], list[TaskGradient]]:
-        """Return the features that at least one task depends on, and the gradients there."""
+        """Return the features that a task or an auxiliary loss depends on, and the gradients."""
         columns = list(zip(*gradients, strict=True))
         used = [index for index, column in enumerate(columns) if is_used(column)]
-        if not used:
+        if not any(is_used(column[: self._num_tasks]) for column in columns):
             raise ConfigError(
                 "balancing.scope: features: no trainable part of the model computes the shared "
                 "features (set balancing.scope=parameters, or use a loss-weighting method such as "

@@ -15,12 +15,14 @@ def gramian(gradients: Sequence[TaskGradient]) -> Tensor:
     """Compute the inner products of the gradients of the tasks.
 
     Args:
-        gradients: one gradient per task. No tensor may be None for all tasks.
+        gradients: one gradient per task. Tensors that are None for all tasks are left out.
 
     Returns:
         The Gramian, shape (T, T), in single precision or better.
     """
-    return torch.stack([_products(column) for column in zip(*gradients, strict=True)]).sum(dim=0)
+    columns = zip(*gradients, strict=True)
+    used = [column for column in columns if any(entry is not None for entry in column)]
+    return torch.stack([_products(column) for column in used]).sum(dim=0)
 
 
 def _products(column: Sequence[Tensor | None]) -> Tensor:
