@@ -26,8 +26,7 @@ weights, gradients, optimizer state, losses and temporary buffers is not include
   groups          {group: {"parameters": ..., "gmac": ..., "gflop": ...}}; sums to the whole model
   trainable       trained parameters of adapters, task_adapters, rest of the backbone, and decoder
   activation_mib  activations of one image in MiB
-  teachers        {teacher of features: {"size": .., "parameters": .., "gmac": .., "gflop": ..,
-                  "projections": ..}} of `distill`, which only training needs
+  teachers        {teacher of `distill`: size, parameters, gmac, gflop and projections}
   input           [height, width]
   architecture    name of the decoder
   backbone        name of the timm model

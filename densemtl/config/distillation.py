@@ -61,6 +61,7 @@ class DistillConfig(Section):
     """Levels of the backbone to compare, 0 for the finest one; null for all. The last level is
     compared with the last one of the teacher, the one before with the one before, and so on."""
     loss: DistillLossConfig = DistillLossConfig()
+    """Weights of both distances, such as `{cosine: 0.9, smooth_l1: 0.1}`."""
     per: Literal["token", "image"] = "token"
     """Vectors whose cosine similarity is computed: that of each position (`token`), or all features
     of an image in one vector (`image`), as in SAK."""
