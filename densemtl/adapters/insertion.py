@@ -13,7 +13,12 @@ from densemtl.adapters.singular_values import DecomposedWeight, SingularValueAda
 from densemtl.errors import ModelError
 
 
-def insert_adapters(net: nn.Module, options: AdapterOptions, run: Callable[[], object]) -> None:
+def insert_adapters(
+    net: nn.Module,
+    options: AdapterOptions,
+    run: Callable[[], object],
+    blocks: Sequence[nn.Module] | None = None,
+) -> None:
     """Replace layers of a network by layers with adapters.
 
     Only layers that are called have an adapter. Some networks of timm read the weight of a layer
@@ -23,11 +28,15 @@ def insert_adapters(net: nn.Module, options: AdapterOptions, run: Callable[[], o
         net: the network, changed in place. The names of its parameters do not change.
         options: kind and rank of the adapters, and names of the layers.
         run: function that runs the network once.
+        blocks: modules inside which layers have adapters; by default, all layers may have them.
 
     Raises:
         ModelError: if a target matches no layer.
     """
     layers = find_called_layers(net, run)
+    if blocks is not None:
+        inside = {module for block in blocks for module in block.modules()}
+        layers = {name: layer for name, layer in layers.items() if layer in inside}
     targets = options.targets
     names = _select_default(layers) if targets is None else match_targets(layers, targets)
     for name in names:
@@ -129,7 +138,7 @@ def match_targets(names: Collection[str], targets: Sequence[str]) -> list[str]:
             last_parts = sorted({name.rpartition(".")[2] for name in names})
             raise ModelError(
                 f"targets: {target!r} matches no linear layer or convolution with one group that"
-                f" is called; the layers of the backbone are {', '.join(last_parts)}"
+                f" is called; the layers that may have adapters are {', '.join(last_parts)}"
             )
     return [name for name in names if any(is_match(name, target) for target in targets)]
 

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from densemtl.config.constraints import PositiveFloat
+from densemtl.config.constraints import PositiveFloat, replace_union_errors
 from densemtl.config.sections import CONFLICT, Section
+
+
+def _check_distinct(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("numbers must differ")
+    return numbers
+
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
 """Rank of the change of a weight matrix."""
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+
+BlockSelection = Annotated[
+    Literal["all", "last_of_stage"]
+    | Annotated[
+        tuple[Annotated[int, Field(ge=0, le=999, strict=True)], ...],
+        Field(min_length=1),
+        AfterValidator(_check_distinct),
+    ],
+    replace_union_errors("all, last_of_stage or a list of different numbers of blocks from 0"),
+]
+"""Blocks of a backbone: all, the last one of each stage, or numbers of blocks from 0, in order over
+all stages."""
 
 AdapterKind = Literal["lora", "dora", "svd"]
 
@@ -39,6 +58,10 @@ class AdapterOptions(Section):
     """Last parts of the names of the layers with adapters, such as `[qkv, proj, fc1, fc2]`. By
     default, all linear layers, or in networks without linear layers all convolutions with one group
     except the first one."""
+    blocks: BlockSelection = "all"
+    """Blocks whose layers have adapters: `last_of_stage` (the last block of each stage), or a list
+    of numbers from 0, such as `[8, 9, 10, 11]`, in order over all stages. `all` includes layers
+    outside of blocks, such as patch merging, which the others leave out."""
     train: tuple[TrainedPart, ...] = ()
     """Parts of the backbone that are trained as well: `norm` (all normalization layers), `position`
     (embeddings of positions), `stem` (the layers before the first stage), `downsample` (layers of

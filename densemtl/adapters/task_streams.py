@@ -46,7 +46,7 @@ class StreamLinear(nn.Linear):
         task_adapters: {task: adapter}.
         filter_low: the filter, or None.
         computes_streams: whether the input is stacked and all streams are computed, as inside
-            `run_streams`. Otherwise, only the shared stream is computed.
+            `run_block`. Otherwise, only the shared stream is computed.
     """
 
     adapter: Adapter | None
@@ -115,7 +115,7 @@ def check_block(block: nn.Module, backbone: str) -> None:
     """Check that a block can compute streams of tasks.
 
     Args:
-        block: last block of a stage.
+        block: a block of the backbone.
         backbone: name of the backbone, for the error message.
 
     Raises:
@@ -155,7 +155,8 @@ def add_task_adapters(
     block: nn.Module,
     adapters: Mapping[StreamTarget, Mapping[str, Adapter]],
     *,
-    is_last: bool = False,
+    begins: bool = True,
+    shares_output: bool = True,
     filter_rank: int | None = None,
 ) -> None:
     """Add adapters of tasks to the layers of a block.
@@ -163,7 +164,8 @@ def add_task_adapters(
     Args:
         block: a block that `check_block` accepts, changed in place.
         adapters: {layer: {task: adapter}}.
-        is_last: whether nothing reads the shared stream after this block.
+        begins: whether the streams begin in this block.
+        shares_output: whether the shared stream is read after this block.
         filter_rank: rank of the adapters if their features of low rank are filtered by a
             `DynamicFilter`, or None; only for Swin.
 
@@ -181,54 +183,61 @@ def add_task_adapters(
         is_read = target != targets[-1] and not any(
             adapter.reads_own_stream for adapter in adapters[target].values()
         )
-        shares_output = not is_last or is_read
         window: Any = getattr(block, "window_size", None) if target == "proj" else None
         stream_layer = StreamLinear(
             layer,
             adapters[target],
-            begins=target == "proj",
-            shares_output=shares_output,
+            begins=begins and target == "proj",
+            shares_output=shares_output or is_read,
             filter_low=None if filter_rank is None else DynamicFilter(filter_rank, window),
         ).train(layer.training)
         setattr(block.get_submodule(PARENTS[target]), target, stream_layer)
 
 
-def run_streams(block: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Run a block with adapters of tasks.
+def run_block(block: Any, x: Tensor, count: int, *args: Any, **kwargs: Any) -> tuple[Tensor, int]:
+    """Run a module of a stage, which may be a block with adapters of tasks.
 
-    All streams begin with the input of the block. The norms, the attention before its projection,
-    and layers without adapters of tasks are shared; each stream has its own residuals and its own
-    random depth.
+    The streams of a stage begin with the input of the first block with adapters of tasks. The
+    norms, the attention before its projection, and layers without adapters of tasks are applied to
+    all streams; each stream has its own residuals and its own random depth.
 
     Args:
-        block: a block with `add_task_adapters`.
-        x: input of the block, (B, H, W, C) of Swin or (B, N, C) of a ViT.
+        block: a module of a Swin or a ViT.
+        x: input of the block, (B, H, W, C) of Swin or (B, N, C) of a ViT, or ((1 + T) B, ..) of the
+            shared stream and of the tasks.
+        count: number of streams of the input, 1 or 1 + T.
         args: further arguments of the block.
         kwargs: further keyword arguments of the block.
 
     Returns:
-        Output ((1 + T) B, ..) of the shared stream and of the tasks.
+        Output, and the number of its streams.
     """
-    layers = [block.attn.proj, block.mlp.fc1, block.mlp.fc2]
-    layers = [layer for layer in layers if isinstance(layer, StreamLinear)]
+    layers = [each for each in block.modules() if isinstance(each, StreamLinear)]
+    if not layers:
+        return block(x, *args, **kwargs), count
     for layer in layers:
         layer.computes_streams = True
     try:
-        return _run_parts(block, 1 + len(layers[0].task_adapters), x, *args, **kwargs)
+        total = 1 + len(layers[0].task_adapters)
+        return _run_parts(block, total, x, *args, is_stacked=count > 1, **kwargs), total
     finally:
         for layer in layers:
             layer.computes_streams = False
 
 
-def _run_parts(block: Any, count: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _run_parts(
+    block: Any, count: int, x: Tensor, *args: Any, is_stacked: bool, **kwargs: Any
+) -> Tensor:
     """Run attention and MLP of a block for a number of streams."""
     is_swin = isinstance(block, SwinTransformerBlock)
-    copies = (count, *[1] * (x.ndim - 1))
     normalized = block.norm1(x)
     attended = block._attn(normalized) if is_swin else block.attn(normalized, *args, **kwargs)
-    if not isinstance(block.attn.proj, StreamLinear):
-        attended = attended.repeat(copies)
-    x = x.repeat(copies) + block.drop_path1(_scale(block, "ls1", attended))
+    if not is_stacked:
+        copies = (count, *[1] * (x.ndim - 1))
+        x = x.repeat(copies)
+        if not isinstance(block.attn.proj, StreamLinear):
+            attended = attended.repeat(copies)
+    x = x + block.drop_path1(_scale(block, "ls1", attended))
     output: Tensor = x + block.drop_path2(_scale(block, "ls2", block.mlp(block.norm2(x))))
     return output
 

@@ -166,7 +166,7 @@ class Backbone(StagedNetwork):
         """
         self._check_size(image)
         maps = [self._to_nchw(feature) for feature in self.net(image)]
-        return [self._record(index, feature) for index, feature in enumerate(maps)]
+        return [self.record_map(index, feature) for index, feature in enumerate(maps)]
 
     @property
     def fixed_input_size(self) -> Size | None:
@@ -235,7 +235,10 @@ class Backbone(StagedNetwork):
         try:
             frozen_names = freeze_except(self.net, options.train, self.get_stage_modules)
             with self.dry_run() as image:
-                insert_adapters(self.net, options, lambda: self.net(image))
+                chosen = None
+                if options.blocks != "all":
+                    chosen = [b for stage in self.select_blocks(options.blocks) for b in stage]
+                insert_adapters(self.net, options, lambda: self.net(image), chosen)
         except ModelError as error:
             raise ModelError(f"backbone.adapters.{error}") from None
         return frozen_names

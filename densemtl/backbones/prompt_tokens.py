@@ -109,8 +109,9 @@ def run_with_prompts(backbone: Backbone, image: Tensor, prompts: Tensor) -> list
         normalized = last.norm1(x)
         scores = compute_scores(last.attn, normalized, count)
         x = last(x)
+        feature = torch.unflatten(x[:, first:].transpose(1, 2), 2, size)
         level = PromptedLevel(
-            feature=torch.unflatten(x[:, first:].transpose(1, 2), 2, size),
+            feature=backbone.record_map(stage, feature),
             prompts=normalized[:, :count],
             pixel_scores=torch.unflatten(scores[..., first:], 3, size),
             prompt_scores=scores[..., :count],

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from densemtl.backbones.stage_blocks import list_blocks, list_chain
 from densemtl.errors import ModelError
 from densemtl.ops.resize import get_size
 from densemtl.types import Size
@@ -16,8 +17,10 @@ from densemtl.types import Size
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-RunBlock = Callable[..., Tensor]
-"""Function that runs a block, called with the block, its input and further arguments."""
+RunBlock = Callable[..., tuple[Tensor, int]]
+"""Function that runs a module of a stage. It is called with the module, its input, the number of
+streams that are stacked along the batch of the input, and further arguments of the module. It
+returns the output and the number of its streams."""
 
 
 class _Decorator(Protocol):
@@ -148,33 +151,31 @@ class StagePlan:
         return self._run_with_hook(net, index, state)
 
     def run_stage_streams(
-        self, net: nn.Module, index: int, state: StageState, run_last: RunBlock, count: int
+        self, net: nn.Module, index: int, state: StageState, run_block: RunBlock
     ) -> list[StageState]:
-        """Run a single stage whose last block computes several streams.
+        """Run a single stage whose blocks may compute several streams.
 
         Args:
             net: the feature network, whose stages are chains of transformer blocks.
             index: index of the stage.
             state: output of the previous stage, or of the stem.
-            run_last: function that runs the last block; it is called with the block, its input and
-                further arguments, and returns streams that are stacked along the batch.
-            count: number of streams.
+            run_block: function that runs a module of the stage.
 
         Returns:
-            The output of the stage in each stream.
+            The output of the stage in each stream; only one if no block computes several.
 
         Raises:
             ModelError: if an output is not a feature map.
         """
-        before, last = split_last_block(self.get_modules(net, index))
-        feature = self._from_map(state)
-        for module in before:
-            feature = module(feature, *state.block_args, **state.block_kwargs)
-        stacked = run_last(last, feature, *state.block_args, **state.block_kwargs)
+        feature, count = self._from_map(state), 1
+        for module in list_chain(self.get_modules(net, index)):
+            feature, count = run_block(
+                module, feature, count, *state.block_args, **state.block_kwargs
+            )
         map_size = _compute_map_size(state.image_size, self.strides[index])
         maps = [
             self._to_map(stream, map_size)
-            for stream in torch.unflatten(stacked, 0, (count, -1)).unbind()
+            for stream in torch.unflatten(feature, 0, (count, -1)).unbind()
         ]
         return [replace(state, feature=each, prefix_tokens=prefix) for each, prefix in maps]
 
@@ -197,7 +198,8 @@ class StagePlan:
         self, net: nn.Module, index: int, state: StageState
     ) -> tuple[Tensor, StageState]:
         block_inputs: list[Tensor] = []
-        block = _get_last_block(self.get_modules(net, index)[-1])
+        last = self.get_modules(net, index)[-1]
+        block = (list_blocks([last]) or [last])[-1]
         hook = block.register_forward_pre_hook(lambda _, inputs: block_inputs.append(inputs[0]))
         try:
             next_state = self.run_stage(net, index, state)
@@ -250,32 +252,6 @@ class StagePlan:
         if state.prefix_tokens is not None:
             return torch.cat([state.prefix_tokens, state.feature.flatten(2).transpose(1, 2)], dim=1)
         return state.feature.permute(0, 2, 3, 1) if self.is_nhwc else state.feature
-
-
-def split_last_block(modules: Sequence[nn.Module]) -> tuple[list[nn.Module], nn.Module]:
-    """Split a stage into its last block and the modules before it.
-
-    Args:
-        modules: modules of the stage, which run one after the other. The last one may be a stage of
-            Swin, which consists of the children `downsample` and `blocks`.
-
-    Returns:
-        The modules before the last block, and the last block.
-    """
-    *before, last = modules
-    children = dict(last.named_children())
-    if list(children) == ["downsample", "blocks"]:
-        *blocks, last = children["blocks"].children()
-        before += [children["downsample"], *blocks]
-    return before, last
-
-
-def _get_last_block(stage: nn.Module) -> nn.Module:
-    """Return the last block of a stage that is a chain of blocks or has a chain named `blocks`."""
-    blocks = getattr(stage, "blocks", stage)
-    if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0:
-        return blocks[-1]
-    return stage
 
 
 def _compute_map_size(image: Size, stride: int) -> Size:

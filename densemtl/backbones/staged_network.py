@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor, nn
 
+from densemtl.adapters.options import BlockSelection
+from densemtl.backbones.stage_blocks import list_blocks
 from densemtl.backbones.stage_discovery import find_stages
-from densemtl.backbones.staged_forward import RunBlock, StagePlan, StageState, split_last_block
+from densemtl.backbones.staged_forward import RunBlock, StagePlan, StageState
 from densemtl.errors import ModelError, shorten_error
 from densemtl.types import FeatureInfo
 
@@ -61,8 +63,16 @@ class StagedNetwork(nn.Module):
         finally:
             self._recorder = None
 
-    def _record(self, index: int, feature: Tensor) -> Tensor:
-        """Pass a map to the recorder if there is one; return the map."""
+    def record_map(self, index: int, feature: Tensor) -> Tensor:
+        """Pass a map to the recorder if there is one.
+
+        Args:
+            index: index of the level.
+            feature: map (B, C_l, H_l, W_l).
+
+        Returns:
+            The map.
+        """
         if self._recorder is not None:
             self._recorder(index, feature)
         return feature
@@ -133,7 +143,7 @@ class StagedNetwork(nn.Module):
             True
         """
         result = self._get_stage_plan().run_stage(self.net, index, state)
-        self._record(index, result.feature)
+        self.record_map(index, result.feature)
         return result
 
     def run_stage_with_last_input(self, index: int, state: StageState) -> tuple[Tensor, StageState]:
@@ -155,45 +165,63 @@ class StagedNetwork(nn.Module):
             last_input, result = plan.run_stage_with_last_input(self.net, index, state)
         except ModelError as error:
             raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
-        self._record(index, result.feature)
+        self.record_map(index, result.feature)
         return last_input, result
 
     def run_stage_streams(
-        self, index: int, state: StageState, run_last: RunBlock, count: int
+        self, index: int, state: StageState, run_block: RunBlock
     ) -> list[StageState]:
-        """Run a single stage whose last block computes several streams.
-
-        Args:
-            index: index of the stage, which must be a chain of transformer blocks.
-            state: output of the previous stage, or of the stem for stage 0.
-            run_last: function that runs the last block; see `StagePlan.run_stage_streams`.
-            count: number of streams.
-
-        Returns:
-            The output of the stage in each stream.
-
-        Raises:
-            ModelError: if the model cannot be run stage by stage.
-        """
-        plan = self._get_stage_plan()
-        streams = plan.run_stage_streams(self.net, index, state, run_last, count)
-        for stream in streams:
-            self._record(index, stream.feature)
-        return streams
-
-    def get_last_block(self, index: int) -> nn.Module:
-        """Return the last block of a stage.
+        """Run a single stage whose blocks may compute several streams.
 
         Args:
             index: index of the stage.
+            state: output of the previous stage, or of the stem for stage 0.
+            run_block: function that runs a module of the stage.
 
         Returns:
-            The block.
+            The output of the stage in each stream; only one if no block computes several.
 
         Raises:
             ModelError: if the model cannot be run stage by stage.
         """
-        return split_last_block(self.get_stage_modules(index))[1]
+        streams = self._get_stage_plan().run_stage_streams(self.net, index, state, run_block)
+        for stream in streams:
+            self.record_map(index, stream.feature)
+        return streams
+
+    def select_blocks(self, blocks: BlockSelection) -> list[list[nn.Module]]:
+        """Select blocks of the stages.
+
+        Args:
+            blocks: all blocks, the last one of each stage, or numbers of blocks; the blocks of all
+                stages are numbered in order, beginning with 0.
+
+        Returns:
+            The selected blocks of each stage, in order.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage, or has no block of a number.
+        """
+        try:
+            stages = [
+                list_blocks(self.get_stage_modules(stage))
+                for stage in range(len(self.feature_info))
+            ]
+        except ModelError as error:
+            raise ModelError(f"blocks: {error}") from None
+        if blocks == "all":
+            return stages
+        if blocks == "last_of_stage":
+            return [stage[-1:] for stage in stages]
+        count = sum(len(stage) for stage in stages)
+        for number in blocks:
+            if number >= count:
+                raise ModelError(
+                    f"blocks: {self.name!r} has {count} blocks, from 0 to {count - 1}; remove"
+                    f" {number}"
+                )
+        numbers = iter(range(count))
+        return [[block for block in stage if next(numbers) in blocks] for stage in stages]
 
     def get_stage_modules(self, index: int) -> list[nn.Module]:
         """Return the modules that `run_stage` runs one after the other.

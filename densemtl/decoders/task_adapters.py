@@ -9,14 +9,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from densemtl.adapters.insertion import make_adapters
-from densemtl.adapters.options import AdapterKind, AdapterOptions, DropoutRate, Rank
+from densemtl.adapters.options import (
+    AdapterKind,
+    AdapterOptions,
+    BlockSelection,
+    DropoutRate,
+    Rank,
+)
 from densemtl.adapters.task_streams import (
     StreamLinear,
     StreamTarget,
     add_task_adapters,
     check_block,
     get_layer,
-    run_streams,
+    run_block,
 )
 from densemtl.config.constraints import PositiveFloat
 from densemtl.decoders.base import BackboneFactory, Decoder, HeadFactory, make_heads
@@ -26,14 +32,14 @@ from densemtl.types import SHARED, Predictions
 
 
 class TaskAdapters(Decoder):
-    r"""Adapters per task in the last block of each stage of a shared transformer.
+    r"""Adapters per task in the blocks of a shared transformer, by default the last of each stage.
 
     Agiza et al., "MTLoRA: A Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR
     2024. The stages pass on a shared stream of features. In the last block of each stage, every
     task has its own stream, which begins with the input of the block. A layer with weight $W$
     computes $W x + s B_t A_t x_t$ for the stream $x_t$ of task $t$, where $x$ is the shared stream;
     the residuals of a stream are its own. The head of a task reads the streams of its task at the
-    end of all stages.
+    end of all stages. With `blocks`, streams begin in other blocks.
 
     The backbone is trained, unless `backbone.adapters` freezes it and adds shared adapters, as in
     MTLoRA. Published code returns the streams of Swin after the following patch merging, at strides
@@ -54,6 +60,10 @@ class TaskAdapters(Decoder):
             TADFormer; all tasks share the generator of a layer. Only for Swin and `lora`.
         targets: layers with adapters: the projection of the attention (`proj`), and the layers
             `fc1` and `fc2` of the MLP.
+        blocks: blocks with adapters: `last_of_stage`, as published, `all`, or a list of numbers
+            from 0, in order over all stages. The streams of a stage begin in its first such block.
+            Later blocks run once per stream, and tasks read the shared stream of a stage without
+            such a block.
 
     Raises:
         ConfigError: if an option does not belong to `kind`.
@@ -85,6 +95,7 @@ class TaskAdapters(Decoder):
         dropout: DropoutRate | None = None,
         filter: Literal["none", "dynamic"] = "none",
         targets: Annotated[tuple[StreamTarget, ...], Field(min_length=1)] = ("proj", "fc1", "fc2"),
+        blocks: BlockSelection = "last_of_stage",
     ) -> None:
         super().__init__(tasks)
         self.backbone = make_backbone()
@@ -97,15 +108,22 @@ class TaskAdapters(Decoder):
         if filter == "dynamic" and kind != "lora":
             raise ConfigError(f"decoder.filter: kind {kind} has no filters; remove one of both")
         filter_rank = rank if filter == "dynamic" else None
-        self._add_adapters(AdapterOptions.model_validate(given), targets, filter_rank)
+        self._add_adapters(AdapterOptions.model_validate(given), targets, blocks, filter_rank)
         self.heads = make_heads(make_head, self.backbone.feature_info, tasks)
 
     def _add_adapters(
-        self, options: AdapterOptions, targets: Sequence[StreamTarget], filter_rank: int | None
+        self,
+        options: AdapterOptions,
+        targets: Sequence[StreamTarget],
+        selection: BlockSelection,
+        filter_rank: int | None,
     ) -> None:
-        """Add the adapters of all tasks to the last block of each stage."""
-        last_stage = len(self.backbone.feature_info) - 1
-        blocks = [self.backbone.get_last_block(stage) for stage in range(last_stage + 1)]
+        """Add the adapters of all tasks to the selected blocks."""
+        try:
+            stages = self.backbone.select_blocks(selection)
+        except ModelError as error:
+            raise ModelError(f"decoder.{error}") from None
+        blocks = [block for stage in stages for block in stage]
         for block in blocks:
             check_block(block, self.backbone.name)
         if options.kind == "svd" and get_layer(blocks[0], targets[0]).weight.requires_grad:
@@ -113,14 +131,24 @@ class TaskAdapters(Decoder):
                 "decoder.kind: svd needs a frozen backbone, whose weights are decomposed once; set"
                 " backbone.adapters"
             )
-        for stage, block in enumerate(blocks):
-            adapters = {}
-            for target in targets:
-                layer = get_layer(block, target)
-                made = make_adapters(target, layer, options, len(self.task_names))
-                adapters[target] = dict(zip(self.task_names, made, strict=True))
-            is_last = stage == last_stage
-            add_task_adapters(block, adapters, is_last=is_last, filter_rank=filter_rank)
+        for stage in stages:
+            for block in stage:
+                adapters = {}
+                for target in targets:
+                    layer = get_layer(block, target)
+                    made = make_adapters(target, layer, options, len(self.task_names))
+                    adapters[target] = dict(zip(self.task_names, made, strict=True))
+                # The last stage passes on nothing, and adapters of `svd` read no shared stream.
+                is_read = stage is not stages[-1] or (
+                    block is not stage[-1] and options.kind != "svd"
+                )
+                add_task_adapters(
+                    block,
+                    adapters,
+                    begins=block is stage[0],
+                    shares_output=is_read,
+                    filter_rank=filter_rank,
+                )
 
     def forward(self, image: Tensor) -> Predictions:
         """Predict all tasks.
@@ -131,11 +159,11 @@ class TaskAdapters(Decoder):
         Returns:
             Logits of all tasks at the resolution of the features.
         """
-        count = 1 + len(self.task_names)
         pyramids: dict[str, list[Tensor]] = {task: [] for task in self.task_names}
         state = self.backbone.run_stem(image)
         for stage in range(len(self.backbone.feature_info)):
-            state, *streams = self.backbone.run_stage_streams(stage, state, run_streams, count)
+            state, *streams = self.backbone.run_stage_streams(stage, state, run_block)
+            streams = streams or [state] * len(self.task_names)
             for task, stream in zip(self.task_names, streams, strict=True):
                 pyramids[task].append(stream.feature)
         return Predictions({task: head(pyramids[task]) for task, head in self.heads.items()})

@@ -120,6 +120,37 @@ def test_layers_that_are_not_called_have_no_adapter() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "blocks", "found"),
+    [
+        (
+            "test_convnext",
+            (0, 3, 8),
+            {"stages_0.blocks.0", "stages_2.blocks.0", "stages_3.blocks.1"},
+        ),
+        ("test_resnet", (1, 3), {"layer2.0", "layer4.0"}),
+        ("test_resnet", "last_of_stage", {f"layer{number}.0" for number in (1, 2, 3, 4)}),
+        ("test_vit", "last_of_stage", {f"model.blocks.{number}" for number in (0, 2, 3, 5)}),
+        ("test_vit", (4,), {"model.blocks.4"}),
+        (SWIN, "last_of_stage", {f"layers_{i}.blocks.{j}" for i, j in enumerate((1, 1, 5, 1))}),
+        (SWIN, (0, 4), {"layers_0.blocks.0", "layers_2.blocks.0"}),
+    ],
+)
+def test_only_selected_blocks_have_adapters(name: str, blocks: Any, found: set[str]) -> None:
+    adapted, whole = build_adapted(name, blocks=blocks), build_adapted(name)
+    expected = {
+        each for each in list_adapters(whole) if any(f"net.{block}." in each for block in found)
+    }
+    assert list_adapters(adapted) == list_trained(adapted) == expected
+    assert all(any(f"net.{block}." in each for each in expected) for block in found)
+
+
+def test_all_blocks_do_not_include_layers_outside_of_them() -> None:
+    inside, whole = build_adapted(SWIN, blocks=tuple(range(12))), build_adapted(SWIN)
+    left_out = {name.split(".")[2] for name in list_adapters(whole) - list_adapters(inside)}
+    assert left_out == {"downsample"}
+
+
+@pytest.mark.parametrize(
     ("name", "part", "pattern"),
     [
         ("test_vit", "norm", r"\.norm[12]\."),
@@ -208,6 +239,21 @@ def test_trainable_parameters_are_counted_once() -> None:
             {"targets": ["downsample.1"], "train": ["downsample"]},
             "targets: '1' is a layer that backbone.adapters.train trains as well",
         ),
+        ("test_vit", {"blocks": [2, 6]}, "blocks: 'test_vit' has 6 blocks, from 0 to 5; remove 6$"),
+        (
+            "test_vit",
+            {"blocks": [2, 2]},
+            "blocks: must be all, last_of_stage or a list of different",
+        ),
+        ("test_vit", {"blocks": [-1]}, "blocks: must be all, last_of_stage or a list of"),
+        ("test_vit", {"blocks": []}, "blocks: must be all, last_of_stage or a list of"),
+        ("test_vit", {"blocks": "last"}, "blocks: must be all, last_of_stage or a list of"),
+        (
+            "hrnet_w18_small_v2",
+            {"blocks": "last_of_stage"},
+            "blocks: backbone 'hrnet_w18_small_v2' cannot be run stage by stage",
+        ),
+        (SWIN, {"blocks": [3], "targets": ["reduction"]}, "targets: 'reduction' matches no"),
         ("test_vit", {"rank": 0}, "rank: Input should be greater than or equal to 1"),
         ("test_vit", {"scale": 0}, "scale: Input should be greater than 0"),
         ("test_vit", {"dropout": 1}, "dropout: Input should be less than 1"),

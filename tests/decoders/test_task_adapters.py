@@ -17,7 +17,7 @@ import densemtl
 from densemtl.adapters.low_rank import Adapter
 from densemtl.adapters.options import AdapterOptions
 from densemtl.adapters.singular_values import SingularValueAdapter
-from densemtl.adapters.task_streams import StreamLinear, run_streams
+from densemtl.adapters.task_streams import StreamLinear, run_block
 from densemtl.backbones.backbone import Backbone
 from densemtl.decoders.hard_sharing import HardSharing
 from densemtl.decoders.task_adapters import TaskAdapters
@@ -58,39 +58,88 @@ def apply_change(adapter: Adapter | None, x: Tensor) -> Tensor | float:
     return adapter.scale * torch.einsum("...i,ri,or->...o", x, adapter.down, adapter.up)
 
 
-def compute_streams(block: nn.Module, x: Tensor, task: str | None) -> Tensor:
-    """Compute the stream of a task, or the shared stream, by the equations of MTLoRA."""
+def compute_streams(
+    block: nn.Module, shared: Tensor, own: Tensor, task: str | None
+) -> tuple[Tensor, Tensor]:
+    """Compute the shared stream and that of a task, or twice the shared stream, as in MTLoRA."""
     unprojected = copy.deepcopy(block)
     unprojected.attn.proj = nn.Identity()
     attend = unprojected._attn if hasattr(block, "_attn") else unprojected.attn
-    attended = attend(block.norm1(x))
     proj, fc1, fc2 = block.attn.proj, block.mlp.fc1, block.mlp.fc2
     pick = lambda layer: layer.adapter if task is None else layer.task_adapters[task]  # noqa: E731
-    shared = x + apply_frozen(proj, attended) + apply_change(proj.adapter, attended)
-    own = x + apply_frozen(proj, attended) + apply_change(pick(proj), attended)
+    attended, own_attended = attend(block.norm1(shared)), attend(block.norm1(own))
+    frozen = apply_frozen(proj, attended)
+    shared = shared + frozen + apply_change(proj.adapter, attended)
+    own = own + frozen + apply_change(pick(proj), own_attended)
     shared_hidden, hidden = block.norm2(shared), block.norm2(own)
     frozen = apply_frozen(fc1, shared_hidden)
     shared_hidden = F.gelu(frozen + apply_change(fc1.adapter, shared_hidden))
     hidden = F.gelu(frozen + apply_change(pick(fc1), hidden))
-    return own + apply_frozen(fc2, shared_hidden) + apply_change(pick(fc2), hidden)
+    frozen = apply_frozen(fc2, shared_hidden)
+    shared = shared + frozen + apply_change(fc2.adapter, shared_hidden)
+    return shared, own + frozen + apply_change(pick(fc2), hidden)
 
 
 @torch.no_grad()
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("backbone", ["test_vit", SWIN])
 @pytest.mark.parametrize("adapters", [None, {"rank": 3, "scale": 0.5}])
+@pytest.mark.parametrize("blocks", ["last_of_stage", "all"])
 def test_streams_equal_the_equations_of_mtlora(
-    tasks: list[Task], backbone: str, adapters: dict[str, Any] | None
+    tasks: list[Task], backbone: str, adapters: dict[str, Any] | None, blocks: Any
 ) -> None:
-    decoder = randomize_adapters(build(tasks, backbone, adapters, rank=2, scale=1.5)).eval()
-    block = decoder.backbone.get_last_block(0)
+    """Compare the second stage of a ViT and the first one of Swin, both of two blocks."""
+    decoder = build(tasks, backbone, adapters, rank=2, scale=1.5, blocks=blocks)
+    randomize_adapters(decoder).eval()
+    index = 0 if backbone == SWIN else 1
+    chain = decoder.backbone.select_blocks(blocks)[index]
+    assert len(chain) == (2 if blocks == "all" else 1)
     torch.manual_seed(1)
     x = torch.randn(2, 6, 10, 24) if backbone == SWIN else torch.randn(2, 13, 64)
-    found = run_streams(block, x).unflatten(0, (3, 2))
-    for index, task in enumerate([None, *NAMES]):
-        assert_same(found[index], compute_streams(block, x, task))
+    stacked, count = x, 1
+    for block in chain:
+        stacked, count = run_block(block, stacked, count)
+    found = stacked.unflatten(0, (3, 2))
+    for number, task in enumerate([None, *NAMES]):
+        shared = own = x
+        for block in chain:
+            shared, own = compute_streams(block, shared, own, task)
+        assert_same(found[number], own)
+        assert_same(found[0], shared)
     assert (found[1] - found[2]).abs().max() > 1e-3
-    assert_same(block(x), found[0])
+    assert_same(nn.Sequential(*chain)(x), found[0])
+
+
+@torch.no_grad()
+def test_blocks_after_those_with_adapters_run_once_per_stream(tasks: list[Task]) -> None:
+    decoder = randomize_adapters(build(tasks, "test_vit", {}, blocks=(4,))).eval()
+    plain = decoder.backbone.select_blocks((5,))[3][0]
+    streams = torch.randn(6, 13, 64)
+    found, count = run_block(plain, streams, 3)
+    assert count == 3
+    torch.testing.assert_close(found[2:4], plain(streams[2:4]))
+
+
+class Pyramid(nn.Module):
+    """Head that returns the levels that it reads."""
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return features
+
+
+@torch.no_grad()
+def test_tasks_read_the_shared_stream_of_stages_without_adapters(tasks: list[Task]) -> None:
+    decoder = randomize_adapters(build(tasks, "test_vit", {}, blocks=(1, 3))).eval()
+    decoder.heads = nn.ModuleDict({task: Pyramid() for task in NAMES})
+    image = torch.randn(2, 3, *SIZE)
+    pyramids = decoder(image).logits
+    for level, shared in enumerate(decoder.backbone(image)):
+        one, other = (pyramids[task][level] for task in NAMES)
+        if level in (1, 2):
+            assert (one - other).abs().max() > 1e-3
+        else:
+            assert torch.equal(one, other)
+            torch.testing.assert_close(one, shared)
 
 
 @torch.no_grad()
@@ -139,10 +188,13 @@ def test_loss_of_a_task_trains_its_adapters_and_the_shared_ones(
 
 
 @pytest.mark.parametrize("targets", [("proj",), ("fc1",), ("fc2",), ("proj", "fc2")])
+@pytest.mark.parametrize("kind", ["lora", "svd"])
+@pytest.mark.parametrize("blocks", ["all", "last_of_stage", (0,), (3, 4), (0, 5)])
 def test_all_trained_parameters_have_gradients_for_all_targets(
-    tasks: list[Task], targets: tuple[Any, ...]
+    tasks: list[Task], targets: tuple[Any, ...], kind: str, blocks: Any
 ) -> None:
-    decoder = randomize_adapters(build(tasks, "test_vit", {}, targets=targets)).train()
+    options = {"kind": kind, "targets": targets, "blocks": blocks}
+    decoder = randomize_adapters(build(tasks, "test_vit", {"kind": kind}, **options)).train()
     sum(each.sum() for each in decoder(torch.randn(2, 3, *SIZE)).logits.values()).backward()
     assert all((each.grad is None) != each.requires_grad for each in decoder.parameters())
 
@@ -221,6 +273,12 @@ def test_exported_network_predicts_the_same(tasks: list[Task], tmp_path: Path) -
         ("test_vit", {"kind": "svd"}, "decoder.kind: svd needs a frozen backbone"),
         ("test_vit", {"kind": "svd", "scale": 1.0}, "decoder.scale: kind svd does not have it"),
         ("test_vit", {"targets": ["qkv"]}, "targets.0: Input should be 'proj', 'fc1' or 'fc2'"),
+        (
+            "test_vit",
+            {"blocks": [6]},
+            "decoder.blocks: 'test_vit' has 6 blocks, from 0 to 5; remove 6",
+        ),
+        ("test_vit", {"blocks": "first"}, "blocks: must be all, last_of_stage or a list of"),
         ("test_vit", {"rank": 0}, "rank: Input should be greater than or equal to 1"),
     ],
 )

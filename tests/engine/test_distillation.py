@@ -150,6 +150,8 @@ def test_loss_is_the_weighted_sum_over_levels_of_projected_features() -> None:
         ("cross_stitch", dict.fromkeys(range(4), 2)),
         ("mtan", dict.fromkeys(range(4), 1)),
         ("pad_net", dict.fromkeys(range(4), 1)),
+        ("task_adapters", dict.fromkeys(range(4), 3)),
+        ("task_prompts", dict.fromkeys(range(4), 1)),
     ],
 )
 def test_all_maps_of_all_backbones_are_compared(decoder: str, counts: dict[int, int]) -> None:
