@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -146,3 +148,14 @@ def test_package_does_not_import_tools_or_tests():
         assert not any(
             is_inside(name, {"tools", "tests", "pytest", "hypothesis"}) for name in names
         )
+
+
+@pytest.mark.parametrize("module", ["inference.predictor", "runs.train_run"])
+def test_metrics_are_imported_only_when_they_are_computed(module):
+    """torchmetrics also imports scipy and matplotlib: more than a second, and 95 MiB."""
+    code = f"import sys, densemtl.{module}; print(*sys.modules)"
+    call = [sys.executable, "-c", code]
+    process = subprocess.run(call, capture_output=True, text=True, check=True)
+    imported = set(process.stdout.split())
+    assert "torch" in imported
+    assert not imported & {"torchmetrics", "scipy", "matplotlib"}

@@ -13,7 +13,7 @@ from densemtl.data.base import DenseDataset
 from densemtl.engine.loading import TrainedModel
 from densemtl.evaluation.evaluate import evaluate
 from densemtl.evaluation.prediction_files import to_decoded_batch
-from densemtl.evaluation.task_metrics import Scores
+from densemtl.evaluation.scores import Scores
 from densemtl.factory import build_dataset, build_eval_loader
 from densemtl.metrics.calibration_error import CalibrationError
 from densemtl.ops.layouts import to_tensor

@@ -10,7 +10,6 @@ from densemtl.distributed.collectives import barrier
 from densemtl.distributed.sharding import unsharded
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.weights_file import load_state_strict, load_weights
-from densemtl.evaluation.final_metrics import evaluate_with_final_metrics
 from densemtl.metrics.create import list_values
 from densemtl.runtime.progress_bar import track_progress
 from densemtl.tasks.base import Task
@@ -30,6 +29,8 @@ def compute_final_metrics(run: TrainingRun) -> None:
         CheckpointError: if the best weights are missing.
         WorkerError: if a worker process was killed.
     """
+    from densemtl.evaluation.final_metrics import evaluate_with_final_metrics
+
     progress, started = run.state.progress, time.monotonic()
     names = {task.name: task.get_primary_metric(run.protocol) for task in run.tasks}
     incomplete = [

@@ -37,7 +37,7 @@ from densemtl.engine.state_file import check_optimizer_state
 from densemtl.engine.weight_average import WeightAverage
 from densemtl.engine.weights_file import SavedWeights, format_recovery_hint
 from densemtl.errors import CheckpointError, shorten_error
-from densemtl.evaluation.task_metrics import Scores
+from densemtl.evaluation.scores import Scores
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state
 
 

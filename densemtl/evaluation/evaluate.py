@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from densemtl.evaluation.task_metrics import Scores, TaskMetrics, TaskSets
+from densemtl.evaluation.scores import Scores, TaskSets
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.ops.layouts import to_hwc
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.tasks.base import Task
 from densemtl.types import Batch, ImagePlacement, ModelInput, Predictions, ProtocolName
+
+if TYPE_CHECKING:  # torchmetrics is slow to import, and predictions need no metrics
+    from densemtl.evaluation.task_metrics import TaskMetrics
 
 PredictionCallback = Callable[[Task, str, NDArray[np.generic]], None]
 """Function of (task, image id, decoded prediction at original size in the layout of `Sample`).
@@ -50,6 +54,8 @@ def evaluate(
     Returns:
         {task: {metric: value}}.
     """
+    from densemtl.evaluation.task_metrics import TaskMetrics
+
     model.eval()
     metrics = metrics or TaskMetrics(tasks, protocol, execution.device, task_sets)
     for batch in batches:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.evaluation.evaluate import PredictionCallback, evaluate
-from densemtl.evaluation.task_metrics import MetricKey, Scores, TaskMetrics, TaskSets, join_scores
+from densemtl.evaluation.scores import Scores, TaskSets, join_scores
+from densemtl.evaluation.task_metrics import MetricKey, TaskMetrics
 from densemtl.metrics.base import to_numpy_images
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.runtime.process_pool import OrderedProcessPool

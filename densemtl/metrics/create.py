@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from densemtl import registry
 from densemtl.errors import ConfigError
-from densemtl.metrics.base import TaskMetric
 from densemtl.metrics.protocols.base import MetricSpec, ScoringProtocol, TaskScoring
+
+if TYPE_CHECKING:  # torchmetrics is slow to import, and predictions need no metrics
+    from densemtl.metrics.base import TaskMetric
 
 PROTOCOLS = "metrics.protocols"
 """Package of the protocols, relative to `densemtl`."""
@@ -73,6 +75,8 @@ def get_metric(name: str) -> type[TaskMetric]:
     Raises:
         ConfigError: if there is no such metric.
     """
+    from densemtl.metrics.base import TaskMetric
+
     cls = registry.get_class("metrics", name)
     if not issubclass(cls, TaskMetric):
         raise ConfigError(f"{name!r} is not a TaskMetric; name a subclass of it")

@@ -21,7 +21,7 @@ from densemtl.evaluation import prediction_files
 from densemtl.evaluation.evaluate import PredictionCallback
 from densemtl.evaluation.final_metrics import FinalTaskMetrics, evaluate_with_final_metrics
 from densemtl.evaluation.prediction_formats import PredictionMap, ReadOptions
-from densemtl.evaluation.task_metrics import Scores
+from densemtl.evaluation.scores import Scores
 from densemtl.factory import build_dataset, build_eval_loader, build_tasks
 from densemtl.ops.layouts import to_tensor
 from densemtl.results.results import Results

@@ -8,7 +8,7 @@ from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.splits import Splits
 from densemtl.engine.model_selection import get_selection_scores
 from densemtl.engine.run_components import TrainingRun
-from densemtl.evaluation.task_metrics import Scores
+from densemtl.evaluation.scores import Scores
 from densemtl.results.results import Results, TaskResult, nan_to_none
 from densemtl.runtime.versions import get_versions
 from densemtl.tasks.added_metrics import IMAGES, OCCURRING_IDS

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from densemtl.errors import ConfigError
-from densemtl.metrics.base import CrossTaskMetric, TaskMetric
 from densemtl.metrics.create import create_metric, get_metric, list_values
 from densemtl.metrics.protocols.base import MetricSpec
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask
 from densemtl.tasks.host_classes import find_class_ids, find_host
 from densemtl.types import ProtocolName
+
+if TYPE_CHECKING:  # torchmetrics is slow to import, and predictions need no metrics
+    from densemtl.metrics.base import TaskMetric
 
 IMAGES = "images"
 """Name of the number of labeled images, which every task reports in addition to its metrics."""
@@ -94,6 +97,8 @@ def find_other_classes(tasks: Sequence[Task]) -> None:
 
 
 def _needs_other_task(spec: MetricSpec) -> bool:
+    from densemtl.metrics.base import CrossTaskMetric
+
     try:
         return issubclass(get_metric(spec.name), CrossTaskMetric)
     except ConfigError:  # not a metric, which is an error of `metric_errors`

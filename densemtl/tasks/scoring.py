@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from densemtl.errors import ConfigError
-from densemtl.metrics.base import ImageMetric, TaskMetric
 from densemtl.metrics.create import create_metric, find_scoring
 from densemtl.metrics.protocols.base import MetricSpec, TaskScoring
 from densemtl.types import ProtocolName
+
+if TYPE_CHECKING:  # torchmetrics is slow to import, and predictions need no metrics
+    from densemtl.metrics.base import ImageMetric, TaskMetric
 
 
 class ScoredTask(ABC):
@@ -56,7 +58,7 @@ class ScoredTask(ABC):
         scoring = find_scoring(protocol, type(self))
         if scoring is None or scoring.final_metric is None:
             return None
-        return cast(ImageMetric, self._create(scoring.final_metric, protocol))
+        return cast("ImageMetric", self._create(scoring.final_metric, protocol))
 
     def get_primary_metric(self, protocol: ProtocolName) -> str:
         """Return the name of the value that Delta_m compares.
@@ -93,6 +95,8 @@ class ScoredTask(ABC):
         Returns:
             New metrics.
         """
+        from densemtl.metrics.base import ImageMetric
+
         added = (self._create(spec, protocol) for spec in self.added_metrics)
         return [self.make_metric(protocol), *(m for m in added if not isinstance(m, ImageMetric))]
 
@@ -105,6 +109,8 @@ class ScoredTask(ABC):
         Returns:
             New metrics.
         """
+        from densemtl.metrics.base import ImageMetric
+
         final = self.make_final_metric(protocol)
         added = (self._create(spec, protocol) for spec in self.added_metrics)
         slow = [metric for metric in added if isinstance(metric, ImageMetric)]

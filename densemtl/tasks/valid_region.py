@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from torch import Tensor
 from densemtl.config.entire_space import ValidRegionConfig
 from densemtl.errors import ConfigError
 from densemtl.losses.value_validity import ValidRegionLoss, find_known_validity
-from densemtl.metrics.base import TaskMetric
-from densemtl.metrics.validity import Validity
 from densemtl.tasks.loss_task import LossTask
 from densemtl.types import ProtocolName
+
+if TYPE_CHECKING:  # torchmetrics is slow to import, and predictions need no metrics
+    from densemtl.metrics.base import TaskMetric
 
 
 class ValidRegionTask(LossTask):
@@ -134,4 +135,6 @@ class ValidRegionTask(LossTask):
         Returns:
             New metrics.
         """
+        from densemtl.metrics.validity import Validity
+
         return [*super().metrics(protocol), *([Validity()] if self.has_validity else [])]

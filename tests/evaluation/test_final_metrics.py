@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from densemtl.engine import final_metrics
 from densemtl.engine.loading import load_trained_model
 from densemtl.engine.run_log import read_log
 from densemtl.engine.weights_file import load_weights
+from densemtl.evaluation import final_metrics
 from densemtl.evaluation.final_metrics import FinalTaskMetrics
 from densemtl.evaluation.prediction_files import to_decoded_batch
 from densemtl.evaluation.task_metrics import TaskMetrics

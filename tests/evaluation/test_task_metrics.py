@@ -15,7 +15,8 @@ from densemtl.data.batching import EvalDataset
 from densemtl.data.loaders import make_eval_loader
 from densemtl.evaluation.evaluate import evaluate
 from densemtl.evaluation.final_metrics import evaluate_with_final_metrics
-from densemtl.evaluation.task_metrics import TaskMetrics, average_sets
+from densemtl.evaluation.scores import average_sets
+from densemtl.evaluation.task_metrics import TaskMetrics
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.types import Predictions, Sample
 
