@@ -9,7 +9,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from densemtl.data.shared_batches import BlockPool, can_share_batches
 from densemtl.errors import UserError, WorkerError
+from densemtl.types import Batch
 
 T = TypeVar("T")
 
@@ -144,15 +146,23 @@ class _CatchErrors(Dataset[Any]):
 
 
 class _ForwardErrors:
-    """Collate function that returns the first error among the samples of a batch."""
+    """Collate function that returns the first error among the samples of a batch.
+
+    Worker processes return batches in shared memory that is used again.
+    """
 
     def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
         self.collate_fn = collate_fn
+        self._blocks = BlockPool()
 
     def __call__(self, items: Any) -> Any:
         samples: Sequence[Any] = items if isinstance(items, list) else [items]
-        errors = (item for item in samples if isinstance(item, UserError))
-        return next(errors, None) or self.collate_fn(items)
+        error = next((item for item in samples if isinstance(item, UserError)), None)
+        if error is not None:
+            return error
+        batch = self.collate_fn(items)
+        is_shared = isinstance(batch, Batch) and can_share_batches()
+        return self._blocks.share(batch) if is_shared else batch
 
 
 def _use_one_thread(_: int) -> None:
