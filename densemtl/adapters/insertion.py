@@ -9,6 +9,7 @@ from torch import nn
 from densemtl.adapters.layers import add_adapter
 from densemtl.adapters.low_rank import Adapter, DoraAdapter, Layer, LowRankAdapter
 from densemtl.adapters.options import AdapterOptions
+from densemtl.adapters.rank_selection import RankSelection
 from densemtl.adapters.singular_values import DecomposedWeight, SingularValueAdapter
 from densemtl.errors import ModelError
 
@@ -73,8 +74,17 @@ def make_adapters(
         )
         return [SingularValueAdapter(layer, options.rank, decomposition) for _ in range(count)]
     make = DoraAdapter if options.kind == "dora" else LowRankAdapter
+    shrink = options.shrink
     return [
-        make(layer, options.rank, scale=options.scale, dropout=options.dropout)
+        make(
+            layer,
+            options.rank,
+            scale=options.scale,
+            dropout=options.dropout,
+            ranks=None
+            if shrink is None
+            else RankSelection(options.rank, keep=shrink.keep, decay=shrink.decay),
+        )
         for _ in range(count)
     ]
 

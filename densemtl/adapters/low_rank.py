@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densemtl.adapters.rank_selection import RankSelection
+
 Layer = nn.Linear | nn.Conv2d
 """Layer that may have an adapter."""
 
@@ -62,10 +64,12 @@ class LowRankAdapter(Adapter):
         rank: number of rows of $A$ and columns of $B$.
         scale: factor $s$ of the product. It is used as it is, and not divided by the rank.
         dropout: dropout rate of the input of $A$ in training.
+        ranks: selection of the rows of $A$ and columns of $B$ that are used; None uses all.
 
     Attributes:
         down: $A$, (rank, C_in) or (rank, C_in, kernel height, kernel width).
         up: $B$, (C_out, rank).
+        ranks: the selection, or None.
 
     Example:
         >>> layer = nn.Linear(6, 4)
@@ -77,7 +81,13 @@ class LowRankAdapter(Adapter):
     """
 
     def __init__(
-        self, layer: Layer, rank: int, *, scale: float = 1.0, dropout: float = 0.0
+        self,
+        layer: Layer,
+        rank: int,
+        *,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+        ranks: RankSelection | None = None,
     ) -> None:
         super().__init__()
         weight = layer.weight
@@ -85,6 +95,7 @@ class LowRankAdapter(Adapter):
         self.up = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
+        self.ranks = ranks
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
@@ -113,7 +124,20 @@ class LowRankAdapter(Adapter):
         Returns:
             $s B A x$, of the shape of the output.
         """
-        low = apply_weight(layer, self.dropout(x), self.down)
+        return self._compute_change(layer, x, self._select_rows(), filter_low)
+
+    def _select_rows(self) -> Tensor:
+        """Return A with zeros in the rows that are not used."""
+        if self.ranks is None:
+            return self.down
+        used: Tensor = self.ranks()
+        return self.down * used.to(self.down.dtype).view(-1, *[1] * (self.down.ndim - 1))
+
+    def _compute_change(
+        self, layer: Layer, x: Tensor, rows: Tensor, filter_low: nn.Module | None = None
+    ) -> Tensor:
+        """Return the change of the output by the given rows of A."""
+        low = apply_weight(layer, self.dropout(x), rows)
         if filter_low is not None:
             low = filter_low(low)
         if isinstance(layer, nn.Conv2d):
@@ -129,7 +153,11 @@ class LowRankAdapter(Adapter):
         Returns:
             $W + s B A$, of the same shape.
         """
-        change = self.scale * (self.up @ self.down.flatten(1))
+        return self._change_weight(weight, self._select_rows())
+
+    def _change_weight(self, weight: Tensor, rows: Tensor) -> Tensor:
+        """Return the weight that is changed by the given rows of A."""
+        change = self.scale * (self.up @ rows.flatten(1))
         return weight + change.view_as(weight)
 
 
@@ -147,15 +175,23 @@ class DoraAdapter(LowRankAdapter):
         rank: number of rows of $A$ and columns of $B$.
         scale: factor $s$ of the product.
         dropout: dropout rate of the input of $A$ in training.
+        ranks: selection of the rows of $A$ and columns of $B$ that are used; None uses all.
+        ranks: selection of the rows of $A$ and columns of $B$ that are used; None uses all.
 
     Attributes:
         gain: $g$, (C_out).
     """
 
     def __init__(
-        self, layer: Layer, rank: int, *, scale: float = 1.0, dropout: float = 0.0
+        self,
+        layer: Layer,
+        rank: int,
+        *,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+        ranks: RankSelection | None = None,
     ) -> None:
-        super().__init__(layer, rank, scale=scale, dropout=dropout)
+        super().__init__(layer, rank, scale=scale, dropout=dropout, ranks=ranks)
         self.gain = nn.Parameter(layer.weight.new_zeros(layer.weight.shape[0]))
 
     def forward(self, layer: Layer, x: Tensor, output: Tensor) -> Tensor:
@@ -170,9 +206,10 @@ class DoraAdapter(LowRankAdapter):
             Output with the adapter, of the shape of `output`.
         """
         shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
-        ratio = self._compute_ratio(layer.weight).view(shape)
+        rows = self._select_rows()
+        ratio = self._compute_ratio(layer.weight, rows).view(shape)
         unbiased = output if layer.bias is None else output - layer.bias.view(shape)
-        return output + (ratio - 1) * unbiased + ratio * self.compute_change(layer, x)
+        return output + (ratio - 1) * unbiased + ratio * self._compute_change(layer, x, rows)
 
     def compute_weight(self, weight: Tensor) -> Tensor:
         """Compute the weight of a layer without adapter that has the same output.
@@ -183,13 +220,14 @@ class DoraAdapter(LowRankAdapter):
         Returns:
             The weight with changed directions and norms, of the same shape.
         """
-        rows = self._compute_ratio(weight)[:, None] * super().compute_weight(weight).flatten(1)
-        return rows.view_as(weight)
+        rows = self._select_rows()
+        changed = self._change_weight(weight, rows).flatten(1)
+        return (self._compute_ratio(weight, rows)[:, None] * changed).view_as(weight)
 
-    def _compute_ratio(self, weight: Tensor) -> Tensor:
+    def _compute_ratio(self, weight: Tensor, rows: Tensor) -> Tensor:
         """Return the ratio (C_out) of the norms of the rows of the new weight and of W + s B A."""
         with torch.no_grad():
-            changed = super().compute_weight(weight).flatten(1).norm(dim=1)
+            changed = self._change_weight(weight, rows).flatten(1).norm(dim=1)
             smallest = torch.finfo(weight.dtype).tiny
             ratio: Tensor = weight.flatten(1).norm(dim=1) / changed.clamp(min=smallest)
         return (1 + self.gain) * ratio

@@ -40,6 +40,15 @@ TrainedPart = Literal["norm", "position", "stem", "downsample", "bias"]
 """Part of a backbone that may be trained besides its adapters."""
 
 
+class ShrinkOptions(Section):
+    """Shrinking of the rank of adapters after each epoch, as in FAAR."""
+
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the importance of the ranks that is kept, by as few ranks as possible."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay per step of the moving average of the importance."""
+
+
 class AdapterOptions(Section):
     """Adapters of a backbone, whose own weights are frozen."""
 
@@ -58,6 +67,8 @@ class AdapterOptions(Section):
     """Last parts of the names of the layers with adapters, such as `[qkv, proj, fc1, fc2]`. By
     default, all linear layers, or in networks without linear layers all convolutions with one group
     except the first one."""
+    shrink: ShrinkOptions | None = None
+    """Removal of the least important ranks of `lora` and `dora` after each epoch."""
     blocks: BlockSelection = "all"
     """Blocks whose layers have adapters: `last_of_stage` (the last block of each stage), or a list
     of numbers from 0, such as `[8, 9, 10, 11]`, in order over all stages. `all` includes layers
@@ -70,7 +81,7 @@ class AdapterOptions(Section):
     @model_validator(mode="after")
     def _check_kind(self) -> AdapterOptions:
         """Check that options that `svd` does not have are not given."""
-        given = sorted(self.model_fields_set & {"dropout", "scale"})
+        given = sorted(self.model_fields_set & {"dropout", "scale", "shrink"})
         if self.kind == "svd" and given:
             name = {"name": given[0]}
             raise PydanticCustomError(CONFLICT, "kind svd has no {name}; remove it", name)

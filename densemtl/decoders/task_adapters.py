@@ -15,6 +15,7 @@ from densemtl.adapters.options import (
     BlockSelection,
     DropoutRate,
     Rank,
+    ShrinkOptions,
 )
 from densemtl.adapters.task_streams import (
     StreamLinear,
@@ -56,6 +57,8 @@ class TaskAdapters(Decoder):
             singular values.
         scale: factor $s$ of `lora` and `dora`, 4 by default; it is not divided by the rank.
         dropout: dropout rate of the input of the adapters of `lora` and `dora`, 0 by default.
+        shrink: removal of the least important ranks of `lora` and `dora` after each epoch, such as
+            `{keep: 0.95}`.
         filter: `dynamic` filters $A_t x_t$ by a 3x3 filter that is generated from its mean, as in
             TADFormer; all tasks share the generator of a layer. Only for Swin and `lora`.
         targets: layers with adapters: the projection of the attention (`proj`), and the layers
@@ -93,6 +96,7 @@ class TaskAdapters(Decoder):
         rank: Rank = 4,
         scale: PositiveFloat | None = None,
         dropout: DropoutRate | None = None,
+        shrink: ShrinkOptions | None = None,
         filter: Literal["none", "dynamic"] = "none",
         targets: Annotated[tuple[StreamTarget, ...], Field(min_length=1)] = ("proj", "fc1", "fc2"),
         blocks: BlockSelection = "last_of_stage",
@@ -100,9 +104,9 @@ class TaskAdapters(Decoder):
         super().__init__(tasks)
         self.backbone = make_backbone()
         self.backbone.check_stages()
-        given = {"kind": kind, "rank": rank, "scale": scale, "dropout": dropout}
+        given = {"kind": kind, "rank": rank, "scale": scale, "dropout": dropout, "shrink": shrink}
         given = {name: value for name, value in given.items() if value is not None}
-        for name in ("scale", "dropout") if kind == "svd" else ():
+        for name in ("scale", "dropout", "shrink") if kind == "svd" else ():
             if name in given:
                 raise ConfigError(f"decoder.{name}: kind svd does not have it; remove it")
         if filter == "dynamic" and kind != "lora":

@@ -12,6 +12,7 @@ import yaml
 from densemtl.data.batching import EvalDataset
 from densemtl.data.samplers import EpochSampler
 from densemtl.distributed.collectives import get_world_size, is_main_process
+from densemtl.engine.adapter_ranks import compute_mean_rank, shrink_ranks
 from densemtl.engine.curriculum_probe import choose_tasks
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
@@ -145,6 +146,7 @@ def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: Ru
             _save_checkpoint(run, log)
     if progress.step % run.steps_per_epoch == 0:
         run.train_step.balancer.end_epoch()
+        shrink_ranks(run.train_step.model)
     _check_finite(run, monitor, means)
     _log_losses(run, means, progress_bar, log)
     _add_elapsed(run, started)
@@ -237,6 +239,7 @@ def _log_losses(
     images_per_second = progress_bar.report_losses(_select_task_losses(run, losses))
     lrs = get_group_lrs(run.train_step.optimizer)
     values = {**losses, **lrs, "images_per_second": images_per_second}
+    values.update(compute_mean_rank(run.train_step.model))
     log.log_scalars(run.state.progress.step, "train", values)
 
 

@@ -16,6 +16,7 @@ from densemtl.config.sections import TrainConfig
 from densemtl.data.splits import Splits
 from densemtl.distributed.collectives import get_world_size
 from densemtl.distributed.sync_batch_norm import convert_sync_batchnorm
+from densemtl.engine.adapter_ranks import list_shrinking, measure_importance
 from densemtl.engine.async_updates import AsyncUpdates, check_async_updates
 from densemtl.engine.checkpoint_writer import CheckpointWriter
 from densemtl.engine.curriculum import Curriculum
@@ -133,6 +134,7 @@ def _build_state(
         _distribute_model(model, None if ema is None else ema.module, experiment, balancer)
     groups = list_parameter_groups(model, distillation)
     optimizer = make_optimizer(experiment.optim, groups, balancer, model)
+    measure_importance(model, optimizer)
     scaler = torch.amp.GradScaler(execution.device.type, enabled=config.amp == "fp16")
     relationship = build_relationship(experiment, model, tasks)
     async_updates = _build_async_updates(experiment, optimizer, tasks)
@@ -249,6 +251,7 @@ def _distribute_model(
     convert_sync_batchnorm(model)
     if experiment.train.fsdp:
         sections = list_weight_sections(experiment)
+        sections += ["adapters with shrink"] if list_shrinking(model) else []
         check_fsdp_compatible(experiment.train, balancer, sections)
         apply_fsdp(model)
         if averaged is not None:

@@ -28,6 +28,7 @@ SMALL = {
     "task_adapters": [
         "backbone={name: swin_tiny_patch4_window7_224, pretrained: false}",
         "backbone.options={embed_dim: 24, window_size: 4}",
+        "backbone.adapters={kind: dora, rank: 2, shrink: {}}",
         "head={name: linear}",
     ],
     "task_prompts": [
