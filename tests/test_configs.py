@@ -19,6 +19,8 @@ RUNNABLE = [file for file in FILES if file.name != "base.yaml"]
 LARGE = {"vit_base", "vit_large", "swin_large"}
 OPTIMIZERS = {
     "nyud/vit_base/distill": ("adamw", 2e-5, 1e-6),
+    "nyud/vit_base/sak": ("adamw", 2e-5, 1e-6),
+    "pascal_context/vit_base/sak": ("adamw", 2e-5, 1e-6),
     "nyud/vit_large/mlore": ("adam", 1e-5, 1e-6),
     "nyud/vit_large/task_prompts": ("adam", 1e-5, 1e-6),
     "nyud/swin_large/mtmamba": ("adamw", 2e-5, 1e-6),
@@ -162,7 +164,7 @@ def test_recipes_of_invpt(dataset: str, size: tuple[int, int], weights: dict[str
         assert (recipe.train.steps, recipe.train.epochs) == (40_000, None)
         assert (recipe.protocol, recipe.input.size) == ("modern", size)
         assert {task.name: task.default_loss_weight for task in build_tasks(recipe)} == weights
-        decoder = "hard_sharing" if file.stem == "distill" else file.stem
+        decoder = {"distill": "hard_sharing", "sak": "mixture"}.get(file.stem, file.stem)
         assert (recipe.decoder.name, recipe.balancing.name) == (decoder, "fixed")
         assert "weights" not in recipe.balancing.options
 

@@ -129,6 +129,29 @@ class StagePlan:
         )
         return replace(state, feature=feature, prefix_tokens=prefix)
 
+    def run_stage_blocks(self, net: nn.Module, index: int, state: StageState) -> list[StageState]:
+        """Run a single stage block by block, if all blocks keep the size of the map.
+
+        Args:
+            net: the feature network.
+            index: index of the stage.
+            state: output of the previous stage, or of the stem.
+
+        Returns:
+            The output of each block; the last one is that of the stage.
+
+        Raises:
+            ModelError: if the output of a block is not a feature map.
+        """
+        feature, states = self._from_map(state), []
+        map_size = _compute_map_size(state.image_size, self.strides[index])
+        for module in self.get_modules(net, index):
+            for block in module if isinstance(module, nn.Sequential) else (module,):
+                feature = block(feature, *state.block_args, **state.block_kwargs)
+                each, prefix = self._to_map(feature, map_size)
+                states.append(replace(state, feature=each, prefix_tokens=prefix))
+        return states
+
     def run_stage_with_last_input(
         self, net: nn.Module, index: int, state: StageState
     ) -> tuple[Tensor, StageState]:

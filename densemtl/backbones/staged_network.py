@@ -146,6 +146,27 @@ class StagedNetwork(nn.Module):
         self.record_map(index, result.feature)
         return result
 
+    def run_stage_blocks(self, index: int, state: StageState) -> list[StageState]:
+        """Run a single stage and return the output of each of its blocks.
+
+        Args:
+            index: index of the stage, whose blocks all have maps of the same size.
+            state: output of the previous stage, or of the stem for stage 0.
+
+        Returns:
+            The outputs in order; the last one is that of the stage.
+
+        Raises:
+            ModelError: if the model cannot be run stage by stage, or the output of a block is not a
+                feature map.
+        """
+        try:
+            states = self._get_stage_plan().run_stage_blocks(self.net, index, state)
+        except ModelError as error:
+            raise ModelError(f"backbone {self.name!r}, stage {index}: {error}") from None
+        self.record_map(index, states[-1].feature)
+        return states
+
     def run_stage_with_last_input(self, index: int, state: StageState) -> tuple[Tensor, StageState]:
         """Run a single stage and also return the input of its last block.
 

@@ -9,7 +9,8 @@ Encoder-focused methods create one backbone per task, or run one backbone stage 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -20,6 +21,9 @@ from densemtl.types import CachedFeatures, FeatureInfo, ModelInput, Predictions,
 
 BackboneFactory = Callable[[], Backbone]
 """Function that creates a new backbone."""
+
+StreamRecorder = Callable[[int, int, Tensor], None]
+"""Function that receives the indices of a stream and of a level, and the map (B, C, H, W)."""
 
 HeadFactory = Callable[[FeatureInfo, int], nn.Module]
 """Function that creates a head from the channels and strides of its input, and its output channels.
@@ -55,7 +59,12 @@ class Decoder(nn.Module, ABC):
 
     Attributes:
         task_names: names of the tasks.
+        num_streams: number of streams of features, each of which `distill` compares with one
+            teacher; 0 if it compares the maps of the backbone with all teachers.
     """
+
+    num_streams: int = 0
+    _stream_recorder: StreamRecorder | None = None
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
@@ -81,6 +90,33 @@ class Decoder(nn.Module, ABC):
             {group: parameters}. The groups are "shared", one group per task under the name of the
             task, and "fusion" for parameters that exchange features between tasks.
         """
+
+    @contextmanager
+    def recording_streams(self, recorder: StreamRecorder) -> Iterator[None]:
+        """Pass the maps of the streams to a function when they are computed.
+
+        Args:
+            recorder: function that receives each map with its graph.
+
+        Yields:
+            Nothing.
+        """
+        self._stream_recorder = recorder
+        try:
+            yield
+        finally:
+            self._stream_recorder = None
+
+    def record_stream(self, stream: int, level: int, feature: Tensor) -> None:
+        """Pass the map of a stream to the recorder if there is one.
+
+        Args:
+            stream: index of the stream.
+            level: index of the level of the backbone that the map belongs to.
+            feature: map (B, C, H, W) of the size and width of this level.
+        """
+        if self._stream_recorder is not None:
+            self._stream_recorder(stream, level, feature)
 
     def sharing_weights(self, image: Tensor) -> Mapping[str, SharingWeights]:
         """Return the learned weights by which tasks share features.

@@ -24,8 +24,9 @@ from densemtl.runtime.execution import ExecutionConfig
 DISTILL = "distill"
 """Prefix of the names of the losses in the log, and name of the group of trained parameters."""
 
-RecordedMaps = Mapping[int, Sequence[Tensor]]
-"""{level of the backbone: its maps (B, C, H, W)}, several if the level runs several times."""
+RecordedMaps = Mapping[tuple[int, int], Sequence[Tensor]]
+"""{(stream, level of the backbone): its maps (B, C, H, W)}, several if the level runs several
+times. All maps of the backbone belong to stream 0."""
 
 
 class Distillation(nn.Module):
@@ -34,7 +35,8 @@ class Distillation(nn.Module):
     The loss is that of SAK (Lu et al., "Swiss Army Knife: Synergizing Biases in Knowledge from
     Vision Foundation Models for Multi-Task Learning", ICLR 2025), with 1x1 convolutions that map
     the channels of the student to those of the teacher. If a model has several backbones, or runs
-    a level several times, the loss of the level is the mean over its maps.
+    a level several times, the loss of the level is the mean over its maps. If the decoder has
+    streams of features (`mixture`), each teacher is compared with its own stream instead.
 
     The projections are the only parameters. They are trained with the model and saved in
     checkpoints, but are not part of the model. Teachers are neither trained nor saved.
@@ -50,7 +52,7 @@ class Distillation(nn.Module):
 
     Raises:
         ConfigError: if `taps` names a level that a network does not have, or the backbone is
-            frozen.
+            frozen, or if the number of teachers is not that of the streams.
     """
 
     def __init__(
@@ -61,9 +63,18 @@ class Distillation(nn.Module):
         # Tuples register no submodules: the networks have their own state.
         self._teachers = tuple(teachers)
         self._backbones = tuple(each for each in model.modules() if isinstance(each, Backbone))
+        self._decoder = (model.decoder,)
         shared = (each for each in model.modules() if isinstance(each, SharedFeatures))
         self._shared_features = tuple(shared)[:1]
-        if not any(weight.requires_grad for net in self._backbones for weight in net.parameters()):
+        num_streams = model.decoder.num_streams
+        if num_streams not in (0, len(teachers)):
+            raise ConfigError(
+                f"distill.teachers: the decoder has {num_streams} streams, one per teacher; set"
+                f" decoder.streams={len(teachers)}"
+            )
+        if not num_streams and not any(
+            weight.requires_grad for net in self._backbones for weight in net.parameters()
+        ):
             raise ConfigError(
                 "distill: the backbone is frozen, so that it cannot learn from teachers: set"
                 " backbone.freeze=none, or remove distill"
@@ -105,18 +116,21 @@ class Distillation(nn.Module):
             The maps, which are complete when the forward pass has ended. With gradient methods
             that compare gradients at the shared features, they are cut from the graph there.
         """
-        maps: dict[int, list[Tensor]] = defaultdict(list)
+        maps: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
 
-        def record(index: int, feature: Tensor) -> None:
-            maps[index].append(feature)
+        def record(stream: int, level: int, feature: Tensor) -> None:
+            maps[stream, level].append(feature)
 
         with ExitStack() as stack:
-            for backbone in self._backbones:
-                stack.enter_context(backbone.recording_maps(record))
+            if self._decoder[0].num_streams:
+                stack.enter_context(self._decoder[0].recording_streams(record))
+            else:
+                for backbone in self._backbones:
+                    stack.enter_context(backbone.recording_maps(partial(record, 0)))
             yield maps
         for module in self._shared_features:
-            for level, features in maps.items():
-                maps[level] = module(features)
+            for key, features in maps.items():
+                maps[key] = module(features)
 
     def compute_losses(
         self, maps: RecordedMaps, image: Tensor, execution: ExecutionConfig
@@ -136,8 +150,9 @@ class Distillation(nn.Module):
             run = partial(self._teachers[index], size_divisor=self._size_divisor)
             targets = execution.forward(run, image)
             pairs = zip(self._taps[index].items(), self._iter_projections(index), strict=True)
+            stream = index if self._decoder[0].num_streams else 0
             terms = [
-                self._compare(project, _get_maps(maps, student), targets[level], execution)
+                self._compare(project, _get_maps(maps, stream, student), targets[level], execution)
                 for (student, level), project in pairs
             ]
             weight = self._config.weight * self._config.teachers[index].weight
@@ -173,13 +188,13 @@ class Distillation(nn.Module):
         return torch.stack(losses).mean()
 
 
-def _get_maps(maps: RecordedMaps, level: int) -> Sequence[Tensor]:
-    if not maps.get(level):
+def _get_maps(maps: RecordedMaps, stream: int, level: int) -> Sequence[Tensor]:
+    if not maps.get((stream, level)):
         raise ConfigError(
             f"distill.taps: the decoder does not compute level {level} of the backbone; list the"
             " other levels"
         )
-    return maps[level]
+    return maps[stream, level]
 
 
 def compute_feature_loss(

@@ -144,8 +144,8 @@ class TrainStep:
         return self.distillation.recording()
 
     def _compute_distillation(self, maps: RecordedMaps, batch: Batch) -> dict[str, Tensor]:
-        """Compute the losses of the teachers if maps were recorded."""
-        if self.distillation is None or not maps:
+        """Compute the losses of the teachers, unless only the losses of the tasks are needed."""
+        if self.distillation is None or not torch.is_grad_enabled():
             return {}
         return self.distillation.compute_losses(maps, batch.image, self.precision)
 
@@ -186,7 +186,7 @@ class TrainStep:
                 predictions = self.model.decode_task(task.name, leaves, size)
             losses = compute_task_losses([task], predictions, batch.targets, batch.image)
             parts.append(backward.backward_part(micro_batch.scale(losses), weights))
-        cut = {level: [detached.detach(each) for each in group] for level, group in maps.items()}
+        cut = {key: [detached.detach(each) for each in group] for key, group in maps.items()}
         terms = {**self._compute_penalties(), **self._compute_distillation(cut, batch)}
         if terms:
             parts.append(backward.backward_part(Losses({}, terms), weights))

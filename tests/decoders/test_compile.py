@@ -21,6 +21,11 @@ SMALL = {
         "decoder={name: mlore, width: 16, experts: 3, top_k: 2, min_rank: 2, task_rank: 2}",
         "head={name: linear}",
     ],
+    "mixture": [
+        "backbone={name: test_vit, pretrained: false}",
+        "decoder={name: mixture, streams: 1}",
+        "head={name: linear}",
+    ],
     "mtmamba": [
         "decoder={name: mtmamba, states: 2, finest_stride: 8}",
         "head={name: linear}",
@@ -40,6 +45,9 @@ SMALL = {
 }
 """{decoder: overrides}. The FPN head is compiled with some decoders only, to save time."""
 
+SEVERAL_GRAPHS = {"mixture"}
+"""Decoders that run the stages of a ViT, whose stem is run by a forward pass that is stopped."""
+
 
 @pytest.mark.parametrize("decoder", registry.list_names("decoders"))
 def test_forward_pass_compiles_to_one_graph(decoder):
@@ -52,7 +60,8 @@ def test_forward_pass_compiles_to_one_graph(decoder):
     expected = model(image, full_size=False).logits
     torch._dynamo.reset()
     torch.manual_seed(1)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    fullgraph = decoder not in SEVERAL_GRAPHS
+    compiled = torch.compile(model, backend="eager", fullgraph=fullgraph)
     actual = compiled(image, full_size=False).logits
     for task, logits in expected.items():
         torch.testing.assert_close(actual[task], logits)

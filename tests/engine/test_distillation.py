@@ -60,7 +60,7 @@ def compute(
     with distillation.recording() as maps:
         model(image)
     losses = distillation.compute_losses(maps, image, CPU)
-    return losses, {level: len(features) for level, features in maps.items()}
+    return losses, {level: len(features) for (_, level), features in maps.items()}
 
 
 @pytest.mark.parametrize("per_image", [False, True])

@@ -18,7 +18,7 @@ from densemtl.tasks.base import Task
 ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
 BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
 STAGED_ARCHITECTURES = {
-    *("branched", "cross_stitch", "mtan", "nddr_cnn", "sluice", "task_adapters")
+    *("branched", "cross_stitch", "mixture", "mtan", "nddr_cnn", "sluice", "task_adapters")
 }
 """Decoders that run their backbones stage by stage."""
 
@@ -33,8 +33,8 @@ SMALL_OPTIONS: dict[str, dict[str, Any]] = {
 UNSTAGED_BACKBONES = {"hrnet_w18_small_v2"}
 """Backbones that cannot be split into stages."""
 
-TRANSFORMER_ARCHITECTURES = {"task_adapters", "task_prompts"}
-"""Decoders that need the blocks of a ViT (`task_prompts`), or of a ViT or Swin."""
+TRANSFORMER_ARCHITECTURES = {"mixture", "task_adapters", "task_prompts"}
+"""Decoders that need the blocks of a ViT, or of a ViT or Swin (`task_adapters`)."""
 
 
 def is_supported(architecture: str, backbone: str) -> bool:
