@@ -172,6 +172,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def list_tensors(self) -> list[Tensor]:
+        """Return the image, the targets and the features."""
+        maps = () if self.features is None else self.features.maps
+        return [self.image, *self.targets.values(), *maps]
+
     def pin_memory(self) -> Batch:
         """Copy the batch to page-locked memory. PyTorch's `DataLoader` calls this method by name.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,12 @@ class BlockPool:
             An object that is unpickled as an equal batch.
         """
         layouts, end = [], ALIGNMENT
-        for tensor in _list_tensors(batch):
+        for tensor in batch.list_tensors():
             stride = torch.empty_like(tensor, device="meta").stride()  # dense, in the same order
             layouts.append((end, tensor.dtype, tuple(tensor.shape), stride))
             end += math.ceil(tensor.nbytes / ALIGNMENT) * ALIGNMENT
         block = self._take_block(end)
-        for tensor, layout in zip(_list_tensors(batch), layouts, strict=True):
+        for tensor, layout in zip(batch.list_tensors(), layouts, strict=True):
             _view(block, layout).copy_(tensor)
         return SharedBatch(block, layouts, batch)
 
@@ -119,14 +119,6 @@ def _receive_batch(
     maps = tuple(others[len(tasks) :])
     features = None if image_size is None else CachedFeatures(maps, image_size)
     return Batch(image, targets, ids, placements, features)
-
-
-def _list_tensors(batch: Batch) -> Iterator[Tensor]:
-    """Yield the image, the targets and the features of a batch."""
-    yield batch.image
-    yield from batch.targets.values()
-    if batch.features is not None:
-        yield from batch.features.maps
 
 
 def _view(block: Tensor, layout: _Layout) -> Tensor:

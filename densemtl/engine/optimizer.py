@@ -25,6 +25,9 @@ from densemtl.errors import ConfigError, suggest
 FUSED_OPTIMIZERS = (Adam, AdamW, SGD)
 """Optimizers of torch whose fused kernels run on both CPU and GPU."""
 
+SHARDED_FUSED_OPTIMIZERS = (Adam, AdamW)
+"""Those of `FUSED_OPTIMIZERS` whose fused kernels accept sharded tensors."""
+
 
 def make_optimizer(
     config: OptimConfig,
@@ -92,10 +95,11 @@ def _is_second_order(name: str) -> bool:
 
 
 def _get_fused_options(name: str, groups: Iterable[list[nn.Parameter]]) -> dict[str, Any]:
-    """Return the option of fused kernels if the optimizer has them and no parameter is sharded."""
+    """Return the option of fused kernels if the optimizer has them for these parameters."""
     kind = get_optimizer_class(name)
     sharded = any(is_sharded(parameter) for params in groups for parameter in params)
-    return {"fused": True} if kind in FUSED_OPTIMIZERS and not sharded else {}
+    fused = SHARDED_FUSED_OPTIMIZERS if sharded else FUSED_OPTIMIZERS
+    return {"fused": True} if kind in fused else {}
 
 
 class LRSchedule:

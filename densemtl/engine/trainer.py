@@ -14,6 +14,7 @@ from densemtl.data.samplers import EpochSampler
 from densemtl.distributed.collectives import get_world_size, is_main_process
 from densemtl.engine.adapter_ranks import compute_mean_rank, shrink_ranks
 from densemtl.engine.curriculum_probe import choose_tasks
+from densemtl.engine.device_copies import copy_to_device
 from densemtl.engine.early_stopping import Patience
 from densemtl.engine.loss_monitor import LossMonitor, RunningMeans, check_weights_finite
 from densemtl.engine.parameter_groups import get_group_lrs
@@ -130,7 +131,7 @@ def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: Ru
     monitor = LossMonitor(config.on_non_finite == "skip", progress_bar.print_line)
     means = RunningMeans(_list_absent_at_zero(run))
     started = time.monotonic()
-    for batches in _iter_batches(run, stop):
+    for batches in copy_to_device(_iter_batches(run, stop), run.train_step.precision.device):
         run.checkpoint_writer.check()
         losses = _take_step(run, batches)
         means.add(monitor.update(progress.step + 1, losses))

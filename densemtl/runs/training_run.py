@@ -47,7 +47,7 @@ from densemtl.runs.feature_cache import cache_features
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.warm_start import warm_start
 from densemtl.runtime.compilation import compile_model
-from densemtl.runtime.execution import ExecutionConfig
+from densemtl.runtime.execution import ExecutionConfig, tune_convolutions
 from densemtl.runtime.rng_state import set_rng_state
 from densemtl.tasks.base import Task
 
@@ -78,6 +78,7 @@ def build_training_run(
         UserError: if components do not fit together, data is missing, or the checkpoint is corrupt.
     """
     config, pin_memory = experiment.train, execution.device.type == "cuda"
+    tune_convolutions(execution.device, config)
     tasks = build_tasks(experiment)
     all_tasks = [*tasks, *build_auxiliary_tasks(experiment)]
     train_loader = build_train_loader(experiment, splits.train, all_tasks, pin_memory)

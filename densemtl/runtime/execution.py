@@ -112,6 +112,19 @@ def make_execution_config(config: TrainConfig, device: str | None) -> ExecutionC
     return ExecutionConfig(resolved, AUTOCAST_DTYPES.get(amp), config.channels_last is not False)
 
 
+def tune_convolutions(device: torch.device, config: TrainConfig) -> None:
+    """Let cuDNN measure its algorithms for each convolution of a training on a GPU.
+
+    This is useful because all batches have the same size, and not done if results must be
+    deterministic, since the choice may differ between runs.
+
+    Args:
+        device: the device of the training.
+        config: the section `train` of the configuration.
+    """
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
+
+
 def _set_up_process(device: torch.device, config: TrainConfig) -> None:
     """Select the GPU, and set what torch has for the whole process only."""
     if device.type == "cuda":
