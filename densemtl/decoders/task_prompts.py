@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from densemtl.backbones.prompt_tokens import (
     PromptedLevel,
-    check_prompts,
     get_num_heads,
+    prepare_prompts,
     run_with_prompts,
 )
 from densemtl.config.constraints import NumChannels
@@ -55,8 +55,8 @@ class TaskPrompts(Decoder):
     | default | 300 | 350 | true | 0 |
 
     Args:
-        make_backbone: factory of backbones; called once. The backbone must be a plain ViT of timm;
-            those of the kinds EVA (also DINOv3) and BEiT are not.
+        make_backbone: factory of backbones; called once. The backbone must be a plain ViT of timm,
+            also DeiT, DINOv2, DINOv3 and EVA-02.
         make_head: factory of heads, which read one map of `width` channels; called once per task.
             The published head is `linear`.
         tasks: tasks to predict.
@@ -97,7 +97,7 @@ class TaskPrompts(Decoder):
     ) -> None:
         super().__init__(tasks)
         self.backbone = make_backbone()
-        check_prompts(self.backbone)
+        prepare_prompts(self.backbone, len(tasks))
         info, names = self.backbone.feature_info, self.task_names
         self.shared_features = SharedFeatures()
         self.prompts = nn.ParameterDict({task: make_prompt(info.channels[0]) for task in names})

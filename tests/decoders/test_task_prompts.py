@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.eva import EvaAttention
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils.flop_counter import FlopCounterMode
 
 import densemtl
+from densemtl.adapters.layers import add_adapter
+from densemtl.adapters.low_rank import LowRankAdapter
 from densemtl.adapters.merging import merge_adapters
 from densemtl.backbones.backbone import Backbone
 from densemtl.backbones.prompt_tokens import PromptedLevel, compute_scores, run_with_prompts
@@ -91,7 +94,7 @@ def test_size_equals_published_code(
     The prompts and the maps of the channel scores belong to the backbone in published code. The
     multiply-adds include sums over tasks and windows here, which are less than 0.2 %.
     """
-    monkeypatch.setattr("densemtl.decoders.task_prompts.check_prompts", lambda _: None)
+    monkeypatch.setattr("densemtl.decoders.task_prompts.prepare_prompts", lambda *_: None)
     monkeypatch.setattr("densemtl.decoders.task_prompts.get_num_heads", lambda _: heads)
     info = FeatureInfo((channels,) * 4, (16,) * 4)
     count = len(outputs)
@@ -218,13 +221,22 @@ def test_equations(tasks: list[Task], cross_task: bool, windows: int) -> None:
         assert (found[task][0] - found[task][1]).abs().max() > 1e-6
 
 
+TINY = {"options": {"embed_dim": 48, "num_heads": 3, "init_values": 1.0}}
+EVAS = ["eva02_tiny_patch14_224", "vit_small_patch16_dinov3"]
+
+
 @torch.no_grad()
 @pytest.mark.usefixtures("double_precision")
-def test_prompts_change_the_image_tokens_only_by_attention(tasks: list[Task]) -> None:
+@pytest.mark.parametrize("name", ["test_vit", *EVAS])
+def test_prompts_change_the_image_tokens_only_by_attention(tasks: list[Task], name: str) -> None:
     """If no token may attend to the prompts, the features are those of the backbone alone."""
-    decoder, image = build(tasks).eval(), torch.randn(2, 3, *SIZE)
+    options: dict[str, Any] = TINY if name in EVAS else {}
+    decoder = TaskPrompts(lambda: build_backbone(name, **options), LinearHead, tasks, **SMALL)
+    decoder.eval()
+    side = decoder.backbone.feature_info.strides[0]
+    image = torch.randn(2, 3, 3 * side, 5 * side)
     vit: Any = decoder.backbone.net.model
-    expected = decoder.backbone(image)
+    expected = build_backbone(name, **options).eval()(image)
     prompts = torch.stack([decoder.prompts[task] for task in NAMES])
     free = run_with_prompts(decoder.backbone, image, prompts)
     count = len(NAMES) + vit.num_prefix_tokens + 15
@@ -239,6 +251,28 @@ def test_prompts_change_the_image_tokens_only_by_attention(tasks: list[Task]) ->
         assert_same(level.feature, feature)
         assert (other.feature - feature).abs().max() > 1e-4
     assert (masked[-1].pixel_scores[:, 0] - masked[-1].pixel_scores[:, 1]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("name", EVAS)
+def test_scores_include_rotary_embeddings(name: str) -> None:
+    """The softmax of the scores is the attention of timm, after the insertion of two prompts."""
+    vit: Any = build_backbone(name, **TINY).eval().net.model
+    layer, first = vit.blocks[0].attn, 2 + vit.num_prefix_tokens
+    for parameter in layer.parameters():
+        parameter.normal_()
+    layer.num_prefix_tokens = first
+    rope = vit._pos_embed(vit.patch_embed(torch.randn(1, 3, 112, 112)))[1]
+    tokens = torch.randn(2, first + len(rope), 48)
+    weights = compute_scores(layer, tokens, 2, rope).softmax(-1)
+    values = tokens @ layer.qkv.weight[96:].T
+    values = values if layer.v_bias is None else values + layer.v_bias
+    attended = torch.einsum("binj,bjnd->bind", weights, values.unflatten(2, (3, 16))).flatten(2)
+    assert_same(layer.proj(layer.norm(attended)), layer(tokens, rope=rope)[:, :2])
+    assert (
+        compute_scores(layer, tokens, 2) - compute_scores(layer, tokens, 2, rope)
+    ).abs().max() > 1
 
 
 @torch.no_grad()
@@ -275,6 +309,24 @@ def test_softmax_of_the_scores_is_the_attention_of_timm(qk_norm: bool, bias: boo
     values = layer.qkv(tokens)[..., 24:].unflatten(2, (3, 4))
     attended = torch.einsum("binj,bjnd->bind", weights, values).flatten(2)
     assert_same(layer.proj(attended), layer(tokens)[:, :4])
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(("separate", "adapted"), [(False, False), (True, False), (True, True)])
+def test_scores_include_the_biases_of_eva(separate: bool, adapted: bool) -> None:
+    layer = EvaAttention(12, 3, qkv_bias_separate=separate, norm_layer=nn.LayerNorm).eval()
+    for parameter in (layer.q_bias, layer.v_bias):
+        parameter.normal_()
+    if adapted:
+        adapter = LowRankAdapter(layer.qkv, 2)
+        adapter.up.normal_()
+        layer.qkv = add_adapter(layer.qkv, adapter)
+    tokens = torch.randn(2, 7, 12)
+    weights = compute_scores(layer, tokens, 4).softmax(-1)
+    values = (layer.qkv(tokens)[..., 24:] + layer.v_bias).unflatten(2, (3, 4))
+    attended = torch.einsum("binj,bjnd->bind", weights, values).flatten(2)
+    assert_same(layer.proj(layer.norm(attended)), layer(tokens)[:, :4])
 
 
 @torch.no_grad()
