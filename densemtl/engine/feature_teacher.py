@@ -80,8 +80,9 @@ class FeatureTeacher(nn.Module):
         Returns:
             Maps (B, C_l, H_l, W_l) of the levels, finest first, without graph.
         """
-        rgb = image[:, list(self.rgb)].float()
-        normalized = (rgb - self.mean) / self.std
+        if self.rgb != tuple(range(image.shape[1])):  # indexing makes a GPU wait
+            image = image[:, list(self.rgb)]
+        normalized = (image.float() - self.mean) / self.std
         height, width = image.shape[-2:]
         padded = F.pad(normalized, (0, -width % size_divisor, 0, -height % size_divisor))
         if padded.shape[-2:] != self.size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.check import DataWarning, check_sets
@@ -54,30 +54,50 @@ def check_before_training(experiment: ExperimentConfig, splits: Splits) -> list[
 
 
 def warn_about_random_frozen(experiment: ExperimentConfig) -> list[DataWarning]:
-    """Print and return warnings about frozen parts of a backbone that keep random weights.
+    """Print and return warnings about frozen networks that keep random weights.
 
     Args:
         experiment: the experiment that will be trained.
 
     Returns:
-        The warnings: about the run, or only about its single-task baselines.
+        The warnings: about frozen parts of the backbone of the run, or only of its single-task
+        baselines, and about the teachers of features.
     """
+    texts = [*_find_random_teachers(experiment), *_find_random_backbones(experiment)]
+    for text in texts:
+        print_message(f"warning: {text}")
+    return [DataWarning(text) for text in texts]
+
+
+def _find_random_teachers(experiment: ExperimentConfig) -> Iterator[str]:
+    """Yield one line for each teacher of features whose weights are random."""
+    teachers = experiment.distill.teachers if experiment.distill is not None else ()
+    for index, teacher in enumerate(teachers):
+        if not teacher.pretrained and teacher.weights is None:
+            yield (
+                f"distill.teachers.{index}: {teacher.name} has random weights, which teach nothing;"
+                " set pretrained=true or weights"
+            )
+
+
+def _find_random_backbones(experiment: ExperimentConfig) -> Iterator[str]:
+    """Yield a line if frozen parts of the backbone keep random weights."""
     options = experiment.backbone.options
     frozen = options.get("freeze", "none")
     setting = "backbone.adapters" if options.get("adapters") else f"backbone.freeze={frozen}"
     is_frozen = frozen not in ("none", "norm") or setting == "backbone.adapters"
     if not is_frozen or options.get("pretrained", True) or options.get("weights"):
-        return []
+        return
     if experiment.init_from == "none":
-        text = f"{setting} keeps random weights; set backbone.pretrained=true,"
-        text += " backbone.weights or init_from"
+        yield (
+            f"{setting} keeps random weights; set backbone.pretrained=true, backbone.weights or"
+            " init_from"
+        )
     elif experiment.baselines == "auto":
-        text = f"the single-task baselines keep random weights ({setting}),"
-        text += " since init_from is not for them; use baselines=none"
-    else:
-        return []
-    print_message(f"warning: {text}")
-    return [DataWarning(text)]
+        yield (
+            f"the single-task baselines keep random weights ({setting}), since init_from is not for"
+            " them; use baselines=none"
+        )
 
 
 def select_warnings(warnings: Sequence[DataWarning], tasks: Sequence[str]) -> list[str]:

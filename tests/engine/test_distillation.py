@@ -26,6 +26,7 @@ from densemtl.engine.weights_file import load_weights
 from densemtl.errors import UserError
 from densemtl.factory import build_model, build_tasks
 from densemtl.models.multi_task_model import MultiTaskModel
+from densemtl.runs.data_check import warn_about_random_frozen
 from densemtl.runtime.execution import ExecutionConfig
 from densemtl.types import FeatureInfo, Size
 from tests.engine.test_trainer import assert_equal_runs, make_run
@@ -264,6 +265,25 @@ def test_graddrop_accepts_features_that_no_task_reads(tmp_path: Path) -> None:
     overrides = ("balancing={name: graddrop}", "train.grad_accum_steps=2", "loader.batch_size=2")
     gradients, _ = step_gradients(tmp_path, *overrides)
     assert all(bool(gradient.isfinite().all()) for gradient in gradients.values())
+
+
+@pytest.mark.filterwarnings("ignore:train.amp=bf16")
+def test_autocast_gives_nearly_the_same_losses(tmp_path: Path) -> None:
+    losses = []
+    for amp in ("none", "bf16"):
+        run = make_run(tmp_path / amp, VIT, DISTILL, *ONE_STEP, f"train.amp={amp}")
+        log = run.train_step.run(next(iter(_iter_epoch(run, 0, 0, 1))))
+        losses.append(float(log["distill/test_vit"]))
+        assert log["distill/test_vit"].dtype == torch.float32
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_random_teachers_give_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    (warning,) = warn_about_random_frozen(make_tiny_experiment(DISTILL))
+    assert warning.text.startswith("distill.teachers.0: test_vit has random weights")
+    assert warning.text in capsys.readouterr().out
+    assert not warn_about_random_frozen(make_tiny_experiment("distill={teachers: [test_vit]}"))
 
 
 def test_weight_0_and_no_section_train_the_same_weights(tmp_path: Path) -> None:
