@@ -99,7 +99,7 @@ def count_backbone_flops(backbone: Backbone, size: Size) -> int:
 
     Example:
         >>> count_backbone_flops(Backbone("test_vit", pretrained=False), (32, 32))
-        2719744
+        2889216
     """
     tensors: dict[int, Tensor] = {
         id(tensor): tensor.to("meta") for tensor in (*backbone.parameters(), *backbone.buffers())
