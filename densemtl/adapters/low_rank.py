@@ -176,7 +176,6 @@ class DoraAdapter(LowRankAdapter):
         scale: factor $s$ of the product.
         dropout: dropout rate of the input of $A$ in training.
         ranks: selection of the rows of $A$ and columns of $B$ that are used; None uses all.
-        ranks: selection of the rows of $A$ and columns of $B$ that are used; None uses all.
 
     Attributes:
         gain: $g$, (C_out).

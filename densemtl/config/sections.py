@@ -122,10 +122,9 @@ class LoaderConfig(Section):
     cache: Annotated[
         Literal["none", "memory", "disk", "features"], BeforeValidator(_parse_cache)
     ] = "none"
-    """Cache of decoded samples: `memory` (or true) is filled at the start by worker processes, or,
-    without them, when samples are first read, like `disk`; `none` (or false) decodes them each
-    time. `features` stores the features of a frozen backbone and the labels on disk before
-    training, which then skips the backbone."""
+    """Cache of decoded samples: `memory` (or true) is filled at the start, `disk` when samples are
+    first read; `none` (or false) decodes them each time. `features` stores the features of a frozen
+    backbone and the labels on disk before training, which then skips the backbone."""
     cache_dir: CheckedPath = Path("~/.cache/densemtl")
     """Folder of the cache on disk, preferably on a fast local disk."""
     cache_max_gb: PositiveFloat = 100.0

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from densemtl.config.sections import AugmentConfig
 from densemtl.data.mixture import Mixture
@@ -36,6 +36,7 @@ class DenseDataset(ABC):
         mixture: sets that training draws from; None if every image is drawn once per epoch.
         task_sets: {task: sets that have labels for it}, if the images are from several sets; the
             id of an image then begins with the name of its set and a slash.
+        is_generated: whether samples are computed and not read from files, so that none is corrupt.
 
     Example:
         >>> import numpy as np
@@ -63,6 +64,7 @@ class DenseDataset(ABC):
     missing_labels: Mapping[str, str] = MappingProxyType({})
     mixture: Mixture | None = None
     task_sets: Mapping[str, Sequence[str]] = MappingProxyType({})
+    is_generated: ClassVar[bool] = False
 
     def __init__(self, split: Split, tasks: Sequence[str]) -> None:
         self.split = split

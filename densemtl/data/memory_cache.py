@@ -12,16 +12,17 @@ from densemtl.types import Sample
 class InMemoryDataset(DenseDataset):
     """Dataset that keeps all samples of another dataset in memory.
 
-    Each sample is read once per run. Worker processes read all samples at construction, and those
-    that are started later share the memory of this process. Without worker processes, a sample is
-    read when it is first used, so that training starts immediately.
+    All samples are read at construction, so that each file is read once per run and a corrupt file
+    is found before training. Worker processes that are started later share the memory of this
+    process. Without worker processes, samples of a generated dataset are computed when they are
+    first used, so that training starts immediately.
 
     Args:
         dataset: dataset to cache.
         num_workers: number of worker processes that read the samples; 0 reads in this process.
 
     Raises:
-        DataError: if a sample cannot be read by a worker process.
+        DataError: if a sample cannot be read.
     """
 
     def __init__(self, dataset: DenseDataset, num_workers: int) -> None:
@@ -32,7 +33,7 @@ class InMemoryDataset(DenseDataset):
         self._versions = [dataset.get_sample_version(index) for index in range(len(dataset))]
         self._dataset = dataset
         self._samples: dict[int, Sample] = {}
-        if num_workers > 0:
+        if num_workers > 0 or not dataset.is_generated:
             self._samples |= enumerate(_read_all(dataset, num_workers))
 
     @classmethod
@@ -41,16 +42,13 @@ class InMemoryDataset(DenseDataset):
         raise NotImplementedError("call task_defaults of the class of the cached dataset")
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample, which is read if it has not been used before.
+        """Return a sample, which is computed if it is not in memory.
 
         Args:
             index: position in `ids`.
 
         Returns:
             The sample.
-
-        Raises:
-            DataError: if the sample cannot be read.
         """
         if index not in self._samples:
             self._samples[index] = self._dataset[index]

@@ -28,6 +28,12 @@ class CountingDataset(DenseDataset):
         return Sample(image, {"semseg": image[..., 0]}, self.ids[index])
 
 
+class GeneratedDataset(CountingDataset):
+    """The same samples, as if they were computed."""
+
+    is_generated = True
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_cache_equals_its_dataset(workers):
     dataset = CountingDataset()
@@ -42,16 +48,24 @@ def test_cache_equals_its_dataset(workers):
         np.testing.assert_array_equal(cached[index].targets["semseg"], np.full((3, 4), index))
 
 
-def test_without_workers_every_sample_is_read_once_when_it_is_first_used():
+def test_every_sample_of_files_is_read_once_at_construction():
     dataset = CountingDataset()
+    cached = InMemoryDataset(dataset, num_workers=0)
+    assert dataset.reads == [1, 1, 1, 1]
+    _ = [cached[index] for index in (0, 1, 1, 3)]
+    assert dataset.reads == [1, 1, 1, 1]
+
+
+def test_without_workers_a_generated_sample_is_computed_once_when_it_is_first_used():
+    dataset = GeneratedDataset()
     cached = InMemoryDataset(dataset, num_workers=0)
     assert dataset.reads == [0, 0, 0, 0]
     _ = [cached[index] for index in (0, 1, 1, 3)]
     assert dataset.reads == [1, 1, 0, 1]
 
 
-def test_worker_processes_read_all_samples_at_construction():
-    dataset = CountingDataset()
+def test_worker_processes_compute_all_samples_at_construction():
+    dataset = GeneratedDataset()
     cached = InMemoryDataset(dataset, num_workers=1)
     assert [cached[index].id for index in range(4)] == dataset.ids
     assert dataset.reads == [0, 0, 0, 0]  # not in this process

@@ -48,6 +48,8 @@ class SyntheticDataset(DenseDataset):
         ('val00000', (32, 40, 3), ['depth', 'semseg'])
     """
 
+    is_generated = True
+
     def __init__(
         self,
         split: Split,
