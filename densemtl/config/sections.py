@@ -31,6 +31,7 @@ CONFLICT = "conflict"
 """Type of pydantic's error for keys that exclude each other."""
 
 FitMode = Literal["resize", "pad"]
+AutoSwitch = Annotated[bool | Literal["auto"], replace_union_errors("true, false or auto")]
 Scale = Annotated[float, Field(ge=0.1, le=10)]
 
 
@@ -242,13 +243,13 @@ class TrainConfig(Section):
     """Number of steps between log lines, which contain the mean losses of these steps."""
     checkpoint_every_steps: PositiveInt | None = None
     """Number of steps between checkpoints within an epoch; null saves only after each epoch."""
-    async_checkpoints: bool | Literal["auto"] = "auto"
+    async_checkpoints: AutoSwitch = "auto"
     """Copy the state of a checkpoint to memory of the CPU, and write it while the training
     continues. "auto" is true on NVIDIA and AMD GPUs; elsewhere, the copy needs memory that the
     training would share."""
     fsdp: bool = False
     """Shard weights, gradients and optimizer state over several processes (FSDP2)."""
-    channels_last: bool | Literal["auto"] = "auto"
+    channels_last: AutoSwitch = "auto"
     """Memory layout of images and convolutions. "auto" measures two steps in each layout at the
     start of a run; a resumed run keeps the choice."""
     grad_checkpointing: bool = False

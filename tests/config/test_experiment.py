@@ -169,6 +169,13 @@ def test_baselines_of_wrong_type_are_one_error(write):
     assert folders == {"depth": Path("runs/a")}
 
 
+@pytest.mark.parametrize("key", ["async_checkpoints", "channels_last"])
+def test_switch_of_wrong_value_is_one_error(write, key):
+    (message,) = errors(write(GOOD), f"train.{key}=maybe")
+    assert message == f"command line: train.{key}: must be true, false or auto, not 'maybe'"
+    assert getattr(load_experiment(write(GOOD), [f"train.{key}=false"]).train, key) is False
+
+
 def test_all_errors_are_reported_with_their_files(write):
     base = write(GOOD.replace("width: 16", "wid: 16").replace("1e-4", "0"), "base.yaml")
     child = write("base: base.yaml\ntasks: [semseg, edge]\nsede: 3\ndata: {root: 7}\n")
