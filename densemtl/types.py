@@ -219,6 +219,24 @@ class FeatureInfo:
 
 
 @dataclass(frozen=True)
+class ValueClassLogits:
+    """Logits of classes into which the values of a task are divided.
+
+    The class of a value is that of the nearest center. `densemtl/tasks/value_classes.py` computes
+    the loss.
+
+    Attributes:
+        logits: logits of K classes at their own resolution, shape (B, K, h, w).
+        centers: center of each class in the unit of the task, shape (K, C).
+        is_logarithmic: whether distances are differences of logarithms, as for depth.
+    """
+
+    logits: Tensor
+    centers: Tensor
+    is_logarithmic: bool
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Logits of all tasks; the same type in training and evaluation.
 
@@ -228,6 +246,8 @@ class Predictions:
         aux_logits: additional supervised predictions (deep supervision), each {task: logits} at its
             own resolution, possibly for auxiliary tasks as well.
         aux_losses: {name: scalar}, auxiliary loss terms of the decoder.
+        value_class_logits: {task: logits of classes of its values}, which are supervised like
+            `aux_logits`.
         padded_size: (height, width) of the padded image that `logits` covers, if they are at
             feature resolution. Images are padded on the right and at the bottom.
     """
@@ -235,7 +255,16 @@ class Predictions:
     logits: dict[str, Tensor]
     aux_logits: list[dict[str, Tensor]] = field(default_factory=list)
     aux_losses: dict[str, Tensor] = field(default_factory=dict)
+    value_class_logits: dict[str, ValueClassLogits] = field(default_factory=dict)
     padded_size: Size | None = None
+
+    def list_outputs(self) -> list[Tensor]:
+        """Return all tensors that a loss is computed from: logits, and losses of the decoder."""
+        outputs = [*self.logits.values()]
+        for auxiliary in self.aux_logits:
+            outputs += auxiliary.values()
+        outputs += [each.logits for each in self.value_class_logits.values()]
+        return [*outputs, *self.aux_losses.values()]
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,7 @@ def _assign_blocks(
 
 def _sort_operations(predictions: Predictions) -> list[tuple[Any, list[Any]]]:
     """Return (node, its input nodes) of the whole graph in topological order, inputs first."""
-    outputs = [predictions.logits, *predictions.aux_logits, predictions.aux_losses]
-    stack = [tensor.grad_fn for by_name in outputs for tensor in by_name.values() if tensor.grad_fn]
+    stack = [output.grad_fn for output in predictions.list_outputs() if output.grad_fn]
     inputs: dict[Any, list[Any]] = {}
     while stack:
         node = stack.pop()

@@ -8,27 +8,26 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from densemtl.config.constraints import NumChannels, PositiveFloat
+from densemtl.config.constraints import NumChannels, PositiveFloat, SmallNonNegativeInt
 from densemtl.decoders.atrc_contexts import (
+    LABEL_OWNERS,
     ContextFusion,
     ContextName,
+    Contexts,
+    choose_contexts,
     compute_regions,
+    count_regions,
     make_context,
 )
 from densemtl.decoders.atrc_search import SearchedContext, list_choices
 from densemtl.decoders.base import BackboneFactory, HeadFactory, SharedBackboneDecoder, make_heads
-from densemtl.errors import ConfigError, suggest
+from densemtl.errors import ConfigError
 from densemtl.layers.common import conv_bn_relu
+from densemtl.layers.value_classes import ValueClasses
 from densemtl.ops.resize import get_size, resize
 from densemtl.tasks.base import Task
 from densemtl.tasks.categorical import CategoricalTask
 from densemtl.types import FUSION, SHARED, FeatureInfo, Predictions, SharingWeights
-
-Contexts = dict[str, dict[str, ContextName]]
-"""{target task: {source task: context}}."""
-
-LABEL_OWNERS: dict[ContextName, int] = {"target_label": 0, "source_label": 1}
-"""{label context: index of the task in (target, source) whose classes are the regions}."""
 
 DROPOUT = 0.05
 """Probability with which a channel of the last feature is set to 0 in training."""
@@ -55,10 +54,11 @@ class ATRC(SharedBackboneDecoder):
     weights are learned (`SearchedContext`). The most probable ones, which are logged as sharing
     weights, are the `contexts` of a second run.
 
-    The published code also divides depth into 40 intervals and normals into 40 clusters, and
-    classifies them initially, and leaves padded pixels out of the regions. Here, only tasks with
-    classes have regions, which include padded pixels. Where `context` needs the regions of another
-    task, the pair has the context `global`.
+    Tasks with values have regions as well: depth is divided into 40 intervals, and normals into 40
+    clusters, which are classified initially (`ValueClasses`). A training run computes them from its
+    training labels; the published ones are constants for each dataset. Tasks with several values
+    per pixel have no regions: where `context` needs them, the pair has the context `global`. The
+    published code leaves padded pixels out of the regions; here, they are included.
 
     Args:
         make_backbone: factory of backbones; called once.
@@ -72,10 +72,12 @@ class ATRC(SharedBackboneDecoder):
             a single context.
         width: number of channels of the feature of each task; by default a quarter of the sum of
             the channels of all levels.
+        value_classes: number of classes, at least 2, into which scalars and directions are divided;
+            0 for no regions of these tasks.
 
     Raises:
         ConfigError: if `contexts` contains an unknown task, or a label context of a task without
-            classes, or is set for a search.
+            regions, or is set for a search, or `value_classes` is 1.
 
     Example:
         >>> import torch
@@ -89,8 +91,8 @@ class ATRC(SharedBackboneDecoder):
         >>> predictions = model(torch.zeros(2, 3, 64, 64))
         >>> {task: tuple(logits.shape) for task, logits in predictions.logits.items()}
         {'depth': (2, 1, 64, 64), 'edge': (2, 1, 64, 64)}
-        >>> list(predictions.aux_logits[0])
-        ['edge']
+        >>> list(predictions.aux_logits[0]), list(predictions.value_class_logits)
+        (['edge'], ['depth'])
     """
 
     def __init__(
@@ -104,30 +106,36 @@ class ATRC(SharedBackboneDecoder):
         search: bool = False,
         temperature: PositiveFloat = 1.0,
         width: NumChannels | None = None,
+        value_classes: SmallNonNegativeInt = 40,
     ) -> None:
         super().__init__(make_backbone, tasks)
         info = self.backbone.feature_info
         total = sum(info.channels)
         channels = width or max(total // 4, 1)
         inner = max(channels // 2, 1)
-        with_classes = [task.name for task in tasks if isinstance(task, CategoricalTask)]
+        num_regions = count_regions(tasks, value_classes)
         if search and contexts:
             raise ConfigError("decoder.contexts: cannot be set with decoder.search=true; remove it")
-        self.pairs = _choose_contexts(self.task_names, context, contexts or {}, with_classes)
+        self.pairs = choose_contexts(self.task_names, context, contexts or {}, num_regions)
         self.search = search
         self.features = nn.ModuleDict(
             {name: conv_bn_relu(total, channels, 3) for name in self.task_names}
         )
-        owners = set(with_classes if search else ()) | {
+        owners = set(num_regions if search else ()) | {
             pair[LABEL_OWNERS[name]] for pair, name in self.pairs.items() if name in LABEL_OWNERS
         }
         self.initial_heads = nn.ModuleDict(
             {
-                task.name: nn.Sequential(
-                    conv_bn_relu(total, total, 1), nn.Conv2d(total, task.channels, 1)
-                )
+                name: nn.Sequential(conv_bn_relu(total, total, 1), nn.Conv2d(total, count, 1))
+                for name, count in num_regions.items()
+                if name in owners
+            }
+        )
+        self.value_classes = nn.ModuleDict(
+            {
+                task.name: ValueClasses(task, value_classes)
                 for task in tasks
-                if task.name in owners
+                if task.name in owners and not isinstance(task, CategoricalTask)
             }
         )
         self.contexts, self.fusions = nn.ModuleDict(), nn.ModuleDict()
@@ -138,7 +146,7 @@ class ATRC(SharedBackboneDecoder):
                 if reader == target and name != "none"
             }
             if search:
-                choices = {s: list_choices(target, s, with_classes) for s in self.task_names}
+                choices = {s: list_choices(target, s, list(num_regions)) for s in self.task_names}
                 read = {
                     source: SearchedContext(names, channels, inner, temperature)
                     for source, names in choices.items()
@@ -155,7 +163,8 @@ class ATRC(SharedBackboneDecoder):
             features: maps (B, C_l, H_l, W_l) of the levels, finest first.
 
         Returns:
-            Logits of all tasks, and the initial logits of tasks with regions as auxiliary logits.
+            Logits of all tasks, and the initial logits of tasks with regions: auxiliary logits, or
+            logits of the classes of values.
         """
         size = get_size(features[0])
         joint = torch.cat([resize(each, size) for each in features], dim=1)
@@ -166,7 +175,10 @@ class ATRC(SharedBackboneDecoder):
         for target, head in self.heads.items():
             read = self._read_contexts(target, maps, regions)
             logits[target] = head([self.dropout(self.fusions[target](maps[target], read))])
-        return Predictions(logits, aux_logits=[initial] if initial else [])
+        by_value = {
+            task: classes(initial.pop(task)) for task, classes in self.value_classes.items()
+        }
+        return Predictions(logits, [initial] if initial else [], value_class_logits=by_value)
 
     def _read_contexts(
         self, target: str, maps: Mapping[str, Tensor], regions: Mapping[str, Tensor]
@@ -256,29 +268,3 @@ class ATRC(SharedBackboneDecoder):
             weights = torch.stack(rows)
             tables[f"source {source}"] = SharingWeights(self.task_names, columns, weights)
         return tables
-
-
-def _choose_contexts(
-    names: Sequence[str], default: ContextName, chosen: Contexts, with_classes: Sequence[str]
-) -> dict[tuple[str, str], ContextName]:
-    """Return {(target, source): context} of all pairs."""
-    for target, sources in chosen.items():
-        for name in (target, *sources):
-            if name not in names:
-                hint = suggest(name, names)
-                raise ConfigError(f"decoder.contexts: unknown task {name!r}; {hint}")
-    pairs: dict[tuple[str, str], ContextName] = {}
-    for target in names:
-        for source in names:
-            pair, given = (target, source), chosen.get(target, {}).get(source)
-            context = given or default
-            owner = LABEL_OWNERS.get(context)
-            if owner is not None and pair[owner] not in with_classes:
-                if given:
-                    raise ConfigError(
-                        f"decoder.contexts.{target}.{source}: {given} needs regions, but"
-                        f" {pair[owner]!r} has no classes; use global"
-                    )
-                context = "global"
-            pairs[pair] = context
-    return pairs

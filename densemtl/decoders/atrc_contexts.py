@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from densemtl.errors import ConfigError, suggest
 from densemtl.layers.common import SinglePixelSafeBatchNorm2d, conv_bn_relu
 from densemtl.layers.kernel_attention import kernel_attention
+from densemtl.layers.value_classes import has_value_classes
+from densemtl.tasks.base import Task
+from densemtl.tasks.categorical import CategoricalTask
 
 ContextName = Literal["none", "global", "local", "target_label", "source_label"]
 """How a target task reads the feature of a source task."""
+
+Contexts = dict[str, dict[str, ContextName]]
+"""{target task: {source task: context}}."""
+
+LABEL_OWNERS: dict[ContextName, int] = {"target_label": 0, "source_label": 1}
+"""{label context: index of the task in (target, source) whose classes are the regions}."""
 
 LOCAL_RADIUS = 4
 """Local attention reads windows of 9x9 pixels."""
@@ -203,3 +214,65 @@ class ContextFusion(nn.Module):
             feature = torch.cat([feature, self.reduce(torch.cat(contexts, dim=1))], dim=1)
         mixed: Tensor = self.mix(feature)
         return mixed
+
+
+def count_regions(tasks: Sequence[Task], value_classes: int) -> dict[str, int]:
+    """Return the number of initial logits of each task with regions.
+
+    Args:
+        tasks: all tasks.
+        value_classes: number of classes into which values are divided; 0 for no regions.
+
+    Returns:
+        {task: number of logits}.
+
+    Raises:
+        ConfigError: if `value_classes` is 1.
+    """
+    if value_classes == 1:
+        raise ConfigError("decoder.value_classes: 1 class has no boundaries; use 0 or at least 2")
+    return {
+        task.name: task.channels if isinstance(task, CategoricalTask) else value_classes
+        for task in tasks
+        if isinstance(task, CategoricalTask) or (value_classes and has_value_classes(task))
+    }
+
+
+def choose_contexts(
+    names: Sequence[str], default: ContextName, chosen: Contexts, with_regions: Collection[str]
+) -> dict[tuple[str, str], ContextName]:
+    """Choose the context of each pair of tasks.
+
+    Args:
+        names: names of all tasks.
+        default: context of all pairs that `chosen` does not name. It is `global` where the regions
+            that it needs do not exist.
+        chosen: {target: {source: context}}.
+        with_regions: names of the tasks with regions.
+
+    Returns:
+        {(target, source): context} of all pairs.
+
+    Raises:
+        ConfigError: if `chosen` contains an unknown task, or regions that do not exist.
+    """
+    for target, sources in chosen.items():
+        for name in (target, *sources):
+            if name not in names:
+                hint = suggest(name, names)
+                raise ConfigError(f"decoder.contexts: unknown task {name!r}; {hint}")
+    pairs: dict[tuple[str, str], ContextName] = {}
+    for target in names:
+        for source in names:
+            pair, given = (target, source), chosen.get(target, {}).get(source)
+            context = given or default
+            owner = LABEL_OWNERS.get(context)
+            if owner is not None and pair[owner] not in with_regions:
+                if given:
+                    raise ConfigError(
+                        f"decoder.contexts.{target}.{source}: {given} needs regions, but"
+                        f" {pair[owner]!r} has none; use global"
+                    )
+                context = "global"
+            pairs[pair] = context
+    return pairs

@@ -93,20 +93,20 @@ class SearchedContext(nn.Module):
         self.chosen.copy_(torch.where(clear, indices[0], self.chosen))
 
 
-def list_choices(target: str, source: str, with_classes: Sequence[str]) -> list[ContextName]:
+def list_choices(target: str, source: str, with_regions: Sequence[str]) -> list[ContextName]:
     """Return the contexts to choose from for a pair of tasks.
 
     Args:
         target: task that reads.
         source: task whose feature is read.
-        with_classes: tasks with regions.
+        with_regions: tasks with regions.
 
     Returns:
         Names of contexts, without "none" and "local", which no published result uses.
     """
     choices: list[ContextName] = ["global"]
-    if target in with_classes:
+    if target in with_regions:
         choices.append("target_label")
-    if source in with_classes and source != target:
+    if source in with_regions and source != target:
         choices.append("source_label")
     return choices

@@ -210,9 +210,8 @@ def trace_training_forward(model: MultiTaskModel, size: Size) -> TrainingForward
     keep = saved_tensors_hooks(count_storage, lambda tensor: tensor)
     with CachedMetaKernels(), keep, _FusedAttention():
         predictions = model.train()(image, full_size=False)
-    for outputs in (predictions.logits, *predictions.aux_logits, predictions.aux_losses):
-        for tensor in outputs.values():
-            count_storage(tensor)
+    for output in predictions.list_outputs():
+        count_storage(output)
     return TrainingForward(image, predictions, sum(storage_bytes.values()) / TRAINING_BATCH_SIZE)
 
 

@@ -176,9 +176,14 @@ class MultiTaskModel(nn.Module):
             return replace(predictions, padded_size=padded_size)
         final = _resize_and_crop(predictions.logits, padded_size, size)
         if padded_size == size:
-            return Predictions(final, predictions.aux_logits, predictions.aux_losses)
+            return replace(predictions, logits=final)
         aux = [_resize_and_crop(logits, padded_size, size) for logits in predictions.aux_logits]
-        return Predictions(final, aux, predictions.aux_losses)
+        by_class = {task: each.logits for task, each in predictions.value_class_logits.items()}
+        value_classes = {
+            task: replace(predictions.value_class_logits[task], logits=logits)
+            for task, logits in _resize_and_crop(by_class, padded_size, size).items()
+        }
+        return replace(predictions, logits=final, aux_logits=aux, value_class_logits=value_classes)
 
     def _compute_padded_size(self, size: Size) -> Size:
         """Return the next multiples of the size divisor."""

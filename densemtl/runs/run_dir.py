@@ -158,9 +158,7 @@ def _make_forward(execution: ExecutionConfig) -> Callable[[nn.Module, Tensor, bo
     def run_forward(model: nn.Module, image: Tensor, channels_last: bool) -> Tensor:
         layout = replace(execution, channels_last=channels_last)
         predictions = layout.forward(layout.to_device(model), image.to(execution.device))
-        outputs = [*predictions.logits.values()]
-        for auxiliary in predictions.aux_logits:
-            outputs += auxiliary.values()
-        return torch.stack([output.float().mean() for output in outputs]).sum()
+        means = [output.float().mean() for output in predictions.list_outputs()]
+        return torch.stack(means).sum()
 
     return run_forward

@@ -57,6 +57,7 @@ from densemtl.runs.training_run import (
     list_weight_sections,
 )
 from densemtl.runs.transfer import transfer_weights
+from densemtl.runs.value_classes import fit_value_classes
 from densemtl.runs.warm_start import require_task_networks, warm_start
 from densemtl.runtime.execution import ExecutionConfig, make_execution_config
 from densemtl.runtime.progress_bar import print_message
@@ -272,6 +273,8 @@ def _train_run(
     experiment = compute_class_weights(experiment, splits.train)  # if not those of `weighted`
     experiment, execution = choose_layout(experiment, initial.model, execution)
     write_config(folder, experiment)
+    if not has_checkpoint(folder):
+        fit_value_classes(initial.model, splits.train)
     run = build_training_run(experiment, splits, folder, execution, init_from, initial)
     train(run, max_steps)
     compute_final_metrics(run)

@@ -10,6 +10,7 @@ from densemtl.errors import ModelError
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.tasks.base import Task
 from densemtl.tasks.loss_task import LossTask
+from densemtl.tasks.value_classes import compute_value_class_loss
 from densemtl.types import ImagePlacement, Losses, Predictions
 
 
@@ -22,7 +23,8 @@ def compute_task_losses(
     """Compute the loss of each task.
 
     The loss of a task is the sum of its loss on the final prediction and on each auxiliary
-    prediction (deep supervision). Logits are upsampled to the size of the targets.
+    prediction (deep supervision), and of the cross-entropy of the classes of its values if the
+    decoder predicts them. Logits are upsampled to the size of the targets.
 
     Args:
         tasks: tasks of the run.
@@ -67,10 +69,17 @@ def _compute_task_loss(
         )
     size = target.shape[-2], target.shape[-1]
     placement, padded_size = ImagePlacement(size, (0, 0, *size)), predictions.padded_size or size
-    upsampled = [LazyLogits.from_placement(each.float(), placement, padded_size) for each in logits]
+
+    def upsample(low_res: Tensor) -> LazyLogits:
+        return LazyLogits.from_placement(low_res.float(), placement, padded_size)
+
+    upsampled = [upsample(each) for each in logits]
     losses = [task.compute_loss_low_res(lazy_logits, target) for lazy_logits in upsampled]
     if isinstance(task, LossTask) and task.needs_image:
         if image is None:
             raise ModelError(f"a loss of task {task.name!r} needs the image; pass it as well")
         losses += [task.compute_image_loss_low_res(each, target, image) for each in upsampled]
+    classes = predictions.value_class_logits.get(task.name)
+    if classes is not None:
+        losses.append(compute_value_class_loss(task, classes, upsample(classes.logits), target))
     return sum(losses[1:], start=losses[0])

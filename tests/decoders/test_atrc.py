@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +33,7 @@ from tests.decoders.test_published_parameter_counts import make_tasks
 from tests.helpers.decoder_cases import batch_norm, conv, randomize_batch_norms
 from tests.helpers.exact import assert_same
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["semseg", "depth", "edge"]
 PYRAMID = FeatureInfo((4, 5, 6), (4, 8, 16))
 HRNET18 = FeatureInfo((18, 36, 72, 144), (4, 8, 16, 32))
@@ -73,22 +76,70 @@ def test_parameters_equal_published_code(
     assert count(decoder) == features + contexts + head
 
 
-def test_label_contexts_have_published_size() -> None:
-    """The published code also predicts 40 regions of depth and of normals, and two of edges."""
-    tasks = create_tasks(
-        [
-            {
-                "name": "semseg",
-                "kind": "classification",
-                "class_names": [str(i) for i in range(40)],
-            },
-            *("depth", "normals", "edge"),
-        ]
-    )
-    with torch.device("meta"):
-        decoder = build(HRNET18, tasks)
-    regions = 2 * (270 * 270 + 2 * 270) + 271 * (40 + 40 + 1)
-    assert count(decoder) == 1_197_214 - regions + 3_060
+def make_dataset_tasks(dataset: str) -> list[Task]:
+    others = {
+        "nyud": ["depth", "normals", "edge"],
+        "pascal_context": [
+            {"name": "human_parts", "class_names": [str(i) for i in range(7)]},
+            *("saliency", "normals", "edge"),
+        ],
+    }[dataset]
+    classes = {"nyud": 40, "pascal_context": 21}[dataset]
+    semseg = {"name": "semseg", "class_names": [str(i) for i in range(classes)]}
+    return list(create_tasks([semseg, *others]))  # type: ignore[list-item]
+
+
+def read_contexts(dataset: str) -> dict[str, Any]:
+    """Return the contexts of a recipe, which were found for HRNet-18."""
+    file = CONFIGS / dataset / "modern" / "atrc.yaml"
+    contexts: dict[str, Any] = yaml.safe_load(file.read_text())["decoder"]["contexts"]
+    return contexts
+
+
+HRNET48_CONTEXTS = {
+    "semseg": {"depth": "none", "normals": "none", "edge": "source_label"},
+    **{
+        task: {
+            **dict.fromkeys(("semseg", "edge"), "source_label"),
+            **dict.fromkeys(("depth", "normals"), "global"),
+        }
+        for task in ("depth", "normals")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("info", "dataset", "contexts", "parameters", "binary_heads", "gmac"),
+    [
+        (HRNET18, "nyud", {}, 1_197_214, 1, 18.837),
+        (HRNET48, "nyud", {}, 8_406_842, 1, 127.722),
+        (HRNET18, "nyud", read_contexts("nyud"), 1_197_214, 1, 18.712),
+        (HRNET48, "nyud", HRNET48_CONTEXTS, 7_145_682, 1, 110.359),
+        (HRNET18, "pascal_context", read_contexts("pascal_context"), 1_520_110, 2, 23.326),
+    ],
+    ids=["target_label-18", "target_label-48", "nyud-18", "nyud-48", "pascal_context-18"],
+)
+def test_label_contexts_have_published_size_and_cost(
+    info: FeatureInfo,
+    dataset: str,
+    contexts: dict[str, Any],
+    parameters: int,
+    binary_heads: int,
+    gmac: float,
+) -> None:
+    """The published code predicts two initial logits of binary tasks, here one."""
+    height, width = {"nyud": (448, 576), "pascal_context": (512, 512)}[dataset]
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        decoder = build(info, make_dataset_tasks(dataset), contexts=contexts).eval()
+        decoder.decode_features(
+            [
+                torch.empty(1, channels, height // stride, width // stride)
+                for channels, stride in zip(info.channels, info.strides, strict=True)
+            ]
+        )
+    extra = binary_heads * (sum(info.channels) + 1)
+    assert count(decoder) - count(decoder.heads) == parameters - extra
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, rel=1e-2)
 
 
 def test_multiply_adds_equal_published_code() -> None:
@@ -197,7 +248,7 @@ def test_equations(tasks: list[Task]) -> None:
         ("semseg", "edge"): "edge",
         ("depth", "semseg"): "semseg",
     }
-    decoder = build(PYRAMID, tasks, contexts=contexts)
+    decoder = build(PYRAMID, tasks, contexts=contexts, value_classes=0)
     randomize_batch_norms(decoder)
     features = make_features(PYRAMID, height=40, width=56)
     size = features[0].shape[2:]
@@ -274,16 +325,35 @@ def test_unknown_task_raises_config_error(tasks: list[Task], contexts: dict[str,
 @pytest.mark.parametrize(
     ("source", "context"), [("semseg", "target_label"), ("depth", "source_label")]
 )
-def test_regions_of_a_task_without_classes_raise_config_error(
+def test_regions_of_a_task_without_regions_raise_config_error(
     tasks: list[Task], source: str, context: str
 ) -> None:
     message = rf"decoder.contexts.depth.{source}: {context} needs regions, but 'depth' has no"
     with pytest.raises(ConfigError, match=message):
-        build(PYRAMID, tasks, contexts={"depth": {source: context}})
+        build(PYRAMID, tasks, contexts={"depth": {source: context}}, value_classes=0)
+
+
+def test_one_value_class_raises_config_error(tasks: list[Task]) -> None:
+    with pytest.raises(ConfigError, match=r"decoder.value_classes: 1 class has no boundaries"):
+        build(PYRAMID, tasks, value_classes=1)
+
+
+def test_regions_of_values_are_read(tasks: list[Task]) -> None:
+    decoder = build(PYRAMID, tasks, context="source_label", value_classes=7)
+    predictions = decoder.decode_features(make_features(PYRAMID, height=32, width=48))
+    classes = predictions.value_class_logits
+    assert list(classes) == ["depth"]
+    assert classes["depth"].logits.shape == (2, 7, 8, 12)
+    assert sorted(predictions.aux_logits[0]) == ["edge", "semseg"]
+    nn.init.ones_(decoder.fusions["edge"].reduce[1].weight)  # type: ignore[union-attr, index, arg-type]
+    decoder.decode_features(make_features(PYRAMID, height=32, width=48)).logits[
+        "edge"
+    ].square().sum().backward()
+    assert decoder.initial_heads["depth"][1].weight.grad.any()  # type: ignore[index, union-attr]
 
 
 def test_default_context_is_global_without_regions(tasks: list[Task]) -> None:
-    decoder = build(PYRAMID, tasks, context="target_label")
+    decoder = build(PYRAMID, tasks, context="target_label", value_classes=0)
     read: Any = decoder.contexts
     assert {type(each) for each in read["depth"].values()} == {GlobalContext}
     assert {type(each) for each in read["semseg"].values()} == {LabelContext}
@@ -325,7 +395,7 @@ def test_search_samples_in_training_and_chooses_a_clear_context_for_good() -> No
 
 
 def test_search_reports_probabilities_and_trains_them(tasks: list[Task]) -> None:
-    decoder = build(PYRAMID, tasks, search=True)
+    decoder = build(PYRAMID, tasks, search=True, value_classes=0)
     nn.init.ones_(decoder.fusions["depth"].reduce[1].weight)  # type: ignore[union-attr, index, arg-type]
     predictions = decoder.decode_features(make_features(PYRAMID, height=32, width=48))
     assert sorted(predictions.aux_logits[0]) == ["edge", "semseg"]
