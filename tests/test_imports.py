@@ -41,7 +41,7 @@ LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 LIBRARY_USERS = {
     "timm": {
         *("adapters.task_streams", "backbones", "distributed.sync_batch_norm", "engine"),
-        "export.swin_tracing",
+        *("export.same_padding_tracing", "export.swin_tracing"),
     },
     "albumentations": {"transforms.albumentations"},
     "torchmetrics": {"metrics"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from densemtl.errors import ModelError, shorten_error
+from densemtl.export.same_padding_tracing import patch_same_padding_for_export
 from densemtl.export.swin_tracing import patch_swin_for_export
 from densemtl.export.wrapper import ExportWrapper
 
@@ -89,11 +91,30 @@ def _export_program(
     network: ExportWrapper, image: Tensor, shapes: DynamicShapes | None
 ) -> ExportedProgram:
     """Trace a model; the time limit applies only to attempts with dynamic axes."""
-    if shapes is None:
-        with torch.no_grad(), patch_swin_for_export(network):
+    with (
+        torch.no_grad(),
+        silence_logging(),
+        patch_swin_for_export(network),
+        patch_same_padding_for_export(network),
+    ):
+        if shapes is None:
             return torch.export.export(network, (image,))
-    with torch.no_grad(), patch_swin_for_export(network), _limit_time(TIME_LIMIT):
-        return torch.export.export(network, (image,), dynamic_shapes=(shapes,))
+        with _limit_time(TIME_LIMIT):
+            return torch.export.export(network, (image,), dynamic_shapes=(shapes,))
+
+
+@contextmanager
+def silence_logging() -> Iterator[None]:
+    """Suppress log messages of torch and onnxruntime, which are about their internal steps.
+
+    Errors are raised as exceptions.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
