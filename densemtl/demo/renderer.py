@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -19,6 +21,7 @@ from densemtl.inference.predictor import Predictor
 from densemtl.io.image_inputs import to_rgb_array
 from densemtl.io.media import assign_output_names
 from densemtl.io.writers import write_image
+from densemtl.runtime.background_iterator import iterate_in_background
 from densemtl.types import PredictionMaps, RGBImage
 from densemtl.visualization.color_range import ColorRangeSmoother
 from densemtl.visualization.panels import draw_prediction_panel
@@ -26,6 +29,17 @@ from densemtl.visualization.prediction_panels import pick_evenly_spaced
 
 WEBCAM_NAME = "webcam"
 """Name of the video of a camera, without suffix."""
+
+
+@contextmanager
+def _leave_one_core() -> Iterator[None]:
+    """Leave one of several cores to reading, drawing and writing, for which torch would wait."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(max(count - 1, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 @dataclass(frozen=True)
@@ -74,8 +88,9 @@ class DemoRenderer:
         """
         for name, file in assign_output_names(files, self.output, ".mp4").items():
             video = VideoReader(file)
-            frames = track(video, file.name, total=video.num_frames or None)
-            write_video(self.output / f"{name}.mp4", video.fps, self._iter_panels(name, frames))
+            panels = self._iter_panels(name, video)
+            shown = track(panels, file.name, total=video.num_frames or None)
+            write_video(self.output / f"{name}.mp4", video.fps, shown)
 
     def render_webcam(self, index: int) -> None:
         """Write a real-time video of panels from a camera until Ctrl-C.
@@ -116,9 +131,22 @@ class DemoRenderer:
         self._write_extras(name, image, maps)
 
     def _iter_panels(self, name: str, frames: Iterable[RGBImage]) -> Iterator[RGBImage]:
+        """Yield panels; reading, prediction and drawing of different frames overlap."""
+        predicted = self._iter_predictions(iterate_in_background(frames))
+        yield from iterate_in_background(self._iter_drawn(name, iterate_in_background(predicted)))
+
+    def _iter_predictions(
+        self, frames: Iterable[RGBImage]
+    ) -> Iterator[tuple[RGBImage, PredictionMaps]]:
+        with _leave_one_core():
+            for frame in frames:
+                yield frame, self.predictor(frame)
+
+    def _iter_drawn(
+        self, name: str, predicted: Iterable[tuple[RGBImage, PredictionMaps]]
+    ) -> Iterator[RGBImage]:
         color_ranges = ColorRangeSmoother()
-        for index, frame in enumerate(frames):
-            maps = self.predictor(frame)
+        for index, (frame, maps) in enumerate(predicted):
             self._write_extras(f"{name}_{index:06d}", frame, maps)
             tasks = color_ranges.fit(self.predictor.tasks, maps)
             yield draw_prediction_panel(frame, maps, None, tasks, self.overlay)

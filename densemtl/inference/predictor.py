@@ -195,7 +195,7 @@ class Predictor:
         Raises:
             DataError: if the input is not an image.
         """
-        self._model.eval()
+        self._set_eval_mode()
         if not isinstance(image, list):
             return self._predict([self._read(image)])[0]
         maps, size = [], self.settings.batch_size
@@ -213,8 +213,12 @@ class Predictor:
         Returns:
             {task: decoded prediction}, as of `__call__`.
         """
-        self._model.eval()
+        self._set_eval_mode()
         return self._predict([image])[0]
+
+    def _set_eval_mode(self) -> None:
+        if self._model.training:  # only then, since this visits every module
+            self._model.eval()
 
     def _read(self, image: ImageInput) -> Image:
         return to_rgb_array(image) if self.is_rgb else to_channel_array(image, self.num_channels)

@@ -13,7 +13,9 @@ from densemtl.types import Image, RGBImage, Size
 from densemtl.visualization.color_range import draw_color_bar, fit_color_range
 from densemtl.visualization.image_display import to_rgb_image
 
-_BACKGROUND = np.array([250, 250, 250], np.uint8)
+_BACKGROUND = 250
+"""Value of the red, green and blue of the background."""
+
 _TEXT_COLOR = (60, 60, 60)
 _GAP = 8
 _TITLE_HEIGHT = 22
@@ -148,7 +150,7 @@ def _render_column(
         cells.append(_render_label(task, targets, image, alpha))
     if color_range := task.compute_color_range(prediction):
         bar = draw_color_bar(task, color_range, image.shape[1])
-        cells.append(np.pad(bar, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_BACKGROUND[0]))
+        cells.append(np.pad(bar, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_BACKGROUND))
     return np.vstack(cells)
 
 
@@ -168,7 +170,11 @@ def _render_map(
 
 
 def _make_blank_cell(size: Size) -> RGBImage:
-    return np.tile(_BACKGROUND, (size[0] + _TITLE_HEIGHT + _GAP, size[1] + _GAP, 1))
+    return _make_background(size[0] + _TITLE_HEIGHT + _GAP, size[1] + _GAP)
+
+
+def _make_background(height: int, width: int) -> RGBImage:
+    return np.full((height, width, 3), _BACKGROUND, np.uint8)
 
 
 def _add_title(title: str, image: RGBImage, size: Size) -> RGBImage:
@@ -192,18 +198,18 @@ def _resize(image: RGBImage, size: Size) -> RGBImage:
 def _add_border(image: RGBImage) -> RGBImage:
     """Add a gap on the left and above; cells have gaps on the right and below already."""
     height, width = image.shape[:2]
-    padded = np.tile(_BACKGROUND, (height + _GAP, width + _GAP, 1))
+    padded = _make_background(height + _GAP, width + _GAP)
     padded[_GAP:, _GAP:] = image
     return padded
 
 
 def _pad_width(image: RGBImage, width: int) -> RGBImage:
-    padded = np.tile(_BACKGROUND, (image.shape[0], width, 1))
+    padded = _make_background(image.shape[0], width)
     padded[:, : image.shape[1]] = image
     return padded
 
 
 def _pad_height(image: RGBImage, height: int) -> RGBImage:
-    padded = np.tile(_BACKGROUND, (height, image.shape[1], 1))
+    padded = _make_background(height, image.shape[1])
     padded[: image.shape[0]] = image
     return padded

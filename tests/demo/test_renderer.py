@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +57,23 @@ def test_colors_of_a_video_change_slowly(tmp_path: Path) -> None:
     near, far = (panel[30:38, 24:32] for panel in jump)
     assert len(np.unique(near.reshape(-1, 3), axis=0)) > 50
     assert (far == far[-1, -1]).all()
+
+
+def test_frames_of_a_video_keep_their_order_and_errors_are_raised(tmp_path: Path) -> None:
+    predictor: Any = SlopePredictor()
+    renderer = DemoRenderer(predictor, tmp_path, save_raw=True)
+
+    def read_frames() -> Iterator[Any]:
+        yield from (np.full((8, 8, 3), number, np.uint8) for number in range(6))
+        raise DataError("no more")
+
+    panels = renderer._iter_panels("x", read_frames())
+    shown = [next(panels)[30, 8] for _ in range(6)]
+    with pytest.raises(DataError, match="no more"):
+        next(panels)
+    np.testing.assert_array_equal(np.array(shown)[:, 0], range(6))
+    for number in range(6):
+        assert np.load(tmp_path / "maps" / "depth" / f"x_{number:06d}.npy").min() == number
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])
