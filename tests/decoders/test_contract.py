@@ -17,6 +17,7 @@ from densemtl.tasks.base import Task
 from densemtl.types import Predictions
 from tests.helpers.decoder_cases import (
     ARCHITECTURES,
+    BACKBONE_OPTIONS,
     BACKBONES,
     SMALL_OPTIONS,
     STAGED_ARCHITECTURES,
@@ -46,7 +47,12 @@ def build(make_task: Callable[..., Task]) -> Build:
         decoder = registry.create(
             "decoders",
             architecture,
-            lambda: Backbone(backbone, pretrained=False, img_size=(64, 64)),
+            lambda: Backbone(
+                backbone,
+                pretrained=False,
+                img_size=(64, 64),
+                options=BACKBONE_OPTIONS.get(backbone, {}),
+            ),
             lambda spec, channels: registry.create("heads", "linear", spec, channels, options={}),
             tasks,
             options=SMALL_OPTIONS.get(architecture, {}) | options,
@@ -86,11 +92,7 @@ def test_predicts_all_tasks_and_every_parameter_gets_a_gradient(model: MultiTask
         "depth": (2, 1, *size),
         "normals": (2, 3, *size),
     }
-    outputs = [
-        *predictions.logits.values(),
-        *(o for aux in predictions.aux_logits for o in aux.values()),
-    ]
-    sum(output.square().mean() for output in outputs).backward()
+    sum(output.square().mean() for output in predictions.list_outputs()).backward()
     missing = [name for name, each in trained.named_parameters() if each.grad is None]
     assert missing == []
 

@@ -16,6 +16,7 @@ from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
 from tests.helpers.decoder_cases import (
     ARCHITECTURES,
+    BACKBONE_OPTIONS,
     BACKBONES,
     SMALL_OPTIONS,
     get_backbone,
@@ -84,7 +85,7 @@ def build(
     decoder: Decoder = registry.create(
         "decoders",
         architecture,
-        lambda: Backbone(backbone, pretrained=False),
+        lambda: Backbone(backbone, pretrained=False, options=BACKBONE_OPTIONS.get(backbone, {})),
         LinearHead,
         [make_task(name) for name in names],
         options=SMALL_OPTIONS.get(architecture, {}) | OPTIONS.get(architecture, {}),

@@ -16,7 +16,13 @@ from densemtl.heads.linear import LinearHead
 from densemtl.tasks.base import Task
 
 ARCHITECTURES = sorted({*registry.list_names("decoders")} - {"single_task"})
-BACKBONES = ["test_resnet", "test_convnext", "test_vit", "hrnet_w18_small_v2"]
+SWIN = "swin_tiny_patch4_window7_224"
+BACKBONES = ["test_resnet", "test_convnext", "test_vit", SWIN, "hrnet_w18_small_v2"]
+BACKBONE_OPTIONS: dict[str, dict[str, Any]] = {
+    SWIN: {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 4)}
+}
+"""Options of backbones that are too large for tests by default."""
+
 STAGED_ARCHITECTURES = {
     *("branched", "cross_stitch", "mixture", "mtan", "nddr_cnn", "sluice", "task_adapters")
 }
@@ -40,7 +46,7 @@ TRANSFORMER_ARCHITECTURES = {"mixture", "task_adapters", "task_prompts"}
 def is_supported(architecture: str, backbone: str) -> bool:
     """Return whether a decoder supports one of `BACKBONES`."""
     if architecture in TRANSFORMER_ARCHITECTURES:
-        return backbone == "test_vit"
+        return backbone == "test_vit" or (architecture, backbone) == ("task_adapters", SWIN)
     return architecture not in STAGED_ARCHITECTURES or backbone not in UNSTAGED_BACKBONES
 
 
