@@ -33,7 +33,7 @@ WEBCAM_NAME = "webcam"
 
 @contextmanager
 def _leave_one_core() -> Iterator[None]:
-    """Leave one of several cores to reading, drawing and writing, for which torch would wait."""
+    """Use one thread less in torch, so that the other steps do not slow its threads."""
     count = torch.get_num_threads()
     torch.set_num_threads(max(count - 1, 1))
     try:
