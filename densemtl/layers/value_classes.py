@@ -43,7 +43,9 @@ class ValueClasses(nn.Module):
         task: name of the task.
         is_logarithmic: whether the class of a value is chosen by differences of logarithms.
         centers: center of each class, shape (K, C).
-        fitted: 1 if the centers were computed from training labels, otherwise 0.
+        fitted: 1 for each center that was computed from training labels, otherwise 0, shape (K,).
+            It has one number per center so that a run with another number of classes does not load
+            it without the centers.
     """
 
     centers: Tensor
@@ -58,8 +60,13 @@ class ValueClasses(nn.Module):
         else:
             centers = _divide_range(*DEFAULT_RANGE[self.is_logarithmic], count, self.is_logarithmic)
         self.register_buffer("centers", torch.tensor(centers, dtype=torch.float32))
-        self.register_buffer("fitted", torch.tensor(0))
+        self.register_buffer("fitted", torch.zeros(count, dtype=torch.int64))
         self._has_intervals = not isinstance(task, Direction)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the centers were computed from training labels."""
+        return bool(self.fitted.all())
 
     def forward(self, logits: Tensor) -> ValueClassLogits:
         """Combine logits of the classes with their centers.

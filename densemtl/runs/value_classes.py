@@ -38,7 +38,7 @@ def fit_value_classes(model: nn.Module, train: DenseDataset) -> None:
     missing = [
         module
         for module in model.modules()
-        if isinstance(module, ValueClasses) and not module.fitted and module.task in train.tasks
+        if isinstance(module, ValueClasses) and not module.is_fitted and module.task in train.tasks
     ]
     if not missing:
         return

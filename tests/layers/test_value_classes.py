@@ -43,8 +43,9 @@ def test_default_intervals_of_depth_equal_published_ones() -> None:
 
 def test_intervals_are_fitted_to_percentiles() -> None:
     classes = ValueClasses(HEIGHT, 4)
+    assert not classes.is_fitted
     classes.fit(np.linspace(-1, 3, 100_001, dtype=np.float32)[:, None])
-    assert classes.fitted
+    assert classes.is_fitted
     torch.testing.assert_close(
         classes.centers[:, 0], torch.tensor([-0.498, 0.501, 1.499, 2.498]), rtol=0, atol=2e-3
     )

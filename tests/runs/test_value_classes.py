@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from densemtl.create import create_tasks
 from densemtl.engine.weights_file import load_weights
 from densemtl.factory import build_splits
 from densemtl.layers.value_classes import ValueClasses
@@ -37,6 +38,24 @@ def test_run_computes_classes_once_and_resumes_bit_exactly(
     train_experiment(experiment, tmp_path / "parts", "cpu")
     parts = load_weights(tmp_path / "parts" / "last" / "model.safetensors").tensors
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_run_that_starts_from_another_keeps_its_classes_only_if_they_are_as_many(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source"
+    train_experiment(make_tiny_experiment(*ATRC), source, "cpu", max_steps=1)
+    weights = load_weights(source / "last" / "model.safetensors").tensors
+    for count in (5, 4):
+        decoder = f"decoder={{name: atrc, width: 8, value_classes: {count}}}"
+        options = (decoder, f"init_from={source / 'best.safetensors'}", "data.seed=9")
+        experiment = make_tiny_experiment(ATRC[1], *options)
+        train_experiment(experiment, tmp_path / str(count), "cpu", max_steps=1)
+        found = load_weights(tmp_path / str(count) / "last" / "model.safetensors").tensors[CENTERS]
+        assert len(found) == count
+        assert torch.equal(found, weights[CENTERS]) == (count == 5)
+        default = ValueClasses(create_tasks(["depth"])[0], count).centers
+        assert not torch.equal(found, default)
 
 
 def test_classes_do_not_depend_on_the_number_of_ranks(
