@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Measure the CPU time of a training step of several configurations, on the synthetic dataset.
 
-The synthetic dataset replaces that of the configuration, so no data is needed. The single-thread
-CPU time is nearly unaffected by other processes.
+The synthetic dataset replaces that of the configuration, and random weights replace pretrained
+ones, so that neither data nor weights are needed. The single-thread CPU time is nearly unaffected
+by other processes.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def make_step(file: Path, folder: Path) -> Callable[[], object]:
         f"data={{name: synthetic, size: {list(original.input.size)}}}",
         f"data.train_images={original.loader.batch_size}",
         *("baselines=none", "init_from=none", "loader.num_workers=0", "loader.cache=false"),
+        "backbone.pretrained=false",
     ]
     run = load_experiment(file, overrides)
     folder.mkdir()
