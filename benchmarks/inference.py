@@ -18,23 +18,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from densemtl import cli
+from densemtl.commands.export import load_comparison_images
 from densemtl.engine.loading import TrainedModel, load_trained_model
-from densemtl.export.exporter import export_model
+from densemtl.export.exporter import export_model, make_batch
 from densemtl.export.onnx import OnnxSession
 from densemtl.export.parity import round_up
 from densemtl.export.wrapper import ExportWrapper
-from densemtl.io.image_inputs import to_rgb_array
-from densemtl.io.media import find_images
 from densemtl.models.batch_norm_folding import fuse_conv_bn
-from densemtl.transforms.geometry import stretch_to_size
 from densemtl.types import Image, Size
 
 RunFn = Callable[[Tensor], object]
@@ -63,12 +58,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     torch.set_num_threads(1)
     loaded = load_trained_model(args.checkpoint, device="cpu")
-    images = [to_rgb_array(file) for file in find_images(args.images)[:CALIBRATION_IMAGES]]
+    images = load_comparison_images(loaded, args.images, CALIBRATION_IMAGES)
     for requested in args.size or [(240, 320), (480, 640)]:
         size = round_up(requested, loaded.model.size_divisor)
         with TemporaryDirectory() as folder:
             forms, differences = make_forms(loaded, images, size, Path(folder), args.no_compile)
-            image = resize(images[0], size)
+            image = make_batch(ExportWrapper(loaded.model, loaded.tasks), images[:1], size)
             print_table(size, measure(forms, image, args.repeats), differences)
 
 
@@ -99,12 +94,6 @@ def describe_differences(differences: dict[str, dict[str, float]]) -> str:
         f"{task} " + ", ".join(f"{name} {value:.3g}" for name, value in values.items())
         for task, values in differences.items()
     )
-
-
-def resize(image: Image, size: Size) -> Tensor:
-    """Return a uint8 batch of one image."""
-    stretched: NDArray[Any] = stretch_to_size(image.shape[:2], size)[0].apply_image(image)
-    return torch.from_numpy(np.ascontiguousarray(stretched.transpose(2, 0, 1)[None]))
 
 
 @torch.inference_mode()

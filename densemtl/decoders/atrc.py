@@ -175,10 +175,9 @@ class ATRC(SharedBackboneDecoder):
         for target, head in self.heads.items():
             read = self._read_contexts(target, maps, regions)
             logits[target] = head([self.dropout(self.fusions[target](maps[target], read))])
-        by_value = {
-            task: classes(initial.pop(task)) for task, classes in self.value_classes.items()
-        }
-        return Predictions(logits, [initial] if initial else [], value_class_logits=by_value)
+        by_value = {task: classes(initial[task]) for task, classes in self.value_classes.items()}
+        by_class = {task: each for task, each in initial.items() if task not in by_value}
+        return Predictions(logits, [by_class] if by_class else [], value_class_logits=by_value)
 
     def _read_contexts(
         self, target: str, maps: Mapping[str, Tensor], regions: Mapping[str, Tensor]

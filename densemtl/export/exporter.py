@@ -100,10 +100,10 @@ def _trace_with_inputs(
     Adapters are merged into the weights of the graph; the comparison is with the model itself.
     """
     size = parity.round_up(size, network.model.size_divisor)
-    batch = _make_batch(network, images, size)
+    batch = make_batch(network, images, size)
     traced = trace(merge_adapters(network), batch)
     others = parity.choose_other_sizes(size, network.model.size_divisor, traced.dynamic_axes)
-    other_inputs = [_make_batch(network, images[:1], other_size) for other_size in others]
+    other_inputs = [make_batch(network, images[:1], other_size) for other_size in others]
     return ParityInputs(batch, other_inputs), traced
 
 
@@ -191,8 +191,17 @@ def _describe_file(
     }
 
 
-def _make_batch(network: ExportWrapper, images: Sequence[Image], size: Size) -> Tensor:
-    """Resize images to one size and return them as the model expects them."""
+def make_batch(network: ExportWrapper, images: Sequence[Image], size: Size) -> Tensor:
+    """Resize images to one size.
+
+    Args:
+        network: the model.
+        images: images (H, W, C) of any sizes.
+        size: (height, width) in pixels.
+
+    Returns:
+        The input of the model, shape (B, C, H, W).
+    """
     resized = [
         stretch_to_size((image.shape[0], image.shape[1]), size)[0].apply_image(image)
         for image in images

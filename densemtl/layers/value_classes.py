@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from densemtl.tasks.base import Task
 from densemtl.tasks.direction import Direction
 from densemtl.tasks.regression import Regression
+from densemtl.tasks.value_classes import MIN_VALUE
 from densemtl.types import ValueClassLogits
 
 PERCENTILES = (0.1, 99.9)
 """Percentiles of the training values between which intervals lie; values outside are clipped."""
 
-DEFAULT_RANGE = {True: (0.7, 10.0), False: (0.0, 1.0)}
-"""{is logarithmic: range of the intervals before they are fitted}: meters of depth indoors, as in
-ATRC, or values of other tasks."""
+DEPTH_RANGE = (0.7, 10.0)
+"""Range in meters of the intervals of depth before they are fitted, as in ATRC."""
+
+VALUE_RANGE = (0.0, 1.0)
+"""Range of the intervals of other scalars before they are fitted."""
 
 ITERATIONS = 30
 """Number of iterations of k-means."""
@@ -58,10 +61,10 @@ class ValueClasses(nn.Module):
         if isinstance(task, Direction):
             centers = _spread_directions(count, task.value_channels)
         else:
-            centers = _divide_range(*DEFAULT_RANGE[self.is_logarithmic], count, self.is_logarithmic)
+            limits = DEPTH_RANGE if self.is_logarithmic else VALUE_RANGE
+            centers = _divide_range(*limits, count, self.is_logarithmic)
         self.register_buffer("centers", torch.tensor(centers, dtype=torch.float32))
         self.register_buffer("fitted", torch.zeros(count, dtype=torch.int64))
-        self._has_intervals = not isinstance(task, Direction)
 
     @property
     def is_fitted(self) -> bool:
@@ -86,8 +89,8 @@ class ValueClasses(nn.Module):
         Args:
             values: valid values of the training split, shape (N, C), N > 0.
         """
-        count = len(self.centers)
-        if self._has_intervals:
+        count, channels = self.centers.shape
+        if channels == 1:
             low, high = np.percentile(values, PERCENTILES)
             centers = _divide_range(low, high, count, self.is_logarithmic)
         else:
@@ -113,7 +116,7 @@ def has_value_classes(task: Task) -> bool:
 def _divide_range(low: float, high: float, count: int, is_logarithmic: bool) -> NDArray[np.float64]:
     """Return the centers of intervals of equal width, shape (count, 1)."""
     if is_logarithmic:
-        low, high = math.log(max(low, 1e-6)), math.log(max(high, 1e-6))
+        low, high = math.log(max(low, MIN_VALUE)), math.log(max(high, MIN_VALUE))
     shares = (np.arange(count) + 0.5) / count
     centers = low + shares[:, None] * (high - low)
     return np.asarray(np.exp(centers) if is_logarithmic else centers)
@@ -141,4 +144,4 @@ def _find_clusters(directions: NDArray[np.float32], count: int) -> NDArray[np.fl
     values = directions.astype(np.float64)
     start = np.random.default_rng(0).choice(len(values), count, replace=len(values) < count)
     centers, _ = kmeans2(values, values[start], ITERATIONS, minit="matrix")
-    return np.asarray(centers / np.linalg.norm(centers, axis=1, keepdims=True).clip(1e-6))
+    return np.asarray(centers / np.linalg.norm(centers, axis=1, keepdims=True).clip(MIN_VALUE))

@@ -55,12 +55,17 @@ def fit_value_classes(model: nn.Module, train: DenseDataset) -> None:
     }
     for module in missing:
         found = [joined[index][module.task] for index in indices if module.task in joined[index]]
-        if any(len(values) for values in found):
-            module.fit(np.concatenate(found))
+        if not any(len(values) for values in found):
             print_message(
-                f"{module.task}: {len(module.centers)} classes of values, from {len(found)} of "
-                f"{len(train)} training images"
+                f"warning: {module.task}: none of {len(indices)} training images has a valid "
+                "value; the default classes of values are used"
             )
+            continue
+        module.fit(np.concatenate(found))
+        print_message(
+            f"{module.task}: {len(module.centers)} classes of values, from {len(found)} of "
+            f"{len(train)} training images"
+        )
 
 
 def _sample_values(train: DenseDataset, index: int, tasks: list[str]) -> TaskValues:

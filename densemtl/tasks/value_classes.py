@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from densemtl.types import ValueClassLogits
 
 MIN_VALUE = 1e-6
-"""Smallest value of which a logarithm is computed."""
+"""Smallest value of which a logarithm is computed, and by which is divided."""
 
 
 def compute_value_class_loss(
