@@ -23,6 +23,10 @@ class CheckError(Exception):
     """Error that a value is not the expected one."""
 
 
+class SkippedCheckError(Exception):
+    """Error that a check cannot run on this device."""
+
+
 @dataclass(frozen=True)
 class Context:
     """Device and size of all checks.

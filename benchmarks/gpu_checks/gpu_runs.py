@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import torch
-from gpu_context import CONFIGS, Context, require
+from gpu_context import CONFIGS, Context, SkippedCheckError, require
 from torch import Tensor
 
 from densemtl.config.experiment import ExperimentConfig
@@ -126,7 +126,7 @@ def check_two_processes(context: Context) -> str:
 def check_nccl(context: Context) -> str:
     """Train with FSDP on one rank with NCCL, resume it, and evaluate."""
     if not context.on_gpu:
-        return "needs a GPU"
+        raise SkippedCheckError("needs a GPU")
     losses = _train_in_processes(context, 1, "cuda", "train.fsdp=true", through_torchrun=True)
     return f"{len(losses)} steps with FSDP, last loss {losses[-1]['total']:.3f}"
 

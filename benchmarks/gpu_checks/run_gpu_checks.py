@@ -83,9 +83,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(name: str, check: Callable[[Any], str], context: Any) -> dict[str, Any]:
     """Run one check, and print its result in a line."""
+    from gpu_context import SkippedCheckError
+
     begun = time.perf_counter()
     try:
         text, result = check(context), "passed"
+    except SkippedCheckError as error:
+        text, result = str(error), "skipped"
     except Exception as error:
         text, result = f"{type(error).__name__}: {error}", "failed"
         traceback.print_exc()
