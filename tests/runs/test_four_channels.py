@@ -114,7 +114,7 @@ def test_export_compares_images_of_four_channels(folder: Path, run: Path) -> Non
     loaded = load_trained_model(run)
     network = ExportWrapper(loaded.model, loaded.tasks).eval()
     images = export.load_comparison_images(loaded, None, 2)
-    batch = exporter._make_batch(network, images, (64, 96))
+    batch = exporter.make_batch(network, images, (64, 96))
     assert (batch.shape, batch.dtype) == ((2, 4, 64, 96), torch.float32)
     assert network(batch)[0].shape == (2, 64, 96)
     with pytest.raises(DataError, match="3 channels, but the model takes 4"):
