@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,10 +93,10 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or suite.output or Path("runs", "benchmark", args.suite.stem)
     runs, failed = make_plan(suite, args.suite, output), []
     if not args.report:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
-        failed = run_benchmark(
-            runs, output, make_launcher(args, args.workers or suite.workers, output)
-        )
+        with exit_on_sigterm():
+            failed = run_benchmark(
+                runs, output, make_launcher(args, args.workers or suite.workers, output)
+            )
     page = write_report(runs, output / "report", f"Benchmark {args.suite.stem}", suite.panels)
     print((page.parent / "table.md").read_text(encoding="utf-8"))
     print(f"report: {page}")
@@ -102,6 +104,20 @@ def main(argv: list[str] | None = None) -> None:
         titles = "; ".join(sorted(run.title for run in failed))
         print(f"failed runs (see failed.txt in their folders): {titles}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Raise `SystemExit` on SIGTERM inside this context, so that runs in progress are stopped.
+
+    Yields:
+        Nothing; the previous handler is restored at the end.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT_CODE))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_launcher(args: argparse.Namespace, workers: int, output: Path) -> Launcher:

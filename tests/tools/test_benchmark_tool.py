@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import statistics
 from pathlib import Path
 
 import pytest
 
+from densemtl.commands.benchmark import SIGTERM_EXIT_CODE, exit_on_sigterm
 from tests.helpers.fake_benchmark_runs import write_benchmark_config
 from tools.benchmark import main
 
@@ -75,3 +77,16 @@ def test_zero_workers_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([str(write_benchmark_config(tmp_path)), "--workers", "0"])
     assert stopped.value.code == 2
+
+
+def test_handler_of_sigterm_is_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as exit_info:
+        stop_inside_context()
+    assert exit_info.value.code == SIGTERM_EXIT_CODE == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def stop_inside_context() -> None:
+    with exit_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
