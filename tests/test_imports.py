@@ -50,6 +50,7 @@ LIBRARY_USERS = {
     "fastapi": {"demo.web"},
     "uvicorn": {"demo.web"},
     "jinja2": {"benchmark"},
+    "mamba_ssm": {"layers.selective_scan"},
     "torchjd": {"balancing._torchjd"},
     "wandb": {"trackers.wandb"},
     "mlflow": {"trackers.mlflow"},

@@ -47,9 +47,9 @@ class MTMamba(SharedBackboneDecoder):
     of the task (`GatedExchange`); its output is enlarged to 4 times the size before the head, which
     costs much memory.
 
-    The scan is written in PyTorch, without a kernel of its own. Most of its time is spent at the
-    finest level: `finest_stride: 8` leaves out the level of stride 4. ViTs get a simple feature
-    pyramid of `pyramid_width` channels.
+    The scan is written in PyTorch; on a GPU, the kernel of the package `mamba_ssm` is used where it
+    is installed (`selective_scan`). Most time is spent at the finest level: `finest_stride: 8`
+    leaves out the level of stride 4. ViTs get a simple feature pyramid of `pyramid_width` channels.
 
     Args:
         make_backbone: factory of backbones; called once.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from densemtl.backbones.simple_feature_pyramid import LayerNorm2d
-from densemtl.layers.selective_scan import SelectiveScan2d
+from densemtl.layers.selective_scan_2d import SelectiveScan2d
 from densemtl.ops.resize import resize
 from densemtl.types import Size
 

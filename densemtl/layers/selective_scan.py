@@ -1,27 +1,31 @@
-"""Selective scan of Mamba (Gu and Dao 2023) over sequences and maps, in plain PyTorch."""
+"""Selective scan of Mamba (Gu and Dao 2023): a recurrence whose coefficients vary."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-CHUNK = 128
-"""Number of steps that are computed in parallel."""
-
-DIRECTIONS = 4
-"""A map is read by rows and by columns, both forward and backward."""
-
-MIN_STEP, MAX_STEP = 1e-3, 0.1
-"""Range of the step sizes at initialization."""
+STATES_ON_CPU, STATES_ON_GPU = 2**20, 2**24
+"""Number of states that are computed at a time: few fit into the caches of a CPU, and many need few
+kernels on a GPU."""
 
 
 def selective_scan(
-    inputs: Tensor, steps: Tensor, decay: Tensor, write: Tensor, read: Tensor, *, chunk: int = CHUNK
+    inputs: Tensor,
+    steps: Tensor,
+    decay: Tensor,
+    write: Tensor,
+    read: Tensor,
+    *,
+    chunk: int | None = None,
 ) -> Tensor:
     """Run a linear recurrence whose coefficients depend on the position.
 
@@ -31,10 +35,13 @@ def selective_scan(
         output_l = sum over the states of read_l * h_l
 
     Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023, equation 2
-    with the discretization of section 2. Chunks of the sequence run one after the other. Inside a
-    chunk, the states are computed by a parallel prefix sum of log2(chunk) operations. Only products
-    of decays are computed, never quotients, so that strong decay is stable. The backward pass
-    computes each chunk again, so that only one state per chunk is kept in memory.
+    with the discretization of section 2. The sequence is cut into chunks. A first pass computes the
+    last state of all chunks at once, each from a state of 0; these states are then passed on from
+    chunk to chunk, and a second pass computes all states. Only products of decays are computed,
+    never quotients, so that strong decay is stable. The backward pass computes the states again.
+
+    The kernel of the package `mamba_ssm` is used on a GPU where that package is installed. It was
+    not tested on a GPU.
 
     Args:
         inputs: input x (B, K, E, L) of K independent directions with E channels and L positions.
@@ -42,7 +49,8 @@ def selective_scan(
         decay: negative decay rates (K, E, N) of N states.
         write: weights (B, K, N, L) with which inputs are added to the states.
         read: weights (B, K, N, L) with which states are added to the output.
-        chunk: number of positions per chunk; only affects time and memory.
+        chunk: number of positions per chunk, which only affects time; None for the square root of
+            the number of positions.
 
     Returns:
         Output (B, K, E, L).
@@ -56,150 +64,172 @@ def selective_scan(
         >>> selective_scan(2 * ones, ones, torch.zeros(1, 1, 1), ones, ones)
         tensor([[[[2., 4., 6.]]]])
     """
-    state = inputs.new_zeros(*inputs.shape[:3], decay.shape[2])
-    tensors = (inputs, steps, write, read)
     if inputs.is_meta:  # only shapes are computed
-        chunk = inputs.shape[3]
-    saves_memory = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    outputs = []
-    for parts in zip(*(torch.split(each, chunk, dim=3) for each in tensors), strict=True):
-        if saves_memory:
-            output, state = checkpoint(
-                _scan_chunk, state, decay, *parts, use_reentrant=False, preserve_rng_state=False
-            )
-        else:
-            output, state = _scan_chunk(state, decay, *parts)
-        outputs.append(output)
-    return torch.cat(outputs, dim=3)
+        return inputs * steps
+    if inputs.is_cuda and inputs.dtype == torch.float32 and not torch.compiler.is_compiling():
+        kernel = find_kernel()
+        if kernel is not None:
+            return scan_by_kernel(kernel, inputs, steps, decay, write, read)
+    return _scan_chunks(
+        inputs, steps, decay, write, read, chunk or math.isqrt(inputs.shape[3] - 1) + 1
+    )
 
 
-def _scan_chunk(
-    state: Tensor, decay: Tensor, inputs: Tensor, steps: Tensor, write: Tensor, read: Tensor
+@cache
+def find_kernel() -> Callable[..., Tensor] | None:
+    """Return the scan of the package `mamba_ssm`, or None where it is not installed."""
+    if find_spec("mamba_ssm") is None:
+        return None
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    kernel: Callable[..., Tensor] = selective_scan_fn
+    return kernel
+
+
+def scan_by_kernel(
+    kernel: Callable[..., Tensor],
+    inputs: Tensor,
+    steps: Tensor,
+    decay: Tensor,
+    write: Tensor,
+    read: Tensor,
+) -> Tensor:
+    """Run `selective_scan` by a kernel, whose directions are groups of channels.
+
+    Args:
+        kernel: function of inputs (B, K E, L), step sizes (B, K E, L), decay rates (K E, N), write
+            and read weights (B, K, N, L).
+        inputs: input (B, K, E, L).
+        steps: step sizes (B, K, E, L).
+        decay: decay rates (K, E, N).
+        write: write weights (B, K, N, L).
+        read: read weights (B, K, N, L).
+
+    Returns:
+        Output (B, K, E, L).
+    """
+    joined = (inputs.flatten(1, 2), steps.flatten(1, 2), decay.flatten(0, 1))
+    return kernel(*joined, write, read).view_as(inputs)
+
+
+def _scan_chunks(
+    inputs: Tensor, steps: Tensor, decay: Tensor, write: Tensor, read: Tensor, chunk: int
+) -> Tensor:
+    """Run `selective_scan` for some channels after the others, to limit the memory."""
+    batch, directions, channels, length = inputs.shape
+    count = -(-length // chunk)
+    arranged = [
+        _arrange(each, chunk, value)
+        for each, value in ((inputs, 0.0), (steps, 1.0), (write, 0.0), (read, 0.0))
+    ]
+    per_channel = batch * directions * decay.shape[2] * count * chunk
+    limit = STATES_ON_CPU if inputs.device.type == "cpu" else STATES_ON_GPU
+    size = max(limit // per_channel, 1)
+    scan: Callable[..., Tensor] = _ChunkedScan.apply if torch.is_grad_enabled() else _scan_channels
+    parts = (torch.split(each, size, dim=-2) for each in (decay, *arranged[:2]))
+    outputs = [scan(*each, *arranged[2:], batch) for each in zip(*parts, strict=True)]
+    output = torch.cat(outputs, dim=2).view(chunk, directions, channels, count, batch)
+    return output.permute(4, 1, 2, 3, 0).flatten(3)[..., :length]
+
+
+def _arrange(sequences: Tensor, chunk: int, value: float) -> Tensor:
+    """Arrange sequences (B, K, E, L) as (Q, K, E, C B), with C chunks of Q positions.
+
+    The same position of all chunks is then contiguous. The last chunk is filled with `value`.
+    """
+    batch, directions, channels, length = sequences.shape
+    count = -(-length // chunk)
+    if count * chunk > length:
+        sequences = F.pad(sequences, (0, count * chunk - length), value=value)
+    shape = (batch, directions, channels, count, chunk)
+    return sequences.reshape(shape).permute(4, 1, 2, 3, 0).flatten(3)
+
+
+def _make_recurrence(
+    decay: Tensor, inputs: Tensor, steps: Tensor, write: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the output (B, K, E, Q) of a chunk of Q positions and its last state (B, K, E, N)."""
-    factors = (steps.unsqueeze(3) * decay[..., None]).exp()  # (B, K, E, N, Q)
-    states = (steps * inputs).unsqueeze(3) * write.unsqueeze(2)
-    first = states[..., :1] + factors[..., :1] * state[..., None]
-    states = torch.cat([first, states[..., 1:]], dim=-1)
-    distance = 1
-    while distance < states.shape[-1]:
-        # position l holds the sum and the product over its last `distance` positions
-        late = states[..., distance:] + factors[..., distance:] * states[..., :-distance]
-        states = torch.cat([states[..., :distance], late], dim=-1)
-        joint = factors[..., distance:] * factors[..., :-distance]
-        factors = torch.cat([factors[..., :distance], joint], dim=-1)
-        distance *= 2
-    return (states * read.unsqueeze(2)).sum(dim=3), states[..., -1]
+    """Return the factors of the states and what is added to them, (Q, K, E, N, C B) each."""
+    factors = (steps.unsqueeze(3) * decay.unsqueeze(3)).exp()
+    return factors, (steps * inputs).unsqueeze(3) * write.unsqueeze(2)
 
 
-class SelectiveScan2d(nn.Module):
-    """Selective scan over the pixels of a map in four directions, followed by LayerNorm.
+def _compute_states(
+    factors: Sequence[Tensor], added: Sequence[Tensor], batch: int, *, backward: bool = False
+) -> Tensor:
+    """Return all states (Q, K, E, N, C B) from coefficients (K, E, N, C B) per position.
 
-    The map is read by rows and by columns, both forward and backward. In each direction, step
-    sizes, write and read weights are linear functions of each pixel, and a skip connection with one
-    weight per channel is added. The outputs of the directions are summed (Liu et al., "VMamba:
-    Visual State Space Model", NeurIPS 2024). The recurrence is computed in float32 at least.
+    With `backward`, the recurrence runs from the last position of the last chunk to the first one.
+    """
+    order = slice(None, None, -1 if backward else 1)
+    factors, added = factors[order], added[order]
+    last, product = added[0], factors[0]
+    for factor, term in zip(factors[1:], added[1:], strict=True):
+        last, product = torch.addcmul(term, factor, last), product * factor
+    ends, products = (torch.split(each, batch, dim=-1)[order] for each in (last, product))
+    starts = [torch.zeros_like(ends[0])]
+    for factor, term in zip(products[:-1], ends[:-1], strict=True):
+        starts.append(torch.addcmul(term, factor, starts[-1]))
+    state, states = torch.cat(starts[order], dim=-1), []
+    for factor, term in zip(factors, added, strict=True):
+        state = torch.addcmul(term, factor, state)
+        states.append(state)
+    return torch.stack(states[order])
 
-    Args:
-        channels: number of channels E.
-        rank: rank of the linear function that computes step sizes.
-        states: number of states N per channel.
 
-    Example:
-        >>> import torch
-        >>> scan = SelectiveScan2d(8, rank=2, states=4)
-        >>> scan(torch.randn(2, 8, 5, 6)).shape
-        torch.Size([2, 8, 5, 6])
+def _scan_channels(
+    decay: Tensor, inputs: Tensor, steps: Tensor, write: Tensor, read: Tensor, batch: int
+) -> Tensor:
+    """Return the output (Q, K, E, C B) of some channels."""
+    factors, added = _make_recurrence(decay, inputs, steps, write)
+    states = _compute_states(factors.unbind(), added.unbind(), batch)
+    return (states * read.unsqueeze(2)).sum(dim=3)
+
+
+class _ChunkedScan(torch.autograd.Function):
+    """`_scan_channels` with a backward pass that computes the states again.
+
+    The gradient g of the states follows the same recurrence in the opposite order:
+    g_l = read_l * gradient_l + factor_{l+1} g_{l+1}.
     """
 
-    def __init__(self, channels: int, rank: int, states: int) -> None:
-        super().__init__()
-        self.sizes = [rank, states, states]
-        self.coefficients = nn.Parameter(torch.empty(DIRECTIONS, sum(self.sizes), channels))
-        self.step_weight = nn.Parameter(torch.empty(DIRECTIONS, channels, rank))
-        self.step_bias = nn.Parameter(torch.empty(DIRECTIONS, channels))
-        self.log_decay = nn.Parameter(torch.empty(DIRECTIONS, channels, states))
-        self.skip = nn.Parameter(torch.ones(DIRECTIONS, channels))
-        self.norm = nn.LayerNorm(channels)
-        self._reset_parameters()
+    @staticmethod
+    def forward(
+        ctx: Any,
+        decay: Tensor,
+        inputs: Tensor,
+        steps: Tensor,
+        write: Tensor,
+        read: Tensor,
+        batch: int,
+    ) -> Tensor:
+        """Compute the output, and keep only the arguments."""
+        ctx.save_for_backward(decay, inputs, steps, write, read)
+        ctx.batch = batch
+        return _scan_channels(decay, inputs, steps, write, read, batch)
 
-    @torch.no_grad()
-    def _reset_parameters(self) -> None:
-        """Initialize as published: decay rates 1, ..., N and log-uniform step sizes."""
-        bound = self.coefficients.shape[2] ** -0.5  # as in a linear layer
-        self.coefficients.uniform_(-bound, bound)
-        bound = self.step_weight.shape[2] ** -0.5
-        self.step_weight.uniform_(-bound, bound)
-        low, high = math.log(MIN_STEP), math.log(MAX_STEP)
-        steps = (torch.rand_like(self.step_bias) * (high - low) + low).exp()
-        self.step_bias.copy_(steps + (-(-steps).expm1()).log())  # inverse of softplus
-        rates = torch.arange(1, self.log_decay.shape[2] + 1, device=self.log_decay.device)
-        self.log_decay.copy_(rates.log().expand_as(self.log_decay))
-
-    def forward(self, feature: Tensor, source: Tensor | None = None) -> Tensor:
-        """Scan a map.
-
-        Args:
-            feature: map (B, E, H, W) that is scanned.
-            source: map of the same shape from which step sizes, write and read weights are
-                computed; None for the same map.
-
-        Returns:
-            Map (B, E, H, W).
-        """
-        dtype = torch.promote_types(feature.dtype, torch.float32)
-        with _without_autocast(feature.device):
-            inputs = list_sequences(feature.to(dtype))
-            origin = inputs if source is None else list_sequences(source.to(dtype))
-            steps, write, read = torch.split(
-                self.coefficients.to(dtype) @ origin, self.sizes, dim=2
-            )
-            steps = self.step_weight.to(dtype) @ steps + self.step_bias.to(dtype)[..., None]
-            decay = -self.log_decay.to(dtype).exp()
-            output = selective_scan(inputs, F.softplus(steps), decay, write, read)
-            output = output + inputs * self.skip.to(dtype)[..., None]
-            summed = sum_sequences(output, feature.shape[2], feature.shape[3])
-        normalized: Tensor = self.norm(summed.movedim(1, 3)).movedim(3, 1)
-        return normalized
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context without automatic mixed precision, which the meta device does not know."""
-    if device.type == "meta":
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def list_sequences(feature: Tensor) -> Tensor:
-    """Return the pixels of a map in the order of four directions.
-
-    Args:
-        feature: map (B, C, H, W).
-
-    Returns:
-        Sequences (B, 4, C, H W): by rows, by columns, and the reverse of both.
-
-    Example:
-        >>> import torch
-        >>> list_sequences(torch.arange(4.0).view(1, 1, 2, 2))[0, :, 0].int().tolist()
-        [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0], [3, 1, 2, 0]]
-    """
-    both = torch.stack([feature.flatten(2), feature.mT.flatten(2)], dim=1)
-    return torch.cat([both, both.flip(3)], dim=1)
-
-
-def sum_sequences(sequences: Tensor, height: int, width: int) -> Tensor:
-    """Restore the order of the pixels in each direction, and sum the directions.
-
-    Args:
-        sequences: sequences (B, 4, C, H W) in the order of `list_sequences`.
-        height: height H of the map.
-        width: width W of the map.
-
-    Returns:
-        Map (B, C, H, W).
-    """
-    forward, backward = torch.split(sequences, 2, dim=1)
-    rows, columns = (forward + backward.flip(3)).unbind(dim=1)
-    shape = (*rows.shape[:2], width, height)
-    return rows.reshape(*shape[:2], height, width) + columns.reshape(shape).mT
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of all arguments."""
+        decay, inputs, steps, write, read = ctx.saved_tensors
+        batch = ctx.batch
+        whole, added = _make_recurrence(decay, inputs, steps, write)
+        factors = whole.unbind()
+        states = _compute_states(factors, added.unbind(), batch)
+        gradient = gradient.unsqueeze(3)
+        of_read = (states * gradient).sum(dim=2)
+        # the position after the last one of a chunk is the first one of the next chunk
+        following = F.pad(factors[0][..., batch:], (0, batch))
+        of_states = _compute_states(
+            (*factors[1:], following),
+            (gradient * read.unsqueeze(2)).unbind(),
+            batch,
+            backward=True,
+        )
+        written = (of_states * write.unsqueeze(2)).sum(dim=3)
+        of_write = (of_states * (steps * inputs).unsqueeze(3)).sum(dim=2)
+        # factor_l h_{l-1} = h_l minus what is added at position l
+        of_exponents = states.sub_(added).mul_(of_states)
+        of_steps = (of_exponents * decay.unsqueeze(3)).sum(dim=3) + written * inputs
+        of_decay = (of_exponents * steps.unsqueeze(3)).sum(dim=(0, 4))
+        return of_decay, written * steps, of_steps, of_write, of_read, None

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from densemtl.layers.selective_scan import SelectiveScan2d, list_sequences, selective_scan
+from densemtl.layers import selective_scan as module
+from densemtl.layers.selective_scan import scan_by_kernel, selective_scan
+from densemtl.layers.selective_scan_2d import SelectiveScan2d, list_sequences
 from tests.helpers.exact import assert_all_same, assert_same
 
 
@@ -38,9 +40,15 @@ def make_sequences(length: int) -> list[Tensor]:
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize(("length", "chunk"), [(1, 8), (17, 128), (17, 5), (129, 128), (64, 16)])
-def test_chunks_equal_a_loop(length: int, chunk: int) -> None:
-    """Outputs and gradients are the same."""
+@pytest.mark.parametrize("states", [1, 2**20])
+@pytest.mark.parametrize(
+    ("length", "chunk"), [(1, 8), (1, None), (17, 128), (17, 5), (17, None), (64, 16), (64, None)]
+)
+def test_chunks_equal_a_loop(
+    length: int, chunk: int | None, states: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs and gradients are the same, also if channels are computed one after the other."""
+    monkeypatch.setattr(module, "STATES_ON_CPU", states)
     found, expected = make_sequences(length), make_sequences(length)
     weights = torch.randn(2, 3, 4, length)
     for leaf in (*found, *expected):
@@ -55,11 +63,44 @@ def test_chunks_equal_a_loop(length: int, chunk: int) -> None:
         assert_same(selective_scan(*found, chunk=chunk), outputs[1])
 
 
+@pytest.mark.usefixtures("double_precision")
+def test_kernel_gets_directions_as_groups_of_channels() -> None:
+    """The loop of a group stands for the kernel of mamba_ssm, whose layout is (B, K E, L)."""
+
+    def kernel(inputs: Tensor, steps: Tensor, decay: Tensor, write: Tensor, read: Tensor) -> Tensor:
+        groups = write.shape[1]
+        assert inputs.shape[1] == steps.shape[1] == decay.shape[0] == groups * 4
+        outputs = [
+            loop(x[:, None], step[:, None], rate[None], write[:, [group]], read[:, [group]])
+            for group, (x, step, rate) in enumerate(
+                zip(
+                    inputs.chunk(groups, 1),
+                    steps.chunk(groups, 1),
+                    decay.chunk(groups),
+                    strict=True,
+                )
+            )
+        ]
+        return torch.cat(outputs, dim=1).flatten(1, 2)
+
+    sequences = make_sequences(6)
+    assert_same(scan_by_kernel(kernel, *sequences), loop(*sequences))
+
+
 def test_strong_decay_is_finite_and_leaves_no_memory() -> None:
     inputs, steps, decay, write, read = make_sequences(40)
     found = selective_scan(inputs, steps + 1, decay * 0 - 1e4, write, read)
     expected = (steps + 1) * inputs * (write * read).sum(dim=2, keepdim=True)
     torch.testing.assert_close(found, expected)
+
+
+def test_padding_has_finite_gradients_without_memory() -> None:
+    inputs, steps, _, write, read = make_sequences(10)
+    inputs.requires_grad_()
+    decay = torch.full((3, 4, 5), -torch.inf)
+    selective_scan(inputs, steps, decay, write, read, chunk=4).sum().backward()
+    expected = steps * (write * read).sum(dim=2, keepdim=True)
+    torch.testing.assert_close(inputs.grad, expected)
 
 
 @torch.no_grad()
