@@ -92,10 +92,16 @@ SETTINGS = [
     ("train.ema_decay=0.9", "train.grad_accum_steps=2", "balancing={name: uncertainty}"),
     ("head={name: deeplabv3}", "train.amp=bf16", "train.max_grad_norm=1"),
     ("loader.num_workers=1", "train.checkpoint_every_steps=3", "augment.scale_range=[1.0, 1.5]"),
+    (
+        "decoder={name: mlore, width: 8, experts: 3, top_k: 2, min_rank: 2, task_rank: 2}",
+        "head={name: linear}",
+    ),
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "ema", "dropout", "inside_epoch"])
+@pytest.mark.parametrize(
+    "settings", SETTINGS, ids=["plain", "ema", "dropout", "inside_epoch", "router_noise"]
+)
 def test_resume_is_bit_exact(tmp_path: Path, settings: tuple[str, ...]) -> None:
     uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
     train(make_run(uninterrupted, *settings))
