@@ -85,7 +85,7 @@ class MergedConfig:
             The sources of those keys of the section that the message names, or else that of the
             path.
         """
-        path, _, message = error.partition(":")
+        path, _, message = error.partition(": ")
         words = set(re.findall(r"\w+", message))
         named = {
             source: None

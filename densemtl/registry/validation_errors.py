@@ -36,8 +36,8 @@ def format_validation_errors(
             own_keys = list_known_keys(model, item["loc"][:-1])
             valid_keys = own_keys if item["loc"][:-1] else [*own_keys, *other_keys]
             section = path.rpartition(".")[0] or model.__name__
-            hint = suggest(str(item["loc"][-1]), valid_keys) if valid_keys else ""
-            lines.append(f"{path}: unknown key, {hint or f'{section} has no options; remove it'}")
+            hint = _suggest_key(str(item["loc"][-1]), valid_keys, section)
+            lines.append(f"{path}: unknown key, {hint}")
         elif item["type"] == "missing":
             lines.append(f"{path}: must be given")
         elif item["type"] in ("too_short", "too_long", "conflict"):  # the message says it all
@@ -50,6 +50,14 @@ def format_validation_errors(
         else:
             lines.append(f"{path}: {item['msg']}, not {reprlib.repr(item['input'])}")
     return lines
+
+
+def _suggest_key(key: str, valid_keys: Sequence[str], section: str) -> str:
+    """Return how to correct an unknown key of a section."""
+    name, colon, value = key.partition(":")
+    if colon and name in (*valid_keys, "name"):
+        return f"write {name}: {value} with a space after the colon"
+    return suggest(key, valid_keys) if valid_keys else f"{section} has no options; remove it"
 
 
 def list_known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
