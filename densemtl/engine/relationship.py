@@ -11,15 +11,21 @@ from densemtl.backbones.backbone import Backbone
 from densemtl.config.sections import RelationshipConfig
 from densemtl.errors import ConfigError
 from densemtl.models.multi_task_model import MultiTaskModel
-from densemtl.ops.tensor_normal import to_correlation, update_factor, whiten
+from densemtl.ops.tensor_normal import (
+    scale_to_unit_variances,
+    to_correlation,
+    update_factor,
+    whiten,
+)
 from densemtl.tasks.base import Task
 from densemtl.types import SharingWeights
 
 MAX_INPUTS = 1024
 """Maximum number of inputs per output of a layer whose covariance is estimated."""
 
-RIDGE = 1e-3
-"""Fraction of the mean variance that is added to variances, so that covariances can be inverted."""
+RIDGE = 0.1
+"""Fraction of the mean variance that is added to the variances. It limits the correlations, and
+thereby the penalty of a difference between related tasks to 11 times that of unrelated tasks."""
 
 
 class TaskRelationship(nn.Module):
@@ -28,6 +34,10 @@ class TaskRelationship(nn.Module):
     Long et al., "Learning Multiple Tasks with Multilinear Relationship Networks", NeurIPS 2017,
     equations 3 to 8. The covariances are buffers, which are saved in checkpoints. They follow from
     the parameters, and are therefore equal on all ranks.
+
+    Only correlations are learned, and the variance of a layer remains that of its weights at the
+    start. With the variances of the paper, the penalty of small weights is as large as that of
+    large ones, so that weights that matter little for the losses shrink to 0.
 
     Args:
         config: the section `relationship` of the configuration.
@@ -96,7 +106,7 @@ class TaskRelationship(nn.Module):
 
 
 class _LayerPrior(nn.Module):
-    """Prior on one layer: Cholesky factors of the covariances, and their common variance.
+    """Prior on one layer: Cholesky factors of the correlations, and a constant variance.
 
     Args:
         layer: the weights of the layer in each task.
@@ -122,23 +132,26 @@ class _LayerPrior(nn.Module):
         for axis, size in sizes.items():
             identity = None if size is None else torch.eye(size, device=device, dtype=dtype)
             self.register_buffer(axis, identity)
-        self.register_buffer("variance", torch.ones((), device=device, dtype=dtype))
+        variance = self._stack().detach().square().mean()
+        self.register_buffer("variance", torch.where(variance > 0, variance, 1.0))
         self._updated = [axis for axis in sizes if axis in config.update and sizes[axis]]
 
     def compute_penalty(self) -> Tensor:
-        """Return the quadratic form of the weights, divided by their number."""
+        """Return the quadratic form of the weights, divided by their number.
+
+        It is `weight` for the initial weights.
+        """
         weights = self._stack()
         squares = whiten(weights, self._factors()).square().mean()
         return self._weight * squares / self.variance
 
     def update(self) -> None:
-        """Update one covariance after the other from the current weights."""
+        """Estimate one correlation matrix after the other from the current weights."""
         weights = self._stack()
         for axis, name in enumerate(("task", "output", "input")):
             if name in self._updated:
-                factor, variance = update_factor(weights, self._factors(), axis, RIDGE)
-                getattr(self, name).copy_(factor)
-                self.variance.copy_(variance)
+                factor, _ = update_factor(weights, self._factors(), axis, RIDGE)
+                getattr(self, name).copy_(scale_to_unit_variances(factor))
 
     def _factors(self) -> list[Tensor | None]:
         return [self.task, self.output, self.input]

@@ -81,9 +81,22 @@ def to_correlation(factor: Tensor) -> Tensor:
     Returns:
         The correlations in [-1, 1], shape (N, N), with a diagonal of 1.
     """
-    unit_rows = factor / factor.norm(dim=1, keepdim=True)
-    correlation: Tensor = unit_rows @ unit_rows.mT
+    unit = scale_to_unit_variances(factor)
+    correlation: Tensor = unit @ unit.mT
     return correlation
+
+
+def scale_to_unit_variances(factor: Tensor) -> Tensor:
+    """Return the Cholesky factor of the correlation matrix of a covariance.
+
+    Args:
+        factor: lower Cholesky factor of the covariance, shape (N, N).
+
+    Returns:
+        The lower Cholesky factor (N, N) of its correlations.
+    """
+    unit_rows: Tensor = factor / factor.norm(dim=1, keepdim=True)
+    return unit_rows
 
 
 def _unfold(values: Tensor, axis: int) -> Tensor:

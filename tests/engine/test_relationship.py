@@ -64,9 +64,9 @@ def test_penalty_starts_as_weight_decay(weight: float) -> None:
     prior = TaskRelationship(RelationshipConfig(weight=weight), model, tasks)
     prior.compute_penalty().backward()
     for layer in find_common_layers(model, tasks).values():
-        count = sum(each.numel() for each in layer)
+        squares = sum(float(each.detach().square().sum()) for each in layer)
         for each in layer:
-            torch.testing.assert_close(each.grad, 2 * weight / count * each.detach())
+            torch.testing.assert_close(each.grad, 2 * weight / squares * each.detach())
 
 
 @pytest.mark.parametrize("update", [("task",), ALL])
@@ -75,15 +75,18 @@ def test_penalty_is_that_of_the_estimated_covariances(update: tuple[str, ...]) -
     model, tasks = make_model("semseg", "depth", "normals")
     layers = find_common_layers(model.double(), tasks)
     prior = TaskRelationship(RelationshipConfig(weight=1, update=update), model, tasks)
+    variances = [torch.stack(weights).detach().square().mean() for weights in layers.values()]
     for weight in model.parameters():
         weight.requires_grad_(False)
+        weight.mul_(torch.rand_like(weight))
     prior.update(99)
     before = prior.compute_penalty()
     assert not any((each - torch.eye(len(each))).any() for each in _task_factors(prior))
     prior.update(100)
     expected = torch.zeros(()).double()
-    for weights in layers.values():
-        expected += _dense_penalty(torch.stack([weight.flatten(1) for weight in weights]), update)
+    for weights, variance in zip(layers.values(), variances, strict=True):
+        stacked = torch.stack([weight.flatten(1) for weight in weights])
+        expected += _dense_penalty(stacked, update) / variance
     assert float(prior.compute_penalty()) == pytest.approx(float(expected), rel=1e-9)
     assert float(prior.compute_penalty()) != float(before)
 
@@ -94,18 +97,33 @@ def _task_factors(prior: TaskRelationship) -> list[Tensor]:
 
 @torch.no_grad()
 def _dense_penalty(weights: Tensor, update: tuple[str, ...]) -> Tensor:
-    covariances = [torch.eye(n).double() for n in weights.shape]
-    variance = torch.ones(()).double()
+    correlations = [torch.eye(n).double() for n in weights.shape]
     for axis, name in enumerate(ALL):
         if name in update:
-            others = [each for index, each in enumerate(covariances) if index != axis]
+            others = [each for index, each in enumerate(correlations) if index != axis]
             rows = weights.movedim(axis, 0).flatten(1)
             estimate = rows @ torch.linalg.inv(torch.kron(*others)) @ rows.T / rows.shape[1]
-            variance = estimate.trace() / len(rows)
-            covariances[axis] = estimate / variance + RIDGE * torch.eye(len(rows))
-    dense = torch.kron(torch.kron(covariances[0], covariances[1]), covariances[2])
+            estimate += RIDGE * estimate.trace() / len(rows) * torch.eye(len(rows)).double()
+            deviations = estimate.diagonal().sqrt()
+            correlations[axis] = estimate / deviations / deviations[:, None]
+    dense = torch.kron(torch.kron(correlations[0], correlations[1]), correlations[2])
     flat = weights.flatten()
-    return flat @ torch.linalg.solve(dense, flat) / variance / len(flat)
+    return flat @ torch.linalg.solve(dense, flat) / len(flat)
+
+
+def test_small_weights_have_a_small_penalty() -> None:
+    """A penalty whose variances follow the weights would let weights shrink to 0."""
+    gradients = {}
+    for scale in (1, 1e-3):
+        model, tasks = make_model("semseg", "depth")
+        prior = TaskRelationship(RelationshipConfig(every=1), model, tasks)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(scale)
+        prior.update(1)
+        prior.compute_penalty().backward()
+        gradients[scale] = model.decoder.get_parameter("heads.depth.smooth.0.weight").grad
+    torch.testing.assert_close(gradients[1e-3], 1e-3 * gradients[1])
 
 
 @pytest.mark.parametrize(
