@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from densemtl.data.shared_batches import BlockPool, can_share_batches
+from densemtl.data.worker_memory import keep_freed_memory
 from densemtl.errors import UserError, WorkerError
 from densemtl.types import Batch
 
@@ -63,7 +64,7 @@ class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
         super().__init__(
             _CatchErrors(dataset),
             collate_fn=_ForwardErrors(collate_fn),
-            worker_init_fn=_use_one_thread,
+            worker_init_fn=_prepare_worker,
             # A loader draws a base seed whenever it starts. A generator of its own keeps this from
             # advancing the global generator, which is restored when a run is resumed.
             generator=torch.Generator(),
@@ -165,8 +166,9 @@ class _ForwardErrors:
         return self._blocks.share(batch) if is_shared else batch
 
 
-def _use_one_thread(_: int) -> None:
-    """Set OpenCV to one thread, since the workers already use all cores."""
+def _prepare_worker(_: int) -> None:
+    """Set OpenCV to one thread, since the workers already use all cores, and keep memory."""
     import cv2
 
     cv2.setNumThreads(0)
+    keep_freed_memory()
