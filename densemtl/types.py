@@ -237,6 +237,23 @@ class ValueClassLogits:
 
 
 @dataclass(frozen=True)
+class AffinityFeatures:
+    """Features of pixels whose scalar products are supervised by pairs of labels.
+
+    `densemtl/tasks/pixel_affinity.py` computes the loss.
+
+    Attributes:
+        features: non-negative unit vectors, shape (B, C, h, w).
+        pixels: maximum number of pixels per image that are compared with each other.
+        weight: weight of the loss.
+    """
+
+    features: Tensor
+    pixels: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Logits of all tasks; the same type in training and evaluation.
 
@@ -248,6 +265,8 @@ class Predictions:
         aux_losses: {name: scalar}, auxiliary loss terms of the decoder.
         value_class_logits: {task: logits of classes of its values}, which are supervised like
             `aux_logits`.
+        affinity_features: {task: features of pixels}, at feature resolution. Predictions at full
+            size have none.
         padded_size: (height, width) of the padded image that `logits` covers, if they are at
             feature resolution. Images are padded on the right and at the bottom.
     """
@@ -256,6 +275,7 @@ class Predictions:
     aux_logits: list[dict[str, Tensor]] = field(default_factory=list)
     aux_losses: dict[str, Tensor] = field(default_factory=dict)
     value_class_logits: dict[str, ValueClassLogits] = field(default_factory=dict)
+    affinity_features: dict[str, AffinityFeatures] = field(default_factory=dict)
     padded_size: Size | None = None
 
     def list_outputs(self) -> list[Tensor]:
@@ -264,6 +284,7 @@ class Predictions:
         for auxiliary in self.aux_logits:
             outputs += auxiliary.values()
         outputs += [each.logits for each in self.value_class_logits.values()]
+        outputs += [each.features for each in self.affinity_features.values()]
         return [*outputs, *self.aux_losses.values()]
 
 

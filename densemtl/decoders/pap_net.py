@@ -9,14 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from densemtl.config.constraints import NumChannels, OpenUnitInterval, SmallPositiveInt
+from densemtl.config.constraints import (
+    NonNegativeFloat,
+    NumChannels,
+    OpenUnitInterval,
+    PositiveInt,
+    SmallPositiveInt,
+)
 from densemtl.decoders.base import BackboneFactory, HeadFactory
 from densemtl.decoders.initial_prediction import InitialPredictionDecoder, two_blocks
 from densemtl.layers.common import weighted_sum
 from densemtl.layers.kernel_attention import kernel_attention
 from densemtl.layers.residual import bottleneck
 from densemtl.tasks.base import Task
-from densemtl.types import Predictions, SharingWeights
+from densemtl.types import AffinityFeatures, Predictions, SharingWeights
 
 
 class PAPNet(InitialPredictionDecoder):
@@ -49,6 +55,9 @@ class PAPNet(InitialPredictionDecoder):
         steps: number of diffusion steps.
         beta: share of the diffused feature in each step.
         learn_beta: whether each task learns its own share, which starts at `beta`.
+        affinity_weight: weight of a loss that compares the affinity of pairs of pixels with their
+            labels (`densemtl.tasks.pixel_affinity`); 0 for none, as in the code of the authors.
+        affinity_pixels: number of random pixels per image whose pairs are compared.
 
     Example:
         >>> import torch
@@ -74,8 +83,11 @@ class PAPNet(InitialPredictionDecoder):
         steps: SmallPositiveInt = 3,
         beta: OpenUnitInterval = 0.05,
         learn_beta: bool = False,
+        affinity_weight: NonNegativeFloat = 0.0,
+        affinity_pixels: PositiveInt = 1024,
     ) -> None:
         super().__init__(make_backbone, tasks, auxiliary_tasks, feature, width)
+        self.affinity_weight, self.affinity_pixels = affinity_weight, affinity_pixels
         every = (*tasks, *auxiliary_tasks)
         self.reductions = nn.ModuleDict(
             {task.name: nn.Conv2d(width, affinity_width, 1) for task in every}
@@ -106,7 +118,19 @@ class PAPNet(InitialPredictionDecoder):
         reduced = {task: module(initial[task]) for task, module in self.reductions.items()}
         diffused = self.diffusion(reduced)
         final = {task: module(diffused[task]) for task, module in self.final_heads.items()}
-        return Predictions(final, aux_logits=[initial_logits])
+        return Predictions(
+            final,
+            aux_logits=[initial_logits],
+            affinity_features=self._list_affinity_features(reduced) if self.affinity_weight else {},
+        )
+
+    def _list_affinity_features(self, reduced: Mapping[str, Tensor]) -> dict[str, AffinityFeatures]:
+        """Return the features from which the affinities of each task are computed."""
+        pixels, weight = self.affinity_pixels, self.affinity_weight
+        return {
+            task: AffinityFeatures(normalize(feature), pixels, weight)
+            for task, feature in reduced.items()
+        }
 
     def parameter_groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Return all parameters by group.
@@ -184,9 +208,7 @@ class AffinityDiffusion(nn.Module):
         Returns:
             {target: diffused map (B, C, H, W)}.
         """
-        points = [
-            F.normalize(F.softplus(feature.flatten(2)), dim=1) for feature in features.values()
-        ]
+        points = [normalize(feature).flatten(2) for feature in features.values()]
         rows = zip(self.targets, self.compute_weights(), self.beta_logits.sigmoid(), strict=True)
         diffused = {}
         for target, weights, beta in rows:
@@ -197,3 +219,8 @@ class AffinityDiffusion(nn.Module):
                 current = beta * weighted_sum(list(weights), averages) + (1 - beta) * start
             diffused[target] = current.view_as(features[target])
         return diffused
+
+
+def normalize(feature: Tensor) -> Tensor:
+    """Return the non-negative unit vectors of a map (B, C, H, W), whose products are affinities."""
+    return F.normalize(F.softplus(feature), dim=1)

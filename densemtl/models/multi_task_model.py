@@ -175,6 +175,7 @@ class MultiTaskModel(nn.Module):
         if not full_size:
             return replace(predictions, padded_size=padded_size)
         final = _resize_and_crop(predictions.logits, padded_size, size)
+        predictions = replace(predictions, affinity_features={})
         if padded_size == size:
             return replace(predictions, logits=final)
         aux = [_resize_and_crop(logits, padded_size, size) for logits in predictions.aux_logits]

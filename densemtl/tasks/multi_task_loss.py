@@ -10,6 +10,7 @@ from densemtl.errors import ModelError
 from densemtl.ops.lazy_upsampling import LazyLogits
 from densemtl.tasks.base import Task
 from densemtl.tasks.loss_task import LossTask
+from densemtl.tasks.pixel_affinity import compute_affinity_loss
 from densemtl.tasks.value_classes import compute_value_class_loss
 from densemtl.types import ImagePlacement, Losses, Predictions
 
@@ -23,8 +24,9 @@ def compute_task_losses(
     """Compute the loss of each task.
 
     The loss of a task is the sum of its loss on the final prediction and on each auxiliary
-    prediction (deep supervision), and of the cross-entropy of the classes of its values if the
-    decoder predicts them. Logits are upsampled to the size of the targets.
+    prediction (deep supervision), and of the cross-entropy of the classes of its values and the
+    loss of the affinities of pixels if the decoder predicts them. Logits are upsampled to the size
+    of the targets.
 
     Args:
         tasks: tasks of the run.
@@ -82,4 +84,7 @@ def _compute_task_loss(
     classes = predictions.value_class_logits.get(task.name)
     if classes is not None:
         losses.append(compute_value_class_loss(task, classes, upsample(classes.logits), target))
+    features = predictions.affinity_features.get(task.name)
+    if features is not None:
+        losses.append(compute_affinity_loss(task, features, target, padded_size))
     return sum(losses[1:], start=losses[0])
