@@ -114,12 +114,11 @@ class TrainStep:
         if self.curriculum is not None:
             self.curriculum.drop_gradients()
 
-        skips_non_finite = self.settings.on_non_finite == "skip"
-        if skips_non_finite and not bool(log["total"].isfinite()):
-            return log
         self._all_reduce_gradients()
-        if skips_non_finite and not bool((norm := self._gradient_norm()).isfinite()):
-            return {**log, GRADIENT_KEY: norm}
+        if self.settings.on_non_finite == "skip":
+            total, norm = log["total"].isfinite(), self._gradient_norm()
+            if not bool(total & norm.isfinite()):  # waits for the device
+                return {**log, GRADIENT_KEY: norm} if bool(total) else log
         self._update_parameters(images)
 
         if replay is not None:
