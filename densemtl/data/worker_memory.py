@@ -17,8 +17,8 @@ def keep_freed_memory() -> bool:
 
     By default, glibc returns the memory of each large array when it is freed, and the operating
     system clears the pages of the next one. Labels and batches of images are such arrays: clearing
-    pages took a quarter of the time of a worker that reads four labels per image. The memory of the
-    process remains at its maximum.
+    pages took a third of the CPU time of loading images with four labels in a worker. The memory of
+    the process remains at its maximum.
 
     Returns:
         True if the C library is glibc; others are left as they are.
