@@ -291,17 +291,17 @@ class TrainConfig(Section):
 
 
 class RelationshipConfig(Section):
-    """Prior that relates the layers of tasks, whose covariances are learned."""
+    """Prior that relates the layers of tasks, whose correlations are learned."""
 
     weight: NonNegativeFloat = 0.1
     """Weight of the penalty, which is divided by the number of weights of each layer."""
     every: PositiveInt = 100
-    """Number of steps between updates of the covariances."""
+    """Number of steps between updates of the correlations."""
     update: Annotated[
         tuple[Literal["task", "output", "input"], ...], Field(min_length=1, max_length=3)
     ] = ("task",)
-    """Covariances to learn: of the tasks, and of the outputs and the inputs of a layer. Layers with
-    more than 1024 inputs per output have none of the inputs."""
+    """Correlations to learn: of the tasks, and of the outputs and the inputs of a layer. Layers
+    with more than 1024 inputs per output have none of the inputs."""
 
 
 class TeacherConfig(Section):

@@ -21,7 +21,7 @@ from densemtl.tasks.base import Task
 from densemtl.types import SharingWeights
 
 MAX_INPUTS = 1024
-"""Maximum number of inputs per output of a layer whose covariance is estimated."""
+"""Maximum number of inputs per output of a layer whose correlations are learned."""
 
 RIDGE = 0.1
 """Fraction of the mean variance that is added to the variances. It limits the correlations, and
@@ -32,7 +32,7 @@ class TaskRelationship(nn.Module):
     """Tensor-normal prior on the layers that are equal in all tasks.
 
     Long et al., "Learning Multiple Tasks with Multilinear Relationship Networks", NeurIPS 2017,
-    equations 3 to 8. The covariances are buffers, which are saved in checkpoints. They follow from
+    equations 3 to 8. The correlations are buffers, which are saved in checkpoints. They follow from
     the parameters, and are therefore equal on all ranks.
 
     Only correlations are learned, and the variance of a layer remains that of its weights at the
@@ -75,7 +75,7 @@ class TaskRelationship(nn.Module):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Update the covariances from the weights, if they are due.
+        """Update the correlations from the weights, if they are due.
 
         Args:
             step: number of finished optimizer steps.
@@ -150,7 +150,7 @@ class _LayerPrior(nn.Module):
         weights = self._stack()
         for axis, name in enumerate(("task", "output", "input")):
             if name in self._updated:
-                factor, _ = update_factor(weights, self._factors(), axis, RIDGE)
+                factor = update_factor(weights, self._factors(), axis, RIDGE)
                 getattr(self, name).copy_(scale_to_unit_variances(factor))
 
     def _factors(self) -> list[Tensor | None]:

@@ -41,14 +41,11 @@ def whiten(values: Tensor, factors: Factors) -> Tensor:
     return values
 
 
-def update_factor(
-    values: Tensor, factors: Factors, axis: int, ridge: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def update_factor(values: Tensor, factors: Factors, axis: int, ridge: float = 0.0) -> Tensor:
     """Estimate the covariance of one axis by maximum likelihood, with those of the others fixed.
 
     Called for one axis after the other, these are the flip-flop updates of Dutilleul, "The MLE
-    algorithm for the matrix normal distribution", 1999. The scales of the factors are not
-    determined by their product, so that each covariance is divided by its mean variance.
+    algorithm for the matrix normal distribution", 1999.
 
     Args:
         values: weights, with one axis per factor.
@@ -57,19 +54,17 @@ def update_factor(
         ridge: this fraction of the mean variance is added to the variances.
 
     Returns:
-        The lower Cholesky factor of the covariance divided by its mean variance, with the ridge;
-        and the mean variance, a scalar.
+        The lower Cholesky factor of the covariance with the ridge.
     """
     others = [None if index == axis else factor for index, factor in enumerate(factors)]
     rows = _unfold(whiten(values, others), axis)
     covariance = rows @ rows.mT / rows.shape[1]
-    variance = covariance.diagonal().mean()
-    eye = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     # The factor of weights that are all 0 is not finite with a variance of 0.
-    variance = variance.clamp(min=torch.finfo(rows.dtype).tiny)
-    normalized = covariance / variance + ridge * eye
-    factor: Tensor = torch.linalg.cholesky_ex(normalized).L  # does not wait for a GPU
-    return factor, variance
+    variance = covariance.diagonal().mean().clamp(min=torch.finfo(rows.dtype).eps ** 2)
+    eye = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    # This variant of the decomposition does not wait for a GPU.
+    factor: Tensor = torch.linalg.cholesky_ex(covariance + ridge * variance * eye).L
+    return factor
 
 
 def to_correlation(factor: Tensor) -> Tensor:
