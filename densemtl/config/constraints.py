@@ -46,6 +46,7 @@ PositiveFloat = Annotated[float, Field(gt=0, le=MAX_FLOAT)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=MAX_FLOAT)]
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_INT)]
+NumPairedPixels = Annotated[int, Field(ge=2, le=MAX_INT)]  # one pixel has no pairs
 NonNegativeInt = Annotated[int, Field(ge=0, le=MAX_INT)]
 SmallPositiveInt = Annotated[int, Field(ge=1, le=1000)]
 SmallNonNegativeInt = Annotated[int, Field(ge=0, le=1000)]

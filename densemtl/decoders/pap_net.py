@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from densemtl.config.constraints import (
     NonNegativeFloat,
     NumChannels,
+    NumPairedPixels,
     OpenUnitInterval,
-    PositiveInt,
     SmallPositiveInt,
 )
 from densemtl.decoders.base import BackboneFactory, HeadFactory
@@ -84,7 +84,7 @@ class PAPNet(InitialPredictionDecoder):
         beta: OpenUnitInterval = 0.05,
         learn_beta: bool = False,
         affinity_weight: NonNegativeFloat = 0.0,
-        affinity_pixels: PositiveInt = 1024,
+        affinity_pixels: NumPairedPixels = 1024,
     ) -> None:
         super().__init__(make_backbone, tasks, auxiliary_tasks, feature, width)
         self.affinity_weight, self.affinity_pixels = affinity_weight, affinity_pixels

@@ -135,6 +135,7 @@ def test_overrides_change_values(write):
         ),
         ("decoder.name=toybox:Gone", "decoder.name: cannot import 'toybox:Gone'"),
         ("decoder.name=hard_sharin", "decoder.name: no 'hard_sharin' in decoders: did you mean"),
+        ("decoder={name: pap_net, affinity_pixels: 1}", "decoder.affinity_pixels: Input should be"),
         ("head={name:fpn}", "head.name:fpn: unknown key, write name: fpn with a space after the"),
         ("optim={lr:1e-3}", "optim.lr:1e-3: unknown key, write lr: 1e-3 with a space after the"),
         ("decoder.widht=4", "decoder.widht: unknown key, did you mean 'width'?"),
