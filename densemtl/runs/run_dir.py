@@ -19,6 +19,7 @@ from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.runs.class_weights import keep_class_weights
 from densemtl.runtime.execution import AUTOCAST_DTYPES, ExecutionConfig
 from densemtl.runtime.hardware import (
+    LAYOUT_CPU_IMAGES,
     choose_channels_last,
     has_native_bf16,
     resolve_amp,
@@ -146,11 +147,16 @@ def choose_layout(
     choice = experiment.train.channels_last
     if choice == "auto":
         batch_size = get_per_rank_batch_size(experiment.loader.batch_size)
+        if execution.device.type == "cpu":
+            batch_size = min(batch_size, LAYOUT_CPU_IMAGES)
         shape = (batch_size, model.num_channels, *experiment.input.size)
         image = torch.randint(0, 256, shape, dtype=torch.uint8)
         choice, seconds = choose_channels_last(model, image, _make_forward(execution))
         measured = ", ".join(f"{layout} {value:.3g} s" for layout, value in seconds.items())
-        print_message(f"train.channels_last: {str(choice).lower()} (per step: {measured})")
+        print_message(
+            f"train.channels_last: {str(choice).lower()} (per step with a batch of {batch_size}:"
+            f" {measured})"
+        )
     return experiment.with_train(channels_last=choice), replace(execution, channels_last=choice)
 
 

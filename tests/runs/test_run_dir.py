@@ -44,7 +44,21 @@ def test_choices_are_saved_and_printed(tmp_path, set_hardware, capsys, bf16, amp
     assert read_choices(tmp_path / "run") == (amp, False)
     output = capsys.readouterr().out
     assert f"train.amp: {amp} (this CPU has {'bf' if bf16 else 'no bf'}" in output
-    assert "train.channels_last: false (per step: channels_last 0.1 s, contiguous 0.2 s)" in output
+    assert "false (per step with a batch of 2: channels_last 0.1 s, contiguous 0.2 s)" in output
+
+
+def test_layout_is_measured_with_at_most_four_images_on_the_cpu(tmp_path, monkeypatch):
+    batch_sizes = []
+
+    def choose(model, image, run_forward):
+        batch_sizes.append(len(image))
+        return True, {}
+
+    monkeypatch.setattr(run_dir, "choose_channels_last", choose)
+    for size in (2, 8):
+        experiment = make_tiny_experiment(AUTO[1], f"loader.batch_size={size}")
+        train_experiment(experiment, tmp_path / str(size), "cpu", max_steps=1)
+    assert batch_sizes == [2, run_dir.LAYOUT_CPU_IMAGES]
 
 
 def test_layout_is_measured_without_a_stub(tmp_path):
