@@ -31,4 +31,5 @@ def test_tool_measures_all_parts(tmp_path, capsys):
     values = {(item["part"], item["name"]): item["value"] for item in measurements}
     assert all(value > 0 for key, value in values.items() if key != ("evaluation", "scores"))
     assert 0.3 < values["step", "over a bare loop"] < 3
+    assert 0.2 < values["step", "over a contiguous fp32 loop"] < 3
     assert "over a bare loop" in capsys.readouterr().out

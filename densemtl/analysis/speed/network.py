@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -135,34 +135,45 @@ def make_random_batch(tasks: Sequence[Task], size: Size, batch_size: int) -> Bat
 
 
 def measure_step(benchmark_target: BenchmarkTarget, repeats: int) -> list[Measurement]:
-    """Compare a training step with a plain training loop and with the peak FLOP/s of the machine.
+    """Compare a training step with plain training loops and with the peak FLOP/s of the machine.
 
     Args:
         benchmark_target: the model to measure.
         repeats: number of repetitions; medians are reported.
 
     Returns:
-        Seconds per step, images per second, ratio to the plain loop, share of the matmul peak, the
-        matmul peak, and the peak memory of a step.
+        Seconds per step, images per second, ratio to a plain loop of the same precision and layout,
+        ratio to a plain contiguous float32 loop, share of the matmul peak, the matmul peak, and the
+        peak memory of a step.
     """
-    device = benchmark_target.precision.device
+    precision = benchmark_target.precision
+    device = precision.device
     step = make_framework_step(benchmark_target)
     step()
     peak = PeakMemory(device)
     with peak.measure():
         step()
-    # The plain loop is built after the memory was measured, as it has its own copy of the model.
-    works = {"bare": make_reference_step(benchmark_target), "step": step}
+    # The plain loops have their own copies of the model, so memory is measured before.
+    contiguous = replace(precision, autocast_dtype=None, channels_last=False)
+    works = {
+        "bare": make_reference_step(benchmark_target, precision),
+        "contiguous": make_reference_step(benchmark_target, contiguous),
+        "step": step,
+    }
     times = time_interleaved(works, repeats, make_clock(device))
     seconds = median(times["step"])
-    peak_flops = measure_peak_flops(
-        device, benchmark_target.precision.autocast_dtype or torch.float32, repeats
-    )
+    peak_flops = measure_peak_flops(device, precision.autocast_dtype or torch.float32, repeats)
     flops = benchmark_target.count_step_flop() / seconds
     return [
         Measurement("step", "training step", seconds, "s"),
         Measurement("step", "images", len(benchmark_target.batch) / seconds, "images/s"),
         Measurement("step", "over a bare loop", compute_median_ratio(times, "step", "bare"), "x"),
+        Measurement(
+            "step",
+            "over a contiguous fp32 loop",
+            compute_median_ratio(times, "step", "contiguous"),
+            "x",
+        ),
         Measurement("step", "of the matmul peak", 100 * flops / peak_flops, "%"),
         Measurement("step", "matmul peak", peak_flops / 1e9, "GFLOP/s"),
         Measurement("step", "peak memory", peak.bytes / BYTES_PER_GIB, "GiB"),
@@ -186,17 +197,19 @@ def make_framework_step(benchmark_target: BenchmarkTarget) -> Workload:
     return step
 
 
-def make_reference_step(benchmark_target: BenchmarkTarget) -> Workload:
+def make_reference_step(benchmark_target: BenchmarkTarget, precision: ExecutionConfig) -> Workload:
     """Return a step of a plain hand-written training loop with equal losses and optimizer.
 
     Args:
         benchmark_target: the model to train, which is copied.
+        precision: device, autocast type and memory layout of the loop.
 
     Returns:
         A function without parameters.
     """
     train_step = benchmark_target.make_train_step()
     model, optimizer = train_step.model, train_step.optimizer
+    precision.to_device(model)
     weights = [
         task.default_loss_weight if len(benchmark_target.learned_tasks) > 1 else 1.0
         for task in benchmark_target.learned_tasks
@@ -206,7 +219,7 @@ def make_reference_step(benchmark_target: BenchmarkTarget) -> Workload:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        outputs = benchmark_target.precision.forward(model, benchmark_target.batch.image)
+        outputs = precision.forward(model, benchmark_target.batch.image)
         total = sum(
             outputs.aux_losses.values(), start=benchmark_target.batch.image.new_zeros(()).float()
         )
