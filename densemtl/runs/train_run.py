@@ -29,6 +29,7 @@ from densemtl.factory import (
     save_task_defaults,
 )
 from densemtl.io.paths import parse_path
+from densemtl.models.memory_layout import choose_layout
 from densemtl.results.baselines import add_baselines, load_baselines
 from densemtl.results.results import BASELINES, RESULTS_FILE, ComparisonKey, Results
 from densemtl.runs.class_weights import compute_class_weights, keep_class_weights
@@ -46,7 +47,7 @@ from densemtl.runs.extension import (
 from densemtl.runs.feature_cache import check_feature_cache
 from densemtl.runs.initial_model import InitialModel, build_initial_model
 from densemtl.runs.record import build_results
-from densemtl.runs.run_dir import choose_amp, choose_layout, reserve_run_dir, write_config
+from densemtl.runs.run_dir import choose_amp, reserve_run_dir, write_config
 from densemtl.runs.run_lock import lock_run_dir
 from densemtl.runs.teacher_cache import fill_missing_labels
 from densemtl.runs.teachers import load_teachers

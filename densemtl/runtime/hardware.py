@@ -23,9 +23,6 @@ X86_BF16 = ("avx512_bf16", "amx_tile")
 LAYOUT_STEPS = 2
 """Steps that are timed for each memory layout."""
 
-LAYOUT_CPU_IMAGES = 4
-"""Most images of a timed step on the CPU, where larger batches only take longer."""
-
 LAYOUT_MARGIN = 0.95
 """The contiguous layout is chosen only if its step takes less than this fraction of the time."""
 

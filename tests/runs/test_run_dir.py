@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from densemtl import Predictor
 from densemtl.engine.checkpoint import LAST_DIR
+from densemtl.models import memory_layout
 from densemtl.runs import run_dir
 from densemtl.runs.train_run import train_experiment
 from densemtl.runtime import hardware, progress_bar
@@ -27,7 +28,7 @@ def set_hardware(monkeypatch):
 
         for module in (hardware, run_dir):
             monkeypatch.setattr(module, "has_native_bf16", lambda device: bf16)
-        monkeypatch.setattr(run_dir, "choose_channels_last", choose)
+        monkeypatch.setattr(memory_layout, "choose_channels_last", choose)
 
     return set_values
 
@@ -54,11 +55,11 @@ def test_layout_is_measured_with_at_most_four_images_on_the_cpu(tmp_path, monkey
         batch_sizes.append(len(image))
         return True, {}
 
-    monkeypatch.setattr(run_dir, "choose_channels_last", choose)
+    monkeypatch.setattr(memory_layout, "choose_channels_last", choose)
     for size in (2, 8):
         experiment = make_tiny_experiment(AUTO[1], f"loader.batch_size={size}")
         train_experiment(experiment, tmp_path / str(size), "cpu", max_steps=1)
-    assert batch_sizes == [2, run_dir.LAYOUT_CPU_IMAGES]
+    assert batch_sizes == [2, memory_layout.CPU_IMAGES]
 
 
 def test_layout_is_measured_without_a_stub(tmp_path):

@@ -32,6 +32,7 @@ from densemtl.evaluation.evaluate import evaluate
 from densemtl.factory import build_auxiliary_tasks, build_balancer, build_model, build_tasks
 from densemtl.models.activation_checkpointing import enable_grad_checkpointing
 from densemtl.models.complexity import count_flops
+from densemtl.models.memory_layout import choose_layout
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.ops.layouts import to_tensor
 from densemtl.runtime.compilation import compile_model
@@ -64,6 +65,12 @@ class BenchmarkTarget:
     model: MultiTaskModel
     precision: ExecutionConfig
     batch: Batch
+
+    def with_chosen_layout(self) -> BenchmarkTarget:
+        """Resolve `train.channels_last: auto` as a training does, by measuring both layouts."""
+        experiment, precision = choose_layout(self.experiment, self.model, self.precision)
+        precision.to_device(self.model)
+        return replace(self, experiment=experiment, precision=precision)
 
     def make_train_step(self) -> TrainStep:
         """Build the training step of the experiment on a copy of the model."""

@@ -47,7 +47,8 @@ def measure_speed(
     measurements = measure_data(experiment, repeats) if "data" in parts else []
     measure_fns = [measure for part, measure in _NETWORK_MEASUREMENTS.items() if part in parts]
     if measure_fns:
-        target = make_benchmark_target(experiment, make_execution_config(experiment.train, device))
+        execution = make_execution_config(experiment.train, device)
+        target = make_benchmark_target(experiment, execution).with_chosen_layout()
         for measure in measure_fns:
             measurements += measure(target, repeats)
     return measurements
