@@ -113,7 +113,8 @@ def decode_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArr
         raise make_channels_error(array, channels, file)
     vectors = stored.astype(np.float32)
     if stored.dtype.kind in "iu":
-        vectors = vectors * np.float32(2 / np.iinfo(stored.dtype).max) - 1
+        vectors *= np.float32(2 / np.iinfo(stored.dtype).max)
+        vectors -= 1
     elif _find_largest_component(vectors) > _MAX_COMPONENT:
         raise DataError(f"{file}: components must be in -1..1, but some are not")
     length = cv2.sqrt(cv2.transform(vectors * vectors, np.ones((1, channels), np.float32)))

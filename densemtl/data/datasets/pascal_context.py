@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -235,6 +236,10 @@ _SEMSEG_ID_TO_CLASS = {
     IGNORE_INDEX: IGNORE_INDEX,
     **{label: label for label in range(len(CLASSES))},
 }
+_NAN_WITHOUT_NORMALS = np.full(max(LABELS_WITH_NORMALS) + 2, np.nan, np.float32)
+"""For each label of a LabelMap, 0 if its normals are valid, else NaN; the last entry is for all
+higher labels."""
+_NAN_WITHOUT_NORMALS[list(LABELS_WITH_NORMALS)] = 0
 _PART_ID_TO_CLASS = {IGNORE_INDEX: IGNORE_INDEX, **{part: part for part in range(len(PARTS))}}
 
 
@@ -271,8 +276,10 @@ def _read_normals(file: Path, axes: AxisConvention, label_map_folder: Path) -> N
     normals = vector_formats.decode_normals(arrays.read_array(file), file, axes)
     label_map = label_map_folder / f"{file.stem}.mat"
     if label_map.exists():
-        valid = np.isin(read_label_map(label_map), LABELS_WITH_NORMALS)
-        if valid.shape != normals.shape[:2]:
+        labels = read_label_map(label_map)
+        if labels.shape != normals.shape[:2]:
             raise DataError(f"{label_map}: the LabelMap has another size than {file}")
-        normals[~valid] = np.nan
+        # Adding NaN is faster than assigning it to the pixels of a mask.
+        invalid = np.take(_NAN_WITHOUT_NORMALS, labels, mode="clip")
+        normals += cv2.merge([invalid] * 3)
     return normals
