@@ -38,6 +38,7 @@ from densemtl.engine.weight_average import WeightAverage
 from densemtl.engine.weights_file import SavedWeights, format_recovery_hint
 from densemtl.errors import CheckpointError, shorten_error
 from densemtl.evaluation.scores import Scores
+from densemtl.runtime.compilation import compile_model
 from densemtl.runtime.rng_state import get_rng_state, set_rng_state
 
 
@@ -264,4 +265,7 @@ def make_ema(model: nn.Module, config: TrainConfig) -> WeightAverage | None:
     """
     if not config.ema_decay:
         return None
-    return WeightAverage(model, config.ema_decay)
+    average = WeightAverage(model, config.ema_decay)
+    if config.compile:  # the copy of a compiled model is not compiled
+        compile_model(average.module, keeps_graph=False)
+    return average

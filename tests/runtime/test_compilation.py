@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partialmethod
 from typing import Any
 
 import pytest
 import torch
 import torch._functorch.config
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import densemtl.runs.training_run as training_run
+from densemtl.config.sections import TrainConfig
+from densemtl.engine.train_state import make_ema
 from densemtl.factory import build_balancer, build_model, build_tasks
 from densemtl.runtime.compilation import compile_model
 from densemtl.runtime.execution import ExecutionConfig
 from tests.helpers.experiments import make_tiny_experiment
+
+_ORIGINAL_COMPILE = nn.Module.compile
+_COMPILED = TrainConfig(ema_decay=0.9, compile=True)
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +87,17 @@ def test_graphs_are_kept_where_tasks_have_gradients_of_their_own(
     execution = ExecutionConfig(torch.device("cpu"))
     training_run._place_model(model, experiment.train, execution, balancer)
     assert calls == [{"keeps_graph": expected}]
+
+
+def test_moving_average_of_a_compiled_model_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = CompileCounter()
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(_ORIGINAL_COMPILE, backend=counter))
+    model, image = Network(), torch.linspace(-1, 1, 12).view(3, 4)
+    compile_model(model, keeps_graph=False)
+    for config, graphs in ((TrainConfig(ema_decay=0.9), 0), (_COMPILED, 1)):
+        average = make_ema(model, config)
+        assert average is not None
+        with torch.inference_mode():
+            outputs = [average.module(image) for _ in range(2)]
+        assert counter.frame_count == graphs
+        torch.testing.assert_close(outputs, [model.eval()._call_impl(image)] * 2)
