@@ -21,7 +21,7 @@ from densemtl.data.caching import cache_dataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.data.datasets.mixed import MixedDataset
 from densemtl.data.image_format import get_image_format
-from densemtl.data.loaders import make_eval_loader, make_train_loader
+from densemtl.data.loaders import count_workers, make_eval_loader, make_train_loader
 from densemtl.data.splits import Splits
 from densemtl.data.train_view import make_train_view
 from densemtl.errors import ConfigError
@@ -198,7 +198,8 @@ def build_train_loader(
     """
     loader, border = experiment.loader, get_border(experiment)
     view = make_train_view(experiment, dataset, tasks, border)
-    return make_train_loader(view, loader.batch_size, loader.num_workers, pin_memory)
+    workers = count_workers(loader.num_workers)
+    return make_train_loader(view, loader.batch_size, workers, pin_memory)
 
 
 def get_border(experiment: ExperimentConfig) -> tuple[float, ...]:
@@ -225,7 +226,8 @@ def build_eval_loader(
     size, fit = experiment.input.size, experiment.input.fit
     view = EvalDataset(dataset, size, fit, get_border(experiment))
     loader = experiment.loader
-    return make_eval_loader(view, tasks, loader.eval_batch_size, loader.num_workers, pin_memory)
+    workers = count_workers(loader.num_workers)
+    return make_eval_loader(view, tasks, loader.eval_batch_size, workers, pin_memory)
 
 
 def build_model(

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from densemtl.benchmark.grid import BenchmarkRun
 from densemtl.benchmark.launcher import Launcher, WorkFn, train_worker
 from densemtl.benchmark.run_status import load_finished_results, read_last_output_line
+from densemtl.runtime.hardware import count_cores
 
 WORKER_MODULE = "densemtl.benchmark.worker"
 """Module that the server process imports in advance."""
@@ -37,8 +38,7 @@ class Resources:
     @property
     def threads_per_worker(self) -> int:
         """CPU threads per worker: an equal share of the cores, at most `OMP_NUM_THREADS`."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        share = max(1, (cores or 1) // self.workers)
+        share = max(1, count_cores() // self.workers)
         limit = os.environ.get("OMP_NUM_THREADS", "")
         return min(share, int(limit)) if limit.isdigit() and int(limit) else share
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from densemtl.config.data_sets import change_sets
-from densemtl.config.sections import LoaderConfig
+
+MAX_SAVED_WORKERS = 2
+"""Most worker processes per loader that a saved configuration may start."""
 
 UNCONFIRMED = "unconfirmed:"
 """Prefix of a URL in a saved configuration, which is not read unless the user repeats it."""
@@ -28,7 +30,7 @@ def restrict_saved(values: dict[str, Any]) -> dict[str, Any]:
         values: a configuration; types may be wrong.
 
     Returns:
-        A copy without caches, with at most as many worker processes as by default, and with
+        A copy without caches, with at most `MAX_SAVED_WORKERS` processes per loader, and with
         `UNCONFIRMED` before a URL in `data.root`.
 
     Example:
@@ -40,7 +42,7 @@ def restrict_saved(values: dict[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in loader.items() if key not in LOADER_KEYS}
         workers = kept.get("num_workers")
         if isinstance(workers, int):
-            kept["num_workers"] = min(workers, LoaderConfig().num_workers)
+            kept["num_workers"] = min(workers, MAX_SAVED_WORKERS)
         restricted["loader"] = kept
     if isinstance(data := values.get("data"), dict):
         restricted["data"] = change_sets(data, _restrict_data)

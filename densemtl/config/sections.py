@@ -31,6 +31,11 @@ CONFLICT = "conflict"
 """Type of pydantic's error for keys that exclude each other."""
 
 FitMode = Literal["resize", "pad"]
+WorkerCount = Annotated[
+    NonNegativeInt | Literal["auto"], replace_union_errors("a number from 0, or auto")
+]
+"""Number of worker processes."""
+
 AutoSwitch = Annotated[bool | Literal["auto"], replace_union_errors("true, false or auto")]
 Scale = Annotated[float, Field(ge=0.1, le=10)]
 
@@ -118,8 +123,9 @@ class LoaderConfig(Section):
     """Number of images per training batch, over all processes."""
     eval_batch_size: PositiveInt = 8
     """Number of images per evaluation batch and process."""
-    num_workers: NonNegativeInt = 2
-    """Number of worker processes per split that read and augment; 0 uses the main process."""
+    num_workers: WorkerCount = "auto"
+    """Number of worker processes per split that read and augment; 0 uses the main process. `auto`
+    uses one per core, at most 8 per GPU and at most 2 for training on a CPU."""
     cache: Annotated[
         Literal["none", "memory", "disk", "features"], BeforeValidator(_parse_cache)
     ] = "none"

@@ -11,6 +11,7 @@ from densemtl.config.components import ComponentConfig
 from densemtl.config.sections import LoaderConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.disk_cache import MemmapCacheDataset
+from densemtl.data.loaders import count_workers
 from densemtl.data.memory_cache import InMemoryDataset
 from densemtl.data.skip_corrupt import SkipCorruptDataset
 from densemtl.io.paths import parse_path
@@ -34,9 +35,9 @@ def cache_dataset(
         DataError: if a sample cannot be read that is read in advance.
     """
     if loader.on_corrupt == "skip":
-        dataset = SkipCorruptDataset(dataset, loader.num_workers)
+        dataset = SkipCorruptDataset(dataset, count_workers(loader.num_workers))
     if loader.cache == "memory":
-        return InMemoryDataset(dataset, loader.num_workers)
+        return InMemoryDataset(dataset, count_workers(loader.num_workers))
     if loader.cache == "disk":
         component = ComponentConfig(name=name, **options)
         return MemmapCacheDataset(dataset, _get_cache_dir(loader, dataset, component))

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Literal
+
+import torch
 
 from densemtl.data.batching import EvalCollate, EvalDataset, TrainCollate, TrainDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader
 from densemtl.data.samplers import make_epoch_sampler
 from densemtl.distributed.collectives import get_per_rank_batch_size, get_rank, get_world_size
 from densemtl.errors import DataError
+from densemtl.runtime.hardware import count_cores
 from densemtl.tasks.base import Task
 from densemtl.types import Batch
+
+MAX_GPU_WORKERS = 8
+"""Most worker processes of a GPU: the estimate for a fast network such as HRNet-18."""
+
+MAX_CPU_WORKERS = 2
+"""Most worker processes for training on a CPU, which needs the cores itself."""
+
+
+def count_workers(num_workers: int | Literal["auto"]) -> int:
+    """Return the number of worker processes of a loader.
+
+    Args:
+        num_workers: `loader.num_workers` of the configuration.
+
+    Returns:
+        The number itself; for "auto", one per core that this rank has, within the limits above.
+    """
+    if num_workers != "auto":
+        return num_workers
+    limit = MAX_GPU_WORKERS if torch.cuda.is_available() else MAX_CPU_WORKERS
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    return min(max(1, count_cores() // local_ranks), limit)
 
 
 def make_train_loader(

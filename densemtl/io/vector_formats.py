@@ -120,7 +120,8 @@ def decode_unit_vectors(array: NDArray[Any], channels: int, file: Path) -> NDArr
     length = cv2.sqrt(cv2.transform(vectors * vectors, np.ones((1, channels), np.float32)))
     length[~((length > 0.5) & (length < (1 + np.sqrt(channels)) / 2))] = np.nan
     # Dividing maps of equal shape takes a quarter of the time of broadcasting over channels.
-    return np.divide(vectors, cv2.merge([length] * channels).reshape(vectors.shape), out=vectors)
+    np.divide(vectors, cv2.merge([length] * channels).reshape(vectors.shape), out=vectors)
+    return vectors
 
 
 def _find_largest_component(vectors: NDArray[np.float32]) -> float:

@@ -15,6 +15,7 @@ from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.dataloader import ErrorForwardingDataLoader, as_is, translate_worker_errors
 from densemtl.data.file_dataset import MissingLabelsError
+from densemtl.data.loaders import count_workers
 from densemtl.engine.loading import TrainedModel
 from densemtl.errors import DataError
 from densemtl.evaluation import prediction_files
@@ -83,7 +84,7 @@ def evaluate_model(
     batches = track_progress(loader, len(loader), f"evaluating {split}, {len(dataset)} images")
     args = trained.model, batches, tasks, experiment.protocol, trained.execution
     scores = evaluate_with_final_metrics(
-        *args, experiment.loader.num_workers, on_prediction, dataset.task_sets
+        *args, count_workers(experiment.loader.num_workers), on_prediction, dataset.task_sets
     )
     results = _build_results(experiment, dataset, tasks, scores, trained.weights_hash)
     lines += dataset.missing_labels.values()
@@ -282,7 +283,7 @@ def _compute_scores(
     experiment: ExperimentConfig,
     update_hash: Callable[[bytes], None],
 ) -> Scores:
-    workers = experiment.loader.num_workers
+    workers = count_workers(experiment.loader.num_workers)
     images: Iterator[Any] = iter(
         ErrorForwardingDataLoader(pairs, as_is, batch_size=None, num_workers=workers)
     )

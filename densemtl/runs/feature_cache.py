@@ -28,6 +28,7 @@ from densemtl.data.feature_cache import (
     Item,
     ViewIndex,
 )
+from densemtl.data.loaders import count_workers
 from densemtl.decoders.base import SharedBackboneDecoder
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.weights_file import compute_weights_hash
@@ -206,7 +207,7 @@ class _FeatureWriter:
             self._list_chunks(),
             _Views(loader.source, split == "train"),
             self._store.contains,
-            num_workers=loader.num_workers,
+            num_workers=count_workers(loader.num_workers),
             title=f"features of {split}",
             folder=self._store.folder,
         )

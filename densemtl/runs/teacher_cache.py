@@ -18,6 +18,7 @@ from densemtl.config.data_sets import MIXED, change_sets
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.data.base import DenseDataset
 from densemtl.data.check import DataWarning
+from densemtl.data.loaders import count_workers
 from densemtl.data.splits import Splits
 from densemtl.data.teacher_labels import FilledDataset, TeacherLabelStore
 from densemtl.errors import ConfigError
@@ -117,7 +118,7 @@ def _write_labels(
         chunks,
         _TeacherInputs(dataset, teacher),
         store.contains,
-        num_workers=experiment.loader.num_workers,
+        num_workers=count_workers(experiment.loader.num_workers),
         title=f"labels of {names} by {teacher.loaded.file}",
         folder=store.folder,
     )

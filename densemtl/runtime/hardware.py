@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import platform
 import time
 import warnings
@@ -25,6 +26,12 @@ LAYOUT_STEPS = 2
 
 LAYOUT_MARGIN = 0.95
 """The contiguous layout is chosen only if its step takes less than this fraction of the time."""
+
+
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on Windows and macOS
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def has_native_bf16(device: torch.device) -> bool:
