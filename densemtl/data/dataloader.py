@@ -102,20 +102,23 @@ class ErrorForwardingDataLoader(DataLoader[T], Generic[T]):
         )
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
-        """Iterate over the batches.
+        """Iterate over the batches. Worker processes begin to read immediately.
 
-        Yields:
-            The batches.
-
-        Raises:
-            UserError: if the dataset raised it, in this process or in a worker.
-            WorkerError: if a worker process was killed.
+        Returns:
+            The batches. The iterator raises a `UserError` of the dataset, from this process or a
+            worker, and a `WorkerError` if a worker process was killed.
         """
         with translate_worker_errors():
-            for batch in super().__iter__():
-                if isinstance(batch, UserError):
-                    raise batch
-                yield batch
+            return _forward_errors(super().__iter__())
+
+
+def _forward_errors(batches: Iterator[T | UserError]) -> Iterator[T]:
+    """Yield the batches of a loader, or raise the error that takes the place of one."""
+    with translate_worker_errors():
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
 
 
 def as_is(item: T) -> T:

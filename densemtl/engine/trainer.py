@@ -10,7 +10,6 @@ from itertools import combinations
 import yaml
 
 from densemtl.data.batching import EvalDataset
-from densemtl.data.samplers import EpochSampler
 from densemtl.distributed.collectives import get_world_size, is_main_process
 from densemtl.engine.adapter_ranks import compute_mean_rank, shrink_ranks
 from densemtl.engine.curriculum_probe import choose_tasks
@@ -22,6 +21,7 @@ from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import RELATIONS, SHARING, RunLog, open_log
 from densemtl.engine.sharing_probe import SharingProbe, flatten_weights, make_sharing_probe
 from densemtl.engine.task_affinity import TaskAffinity, flatten_pairs
+from densemtl.engine.train_batches import TrainBatches
 from densemtl.engine.train_step import StepLog
 from densemtl.engine.validation import is_validation_due, validate
 from densemtl.io.writers import write_image
@@ -56,7 +56,10 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
     progress_bar = ProgressBar(run.title, progress.step, end_step, run.images_per_step)
     eval_dataset = EvalDataset(run.val_dataset, run.input_config.size, run.input_config.fit)
     probe = make_sharing_probe(eval_dataset, run.train_step.precision)
-    similarity = _GradientSimilarityLogger(run) if config.grad_similarity_every else None
+    batches = TrainBatches(run)
+    similarity = None
+    if config.grad_similarity_every:
+        similarity = _GradientSimilarityLogger(run, next(batches.iterate(0, 0, 1))[0])
     run_info = RunInfo(run.folder, run.title, yaml.safe_load(run.config_yaml), progress.step)
     writing = run.checkpoint_writer.running(progress_bar.print_line)
     with open_log(run_info, run.trackers, progress_bar.print_line) as log, progress_bar, writing:
@@ -64,8 +67,10 @@ def train(run: TrainingRun, max_steps: int | None = None) -> None:
             _log_sharing(run, probe, log)
         _begin_extension(run)
         while progress.step < end_step and not progress.stop_reason:
-            _begin_phase(run, progress_bar)
-            _train_until(run, _find_next_stop(run, end_step), progress_bar, log)
+            _begin_phase(run, batches, progress_bar)
+            stop = _find_next_stop(run, end_step)
+            steps = _iter_steps(run, batches, stop, read_ahead=stop < end_step)
+            _train_until(run, stop, steps, progress_bar, log)
             _log_sharing(run, probe, log)
             finished = progress.step == end_step
             if similarity and _is_epoch_due(run, config.grad_similarity_every, finished):
@@ -87,7 +92,7 @@ def _begin_extension(run: TrainingRun) -> None:
         progress.stop_reason, progress.patience = "", Patience()
 
 
-def _begin_phase(run: TrainingRun, progress_bar: ProgressBar) -> None:
+def _begin_phase(run: TrainingRun, batches: TrainBatches, progress_bar: ProgressBar) -> None:
     """Select the tasks of a curriculum if a phase begins with the next step."""
     curriculum = run.state.curriculum
     if curriculum is None:
@@ -96,7 +101,7 @@ def _begin_phase(run: TrainingRun, progress_bar: ProgressBar) -> None:
     def choose(candidates: Sequence[str], count: int) -> list[str]:
         steps = curriculum.config.probe_steps
         progress_bar.print_line(f"curriculum: trying {', '.join(candidates)}, {steps} steps each")
-        epoch = partial(_iter_epoch, run, 0, 0, run.steps_per_epoch)
+        epoch = partial(batches.iterate, 0, 0, run.steps_per_epoch)
         return choose_tasks(run, curriculum.config, candidates, count, epoch)
 
     if curriculum.begin_phase(run.state.progress.step, choose):
@@ -125,13 +130,29 @@ def _is_epoch_due(run: TrainingRun, every: int, inside: bool = False) -> bool:
     return every > 0 and epoch % every == 0 and (inside or rest == 0)
 
 
-def _train_until(run: TrainingRun, stop: int, progress_bar: ProgressBar, log: RunLog) -> None:
+def _iter_steps(
+    run: TrainingRun, batches: TrainBatches, stop: int, read_ahead: bool
+) -> Iterator[Sequence[Batch]]:
+    """Return the batches of each step up to `stop`, on the device of the model."""
+    step = run.state.progress.step
+    epoch, steps_done = divmod(step, run.steps_per_epoch)
+    steps = batches.iterate(epoch, steps_done, stop - step, read_ahead=read_ahead)
+    return copy_to_device(steps, run.train_step.precision.device)
+
+
+def _train_until(
+    run: TrainingRun,
+    stop: int,
+    steps: Iterator[Sequence[Batch]],
+    progress_bar: ProgressBar,
+    log: RunLog,
+) -> None:
     """Train up to step `stop`, which is in the current epoch or at its end."""
     progress, config = run.state.progress, run.train_config
     monitor = LossMonitor(config.on_non_finite == "skip", progress_bar.print_line)
     means = RunningMeans(_list_absent_at_zero(run))
     started = time.monotonic()
-    for batches in copy_to_device(_iter_batches(run, stop), run.train_step.precision.device):
+    for batches in steps:
         run.checkpoint_writer.check()
         losses = _take_step(run, batches)
         means.add(monitor.update(progress.step + 1, losses))
@@ -201,30 +222,6 @@ def _add_elapsed(run: TrainingRun, started: float) -> float:
     return now
 
 
-def _iter_batches(run: TrainingRun, stop: int) -> Iterator[list[Batch]]:
-    """Return the batches of each step up to `stop`, which is in the current epoch."""
-    step = run.state.progress.step
-    return _iter_epoch(run, *divmod(step, run.steps_per_epoch), stop - step)
-
-
-def _iter_epoch(
-    run: TrainingRun, epoch: int, steps_done: int, num_steps: int
-) -> Iterator[list[Batch]]:
-    """Yield the batches of each of `num_steps` steps of an epoch, after `steps_done` steps."""
-    _start_epoch(run, epoch, steps_done)
-    batches = iter(run.train_loader)
-    for _ in range(num_steps):
-        yield [next(batches) for _ in range(run.train_config.grad_accum_steps)]
-
-
-def _start_epoch(run: TrainingRun, epoch: int, steps_done: int) -> None:
-    """Set the training sampler to an epoch and to the first image after `steps_done` steps."""
-    sampler = run.train_loader.sampler
-    assert isinstance(sampler, EpochSampler)
-    sampler.epoch = epoch
-    sampler.start_index = steps_done * run.images_per_step
-
-
 def _select_task_losses(run: TrainingRun, losses: Mapping[str, float]) -> dict[str, float]:
     """Return {task: loss}, without the other logged values."""
     names = [task.name for task in run.train_step.tasks]
@@ -255,13 +252,11 @@ def _log_sharing(run: TrainingRun, probe: SharingProbe, log: RunLog) -> None:
 class _GradientSimilarityLogger:
     """Logger of gradient cosines on the first batch of the run, the same in all epochs."""
 
-    def __init__(self, run: TrainingRun) -> None:
+    def __init__(self, run: TrainingRun, batch: Batch) -> None:
         step = run.train_step
         assert isinstance(step.model, MultiTaskModel)
-        self._run = run
+        self._run, self._batch = run, batch
         self._task_affinity = TaskAffinity(step.model, step.tasks, step.precision)
-        _start_epoch(run, 0, 0)
-        self._batch = next(iter(run.train_loader))
 
     def log(self, log: RunLog) -> None:
         names = [task.name for task in self._run.train_step.tasks]

@@ -14,8 +14,9 @@ from densemtl.engine.curriculum import Curriculum
 from densemtl.engine.curriculum_probe import Batches, choose_tasks
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import read_log
+from densemtl.engine.train_batches import TrainBatches
 from densemtl.engine.train_step import TrainStep
-from densemtl.engine.trainer import _iter_epoch, train
+from densemtl.engine.trainer import train
 from densemtl.errors import ConfigError
 from densemtl.runtime.rng_state import get_rng_state
 from densemtl.tasks.base import Task
@@ -186,7 +187,8 @@ def test_probe_prefers_small_scores_and_restores_the_run(
         return {"semseg": 3.0, "depth": 2.0}[task]
 
     monkeypatch.setattr(curriculum_probe, "_measure", measure)
-    chosen = choose_tasks(run, config, ["semseg", "depth"], 1, lambda: _iter_epoch(run, 0, 0, 4))
+    batches = TrainBatches(run)
+    chosen = choose_tasks(run, config, ["semseg", "depth"], 1, lambda: batches.iterate(0, 0, 4))
     assert chosen == ["depth"]
     assert scores.keys() == {"semseg", "depth"}
     assert all(torch.equal(a, b) for a, b in zip(before.values(), _values(run), strict=True))

@@ -21,7 +21,8 @@ from densemtl.engine.feature_teacher import FeatureTeacher, choose_size
 from densemtl.engine.parameter_groups import get_group_lrs
 from densemtl.engine.run_components import TrainingRun
 from densemtl.engine.run_log import read_log
-from densemtl.engine.trainer import _iter_epoch, train
+from densemtl.engine.train_batches import TrainBatches
+from densemtl.engine.trainer import train
 from densemtl.engine.weights_file import load_weights
 from densemtl.errors import UserError
 from densemtl.factory import build_model, build_tasks
@@ -209,7 +210,7 @@ def test_size_of_a_teacher(size: Size, stride: int, given: bool, expected: Size)
 def step_gradients(folder: Path, *overrides: str) -> tuple[dict[str, Tensor], TrainingRun]:
     """Return the gradients of the first step, before which all weights are equal."""
     run = make_run(folder, VIT, DISTILL, *ONE_STEP, *overrides)
-    run.train_step.run(next(iter(_iter_epoch(run, 0, 0, 1))))
+    run.train_step.run(next(TrainBatches(run).iterate(0, 0, 1)))
     assert run.state.distillation is not None
     modules = {"model": run.state.model, "projections": run.state.distillation}
     return {
@@ -272,7 +273,7 @@ def test_autocast_gives_nearly_the_same_losses(tmp_path: Path) -> None:
     losses = []
     for amp in ("none", "bf16"):
         run = make_run(tmp_path / amp, VIT, DISTILL, *ONE_STEP, f"train.amp={amp}")
-        log = run.train_step.run(next(iter(_iter_epoch(run, 0, 0, 1))))
+        log = run.train_step.run(next(TrainBatches(run).iterate(0, 0, 1)))
         losses.append(float(log["distill/test_vit"]))
         assert log["distill/test_vit"].dtype == torch.float32
     assert losses[0] != losses[1]
