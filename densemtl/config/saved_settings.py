@@ -12,7 +12,7 @@ from typing import Any
 from densemtl.config.data_sets import change_sets
 
 MAX_SAVED_WORKERS = 2
-"""Most worker processes per loader that a saved configuration may start."""
+"""Maximum of a number of worker processes in a saved configuration."""
 
 UNCONFIRMED = "unconfirmed:"
 """Prefix of a URL in a saved configuration, which is not read unless the user repeats it."""
@@ -30,8 +30,8 @@ def restrict_saved(values: dict[str, Any]) -> dict[str, Any]:
         values: a configuration; types may be wrong.
 
     Returns:
-        A copy without caches, with at most `MAX_SAVED_WORKERS` processes per loader, and with
-        `UNCONFIRMED` before a URL in `data.root`.
+        A copy without caches, with a number of workers of at most `MAX_SAVED_WORKERS` ("auto" is
+        kept, since it depends on this machine), and with `UNCONFIRMED` before a URL in `data.root`.
 
     Example:
         >>> restrict_saved({"data": {"name": "shards", "root": "https://example.org"}})["data"]

@@ -125,7 +125,7 @@ class LoaderConfig(Section):
     """Number of images per evaluation batch and process."""
     num_workers: WorkerCount = "auto"
     """Number of worker processes per split that read and augment; 0 uses the main process. `auto`
-    uses one per core, at most 8 per GPU and at most 2 for training on a CPU."""
+    uses one per core of each process, at most 8 if the machine has a GPU, else at most 2."""
     cache: Annotated[
         Literal["none", "memory", "disk", "features"], BeforeValidator(_parse_cache)
     ] = "none"

@@ -18,10 +18,10 @@ from densemtl.tasks.base import Task
 from densemtl.types import Batch
 
 MAX_GPU_WORKERS = 8
-"""Most worker processes of a GPU: the estimate for a fast network such as HRNet-18."""
+"""Maximum number of worker processes with a GPU, an estimate for fast networks like HRNet-18."""
 
 MAX_CPU_WORKERS = 2
-"""Most worker processes for training on a CPU, which needs the cores itself."""
+"""Maximum number of worker processes without a GPU, where training needs the cores itself."""
 
 
 def count_workers(num_workers: int | Literal["auto"]) -> int:
@@ -31,7 +31,7 @@ def count_workers(num_workers: int | Literal["auto"]) -> int:
         num_workers: `loader.num_workers` of the configuration.
 
     Returns:
-        The number itself; for "auto", one per core that this rank has, within the limits above.
+        The number itself; for "auto", one per core of this rank, up to the maximum above.
     """
     if num_workers != "auto":
         return num_workers

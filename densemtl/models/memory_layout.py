@@ -16,7 +16,7 @@ from densemtl.runtime.hardware import choose_channels_last
 from densemtl.runtime.progress_bar import print_message
 
 CPU_IMAGES = 4
-"""Most images of a timed step on the CPU, where larger batches only take longer."""
+"""Maximum number of images of a timed step on a CPU, where larger batches only take longer."""
 
 
 def choose_layout(
@@ -26,7 +26,7 @@ def choose_layout(
 
     Args:
         experiment: the experiment, with the choice of an earlier start if there is one.
-        model: the untrained model on the CPU; a copy is measured.
+        model: the untrained model; a copy is measured.
         execution: device and autocast type.
 
     Returns:
