@@ -67,7 +67,8 @@ def write_onnx(traced: TracedGraph, output_names: Sequence[str], file: Path) -> 
     for module in ("onnx", "onnxscript"):
         require_module(module)
     try:
-        with warnings.catch_warnings():
+        # loops of a graph cannot be converted with gradients
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.onnx.export(
                 traced.program,

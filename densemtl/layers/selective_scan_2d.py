@@ -90,8 +90,11 @@ class SelectiveScan2d(nn.Module):
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context without automatic mixed precision, which the meta device does not know."""
-    if device.type == "meta":
+    """Return a context without automatic mixed precision.
+
+    The meta device does not know it, and graphs that contain it and a loop cannot be exported.
+    """
+    if device.type == "meta" or torch.compiler.is_exporting():
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
+from torch.export import Dim
 
 import densemtl
 from densemtl.engine.weights_file import save_weights
@@ -23,6 +24,7 @@ from densemtl.export import onnx, parity, torch_export
 from densemtl.export.exporter import export_model
 from densemtl.export.wrapper import ExportWrapper
 from densemtl.factory import build_model, build_tasks
+from densemtl.layers.selective_scan_2d import SelectiveScan2d
 from densemtl.types import RGBImage
 from tests.helpers.experiments import make_tiny_experiment
 from tests.helpers.swin import TinySwin
@@ -150,6 +152,24 @@ def test_swin_exports_with_dynamic_size(tmp_path: Path) -> None:
         with torch.no_grad():
             (expected,) = swin(image)
         np.testing.assert_allclose(session(image)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_selective_scan_is_one_loop_of_any_length(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    scan = SelectiveScan2d(8, rank=2, states=4).eval()
+    batch, rows, columns = (Dim(name, min=1) for name in ("batch", "rows", "columns"))
+    shapes = ({0: batch, 2: rows, 3: columns}, None)
+    program = torch.export.export(scan, (torch.randn(2, 8, 3, 5), None), dynamic_shapes=shapes)
+    file = tmp_path / "scan.onnx"
+    with torch.enable_grad():  # as in a program that exports
+        onnx.write_onnx(torch_export.TracedGraph(program, "batch and size", {}), ["map"], file)
+    feature = torch.randn(1, 8, 7, 4)
+    (found,) = onnx.OnnxSession(file)(feature)
+    np.testing.assert_allclose(found, scan(feature).numpy(), atol=1e-5)
+    torch.export.save(program, tmp_path / "scan.pt2")
+    loaded = torch.export.load(tmp_path / "scan.pt2").module()
+    torch.testing.assert_close(loaded(feature, None), scan(feature))
 
 
 def test_exported_dynamic_axes_accept_other_sizes() -> None:

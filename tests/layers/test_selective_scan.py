@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn import functional as F
 
-from densemtl.layers import selective_scan as module
+from densemtl.layers import chunked_scan
 from densemtl.layers.selective_scan import scan_by_kernel, selective_scan
 from densemtl.layers.selective_scan_2d import SelectiveScan2d, list_sequences
 from tests.helpers.exact import assert_all_same, assert_same
@@ -48,7 +49,7 @@ def test_chunks_equal_a_loop(
     length: int, chunk: int | None, states: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs and gradients are the same, also if channels are computed one after the other."""
-    monkeypatch.setattr(module, "STATES_ON_CPU", states)
+    monkeypatch.setattr(chunked_scan, "STATES_ON_CPU", states)
     found, expected = make_sequences(length), make_sequences(length)
     weights = torch.randn(2, 3, 4, length)
     for leaf in (*found, *expected):
@@ -85,6 +86,28 @@ def test_kernel_gets_directions_as_groups_of_channels() -> None:
 
     sequences = make_sequences(6)
     assert_same(scan_by_kernel(kernel, *sequences), loop(*sequences))
+
+
+class Scan(nn.Module):
+    """Module that can be exported."""
+
+    def forward(self, sequences: list[Tensor]) -> Tensor:
+        """Run the scan."""
+        return selective_scan(*sequences)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double_precision")
+def test_exported_graph_equals_a_loop_at_any_length_and_batch_size() -> None:
+    batch, positions = Dim("batch", min=1), Dim("positions", min=1)
+    dynamic = {0: batch, 3: positions}
+    shapes = ([dynamic, dynamic, {}, dynamic, dynamic],)
+    program = torch.export.export(Scan(), (make_sequences(6),), dynamic_shapes=shapes)
+    for length, images in ((6, 2), (1, 1), (17, 1)):
+        sequences = make_sequences(length)
+        sequences = [each if index == 2 else each[:images] for index, each in enumerate(sequences)]
+        assert_same(program.module()(sequences), loop(*sequences))
+    assert len(program.graph.nodes) < 50  # positions are not unrolled
 
 
 def test_strong_decay_is_finite_and_leaves_no_memory() -> None:
