@@ -41,19 +41,19 @@ from densemtl.config.constraints import (
 )
 from densemtl.config.curriculum import CurriculumConfig
 from densemtl.config.distillation import DistillConfig
+from densemtl.config.relationship import RelationshipConfig
 from densemtl.config.saved_settings import restrict_saved
 from densemtl.config.sections import (
     AugmentConfig,
     InputConfig,
     LoaderConfig,
     OptimConfig,
-    RelationshipConfig,
     ScheduleConfig,
     Section,
-    Teachers,
     TrainConfig,
 )
 from densemtl.config.semantic_keys import select_semantic
+from densemtl.config.teachers import Teachers
 from densemtl.config.translation import restore_config, translate_config
 from densemtl.config.validation import find_errors
 from densemtl.config.yaml_loader import MergedConfig

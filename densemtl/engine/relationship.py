@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densemtl.backbones.backbone import Backbone
-from densemtl.config.sections import RelationshipConfig
+from densemtl.config.relationship import RelationshipConfig
 from densemtl.errors import ConfigError
 from densemtl.models.multi_task_model import MultiTaskModel
 from densemtl.ops.tensor_normal import (

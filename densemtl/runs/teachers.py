@@ -13,7 +13,7 @@ from pathlib import Path
 
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.config.input_paths import find_weights_file
-from densemtl.config.sections import TeacherConfig
+from densemtl.config.teachers import TeacherConfig
 from densemtl.data.image_format import get_image_format
 from densemtl.engine.loading import TrainedModel, load_trained_model
 from densemtl.errors import ConfigError, UserError, suggest

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import densemtl
-from densemtl.config.sections import RelationshipConfig
+from densemtl.config.relationship import RelationshipConfig
 from densemtl.engine.relationship import RIDGE, TaskRelationship, find_common_layers
 from densemtl.errors import ConfigError
 from densemtl.models.multi_task_model import MultiTaskModel

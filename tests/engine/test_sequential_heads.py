@@ -14,7 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from densemtl import registry
 from densemtl.backbones.backbone import Backbone
-from densemtl.config.sections import RelationshipConfig, TrainConfig
+from densemtl.config.relationship import RelationshipConfig
+from densemtl.config.sections import TrainConfig
 from densemtl.engine.relationship import TaskRelationship
 from densemtl.engine.sequential_heads import check_sequential_heads
 from densemtl.engine.train_step import TrainStep
