@@ -102,7 +102,8 @@ def measure_cost(
     args: argparse.Namespace, decoder: str, tasks: tuple[str, ...], height: int, width: int
 ) -> Cost:
     """Measure the cost of one decoder with these tasks at this size."""
-    from densemtl.analysis.speed.network import make_benchmark_target, make_framework_step
+    from densemtl.analysis.speed.network import make_framework_step
+    from densemtl.analysis.speed.target import make_benchmark_target
     from densemtl.models.complexity import trace_training_forward
     from densemtl.runtime.execution import make_execution_config
 

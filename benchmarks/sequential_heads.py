@@ -53,7 +53,7 @@ def measure_step(args: argparse.Namespace, count: int, setting: str) -> tuple[fl
 
     import torch
 
-    from densemtl.analysis.speed.network import make_benchmark_target
+    from densemtl.analysis.speed.target import make_benchmark_target
     from densemtl.config import yaml_loader
     from densemtl.config.experiment import validate_experiment
     from densemtl.runtime.execution import make_execution_config

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from densemtl.analysis.speed.network import BenchmarkTarget, make_benchmark_target
+from densemtl.analysis.speed.target import BenchmarkTarget, make_benchmark_target
 from densemtl.config.experiment import ExperimentConfig, load_experiment
 from densemtl.runtime.execution import make_execution_config
 

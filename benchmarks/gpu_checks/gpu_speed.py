@@ -8,7 +8,8 @@ import time
 import torch
 from gpu_context import CONFIGS, Context
 
-from densemtl.analysis.speed.network import BenchmarkTarget, make_framework_step
+from densemtl.analysis.speed.network import make_framework_step
+from densemtl.analysis.speed.target import BenchmarkTarget
 from densemtl.analysis.speed.timing import PeakMemory, measure_peak_flops
 
 NETWORKS = {

@@ -10,7 +10,8 @@ import torch
 from gpu_context import CONFIGS, TINY_NETWORK, Context, require
 
 from densemtl import registry
-from densemtl.analysis.speed.network import BenchmarkTarget, make_framework_step
+from densemtl.analysis.speed.network import make_framework_step
+from densemtl.analysis.speed.target import BenchmarkTarget
 from densemtl.analysis.speed.timing import PeakMemory
 from densemtl.distributed.devices import get_local_device
 from densemtl.engine.train_step import TrainStep

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from densemtl.analysis.speed.data_pipeline import measure_data
 from densemtl.analysis.speed.network import (
-    make_benchmark_target,
     measure_evaluation,
     measure_inference,
     measure_step,
 )
+from densemtl.analysis.speed.target import make_benchmark_target
 from densemtl.analysis.speed.timing import Measurement
 from densemtl.config.experiment import ExperimentConfig
 from densemtl.runtime.execution import make_execution_config

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densemtl.analysis.speed.network import make_benchmark_target, make_reference_step
+from densemtl.analysis.speed.network import make_framework_step, make_reference_step
+from densemtl.analysis.speed.target import BenchmarkTarget, make_benchmark_target
 from densemtl.models import memory_layout
 from densemtl.runtime.execution import ExecutionConfig
 from tests.helpers.experiments import make_tiny_experiment
@@ -45,3 +46,26 @@ def test_plain_loop_runs_in_its_own_layout(monkeypatch, channels_last):
     assert [image.is_contiguous(memory_format=layout) for image in images] == [True]
     after = target.model.state_dict()  # a copy of the model is trained
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("decoder", ["hard_sharing", "pad_net", "atrc"])
+def test_plain_loop_minimizes_the_losses_of_a_training_step(monkeypatch, decoder):
+    experiment = make_tiny_experiment(f"decoder.name={decoder}", "optim.name=sgd")
+    target = make_benchmark_target(experiment, ExecutionConfig(CPU))
+    models = []
+    make_train_step = BenchmarkTarget.make_train_step
+
+    def record(self):
+        step = make_train_step(self)
+        models.append(step.model)
+        return step
+
+    monkeypatch.setattr(BenchmarkTarget, "make_train_step", record)
+    for step in (make_framework_step(target), make_reference_step(target, ExecutionConfig(CPU))):
+        torch.manual_seed(0)
+        step()
+    initial, (found, expected) = target.model.state_dict(), (each.state_dict() for each in models)
+    changed = {name for name, value in found.items() if not torch.equal(value, initial[name])}
+    assert len(changed) > len(found) / 2
+    for name in changed:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
