@@ -67,7 +67,7 @@ def write_onnx(traced: TracedGraph, output_names: Sequence[str], file: Path) -> 
     for module in ("onnx", "onnxscript"):
         require_module(module)
     try:
-        # loops of a graph cannot be converted with gradients
+        # Graphs with a loop cannot be converted while gradients are enabled.
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             exported = torch.onnx.export(

@@ -87,7 +87,7 @@ def _advance(factors: Tensor, added: Tensor, state: Tensor) -> Tensor:
 def _go_back(factors: Tensor, added: Tensor, carry: Tensor) -> Tensor:
     """Replace what is added by the gradients of the states, from the last to the first position.
 
-    `carry` is the gradient of the last state by way of later positions. Return the same of the
+    `carry` is the gradient of the last state due to later positions. Return the gradient of the
     state before the first position.
     """
     *others, gradient = added.unbind()
@@ -176,7 +176,7 @@ class _ChunkedScan(torch.autograd.Function):
         """Return the gradients of all arguments."""
         rates, *sequences = ctx.saved_tensors[:5]
         segments = _split_positions(rates.shape[1], *sequences, gradient.contiguous())
-        carry = _start_gradients(rates, segments, ctx.batch)
+        carry = _start_gradients(rates, sequences[0], segments, ctx.batch)
         of_rates, gradients = torch.zeros_like(rates), []
         for (*segment, read, outputs), state in zip(
             reversed(segments), reversed(ctx.saved_tensors[5:]), strict=True
@@ -188,12 +188,21 @@ class _ChunkedScan(torch.autograd.Function):
         return of_rates, *of_sequences, None
 
 
-def _start_gradients(rates: Tensor, segments: list[tuple[Tensor, ...]], batch: int) -> Tensor:
-    """Return the gradient (C B, K, N, E) of the last state of each chunk by way of later chunks."""
-    steps = torch.cat([segment[0] for segment in segments])
+def _start_gradients(
+    rates: Tensor, steps: Tensor, segments: list[tuple[Tensor, ...]], batch: int
+) -> Tensor:
+    """Return the gradient (C B, K, N, E) of the last state of each chunk due to later chunks.
+
+    Args:
+        rates: decay rates (K, N, E).
+        steps: step sizes (Q, C B, K, E).
+        segments: for each segment, its four sequences and the gradient of its output.
+        batch: batch size B.
+    """
     carry = steps.new_zeros(steps.shape[1], *rates.shape)
     if steps.shape[1] == batch:
         return carry
+    # The gradient is added to that of a state with the weight with which the state is read.
     for step, *_, read, gradient in reversed(segments):
         carry = _go_back(*_make_recurrence(rates, step, gradient, read), carry)
     return _pass_on(carry, _multiply_factors(rates, steps), batch, backward=True)
@@ -209,7 +218,7 @@ def _differentiate(
         segment: steps, what is added, write and read weights of the segment.
         state: state (C B, K, N, E) before the segment.
         gradient: gradient (Q, C B, K, E) of the output.
-        carry: gradient of the last state by way of later segments.
+        carry: gradient of the last state due to later segments.
 
     Returns:
         Gradients of the rates and of the four sequences, and the gradient of `state`.

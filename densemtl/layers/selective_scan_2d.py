@@ -92,7 +92,7 @@ class SelectiveScan2d(nn.Module):
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a context without automatic mixed precision.
 
-    The meta device does not know it, and graphs that contain it and a loop cannot be exported.
+    The meta device does not support it, and a graph with autocast and a loop cannot be exported.
     """
     if device.type == "meta" or torch.compiler.is_exporting():
         return nullcontext()

@@ -48,7 +48,7 @@ def make_sequences(length: int) -> list[Tensor]:
 def test_chunks_equal_a_loop(
     length: int, chunk: int | None, states: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Outputs and gradients are the same, also if channels are computed one after the other."""
+    """Outputs and gradients are the same, also if the positions are split into segments."""
     monkeypatch.setattr(chunked_scan, "STATES_ON_CPU", states)
     found, expected = make_sequences(length), make_sequences(length)
     weights = torch.randn(2, 3, 4, length)

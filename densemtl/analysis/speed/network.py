@@ -140,7 +140,7 @@ def _compute_plain_loss(task: Task, outputs: Predictions, target: Tensor) -> Ten
     if classes is not None:
         ids = assign_value_classes(target, classes.centers, classes.is_logarithmic)
         ids = ids.masked_fill(~task.compute_valid_mask(target), IGNORE_INDEX)
-        full = F.interpolate(classes.logits, size, mode="bilinear")
+        full = F.interpolate(classes.logits.float(), size, mode="bilinear")
         total = total + F.cross_entropy(full, ids, ignore_index=IGNORE_INDEX)
     return total
 
