@@ -98,14 +98,14 @@ def _resolve(
 def _validate(
     path: str, cls: type[Any], options: Mapping[str, Any], other_keys: Sequence[str] = ()
 ) -> _Resolved:
-    """Parse options; `other_keys` are valid keys next to them, which are not among `options`."""
+    """Parse options; `name` and `other_keys` are valid keys next to them, not in `options`."""
     try:
         return _Resolved(cls, registry.parse_options(cls, options))
     except ConfigError as error:
         return _Resolved(errors=(f"{path}.name: {error}",))
     except ValidationError as error:
         model = registry.make_options_model(cls)
-        lines = registry.format_validation_errors(error, path, model, other_keys)
+        lines = registry.format_validation_errors(error, path, model, ("name", *other_keys))
         return _Resolved(cls, errors=tuple(lines))
 
 

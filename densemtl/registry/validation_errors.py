@@ -57,7 +57,9 @@ def _suggest_key(key: str, valid_keys: Sequence[str], section: str) -> str:
     name, colon, value = key.partition(":")
     if colon and name in (*valid_keys, "name"):
         return f"write {name}: {value} with a space after the colon"
-    return suggest(key, valid_keys) if valid_keys else f"{section} has no options; remove it"
+    has_options = any(valid_key != "name" for valid_key in valid_keys)
+    otherwise = "" if has_options else f"{section} has no options; remove it"
+    return suggest(key, valid_keys, otherwise) if valid_keys else otherwise
 
 
 def list_known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

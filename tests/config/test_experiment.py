@@ -145,6 +145,10 @@ def test_overrides_change_values(write):
             "head={name: linear, depth: 2}",
             "head.depth: unknown key, head has no options; remove it",
         ),
+        (
+            "head={name: linear, nam: fpn}",
+            "head.nam: unknown key, did you mean 'name'?",
+        ),
         ("data.sise=4", "data.sise: unknown key, did you mean 'size'?"),
         ("backbone.pretraind=true", "backbone.pretraind: unknown key, did you mean 'pretrained'?"),
         ("backbone.name=3", "backbone.name: Input should be a valid string"),
